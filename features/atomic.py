@@ -1,0 +1,57 @@
+"""Files that are either whole or absent: written under a temporary name, flushed, renamed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from features.errors import HeadhuntError, UsageError
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; when the block ends well, flushes it to disk and renames it to `path`.
+
+    A block that raises leaves `path` as it was. The temporary name keeps the suffix of `path`, since Keras and pandas choose
+    the format by it, and holds the process number, so that two processes never share one. Raises HeadhuntError when the disk
+    is full or the folder cannot be written.
+    """
+    make_folder(path.parent)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise HeadhuntError(f"cannot write {path}: {error.strerror or error}. Free space or choose another `workdir`.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    _flush_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` as UTF-8, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def make_folder(path: Path) -> Path:
+    """Makes the folder and its parents; UsageError when that is not possible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {path}: {error.strerror}. Choose a `workdir` that can be written.") from error
+    if not os.access(path, os.W_OK):
+        raise UsageError(f"the folder {path} cannot be written. Choose another `workdir` or change its permissions.")
+    return path
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

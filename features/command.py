@@ -1,0 +1,92 @@
+"""The frame of every command: its options, its messages, its exit status.
+
+Progress, logs and errors go to standard error; a result goes to standard output, as one JSON line with `--json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+
+from features.config import FeaturesRun, load
+from features.errors import HeadhuntError
+
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.", metavar="FILE")]
+SetOption = Annotated[list[str], typer.Option("--set", help="Override one key, e.g. search.trials=50. Repeatable.", metavar="KEY.PATH=VALUE")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
+DEFAULT_CONFIG = Path("headhunt.yaml")
+
+INTERRUPTED = 130
+"""Exit status of a command stopped by Ctrl-C (128 + SIGINT)."""
+
+log = Console(stderr=True, soft_wrap=True, highlight=False)
+"""Where progress, warnings and errors are written."""
+
+R = TypeVar("R", bound=FeaturesRun)
+
+
+class Output:
+    """What a command has to say at its end."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.console = Console(soft_wrap=False, highlight=False, stderr=as_json)
+
+    def result(self, value: dict[str, Any]) -> None:
+        """Prints the JSON line where it was asked for."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(value) + "\n")
+            sys.stdout.flush()
+
+
+@contextmanager
+def command(as_json: bool) -> Iterator[Output]:
+    """Runs the body of a command and turns what goes wrong into one message and an exit status.
+
+    0 done; 1 the run failed; 2 the command or the configuration is wrong; 130 interrupted. A fault of our own (any exception
+    that is not a HeadhuntError) keeps its traceback, behind a line that says so.
+    """
+    try:
+        yield Output(as_json)
+    except HeadhuntError as error:
+        log.print(f"headhunt: {error}", style="red", markup=False)
+        raise typer.Exit(error.exit_status) from None
+    except KeyboardInterrupt:
+        log.print(f"\nheadhunt: interrupted; what is finished is saved. Resume with:\n  {_this_command()}", markup=False)
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from None
+    except Exception as error:
+        traceback.print_exc()
+        log.print(f"headhunt: this is a fault in headhunt itself ({type(error).__name__}); please report the traceback above.", style="red", markup=False)
+        raise typer.Exit(1) from None
+
+
+def settings(context: typer.Context, model: type[R], file: Path, overrides: Sequence[str]) -> R:
+    """Loads the configuration for a stage.
+
+    Under the joined command `headhunt`, whose root puts the whole file's model into `context.obj`, every section is checked,
+    also those of later stages; a stage's app by itself checks the sections up to its own.
+    """
+    whole = context.obj if isinstance(context.obj, type) and issubclass(context.obj, model) else model
+    return load(whole, file, overrides)
+
+
+def relative(path: Path) -> str:
+    """A path as it is printed: relative to the working directory."""
+    return os.path.relpath(path)
+
+
+def _this_command() -> str:
+    return shlex.join(["headhunt", *sys.argv[1:]])

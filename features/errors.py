@@ -1,0 +1,31 @@
+"""Errors that a person reads: what was received, what is allowed, what to do next.
+
+    HeadhuntError              the run failed (exit status 1)
+    ├── UsageError             the command or the configuration is wrong (exit status 2)
+    ├── DatasetError           the photos or their annotations are wrong (exit status 2)
+    └── CacheError             a feature cache is missing, damaged, or not the one that the configuration names (exit status 1)
+"""
+
+from __future__ import annotations
+
+
+class HeadhuntError(Exception):
+    """A failure with a message for the person at the terminal; never shown with a traceback."""
+
+    exit_status = 1
+
+
+class UsageError(HeadhuntError):
+    """The command line or the configuration is wrong; nothing was run."""
+
+    exit_status = 2
+
+
+class DatasetError(HeadhuntError):
+    """The data set on disk is not what the configuration says it is."""
+
+    exit_status = 2
+
+
+class CacheError(HeadhuntError):
+    """A feature cache cannot be trusted or found."""

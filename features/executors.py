@@ -1,0 +1,125 @@
+"""Where tasks run: in this process, or on Ray workers. One interface, so that no stage knows which.
+
+A task is a module-level function of one picklable argument. It must be idempotent: Ray runs it again when its worker dies.
+Expensive state (a backbone, features in memory) is kept by the function itself, in a `functools.lru_cache` of its process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from features.atomic import make_folder
+from features.config import Workers
+from features.errors import HeadhuntError, UsageError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Executor(Protocol):
+    """Runs tasks and gives their results as they finish."""
+
+    def map(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[int, R]]:
+        """Yields `(position in tasks, result)` in order of completion.
+
+        An exception of a task is raised here as itself. Leaving the iteration early cancels what has not started.
+        """
+        ...
+
+
+class LocalExecutor:
+    """Tasks one after the other in this process."""
+
+    def map(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[int, R]]:
+        for position, task in enumerate(tasks):
+            yield position, function(task)
+
+
+class RayExecutor:
+    """Tasks on Ray workers, at most `count` at a time; a task whose worker dies runs again, up to `retries` times."""
+
+    def __init__(self, workers: Workers, cpus: float, retries: int = 3) -> None:
+        self._workers = workers
+        self._options = {"num_cpus": cpus, "num_gpus": workers.gpus, "max_retries": retries}
+
+    def map(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[int, R]]:
+        import ray
+
+        remote = ray.remote(function).options(**self._options)
+        waiting = list(enumerate(tasks))[::-1]
+        running: dict[Any, int] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < self._workers.count:
+                    position, task = waiting.pop()
+                    running[remote.remote(task)] = position
+                done, _ = ray.wait(list(running), num_returns=1)
+                yield running.pop(done[0]), _result(done[0])
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=True)
+
+
+def _result(reference: Any) -> Any:
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        cause = error.cause
+        raise cause if isinstance(cause, HeadhuntError) else error from None
+    except RayError as error:
+        raise HeadhuntError(f"a Ray worker failed for good: {error}. Rerun the command to go on from what is finished.") from error
+
+
+@contextmanager
+def open_executor(workers: Workers, workdir: Path, environment: Mapping[str, str]) -> Iterator[Executor]:
+    """Starts (or joins) what the configuration names and stops it at the end of the block.
+
+    `environment` holds the variables that a worker needs before its first import (KERAS_BACKEND, thread counts); for the local
+    executor they are set in this process. Workers start in an empty folder below `workdir`, so that a `train.py` or `search.py`
+    in the user's working directory does not shadow our packages.
+    """
+    cpus = workers.cpus or max(1, (os.cpu_count() or 1) // workers.count)
+    threads = {name: str(max(1, int(cpus))) for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC")}
+    variables = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore", **threads, **environment}
+    if workers.executor == "local":
+        os.environ.update(variables)
+        yield LocalExecutor()
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    started = not ray.is_initialized()
+    if started:
+        empty = make_folder(workdir.resolve() / ".ray")
+        try:
+            ray.init(
+                address=workers.address,
+                runtime_env={"working_dir": str(empty), "env_vars": variables},
+                include_dashboard=False if workers.address is None else None,
+                logging_level="error",
+                log_to_driver=False,
+            )
+        except ConnectionError as error:
+            raise UsageError(f"no Ray cluster answers at {workers.address!r}: {error}. Correct `workers.address` or leave it out.") from error
+    try:
+        _check_capacity(ray.cluster_resources(), cpus, workers.gpus)
+        yield RayExecutor(workers, cpus)
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _check_capacity(resources: Mapping[str, float], cpus: float, gpus: float) -> None:
+    for name, wanted, key in (("CPU", cpus, "cpus"), ("GPU", gpus, "gpus")):
+        if wanted > resources.get(name, 0):
+            raise UsageError(
+                f"each worker asks for {wanted:g} {name}s, but the Ray cluster has {resources.get(name, 0):g} in all. Lower `workers.{key}`."
+            )
