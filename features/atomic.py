@@ -14,9 +14,9 @@ from features.errors import HeadhuntError, UsageError
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; when the block ends well, flushes it to disk and renames it to `path`.
 
-    A block that raises leaves `path` as it was. The temporary name keeps the suffix of `path`, since Keras and pandas choose
-    the format by it, and holds the process number, so that two processes never share one. Raises HeadhuntError when the disk
-    is full or the folder cannot be written.
+    A block that raises leaves `path` as it was. The temporary name keeps the suffix of `path`, since Keras and pandas
+    choose the format by it, and holds the process number, so that two processes never share one. Raises HeadhuntError
+    when the disk is full or the folder cannot be written.
     """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
@@ -26,7 +26,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise HeadhuntError(f"cannot write {path}: {error.strerror or error}. Free space or choose another `workdir`.") from error
+        raise HeadhuntError(
+            f"cannot write {path}: {error.strerror or error}. Free space or choose another `workdir`."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
     _flush_folder(path.parent)
@@ -43,7 +45,9 @@ def make_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot make the folder {path}: {error.strerror}. Choose a `workdir` that can be written.") from error
+        raise UsageError(
+            f"cannot make the folder {path}: {error.strerror}. Choose a `workdir` that can be written."
+        ) from error
     if not os.access(path, os.W_OK):
         raise UsageError(f"the folder {path} cannot be written. Choose another `workdir` or change its permissions.")
     return path

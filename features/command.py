@@ -22,7 +22,10 @@ from features.config import FeaturesRun, load
 from features.errors import HeadhuntError
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.", metavar="FILE")]
-SetOption = Annotated[list[str], typer.Option("--set", help="Override one key, e.g. search.trials=50. Repeatable.", metavar="KEY.PATH=VALUE")]
+SetOption = Annotated[
+    list[str],
+    typer.Option("--set", help="Override one key, e.g. search.trials=50. Repeatable.", metavar="KEY.PATH=VALUE"),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
 DEFAULT_CONFIG = Path("headhunt.yaml")
 
@@ -53,8 +56,8 @@ class Output:
 def command(as_json: bool) -> Iterator[Output]:
     """Runs the body of a command and turns what goes wrong into one message and an exit status.
 
-    0 done; 1 the run failed; 2 the command or the configuration is wrong; 130 interrupted. A fault of our own (any exception
-    that is not a HeadhuntError) keeps its traceback, behind a line that says so.
+    0 done; 1 the run failed; 2 the command or the configuration is wrong; 130 interrupted. A fault of our own (any
+    exception that is not a HeadhuntError) keeps its traceback, and a line says so.
     """
     try:
         yield Output(as_json)
@@ -62,22 +65,28 @@ def command(as_json: bool) -> Iterator[Output]:
         log.print(f"headhunt: {error}", style="red", markup=False)
         raise typer.Exit(error.exit_status) from None
     except KeyboardInterrupt:
-        log.print(f"\nheadhunt: interrupted; what is finished is saved. Resume with:\n  {_this_command()}", markup=False)
+        log.print(
+            f"\nheadhunt: interrupted; what is finished is saved. Resume with:\n  {_this_command()}", markup=False
+        )
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from None
     except Exception as error:
         traceback.print_exc()
-        log.print(f"headhunt: this is a fault in headhunt itself ({type(error).__name__}); please report the traceback above.", style="red", markup=False)
+        log.print(
+            f"headhunt: a fault in headhunt itself ({type(error).__name__}); please report the traceback above.",
+            style="red",
+            markup=False,
+        )
         raise typer.Exit(1) from None
 
 
 def settings(context: typer.Context, model: type[R], file: Path, overrides: Sequence[str]) -> R:
     """Loads the configuration for a stage.
 
-    Under the joined command `headhunt`, whose root puts the whole file's model into `context.obj`, every section is checked,
-    also those of later stages; a stage's app by itself checks the sections up to its own.
+    Under the joined command `headhunt`, whose root puts the whole file's model into `context.obj`, every section is
+    checked, also those of later stages; a stage's app by itself checks the sections up to its own.
     """
     whole = context.obj if isinstance(context.obj, type) and issubclass(context.obj, model) else model
     return load(whole, file, overrides)

@@ -1,7 +1,7 @@
 """The configuration file: how it is read, merged with `--set`, checked and explained.
 
 Each stage owns the model of its own section. The models form a chain (`FeaturesRun` here, `SearchRun`, `TrainRun`, and
-`reports.config.Run` for the whole file), each adding its section; a stage leaves the sections to the right of it unread.
+`reports.config.Run` for the whole file), each adding its section; a stage leaves the later sections unread.
 """
 
 from __future__ import annotations
@@ -41,10 +41,14 @@ class FractionSplit(Section):
 
 
 class ColumnSplit(Section):
-    """The data set's own split, from the column (or .mat field) of this name; validation is drawn from its training part."""
+    """The data set's own split, from the column (or .mat field) of this name; `val` is drawn from its training part."""
 
-    column: str = Field("test", min_length=1, description="`test` for Stanford Cars; for csv a column of train|val|test")
-    val: float = Field(0.20, gt=0, lt=1, description="share of the training part kept for validation where the column names none")
+    column: str = Field(
+        "test", min_length=1, description="`test` for Stanford Cars; for csv a column of train|val|test"
+    )
+    val: float = Field(
+        0.20, gt=0, lt=1, description="share of the training part kept for validation where the column names none"
+    )
     seed: int = Field(42, ge=0)
 
 
@@ -61,24 +65,28 @@ class DatasetSection(Section):
     """What every kind of data set has."""
 
     split: Split = FractionSplit()
-    on_missing: Literal["error", "skip"] = Field("error", description="what a missing or unreadable photo is: a fault or a gap")
+    on_missing: Literal["error", "skip"] = Field(
+        "error", description="what a missing or unreadable photo is: a fault or a gap"
+    )
     max_pixels: int = Field(100_000_000, gt=0, description="larger photos are refused, as width × height")
 
 
 class StanfordCars(DatasetSection):
-    """The Stanford Cars devkit: the combined `cars_annos.mat`, or the original train and test files with `cars_meta.mat`."""
+    """The Stanford Cars devkit: `cars_annos.mat`, or the original train and test files with `cars_meta.mat`."""
 
     kind: Literal["stanford_cars"] = "stanford_cars"
     root: Path = Field(description="the folder that photo paths start from")
     annotations: Path | list[Path] = Field(
         Path("cars_annos.mat"), description="the combined .mat, or a list of the devkit's files; relative to root"
     )
-    meta: Path = Field(Path("cars_meta.mat"), description="class names, for the devkit's original files; relative to root")
+    meta: Path = Field(
+        Path("cars_meta.mat"), description="class names, for the devkit's original files; relative to root"
+    )
     crop_to_bbox: bool = Field(False, description="cut each photo to its bounding box")
 
 
 class FolderDataset(DatasetSection):
-    """One sub-folder a class, in numeric-aware order; `root/train/<class>` and so on when the split is `{column: folder}`."""
+    """One sub-folder a class, in numeric-aware order; with `split: {column: folder}`, `root/train/<class>` etc."""
 
     kind: Literal["folder"] = "folder"
     root: Path
@@ -94,7 +102,7 @@ class CsvDataset(DatasetSection):
 
 
 class ToyCars(DatasetSection):
-    """Drawn cars, written in the devkit's own format below the run's folder: no download, fine-grained, reproducible."""
+    """Drawn cars, written in the devkit's own format below the run's folder: fine-grained and reproducible."""
 
     kind: Literal["toy_cars"] = "toy_cars"
     classes: int = Field(24, ge=2, le=196)
@@ -110,11 +118,17 @@ Dataset = Annotated[StanfordCars | FolderDataset | CsvDataset | ToyCars, Field(d
 class Workers(Section):
     """How many workers a stage uses, and what each is given."""
 
-    executor: Literal["ray", "local"] = Field("ray", description="ray: worker processes, here or on a cluster; local: in this process")
+    executor: Literal["ray", "local"] = Field(
+        "ray", description="ray: worker processes, here or on a cluster; local: in this process"
+    )
     count: int = Field(1, ge=1)
-    cpus: float | None = Field(None, gt=0, description="cores for each worker; default: an equal share of this machine's")
+    cpus: float | None = Field(
+        None, gt=0, description="cores for each worker; default: an equal share of this machine's"
+    )
     gpus: float = Field(0, ge=0, description="GPUs for each worker; fractions are allowed")
-    address: str | None = Field(None, description="a Ray cluster to join, e.g. `auto` or ray://head:10001; default: start one here")
+    address: str | None = Field(
+        None, description="a Ray cluster to join, e.g. `auto` or ray://head:10001; default: start one here"
+    )
 
 
 class AugmentationLayer(Section):
@@ -142,9 +156,13 @@ class FeaturesConfig(Section):
     image_size: ImageSize | None = Field(None, description="[height, width] in pixels; default: the backbone's own")
     pooling: Literal["avg", "max", "avg+max", "none"] = "avg"
     dtype: Literal["float16", "float32"] = Field("float16", description="of the stored features")
-    compute: Literal["auto", "bfloat16", "float32"] = Field("auto", description="auto: bfloat16 where the CPU or GPU has it")
+    compute: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto", description="auto: bfloat16 where the CPU or GPU has it"
+    )
     copies: int = Field(8, ge=0, le=999, description="augmented copies of the training split; 0 = clean only")
-    augmentation: str | list[AugmentationLayer] = Field("flip_rotate_zoom", description="a policy's name, or a list of Keras layers")
+    augmentation: str | list[AugmentationLayer] = Field(
+        "flip_rotate_zoom", description="a policy's name, or a list of Keras layers"
+    )
     seed: int = Field(0, ge=0)
     batch_size: int = Field(32, ge=1)
     images_per_shard: int = Field(256, ge=1)
@@ -187,7 +205,9 @@ def load(model: type[R], file: Path, overrides: Sequence[str] = ()) -> R:
         raise UsageError(f"the configuration file {file} cannot be read: {error}.") from error
     raw = parse_yaml(text, str(file))
     if not isinstance(raw, dict):
-        raise UsageError(f"{file} must hold a mapping with the keys {', '.join(model.model_fields)}, but holds {type(raw).__name__}.")
+        raise UsageError(
+            f"{file} must hold a mapping with the keys {', '.join(model.model_fields)}, but holds {type(raw).__name__}."
+        )
     for override in overrides:
         _apply(raw, override)
     return validate(model, raw, str(file))
@@ -208,14 +228,16 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if isinstance(key, str | int | float) and key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
             seen.add(key if isinstance(key, str | int | float) else id(key_node))
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+_Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
     list("-+0123456789"),
@@ -255,16 +277,21 @@ def _explain(detail: Any, raw: dict[str, Any], model: type[BaseModel]) -> str:
     kind, received = detail["type"], detail["input"]
     if kind == "extra_forbidden":
         allowed = _allowed_keys(model, path[:-1], raw)
-        return f"{_dotted(path)}: unknown key.{_suggest(str(path[-1]), allowed)}" + (f" Allowed: {', '.join(allowed)}." if allowed else "")
+        return f"{_dotted(path)}: unknown key.{_suggest(str(path[-1]), allowed)}" + (
+            f" Allowed: {', '.join(allowed)}." if allowed else ""
+        )
     if kind == "missing":
-        return f"{_dotted(path)}: this key is required." + (f" Found there: {', '.join(map(str, holder))}." if isinstance(holder, dict) and holder else "")
+        return f"{_dotted(path)}: this key is required." + (
+            f" Found there: {', '.join(map(str, holder))}." if isinstance(holder, dict) and holder else ""
+        )
     if kind in ("literal_error", "union_tag_invalid"):
         context = detail.get("ctx", {})
         allowed_text = context.get("expected") or context.get("expected_tags", "")
         received = context.get("tag", received)
         if kind == "union_tag_invalid":
             path = (*path, str(context.get("discriminator", "kind")).strip("'"))
-        return f"{_dotted(path)}: received {received!r}; allowed: {allowed_text}.{_suggest(str(received), re.findall(r"'([^']*)'", allowed_text))}"
+        choices = re.findall(r"'([^']*)'", allowed_text)
+        return f"{_dotted(path)}: received {received!r}; allowed: {allowed_text}.{_suggest(str(received), choices)}"
     if kind == "union_tag_not_found":
         return f"{_dotted(path)}: the key {detail['ctx']['discriminator']} is required."
     message = detail["msg"].removeprefix("Value error, ")
@@ -274,15 +301,19 @@ def _explain(detail: Any, raw: dict[str, Any], model: type[BaseModel]) -> str:
 
 
 def _key_path(location: Sequence[str | int], raw: Any) -> tuple[tuple[str | int, ...], Any]:
-    """Drops pydantic's union tags from a location: they stand in no file. Also gives the mapping that holds the last key."""
+    """The location without pydantic's union tags, which stand in no file; and the mapping that holds its last key."""
     path: list[str | int] = []
     node: Any = raw
     for position, element in enumerate(location):
         last = position == len(location) - 1
-        if isinstance(node, dict) and element in node or isinstance(node, list) and isinstance(element, int) and element < len(node):
+        known = (isinstance(node, dict) and element in node) or (
+            isinstance(node, list) and isinstance(element, int) and element < len(node)
+        )
+        if known:
             path.append(element)
             if not last:
-                node = node[element]
+                children: Any = node
+                node = children[element]
         elif last and (isinstance(node, dict) or not path):
             path.append(element)
     return tuple(path), node
@@ -299,7 +330,9 @@ def _allowed_keys(model: type[BaseModel], path: Sequence[str | int], raw: Any) -
         node = node.get(key)
         candidates = _models_in(field.annotation) if field else []
         if len(candidates) > 1 and isinstance(node, dict):
-            tagged = [m for m in candidates if "kind" in m.model_fields and m.model_fields["kind"].default == node.get("kind")]
+            tagged = [
+                m for m in candidates if "kind" in m.model_fields and m.model_fields["kind"].default == node.get("kind")
+            ]
             candidates = tagged or ([ColumnSplit] if "column" in node and ColumnSplit in candidates else candidates)
         current = candidates[0] if len(candidates) == 1 or FractionSplit in candidates else None
     return list(current.model_fields) if current else []

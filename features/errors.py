@@ -1,9 +1,9 @@
 """Errors that a person reads: what was received, what is allowed, what to do next.
 
-    HeadhuntError              the run failed (exit status 1)
-    ├── UsageError             the command or the configuration is wrong (exit status 2)
-    ├── DatasetError           the photos or their annotations are wrong (exit status 2)
-    └── CacheError             a feature cache is missing, damaged, or not the one that the configuration names (exit status 1)
+HeadhuntError              the run failed (exit status 1)
+├── UsageError             the command or the configuration is wrong (exit status 2)
+├── DatasetError           the photos or their annotations are wrong (exit status 2)
+└── CacheError             a feature cache is missing, damaged, or another than the configuration's (exit status 1)
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where tasks run: in this process, or on Ray workers. One interface, so that no stage knows which.
 
-A task is a module-level function of one picklable argument. It must be idempotent: Ray runs it again when its worker dies.
-Expensive state (a backbone, features in memory) is kept by the function itself, in a `functools.lru_cache` of its process.
+A task is a module-level function of one picklable argument. It must be idempotent: Ray runs it again when its worker
+dies. Expensive state (a backbone, features in memory) is kept by the function, in an `lru_cache` of its process.
 """
 
 from __future__ import annotations
@@ -74,16 +74,18 @@ def _result(reference: Any) -> Any:
         cause = error.cause
         raise cause if isinstance(cause, HeadhuntError) else error from None
     except RayError as error:
-        raise HeadhuntError(f"a Ray worker failed for good: {error}. Rerun the command to go on from what is finished.") from error
+        raise HeadhuntError(
+            f"a Ray worker failed for good: {error}. Rerun the command to go on from what is finished."
+        ) from error
 
 
 @contextmanager
 def open_executor(workers: Workers, workdir: Path, environment: Mapping[str, str]) -> Iterator[Executor]:
     """Starts (or joins) what the configuration names and stops it at the end of the block.
 
-    `environment` holds the variables that a worker needs before its first import (KERAS_BACKEND, thread counts); for the local
-    executor they are set in this process. Workers start in an empty folder below `workdir`, so that a `train.py` or `search.py`
-    in the user's working directory does not shadow our packages.
+    `environment` holds the variables that a worker needs before its first import (KERAS_BACKEND, thread counts); for
+    the local executor they are set in this process. Workers start in an empty folder below `workdir`, so that a
+    `train.py` or `search.py` in the user's working directory does not shadow our packages.
     """
     cpus = workers.cpus or max(1, (os.cpu_count() or 1) // workers.count)
     threads = {name: str(max(1, int(cpus))) for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC")}
@@ -108,7 +110,9 @@ def open_executor(workers: Workers, workdir: Path, environment: Mapping[str, str
                 log_to_driver=False,
             )
         except ConnectionError as error:
-            raise UsageError(f"no Ray cluster answers at {workers.address!r}: {error}. Correct `workers.address` or leave it out.") from error
+            raise UsageError(
+                f"no Ray cluster answers at {workers.address!r}: {error}. Correct `workers.address` or leave it out."
+            ) from error
     try:
         _check_capacity(ray.cluster_resources(), cpus, workers.gpus)
         yield RayExecutor(workers, cpus)
@@ -121,5 +125,6 @@ def _check_capacity(resources: Mapping[str, float], cpus: float, gpus: float) ->
     for name, wanted, key in (("CPU", cpus, "cpus"), ("GPU", gpus, "gpus")):
         if wanted > resources.get(name, 0):
             raise UsageError(
-                f"each worker asks for {wanted:g} {name}s, but the Ray cluster has {resources.get(name, 0):g} in all. Lower `workers.{key}`."
+                f"each worker asks for {wanted:g} {name}s, but the Ray cluster has {resources.get(name, 0):g} in all. "
+                f"Lower `workers.{key}`."
             )
