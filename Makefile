@@ -1,0 +1,40 @@
+# Every target makes its own set-up in .venv: a fresh clone needs Python 3.11 or later, make, and nothing else.
+PYTHON ?= python3
+PYTEST := .venv/bin/python -m pytest
+
+.PHONY: demo test test-all check bench constraints clean
+
+demo: .venv/installed  ## the whole pipeline on drawn cars
+	.venv/bin/headhunt demo --out runs/demo
+
+test: .venv/installed  ## what CI runs
+	$(PYTEST) -m "not slow and not benchmark"
+
+test-all: .venv/installed  ## with the slow ones: kills, real photographs
+	$(PYTEST) -m "not benchmark"
+
+check: .venv/installed  ## style, types, the layer contract
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+bench: .venv/installed  ## prints timings
+	$(PYTEST) -m benchmark -s -p no:randomly
+
+constraints: .venv/installed  ## pin the newest versions that fit pyproject.toml
+	$(UV) pip compile --quiet --upgrade --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
+		--all-extras pyproject.toml --output-file constraints.txt
+
+UV = $(shell command -v uv || echo .venv/bin/uv)
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "headhunt needs Python 3.11 or later, but \
+	$(PYTHON) is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12")'
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	command -v uv >/dev/null || test -x .venv/bin/uv || .venv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(UV) pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable '.[dev,export]'
+	touch $@
+
+clean:  ## runs stay; the set-up and caches go
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
