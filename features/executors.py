@@ -7,6 +7,7 @@ dies. Expensive state (a backbone, features in memory) is kept by the function, 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,6 +103,7 @@ def open_executor(workers: Workers, workdir: Path, environment: Mapping[str, str
     if started:
         empty = make_folder(workdir.resolve() / ".ray")
         try:
+            _check_address(workers.address)
             ray.init(
                 address=workers.address,
                 runtime_env={"working_dir": str(empty), "env_vars": variables},
@@ -109,9 +111,10 @@ def open_executor(workers: Workers, workdir: Path, environment: Mapping[str, str
                 logging_level="error",
                 log_to_driver=False,
             )
-        except ConnectionError as error:
+        except (ConnectionError, TimeoutError, socket.gaierror) as error:
             raise UsageError(
-                f"no Ray cluster answers at {workers.address!r}: {error}. Correct `workers.address` or leave it out."
+                f"no Ray cluster answers at {workers.address!r}: {error}. Correct `workers.address`, or leave it "
+                "out to start Ray on this machine."
             ) from error
     try:
         _check_capacity(ray.cluster_resources(), cpus, workers.gpus)
@@ -119,6 +122,13 @@ def open_executor(workers: Workers, workdir: Path, environment: Mapping[str, str
     finally:
         if started:
             ray.shutdown()
+
+
+def _check_address(address: str | None) -> None:
+    """Connects once to a `host:port`, with or without ray://; Ray itself goes on trying for minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _check_capacity(resources: Mapping[str, float], cpus: float, gpus: float) -> None:

@@ -1,0 +1,113 @@
+"""One interface, two executors: the same results, the same errors, the workers' own environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from features.config import Workers
+from features.errors import CacheError, UsageError
+from features.executors import Executor, open_executor
+
+
+def square(value: int) -> int:
+    return value * value
+
+
+def fail_on_three(value: int) -> int:
+    if value == 3:
+        raise CacheError(f"task {value} is broken")
+    return value
+
+
+def die_once(marker: str) -> int:
+    if not Path(marker).exists():
+        Path(marker).touch()
+        os.kill(os.getpid(), 9)
+    return os.getpid()
+
+
+def backend(_: int) -> tuple[str, str, str]:
+    return os.environ["KERAS_BACKEND"], os.environ["OMP_NUM_THREADS"], os.getcwd()  # noqa: PTH109
+
+
+@pytest.fixture(scope="module")
+def ray_executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Executor]:
+    workdir = tmp_path_factory.mktemp("run")
+    with open_executor(Workers(count=2, cpus=1), workdir, {"KERAS_BACKEND": "jax"}) as executor:
+        yield executor
+
+
+@pytest.fixture(params=["local", "ray"])
+def executor(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Executor]:
+    if request.param == "ray":
+        yield request.getfixturevalue("ray_executor")
+        return
+    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC", "TF_CPP_MIN_LOG_LEVEL", "PYTHONWARNINGS"):
+        monkeypatch.setenv(name, "1")  # what the local executor sets is undone after the test
+    with open_executor(Workers(executor="local"), tmp_path, {}) as local:
+        yield local
+
+
+def test_results_come_with_their_position(executor: Executor) -> None:
+    assert sorted(executor.map(square, [5, 6, 7, 8])) == [(0, 25), (1, 36), (2, 49), (3, 64)]
+
+
+def test_no_tasks(executor: Executor) -> None:
+    assert list(executor.map(square, [])) == []
+
+
+def test_an_error_of_a_task_is_raised_as_itself(executor: Executor) -> None:
+    with pytest.raises(CacheError, match="task 3 is broken"):
+        list(executor.map(fail_on_three, [1, 2, 3, 4]))
+
+
+def test_a_worker_that_is_killed_is_replaced(ray_executor: Executor, tmp_path: Path) -> None:
+    results = dict(ray_executor.map(die_once, [str(tmp_path / "died")]))
+    assert results[0] != os.getpid()
+
+
+def test_ray_workers_have_their_environment_and_an_empty_folder(ray_executor: Executor) -> None:
+    ((_, (name, threads, folder)),) = list(ray_executor.map(backend, [0]))
+    assert (name, threads) == ("jax", "1")
+    assert Path(folder) != Path.cwd()
+
+
+def test_more_cores_than_there_are(ray_executor: Executor, tmp_path: Path) -> None:
+    with (
+        pytest.raises(UsageError, match=r"each worker asks for 5000 CPUs, but .* in all\. Lower `workers\.cpus`"),
+        open_executor(Workers(cpus=5000), tmp_path, {}),
+    ):
+        pass
+
+
+def test_a_users_own_train_py_does_not_shadow_ours(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("raise SystemExit('the wrong train')")
+    (tmp_path / "features.py").write_text("raise SystemExit('the wrong features')")
+    body = (
+        "from pathlib import Path\nfrom features.config import Workers\nfrom features.executors import open_executor\n"
+        "from features.atomic import make_folder\n"
+        "with open_executor(Workers(), Path('run'), {}) as executor:\n"
+        "    print(list(executor.map(make_folder, [Path('found')])))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", body], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "found" in done.stdout
+
+
+def test_no_cluster_at_the_address(tmp_path: Path) -> None:
+    body = (
+        "from pathlib import Path\nfrom features.config import Workers\nfrom features.executors import open_executor\n"
+        "with open_executor(Workers(address='127.0.0.1:1'), Path('run'), {}): pass\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", body], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert "no Ray cluster answers at '127.0.0.1:1'" in done.stderr
