@@ -1,0 +1,134 @@
+"""The index of images: which photos there are, what they show, and which split each belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from features.atomic import atomic_path, write_text
+from features.config import CsvDataset, FeaturesRun, FolderDataset, StanfordCars
+from features.errors import DatasetError, UsageError
+
+SPLITS = ("train", "val", "test")
+COLUMNS = ("path", "label", "class_name", "split", "x1", "y1", "x2", "y2", "width", "height", "sha256")
+BOX = ["x1", "y1", "x2", "y2"]
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One annotated photo, before it has been looked at.
+
+    `path` is relative to the data set's root, `label` 0-based. `box` is (x1, y1, x2, y2) in pixels as the Stanford devkit
+    counts them: the first pixel is 1 and both ends belong to the box. `part` is the data set's own split, where it has one.
+    """
+
+    path: str
+    label: int
+    box: tuple[int, int, int, int] | None = None
+    part: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a data set's own files say: its photos in their order, and the class names by label."""
+
+    photos: list[Photo]
+    class_names: tuple[str, ...]
+    root: Path
+
+
+@dataclass(frozen=True)
+class DatasetIndex:
+    """Every image with its label, split, bounding box, size and sha256; the row number is the image's id.
+
+    `table` has the columns COLUMNS: `label` int, `x1`…`y2` Int64 (empty where there is no box; see Photo), `width` and
+    `height` in pixels, `sha256` of the file's bytes in hex. `root` is the absolute folder that `path` starts from.
+    """
+
+    table: pd.DataFrame
+    class_names: tuple[str, ...]
+    root: Path
+
+    def of_split(self, split: str) -> pd.DataFrame:
+        """The rows of one split, in order; the index is the row number in the whole table."""
+        return self.table[self.table["split"] == split]
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 (hex) of everything that features depend on: class names and each row's bytes, label, split and box.
+
+        Paths do not count, so a data set may move.
+        """
+        digest = hashlib.sha256(json.dumps(self.class_names).encode())
+        columns = self.table[["sha256", "label", "split", *BOX]]
+        digest.update(columns.to_csv(index=False, header=False, lineterminator="\n").encode())
+        return digest.hexdigest()
+
+
+def index_path(run: FeaturesRun) -> Path:
+    """Where the index of a run stands."""
+    return run.workdir / "dataset" / "index.csv"
+
+
+def images_root(run: FeaturesRun) -> Path:
+    """The absolute folder that the index's paths start from."""
+    match run.dataset:
+        case StanfordCars(root=root) | FolderDataset(root=root):
+            return root.resolve()
+        case CsvDataset(file=file, root=folder):
+            return (folder or file.parent).resolve()
+        case _:
+            return (run.workdir / "dataset" / "toy_cars").resolve()
+
+
+def write_index(run: FeaturesRun, index: DatasetIndex, skipped: int) -> None:
+    """Writes `dataset/index.csv`, then `dataset/prepared.json`, without which the index does not count."""
+    path = index_path(run)
+    with atomic_path(path) as temporary:
+        index.table.to_csv(temporary, index=False, lineterminator="\n")
+    prepared = {"dataset": _prepared_from(run), "class_names": index.class_names, "skipped": skipped}
+    write_text(path.with_name("prepared.json"), json.dumps(prepared, indent=2) + "\n")
+
+
+def load_index(run: FeaturesRun) -> DatasetIndex:
+    """Reads the index that `headhunt features prepare` wrote for this configuration.
+
+    Raises UsageError when there is none, or when the `dataset` section has changed since.
+    """
+    path = index_path(run)
+    try:
+        prepared = json.loads(path.with_name("prepared.json").read_text(encoding="utf-8"))
+        table = _read_table(path)
+    except FileNotFoundError:
+        raise UsageError(f"there is no index of the images at {path}. Run `headhunt features prepare`.") from None
+    before, now = prepared["dataset"], _prepared_from(run)
+    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    if changed:
+        keys = ", ".join(f"dataset.{key} (was {before.get(key)!r}, is {now.get(key)!r})" for key in changed)
+        raise UsageError(
+            f"the index {path} was made from another configuration: {keys}. Run `headhunt features prepare`."
+        )
+    return DatasetIndex(table, tuple(prepared["class_names"]), images_root(run))
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    texts = dict.fromkeys(("path", "class_name", "split", "sha256"), "string")
+    table = pd.read_csv(
+        path,
+        dtype={**texts, **dict.fromkeys(BOX, "Int64")},
+        keep_default_na=False,
+        na_values={name: [""] for name in BOX},
+    )
+    missing = [column for column in COLUMNS if column not in table.columns]
+    if missing:
+        raise DatasetError(f"{path} lacks the columns {', '.join(missing)}. Run `headhunt features prepare` again.")
+    return table
+
+
+def _prepared_from(run: FeaturesRun) -> dict[str, object]:
+    """The part of the `dataset` section that the index depends on."""
+    return run.dataset.model_dump(mode="json", exclude={"crop_to_bbox"})

@@ -1,0 +1,110 @@
+"""Photos as arrays: decode, turn upright, crop, resize."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from features.dataset import BOX, DatasetIndex
+from features.errors import DatasetError
+
+Image.MAX_IMAGE_PIXELS = None  # `dataset.max_pixels` is checked instead, from the header, before anything is decoded
+
+SIDEWAYS = {5, 6, 7, 8}
+"""EXIF orientations in which width and height change places."""
+ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What was found in one file: `fault` is None, or says what is wrong with it; sizes are those of the upright photo."""
+
+    fault: str | None
+    width: int = 0
+    height: int = 0
+    sha256: str = ""
+
+
+def inspect_image(path: Path, max_pixels: int, known: dict[str, tuple[int, int]]) -> Inspected:
+    """Hashes a file and decodes it once to see that it is whole.
+
+    `known` holds the sizes of files found whole before, by sha256: these are not decoded again.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return Inspected("missing")
+    except OSError as error:
+        return Inspected(f"unreadable ({error.strerror})")
+    if not data:
+        return Inspected("empty")
+    sha256 = hashlib.sha256(data).hexdigest()
+    if sha256 in known:
+        return Inspected(None, *known[sha256], sha256)
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                return Inspected(f"larger than dataset.max_pixels ({width} × {height} > {max_pixels})")
+            sideways = image.getexif().get(ORIENTATION) in SIDEWAYS
+            image.draft("RGB", (64, 64))  # a JPEG is read to its end, but only its coarse part is computed
+            image.load()
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+        return Inspected("truncated" if "truncated" in str(error) else "not a readable image")
+    return Inspected(None, *((height, width) if sideways else (width, height)), sha256)
+
+
+def load_images(
+    index: DatasetIndex, rows: Sequence[int], image_size: tuple[int, int], crop_to_bbox: bool, threads: int = 2
+) -> npt.NDArray[np.uint8]:
+    """Decodes the photos of `rows` as RGB and resizes them to `image_size` (height, width), bilinear, aspect not kept.
+
+    Returns (len(rows), height, width, 3) uint8. Raises DatasetError naming a file that cannot be read.
+    """
+    pixels = np.empty((len(rows), *image_size, 3), np.uint8)
+    chosen = index.table.iloc[list(rows)]
+    paths = [index.root / path for path in chosen["path"]]
+    boxes = [
+        tuple(box) if crop_to_bbox and not any(map(_missing, box)) else None
+        for box in chosen[BOX].itertuples(index=False)
+    ]
+
+    def load(position: int) -> None:
+        pixels[position] = _load(paths[position], boxes[position], image_size)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(load, range(len(rows))))
+    return pixels
+
+
+def _missing(value: object) -> bool:
+    return not isinstance(value, int | np.integer)
+
+
+def _load(path: Path, box: tuple[int, ...] | None, image_size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    height, width = image_size
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DatasetError(
+            f"cannot read the photo {path}: {error}. Run `headhunt features prepare` again; with "
+            "`dataset.on_missing: skip` it leaves such photos out."
+        ) from None
+    if box is not None:
+        x1, y1, x2, y2 = box
+        left, top, right, bottom = max(0, x1 - 1), max(0, y1 - 1), min(image.width, x2), min(image.height, y2)
+        if left >= right or top >= bottom:
+            raise DatasetError(
+                f"{path}: the bounding box ({x1}, {y1})…({x2}, {y2}) lies outside the photo of {image.width} × {image.height} "
+                "pixels. If the photos are cropped already, set `dataset.crop_to_bbox: false`."
+            )
+        image = image.crop((left, top, right, bottom))
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
