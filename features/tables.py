@@ -24,7 +24,7 @@ def read_table(dataset: CsvDataset) -> Source:
         raise DatasetError(f"{file} is not a readable CSV table: {error}.") from None
     if "path" not in table or not {"label", "class_name"} & set(table):
         raise DatasetError(
-            f"{file} has the columns {', '.join(map(str, table.columns))}; needed are `path` and `label` or `class_name` (or both)."
+            f"{file} has the columns {', '.join(map(str, table.columns))}; needed: `path`, and `label` or `class_name`."
         )
     column = dataset.split.column if isinstance(dataset.split, ColumnSplit) else None
     if column is not None and column not in table:
