@@ -114,7 +114,9 @@ def read_shard(path: Path, records: int, feature_shape: tuple[int, ...], dtype: 
     if not path.exists():
         raise CacheError(f"the shard {path} is missing. Run `headhunt features repair`.")
     if path.stat().st_size != expected:
-        raise CacheError(f"the shard {path} has {path.stat().st_size} bytes, not {expected}. Run `headhunt features repair`.")
+        raise CacheError(
+            f"the shard {path} has {path.stat().st_size} bytes, not {expected}. Run `headhunt features repair`."
+        )
     rows = np.memmap(path, np.uint8, "r", shape=(records, len(layout.record)))
     item = np.dtype(dtype)
     features = np.ndarray(

@@ -28,8 +28,8 @@ class Views(Section):
             raise UsageError(f"views.policy: the cache holds {cached_policy!r}, but views ask for {self.policy!r}.")
         if self.copies is not None and self.copies > cached_copies:
             raise UsageError(
-                f"views.copies: {self.copies} copies are asked for, but {cached_copies} are cached. Raise `features.copies` and run "
-                "`headhunt features cache`: it adds the missing ones."
+                f"views.copies: {self.copies} copies are asked for, but {cached_copies} are cached. Raise `features.copies` and "
+                "run `headhunt features cache`: it adds the missing ones."
             )
         return self.model_copy(update={"copies": cached_copies if self.copies is None else self.copies})
 
