@@ -1,0 +1,139 @@
+"""`headhunt features`: prepare, cache, info, verify, repair."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.table import Table
+
+from features.build import build_cache
+from features.cache import cache_for
+from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, relative, settings
+from features.config import FeaturesRun
+from features.dataset import load_index
+from features.doctor import repair, verify
+from features.prepare import prepare
+
+app = typer.Typer(no_args_is_help=True, help="Stage 1: photos in, feature cache out.")
+
+ExecutorOption = Annotated[
+    Literal["local", "ray"] | None, typer.Option(help="In this process, or on Ray workers; default: features.workers.")
+]
+
+
+@app.command("prepare")
+def prepare_command(
+    context: typer.Context,
+    config: ConfigOption = DEFAULT_CONFIG,
+    set_: SetOption = [],  # noqa: B006
+    materialize: Annotated[
+        Literal["link", "copy"] | None, typer.Option(help="Also lay out class folders, of links or copies.")
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Index the photos: check each, split them, write dataset/index.csv."""
+    with command(json_) as output:
+        result = prepare(settings(context, FeaturesRun, config, set_), materialize)
+        splits = ", ".join(f"{count} {split}" for split, count in result["splits"].items())
+        skipped = f" ({result['skipped']} skipped)" if result["skipped"] else ""
+        output.console.print(
+            f"{result['images']} photos of {result['classes']} classes{skipped}: {splits}. Index: {result['index']}"
+        )
+        output.result(result)
+
+
+@app.command("cache")
+def cache_command(
+    context: typer.Context,
+    config: ConfigOption = DEFAULT_CONFIG,
+    set_: SetOption = [],  # noqa: B006
+    executor: ExecutorOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Build, resume or grow the feature cache."""
+    with command(json_) as output:
+        result = build_cache(_settings(context, config, set_, executor))
+        _print_build(output.console, result)
+        output.result(result)
+
+
+@app.command("info")
+def info_command(
+    context: typer.Context,
+    config: ConfigOption = DEFAULT_CONFIG,
+    set_: SetOption = [],  # noqa: B006
+    json_: JsonOption = False,
+) -> None:
+    """Show the data set and the cache that the configuration names."""
+    with command(json_) as output:
+        run = settings(context, FeaturesRun, config, set_)
+        index, cache = load_index(run), cache_for(run)
+        manifest = cache.manifest
+        facts: dict[str, Any] = {
+            "cache": relative(cache.folder),
+            "key": cache.key,
+            "backbone": run.features.backbone,
+            "image_size": manifest.key_parts["image_size"],
+            "compute": manifest.key_parts["compute"],
+            "feature_shape": list(cache.feature_shape),
+            "dtype": manifest.dtype,
+            "policy": manifest.policy,
+            "copies": cache.copies,
+            "classes": len(cache.class_names),
+            "splits": manifest.splits,
+            "bytes": sum((cache.folder / entry.file).stat().st_size for entry in manifest.shards),
+            "images": len(index.table),
+        }
+        table = Table(show_header=False, box=None)
+        for name, value in facts.items():
+            table.add_row(name.replace("_", " "), str(value))
+        output.console.print(table)
+        output.result(facts)
+
+
+@app.command("verify")
+def verify_command(
+    context: typer.Context,
+    config: ConfigOption = DEFAULT_CONFIG,
+    set_: SetOption = [],  # noqa: B006
+    json_: JsonOption = False,
+) -> None:
+    """Read every byte of the cache and check it against manifest and index; exit status 1 when something is wrong."""
+    with command(json_) as output:
+        result = verify(settings(context, FeaturesRun, config, set_))
+        for fault in result["faults"]:
+            place = fault["shard"] if fault["record"] is None else f"{fault['shard']}, record {fault['record']}"
+            output.console.print(f"{place}: {fault['what']}", markup=False)
+        output.console.print("The cache is sound." if result["ok"] else "Mend it with `headhunt features repair`.")
+        output.result(result)
+        if not result["ok"]:
+            raise typer.Exit(1)
+
+
+@app.command("repair")
+def repair_command(
+    context: typer.Context,
+    config: ConfigOption = DEFAULT_CONFIG,
+    set_: SetOption = [],  # noqa: B006
+    executor: ExecutorOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Compute damaged shards anew; the others are left alone."""
+    with command(json_) as output:
+        result = repair(_settings(context, config, set_, executor))
+        _print_build(output.console, result)
+        output.result(result)
+
+
+def _settings(context: typer.Context, config: Any, set_: list[str], executor: str | None) -> FeaturesRun:
+    chosen = [f"features.workers.executor={executor}"] if executor else []
+    return settings(context, FeaturesRun, config, [*set_, *chosen])
+
+
+def _print_build(console: Any, result: dict[str, Any]) -> None:
+    console.print(
+        f"{result['records']} records in {result['shards_written'] + result['shards_reused']} shards "
+        f"({result['shards_written']} new), {result['bytes'] / 1e6:.1f} MB, {result['copies']} augmented copies, "
+        f"{result['seconds']:.1f} s. Cache: {result['cache']}"
+    )

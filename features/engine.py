@@ -1,0 +1,41 @@
+"""One Keras backend per process, chosen before Keras is first imported."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from features.errors import HeadhuntError
+
+
+def start_keras(backend: str) -> None:
+    """Imports Keras on `backend` (tensorflow or jax); HeadhuntError when this process has it on another one already."""
+    loaded = sys.modules.get("keras")
+    if loaded is not None and loaded.backend.backend() != backend:
+        raise HeadhuntError(
+            f"this process runs Keras on {loaded.backend.backend()}, but the stage needs {backend}: a process has one backend "
+            "for its life. Run the stage with its own command, or on Ray workers (`workers.executor: ray`)."
+        )
+    os.environ["KERAS_BACKEND"] = backend
+    with _quiet_start():
+        importlib.import_module("keras")
+        if backend == "tensorflow":
+            importlib.import_module("tensorflow").config.list_physical_devices()
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Keeps what TensorFlow's C++ says of itself at its start off the terminal; its log level does not cover that."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
