@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from features.atomic import make_folder, write_text
 from features.augment import policy_name, resolve_policy
-from features.backbones import image_size
+from features.backbones import compute_dtype, image_size, is_file
 from features.cache import (
     FORMAT_VERSION,
     MANIFEST,
@@ -55,10 +55,13 @@ class Block:
 
 @dataclass(frozen=True)
 class Task:
-    """What one worker does at a time: decode a block's images once, and write the copies that are missing."""
+    """What one worker does at a time: decode a block's images once, and write the copies that are missing.
+
+    `photos` is the block's part of the index, so that a task does not carry the whole of it.
+    """
 
     features: str
-    index: DatasetIndex
+    photos: DatasetIndex
     folder: Path
     block: Block
     copies: tuple[int, ...]
@@ -95,6 +98,7 @@ def build_cache(run: FeaturesRun) -> dict[str, Any]:
     index = load_index(run)
     parts = key_parts(run, index)
     folder = make_folder(cache_folder(run, cache_key(parts)))
+    features = _for_workers(run.features)
     blocks = plan_blocks(index, run.features.images_per_shard)
     wanted = split_copies(max(run.features.copies, _cached_copies(folder)))
     kept, shape = _finished(run, folder, blocks, wanted)
@@ -102,8 +106,9 @@ def build_cache(run: FeaturesRun) -> dict[str, Any]:
     for block in blocks:
         copies = tuple(copy for split, copy in wanted if split == block.split and block.file(copy) not in kept)
         if copies:
+            photos = DatasetIndex(index.table.iloc[list(block.rows)], index.class_names, index.root)
             crop = bool(parts["crop_to_bbox"])
-            tasks.append(Task(run.features.model_dump_json(), index, folder, block, copies, crop, _threads(run)))
+            tasks.append(Task(features, photos, folder.resolve(), block, copies, crop, _threads(run)))
     computed_shape, computed = _compute(run, tasks, folder, kept)
     if tasks or not (folder / MANIFEST).exists():
         manifest = _manifest(run, index, parts, blocks, wanted, kept, computed_shape or shape)
@@ -132,8 +137,8 @@ def write_block(task: Task) -> Done:
     config = FeaturesConfig.model_validate_json(task.features)
     extract = extractor(task.features)
     block = task.block
-    chosen = task.index.table.iloc[list(block.rows)]
-    images = load_images(task.index, block.rows, image_size(config), task.crop_to_bbox, task.threads)
+    chosen = task.photos.table
+    images = load_images(task.photos, range(len(chosen)), image_size(config), task.crop_to_bbox, task.threads)
     labels, rows = chosen["label"].to_numpy(np.int64), np.asarray(block.rows, np.int64)
     identities, policy = chosen["sha256"].tolist(), resolve_policy(config.augmentation)
     sha256 = {}
@@ -157,6 +162,15 @@ def write_block(task: Task) -> Done:
         write_text(_checksum_file(path), json.dumps({"sha256": digest, "shape": features.shape[1:]}))
         sha256[path.name] = digest
     return Done(sha256, tuple(features.shape[1:]), len(images) * len(task.copies))
+
+
+def _for_workers(config: FeaturesConfig) -> str:
+    """The section as a worker needs it, as JSON: paths absolute, and the compute dtype of the machine that made the key."""
+    paths = {"backbone": config.backbone} if is_file(config) else {}
+    if config.weights not in ("imagenet", "random"):
+        paths["weights"] = config.weights
+    absolute = {name: str(Path(path).resolve()) for name, path in paths.items()}
+    return config.model_copy(update={**absolute, "compute": compute_dtype(config)}).model_dump_json()
 
 
 def _compute(run: FeaturesRun, tasks: list[Task], folder: Path, kept: dict[str, str]) -> tuple[tuple[int, ...], int]:

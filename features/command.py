@@ -43,7 +43,7 @@ class Output:
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
-        self.console = Console(soft_wrap=False, highlight=False, stderr=as_json)
+        self.console = Console(soft_wrap=True, highlight=False, stderr=as_json)
 
     def result(self, value: dict[str, Any]) -> None:
         """Prints the JSON line where it was asked for."""
@@ -61,6 +61,8 @@ def command(as_json: bool) -> Iterator[Output]:
     """
     try:
         yield Output(as_json)
+    except typer.Exit:
+        raise
     except HeadhuntError as error:
         log.print(f"headhunt: {error}", style="red", markup=False)
         raise typer.Exit(error.exit_status) from None

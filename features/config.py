@@ -165,7 +165,7 @@ class FeaturesConfig(Section):
     )
     seed: int = Field(0, ge=0)
     batch_size: int = Field(32, ge=1)
-    images_per_shard: int = Field(256, ge=1)
+    images_per_shard: int = Field(128, ge=1, description="also what one task computes at a time")
     workers: Workers = Workers()
 
     @model_validator(mode="after")

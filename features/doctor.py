@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from features.build import build_cache, discard_shard, file_sha256, plan_blocks
-from features.cache import FeatureCache, ShardEntry, cache_folder, cache_key, key_parts
+from features.cache import FeatureCache, ShardEntry, cache_folder, cache_key, key_parts, split_copies
 from features.config import FeaturesRun
 from features.dataset import load_index
 from features.errors import CacheError
@@ -24,16 +24,23 @@ def verify(run: FeaturesRun) -> dict[str, Any]:
     """
     index = load_index(run)
     cache = FeatureCache.open(cache_folder(run, cache_key(key_parts(run, index))))
+    blocks = plan_blocks(index, run.features.images_per_shard)
     rows = {
         block.file(entry.copy_number): block.rows
-        for block in plan_blocks(index, run.features.images_per_shard)
+        for block in blocks
         for entry in cache.manifest.shards
         if entry.split == block.split
     }
     labels = index.table["label"].to_numpy(np.int64)
-    faults: list[Fault] = []
+    listed = {entry.file for entry in cache.manifest.shards}
+    faults: list[Fault] = [
+        {"shard": name, "record": None, "what": "missing from the manifest"}
+        for block in blocks
+        for split, copy in split_copies(cache.copies)
+        if split == block.split and (name := block.file(copy)) not in listed
+    ]
     for entry in cache.manifest.shards:
-        faults += _check(cache, entry, np.asarray(rows[entry.file], np.int64), labels)
+        faults += _check(cache, entry, np.asarray(rows.get(entry.file, ()), np.int64), labels)
     return {"ok": not faults, "faults": faults}
 
 
@@ -54,6 +61,8 @@ def _check(cache: FeatureCache, entry: ShardEntry, rows: Any, labels: Any) -> li
     def fault(what: str, record: int | None = None) -> Fault:
         return {"shard": entry.file, "record": record, "what": what}
 
+    if len(rows) != entry.records:
+        return [fault(f"the manifest says {entry.records} records, the index {len(rows)}")]
     try:
         shard = read_shard(path, entry.records, manifest.feature_shape, manifest.dtype)
     except CacheError as error:

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from features.atomic import make_folder
 from features.config import Workers
+from features.engine import start_keras
 from features.errors import HeadhuntError, UsageError
 
 T = TypeVar("T")
@@ -93,6 +94,8 @@ def open_executor(workers: Workers, workdir: Path, environment: Mapping[str, str
     variables = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore", **threads, **environment}
     if workers.executor == "local":
         os.environ.update(variables)
+        if "KERAS_BACKEND" in environment:
+            start_keras(environment["KERAS_BACKEND"])
         yield LocalExecutor()
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

@@ -1,0 +1,166 @@
+"""`headhunt search`: run, top, dashboard."""
+
+from __future__ import annotations
+
+import socket
+from typing import Annotated, Any, Literal
+
+import typer
+import yaml
+from rich.table import Table
+
+from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, log, settings
+from features.errors import UsageError
+from search.config import SearchRun
+from search.leaderboard import Leader, leaders, load_study
+from search.samplers import make_sampler
+from search.storage import open_storage
+from search.study import run_search, show_size
+
+app = typer.Typer(no_args_is_help=True, help="Stage 2: feature cache in, study out.")
+
+SAMPLES = 10
+"""Trials that `--dry-run` draws."""
+
+
+@app.command("run")
+def run_command(
+    context: typer.Context,
+    config: ConfigOption = DEFAULT_CONFIG,
+    set_: SetOption = [],  # noqa: B006
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; default: search.trials.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Workers at a time; default: search.workers.count.")
+    ] = None,
+    executor: Annotated[
+        Literal["local", "ray"] | None,
+        typer.Option(help="In this process, or on Ray workers; default: search.workers."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the space, its size and ten samples; train nothing.")
+    ] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Start the study, or go on with it until it has its trials."""
+    with command(json_) as output:
+        given = (("trials", trials), ("workers.count", workers), ("workers.executor", executor))
+        chosen = [f"search.{key}={value}" for key, value in given if value is not None]
+        run = settings(context, SearchRun, config, [*set_, *chosen])
+        if dry_run:
+            output.result(_dry_run(run, output.console))
+            return
+        result = run_search(run)
+        counts = ", ".join(f"{count} {state}" for state, count in result["trials"].items())
+        best = result["best"]
+        output.console.print(f"Study {result['study']} in {result['storage']}: {counts}; {result['seconds']:.1f} s.")
+        if best:
+            output.console.print(f"Best: trial {best['number']}, {run.search.objective} {best['value']:.4f}.")
+        output.result(result)
+
+
+@app.command("top")
+def top_command(
+    context: typer.Context,
+    config: ConfigOption = DEFAULT_CONFIG,
+    set_: SetOption = [],  # noqa: B006
+    top: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
+    json_: JsonOption = False,
+) -> None:
+    """Show the leaderboard."""
+    with command(json_) as output:
+        run = settings(context, SearchRun, config, set_)
+        best = leaders(run, top)
+        output.console.print(_leaderboard(run, best))
+        output.result(
+            {
+                "trials": [
+                    {"number": leader.number, "value": leader.value, "top5": leader.top5, "params": leader.params}
+                    for leader in best
+                ]
+            }
+        )
+
+
+@app.command("dashboard")
+def dashboard_command(
+    context: typer.Context,
+    config: ConfigOption = DEFAULT_CONFIG,
+    set_: SetOption = [],  # noqa: B006
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 8080,
+    json_: JsonOption = False,
+) -> None:
+    """Serve Optuna's dashboard on the study until Ctrl-C."""
+    with command(json_) as output:
+        run = settings(context, SearchRun, config, set_)
+        load_study(run)
+        _check_port(host, port)
+        if host not in ("127.0.0.1", "localhost", "::1"):
+            log.print(f"The dashboard has no password: whoever reaches {host} can change the study.", style="yellow")
+        from optuna_dashboard import wsgi
+
+        application = wsgi(open_storage(run.search.storage, run.workdir))
+        output.result({"url": f"http://{host}:{port}/dashboard/", "study": run.name})
+        log.print(f"Optuna's dashboard: http://{host}:{port}/dashboard/ (Ctrl-C stops it)")
+        _serve(application, host, port)
+
+
+def _serve(application: Any, host: str, port: int) -> None:
+    from socketserver import ThreadingMixIn
+    from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+    class Server(ThreadingMixIn, WSGIServer):
+        daemon_threads = True
+
+    class Quiet(WSGIRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            """A request is not news."""
+
+    with make_server(host, port, application, Server, Quiet) as server:
+        server.serve_forever()
+
+
+def _check_port(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UsageError(
+                f"port {port} on {host} cannot be used: {error.strerror}. Choose another one with --port."
+            ) from None
+
+
+def _dry_run(run: SearchRun, console: Any) -> dict[str, Any]:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = run.search.space
+    study = optuna.create_study()
+    samples = []
+    for number in range(SAMPLES):
+        study.sampler = make_sampler("random", run.search.seed, number)
+        trial = study.ask()
+        space.suggest(trial, run.search.views, run.search.epochs, 0)
+        samples.append(trial.params)
+    console.print(yaml.safe_dump({"space": space.model_dump(mode="json")}, sort_keys=False).rstrip(), markup=False)
+    console.print(f"\nSize: {show_size(space.size())}. {SAMPLES} samples:")
+    for sample in samples:
+        console.print("  " + ", ".join(f"{name}={_short(value)}" for name, value in sample.items()), markup=False)
+    size = space.size()
+    return {"space": space.model_dump(mode="json"), "size": None if size == float("inf") else size, "samples": samples}
+
+
+def _leaderboard(run: SearchRun, best: list[Leader]) -> Table:
+    names = list(dict.fromkeys(name for leader in best for name in leader.params))
+    table = Table(
+        "trial", run.search.objective, "top-5", *(name.removeprefix("head.") for name in names), title=run.name
+    )
+    for leader in best:
+        values = (_short(leader.params[name]) if name in leader.params else "" for name in names)
+        table.add_row(str(leader.number), f"{leader.value:.4f}", f"{leader.top5:.4f}", *values)
+    return table
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,104 @@
+"""HeadConfig: a classifier head on cached features, and how it becomes a Keras model of stock layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from features.config import Section
+from features.errors import HeadhuntError
+
+Weights = Mapping[str, npt.NDArray[np.float32]]
+"""A head's weights by `<layer>.<weight>`, e.g. `hidden_1.kernel`."""
+
+VARIANCE_FLOOR = 1e-4
+"""Smallest variance that a feature is standardised by, as a share of the features' mean variance: a feature that is constant on
+the clean training photos must not explode on another photo."""
+
+
+class HeadConfig(Section):
+    """Dense layers between the features and the classes.
+
+    `units=()` is the classifier alone, `(256,)` one hidden layer before it, up to three. `dropout` follows every hidden layer;
+    without any, it is applied to the features. `l2` is the penalty on every kernel; with `label_smoothing` it acts in the loss.
+    """
+
+    units: tuple[int, ...] = Field((), max_length=3)
+    activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"
+    dropout: float = Field(0.0, ge=0, lt=1)
+    l2: float = Field(0.0, ge=0)
+    batch_norm: bool = False
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    standardize: bool = True
+
+    @property
+    def layers(self) -> int:
+        """Hidden layers before the classifier."""
+        return len(self.units)
+
+
+def feature_moments(features: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Mean and variance of every feature over images (and places, for maps): (feature_dim,) float32 each."""
+    flat = np.asarray(features, np.float32).reshape(-1, features.shape[-1])
+    variance = flat.var(0, dtype=np.float64)
+    floor = max(VARIANCE_FLOOR * float(variance.mean()), 1e-12)
+    return flat.mean(0, dtype=np.float64).astype(np.float32), np.maximum(variance, floor).astype(np.float32)
+
+
+def build_head(
+    head: HeadConfig,
+    feature_shape: tuple[int, ...],
+    classes: int,
+    moments: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None,
+    dropout_layer: Callable[[float, str], Any] | None = None,
+) -> Any:
+    """Features (batch, *feature_shape) float32 to logits (batch, classes) float32, as a keras.Model of stock layers.
+
+    `moments` (mean and variance) are needed where `head.standardize`. `dropout_layer(rate, name)` replaces Keras's Dropout.
+    """
+    import keras
+    from keras import layers
+
+    make_dropout = dropout_layer or (lambda rate, name: layers.Dropout(rate, name=name))
+    inputs = keras.Input(feature_shape, dtype="float32", name="features")
+    x: Any = inputs
+    if head.standardize:
+        if moments is None:
+            raise ValueError("a standardising head needs the features' moments")
+        mean, variance = moments
+        x = layers.Normalization(mean=mean, variance=variance, name="standardize")(x)
+    if len(feature_shape) == 3:
+        x = layers.GlobalAveragePooling2D(name="pool")(x)
+    for number, units in enumerate(head.units, start=1):
+        x = layers.Dense(units, name=f"hidden_{number}")(x)
+        if head.batch_norm:
+            x = layers.BatchNormalization(name=f"hidden_{number}_bn")(x)
+        x = layers.Activation(head.activation, name=f"hidden_{number}_{head.activation}")(x)
+        if head.dropout:
+            x = make_dropout(head.dropout, f"dropout_{number}")(x)
+    if head.dropout and not head.units:
+        x = make_dropout(head.dropout, "dropout")(x)
+    return keras.Model(inputs, layers.Dense(classes, name="classifier")(x), name="head")
+
+
+def head_weights(model: Any) -> dict[str, npt.NDArray[np.float32]]:
+    """The weights of a head, by `<layer>.<weight>`."""
+    return {f"{layer.name}.{weight.name}": np.asarray(weight) for layer in model.layers for weight in layer.weights}
+
+
+def set_head_weights(model: Any, weights: Weights) -> None:
+    """Gives a head its weights; HeadhuntError when they belong to another head."""
+    wanted = {f"{layer.name}.{weight.name}": weight for layer in model.layers for weight in layer.weights}
+    differing = sorted(
+        name
+        for name in {*wanted, *weights}
+        if name not in wanted or name not in weights or tuple(wanted[name].shape) != weights[name].shape
+    )
+    if differing:
+        raise HeadhuntError(f"the stored weights belong to another head: {', '.join(differing)} differ.")
+    for name, weight in wanted.items():
+        weight.assign(weights[name])

@@ -1,0 +1,59 @@
+"""The study as it is read by others: its trials, best first."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from features.errors import UsageError
+from search.config import SearchRun
+from search.storage import open_storage, storage_url
+from search.trial import TrialConfig
+
+if TYPE_CHECKING:
+    import optuna
+
+
+@dataclass(frozen=True)
+class Leader:
+    """A finished trial: the value of the objective and top-5 validation accuracy at its best epoch, and its configuration."""
+
+    number: int
+    value: float
+    top5: float
+    params: dict[str, Any]
+    config: TrialConfig
+    cache_key: str
+
+
+def load_study(run: SearchRun) -> optuna.Study:
+    """The study of the configuration, for reading; UsageError when there is none."""
+    import optuna
+
+    url = storage_url(run.search.storage, run.workdir)
+    missing = UsageError(f"there is no study {run.name!r} in {url}. Run `headhunt search run`.")
+    if run.search.storage in ("sqlite", "journal") and not (run.workdir / url.rpartition("/")[2]).exists():
+        raise missing
+    try:
+        return optuna.load_study(study_name=run.name, storage=open_storage(run.search.storage, run.workdir))
+    except KeyError:
+        raise missing from None
+
+
+def leaders(run: SearchRun, top: int | None = None) -> list[Leader]:
+    """The trials that ran to their end, best first (the earlier one among equals); UsageError when there is none."""
+    import optuna
+
+    complete = load_study(run).get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    if not complete:
+        raise UsageError(f"no trial of the study {run.name!r} has run to its end. Run `headhunt search run`.")
+    sign = 1 if run.search.objective == "val_loss" else -1
+    ranked = sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+    return [_leader(trial) for trial in ranked[:top]]
+
+
+def _leader(trial: optuna.trial.FrozenTrial) -> Leader:
+    facts = trial.user_attrs
+    config = TrialConfig.model_validate(json.loads(facts["config"]))
+    return Leader(trial.number, float(trial.value or 0.0), facts["top5"], trial.params, config, facts["cache"])

@@ -1,0 +1,65 @@
+"""What a trial leaves on disk: trials/<number>/trial.yaml, curves.csv, and weights.npz for the best ones."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import yaml
+
+from features.atomic import atomic_path, write_text
+from features.errors import HeadhuntError
+from search.trial import EpochMetrics, TrialConfig, TrialResult
+
+
+def trial_folder(workdir: Path, number: int) -> Path:
+    """`trials/<number>`."""
+    return workdir / "trials" / str(number)
+
+
+def write_trial(workdir: Path, number: int, config: TrialConfig, result: TrialResult) -> None:
+    """Writes a trial's configuration, curves and best weights."""
+    folder = trial_folder(workdir, number)
+    write_text(folder / "trial.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    curves = pd.DataFrame(result.curves, columns=list(EpochMetrics._fields))
+    with atomic_path(folder / "curves.csv") as temporary:
+        curves.to_csv(temporary, index=False, lineterminator="\n")
+    if result.weights:
+        with atomic_path(folder / "weights.npz") as temporary, temporary.open("wb") as file:
+            np.savez(file, **result.weights)  # type: ignore[arg-type]
+
+
+def keep_weights(workdir: Path, numbers: Iterable[int]) -> None:
+    """Deletes the weights of every trial that is not among `numbers`."""
+    kept = {str(number) for number in numbers}
+    for file in (workdir / "trials").glob("*/weights.npz"):
+        if file.parent.name not in kept:
+            file.unlink()
+
+
+def load_weights(workdir: Path, number: int) -> dict[str, npt.NDArray[np.float32]]:
+    """The weights of a trial's best epoch, by `<layer>.<weight>`; HeadhuntError when they were not kept."""
+    path = trial_folder(workdir, number) / "weights.npz"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored)
+    except FileNotFoundError:
+        raise HeadhuntError(
+            f"the weights of trial {number} are not in {path.parent}: only the best `search.keep` trials keep theirs. Choose "
+            "another trial, or raise `search.keep` before the next search."
+        ) from None
+    except (zipfile.BadZipFile, ValueError, OSError) as error:
+        raise HeadhuntError(f"{path} cannot be read: {error}.") from error
+
+
+def load_curves(workdir: Path, number: int) -> pd.DataFrame:
+    """The curves of a trial: one row an epoch, the columns of EpochMetrics; HeadhuntError when there are none."""
+    path = trial_folder(workdir, number) / "curves.csv"
+    try:
+        return pd.read_csv(path)
+    except FileNotFoundError:
+        raise HeadhuntError(f"there are no curves of trial {number} at {path}.") from None

@@ -1,0 +1,280 @@
+"""SearchSpace: declared in the shape of a TrialConfig, in which any value may be a choice or a range.
+
+A leaf is a value (fixed), a list (choices) or `{low, high, log, step}` (a range). Conditions follow from the structure:
+`units` is drawn for each hidden layer, and a parameter of a schedule or an optimiser only when the drawn kind has it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
+
+from features.config import Section
+from features.views import Views
+from search.heads import HeadConfig
+from search.optimizers import OPTIMIZERS
+from search.schedules import SCHEDULES
+from search.trial import TrialConfig
+
+if TYPE_CHECKING:
+    import optuna
+
+MAX_LAYERS = 3
+
+UNITS = ("units", *(f"units_{layer + 1}" for layer in range(MAX_LAYERS)))
+"""`units` holds for every hidden layer, `units_1` and so on for one of them."""
+
+Leaves = dict[str, Any]
+Choice = bool | int | float | str | None
+
+
+class Range(Section):
+    """From `low` to `high`, both included; on a logarithmic scale, or in steps."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _order(self) -> Range:
+        if not self.low <= self.high:
+            raise ValueError(f"`low <= high` must hold, but got low={self.low:g}, high={self.high:g}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"`low > 0` must hold for log: true, but got low={self.low:g}")
+        if self.log and self.step is not None:
+            raise ValueError("either log or step, not both")
+        return self
+
+    def draw(self, trial: optuna.Trial, name: str, whole: bool) -> float | int:
+        """Asks Optuna for a number."""
+        if whole:
+            return trial.suggest_int(name, int(self.low), int(self.high), step=int(self.step or 1), log=self.log)
+        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+
+    def size(self, whole: bool) -> float:
+        """How many numbers there are; infinite for a continuous range."""
+        if self.low == self.high:
+            return 1
+        if self.step is None and not whole:
+            return float("inf")
+        return int((self.high - self.low) / (self.step or 1) + 1e-9) + 1
+
+
+class SearchSpace(Section):
+    """The space of trials; what a section leaves out stays at its default."""
+
+    head: Leaves = Field(
+        default_factory=lambda: {
+            "layers": [0, 1, 2],
+            "units": [128, 256, 512],
+            "activation": "relu",
+            "dropout": {"low": 0.0, "high": 0.6, "step": 0.1},
+            "l2": {"low": 1e-6, "high": 1e-2, "log": True},
+            "batch_norm": False,
+            "label_smoothing": [0.0, 0.1],
+            "standardize": True,
+        },
+        description="layers, units, activation, dropout, l2, batch_norm, label_smoothing, standardize",
+    )
+    optimizer: Leaves = Field(
+        default_factory=lambda: {"kind": "adam"},
+        description="kind: adam | adamw | sgd | rmsprop, and weight_decay, momentum",
+    )
+    batch_size: Any = Field(default_factory=lambda: [32, 64])
+    schedule: Leaves = Field(
+        default_factory=lambda: {
+            "kind": ["constant", "step_decay", "triangular2", "cosine_restarts", "warmup_cosine"],
+            "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+        },
+        description="kind, learning_rate, and what the kinds have",
+    )
+    views: Leaves = Field(default_factory=dict, description="overrides search.views for each trial")
+
+    @model_validator(mode="after")
+    def _check(self) -> SearchSpace:
+        self._check_head()
+        _check_tagged("optimizer", self.optimizer, OPTIMIZERS, "adam")
+        _check_tagged("schedule", self.schedule, SCHEDULES, "constant")
+        _check_leaf("batch_size", self.batch_size, TrialConfig, "batch_size")
+        for name, leaf in self.views.items():
+            _check_leaf(f"views.{name}", leaf, Views, name)
+        return self
+
+    def _check_head(self) -> None:
+        for name, leaf in self.head.items():
+            if name == "layers":
+                for layers in _probes("head.layers", leaf):
+                    if isinstance(layers, bool) or layers not in range(MAX_LAYERS + 1):
+                        raise ValueError(f"head.layers: received {layers!r}; allowed: 0 to {MAX_LAYERS}")
+            elif name in UNITS:
+                for units in _probes(f"head.{name}", leaf):
+                    if (
+                        isinstance(units, bool)
+                        or not isinstance(units, int | float)
+                        or units != int(units)
+                        or units < 1
+                    ):
+                        raise ValueError(f"head.{name}: received {units!r}; a whole number of 1 or more is needed")
+            else:
+                _check_leaf(f"head.{name}", leaf, HeadConfig, name)
+
+    def suggest(self, trial: optuna.Trial, views: Views, epochs: int, seed: int) -> TrialConfig:
+        """Draws a trial. Optuna's parameter names are the dotted paths: `head.units_2`, `schedule.learning_rate`."""
+        draw = partial(_draw, trial)
+        layers = int(draw("head.layers", self.head.get("layers", 0), True))
+        units = tuple(int(draw(f"head.units_{layer}", self._units(layer), True)) for layer in range(1, layers + 1))
+        head = {name: draw(f"head.{name}", leaf, _whole(HeadConfig, name)) for name, leaf in self._plain_head().items()}
+        return TrialConfig.model_validate(
+            {
+                "head": {**head, "units": units},
+                "optimizer": _draw_tagged(trial, "optimizer", self.optimizer, OPTIMIZERS, "adam"),
+                "batch_size": draw("batch_size", self.batch_size, True),
+                "schedule": _draw_tagged(trial, "schedule", self.schedule, SCHEDULES, "constant"),
+                "views": {
+                    **views.model_dump(),
+                    **{name: draw(f"views.{name}", leaf, _whole(Views, name)) for name, leaf in self.views.items()},
+                },
+                "epochs": epochs,
+                "seed": seed,
+            }
+        )
+
+    def size(self) -> float:
+        """The number of different trials; infinite with a continuous range in it."""
+        total = math.prod(_leaf_size(leaf, _whole(HeadConfig, name)) for name, leaf in self._plain_head().items())
+        total *= sum(
+            math.prod(_leaf_size(self._units(layer), True) for layer in range(1, int(layers) + 1))
+            for layers in _values(self.head.get("layers", 0))
+        )
+        total *= _leaf_size(self.batch_size, True)
+        total *= math.prod(_leaf_size(leaf, _whole(Views, name)) for name, leaf in self.views.items())
+        for leaves, table, default in ((self.optimizer, OPTIMIZERS, "adam"), (self.schedule, SCHEDULES, "constant")):
+            total *= sum(
+                math.prod(
+                    _leaf_size(leaf, _whole(table[kind], name)) for name, leaf in _of_kind(leaves, table[kind]).items()
+                )
+                for kind in _kinds(leaves, default)
+            )
+        return total
+
+    def _units(self, layer: int) -> Any:
+        return self.head.get(f"units_{layer}", self.head.get("units", 256))
+
+    def _plain_head(self) -> Leaves:
+        return {name: leaf for name, leaf in self.head.items() if name != "layers" and name not in UNITS}
+
+
+def fixed_space(config: TrialConfig) -> SearchSpace:
+    """The space that holds one trial: this one."""
+    plain = config.model_dump(mode="json")
+    head = plain["head"]
+    units = head.pop("units")
+    return SearchSpace(
+        head={"layers": len(units), **{f"units_{layer}": count for layer, count in enumerate(units, start=1)}, **head},
+        optimizer=plain["optimizer"],
+        batch_size=plain["batch_size"],
+        schedule=plain["schedule"],
+        views={},
+    )
+
+
+def _kinds(leaves: Leaves, default: str) -> list[str]:
+    return [str(kind) for kind in _values(leaves.get("kind", default))]
+
+
+def _of_kind(leaves: Leaves, model: type[BaseModel]) -> Leaves:
+    return {name: leaf for name, leaf in leaves.items() if name != "kind" and name in model.model_fields}
+
+
+def _draw_tagged(
+    trial: optuna.Trial, section: str, leaves: Leaves, table: Mapping[str, type[BaseModel]], default: str
+) -> dict[str, Any]:
+    kind = _draw(trial, f"{section}.kind", leaves.get("kind", default), False)
+    drawn = {
+        name: _draw(trial, f"{section}.{name}", leaf, _whole(table[kind], name))
+        for name, leaf in _of_kind(leaves, table[kind]).items()
+    }
+    return {"kind": kind, **drawn}
+
+
+def _draw(trial: optuna.Trial, name: str, leaf: Any, whole: bool) -> Any:
+    if isinstance(leaf, list):
+        return trial.suggest_categorical(name, leaf)
+    if isinstance(leaf, dict):
+        return Range.model_validate(leaf).draw(trial, name, whole)
+    return leaf
+
+
+def _check_tagged(section: str, leaves: Leaves, table: Mapping[str, type[BaseModel]], default: str) -> None:
+    for kind in _probes(f"{section}.kind", leaves.get("kind", default)):
+        if kind not in table:
+            raise ValueError(f"{section}.kind: received {kind!r}; allowed: {', '.join(table)}")
+    kinds = _kinds(leaves, default)
+    for name, leaf in leaves.items():
+        having = [table[kind] for kind in kinds if name in table[kind].model_fields]
+        if not having:
+            known = sorted({field for kind in kinds for field in table[kind].model_fields})
+            raise ValueError(
+                f"{section}.{name}: none of the kinds {', '.join(kinds)} has it; they have {', '.join(known)}"
+            )
+        for model in having if name != "kind" else []:
+            _check_leaf(f"{section}.{name}", leaf, model, name)
+
+
+def _check_leaf(path: str, leaf: Any, model: type[BaseModel], name: str) -> None:
+    """Checks every choice, or both ends of a range, against the field that the value will become."""
+    field = model.model_fields.get(name)
+    if field is None:
+        raise ValueError(f"{path}: unknown key; allowed: {', '.join(model.model_fields)}")
+    annotated: Any = Annotated[field.annotation, *field.metadata]
+    adapter: TypeAdapter[Any] = TypeAdapter(annotated)
+    for value in _probes(path, leaf):
+        try:
+            adapter.validate_python(int(value) if _whole(model, name) and value == int(value) else value)
+        except (ValidationError, ValueError, TypeError) as error:
+            detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+            raise ValueError(f"{path}: received {value!r}; {detail[:1].lower()}{detail[1:]}") from None
+
+
+def _probes(path: str, leaf: Any) -> list[Any]:
+    """The values by which a leaf is checked: itself, its choices, or the ends of its range."""
+    if isinstance(leaf, dict):
+        try:
+            span = Range.model_validate(leaf)
+        except ValidationError as error:
+            detail = error.errors()[0]
+            place = ".".join([path, *map(str, detail["loc"])])
+            raise ValueError(f"{place}: {detail['msg'].removeprefix('Value error, ')}") from None
+        return [span.low, span.high]
+    if isinstance(leaf, list):
+        if not leaf:
+            raise ValueError(f"{path}: the list of choices is empty")
+        for value in leaf:
+            if not isinstance(value, Choice):
+                raise ValueError(f"{path}: a choice must be a single value, but got {value!r}")
+        if len(set(map(repr, leaf))) < len(leaf):
+            raise ValueError(f"{path}: a choice is given twice in {leaf}")
+        return leaf
+    return [leaf]
+
+
+def _whole(model: type[BaseModel], name: str) -> bool:
+    return model.model_fields[name].annotation is int
+
+
+def _values(leaf: Any) -> list[Any]:
+    if isinstance(leaf, dict):
+        span = Range.model_validate(leaf)
+        return list(range(int(span.low), int(span.high) + 1, int(span.step or 1)))
+    return leaf if isinstance(leaf, list) else [leaf]
+
+
+def _leaf_size(leaf: Any, whole: bool) -> float:
+    if isinstance(leaf, dict):
+        return Range.model_validate(leaf).size(whole)
+    return len(leaf) if isinstance(leaf, list) else 1

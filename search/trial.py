@@ -1,0 +1,56 @@
+"""TrialConfig: everything that a trial is trained with; TrialResult: what came of it."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from features.config import Section
+from features.views import Views
+from search.heads import HeadConfig
+from search.optimizers import Adam, Optimizer
+from search.schedules import Constant, Schedule
+
+Objective = Literal["val_accuracy", "val_loss", "val_top5_accuracy"]
+
+
+class TrialConfig(Section):
+    """One head, its schedule, optimiser, batch size and views; `seed` is for its initial weights and dropout."""
+
+    head: HeadConfig = HeadConfig()
+    schedule: Schedule = Constant()
+    optimizer: Optimizer = Adam()
+    batch_size: int = Field(32, ge=1)
+    views: Views = Views()
+    epochs: int = Field(30, ge=1)
+    seed: int = Field(0, ge=0)
+
+
+class EpochMetrics(NamedTuple):
+    """One line of a trial's curves; `epoch` counts from 1, the learning rate is the epoch's last."""
+
+    epoch: int
+    loss: float
+    accuracy: float
+    val_loss: float
+    val_accuracy: float
+    val_top5_accuracy: float
+    learning_rate: float
+
+
+class TrialResult(NamedTuple):
+    """What training a trial up to some epoch gave; `weights` are those of `best_epoch`."""
+
+    curves: tuple[EpochMetrics, ...]
+    best_epoch: int
+    weights: dict[str, npt.NDArray[np.float32]]
+    failure: str | None
+    seconds: float
+
+
+def is_better(objective: Objective, value: float, than: float) -> bool:
+    """Whether a value of the objective beats another; losses are better when smaller."""
+    return value < than if objective == "val_loss" else value > than
