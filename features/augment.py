@@ -119,10 +119,17 @@ def _arguments(name: str, given: dict[str, Any], key: str) -> dict[str, Any]:
         if given.get("mode") != "horizontal":
             raise UsageError(f"{key}: RandomFlip takes mode: horizontal here, but got {given.get('mode')!r}.")
         return {"horizontal_flip": True}
-    values = set(given.values())
-    if len(values) != 1 or not all(isinstance(value, float | int) and 0 <= value < 1 for value in values):
-        raise UsageError(f"{key}: {name} takes one share of 0 up to 1, the same for both axes, but got {given}.")
-    return {name.removeprefix("Random").lower(): float(values.pop())}
+    values = list(given.values())
+    if (
+        set(given) != LAYERS[name]
+        or not all(isinstance(value, float | int) and 0 <= value < 1 for value in values)
+        or len(set(values)) != 1
+    ):
+        raise UsageError(
+            f"{key}: {name} takes {' and '.join(sorted(LAYERS[name]))}, one share of 0 up to 1, the same for both axes, but "
+            f"got {given}."
+        )
+    return {name.removeprefix("Random").lower(): float(values[0])}
 
 
 def policy_name(config: FeaturesConfig) -> str:

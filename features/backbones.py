@@ -200,6 +200,8 @@ def build_backbone(config: FeaturesConfig, policy: Literal["float32", "mixed_bfl
         original = model
 
         def in_policy(layer: Any) -> Any:
+            if isinstance(layer, keras.Model):
+                return keras.models.clone_model(layer, clone_function=in_policy)
             own = {"dtype": policy} if isinstance(layer, keras.layers.Layer) else {}  # a plain operation has no dtype
             return type(layer).from_config({**layer.get_config(), **own})
 
@@ -223,15 +225,17 @@ def _from_file(config: FeaturesConfig) -> Any:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except (ValueError, TypeError, OSError, KeyError) as error:
         raise UsageError(f"features.backbone: Keras cannot load {path}: {error}") from error
-    if len(getattr(model, "inputs", None) or ()) != 1:
-        raise UsageError(f"features.backbone: {path} must be a functional model of one image input.")
+    if len(getattr(model, "inputs", None) or ()) != 1 or len(model.outputs) != 1:
+        raise UsageError(
+            f"features.backbone: {path} must be a functional or sequential model of one input and one output."
+        )
     expected = tuple(model.inputs[0].shape[1:])
     given = (*image_size(config), 3)
     if len(expected) != 3 or any(want not in (None, size) for want, size in zip(expected, given, strict=True)):
         raise UsageError(
             f"features.image_size: {path} takes photos of {expected}, but the configuration gives {given}."
         )
-    return model
+    return keras.Model(model.inputs[0], model.outputs[0])  # Sequential, or inputs in a list: all become the same form
 
 
 def _from_applications(config: FeaturesConfig) -> Any:
@@ -241,17 +245,14 @@ def _from_applications(config: FeaturesConfig) -> Any:
     shape = (*image_size(config), 3)
     if config.weights == "random":
         keras.utils.set_random_seed(config.seed)
-    if entry.builder == "lite0":
-        model = build_lite0(shape, config.weights == "imagenet")
-        if config.weights not in ("imagenet", "random"):
-            model.load_weights(_existing(config.weights, "features.weights"))
-        return model
-    weights = None if config.weights == "random" else config.weights
-    if weights not in (None, "imagenet"):
+    if config.weights not in ("imagenet", "random"):
         _existing(config.weights, "features.weights")
     try:
+        if entry.builder == "lite0":
+            return _lite0(config, shape)
+        weights = None if config.weights == "random" else config.weights
         return getattr(keras.applications, entry.builder)(include_top=False, weights=weights, input_shape=shape)
-    except ValueError as error:
+    except (ValueError, OSError, KeyError) as error:
         raise UsageError(
             f"features: {entry.builder} cannot be built with weights {config.weights!r} at {shape}: {error}"
         ) from error
@@ -263,6 +264,13 @@ def _from_applications(config: FeaturesConfig) -> Any:
             "`features.weights: PATH` (.weights.h5, without the top), or take `backbone: efficientnet_lite0`, whose weights are "
             "installed already."
         ) from error
+
+
+def _lite0(config: FeaturesConfig, shape: tuple[int, int, int]) -> Any:
+    model = build_lite0(shape, config.weights == "imagenet")
+    if config.weights not in ("imagenet", "random"):
+        model.load_weights(config.weights)
+    return model
 
 
 def build_extractor(config: FeaturesConfig, policy: Literal["float32", "mixed_bfloat16"]) -> Any:
