@@ -1,7 +1,201 @@
-"""headhunt: the four stages' command-line apps as one command."""
+"""headhunt: the four stages' command-line apps as one command.
+
+`run` and `demo` start every stage as a process of its own, since a process has one Keras backend for its life: the search
+trains on JAX, the convolutional stages on TensorFlow.
+"""
 
 from __future__ import annotations
 
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.table import Table
+
+from features.atomic import write_text
+from features.cli import app as features_app
+from features.command import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    Output,
+    SetOption,
+    command,
+    log,
+    relative,
+    settings,
+)
+from features.config import validate
+from features.errors import HeadhuntError, UsageError
+from features.template import commented_yaml
+from reports.cli import app as reports_app
+from reports.config import Run
+from search.cli import app as search_app
+from train.cli import app as train_app
+
+STAGES = {
+    "prepare": ("features", "prepare"),
+    "cache": ("features", "cache"),
+    "search": ("search", "run"),
+    "promote": ("train", "promote"),
+    "export": ("train", "export"),
+    "report": ("reports", "build"),
+}
+"""What `run` runs, by its key in the `--json` object, in order."""
+
+DATASETS: dict[str, dict[str, Any]] = {
+    "stanford_cars": {"root": "data/stanford_cars"},
+    "folder": {"root": "data/photos"},
+    "csv": {"file": "data/photos.csv"},
+    "toy_cars": {},
+}
+"""What `init` writes below `dataset` for each kind; everything else is the defaults."""
+
+DEMO: dict[str, Any] = {
+    "name": "demo",
+    "dataset": {"kind": "toy_cars"},
+    "features": {"backbone": "efficientnet_lite0", "image_size": 128, "copies": 2, "workers": {"count": 2, "cpus": 1}},
+    "search": {"trials": 24, "epochs": 20, "pruner": "median"},
+    "train": {"top": 1, "finetune": {"epochs": 6, "learning_rate": 1e-4}},
+}
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+app.add_typer(features_app, name="features")
+app.add_typer(search_app, name="search")
+app.add_typer(train_app, name="train")
+app.add_typer(reports_app, name="reports")
+
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Entry point of the console script. SIGTERM (a scheduler's preemption) is treated as Ctrl-C: state saved, exit 130."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    app(prog_name="headhunt")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"headhunt {metadata.version('headhunt')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = (
+        False
+    ),
+) -> None:
+    """Find the best classifier head for a frozen vision backbone, and the learning-rate schedule to train it with."""
+    context.obj = Run
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to write.")] = Path(),
+    dataset: Annotated[
+        Literal["stanford_cars", "folder", "csv", "toy_cars"], typer.Option(help="The kind of data set.")
+    ] = "stanford_cars",
+    json_: JsonOption = False,
+) -> None:
+    """Write a commented headhunt.yaml with every default, and its JSON Schema for the editor."""
+    with command(json_) as output:
+        file = folder / DEFAULT_CONFIG
+        if file.exists():
+            raise UsageError(f"{relative(file)} exists already. Edit it, or name another folder: `headhunt init DIR`.")
+        run = _configuration({"dataset": {"kind": dataset, **DATASETS[dataset]}})
+        schema = folder / "headhunt.schema.json"
+        write_text(schema, json.dumps(Run.model_json_schema(), indent=2) + "\n")
+        write_text(file, f"# yaml-language-server: $schema={schema.name}\n{commented_yaml(run)}")
+        output.console.print(f"Wrote {relative(file)} and {schema.name}. Next: edit `dataset`, then `headhunt run`.")
+        output.result({"config": relative(file), "schema": relative(schema)})
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    config: ConfigOption = DEFAULT_CONFIG,
+    set_: SetOption = [],  # noqa: B006
+    json_: JsonOption = False,
+) -> None:
+    """Prepare, cache, search, promote, export and report; skips what is already done."""
+    with command(json_) as output:
+        checked = settings(context, Run, config, set_)
+        _run_stages(checked, config, set_, output)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the run's folder goes.")] = Path("headhunt-demo"),
+    json_: JsonOption = False,
+) -> None:
+    """The whole pipeline on drawn cars: no download, a few minutes on two cores."""
+    with command(json_) as output:
+        file = out / DEFAULT_CONFIG
+        checked = _configuration({**DEMO, "workdir": str(out / "run")})
+        text = f"# The configuration of `headhunt demo`.\n{commented_yaml(checked)}"
+        if not file.exists():
+            write_text(file, text)
+        elif file.read_text(encoding="utf-8") != text:
+            raise UsageError(
+                f"{relative(file)} exists and is not this demo's. Run it with `headhunt run -c {relative(file)}`, or "
+                "name another folder with --out."
+            )
+        _run_stages(checked, file, (), output)
+
+
+def _configuration(raw: dict[str, Any]) -> Run:
+    return validate(Run, raw, "of the defaults")
+
+
+def _run_stages(checked: Run, file: Path, overrides: Sequence[str], output: Output) -> None:
+    """Runs every stage, prints the summary, and gives the `--json` object."""
+    results: dict[str, Any] = {}
+    seconds: dict[str, float] = {}
+    settings_ = ["--config", str(file), *(part for override in overrides for part in ("--set", override))]
+    for position, (key, words) in enumerate(STAGES.items(), start=1):
+        log.rule(f"{position}/{len(STAGES)}  {' '.join(words)}", align="left")
+        started = time.monotonic()
+        results[key] = _run_stage([*words, *settings_, "--json"])
+        seconds[key] = time.monotonic() - started
+    output.console.print(_summary(results, seconds))
+    output.console.print(f"\nreport  {results['report']['report']}\nexport  {results['export']['folder']}")
+    output.result({**results, "seconds": seconds})
+
+
+def _run_stage(arguments: list[str]) -> Any:
+    """Runs one `headhunt` command and gives its JSON object; its exit status becomes ours when it fails.
+
+    The stage is in a process group of its own, so that Ctrl-C reaches it once, from here, and it can save its state.
+    `-P` keeps a user's own `train.py` or `search.py` in the working directory from shadowing our packages.
+    """
+    command_line = [sys.executable, "-P", "-m", "headhunt", *arguments]
+    with subprocess.Popen(command_line, stdout=subprocess.PIPE, text=True, process_group=0) as stage:
+        try:
+            printed, _ = stage.communicate()
+        except KeyboardInterrupt:
+            stage.send_signal(signal.SIGINT)
+            stage.communicate()
+            raise
+    if stage.returncode:
+        log.print(f"Mend that, then go on with the same command; this stage alone: {shlex.join(arguments[:2])}")
+        raise typer.Exit(stage.returncode if stage.returncode > 0 else 1)
+    lines = printed.splitlines()
+    if not lines:
+        raise HeadhuntError(f"`headhunt {shlex.join(arguments)}` ended without a result.")
+    return json.loads(lines[-1])
+
+
+def _summary(results: dict[str, Any], seconds: dict[str, float]) -> Table:
+    return Table()
+
+
+if __name__ == "__main__":
+    main()

@@ -44,6 +44,8 @@ class Output:
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
         self.console = Console(soft_wrap=True, highlight=False, stderr=as_json)
+        if not self.console.is_terminal:
+            self.console.width = max(self.console.width, 200)  # a file or a pipe has no edge to fit tables to
 
     def result(self, value: dict[str, Any]) -> None:
         """Prints the JSON line where it was asked for."""

@@ -55,13 +55,19 @@ def build_head(
     classes: int,
     moments: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None,
     dropout_layer: Callable[[float, str], Any] | None = None,
+    seed: int | None = None,
 ) -> Any:
     """Features (batch, *feature_shape) float32 to logits (batch, classes) float32, as a keras.Model of stock layers.
 
     `moments` (mean and variance) are needed where `head.standardize`. `dropout_layer(rate, name)` replaces Keras's Dropout.
+    Initial weights are drawn from `seed` (Glorot and Bengio, 2010), or from Keras's own where it is None.
     """
     import keras
     from keras import layers
+
+    def dense(units: int, name: str, number: int) -> Any:
+        drawn = None if seed is None else (seed + number) % 2**31
+        return layers.Dense(units, kernel_initializer=keras.initializers.GlorotUniform(drawn), name=name)
 
     make_dropout = dropout_layer or (lambda rate, name: layers.Dropout(rate, name=name))
     inputs = keras.Input(feature_shape, dtype="float32", name="features")
@@ -74,7 +80,7 @@ def build_head(
     if len(feature_shape) == 3:
         x = layers.GlobalAveragePooling2D(name="pool")(x)
     for number, units in enumerate(head.units, start=1):
-        x = layers.Dense(units, name=f"hidden_{number}")(x)
+        x = dense(units, f"hidden_{number}", number)(x)
         if head.batch_norm:
             x = layers.BatchNormalization(name=f"hidden_{number}_bn")(x)
         x = layers.Activation(head.activation, name=f"hidden_{number}_{head.activation}")(x)
@@ -82,7 +88,7 @@ def build_head(
             x = make_dropout(head.dropout, f"dropout_{number}")(x)
     if head.dropout and not head.units:
         x = make_dropout(head.dropout, "dropout")(x)
-    return keras.Model(inputs, layers.Dense(classes, name="classifier")(x), name="head")
+    return keras.Model(inputs, dense(classes, "classifier", 0)(x), name="head")
 
 
 def head_weights(model: Any) -> dict[str, npt.NDArray[np.float32]]:

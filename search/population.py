@@ -93,16 +93,9 @@ class Program:
 
     def start(self, config: TrialConfig) -> TrialState:
         """The state before the first epoch: weights drawn from the trial's seed."""
-        import keras
-
-        keras.utils.set_random_seed(config.seed)
-        model = build_head(
-            self.structure.head,
-            self._data.val.shape[1:],
-            self._data.classes,
-            self._data.moments,
-            dropout_layer=_dropout_layer(),
-        )
+        data = self._data
+        shape = data.val.shape[1:]
+        model = build_head(self.structure.head, shape, data.classes, data.moments, _dropout_layer(), config.seed)
         non_trainable: list[Any] = [np.asarray(variable) for variable in model.non_trainable_variables]
         for position in self._dropouts:
             non_trainable[position] = np.float32(config.head.dropout)

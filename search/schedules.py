@@ -64,7 +64,9 @@ class Cyclical(ScheduleConfig):
         half = self.half_cycle_epochs * steps_per_epoch
         cycle = np.floor(1 + steps / (2 * half))
         height = np.maximum(0, 1 - np.abs(steps / half - 2 * cycle + 1))
-        return self.floor_share + (1 - self.floor_share) * height * self._amplitude(steps, cycle)
+        amplitude = self._amplitude(steps, cycle)
+        shares: npt.NDArray[np.float64] = self.floor_share + (1 - self.floor_share) * height * amplitude
+        return shares
 
     def _amplitude(self, steps: npt.NDArray[np.float64], cycle: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return np.ones_like(steps)

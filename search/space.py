@@ -231,7 +231,7 @@ def _check_leaf(path: str, leaf: Any, model: type[BaseModel], name: str) -> None
     field = model.model_fields.get(name)
     if field is None:
         raise ValueError(f"{path}: unknown key; allowed: {', '.join(model.model_fields)}")
-    annotated: Any = Annotated[field.annotation, *field.metadata]
+    annotated: Any = Annotated[field.annotation, field, *field.metadata]
     adapter: TypeAdapter[Any] = TypeAdapter(annotated)
     for value in _probes(path, leaf):
         try:

@@ -160,7 +160,7 @@ def test_mistakes_are_refused_with_what_to_do(tiny_backbone: Path) -> None:
     with pytest.raises(UsageError, match=r"received 'resnet101v3'\. Did you mean resnet101"):
         image_size(config("resnet101v3"))
     with pytest.raises(
-        UsageError, match="with a .keras file as backbone, name what it was trained with: one of resnet"
+        UsageError, match=r"with a \.keras file as backbone, name what it was trained with: one of resnet"
     ):
         preprocessing(config(path))
     with pytest.raises(UsageError, match="name the size"):

@@ -15,8 +15,8 @@ REFERENCE = Path("/work/shared/data/weights/efficientnet_lite0_imagenet1000.kera
 
 def test_the_packaged_file_reads_without_torch() -> None:
     state = read_torch_file(weights_file())
-    first, last = list(state.items())[0], list(state)[-2:]
-    assert first[1].shape == (32, 3, 3, 3)
+    first, last = next(iter(state.values())), list(state)[-2:]
+    assert first.shape == (32, 3, 3, 3)
     assert [state[name].shape for name in last] == [(1000, 1280), (1000,)]
 
 

@@ -1,0 +1,54 @@
+"""The `train` section of the configuration."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from features.config import AugmentationLayer, Section
+from search.config import SearchRun
+from search.schedules import Schedule
+
+
+class Plateau(Section):
+    """Multiply the learning rate by `factor` where the validation loss has not fallen for `patience_epochs`."""
+
+    factor: float = Field(0.5, gt=0, lt=1)
+    patience_epochs: int = Field(5, ge=1)
+    floor: float = Field(1e-6, ge=0, description="the lowest rate")
+
+
+class FinetuneConfig(Section):
+    """The full run: backbone and head on freshly augmented photos, the last convolutional layers unfrozen."""
+
+    augmentation: str | list[AugmentationLayer] | None = Field(
+        None, description="a policy's name, or a list of Keras layers; default: features.augmentation"
+    )
+    clean_share: float | None = Field(
+        None, ge=0, le=1, description="share of an epoch's photos left as they are; default: the trial's views"
+    )
+    unfreeze_conv_layers: int = Field(
+        5, ge=0, description="the last convolutional layers to train; batch normalisation stays frozen"
+    )
+    epochs: int = Field(50, ge=1)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(1e-5, gt=0, description="of Adam")
+    plateau: Plateau | None = Plateau()
+    schedule: Schedule | None = Field(None, description="instead of learning_rate and plateau")
+    early_stopping_epochs: int | None = Field(
+        None, ge=1, description="stop where validation accuracy has not risen for so long"
+    )
+    label_smoothing: float | None = Field(None, ge=0, lt=1, description="default: the trial's")
+    seed: int = Field(0, ge=0)
+
+
+class TrainConfig(Section):
+    """Promotion of the best trials into full fine-tuning runs."""
+
+    top: int = Field(1, ge=1, description="how many winners are fine-tuned")
+    finetune: FinetuneConfig = FinetuneConfig()
+
+
+class TrainRun(SearchRun):
+    """The part of `headhunt.yaml` that the train stage reads."""
+
+    train: TrainConfig = TrainConfig()

@@ -1,0 +1,255 @@
+"""The full augmented run: resumable after every epoch, with the history of an undisturbed one."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from features.atomic import atomic_path
+from features.augment import AugmentationPolicy
+from features.command import log
+from features.errors import HeadhuntError
+from search.heads import HeadConfig
+from train.config import FinetuneConfig
+from train.evaluate import measure, predict, softmax
+from train.photos import Photos, augmented_epoch
+
+
+@dataclass
+class Progressed:
+    """What an epoch leaves behind besides weights; `rate` and `stale` are the plateau's."""
+
+    rate: float
+    best_epoch: int = 0
+    best_accuracy: float = 0.0
+    lowest_loss: float = math.inf
+    stale: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """The result: the epoch whose weights the network has now (0: none was better than the frozen network), and how many ran."""
+
+    best_epoch: int
+    epochs: int
+
+
+def finetune(
+    network: Any,
+    head: HeadConfig,
+    config: FinetuneConfig,
+    policy: AugmentationPolicy,
+    clean_share: float,
+    train: Photos,
+    val: Photos,
+    folder: Path,
+    identity: str,
+) -> Finetuned:
+    """Trains the network's trainable layers and leaves it with the weights of the best validation accuracy.
+
+    Writes history.csv after every epoch and goes on from checkpoint.npz when it was written for the same `identity`. Raises
+    HeadhuntError when the loss is not finite; the checkpoint before it is kept.
+    """
+    import keras
+
+    classes = network.output.shape[-1]
+    steps_per_epoch = -(-len(train) // config.batch_size)
+    rates = config.schedule.values(steps_per_epoch, config.epochs) if config.schedule else None
+    smoothing = head.label_smoothing if config.label_smoothing is None else config.label_smoothing
+    _penalise(network, head)
+    network.compile(
+        optimizer=keras.optimizers.Adam(config.learning_rate),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing),
+        metrics=["accuracy"],
+        jit_compile="auto" if keras.backend.backend() == "jax" else False,
+    )
+    network.optimizer.build(network.trainable_variables)
+    checkpoint = _Checkpoint(folder / "checkpoint.npz", network, identity)
+    state = checkpoint.load()
+    if state is None:
+        state = Progressed(config.learning_rate)
+        _validate(network, val, state, None, 0.0, config.batch_size)
+        state.best_accuracy = state.history[0]["val_accuracy"]
+        checkpoint.mark_best()
+        checkpoint.save(state)
+        _write_history(folder, state)
+        _say(state, config)
+    while len(state.history) <= config.epochs and not _stopped(state, config):
+        epoch = len(state.history) - 1
+        started = time.monotonic()
+        _seed_dropout(network, config.seed, epoch)
+        data = augmented_epoch(train, policy, clean_share, epoch, config.seed, config.batch_size, classes)
+        plan = None if rates is None else rates[epoch * steps_per_epoch : (epoch + 1) * steps_per_epoch]
+        fitted = _fit(network, data, plan, state.rate, f"epoch {epoch + 1}/{config.epochs}", steps_per_epoch)
+        if not math.isfinite(fitted["loss"]):
+            raise HeadhuntError(
+                f"the loss is not finite in epoch {epoch + 1} of {folder.name}. Lower `train.finetune.learning_rate`; the epochs "
+                "before it are kept in " + str(folder / "history.csv") + "."
+            )
+        _validate(network, val, state, fitted, time.monotonic() - started, config.batch_size)
+        if state.history[-1]["val_accuracy"] > state.best_accuracy:
+            state.best_epoch, state.best_accuracy = epoch + 1, state.history[-1]["val_accuracy"]
+            checkpoint.mark_best()
+        _plateau(state, config)
+        checkpoint.save(state)
+        _write_history(folder, state)
+        _say(state, config)
+    checkpoint.restore_best()
+    return Finetuned(state.best_epoch, len(state.history) - 1)
+
+
+def _fit(network: Any, data: Any, plan: Any, rate: float, title: str, steps: int) -> dict[str, float]:
+    """One epoch of Keras's fit; gives loss, accuracy and the last learning rate."""
+    import keras
+
+    progress = Progress(
+        TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeRemainingColumn(),
+        console=log, transient=True, disable=not log.is_terminal,
+    )  # fmt: skip
+
+    class Steps(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            network.optimizer.learning_rate = rate if plan is None else float(plan[batch])
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            progress.update(bar, completed=batch + 1, loss=float((logs or {}).get("loss", math.nan)))
+
+    with progress:
+        bar = progress.add_task("", total=steps, loss=math.nan)
+        history = network.fit(data, epochs=1, verbose=0, shuffle=False, callbacks=[Steps()]).history
+    last = rate if plan is None else float(plan[-1])
+    return {"loss": float(history["loss"][0]), "accuracy": float(history["accuracy"][0]), "learning_rate": last}
+
+
+def _validate(
+    network: Any, val: Photos, state: Progressed, fitted: dict[str, float] | None, seconds: float, batch_size: int
+) -> None:
+    """Appends a row to the history; epoch 0 is the network before any fine-tuning."""
+    started = time.monotonic()
+    metrics = measure(softmax(predict(network, val, batch_size)), val.labels)
+    row = {
+        "epoch": float(len(state.history)),
+        "loss": math.nan,
+        "accuracy": math.nan,
+        "learning_rate": math.nan,
+        **(fitted or {}),
+    }
+    row |= {
+        "val_loss": metrics["loss"],
+        "val_accuracy": metrics["accuracy"],
+        "val_top5_accuracy": metrics["top5_accuracy"],
+    }
+    state.history.append({**row, "seconds": round(seconds + time.monotonic() - started, 3)})
+
+
+def _plateau(state: Progressed, config: FinetuneConfig) -> None:
+    """Lowers the rate where the validation loss stands still."""
+    loss = state.history[-1]["val_loss"]
+    if loss < state.lowest_loss - 1e-4:
+        state.lowest_loss, state.stale = loss, 0
+        return
+    state.stale += 1
+    if config.plateau and state.stale >= config.plateau.patience_epochs:
+        state.rate, state.stale = max(config.plateau.floor, state.rate * config.plateau.factor), 0
+
+
+def _stopped(state: Progressed, config: FinetuneConfig) -> bool:
+    waited = len(state.history) - 1 - state.best_epoch
+    return config.early_stopping_epochs is not None and waited >= config.early_stopping_epochs
+
+
+def _penalise(network: Any, head: HeadConfig) -> None:
+    """The trial's L2 penalty on the head's kernels, in the loss alone: the saved model knows nothing of it."""
+    import keras
+
+    for layer in network.get_layer("head").layers:
+        if isinstance(layer, keras.layers.Dense):
+            layer.kernel.regularizer = keras.regularizers.L2(head.l2) if head.l2 else None
+
+
+def _seed_dropout(network: Any, seed: int, epoch: int) -> None:
+    """Dropout's draws are a function of (seed, epoch, layer), not of what was drawn before."""
+    for number, layer in enumerate(network.get_layer("head").layers):
+        generator = getattr(layer, "seed_generator", None)
+        if generator is not None:
+            generator.state.assign(np.array([(seed * 1000 + number) % 2**32, epoch], np.uint32))
+
+
+def _write_history(folder: Path, state: Progressed) -> None:
+    names = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "val_top5_accuracy", "learning_rate", "seconds"]
+    table = pd.DataFrame(state.history, columns=names).astype({"epoch": int})
+    with atomic_path(folder / "history.csv") as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _say(state: Progressed, config: FinetuneConfig) -> None:
+    row = state.history[-1]
+    epoch = int(row["epoch"])
+    trained = (
+        f"loss {row['loss']:.3f}, accuracy {row['accuracy']:.3f}, rate {row['learning_rate']:.1e}; "
+        if epoch
+        else "frozen; "
+    )
+    mark = " (best)" if epoch == state.best_epoch else ""
+    log.print(
+        f"  epoch {epoch}/{config.epochs}: {trained}val loss {row['val_loss']:.3f}, val accuracy "
+        f"{row['val_accuracy']:.4f}{mark}, {row['seconds']:.0f} s"
+    )
+
+
+class _Checkpoint:
+    """Everything that changes during fine-tuning, in one npz file, written atomically."""
+
+    def __init__(self, path: Path, network: Any, identity: str) -> None:
+        self._path = path
+        self._identity = identity
+        head = network.get_layer("head")
+        trained = {id(variable) for variable in network.trainable_variables}
+        self._weights = [*network.trainable_variables, *(v for v in head.weights if id(v) not in trained)]
+        self._optimizer = network.optimizer
+        self._best: list[npt.NDArray[Any]] = []
+
+    def mark_best(self) -> None:
+        """Keeps the weights of now as the best ones."""
+        self._best = [np.array(variable) for variable in self._weights]
+
+    def restore_best(self) -> None:
+        """Gives the network its best weights."""
+        for variable, value in zip(self._weights, self._best, strict=True):
+            variable.assign(value)
+
+    def save(self, state: Progressed) -> None:
+        """Writes weights, best weights, the optimiser's variables and the state."""
+        facts = json.dumps({"identity": self._identity, "state": asdict(state)})
+        arrays = {"facts": np.array(facts)}
+        for name, values in (("weight", self._weights), ("best", self._best), ("optimizer", self._optimizer.variables)):
+            arrays |= {f"{name}_{number}": np.array(value) for number, value in enumerate(values)}
+        with atomic_path(self._path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    def load(self) -> Progressed | None:
+        """Puts a checkpoint back; None when there is none for this identity."""
+        if not self._path.exists():
+            return None
+        with np.load(self._path, allow_pickle=False) as arrays:
+            facts = json.loads(str(arrays["facts"]))
+            if facts["identity"] != self._identity:
+                log.print("The checkpoint there belongs to another configuration; starting anew.", style="yellow")
+                return None
+            for name, variables in (("weight", self._weights), ("optimizer", self._optimizer.variables)):
+                for number, variable in enumerate(variables):
+                    variable.assign(arrays[f"{name}_{number}"])
+            self._best = [arrays[f"best_{number}"] for number in range(len(self._weights))]
+        state = Progressed(**facts["state"])
+        log.print(f"Going on after epoch {len(state.history) - 1}.")
+        return state

@@ -1,0 +1,78 @@
+"""The model card: what was trained on what, and what was measured. Measured numbers only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from features.backbones import image_size
+from features.cache import FeatureCache
+from search.leaderboard import Leader
+from train.config import TrainRun
+
+
+def model_card(run: TrainRun, leader: Leader, cache: FeatureCache, metrics: dict[str, Any]) -> str:
+    """The card as Markdown."""
+    height, width = image_size(run.features)
+    head, tuning = leader.config.head, metrics["finetune"]
+    rows = [
+        f"| {stage} | {split} | {numbers['accuracy']:.2%} | {numbers['top5_accuracy']:.2%} | {numbers['loss']:.4f} |"
+        for stage, splits in (("frozen backbone", metrics["frozen"]), ("fine-tuned", metrics["tuned"]))
+        for split, numbers in splits.items()
+    ]
+    hidden = " → ".join(f"Dense({units}, {head.activation})" for units in head.units)
+    classifier = f"Dense({len(cache.class_names)})"
+    sizes = ", ".join(f"{count} {split}" for split, count in cache.manifest.splits.items())
+    parity = metrics["parity"]
+    versions = ", ".join(f"{name} {version}" for name, version in metrics["versions"].items())
+    return "\n".join(
+        [
+            f"# {run.name}, trial {leader.number}",
+            "",
+            f"An image classifier of {len(cache.class_names)} classes: {run.features.backbone} with a head that was searched for "
+            "on cached features and then fine-tuned together with the last convolutional layers.",
+            "",
+            "## Use",
+            "",
+            "```python",
+            "import keras",
+            "",
+            'model = keras.saving.load_model("model.keras")',
+            f"probabilities = model.predict(photos)  # photos: (n, {height}, {width}, 3) uint8, RGB",
+            "```",
+            "",
+            "Resize photos bilinearly to that size, without keeping the aspect. Line n of `labels.txt` (from 0) names class n.",
+            "",
+            "## Data",
+            "",
+            f"- data set: `{run.dataset.kind}`, {sizes} photos; index fingerprint `{cache.manifest.key_parts['images'][:16]}`",
+            f"- feature cache: `{cache.key[:16]}`, {cache.copies} augmented copies, policy `{cache.manifest.policy}`",
+            "",
+            "## Model",
+            "",
+            f"- backbone: `{run.features.backbone}`, weights `{cache.manifest.key_parts['weights']}`",
+            f"- head: {' → '.join(filter(None, (hidden, classifier)))}, dropout {head.dropout:g}, L2 {head.l2:.3g}, "
+            f"label smoothing {head.label_smoothing:g}",
+            f"- head trained with {leader.config.optimizer.kind}, `{leader.config.schedule.kind}` schedule, "
+            f"learning rate {leader.config.schedule.learning_rate:.3g}, batch size {leader.config.batch_size}",
+            f"- fine-tuned: {len(metrics['unfrozen'])} convolutional layers and the head, {metrics['epochs']} epochs, the "
+            f"best was epoch {metrics['best_epoch']}; Adam at {tuning['learning_rate']:g}",
+            "",
+            "## Results",
+            "",
+            "| stage | split | top-1 | top-5 | loss |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            "The validation split ranked the trials and chose the epoch; the test split was evaluated once, at the end.",
+            "",
+            f"Network and head agreed on {parity['images']} clean photos before fine-tuning: largest difference of a probability "
+            f"{parity['max_abs_difference']:.1e}.",
+            "",
+            "## Licence",
+            "",
+            "The weights derive from the backbone's pretrained weights and from the data set; the licences of both apply.",
+            "",
+            f"Made with {versions}.",
+            "",
+        ]
+    )
