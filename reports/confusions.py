@@ -1,0 +1,33 @@
+"""Which classes the best promoted model takes for which."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pandas as pd
+
+from train.config import TrainRun
+from train.promote import promoted, promotion_folder
+
+
+class Confusion(NamedTuple):
+    """`count` of the `of` test photos of `truth` were taken for `predicted`."""
+
+    truth: str
+    predicted: str
+    count: int
+    of: int
+
+
+def collect(run: TrainRun, class_names: tuple[str, ...], top: int) -> tuple[int, list[Confusion]]:
+    """The trial, and its most frequent confusions on the test split, the worst first."""
+    number = promoted(run)[0]
+    table = pd.read_csv(promotion_folder(run, number) / "predictions.csv").query("split == 'test'")
+    totals = table["label"].value_counts()
+    wrong = table[table["label"] != table["predicted_1"]]
+    pairs = wrong.groupby(["label", "predicted_1"]).size().reset_index(name="count")
+    worst = pairs.sort_values(["count", "label", "predicted_1"], ascending=[False, True, True]).head(top)
+    return number, [
+        Confusion(class_names[label], class_names[predicted], int(count), int(totals[label]))
+        for label, predicted, count in worst.itertuples(index=False)
+    ]

@@ -1,0 +1,61 @@
+"""The search, trial by trial: every value and the best so far."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from reports.style import figure
+
+if TYPE_CHECKING:
+    import optuna
+    import plotly.graph_objects as go
+
+
+class History(NamedTuple):
+    """Trials that have a value, in their order: numbers, the objective's values, states; and the best complete one so far."""
+
+    objective: str
+    numbers: list[int]
+    values: list[float]
+    states: list[str]
+    best: list[float | None]
+
+
+def collect(study: optuna.Study, objective: str) -> History:
+    """The history of a study; failed trials have no value and are left out."""
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.value is not None]
+    better = min if objective == "val_loss" else max
+    best: list[float | None] = []
+    for trial in trials:
+        known = [
+            value
+            for value in (best[-1] if best else None, trial.value if trial.state.name == "COMPLETE" else None)
+            if value is not None
+        ]
+        best.append(better(known) if known else None)
+    return History(
+        objective,
+        [trial.number for trial in trials],
+        [float(trial.value or 0.0) for trial in trials],
+        [trial.state.name.lower() for trial in trials],
+        best,
+    )
+
+
+def draw(history: History) -> go.Figure:
+    """Points for trials, a line for the best so far."""
+    share = history.objective != "val_loss"
+    drawn = figure("trial", history.objective.replace("_", " "), **({"tickformat": ".0%"} if share else {}))
+    for state, symbol in (("complete", "circle"), ("pruned", "x-thin-open")):
+        rows = [n for n, found in enumerate(history.states) if found == state]
+        drawn.add_scatter(
+            x=[history.numbers[n] for n in rows],
+            y=[history.values[n] for n in rows],
+            mode="markers",
+            name=state if state == "complete" else "pruned (last value)",
+            marker={"symbol": symbol, "size": 8},
+        )
+    drawn.add_scatter(
+        x=history.numbers, y=history.best, mode="lines", name="best so far", line={"shape": "hv", "width": 2}
+    )
+    return drawn

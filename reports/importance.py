@@ -1,0 +1,58 @@
+"""Which parameters of the search space mattered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from reports.style import figure, text
+
+if TYPE_CHECKING:
+    import optuna
+    import plotly.graph_objects as go
+
+NEEDED = 8
+"""Complete trials below which an importance says nothing."""
+
+
+class Importance(NamedTuple):
+    """Parameters, the most important first, with shares that add up to 1; computed from `trials` complete trials."""
+
+    names: list[str]
+    shares: list[float]
+    trials: int
+
+
+def collect(study: optuna.Study) -> Importance | str:
+    """fANOVA importances (Hutter et al., 2014) by Optuna, of the parameters that every complete trial has.
+
+    A text instead says why there are none.
+    """
+    import optuna
+
+    complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    if len(complete) < NEEDED:
+        return f"{len(complete)} trials ran to their end; an importance needs at least {NEEDED}."
+    if len({trial.value for trial in complete}) == 1:
+        return "all complete trials have the same value, so no parameter mattered."
+    shared = set.intersection(*(set(trial.params) for trial in complete))
+    if len(shared) < 2:
+        return "the complete trials have fewer than two parameters in common."
+    found = optuna.importance.get_param_importances(
+        study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0), params=sorted(shared)
+    )
+    return Importance(list(found), [float(share) for share in found.values()], len(complete))
+
+
+def draw(importance: Importance) -> go.Figure:
+    """A bar for each parameter."""
+    drawn = figure("share of the variance explained", "", automargin=True)
+    drawn.add_bar(
+        x=importance.shares[::-1],
+        y=[text(name) for name in importance.names[::-1]],
+        orientation="h",
+        texttemplate="%{x:.0%}",
+        textposition="auto",
+    )
+    drawn.update_layout(height=120 + 34 * len(importance.names))
+    drawn.update_xaxes(tickformat=".0%")
+    return drawn

@@ -1,0 +1,87 @@
+"""The leaders of the search: their learning rates, and how they learned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from features.errors import HeadhuntError
+from reports.style import COLOURS, figure, text
+from search.config import SearchRun
+from search.leaderboard import Leader
+from search.records import load_curves
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+POINTS = 400
+"""Points drawn of a learning-rate curve, at most."""
+
+
+class Rates(NamedTuple):
+    """One leader's schedule: its name, positions in epochs and the rate at each."""
+
+    name: str
+    epochs: list[float]
+    rates: list[float]
+
+
+class Curves(NamedTuple):
+    """One leader's curves: its name and the table of its epochs."""
+
+    name: str
+    table: pd.DataFrame
+
+
+def collect_rates(leaders: list[Leader], train_images: int) -> list[Rates]:
+    """The learning rate of every leader, as it was at every step (thinned to POINTS)."""
+    found = []
+    for leader in leaders:
+        config = leader.config
+        steps = max(1, train_images // config.batch_size)
+        values = config.schedule.values(steps, config.epochs)
+        shown = np.unique(np.linspace(0, len(values) - 1, min(POINTS, len(values))).astype(int))
+        found.append(Rates(_name(leader), (shown / steps).tolist(), values[shown].tolist()))
+    return found
+
+
+def draw_rates(curves: list[Rates]) -> go.Figure:
+    """A line for each leader, on a logarithmic scale."""
+    drawn = figure("epoch", "learning rate", type="log", exponentformat="power")
+    for curve in curves:
+        drawn.add_scatter(x=curve.epochs, y=curve.rates, mode="lines", name=text(curve.name))
+    return drawn
+
+
+def collect_curves(run: SearchRun, leaders: list[Leader]) -> list[Curves]:
+    """The recorded epochs of every leader; leaders without a record are left out."""
+    found = []
+    for leader in leaders:
+        try:
+            found.append(Curves(_name(leader), load_curves(run.workdir, leader.number)))
+        except HeadhuntError:
+            continue
+    return found
+
+
+def draw_curves(curves: list[Curves]) -> go.Figure:
+    """Validation accuracy in full lines, training accuracy dotted."""
+    drawn = figure("epoch", "accuracy", tickformat=".0%")
+    for curve, colour in zip(curves, COLOURS * 2, strict=False):
+        table, name = curve.table, text(curve.name)
+        for column, kind, dash in (("val_accuracy", "val", "solid"), ("accuracy", "train", "dot")):
+            drawn.add_scatter(
+                x=table["epoch"],
+                y=table[column],
+                mode="lines",
+                name=f"{name}, {kind}",
+                legendgroup=name,
+                line={"color": colour, "dash": dash},
+            )
+    return drawn
+
+
+def _name(leader: Leader) -> str:
+    return f"trial {leader.number} ({leader.config.schedule.kind})"

@@ -1,0 +1,199 @@
+"""The sections of the page, each from what is on disk; what is missing is left out with the command that makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from features.dataset import load_index
+from features.errors import CacheError, UsageError
+from reports import confusions, dataset_section, history, importance, leader_curves, promotions
+from reports.config import Run
+from search.leaderboard import leaders, load_study
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+class LeftOutError(Exception):
+    """A section that has nothing to show; the message says why."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of texts and numbers; `numeric` are the columns set flush right."""
+
+    columns: list[str]
+    rows: list[list[str]]
+    numeric: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class PageSection:
+    """One section: a heading, a sentence, and figures or tables below it."""
+
+    name: str
+    title: str
+    text: str
+    figures: list[go.Figure] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _dataset(run: Run) -> PageSection:
+    facts = dataset_section.collect(load_index(run))
+    rows = [[split, f"{count:,}"] for split, count in facts.splits.items()]
+    text = (
+        f"{sum(facts.splits.values()):,} photos of {facts.classes} classes, {facts.smallest} to {facts.largest} of each. Always "
+        f"naming the most frequent class is right for {_share(facts.most_frequent)} of the test photos."
+    )
+    return PageSection("dataset", "Data set", text, tables=[Table(["split", "photos"], rows, {1})])
+
+
+def _leaderboard(run: Run) -> PageSection:
+    best = leaders(run, run.reports.leaders)
+    rows = []
+    for leader in best:
+        config = leader.config
+        rows.append(
+            [
+                str(leader.number),
+                f"{leader.value:.4f}" if run.search.objective == "val_loss" else _share(leader.value),
+                _share(leader.top5),
+                " → ".join(map(str, config.head.units)) or "none",
+                f"{config.head.dropout:g}",
+                f"{config.head.l2:.1e}",
+                config.schedule.kind,
+                f"{config.schedule.learning_rate:.1e}",
+                f"{config.optimizer.kind}, {config.batch_size}",
+            ]
+        )
+    columns = [
+        "trial",
+        run.search.objective,
+        "top-5",
+        "hidden units",
+        "dropout",
+        "L2",
+        "schedule",
+        "peak rate",
+        "optimiser, batch",
+    ]
+    text = "The heads that did best on the cached features of the validation photos."
+    return PageSection("leaders", "Leaders", text, tables=[Table(columns, rows, {0, 1, 2, 4, 5, 7})])
+
+
+def _history(run: Run) -> PageSection:
+    found = history.collect(load_study(run), run.search.objective)
+    counts = ", ".join(f"{found.states.count(state)} {state}" for state in dict.fromkeys(found.states))
+    return PageSection("history", "Search history", f"{len(found.numbers)} trials: {counts}.", [history.draw(found)])
+
+
+def _importance(run: Run) -> PageSection:
+    found = importance.collect(load_study(run))
+    if isinstance(found, str):
+        raise LeftOutError(f"{found[:1].upper()}{found[1:]} `headhunt search run --trials N` adds trials.")
+    text = f"How much of the objective's variance each parameter explains, over {found.trials} complete trials."
+    return PageSection("importance", "Parameter importance", text, [importance.draw(found)])
+
+
+def _rates(run: Run) -> PageSection:
+    sizes = load_index(run).table["split"].value_counts()
+    curves = leader_curves.collect_rates(leaders(run, run.reports.leaders), int(sizes["train"]))
+    text = "The schedules of the leaders, as they were followed step by step."
+    return PageSection("rates", "Learning rates of the leaders", text, [leader_curves.draw_rates(curves)])
+
+
+def _curves(run: Run) -> PageSection:
+    curves = leader_curves.collect_curves(run, leaders(run, run.reports.leaders))
+    text = "Accuracy on cached features: full lines on validation photos, dotted on the augmented training views of each epoch."
+    return PageSection("curves", "Learning curves of the leaders", text, [leader_curves.draw_curves(curves)])
+
+
+def _promotions(run: Run) -> PageSection:
+    rows = promotions.collect(run)
+    if not rows:
+        raise LeftOutError("Nothing is promoted yet: `headhunt train promote` fine-tunes the best trials.")
+    table = [
+        [
+            str(row.trial),
+            row.stage,
+            row.head,
+            f"{row.dropout:g}",
+            row.schedule,
+            *(_share(row.top1[split]) for split in promotions.SPLITS),
+            *(_share(row.top5[split]) for split in promotions.SPLITS),
+        ]
+        for row in rows
+    ]
+    columns = ["trial", "backbone", "hidden units", "dropout", "schedule", "train", "val", "test"]
+    columns += ["train top-5", "val top-5", "test top-5"]
+    text = (
+        "Frozen: the head on the cached features of clean photos. Fine-tuned: the exported network, backbone and head together. "
+        "The test photos were evaluated once, at the end."
+    )
+    figures = [promotions.draw_finetuning(promotions.collect_finetuning(run))]
+    return PageSection("promotions", "Promoted models", text, figures, [Table(columns, table, {0, 3, *range(5, 11)})])
+
+
+def _confusions(run: Run) -> PageSection:
+    if not promotions.promoted(run):
+        raise LeftOutError("Confusions are those of a promoted model: `headhunt train promote`.")
+    number, worst = confusions.collect(run, load_index(run).class_names, run.reports.confusions)
+    rows = [[found.truth, found.predicted, f"{found.count} of {found.of}"] for found in worst]
+    text = f"Test photos that the fine-tuned trial {number} takes for another class, the most frequent pairs first."
+    return PageSection("confusions", "Worst confusions", text, tables=[Table(["is", "taken for", "photos"], rows, {2})])
+
+
+SECTIONS: dict[str, tuple[str, Callable[[Run], PageSection]]] = {
+    "promotions": ("Promoted models", _promotions),
+    "leaders": ("Leaders", _leaderboard),
+    "history": ("Search history", _history),
+    "importance": ("Parameter importance", _importance),
+    "rates": ("Learning rates of the leaders", _rates),
+    "curves": ("Learning curves of the leaders", _curves),
+    "confusions": ("Worst confusions", _confusions),
+    "dataset": ("Data set", _dataset),
+}
+"""Every section in its order on the page."""
+
+
+def collect_sections(run: Run) -> tuple[list[PageSection], dict[str, str]]:
+    """The sections that there is something for, and why the others are left out, by name."""
+    sections, left_out = [], {}
+    for name, (_, make) in SECTIONS.items():
+        try:
+            sections.append(make(run))
+        except (LeftOutError, UsageError, CacheError) as reason:
+            left_out[name] = str(reason)
+    return sections, left_out
+
+
+def headline(run: Run) -> list[tuple[str, str]]:
+    """The main numbers as (figure, what it is); empty before a search."""
+    numbers: list[tuple[str, str]] = []
+    try:
+        ranked = leaders(run)
+        facts = dataset_section.collect(load_index(run))
+    except UsageError:
+        return numbers
+    if run.search.objective != "val_loss":
+        spread = 100 * (ranked[0].value - ranked[-1].value)
+        what = (
+            f"validation, best head (trial {ranked[0].number}), {spread:.1f} points above the worst that ran to its end"
+        )
+        numbers.append((_share(ranked[0].value), what))
+    best: list[Any] = promotions.collect(run)[:2]
+    if best:
+        frozen, tuned = best
+        gained = 100 * (tuned.top1["val"] - frozen.top1["val"])
+        numbers.append(
+            (_share(tuned.top1["val"]), f"validation, fine-tuned trial {tuned.trial}: {gained:+.1f} points over frozen")
+        )
+        numbers.append((_share(tuned.top1["test"]), f"test, top-1; top-5 {_share(tuned.top5['test'])}"))
+    numbers.append((_share(facts.most_frequent), f"always naming the most frequent of {facts.classes} classes"))
+    return numbers

@@ -1,0 +1,92 @@
+"""The promoted models: the table of what they reached, and how their fine-tuning went."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+
+from reports.style import COLOURS, figure
+from search.leaderboard import leaders
+from train.config import TrainRun
+from train.promote import load_metrics, promoted, promotion_folder
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+SPLITS = ("train", "val", "test")
+
+
+class PromotedRow(NamedTuple):
+    """One line of the table: a trial before or after fine-tuning, accuracies as shares by split."""
+
+    trial: int
+    stage: str
+    head: str
+    dropout: float
+    schedule: str
+    top1: dict[str, float]
+    top5: dict[str, float]
+
+
+class Finetuning(NamedTuple):
+    """The history of one promotion, epoch 0 being the frozen network."""
+
+    trial: int
+    table: pd.DataFrame
+
+
+def collect(run: TrainRun) -> list[PromotedRow]:
+    """Two rows for each finished promotion, the best first."""
+    configs = {leader.number: leader.config for leader in leaders(run)}
+    rows = []
+    for number in promoted(run):
+        metrics: dict[str, Any] = load_metrics(run, number)
+        config = configs.get(number)
+        hidden = " → ".join(map(str, config.head.units)) if config and config.head.units else "none"
+        for stage, key in (("frozen", "frozen"), ("fine-tuned", "tuned")):
+            rows.append(
+                PromotedRow(
+                    number,
+                    stage,
+                    hidden,
+                    config.head.dropout if config else 0.0,
+                    config.schedule.kind if config else "unknown",
+                    {split: metrics[key][split]["accuracy"] for split in SPLITS},
+                    {split: metrics[key][split]["top5_accuracy"] for split in SPLITS},
+                )
+            )
+    return rows
+
+
+def collect_finetuning(run: TrainRun) -> list[Finetuning]:
+    """The histories of the finished promotions."""
+    return [Finetuning(number, pd.read_csv(promotion_folder(run, number) / "history.csv")) for number in promoted(run)]
+
+
+def draw_finetuning(histories: list[Finetuning]) -> go.Figure:
+    """Accuracy above, the learning rate below, over the same epochs."""
+    drawn = figure("epoch", "accuracy", tickformat=".0%", domain=[0.34, 1])
+    for history, colour in zip(histories, COLOURS * 2, strict=False):
+        table, name = history.table, f"trial {history.trial}"
+        for column, kind, dash in (("val_accuracy", "val", "solid"), ("accuracy", "train", "dot")):
+            drawn.add_scatter(
+                x=table["epoch"],
+                y=table[column],
+                mode="lines+markers",
+                name=f"{name}, {kind}",
+                line={"color": colour, "dash": dash},
+            )
+        drawn.add_scatter(
+            x=table["epoch"],
+            y=table["learning_rate"],
+            mode="lines+markers",
+            name=f"{name}, rate",
+            line={"color": colour, "width": 1},
+            yaxis="y2",
+            showlegend=False,
+        )
+    drawn.update_layout(
+        height=480, yaxis2={"title": "rate", "domain": [0, 0.22], "type": "log", "exponentformat": "power"}
+    )
+    return drawn
