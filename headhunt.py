@@ -34,11 +34,14 @@ from features.command import (
     settings,
 )
 from features.config import validate
+from features.dataset import load_index
 from features.errors import HeadhuntError, UsageError
 from features.template import commented_yaml
 from reports.cli import app as reports_app
 from reports.config import Run
+from reports.dataset_section import collect as dataset_facts
 from search.cli import app as search_app
+from search.leaderboard import leaders
 from train.cli import app as train_app
 
 STAGES = {
@@ -165,7 +168,7 @@ def _run_stages(checked: Run, file: Path, overrides: Sequence[str], output: Outp
         started = time.monotonic()
         results[key] = _run_stage([*words, *settings_, "--json"])
         seconds[key] = time.monotonic() - started
-    output.console.print(_summary(results, seconds))
+    output.console.print(_summary(checked, results, seconds))
     output.console.print(f"\nreport  {results['report']['report']}\nexport  {results['export']['folder']}")
     output.result({**results, "seconds": seconds})
 
@@ -193,8 +196,30 @@ def _run_stage(arguments: list[str]) -> Any:
     return json.loads(lines[-1])
 
 
-def _summary(results: dict[str, Any], seconds: dict[str, float]) -> Table:
-    return Table()
+def _summary(checked: Run, results: dict[str, Any], seconds: dict[str, float]) -> Table:
+    """A row for each stage: what came of it and how long it took."""
+    prepared, cached, searched = results["prepare"], results["cache"], results["search"]
+    counts = ", ".join(f"{count} {state}" for state, count in searched["trials"].items())
+    ranked = [leader.value for leader in leaders(checked)]
+    objective = checked.search.objective
+    rows = {
+        "prepare": f"{prepared['images']} photos of {prepared['classes']} classes",
+        "cache": f"{cached['records']} feature vectors, {cached['copies']} augmented copies, {cached['bytes'] / 1e6:.1f} MB",
+        "search": f"{counts}; {objective} of the best head {ranked[0]:.4f}, of the worst that ran to its end {ranked[-1]:.4f}",
+        "promote": "\n".join(
+            f"trial {row['trial']}: val {row['frozen']['val_accuracy']:.4f} frozen, {row['tuned']['val_accuracy']:.4f} tuned; "
+            f"test {row['tuned']['test_accuracy']:.4f}, top-5 {row['tuned']['test_top5_accuracy']:.4f}"
+            for row in results["promote"]["promotions"]
+        ),
+        "export": f"trial {results['export']['trial']}: {', '.join(results['export']['formats'])}",
+        "report": f"{len(results['report']['sections'])} sections",
+    }
+    table = Table("stage", "result", "seconds", title=checked.name)
+    for stage, text in rows.items():
+        table.add_row(stage, text, f"{seconds[stage]:.0f}")
+    frequent = dataset_facts(load_index(checked)).most_frequent
+    table.caption = f"Always naming the most frequent class would be right for {frequent:.4f} of the test photos."
+    return table
 
 
 if __name__ == "__main__":

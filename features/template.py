@@ -27,7 +27,8 @@ def _lines(section: BaseModel, indent: int) -> list[str]:
     pad = " " * indent
     plain = section.model_dump(mode="json")
     lines: list[str] = []
-    for name, field in type(section).model_fields.items():
+    fields = type(section).model_fields
+    for name, field in sorted(fields.items(), key=lambda item: item[0] != "kind"):  # the kind comes first
         value = getattr(section, name)
         if isinstance(value, BaseModel) and type(value).model_fields:
             title = (type(value).__doc__ or "").strip().splitlines()
@@ -37,16 +38,20 @@ def _lines(section: BaseModel, indent: int) -> list[str]:
         elif value is None:
             lines += _with_comment(f"{pad}# {name}:", field.description, pad)
         else:
-            lines += _with_comment(f"{pad}{name}: {_flow(plain[name])}", field.description, pad)
+            lines += _with_comment(f"{pad}{name}: {_flow(plain[name])}", field.description, pad, plain[name])
     return lines
 
 
-def _with_comment(line: str, description: str | None, pad: str) -> list[str]:
+def _with_comment(line: str, description: str | None, pad: str, value: Any = None) -> list[str]:
+    """The line with its comment behind or above it; a long mapping gets a line for each key."""
+    name, lines = line.partition(":")[0], [line]
+    if len(line) > WIDTH and isinstance(value, dict):
+        lines = [f"{name}:", *(f"{pad}  {key}: {_flow(leaf)}" for key, leaf in value.items())]
     if not description:
-        return [line]
-    if len(line) + len(description) + 4 <= WIDTH:
-        return [f"{line}  # {description}"]
-    return [*_comment(description, pad), line]
+        return lines
+    if len(lines[0]) + len(description) + 4 <= WIDTH:
+        return [f"{lines[0]}  # {description}", *lines[1:]]
+    return [*_comment(description, pad), *lines]
 
 
 def _comment(text: str, pad: str) -> list[str]:

@@ -11,11 +11,11 @@ from train.promote import promoted, promotion_folder
 
 
 class Confusion(NamedTuple):
-    """`count` of the `of` test photos of `truth` were taken for `predicted`."""
+    """`photos` of the `of` test photos of `truth` were taken for `predicted`."""
 
     truth: str
     predicted: str
-    count: int
+    photos: int
     of: int
 
 

@@ -11,6 +11,7 @@ from features.errors import CacheError, UsageError
 from reports import confusions, dataset_section, history, importance, leader_curves, promotions
 from reports.config import Run
 from search.leaderboard import leaders, load_study
+from train.promote import promoted
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -141,10 +142,10 @@ def _promotions(run: Run) -> PageSection:
 
 
 def _confusions(run: Run) -> PageSection:
-    if not promotions.promoted(run):
+    if not promoted(run):
         raise LeftOutError("Confusions are those of a promoted model: `headhunt train promote`.")
     number, worst = confusions.collect(run, load_index(run).class_names, run.reports.confusions)
-    rows = [[found.truth, found.predicted, f"{found.count} of {found.of}"] for found in worst]
+    rows = [[found.truth, found.predicted, f"{found.photos} of {found.of}"] for found in worst]
     text = f"Test photos that the fine-tuned trial {number} takes for another class, the most frequent pairs first."
     return PageSection("confusions", "Worst confusions", text, tables=[Table(["is", "taken for", "photos"], rows, {2})])
 

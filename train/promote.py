@@ -205,8 +205,8 @@ def _check_head(
     if not difference <= tolerance:
         raise HeadhuntError(
             f"the network of trial {leader.number} does not give what its head gave on the cached features: probabilities "
-            f"differ by up to {difference:.2e}, more than {tolerance:g} ({len(positions)} clean validation photos). The cache may "
-            "have been made with other versions or on another device: run `headhunt features verify`, or build the cache anew here."
+            f"differ by up to {difference:.2e}, more than {tolerance:g} ({len(positions)} clean validation photos). The cache "
+            "may have been made with other versions or on another device: run `headhunt features verify`, or build it anew here."
         )
     return frozen, parity
 

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -55,7 +50,10 @@ def test_init_overwrites_nothing(headhunt: Headhunt, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["features", "prepare"], "there is no configuration file headhunt.yaml. Write one with `headhunt init`"),
-        (["features", "prepare", "-c", "toys.yaml", "--set", "features.copys=1"], "features.copys: unknown key. Did you"),
+        (
+            ["features", "prepare", "-c", "toys.yaml", "--set", "features.copys=1"],
+            "features.copys: unknown key. Did you",
+        ),
         (["features", "prepare", "-c", "toys.yaml", "--set", "search.trails=1"], "search.trails: unknown key. Did you"),
         (["run", "-c", "toys.yaml", "--set", "train.tops=1"], "train.tops: unknown key. Did you mean 'top'?"),
         (["features", "cache", "-c", "toys.yaml"], "headhunt features prepare"),
