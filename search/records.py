@@ -12,13 +12,25 @@ import pandas as pd
 import yaml
 
 from features.atomic import atomic_path, write_text
-from features.errors import HeadhuntError
+from features.errors import HeadhuntError, UsageError
 from search.trial import EpochMetrics, TrialConfig, TrialResult
 
 
 def trial_folder(workdir: Path, number: int) -> Path:
     """`trials/<number>`."""
     return workdir / "trials" / str(number)
+
+
+def claim_trials(workdir: Path, study: str) -> None:
+    """Marks `trials/` as this study's; UsageError when it is another's, whose numbers would be overwritten."""
+    path = workdir / "trials" / "study.txt"
+    if not path.exists():
+        write_text(path, study + "\n")
+    owner = path.read_text(encoding="utf-8").strip()
+    if owner != study:
+        raise UsageError(
+            f"{path.parent} holds the trials of the study {owner!r}, and {study!r} would overwrite them. Give it another `workdir`."
+        )
 
 
 def write_trial(workdir: Path, number: int, config: TrialConfig, result: TrialResult) -> None:

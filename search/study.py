@@ -32,7 +32,7 @@ from search.leaderboard import leaders
 from search.objective import Progressed, Task, train_trial
 from search.population import TrialState
 from search.pruners import make_pruner, rungs
-from search.records import keep_weights, write_trial
+from search.records import claim_trials, keep_weights, write_trial
 from search.samplers import make_sampler
 from search.storage import open_storage, storage_url
 from search.trial import TrialConfig
@@ -68,6 +68,7 @@ def run_search(run: SearchRun) -> dict[str, Any]:
     cache = cache_for(run)
     views = _check_views(run, cache)
     with _only_driver(run.workdir):
+        claim_trials(run.workdir, run.name)
         study = optuna.create_study(
             storage=open_storage(run.search.storage, run.workdir),
             study_name=run.name,
@@ -287,8 +288,8 @@ def _check_identity(run: SearchRun, study: optuna.Study, cache: FeatureCache) ->
             for name in changed
         )
         raise UsageError(
-            f"the study {run.name!r} was made with other settings: {shown}. Give the new study another `name`, or set the old "
-            "values to go on."
+            f"the study {run.name!r} was made with other settings: {shown}. Give the new study another `name` and "
+            "`workdir`, or set the old values to go on."
         )
 
 

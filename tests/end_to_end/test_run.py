@@ -1,0 +1,171 @@
+"""The whole pipeline as a user runs it, on a few toy cars: every stage for real, then again, then from the exported configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+TOYS = """
+name: toys
+workdir: runs/toys
+dataset: {kind: toy_cars, classes: 24, per_class: 5, image_size: 64}
+features: {backbone: efficientnet_lite0, image_size: 64, copies: 1, images_per_shard: 64, workers: {count: 2, cpus: 1}}
+search:
+  trials: 5
+  epochs: 4
+  generation: 3
+  pruner: none
+  space: {head: {layers: [0, 1], units: [16, 32]}, batch_size: 16, schedule: {kind: [constant, warmup_cosine], learning_rate: {low: 1.0e-6, high: 1.0e-2, log: true}}}
+  workers: {executor: local}
+train: {top: 1, finetune: {epochs: 2, learning_rate: 1.0e-4}}
+"""
+
+PREDICT = """
+import sys
+sys.path = [entry for entry in sys.path if entry != ROOT]
+import importlib.util
+assert importlib.util.find_spec("train") is None and importlib.util.find_spec("features") is None
+import keras, numpy as np
+model = keras.saving.load_model(sys.argv[1], safe_mode=True)
+photos = np.load(sys.argv[2])
+assert photos.dtype == np.uint8 and model.inputs[0].dtype == "uint8"
+np.save(sys.argv[3], model.predict(photos, verbose=0))
+assert "headhunt" not in sys.modules
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("toys")
+    (folder / "headhunt.yaml").write_text(TOYS)
+    # A user's own modules of our packages' names must not be in the way.
+    (folder / "train.py").write_text("raise SystemExit('the wrong train')")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Callable[..., tuple[dict[str, Any], str]]:
+    def call(*arguments: str) -> tuple[dict[str, Any], str]:
+        environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+        command = [str(Path(sys.executable).with_name("headhunt")), *arguments, "--json"]
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def result(run: Callable[..., tuple[dict[str, Any], str]]) -> dict[str, Any]:
+    return run("run")[0]
+
+
+def test_the_result_has_the_keys_of_every_stage(result: dict[str, Any]) -> None:
+    assert set(result) >= {"prepare", "cache", "search", "promote", "export", "report"}
+    assert result["prepare"]["splits"] == {"train": 78, "val": 24, "test": 18}
+    assert set(result["cache"]) >= {
+        "cache",
+        "key",
+        "copies",
+        "records",
+        "bytes",
+        "shards_written",
+        "shards_reused",
+        "seconds",
+    }
+    assert result["cache"]["records"] == 2 * 78 + 24 + 18
+    assert result["search"]["trials"] == {"complete": 5, "pruned": 0, "failed": 0}
+    (promotion,) = result["promote"]["promotions"]
+    assert promotion["trial"] == result["search"]["best"]["number"]
+    assert promotion["frozen"]["val_accuracy"] == pytest.approx(result["search"]["best"]["value"], abs=1e-6)
+    assert set(result["export"]["formats"]) == {"keras", "config"}
+    assert not set(result["report"]["sections"]) & set(result["report"]["left_out"])
+
+
+def test_the_run_folder_is_laid_out_as_documented(folder: Path, result: dict[str, Any]) -> None:
+    workdir = folder / "runs" / "toys"
+    number = result["export"]["trial"]
+    for path in (
+        "dataset/index.csv",
+        f"cache/{result['cache']['key'][:16]}/manifest.json",
+        "study.db",
+        f"trials/{number}/weights.npz",
+        f"promotions/{number}/history.csv",
+        f"promotions/{number}/predictions.csv",
+        f"promotions/{number}/metrics.json",
+        f"exports/{number}/model.keras",
+        f"exports/{number}/headhunt.yaml",
+        f"exports/{number}/labels.txt",
+        f"exports/{number}/model_card.md",
+        "report/index.html",
+    ):
+        assert (workdir / path).is_file(), path
+    left = [path for path in workdir.rglob("*.tmp*") if path.is_file()]
+    assert left == []
+
+
+def test_running_again_does_nothing_twice(
+    run: Callable[..., tuple[dict[str, Any], str]], result: dict[str, Any]
+) -> None:
+    again, said = run("run")
+    assert again["cache"]["shards_written"] == 0
+    assert again["search"]["best"] == result["search"]["best"]
+    assert again["promote"] == result["promote"]
+    assert "is promoted already" in said
+    assert "has its 5 trials" in said
+
+
+def test_the_export_predicts_the_same_in_plain_keras(folder: Path, result: dict[str, Any], tmp_path: Path) -> None:
+    from PIL import Image
+
+    workdir, number = folder / "runs" / "toys", result["export"]["trial"]
+    table = pd.read_csv(workdir / "promotions" / str(number) / "predictions.csv")
+    photos = [
+        np.asarray(
+            Image.open(workdir / "dataset" / "toy_cars" / path)
+            .convert("RGB")
+            .resize((64, 64), Image.Resampling.BILINEAR)
+        )
+        for path in table["path"]
+    ]
+    np.save(tmp_path / "photos.npy", np.stack(photos))
+    model = workdir / "exports" / str(number) / "model.keras"
+    body = f"ROOT = {str(ROOT)!r}\n{PREDICT}"
+    arguments = [str(model), str(tmp_path / "photos.npy"), str(tmp_path / "probabilities.npy")]
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", body, *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    probabilities = np.load(tmp_path / "probabilities.npy")
+    assert (probabilities.argmax(1) == table["predicted_1"]).all()
+    assert np.abs(probabilities.max(1) - table["probability_1"]).max() < 1e-4
+    labels = (workdir / "exports" / str(number) / "labels.txt").read_text().splitlines()
+    assert [labels[label] for label in table["label"]] == table["class_name"].tolist()
+
+
+def test_the_exported_configuration_runs_again(
+    run: Callable[..., tuple[dict[str, Any], str]], folder: Path, result: dict[str, Any]
+) -> None:
+    exported = result["export"]["formats"]["config"]["path"]
+    again, _ = run("run", "-c", exported)
+    assert again["search"]["trials"] == {"complete": 1, "pruned": 0, "failed": 0}
+    (promotion,) = again["promote"]["promotions"]
+    assert promotion["folder"].startswith(f"runs/toys-trial-{result['export']['trial']}/")
