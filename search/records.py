@@ -29,7 +29,8 @@ def claim_trials(workdir: Path, study: str) -> None:
     owner = path.read_text(encoding="utf-8").strip()
     if owner != study:
         raise UsageError(
-            f"{path.parent} holds the trials of the study {owner!r}, and {study!r} would overwrite them. Give it another `workdir`."
+            f"{path.parent} holds the trials of the study {owner!r}, and {study!r} would overwrite them. "
+            "Give it another `workdir`."
         )
 
 

@@ -104,7 +104,8 @@ def _choose(run: TrainRun, cache: FeatureCache, numbers: Sequence[int]) -> list[
         if leader.cache_key != cache.key:
             raise UsageError(
                 f"trial {leader.number} was trained on the cache {leader.cache_key[:16]}, but the configuration names "
-                f"{cache.key[:16]}. Set the `features` and `dataset` sections back, or search anew with another `name` and `workdir`."
+                f"{cache.key[:16]}. Set the `features` and `dataset` sections back, or search anew with another `name` "
+                "and `workdir`."
             )
     return chosen
 

@@ -1,4 +1,4 @@
-"""The whole pipeline as a user runs it, on a few toy cars: every stage for real, then again, then from the exported configuration."""
+"""The whole pipeline as a user runs it, on a few toy cars; then again; then from the exported configuration."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ search:
   epochs: 4
   generation: 3
   pruner: none
-  space: {head: {layers: [0, 1], units: [16, 32]}, batch_size: 16, schedule: {kind: [constant, warmup_cosine], learning_rate: {low: 1.0e-6, high: 1.0e-2, log: true}}}
+  space:
+    head: {layers: [0, 1], units: [16, 32]}
+    batch_size: 16
+    schedule: {kind: [constant, warmup_cosine], learning_rate: {low: 1.0e-6, high: 1.0e-2, log: true}}
   workers: {executor: local}
 train: {top: 1, finetune: {epochs: 2, learning_rate: 1.0e-4}}
 """
