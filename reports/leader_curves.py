@@ -49,7 +49,7 @@ def collect_rates(leaders: list[Leader], train_images: int) -> list[Rates]:
 
 def draw_rates(curves: list[Rates]) -> go.Figure:
     """A line for each leader, on a logarithmic scale."""
-    drawn = figure("epoch", "learning rate", type="log", exponentformat="power")
+    drawn = figure("epoch", "learning rate", type="log", exponentformat="power", dtick=1)
     for curve in curves:
         drawn.add_scatter(x=curve.epochs, y=curve.rates, mode="lines", name=text(curve.name))
     return drawn
@@ -67,7 +67,7 @@ def collect_curves(run: SearchRun, leaders: list[Leader]) -> list[Curves]:
 
 
 def draw_curves(curves: list[Curves]) -> go.Figure:
-    """Validation accuracy in full lines, training accuracy dotted."""
+    """Validation accuracy in full lines, training accuracy dotted; the legend names the full lines."""
     drawn = figure("epoch", "accuracy", tickformat=".0%")
     for curve, colour in zip(curves, COLOURS * 2, strict=False):
         table, name = curve.table, text(curve.name)
@@ -78,6 +78,7 @@ def draw_curves(curves: list[Curves]) -> go.Figure:
                 mode="lines",
                 name=f"{name}, {kind}",
                 legendgroup=name,
+                showlegend=kind == "val",
                 line={"color": colour, "dash": dash},
             )
     return drawn

@@ -48,8 +48,9 @@ def _share(value: float) -> str:
 def _dataset(run: Run) -> PageSection:
     facts = dataset_section.collect(load_index(run))
     rows = [[split, f"{count:,}"] for split, count in facts.splits.items()]
+    each = f"{facts.smallest} to {facts.largest}" if facts.smallest < facts.largest else f"{facts.smallest}"
     text = (
-        f"{sum(facts.splits.values()):,} photos of {facts.classes} classes, {facts.smallest} to {facts.largest} of each. Always "
+        f"{sum(facts.splits.values()):,} photos of {facts.classes} classes, {each} of each. Always "
         f"naming the most frequent class is right for {_share(facts.most_frequent)} of the test photos."
     )
     return PageSection("dataset", "Data set", text, tables=[Table(["split", "photos"], rows, {1})])

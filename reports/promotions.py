@@ -86,7 +86,9 @@ def draw_finetuning(histories: list[Finetuning]) -> go.Figure:
             yaxis="y2",
             showlegend=False,
         )
-    drawn.update_layout(
-        height=480, yaxis2={"title": "rate", "domain": [0, 0.22], "type": "log", "exponentformat": "power"}
+    rate_axis = {"title": "rate", "domain": [0, 0.22], "type": "log", "exponentformat": "power", "dtick": 1}
+    drawn.update_layout(height=480, yaxis2=rate_axis)
+    drawn.update_xaxes(
+        anchor="y2", dtick=1 if max((len(history.table) for history in histories), default=0) < 20 else None
     )
     return drawn
