@@ -57,6 +57,6 @@ def test_a_trial_against_keras_fit() -> None:
     assert done.returncode == 0, done.stderr
     seconds = json.loads(done.stdout.splitlines()[-1])
     print(
-        f"\nDense(256), Adam, batch 64, 6,500 × 2,048 features, 10 epochs, medians of 5: compiled trainer {seconds['ours']:.2f} s, "
+        f"\nDense(256), Adam, batch 64, 6,500 × 2,048 features, 10 epochs, medians: compiled trainer {seconds['ours']:.2f} s, "
         f"Keras fit on JAX {seconds['fit']:.2f} s, ratio {seconds['fit'] / seconds['ours']:.2f}"
     )
