@@ -1,10 +1,148 @@
-"""What every test needs: one Keras backend for the process, set before Keras is imported."""
+"""What every test needs: one Keras backend for the process, set before Keras is imported; and a tiny data set, a tiny backbone, a
+cache and a study made of them, by the real code."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import keras
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from features.build import build_cache
+from features.config import FeaturesRun
+from features.prepare import prepare
+from reports.config import Run
+
+MakeRun = Callable[..., FeaturesRun]
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A .keras file: (32, 32, 3) to a map (8, 8, 6), with a BatchNormalization."""
+    keras.utils.set_random_seed(7)
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            keras.layers.Conv2D(4, 3, strides=2, padding="same", use_bias=False),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            keras.layers.Conv2D(6, 3, strides=2, padding="same"),
+        ]
+    )
+    functional = keras.Model(model.inputs, model.outputs)
+    path = tmp_path_factory.mktemp("backbone") / "tiny.keras"
+    functional.save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 photos of noise on three tints, in folders a, b, c."""
+    root = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for label, name in enumerate("abc"):
+        (root / name).mkdir()
+        for number in range(8):
+            pixels = random.integers(0, 120, (20, 24, 3), np.uint8)
+            pixels[..., label] += 120
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    return root
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, tiny_backbone: Path, photos: Path) -> MakeRun:
+    """A prepared run on `photos` and `tiny_backbone`; keywords change its `features` section."""
+
+    def make(folder: str = "run", prepared: bool = True, **features: Any) -> FeaturesRun:
+        section = {
+            "backbone": str(tiny_backbone),
+            "preprocessing": "resnet_v2",
+            "image_size": 32,
+            "compute": "float32",
+            "copies": 1,
+            "batch_size": 4,
+            "images_per_shard": 6,
+            "workers": {"executor": "local"},
+            **features,
+        }
+        run = FeaturesRun.model_validate(
+            {"workdir": tmp_path / folder, "dataset": {"kind": "folder", "root": photos}, "features": section}
+        )
+        if prepared:
+            prepare(run)
+        return run
+
+    return make
+
+
+@pytest.fixture
+def cached_run(make_run: MakeRun) -> FeaturesRun:
+    """A run whose cache is built: 1 augmented copy."""
+    run = make_run()
+    build_cache(run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def searched_once(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, photos: Path) -> Path:
+    """A folder with headhunt.yaml and its run up to a study of 6 trials; not to be written to, see `searched`."""
+    folder = tmp_path_factory.mktemp("searched")
+    raw = {
+        "name": "tiny",
+        "workdir": "run",
+        "dataset": {"kind": "folder", "root": str(photos)},
+        "features": {
+            "backbone": str(tiny_backbone),
+            "preprocessing": "resnet_v2",
+            "image_size": 32,
+            "copies": 2,
+            "batch_size": 4,
+            "workers": {"executor": "local"},
+        },
+        "search": {
+            "trials": 6,
+            "generation": 3,
+            "epochs": 4,
+            "pruner": "none",
+            "space": {"head": {"layers": [0, 1], "units": [8], "dropout": 0.2}, "batch_size": 4},
+            "workers": {"executor": "local"},
+        },
+        "train": {"finetune": {"epochs": 3, "batch_size": 4, "unfreeze_conv_layers": 1, "learning_rate": 1e-3}},
+    }
+    (folder / "headhunt.yaml").write_text(yaml.safe_dump(raw))
+    for stage in (("features", "prepare"), ("features", "cache"), ("search", "run")):
+        run_headhunt(folder, *stage)
+    return folder
+
+
+@pytest.fixture
+def searched(searched_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run with a study, in a folder of its own that is the working directory."""
+    shutil.copytree(searched_once, tmp_path / "searched")
+    monkeypatch.chdir(tmp_path / "searched")
+    return Run.model_validate(yaml.safe_load(Path("headhunt.yaml").read_text()))
+
+
+def run_headhunt(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs `headhunt` in a folder as a process of its own; fails with what it said."""
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    command = [str(Path(sys.executable).with_name("headhunt")), *arguments]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done

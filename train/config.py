@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from features.augment import resolve_policy
 from features.config import AugmentationLayer, Section
 from search.config import SearchRun
 from search.schedules import Schedule
@@ -39,6 +40,14 @@ class FinetuneConfig(Section):
     )
     label_smoothing: float | None = Field(None, ge=0, lt=1, description="default: the trial's")
     seed: int = Field(0, ge=0)
+
+    @field_validator("augmentation")
+    @classmethod
+    def _known(cls, value: str | list[AugmentationLayer] | None) -> str | list[AugmentationLayer] | None:
+        """Refused here, not after the hours of the stages before."""
+        if value is not None:
+            resolve_policy(value, "train.finetune.augmentation")
+        return value
 
 
 class TrainConfig(Section):

@@ -23,7 +23,7 @@ from train.config import FinetuneConfig, TrainRun
 from train.evaluate import TOP, predict
 from train.model_card import model_card
 from train.photos import Photos
-from train.promote import load_metrics, promoted, promotion_folder
+from train.promote import check_cache, load_metrics, promoted, promotion_folder
 
 TOLERANCE = 1e-4
 """Largest difference of a probability between the exported network, loaded again, and the table of predictions."""
@@ -44,6 +44,7 @@ def export(run: TrainRun, trial: int | None, formats: Sequence[str]) -> dict[str
     leader = next((leader for leader in leaders(run) if leader.number == number), None)
     if leader is None:
         raise UsageError(f"trial {number} is not in the study {run.name!r}; its promotion belongs to another study.")
+    check_cache(leader, cache)
     folder = make_folder(run.workdir / "exports" / str(number))
     tuning = FinetuneConfig.model_validate(metrics["finetune"])
     run = run.model_copy(update={"train": run.train.model_copy(update={"finetune": tuning})})

@@ -38,10 +38,12 @@ class Progressed:
 
 @dataclass(frozen=True)
 class Finetuned:
-    """The result: the epoch whose weights the network has now (0: none was better than the frozen network), and how many ran."""
+    """The result: the epoch whose weights the network has now (0: none was better than the frozen network), how many ran, and
+    the seconds of those that an earlier process ran."""
 
     best_epoch: int
     epochs: int
+    earlier_seconds: float
 
 
 def finetune(
@@ -68,7 +70,7 @@ def finetune(
     smoothing = head.label_smoothing if config.label_smoothing is None else config.label_smoothing
     _penalise(network, head)
     network.compile(
-        optimizer=keras.optimizers.Adam(config.learning_rate),
+        optimizer=keras.optimizers.Adam(config.learning_rate if rates is None else _planned(rates)),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing),
         metrics=["accuracy"],
         jit_compile="auto" if keras.backend.backend() == "jax" else False,
@@ -76,6 +78,7 @@ def finetune(
     network.optimizer.build(network.trainable_variables)
     checkpoint = _Checkpoint(folder / "checkpoint.npz", network, identity)
     state = checkpoint.load()
+    earlier_seconds = sum(row["seconds"] for row in state.history) if state else 0.0
     if state is None:
         state = Progressed(config.learning_rate)
         _validate(network, val, state, None, 0.0, config.batch_size)
@@ -89,14 +92,21 @@ def finetune(
         started = time.monotonic()
         _seed_dropout(network, config.seed, epoch)
         data = augmented_epoch(train, policy, clean_share, epoch, config.seed, config.batch_size, classes)
-        plan = None if rates is None else rates[epoch * steps_per_epoch : (epoch + 1) * steps_per_epoch]
-        fitted = _fit(network, data, plan, state.rate, f"epoch {epoch + 1}/{config.epochs}", steps_per_epoch)
-        if not math.isfinite(fitted["loss"]):
-            raise HeadhuntError(
-                f"the loss is not finite in epoch {epoch + 1} of {folder.name}. Lower `train.finetune.learning_rate`; the epochs "
-                "before it are kept in " + str(folder / "history.csv") + "."
-            )
+        if rates is None:
+            network.optimizer.learning_rate = state.rate
+        last_rate = state.rate if rates is None else float(rates[(epoch + 1) * steps_per_epoch - 1])
+        fitted = _fit(network, data, f"epoch {epoch + 1}/{config.epochs}", steps_per_epoch) | {
+            "learning_rate": last_rate
+        }
         _validate(network, val, state, fitted, time.monotonic() - started, config.batch_size)
+        row = state.history[-1]
+        if not math.isfinite(row["loss"] + row["val_loss"]):
+            which = "train.finetune.learning_rate" if rates is None else "train.finetune.schedule.learning_rate"
+            raise HeadhuntError(
+                f"trial {folder.name}: the loss is not finite in epoch {epoch + 1} (training {row['loss']:.3g}, validation "
+                f"{row['val_loss']:.3g}, learning rate {last_rate:.3g}). Lower `{which}`. The weights and the history up to "
+                f"epoch {epoch} are kept in {folder}."
+            )
         if state.history[-1]["val_accuracy"] > state.best_accuracy:
             state.best_epoch, state.best_accuracy = epoch + 1, state.history[-1]["val_accuracy"]
             checkpoint.mark_best()
@@ -105,11 +115,23 @@ def finetune(
         _write_history(folder, state)
         _say(state, config)
     checkpoint.restore_best()
-    return Finetuned(state.best_epoch, len(state.history) - 1)
+    return Finetuned(state.best_epoch, len(state.history) - 1, earlier_seconds)
 
 
-def _fit(network: Any, data: Any, plan: Any, rate: float, title: str, steps: int) -> dict[str, float]:
-    """One epoch of Keras's fit; gives loss, accuracy and the last learning rate."""
+def _planned(rates: npt.NDArray[np.float32]) -> Any:
+    """A Keras schedule of one rate a step (steps,). Not a callback: on JAX, what a callback sets between the batches of an epoch
+    is not seen by the compiled step."""
+    import keras
+
+    class Planned(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+        def __call__(self, step: Any) -> Any:
+            return keras.ops.take(keras.ops.convert_to_tensor(rates), step)
+
+    return Planned()
+
+
+def _fit(network: Any, data: Any, title: str, steps: int) -> dict[str, float]:
+    """One epoch of Keras's fit; gives loss and accuracy."""
     import keras
 
     progress = Progress(
@@ -118,17 +140,13 @@ def _fit(network: Any, data: Any, plan: Any, rate: float, title: str, steps: int
     )  # fmt: skip
 
     class Steps(keras.callbacks.Callback):  # type: ignore[misc]
-        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-            network.optimizer.learning_rate = rate if plan is None else float(plan[batch])
-
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             progress.update(bar, completed=batch + 1, loss=float((logs or {}).get("loss", math.nan)))
 
     with progress:
         bar = progress.add_task("", total=steps, loss=math.nan)
         history = network.fit(data, epochs=1, verbose=0, shuffle=False, callbacks=[Steps()]).history
-    last = rate if plan is None else float(plan[-1])
-    return {"loss": float(history["loss"][0]), "accuracy": float(history["accuracy"][0]), "learning_rate": last}
+    return {"loss": float(history["loss"][0]), "accuracy": float(history["accuracy"][0])}
 
 
 def _validate(
@@ -178,11 +196,10 @@ def _penalise(network: Any, head: HeadConfig) -> None:
 
 
 def _seed_dropout(network: Any, seed: int, epoch: int) -> None:
-    """Dropout's draws are a function of (seed, epoch, layer), not of what was drawn before."""
-    for number, layer in enumerate(network.get_layer("head").layers):
-        generator = getattr(layer, "seed_generator", None)
-        if generator is not None:
-            generator.state.assign(np.array([(seed * 1000 + number) % 2**32, epoch], np.uint32))
+    """Dropout's draws (the head's, and the backbone's own) are a function of (seed, epoch, layer), not of those before."""
+    generators = [variable for variable in network.non_trainable_variables if variable.name == "seed_generator_state"]
+    for number, generator in enumerate(generators):
+        generator.assign(np.array([(seed * 1000 + number) % 2**32, epoch], np.uint32))
 
 
 def _write_history(folder: Path, state: Progressed) -> None:

@@ -47,14 +47,25 @@ def unfreeze(network: Any, conv_layers: int) -> list[str]:
     kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
     extractor = network.get_layer("extractor")
     backbone = extractor.get_layer("backbone")
-    for layer in [*extractor.layers, *backbone.layers]:
-        if layer is not backbone:
-            layer.trainable = False
-    convolutions = [layer for layer in backbone.layers if isinstance(layer, kinds)]
+    backbone.trainable = True  # a network that is not trainable hides the layers in it that are
+    leaves = _leaves(backbone)
+    for layer in [*(layer for layer in extractor.layers if layer is not backbone), *leaves]:
+        layer.trainable = False
+    convolutions = [layer for layer in leaves if isinstance(layer, kinds)]
     chosen = convolutions[-conv_layers:] if conv_layers else []
     for layer in chosen:
         layer.trainable = True
     return [layer.name for layer in chosen]
+
+
+def _leaves(model: Any) -> list[Any]:
+    """The layers of a network from input to output, those of networks inside it among them."""
+    import keras
+
+    found = []
+    for layer in model.layers:
+        found += _leaves(layer) if isinstance(layer, keras.Model) else [layer]
+    return found
 
 
 def deployable(network: Any, features: FeaturesConfig, head: HeadConfig, classes: int, moments: Any) -> Any:

@@ -86,7 +86,8 @@ def load_metrics(run: TrainRun, number: int) -> dict[str, Any]:
 
 def promoted(run: TrainRun) -> list[int]:
     """The trials with a finished promotion, the best validation accuracy first."""
-    numbers = [int(path.parent.name) for path in (run.workdir / "promotions").glob("*/metrics.json")]
+    folders = [path.parent.name for path in (run.workdir / "promotions").glob("*/metrics.json")]
+    numbers = [int(name) for name in folders if name.isdigit()]
     return sorted(numbers, key=lambda number: (-load_metrics(run, number)["tuned"]["val"]["accuracy"], number))
 
 
@@ -99,15 +100,20 @@ def _choose(run: TrainRun, cache: FeatureCache, numbers: Sequence[int]) -> list[
         raise UsageError(
             f"trial {unknown[0]} has not run to its end in the study {run.name!r}. The best that have: {shown}."
         )
-    chosen = [by_number[number] for number in numbers] or ranked[: run.train.top]
+    chosen = [by_number[number] for number in dict.fromkeys(numbers)] or ranked[: run.train.top]
     for leader in chosen:
-        if leader.cache_key != cache.key:
-            raise UsageError(
-                f"trial {leader.number} was trained on the cache {leader.cache_key[:16]}, but the configuration names "
-                f"{cache.key[:16]}. Set the `features` and `dataset` sections back, or search anew with another `name` "
-                "and `workdir`."
-            )
+        check_cache(leader, cache)
     return chosen
+
+
+def check_cache(leader: Leader, cache: FeatureCache) -> None:
+    """Raises UsageError when a trial was trained on another cache than the configuration's."""
+    if leader.cache_key != cache.key:
+        raise UsageError(
+            f"trial {leader.number} was trained on the cache {leader.cache_key[:16]}, but the configuration names "
+            f"{cache.key[:16]}. Set the `features` and `dataset` sections back, or search anew with another `name` "
+            "and `workdir`."
+        )
 
 
 def _identity(run: TrainRun, cache: FeatureCache, leader: Leader) -> str:
@@ -175,7 +181,7 @@ def _promote(inputs: Inputs, leader: Leader) -> None:
         "finetune": tuning.model_dump(mode="json"),
         "epochs": done.epochs,
         "best_epoch": done.best_epoch,
-        "seconds": round(time.monotonic() - started, 1),
+        "seconds": round(time.monotonic() - started + done.earlier_seconds, 1),
         "versions": {name: metadata.version(name) for name in ("headhunt", "keras", "tensorflow")},
         "made_from": identity,
     }

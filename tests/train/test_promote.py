@@ -1,0 +1,121 @@
+"""Promotion: parity with the cache, fine-tuning that resumes, and what is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import train.finetune
+from features.cache import cache_for
+from features.errors import HeadhuntError, UsageError
+from features.shards import Shard, read_shard, write_shard
+from reports.config import Run
+from search.leaderboard import leaders
+from train.promote import load_metrics, promote
+
+
+def change(run: Run, **finetune: Any) -> Run:
+    tuning = run.train.finetune.model_copy(update=finetune)
+    return run.model_copy(update={"train": run.train.model_copy(update={"finetune": tuning})})
+
+
+def test_a_promotion_measures_checks_and_writes_everything(searched: Run) -> None:
+    result = promote(searched)
+    (promotion,) = result["promotions"]
+    leader = leaders(searched, 1)[0]
+    assert promotion["trial"] == leader.number
+    assert promotion["frozen"]["val_accuracy"] == pytest.approx(leader.value, abs=1e-6)
+    folder = Path(promotion["folder"])
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["parity"]["max_abs_difference"] <= metrics["parity"]["tolerance"]
+    assert len(metrics["unfrozen"]) == 1
+    history = pd.read_csv(folder / "history.csv")
+    assert history["epoch"].tolist() == [0, 1, 2, 3]
+    assert history["val_accuracy"][0] == pytest.approx(leader.value, abs=1e-6)
+    assert metrics["tuned"]["val"]["accuracy"] >= history["val_accuracy"].max() - 1e-6
+    table = pd.read_csv(folder / "predictions.csv")
+    for split, found in table.groupby("split"):
+        share = (found["label"] == found["predicted_1"]).mean()
+        assert metrics["tuned"][split]["accuracy"] == pytest.approx(share)
+    assert set(table["split"]) == {"val", "test"}
+
+
+def test_a_finished_promotion_is_not_repeated_and_another_configuration_is(searched: Run) -> None:
+    first = promote(searched)
+    file = Path(first["promotions"][0]["folder"]) / "metrics.json"
+    written = file.stat().st_mtime_ns
+    assert promote(searched) == first
+    assert file.stat().st_mtime_ns == written
+    promote(change(searched, epochs=1))
+    assert json.loads(file.read_text())["epochs"] == 1
+
+
+def test_fine_tuning_goes_on_after_an_interruption_with_the_same_history(
+    searched: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    undisturbed = promote(searched)["promotions"][0]
+    folder = Path(undisturbed["folder"])
+    history, metrics = pd.read_csv(folder / "history.csv"), load_metrics(searched, undisturbed["trial"])
+    for file in folder.iterdir():
+        file.unlink()
+    fit, calls = train.finetune._fit, []
+
+    def interrupted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return fit(*arguments)
+
+    monkeypatch.setattr(train.finetune, "_fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        promote(searched)
+    assert not (folder / "metrics.json").exists()
+    assert pd.read_csv(folder / "history.csv")["epoch"].tolist() == [0, 1]
+    promote(searched)
+    assert len(calls) == 4  # the first epoch, the interrupted one, and the two that were left
+    columns = [name for name in history if name != "seconds"]
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "history.csv")[columns], history[columns], rtol=1e-5)
+    assert load_metrics(searched, undisturbed["trial"])["tuned"]["test"] == pytest.approx(
+        metrics["tuned"]["test"], rel=1e-5
+    )
+
+
+def test_a_network_that_differs_from_its_head_is_refused(searched: Run) -> None:
+    cache = cache_for(searched)
+    for entry in cache.manifest.shards:
+        if entry.split == "val":
+            path = cache.folder / entry.file
+            shard = read_shard(path, entry.records, cache.feature_shape, cache.manifest.dtype)
+            other = Shard(np.array(shard.features) * 3 + 1, shard.labels.copy(), shard.images.copy())
+            write_shard(path, other)
+    with pytest.raises(
+        HeadhuntError, match=r"does not give what its head gave on the cached features: probabilities differ"
+    ):
+        promote(searched)
+
+
+def test_an_unknown_trial_names_the_ones_there_are(searched: Run) -> None:
+    with pytest.raises(
+        UsageError, match=r"trial 77 has not run to its end in the study 'tiny'. The best that have: \d"
+    ):
+        promote(searched, [77])
+
+
+def test_a_changed_cache_is_refused(searched: Run) -> None:
+    features = searched.features.model_copy(update={"seed": 1})
+    with pytest.raises(
+        HeadhuntError, match=r"no feature cache for this configuration \(.* was made with another .*seed"
+    ):
+        promote(searched.model_copy(update={"features": features}))
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_history(searched: Run) -> None:
+    with pytest.raises(
+        HeadhuntError, match=r"the loss is not finite in epoch \d.*Lower `train.finetune.learning_rate`"
+    ):
+        promote(change(searched, learning_rate=1e30, epochs=6))
