@@ -1,0 +1,129 @@
+"""Fine-tuning by itself: schedules, plateau, early stopping, and what an interruption leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from features.augment import POLICIES
+from features.dataset import load_index
+from reports.config import Run
+from search.heads import HeadConfig
+from search.schedules import CosineRestarts
+from train.config import FinetuneConfig, Plateau
+from train.finetune import Finetuned, finetune
+from train.model import build_network, unfreeze
+from train.photos import Photos
+
+HEAD = HeadConfig(units=(8,), dropout=0.3, l2=1e-3, label_smoothing=0.1)
+MEASURED = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "val_top5_accuracy", "learning_rate"]
+
+
+def tune(run: Run, folder: Path, head: HeadConfig = HEAD, **settings: Any) -> tuple[Any, Finetuned, pd.DataFrame]:
+    """Fine-tunes a network whose weights are always the same at the start; gives it, the result and the history."""
+    folder.mkdir(exist_ok=True)
+    keras.utils.set_random_seed(3)
+    channels = 6
+    moments = (np.zeros(channels, np.float32), np.ones(channels, np.float32))
+    network = build_network(run.features, head, 3, moments, "float32")
+    random = np.random.default_rng(0)
+    for weight in network.get_layer("head").trainable_variables:
+        weight.assign(random.normal(0, 0.3, weight.shape).astype(np.float32))
+    unfreeze(network, 1)
+    index = load_index(run)
+    config = FinetuneConfig(**{"batch_size": 4, "learning_rate": 1e-3, **settings})
+    train, val = Photos(run, index, "train"), Photos(run, index, "val")
+    done = finetune(network, head, config, POLICIES["flip_rotate_zoom"], 0.25, train, val, folder, "same")
+    return network, done, pd.read_csv(folder / "history.csv")
+
+
+def test_it_goes_on_with_the_same_history_where_the_backbone_draws_dropout_too(searched: Run, tmp_path: Path) -> None:
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(6, 3, strides=4, padding="same")(inputs)
+    x = keras.layers.Dropout(0.5, noise_shape=(None, 1, 1, 1))(x)  # EfficientNet's way of dropping whole blocks
+    file = tmp_path / "dropping.keras"
+    keras.Model(inputs, keras.layers.Conv2D(6, 1)(x)).save(file)
+    features = searched.features.model_copy(update={"backbone": str(file)})
+    run = searched.model_copy(update={"features": features})
+    _, _, undisturbed = tune(run, tmp_path / "undisturbed", epochs=3)
+    _, first, _ = tune(run, tmp_path / "interrupted", epochs=1)
+    _, second, resumed = tune(run, tmp_path / "interrupted", epochs=3)
+    assert (first.epochs, first.earlier_seconds) == (1, 0)
+    assert second.epochs == 3
+    assert second.earlier_seconds == pytest.approx(resumed["seconds"][:2].sum())
+    pd.testing.assert_frame_equal(resumed[MEASURED], undisturbed[MEASURED], rtol=1e-5)
+
+
+def test_the_plateau_lowers_the_rate_down_to_its_floor(searched: Run, tmp_path: Path) -> None:
+    plateau = Plateau(factor=0.5, patience_epochs=1, floor=3e-9)
+    _, _, history = tune(searched, tmp_path / "run", epochs=5, learning_rate=1e-8, plateau=plateau)
+    assert history["learning_rate"].tolist()[1:] == pytest.approx([1e-8, 1e-8, 5e-9, 3e-9, 3e-9])
+
+
+def test_where_nothing_gets_better_it_stops_and_keeps_the_weights_it_started_with(
+    searched: Run, tmp_path: Path
+) -> None:
+    before, _, _ = tune(searched, tmp_path / "one", epochs=1, learning_rate=1e-30)  # too small to move a weight
+    after, done, history = tune(searched, tmp_path / "two", epochs=9, learning_rate=1e-7, early_stopping_epochs=2)
+    assert (done.best_epoch, done.epochs) == (0, 2)
+    assert history["epoch"].tolist() == [0, 1, 2]
+    for weight, kept in zip(before.trainable_variables, after.trainable_variables, strict=True):
+        assert np.array_equal(weight, kept)
+
+
+BACKEND = """
+import sys
+sys.path[:0] = [{folder!r}]
+from pathlib import Path
+import yaml
+from reports.config import Run
+from test_finetune import scheduled
+run = Run.model_validate(yaml.safe_load(Path("headhunt.yaml").read_text()))
+scheduled(run, Path(sys.argv[1]))
+"""
+
+
+def scheduled(run: Run, folder: Path) -> pd.DataFrame:
+    """Two epochs whose rate falls from 0.02 to 0 within each; without dropout, whose draws differ between backends."""
+    schedule = CosineRestarts(learning_rate=0.02, first_period_epochs=1, multiplier=1)
+    _, _, history = tune(run, folder, HEAD.model_copy(update={"dropout": 0.0}), epochs=2, schedule=schedule)
+    return history
+
+
+def test_a_schedule_is_followed_step_by_step_on_both_backends(searched: Run, tmp_path: Path) -> None:
+    here = scheduled(searched, tmp_path / "here")
+    code = BACKEND.format(folder=str(Path(__file__).parent))
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", code, str(tmp_path / "jax")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    on_jax = pd.read_csv(tmp_path / "jax" / "history.csv")
+    steps = -(-len(load_index(searched).of_split("train")) // 4)
+    last = CosineRestarts(learning_rate=0.02, first_period_epochs=1, multiplier=1).values(steps, 1)[-1]
+    assert here["learning_rate"].tolist()[1:] == pytest.approx([last, last])
+    assert last < 0.5 * 0.02
+    columns = ["epoch", "loss", "val_loss", "learning_rate"]
+    pd.testing.assert_frame_equal(on_jax[columns], here[columns], rtol=2e-3)
+
+
+def test_a_checkpoint_of_another_configuration_is_not_gone_on_with(
+    searched: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tune(searched, tmp_path / "run", epochs=1)
+    checkpoint = tmp_path / "run" / "checkpoint.npz"
+    with np.load(checkpoint, allow_pickle=False) as stored:
+        arrays = dict(stored)
+    facts = json.loads(str(arrays["facts"]))
+    np.savez(checkpoint, **{**arrays, "facts": np.array(json.dumps({**facts, "identity": "other"}))})
+    _, done, _ = tune(searched, tmp_path / "run", epochs=1)
+    assert done.earlier_seconds == 0
+    assert "belongs to another configuration; starting anew" in capsys.readouterr().err

@@ -1,0 +1,52 @@
+"""The `train` section: what it refuses before anything runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from features.config import validate
+from features.errors import UsageError
+from search.schedules import WarmupCosine
+from train.config import FinetuneConfig, TrainRun
+
+
+def load(**finetune: Any) -> FinetuneConfig:
+    raw = {"dataset": {"kind": "toy_cars"}, "train": {"finetune": finetune}}
+    return validate(TrainRun, raw, "headhunt.yaml").train.finetune
+
+
+def test_what_the_seed_did_is_the_default() -> None:
+    tuning = load()
+    assert (tuning.unfreeze_conv_layers, tuning.epochs, tuning.batch_size, tuning.learning_rate) == (5, 50, 32, 1e-5)
+    assert tuning.plateau is not None
+    assert (tuning.plateau.factor, tuning.plateau.patience_epochs, tuning.plateau.floor) == (0.5, 5, 1e-6)
+
+
+def test_a_schedule_of_the_search_and_a_list_of_layers_are_taken() -> None:
+    tuning = load(
+        schedule={"kind": "warmup_cosine", "learning_rate": 1e-4},
+        augmentation=[{"layer": "RandomFlip", "mode": "horizontal"}, {"layer": "RandomRotation", "factor": 0.05}],
+    )
+    assert tuning.schedule == WarmupCosine(learning_rate=1e-4)
+    assert load(**tuning.model_dump(mode="json")) == tuning
+
+
+@pytest.mark.parametrize(
+    ("finetune", "message"),
+    [
+        (
+            {"augmentation": "flip_rotat"},
+            r"train.finetune.augmentation: received 'flip_rotat'; allowed: none, mild, flip",
+        ),
+        ({"augmentation": [{"layer": "RandomHue"}]}, r"train.finetune.augmentation: received the layers RandomHue"),
+        ({"epoch": 3}, r"train.finetune.epoch: unknown key. Did you mean 'epochs'\?"),
+        ({"learning_rate": 0}, r"train.finetune.learning_rate: received 0; input should be greater than 0"),
+        ({"schedule": {"kind": "cosine"}}, r"train.finetune.schedule.kind: received 'cosine'; allowed: 'constant'"),
+        ({"plateau": {"factor": 2}}, r"train.finetune.plateau.factor: received 2; input should be less than 1"),
+    ],
+)
+def test_wrong_values_are_refused_with_their_key(finetune: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load(**finetune)

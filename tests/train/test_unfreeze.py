@@ -1,0 +1,50 @@
+"""Which layers train when the backbone is a network with networks in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from features.config import FeaturesConfig
+from search.heads import HeadConfig
+from train.model import build_network, unfreeze
+
+MOMENTS = (np.zeros(6, np.float32), np.ones(6, np.float32))
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Any:
+    """A head on a backbone of conv_a, a network of (conv_b, BatchNormalization, conv_c), and conv_d."""
+    inside = keras.Input((16, 16, 4))
+    x = keras.layers.Conv2D(4, 3, padding="same", name="conv_b")(inside)
+    x = keras.layers.BatchNormalization(name="inner_bn")(x)
+    block = keras.Model(inside, keras.layers.DepthwiseConv2D(3, name="conv_c")(x), name="block")
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3, strides=2, padding="same", name="conv_a")(inputs)
+    keras.Model(inputs, keras.layers.Conv2D(6, 1, name="conv_d")(block(x))).save(tmp_path / "nested.keras")
+    config = FeaturesConfig(backbone=str(tmp_path / "nested.keras"), preprocessing="resnet_v2", image_size=(32, 32))
+    return build_network(config, HeadConfig(), 3, MOMENTS, "float32")
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4])
+def test_convolutions_inside_count_from_the_output(network: Any, count: int) -> None:
+    unfreeze(network, 4)  # what was unfrozen before does not matter
+    names = unfreeze(network, count)
+    assert names == ["conv_a", "conv_b", "conv_c", "conv_d"][4 - count :]
+    assert len(network.trainable_variables) == 2 * count + 2  # kernel and bias of each, and of the classifier
+    assert not any("inner_bn" in variable.path for variable in network.trainable_variables)
+
+
+def test_statistics_inside_stay_to_the_bit(network: Any) -> None:
+    unfreeze(network, 4)
+    normalisation = network.get_layer("extractor").get_layer("backbone").get_layer("block").get_layer("inner_bn")
+    before = [np.array(weight) for weight in normalisation.weights]
+    network.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    photos = np.random.default_rng(0).uniform(0, 255, (8, 32, 32, 3)).astype(np.float32)
+    network.fit(photos, np.arange(8) % 3, verbose=0)
+    for old, weight in zip(before, normalisation.weights, strict=True):
+        assert np.array_equal(old, weight)
