@@ -1,0 +1,130 @@
+"""The search space: what it draws, how large it is, and what it refuses."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from features.config import load
+from features.errors import UsageError
+from features.views import Views
+from search.config import SearchRun
+from search.samplers import SAMPLERS, make_sampler
+from search.space import SearchSpace, fixed_space
+from search.trial import TrialConfig
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def draw(space: SearchSpace, count: int, sampler: str = "random") -> list[tuple[dict[str, Any], TrialConfig]]:
+    study = optuna.create_study()
+    drawn = []
+    for number in range(count):
+        study.sampler = make_sampler(sampler, 0, number)
+        trial = study.ask()
+        config = space.suggest(trial, Views(clean_share=0.5), 7, number)
+        drawn.append((dict(trial.params), config))
+        study.tell(trial, float(number % 5))
+    return drawn
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_parameters_exist_only_where_the_structure_has_them(sampler: str) -> None:
+    space = SearchSpace(
+        head={"layers": [0, 1, 2, 3], "units": {"low": 8, "high": 32, "step": 8}, "dropout": 0.1},
+        optimizer={
+            "kind": ["adam", "adamw", "sgd"],
+            "weight_decay": {"low": 1e-4, "high": 1e-1, "log": True},
+            "momentum": [0.0, 0.9],
+        },
+        schedule={"kind": ["constant", "step_decay"], "learning_rate": [1e-3, 1e-2], "factor": [0.1, 0.5]},
+    )
+    seen = set()
+    for params, config in draw(space, 40, sampler):
+        layers = params["head.layers"]
+        assert [name for name in params if name.startswith("head.units")] == [
+            f"head.units_{n + 1}" for n in range(layers)
+        ]
+        assert config.head.units == tuple(params[f"head.units_{n + 1}"] for n in range(layers))
+        assert set(config.head.units) <= {8, 16, 24, 32}
+        assert ("optimizer.weight_decay" in params) == (config.optimizer.kind == "adamw")
+        assert ("optimizer.momentum" in params) == (config.optimizer.kind == "sgd")
+        assert ("schedule.factor" in params) == (config.schedule.kind == "step_decay")
+        assert "head.dropout" not in params
+        assert (config.head.dropout, config.epochs, config.views.clean_share) == (0.1, 7, 0.5)
+        seen.add((layers, config.optimizer.kind, config.schedule.kind))
+    assert len(seen) > 5
+
+
+def test_an_ask_is_a_function_of_the_history() -> None:
+    space = SearchSpace()
+    assert draw(space, 12, "tpe") == draw(space, 12, "tpe")
+
+
+def test_views_may_be_searched_over() -> None:
+    shares = {config.views.clean_share for _, config in draw(SearchSpace(views={"clean_share": [0.0, 1.0]}), 20)}
+    assert shares == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("space", "size"),
+    [
+        ({"head": {"layers": 0}, "batch_size": 32, "schedule": {}}, 1),
+        ({"head": {"layers": [0, 1, 2], "units": [8, 16]}, "batch_size": 32, "schedule": {}}, 1 + 2 + 4),
+        ({"head": {"layers": [0, 1], "units": [8, 16]}, "batch_size": [16, 32], "schedule": {}}, (1 + 2) * 2),
+        ({"head": {}, "batch_size": 32, "schedule": {"kind": ["constant", "step_decay"], "factor": [0.1, 0.5]}}, 1 + 2),
+        ({"head": {"dropout": {"low": 0.0, "high": 0.6, "step": 0.1}}, "batch_size": 32, "schedule": {}}, 7),
+        ({"head": {"dropout": {"low": 0.0, "high": 0.6}}, "batch_size": 32, "schedule": {}}, float("inf")),
+    ],
+)
+def test_size(space: dict[str, Any], size: float) -> None:
+    assert SearchSpace(**space).size() == size
+
+
+def test_a_fixed_space_draws_its_trial() -> None:
+    with warnings.catch_warnings():
+        for _, config in draw(
+            SearchSpace(head={"layers": [0, 2, 3], "units": [8, 16, 32], "l2": {"low": 1e-5, "high": 1e-2}}), 10
+        ):
+            space = SearchSpace.model_validate(fixed_space(config).model_dump(mode="json"))
+            assert space.size() == 1
+            ((params, again),) = draw(space, 1)
+            assert params == {}
+            assert (
+                again.model_copy(update={"seed": config.seed, "views": config.views, "epochs": config.epochs}) == config
+            )
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ("head: {layers: 4}", "search.space: head.layers: received 4; allowed: 0 to 3."),
+        ("head: {units: [0]}", "head.units: received 0; a whole number of 1 or more is needed"),
+        ("head: {droput: 0.1}", "head.droput: unknown key; allowed: units, activation, dropout"),
+        ("head: {dropout: {low: 0.5, high: 0.1}}", "head.dropout: `low <= high` must hold, but got low=0.5, high=0.1"),
+        ("head: {dropout: {low: 0.0, high: 1.0}}", "head.dropout: received 1.0; input should be less than 1"),
+        ("head: {dropout: {low: 0.0, hihg: 1.0}}", "head.dropout."),
+        (
+            "head: {activation: [relu, rleu]}",
+            "head.activation: received 'rleu'; input should be 'relu', 'gelu', 'silu' or 'tanh'",
+        ),
+        ("head: {l2: {low: 0, high: 1, log: true}}", "head.l2: `low > 0` must hold for log: true, but got low=0"),
+        ("head: {dropout: []}", "head.dropout: the list of choices is empty"),
+        ("head: {dropout: [0.1, 0.1]}", "head.dropout: a choice is given twice"),
+        ("schedule: {kind: cosine}", "schedule.kind: received 'cosine'; allowed: constant, step_decay"),
+        ("schedule: {kind: constant, factor: 0.5}", "schedule.factor: none of the kinds constant has it"),
+        ("optimizer: {kind: adm}", "optimizer.kind: received 'adm'; allowed: adam, adamw, sgd, rmsprop"),
+        ("batch_size: 0", "batch_size: received 0; input should be greater than or equal to 1"),
+        ("views: {clean_share: 2}", "views.clean_share: received 2; input should be less than or equal to 1"),
+    ],
+)
+def test_a_wrong_space_is_refused_when_it_is_read(tmp_path: Path, space: str, message: str) -> None:
+    file = tmp_path / "headhunt.yaml"
+    file.write_text("dataset: {kind: toy_cars}\nsearch: {space: {" + space + "}}\n")
+    with pytest.raises(UsageError) as caught:
+        load(SearchRun, file)
+    assert message in str(caught.value)

@@ -1,0 +1,192 @@
+"""Studies: the same with one worker or two, the same after a kill; and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+
+from features.errors import HeadhuntError, UsageError
+from reports.config import Run
+from search.heads import HeadConfig
+from search.leaderboard import leaders, load_study
+from search.records import load_curves, load_weights
+from search.trial import TrialConfig
+from tests.conftest import run_headhunt
+
+FRESH = ["--set", "workdir=other"]
+
+
+def history(workdir: str, name: str = "tiny") -> list[tuple[Any, ...]]:
+    """Everything of a study that must not depend on how it was run."""
+    study = optuna.load_study(study_name=name, storage=f"sqlite:///{workdir}/study.db")
+    return [
+        (
+            trial.number,
+            trial.state.name,
+            trial.value,
+            trial.params,
+            trial.intermediate_values,
+            trial.user_attrs["config"],
+        )
+        for trial in study.trials
+    ]
+
+
+@pytest.fixture
+def fresh(searched: Run) -> Run:
+    """The run without its study, but with its cache."""
+    for name in ("study.db",):
+        Path("run", name).unlink()
+    for file in Path("run", "trials").rglob("*"):
+        if file.is_file():
+            file.unlink()
+    return searched
+
+
+def test_the_study_is_ordinary_optuna_and_its_records_are_plain_files(searched: Run) -> None:
+    study = load_study(searched)
+    assert [trial.state for trial in study.trials] == [optuna.trial.TrialState.COMPLETE] * 6
+    for trial in study.trials:
+        config = TrialConfig.model_validate(json.loads(trial.user_attrs["config"]))
+        curves = load_curves(Path("run"), trial.number)
+        assert curves["epoch"].tolist() == [1, 2, 3, 4]
+        assert trial.value == pytest.approx(curves["val_accuracy"].max())
+        assert trial.intermediate_values == pytest.approx(
+            dict(zip(curves["epoch"], curves["val_accuracy"], strict=True))
+        )
+        assert trial.user_attrs["best_epoch"] == curves["val_accuracy"].idxmax() + 1
+        weights = load_weights(Path("run"), trial.number)
+        assert weights["classifier.kernel"].shape == (config.head.units[-1] if config.head.units else 6, 3)
+        assert not [name for name in weights if name.startswith("dropout")]
+
+
+def test_leaders_are_ranked_by_value_then_number(searched: Run) -> None:
+    ranked = leaders(searched)
+    assert [(-leader.value, leader.number) for leader in ranked] == sorted(
+        (-leader.value, leader.number) for leader in ranked
+    )
+    assert leaders(searched, 2) == ranked[:2]
+    assert isinstance(ranked[0].config.head, HeadConfig)
+
+
+def test_two_ray_workers_give_the_same_study_and_never_import_tensorflow(fresh: Run, searched_once: Path) -> None:
+    run_headhunt(Path.cwd(), "search", "run", "--executor", "ray", "--workers", "2")
+    assert history("run") == history(str(searched_once / "run"))
+
+
+def test_a_local_search_does_not_import_tensorflow(fresh: Run) -> None:
+    body = (
+        "import sys\nfrom pathlib import Path\nfrom features.config import load\nfrom search.config import SearchRun\n"
+        "from search.study import run_search\nrun_search(load(SearchRun, Path('headhunt.yaml')))\n"
+        "assert 'keras' in sys.modules and 'tensorflow' not in sys.modules\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    done = subprocess.run([sys.executable, "-c", body], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_killed_study_goes_on_as_if_it_had_not_been(fresh: Run, searched_once: Path) -> None:
+    """Killed in the middle of the second generation: its trials are asked for, none is told."""
+    body = (
+        "import os\nfrom pathlib import Path\nfrom features.config import load\nfrom search.config import SearchRun\n"
+        "import search.study\njudge, calls = search.study._Driver._judge, []\n"
+        "def kill(self, candidate, until):\n"
+        "    calls.append(1)\n    if len(calls) == 5: os.kill(os.getpid(), 9)\n    judge(self, candidate, until)\n"
+        "search.study._Driver._judge = kill\nsearch.study.run_search(load(SearchRun, Path('headhunt.yaml')))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    done = subprocess.run([sys.executable, "-c", body], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    states = [state for _, state, *_ in history("run")]
+    assert states == ["COMPLETE"] * 3 + ["RUNNING"] * 3
+    run_headhunt(Path.cwd(), "search", "run")
+    assert history("run") == history(str(searched_once / "run"))
+
+
+def test_more_trials_go_on_and_pruned_and_failed_ones_are_recorded(fresh: Run) -> None:
+    options = ["--set", "search.pruner=successive_halving", "--set", "search.generation=6"]
+    wild = "search.space.schedule={learning_rate: [1.0e-3, 10.0]}"
+    first = run_headhunt(Path.cwd(), "search", "run", "--trials", "6", *options, "--set", wild, "--json")
+    second = run_headhunt(Path.cwd(), "search", "run", "--trials", "12", *options, "--set", wild, "--json")
+    counts = json.loads(second.stdout.splitlines()[-1])["trials"]
+    assert sum(json.loads(first.stdout.splitlines()[-1])["trials"].values()) == 6
+    assert sum(counts.values()) == 12
+    assert counts["pruned"] > 0
+    for trial in optuna.load_study(study_name="tiny", storage="sqlite:///run/study.db").trials:
+        epochs = len(pd.read_csv(f"run/trials/{trial.number}/curves.csv"))
+        assert epochs == 4 if trial.state.name == "COMPLETE" else epochs in (1, 3)
+
+
+def test_other_settings_under_the_same_name_are_refused(searched: Run) -> None:
+    from search.study import run_search
+
+    changed = searched.model_copy(
+        update={"search": searched.search.model_copy(update={"epochs": 9, "seed": 5, "trials": 9})}
+    )
+    with pytest.raises(
+        UsageError, match=r"other settings: .*epochs \(was 4, is 9\).* Give the new study another `name`"
+    ):
+        run_search(changed)
+
+
+def test_another_studys_trials_are_not_overwritten(searched: Run) -> None:
+    from search.study import run_search
+
+    with pytest.raises(
+        UsageError, match=r"trials holds the trials of the study 'tiny', and 'other' would overwrite them"
+    ):
+        run_search(searched.model_copy(update={"name": "other"}))
+
+
+def test_a_second_driver_is_refused(searched: Run) -> None:
+    from search.study import _only_driver, run_search
+
+    with (
+        _only_driver(searched.workdir),
+        pytest.raises(UsageError, match=rf"another search is running .*process {os.getpid()}"),
+    ):
+        run_search(searched)
+
+
+def test_weights_that_were_not_kept_say_how_to_keep_them(searched: Run) -> None:
+    with pytest.raises(HeadhuntError, match=r"the weights of trial 99 are not in run/trials/99.*raise `search.keep`"):
+        load_weights(searched.workdir, 99)
+
+
+def test_no_study(fresh: Run) -> None:
+    with pytest.raises(
+        UsageError, match=r"there is no study 'tiny' in sqlite:///run/study.db. Run `headhunt search run`"
+    ):
+        leaders(fresh)
+    assert not Path("run/study.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("storage", "message"),
+    [
+        ("sqlit", "search.storage: received 'sqlit'; allowed: sqlite, journal, an SQLAlchemy URL, grpc://host:port"),
+        ("grpc://localhost", "search.storage: received 'grpc://localhost'; a gRPC storage is grpc://host:port"),
+        ("postgresql://nobody@127.0.0.1:1/x", "search.storage: the database at postgresql://"),
+    ],
+)
+def test_storages_that_cannot_be_used(tmp_path: Path, storage: str, message: str) -> None:
+    from search.storage import open_storage
+
+    with pytest.raises(UsageError) as caught:
+        open_storage(storage, tmp_path)
+    assert message in str(caught.value)
+
+
+def test_the_journal_storage_holds_a_study_too(fresh: Run) -> None:
+    run_headhunt(Path.cwd(), "search", "run", "--set", "search.storage=journal", "--trials", "3")
+    done = run_headhunt(Path.cwd(), "search", "top", "--set", "search.storage=journal", "--json")
+    assert len(json.loads(done.stdout.splitlines()[-1])["trials"]) == 3
