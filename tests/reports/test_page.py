@@ -1,0 +1,160 @@
+"""The page as a person sees it: in a headless Chromium, from a real run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from reports import confusions, dataset_section, history, importance, leader_curves, promotions
+from reports.build import build
+from reports.config import Run
+from search.leaderboard import leaders, load_study
+from train.promote import promote
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium, e.g. Debian's package")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def promoted_run(searched: Run) -> Run:
+    promote(searched)
+    return searched
+
+
+def rename_class(run: Run, name: str) -> None:
+    """Gives class `a` another name in everything that was written."""
+    index = run.workdir / "dataset" / "index.csv"
+    table = pd.read_csv(index, keep_default_na=False)
+    table.loc[table["class_name"] == "a", "class_name"] = name
+    table.to_csv(index, index=False)
+    prepared = run.workdir / "dataset" / "prepared.json"
+    prepared.write_text(prepared.read_text().replace('"a"', '"<script>document.title=1</script>"'))
+
+
+def open_page(browser: Browser, file: Path, width: int = 1200) -> tuple[Page, list[str]]:
+    """The page, and everything that it complained about or asked the network for."""
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    noise: list[str] = []
+    page.on("console", lambda message: noise.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: noise.append(str(error)))
+    page.on(
+        "request",
+        lambda request: noise.append(request.url) if not request.url.startswith(("file:", "data:", "blob:")) else None,
+    )
+    page.goto(file.resolve().as_uri())
+    page.wait_for_function(
+        "[...document.querySelectorAll('.js-plotly-plot')].every(plot => plot.querySelector('svg.main-svg'))"
+    )
+    return page, noise
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_every_section_is_drawn_without_a_complaint_or_the_network(
+    promoted_run: Run, browser: Browser, width: int
+) -> None:
+    result = build(promoted_run)
+    assert result["sections"] == ["promotions", "leaders", "history", "rates", "curves", "confusions", "dataset"]
+    assert result["left_out"] == ["importance"]
+    file = Path(result["report"])
+    assert file.stat().st_size < 15e6
+    page, noise = open_page(browser, file, width)
+    assert noise == []
+    assert page.locator(".js-plotly-plot").count() == 4
+    for name in result["sections"]:
+        assert page.locator(f"section#{name} h2").count() == 1
+    assert page.locator("#left-out").inner_text().startswith("Left out")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    rows = page.locator("#promotions tbody tr")
+    assert rows.count() == 2
+    assert "frozen" in rows.nth(0).inner_text()
+    assert "fine-tuned" in rows.nth(1).inner_text()
+    page.close()
+
+
+def test_a_class_name_is_text_and_never_markup(promoted_run: Run, browser: Browser) -> None:
+    rename_class(promoted_run, "<script>document.title=1</script>")
+    page, noise = open_page(browser, Path(build(promoted_run)["report"]))
+    assert noise == []
+    assert page.title() == "tiny · Headhunt"
+    page.close()
+
+
+def test_an_empty_run_says_which_command_makes_each_section(tmp_path: Path, browser: Browser) -> None:
+    run = Run.model_validate({"workdir": str(tmp_path / "run"), "dataset": {"kind": "toy_cars"}})
+    result = build(run)
+    assert result["sections"] == []
+    page, noise = open_page(browser, tmp_path / "run" / "report" / "index.html")
+    assert noise == []
+    text = page.locator("#left-out").inner_text()
+    for command in ("headhunt features prepare", "headhunt search run"):
+        assert command in text
+    page.close()
+
+
+def test_the_numbers_behind_the_figures(promoted_run: Run) -> None:
+    run = promoted_run
+    study = load_study(run)
+    found = history.collect(study, "val_accuracy")
+    assert found.numbers == list(range(6))
+    best: list[Any] = [max(found.values[: n + 1]) for n in range(6)]
+    assert found.best == best
+    assert importance.collect(study) == "6 trials ran to their end; an importance needs at least 8."
+    ranked = leaders(run, 2)
+    rates = leader_curves.collect_rates(ranked, 15)
+    assert rates[0].rates[0] == pytest.approx(ranked[0].config.schedule.values(3, 4)[0])
+    assert [len(curve.table) for curve in leader_curves.collect_curves(run, ranked)] == [4, 4]
+    frozen, tuned = promotions.collect(run)
+    assert frozen.top1["val"] == pytest.approx(ranked[0].value, abs=1e-6)
+    assert tuned.stage == "fine-tuned"
+    number, pairs = confusions.collect(run, ("a", "b", "c"), 3)
+    table = pd.read_csv(run.workdir / "promotions" / str(number) / "predictions.csv").query("split == 'test'")
+    wrong = table[table["label"] != table["predicted_1"]]
+    assert sum(pair.photos for pair in confusions.collect(run, ("a", "b", "c"), 99)[1]) == len(wrong)
+    assert [pair.photos for pair in pairs] == sorted((pair.photos for pair in pairs), reverse=True)
+    from features.dataset import load_index
+
+    facts = dataset_section.collect(load_index(run))
+    assert (facts.classes, sum(facts.splits.values()), facts.smallest, facts.largest) == (3, 24, 8, 8)
+    assert facts.most_frequent == pytest.approx(1 / 3, abs=0.1)
+
+
+def test_importance_of_a_study_with_enough_trials() -> None:
+    import optuna
+
+    study = optuna.create_study(direction="maximize")
+    unit = optuna.distributions.FloatDistribution(0, 1)
+    for number in range(20):
+        trial = optuna.trial.create_trial(
+            params={"rate": number / 20, "noise": (number * 7 % 20) / 20},
+            distributions=dict.fromkeys(("rate", "noise"), unit),
+            value=number / 20,
+        )
+        study.add_trial(trial)
+    found = importance.collect(study)
+    assert isinstance(found, importance.Importance)
+    assert found.names[0] == "rate"
+    assert found.shares[0] > 0.8
+    assert sum(found.shares) == pytest.approx(1)
+    assert importance.draw(found).data[0].y[-1] == "rate"
