@@ -1,0 +1,285 @@
+"""From a data set's own files to the index: every reader, every fault, the splits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from features.command import log
+from features.config import FeaturesRun
+from features.dataset import COLUMNS, SPLITS, load_index
+from features.errors import DatasetError, UsageError
+from features.folders import natural_key
+from features.prepare import prepare, split_sizes
+from features.stanford_cars import read_stanford_cars
+
+DEVKIT = Path(__file__).parents[3] / "shared" / "data" / "stanford_cars_devkit"
+needs_devkit = pytest.mark.skipif(not DEVKIT.is_dir(), reason=f"needs the real devkit at {DEVKIT}")
+
+
+def photo(path: Path, mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    seed = sum(path.as_posix().encode())
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Three classes of seven photos."""
+    for name in ("class_1", "class_2", "class_10"):
+        for number in range(7):
+            photo(tmp_path / "photos" / name / f"{number}.jpg")
+    return tmp_path / "photos"
+
+
+def make(tmp_path: Path, **dataset: Any) -> FeaturesRun:
+    return FeaturesRun.model_validate({"workdir": str(tmp_path / "run"), "dataset": dataset})
+
+
+def refusal(run: FeaturesRun) -> str:
+    with pytest.raises(DatasetError) as caught:
+        prepare(run)
+    assert not (run.workdir / "dataset" / "prepared.json").exists()
+    return str(caught.value)
+
+
+def said(call: Any) -> str:
+    with log.capture() as captured:
+        call()
+    return " ".join(captured.get().split())
+
+
+def test_folders_in_numeric_order_with_a_warning(tmp_path: Path, root: Path) -> None:
+    run = make(tmp_path, kind="folder", root=str(root))
+    assert "plain alphabetical order, which Keras's" in said(lambda: prepare(run))
+    index = load_index(run)
+    assert index.class_names == ("class_1", "class_2", "class_10")
+    assert tuple(index.table.columns) == COLUMNS
+    assert set(index.table["width"]) == {40}
+    assert set(index.table["height"]) == {30}
+    assert Counter(index.table["split"]) == {"train": 14, "val": 4, "test": 3}
+    for split in SPLITS:
+        assert set(index.of_split(split)["label"]) == {0, 1, 2}
+
+
+def test_natural_order() -> None:
+    assert sorted(["b", "a10", "a2", "a", "a02"], key=natural_key) == ["a", "a02", "a2", "a10", "b"]
+
+
+def test_the_index_is_the_same_to_the_byte_and_depends_on_the_seed(tmp_path: Path, root: Path) -> None:
+    run = make(tmp_path, kind="folder", root=str(root))
+    prepare(run)
+    index = run.workdir / "dataset" / "index.csv"
+    first = index.read_bytes()
+    prepare(run)
+    assert index.read_bytes() == first
+    other = make(tmp_path, kind="folder", root=str(root), split={"seed": 7})
+    with pytest.raises(UsageError, match=r"was made from another configuration: dataset.split"):
+        load_index(other)
+    prepare(other)
+    assert index.read_bytes() != first
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_split_sizes_meet_the_shares_and_every_class_is_everywhere(seed: int) -> None:
+    counts = np.random.default_rng(seed).integers(3, 90, 196).tolist()
+    shares = [0.65, 0.20, 0.15]
+    sizes = split_sizes(counts, shares)
+    assert (sizes.sum(1) == counts).all()
+    assert sizes.min() >= 1
+    assert np.abs(sizes.sum(0) - np.array(shares) * sum(counts)).max() <= 2
+
+
+def test_all_faults_are_listed_at_once_or_skipped_and_counted(tmp_path: Path, root: Path) -> None:
+    (root / "class_1" / "0.jpg").write_bytes(b"")
+    (root / "class_1" / "1.jpg").write_bytes(b"no photo at all")
+    whole = (root / "class_2" / "0.jpg").read_bytes()
+    (root / "class_2" / "0.jpg").write_bytes(whole[: len(whole) // 2])
+    photo(root / "class_10" / "0.jpg", size=(200, 200))
+    options = {"kind": "folder", "root": str(root), "max_pixels": 10_000}
+    message = refusal(make(tmp_path, **options))
+    assert "4 of 21 photos" in message
+    for part in (
+        "empty: class_1/0.jpg",
+        "not a readable image: class_1/1.jpg",
+        "truncated: class_2/0.jpg",
+        "larger than",
+    ):
+        assert part in message
+    assert "`dataset.on_missing: skip`" in message
+    run = make(tmp_path, **options, on_missing="skip")
+    result: dict[str, Any] = {}
+    assert "Skipped 4 of 21 photos" in said(lambda: result.update(prepare(run)))
+    assert (result["images"], result["skipped"], result["classes"]) == (17, 4, 3)
+
+
+def test_small_classes_are_named(tmp_path: Path, root: Path) -> None:
+    for number in range(5):
+        (root / "class_2" / f"{number}.jpg").unlink()
+    message = refusal(make(tmp_path, kind="folder", root=str(root)))
+    assert message.startswith("1 classes have fewer than three photos, and each split needs one: 'class_2' (2).")
+
+
+def test_no_photos(tmp_path: Path) -> None:
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    assert "there are no images below" in refusal(make(tmp_path, kind="folder", root=str(tmp_path / "photos")))
+    assert "there is no folder" in refusal(make(tmp_path, kind="folder", root=str(tmp_path / "none")))
+    (tmp_path / "empty").mkdir()
+    assert "holds no class folders" in refusal(make(tmp_path, kind="folder", root=str(tmp_path / "empty")))
+
+
+def test_grey_cmyk_transparent_and_turned_photos_become_upright_rgb(tmp_path: Path, root: Path) -> None:
+    from features.images import load_images
+
+    for number, mode in enumerate(("L", "CMYK", "P")):
+        photo(root / "class_1" / f"{number}.{'png' if mode == 'P' else 'jpg'}", mode)
+    (root / "class_1" / "2.jpg").unlink()
+    photo(root / "class_1" / "3.png", "RGBA")
+    (root / "class_1" / "3.jpg").unlink()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(root / "class_1" / "4.jpg").save(root / "class_1" / "4.jpg", exif=exif)
+    run = make(tmp_path, kind="folder", root=str(root))
+    prepare(run)
+    index = load_index(run)
+    turned = index.table[index.table["path"] == "class_1/4.jpg"].iloc[0]
+    assert (turned["width"], turned["height"]) == (30, 40)
+    assert load_images(index, range(len(index.table)), (16, 24), False).shape == (21, 16, 24, 3)
+
+
+def test_a_table_with_boxes_and_its_own_split(tmp_path: Path, root: Path) -> None:
+    from features.images import load_images
+
+    rows = []
+    for name in ("class_1", "class_2"):
+        for number, split in enumerate(("train", "train", "train", "val", "test", "test", "train")):
+            rows.append(
+                {
+                    "path": f"photos/{name}/{number}.jpg",
+                    "class_name": name,
+                    "part": split,
+                    "x1": 1,
+                    "y1": 1,
+                    "x2": 10,
+                    "y2": 20,
+                }
+            )
+    pd.DataFrame(rows).to_csv(tmp_path / "cars.csv", index=False)
+    run = make(tmp_path, kind="csv", file=str(tmp_path / "cars.csv"), crop_to_bbox=True, split={"column": "part"})
+    result = prepare(run)
+    assert result["splits"] == {"train": 8, "val": 2, "test": 4}
+    index = load_index(run)
+    whole = np.asarray(Image.open(index.root / index.table["path"][0]).convert("RGB"))
+    assert np.array_equal(load_images(index, [0], (20, 10), True)[0], whole[:20, :10])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,label\na.jpg,0\n", "has the columns file, label; needed: `path`, and `label` or `class_name`"),
+        ("path,label\na.jpg,zero\n", "cars.csv, line 2: label must be a whole number, but got 'zero'"),
+        ("path,label\na.jpg,0\nb.jpg,2\n", "labels must be 0, 1, 2, … without gaps, but 1 is missing"),
+        (
+            "path,label,class_name\na.jpg,0,x\nb.jpg,0,y\n",
+            "cars.csv, line 3: label 0 is called 'y' here and 'x' before",
+        ),
+        ("path,label\n,0\n", "cars.csv, line 2: `path` is empty"),
+        (
+            "path,label,x1,y1,x2,y2\na.jpg,0,5,1,2,3\n",
+            "line 2: `1 <= x1 <= x2, 1 <= y1 <= y2` must hold, but got 5, 1, 2, 3",
+        ),
+        ("path,label\na.jpg,0\na.jpg,0\n", "photos are listed more than once, the first is a.jpg"),
+        ("", "is not a readable CSV table"),
+    ],
+)
+def test_wrong_tables(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "cars.csv").write_text(text)
+    assert message in refusal(make(tmp_path, kind="csv", file=str(tmp_path / "cars.csv")))
+
+
+def test_class_folders_whose_order_is_the_labels(tmp_path: Path, root: Path) -> None:
+    import keras
+
+    run = make(tmp_path, kind="folder", root=str(root))
+    for how in ("link", "copy"):
+        prepare(run, how)  # type: ignore[arg-type]
+        index = load_index(run)
+        for split in SPLITS:
+            folder = run.workdir / "dataset" / split
+            assert sorted(path.name for path in folder.iterdir()) == ["class_001", "class_002", "class_003"]
+            read = keras.utils.image_dataset_from_directory(folder, shuffle=False, image_size=(8, 8), verbose=False)
+            labels = np.concatenate([labels.numpy() for _, labels in read])
+            assert Counter(labels.tolist()) == Counter(index.of_split(split)["label"].tolist())
+            assert all(path.is_symlink() == (how == "link") for path in folder.rglob("*.jpg"))
+
+
+def test_toy_cars_walk_the_devkits_path_and_are_pure(tmp_path: Path) -> None:
+    run = make(tmp_path, kind="toy_cars", classes=30, per_class=3, image_size=32)
+    result = prepare(run)
+    assert (result["images"], result["classes"]) == (90, 30)
+    index = load_index(run)
+    assert len(set(index.class_names)) == 30
+    assert len(set(index.table["sha256"])) == 90
+    assert (index.root / "cars_annos.mat").is_file()
+    boxes = index.table[["x1", "y1", "x2", "y2"]]
+    assert boxes.min().min() >= 1
+    assert boxes.max().max() <= 32
+    again = make(tmp_path / "again", kind="toy_cars", classes=30, per_class=3, image_size=32)
+    prepare(again)
+    assert load_index(again).fingerprint == index.fingerprint
+    other = make(tmp_path / "other", kind="toy_cars", classes=30, per_class=3, image_size=32, seed=1)
+    prepare(other)
+    assert not set(load_index(other).table["sha256"]) & set(index.table["sha256"])
+
+
+@needs_devkit
+def test_both_forms_of_the_real_devkit() -> None:
+    from features.config import StanfordCars
+
+    combined = read_stanford_cars(StanfordCars(root=DEVKIT))
+    assert (len(combined.photos), len(combined.class_names)) == (16_185, 196)
+    assert combined.photos[0].path == "car_ims/000001.jpg"
+    assert {photo.label for photo in combined.photos} == set(range(196))
+    assert any("/" in name for name in combined.class_names)
+    files = [Path("cars_train_annos.mat"), Path("cars_test_annos_withlabels.mat")]
+    devkit = read_stanford_cars(StanfordCars(root=DEVKIT, annotations=files))
+    assert Counter(photo.part for photo in devkit.photos) == {"train": 8_144, "test": 8_041}
+    assert devkit.class_names == combined.class_names
+    assert Counter(photo.label for photo in devkit.photos) == Counter(photo.label for photo in combined.photos)
+
+
+@needs_devkit
+def test_missing_photos_of_the_real_devkit(tmp_path: Path) -> None:
+    run = make(tmp_path, kind="stanford_cars", root=str(DEVKIT))
+    message = refusal(run)
+    assert "16185 of 16185 photos" in message
+    assert "missing: car_ims/" in message
+    assert "and 16180 more" in message
+    unlabelled = make(tmp_path, kind="stanford_cars", root=str(DEVKIT), annotations=["cars_test_annos.mat"])
+    assert "it is the unlabelled test file. Use cars_test_annos_withlabels.mat" in refusal(unlabelled)
+
+
+def test_annotation_files_that_are_none(tmp_path: Path) -> None:
+    from scipy.io import savemat
+
+    run = make(tmp_path, kind="stanford_cars", root=str(tmp_path))
+    assert "there is no file" in refusal(run)
+    (tmp_path / "cars_annos.mat").write_bytes(b"this is no .mat file" * 20)
+    assert "is not a readable .mat file" in refusal(run)
+    savemat(tmp_path / "cars_annos.mat", {"boxes": np.zeros((3, 4))})
+    message = refusal(run)
+    assert "it holds the variables boxes; needed is `annotations` with relative_im_path, bbox_x1" in message
+    savemat(tmp_path / "cars_annos.mat", {"annotations": np.array([[(1, 2)]], dtype=[("a", "O"), ("b", "O")])})
+    assert "it holds `annotations` with the fields a, b" in refusal(run)
+
+
+def test_an_index_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"there is no index of the images at .*Run `headhunt features prepare`"):
+        load_index(make(tmp_path, kind="toy_cars"))
