@@ -33,7 +33,7 @@ from features.command import (
     relative,
     settings,
 )
-from features.config import validate
+from features.configfile import validate
 from features.dataset import load_index
 from features.errors import HeadhuntError, UsageError
 from features.template import commented_yaml

@@ -18,7 +18,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
-from features.config import FeaturesRun, load
+from features.config import FeaturesRun
+from features.configfile import load
 from features.errors import HeadhuntError
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.", metavar="FILE")]

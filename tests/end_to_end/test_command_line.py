@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from jsonschema import validate as validate_schema
 
-from features.config import load, parse_yaml
+from features.configfile import load, parse_yaml
 from reports.config import Run
 from tests.end_to_end.conftest import Headhunt
 

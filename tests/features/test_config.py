@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from features.config import ColumnSplit, FeaturesRun, FractionSplit, StanfordCars, ToyCars, load
+from features.config import ColumnSplit, FeaturesRun, FractionSplit, StanfordCars, ToyCars
+from features.configfile import load
 from features.errors import UsageError
 
 TOY = "dataset: {kind: toy_cars}\n"

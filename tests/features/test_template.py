@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from features.config import FeaturesConfig, FeaturesRun, FolderDataset, StanfordCars, ToyCars, load
+from features.config import FeaturesConfig, FeaturesRun, FolderDataset, StanfordCars, ToyCars
+from features.configfile import load
 from features.template import commented_yaml
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 import pytest
 
-from features.config import load
+from features.configfile import load
 from features.errors import UsageError
 from features.views import Views
 from search.config import SearchRun

@@ -85,7 +85,7 @@ def test_two_ray_workers_give_the_same_study_and_never_import_tensorflow(fresh: 
 
 def test_a_local_search_does_not_import_tensorflow(fresh: Run) -> None:
     body = (
-        "import sys\nfrom pathlib import Path\nfrom features.config import load\nfrom search.config import SearchRun\n"
+        "import sys\nfrom pathlib import Path\nfrom features.configfile import load\nfrom search.config import SearchRun\n"
         "from search.study import run_search\nrun_search(load(SearchRun, Path('headhunt.yaml')))\n"
         "assert 'keras' in sys.modules and 'tensorflow' not in sys.modules\n"
     )
@@ -97,7 +97,7 @@ def test_a_local_search_does_not_import_tensorflow(fresh: Run) -> None:
 def test_a_killed_study_goes_on_as_if_it_had_not_been(fresh: Run, searched_once: Path) -> None:
     """Killed in the middle of the second generation: its trials are asked for, none is told."""
     body = (
-        "import os\nfrom pathlib import Path\nfrom features.config import load\nfrom search.config import SearchRun\n"
+        "import os\nfrom pathlib import Path\nfrom features.configfile import load\nfrom search.config import SearchRun\n"
         "import search.study\njudge, calls = search.study._Driver._judge, []\n"
         "def kill(self, candidate, until):\n"
         "    calls.append(1)\n    if len(calls) == 5: os.kill(os.getpid(), 9)\n    judge(self, candidate, until)\n"

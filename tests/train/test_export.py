@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from features.config import load
+from features.configfile import load
 from features.errors import HeadhuntError, UsageError
 from reports.config import Run
 from search.leaderboard import leaders

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from features.config import validate
+from features.configfile import validate
 from features.errors import UsageError
 from search.schedules import WarmupCosine
 from train.config import FinetuneConfig, TrainRun
