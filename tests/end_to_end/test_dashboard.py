@@ -1,0 +1,67 @@
+"""`headhunt search dashboard` in a browser, and on a port that is taken."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from reports.config import Run
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+HEADHUNT = str(Path(sys.executable).with_name("headhunt"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, e.g. Debian's package")
+def test_the_dashboard_shows_the_study(searched: Run) -> None:
+    port = free_port()
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    command = [HEADHUNT, "search", "dashboard", "--port", str(port)]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        assert f"http://127.0.0.1:{port}/dashboard/" in server.stderr.readline()
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+            page = browser.new_page()
+            page.goto(f"http://127.0.0.1:{port}/dashboard/studies/1/trials")
+            expect(page.get_by_text("Trial 5").first).to_be_visible(timeout=30_000)
+            browser.close()
+        server.send_signal(signal.SIGINT)
+        assert server.wait(20) == 130
+
+
+def test_a_port_in_use(searched: Run) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [HEADHUNT, "search", "dashboard", "--port", port], capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert (
+        f"port {port} on 127.0.0.1 cannot be used: Address already in use. Choose another one with --port."
+        in done.stderr
+    )
+    assert "Traceback" not in done.stderr
