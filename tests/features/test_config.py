@@ -66,6 +66,16 @@ def test_numbers_without_a_point_before_the_exponent_are_numbers(tmp_path: Path)
         (TOY + "features: {image_size: 8}", "image_size must be at least 16 pixels on each side, but got [8, 8]"),
         (TOY + "features: {workers: {executor: slurm}}", "features.workers.executor: received 'slurm'; allowed: 'ray'"),
         (TOY + "name: a/b", "name: received 'a/b'"),
+        (TOY + "features: {augmentation: flip}", "features.augmentation: received 'flip'; allowed: none, mild,"),
+        (
+            TOY + "features: {backbone: resnet101v3}",
+            "features.backbone: received 'resnet101v3'. Did you mean resnet101v2",
+        ),
+        (
+            TOY + "features: {backbone: my.keras, image_size: 64}",
+            "features.preprocessing: received None; with a .keras file",
+        ),
+        (TOY + "features: {backbone: my.keras, preprocessing: resnet_v2}", "features.image_size: with a .keras file"),
         (TOY + "features: [", "line 2, column 12: not valid YAML"),
         (TOY + TOY, "the key 'dataset' is given twice"),
         ("- a\n", "must hold a mapping with the keys name, workdir, dataset"),
@@ -75,7 +85,6 @@ def test_wrong_configurations(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         read(tmp_path, text)
     assert message in str(caught.value)
-    assert str(tmp_path / "headhunt.yaml") in str(caught.value)
 
 
 def test_every_fault_is_listed_at_once(tmp_path: Path) -> None:
