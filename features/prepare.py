@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from rich.progress import track
 
 from features.atomic import make_folder
+from features.class_folders import lay_out
 from features.command import log, relative
-from features.config import CsvDataset, FeaturesRun, FolderDataset, FractionSplit, StanfordCars, ToyCars
+from features.config import ColumnSplit, CsvDataset, FeaturesRun, FolderDataset, StanfordCars, ToyCars
 from features.dataset import (
     BOX,
     COLUMNS,
@@ -31,11 +24,13 @@ from features.dataset import (
     load_index,
     write_index,
 )
-from features.errors import DatasetError, HeadhuntError
+from features.errors import DatasetError, HeadhuntError, UsageError
 from features.folders import read_folders
 from features.images import Inspected, inspect_image
+from features.splits import split_photos
 from features.stanford_cars import read_stanford_cars
 from features.tables import read_table
+from features.threads import in_threads
 from features.toy_cars import write_toy_cars
 
 SHOWN = 5
@@ -55,24 +50,41 @@ def prepare(run: FeaturesRun, materialize: Literal["link", "copy"] | None = None
     if not source.photos:
         raise DatasetError(f"there are no images below {source.root}. Correct the `dataset` section.")
     photos, found = _inspect(run, source)
-    kept, names = _dense(run, photos, source.class_names)
-    _check_sizes(kept, names)
-    index = DatasetIndex(_table(run, kept, names, found), names, source.root)
-    write_index(run, index, len(source.photos) - len(kept))
+    photos, names = _dense(run, photos, source.class_names)
+    _check_sizes(photos, names)
+    index = DatasetIndex(_table(run, photos, names, found), names, source.root)
+    path, skipped = index_path(run), len(source.photos) - len(photos)
+    before = path.read_bytes() if path.exists() else None
+    write_index(run, index, skipped)
     if materialize:
-        _materialize(index, index_path(run).parent, materialize)
-    sizes = index.table["split"].value_counts()
+        lay_out(index, path.parent, materialize)
+    elif (path.parent / "train").is_dir() and before != path.read_bytes():
+        log.print(
+            f"The class folders in {relative(path.parent)} are those of an earlier index. Lay them out anew with "
+            "`--materialize`.",
+            style="yellow",
+        )
+    sizes = Counter(index.table["split"])
     return {
-        "index": relative(index_path(run)),
+        "index": relative(path),
         "images": len(index.table),
         "classes": len(names),
-        "splits": {split: int(sizes.get(split, 0)) for split in SPLITS},
-        "skipped": len(source.photos) - len(kept),
+        "splits": {split: sizes[split] for split in SPLITS},
+        "skipped": skipped,
     }
 
 
 def _read(run: FeaturesRun) -> Source:
     dataset = run.dataset
+    if (
+        isinstance(dataset, StanfordCars | ToyCars)
+        and isinstance(dataset.split, ColumnSplit)
+        and dataset.split.column != "test"
+    ):
+        raise UsageError(
+            f"dataset.split.column: received {dataset.split.column!r}; the devkit's own split is its field `test`: "
+            "`split: {column: test}`."
+        )
     match dataset:
         case StanfordCars():
             return read_stanford_cars(dataset)
@@ -90,39 +102,61 @@ def _inspect(run: FeaturesRun, source: Source) -> tuple[list[Photo], dict[str, I
     """Looks at every photo; gives those without a fault. Faults are an error, or skipped and counted."""
     known = _known_sizes(run)
     paths = [photo.path for photo in source.photos]
-
-    def inspect(path: str) -> Inspected:
-        return inspect_image(source.root / path, run.dataset.max_pixels, known)
-
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        looking = pool.map(inspect, paths)
-        found = dict(
-            zip(paths, track(looking, "checking photos", len(paths), console=log, transient=True), strict=True)
-        )
     twice = [path for path, count in Counter(paths).items() if count > 1]
     if twice:
         raise DatasetError(
             f"{len(twice)} photos are listed more than once, the first is {twice[0]}. List each photo once."
         )
+
+    def inspect(path: str) -> Inspected:
+        return inspect_image(source.root / path, run.dataset.max_pixels, known)
+
+    found = dict(zip(paths, in_threads(inspect, paths, "checking photos"), strict=True))
     faults = {path: inspected.fault for path, inspected in found.items() if inspected.fault}
+    if getattr(run.dataset, "crop_to_bbox", False):
+        faults |= _boxes_outside([photo for photo in source.photos if photo.path not in faults], found)
     if faults:
         by_kind: dict[str, list[str]] = {}
         for path, fault in faults.items():
-            by_kind.setdefault(fault.partition(" (")[0], []).append(path)
+            by_kind.setdefault(fault, []).append(path)
         counts = ", ".join(f"{len(paths)} {kind}" for kind, paths in by_kind.items())
         if run.dataset.on_missing == "error":
-            lines = [
-                f"  {kind}: {', '.join(paths[:SHOWN])}{f' and {len(paths) - SHOWN} more' if len(paths) > SHOWN else ''}"
-                for kind, paths in by_kind.items()
-            ]
+            lines = [f"  {kind}: {_some(paths)}" for kind, paths in by_kind.items()]
             raise DatasetError(
                 "\n".join(
                     [f"{len(faults)} of {len(paths)} photos below {source.root} cannot be used ({counts}):", *lines]
                 )
                 + "\nMend them, or leave them out with `dataset.on_missing: skip`."
             )
-        log.print(f"Skipped {len(faults)} of {len(paths)} photos: {counts}.", style="yellow")
+        log.print(f"Skipped {len(faults)} of {len(paths)} photos: {counts}.", style="yellow", markup=False)
     return [photo for photo in source.photos if photo.path not in faults], found
+
+
+def _boxes_outside(photos: Sequence[Photo], found: dict[str, Inspected]) -> dict[str, str]:
+    """Faults of the photos whose bounding box lies wholly outside; a line about those that reach over the edge."""
+    outside, over = {}, []
+    for photo in photos:
+        if photo.box:
+            (x1, y1, x2, y2), size = photo.box, found[photo.path]
+            if x1 > size.width or y1 > size.height or x2 < 1 or y2 < 1 or x1 > x2 or y1 > y2:
+                outside[photo.path] = (
+                    "with a bounding box outside the photo (cropped already? then `dataset.crop_to_bbox: false`)"
+                )
+            elif x2 > size.width or y2 > size.height or x1 < 1 or y1 < 1:
+                over.append(photo.path)
+    if over:
+        log.print(
+            f"{len(over)} bounding boxes reach over the edge of their photo and are cut there: {_some(over)}. If the photos "
+            "are cropped already, set `dataset.crop_to_bbox: false`.",
+            style="yellow",
+            markup=False,
+        )
+    return outside
+
+
+def _some(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    return ", ".join(texts[:SHOWN]) + more
 
 
 def _known_sizes(run: FeaturesRun) -> dict[str, tuple[int, int]]:
@@ -155,114 +189,19 @@ def _check_sizes(photos: Sequence[Photo], names: tuple[str, ...]) -> None:
     counts = Counter(photo.label for photo in photos)
     small = [f"{name!r} ({counts[label]})" for label, name in enumerate(names) if counts[label] < MINIMUM]
     if small:
-        shown = ", ".join(small[:SHOWN]) + (f" and {len(small) - SHOWN} more" if len(small) > SHOWN else "")
         raise DatasetError(
-            f"{len(small)} classes have fewer than three photos, and each split needs one: {shown}. Add photos or remove "
-            "the class."
+            f"{'1 class has' if len(small) == 1 else f'{len(small)} classes have'} fewer than three photos, and each split "
+            f"needs one: {_some(small)}. Add photos or remove the class."
         )
 
 
 def _table(
     run: FeaturesRun, photos: Sequence[Photo], names: tuple[str, ...], found: dict[str, Inspected]
 ) -> pd.DataFrame:
-    splits = split_photos(run, photos, names)
+    splits = split_photos(run.dataset.split, photos, names)
     rows = []
     for photo, split in zip(photos, splits, strict=True):
         seen = found[photo.path]
         box = photo.box or (None,) * 4
         rows.append((photo.path, photo.label, names[photo.label], split, *box, seen.width, seen.height, seen.sha256))
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(BOX, "Int64"))
-
-
-def split_photos(run: FeaturesRun, photos: Sequence[Photo], names: tuple[str, ...]) -> list[str]:
-    """The split of each photo: stratified by class, a pure function of the split's seed and each class's photos in order."""
-    split = run.dataset.split
-    if isinstance(split, FractionSplit):
-        return _stratify(photos, names, {"train": split.train, "val": split.val, "test": split.test}, split.seed)
-    parts = [photo.part or "train" for photo in photos]
-    if "val" not in parts:
-        inner = [position for position, part in enumerate(parts) if part == "train"]
-        drawn = _stratify([photos[i] for i in inner], names, {"train": 1 - split.val, "val": split.val}, split.seed)
-        for position, part in zip(inner, drawn, strict=True):
-            parts[position] = part
-    trained = {photo.label for photo, part in zip(photos, parts, strict=True) if part == "train"}
-    for part in SPLITS:
-        if part not in parts:
-            raise DatasetError(
-                f"the split by {split.column!r} leaves {part} without photos. Use a split by shares instead."
-            )
-    if len(trained) < len(names):
-        untrained = [name for label, name in enumerate(names) if label not in trained]
-        raise DatasetError(
-            f"the split by {split.column!r} leaves {len(untrained)} classes without training photos: {untrained[0]!r}, …."
-        )
-    return parts
-
-
-def _stratify(photos: Sequence[Photo], names: tuple[str, ...], shares: dict[str, float], seed: int) -> list[str]:
-    members: list[list[int]] = [[] for _ in names]
-    for position, photo in enumerate(photos):
-        members[photo.label].append(position)
-    sizes = split_sizes([len(rows) for rows in members], list(shares.values()))
-    result = [""] * len(photos)
-    for rows, name, counts in zip(members, names, sizes.tolist(), strict=True):
-        key = np.frombuffer(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16], np.uint64)
-        order = np.random.Generator(np.random.Philox(key=key)).permutation(len(rows))
-        drawn = np.repeat(list(shares), counts)
-        for place, part in zip(order, drawn, strict=True):
-            result[rows[place]] = str(part)
-    return result
-
-
-def split_sizes(counts: Sequence[int], shares: Sequence[float]) -> npt.NDArray[np.int64]:
-    """How many photos of each class go to each split: (classes, splits).
-
-    Rounding errors are carried from class to class, so that the totals meet the shares within one photo; every class has at
-    least one photo in every split, as far as it has that many.
-    """
-    sizes = np.zeros((len(counts), len(shares)), np.int64)
-    carry = np.zeros(len(shares))
-    for row, count in zip(sizes, counts, strict=True):
-        target = count * np.asarray(shares) + carry
-        row[:] = np.maximum(np.floor(target), 1)
-        while row.sum() < count:
-            row[np.argmax(target - row)] += 1
-        while row.sum() > count:
-            row[np.argmin(np.where(row > (1 if count >= len(shares) else 0), target - row, np.inf))] -= 1
-        carry = target - row
-    return sizes
-
-
-def _materialize(index: DatasetIndex, folder: Path, how: Literal["link", "copy"]) -> None:
-    """Lays out `train/class_001/…`, `val/…`, `test/…`, and reads the labels back as Keras would.
-
-    Class folders are zero-padded, since Keras's image_dataset_from_directory numbers classes by sorted folder name.
-    """
-    digits = max(3, len(str(len(index.class_names))))
-    for split in SPLITS:
-        fresh = folder / f".{split}.tmp"
-        shutil.rmtree(fresh, ignore_errors=True)
-        for label in range(len(index.class_names)):
-            make_folder(fresh / f"class_{label + 1:0{digits}d}")
-        rows = index.of_split(split)
-        for number, path, label in zip(rows.index.tolist(), rows["path"], rows["label"].tolist(), strict=True):
-            target = fresh / f"class_{label + 1:0{digits}d}" / f"{number:06d}_{Path(path).name}"
-            source = index.root / path
-            if how == "link":
-                target.symlink_to(source)
-            else:
-                shutil.copyfile(source, target)
-        _read_back(index, fresh)
-        shutil.rmtree(folder / split, ignore_errors=True)
-        fresh.rename(folder / split)
-
-
-def _read_back(index: DatasetIndex, folder: Path) -> None:
-    labels = index.table["label"]
-    for number, name in enumerate(sorted(path.name for path in folder.iterdir())):
-        for file in (folder / name).iterdir():
-            expected = int(labels.iloc[int(file.name.partition("_")[0])])
-            if expected != number:
-                raise DatasetError(
-                    f"{file}: the folder's place among the sorted folders is {number}, but the label is {expected}."
-                )

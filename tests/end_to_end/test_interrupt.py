@@ -72,8 +72,7 @@ def interrupt(process: subprocess.Popen[str], marker: str, whole_group: bool) ->
         os.killpg(process.pid, signal.SIGINT)
     else:
         process.send_signal(signal.SIGINT)
-    said += process.stderr.read()
-    process.wait()
+    said += process.communicate()[1]
     timer.cancel()
     return said
 

@@ -1,0 +1,77 @@
+"""Which photos are trained on, which rank the trials, and which are touched once, at the end."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from features.config import ColumnSplit, FractionSplit
+from features.dataset import SPLITS, Photo
+from features.errors import DatasetError
+
+
+def split_photos(split: FractionSplit | ColumnSplit, photos: Sequence[Photo], names: Sequence[str]) -> list[str]:
+    """The split of each photo: stratified by class, a pure function of the split's seed and each class's photos in order.
+
+    With a ColumnSplit, `Photo.part` is the split; where it names no validation photos, they are drawn from its training
+    part. Raises DatasetError when a split stays empty, or a class has no training photos.
+    """
+    if isinstance(split, FractionSplit):
+        return _stratify(photos, names, {"train": split.train, "val": split.val, "test": split.test}, split.seed)
+    parts = [photo.part or "train" for photo in photos]
+    if "val" not in parts:
+        inner = [position for position, part in enumerate(parts) if part == "train"]
+        drawn = _stratify([photos[i] for i in inner], names, {"train": 1 - split.val, "val": split.val}, split.seed)
+        for position, part in zip(inner, drawn, strict=True):
+            parts[position] = part
+    for part in SPLITS:
+        if part not in parts:
+            raise DatasetError(
+                f"the split by {split.column!r} leaves {part} without photos. Use a split by shares instead: "
+                "`dataset.split: {train: 0.65, val: 0.20, test: 0.15}`."
+            )
+    trained = {photo.label for photo, part in zip(photos, parts, strict=True) if part == "train"}
+    untrained = [name for label, name in enumerate(names) if label not in trained]
+    if untrained:
+        raise DatasetError(
+            f"the split by {split.column!r} leaves {len(untrained)} of {len(names)} classes without training photos, the "
+            f"first is {untrained[0]!r}. Add photos, or use a split by shares."
+        )
+    return parts
+
+
+def _stratify(photos: Sequence[Photo], names: Sequence[str], shares: dict[str, float], seed: int) -> list[str]:
+    members: list[list[int]] = [[] for _ in names]
+    for position, photo in enumerate(photos):
+        members[photo.label].append(position)
+    sizes = split_sizes([len(rows) for rows in members], list(shares.values()))
+    result = [""] * len(photos)
+    for rows, name, counts in zip(members, names, sizes.tolist(), strict=True):
+        key = np.frombuffer(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16], np.uint64)
+        order = np.random.Generator(np.random.Philox(key=key)).permutation(len(rows))
+        drawn = np.repeat(list(shares), counts)
+        for place, part in zip(order, drawn, strict=True):
+            result[rows[place]] = str(part)
+    return result
+
+
+def split_sizes(counts: Sequence[int], shares: Sequence[float]) -> npt.NDArray[np.int64]:
+    """How many photos of each class go to each split: (classes, splits).
+
+    Rounding errors are carried from class to class, so that the totals meet the shares within one photo; every class has at
+    least one photo in every split, as far as it has that many.
+    """
+    sizes = np.zeros((len(counts), len(shares)), np.int64)
+    carry = np.zeros(len(shares))
+    for row, count in zip(sizes, counts, strict=True):
+        target = count * np.asarray(shares) + carry
+        row[:] = np.maximum(np.floor(target), 1)
+        while row.sum() < count:
+            row[np.argmax(target - row)] += 1
+        while row.sum() > count:
+            row[np.argmin(np.where(row > (1 if count >= len(shares) else 0), target - row, np.inf))] -= 1
+        carry = target - row
+    return sizes
