@@ -179,14 +179,3 @@ class FeaturesRun(Section):
     search: Any = None
     train: Any = None
     reports: Any = None
-
-    @model_validator(mode="after")
-    def _names(self) -> FeaturesRun:
-        """Refuses misspelt backbones, preprocessing and policies here, before any stage runs; raises UsageError."""
-        from features.augment import resolve_policy  # these stand on this module
-        from features.backbones import image_size, preprocessing
-
-        resolve_policy(self.features.augmentation)
-        preprocessing(self.features)
-        image_size(self.features)
-        return self

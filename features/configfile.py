@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from features.augment import resolve_policy
+from features.backbones import image_size, preprocessing
 from features.config import ColumnSplit, FeaturesRun, FractionSplit
 from features.errors import UsageError
 
@@ -41,12 +43,16 @@ def load(model: type[R], file: Path, overrides: Sequence[str] = ()) -> R:
 
 
 def validate(model: type[R], raw: dict[str, Any], source: str) -> R:
-    """Validates a parsed configuration; UsageError with one line for each fault."""
+    """Validates a parsed configuration, the names of backbone and policy among it; UsageError with one line for each fault."""
     try:
-        return model.model_validate(raw)
+        run = model.model_validate(raw)
     except ValidationError as error:
         lines = [_explain(detail, raw, model) for detail in error.errors()]
         raise UsageError("\n  ".join([f"the configuration {source} is not valid:", *dict.fromkeys(lines)])) from None
+    resolve_policy(run.features.augmentation)
+    preprocessing(run.features)
+    image_size(run.features)
+    return run
 
 
 class _Loader(yaml.SafeLoader):
