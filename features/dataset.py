@@ -88,10 +88,12 @@ def images_root(run: FeaturesRun) -> Path:
 def write_index(run: FeaturesRun, index: DatasetIndex, skipped: int) -> None:
     """Writes `dataset/index.csv`, then `dataset/prepared.json`, without which the index does not count."""
     path = index_path(run)
+    sidecar = path.with_name("prepared.json")
+    sidecar.unlink(missing_ok=True)  # between the two files, neither belongs to the other
     with atomic_path(path) as temporary:
         index.table.to_csv(temporary, index=False, lineterminator="\n")
     prepared = {"dataset": _prepared_from(run), "class_names": index.class_names, "skipped": skipped}
-    write_text(path.with_name("prepared.json"), json.dumps(prepared, indent=2) + "\n")
+    write_text(sidecar, json.dumps(prepared, indent=2) + "\n")
 
 
 def load_index(run: FeaturesRun) -> DatasetIndex:

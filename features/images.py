@@ -53,6 +53,8 @@ def inspect_image(path: Path, max_pixels: int, known: dict[str, tuple[int, int]]
             width, height = image.size
             if width * height > max_pixels:
                 return Inspected(f"larger than dataset.max_pixels ({width} × {height} > {max_pixels})")
+            if image.mode in ("I", "F"):
+                return Inspected("of 32-bit pixels, which have no agreed white; store them with 8 or 16 bits")
             sideways = image.getexif().get(ORIENTATION) in SIDEWAYS
             image.draft("RGB", (64, 64))  # a JPEG is read to its end, but only its coarse part is computed
             image.load()
@@ -92,7 +94,7 @@ def _load(path: Path, box: tuple[int, ...] | None, image_size: tuple[int, int]) 
     height, width = image_size
     try:
         with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGB")
+            image = _as_rgb(ImageOps.exif_transpose(opened))
     except (OSError, SyntaxError, ValueError) as error:
         raise DatasetError(
             f"cannot read the photo {path}: {error}. Run `headhunt features prepare` again; with "
@@ -108,3 +110,12 @@ def _load(path: Path, box: tuple[int, ...] | None, image_size: tuple[int, int]) 
             )
         image = image.crop((left, top, right, bottom))
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """Grey, CMYK, palette and 16-bit photos as 8-bit RGB; transparency is dropped."""
+    if image.mode.startswith("I;16"):  # Pillow's own conversion would clip all but the darkest to white
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if "transparency" in image.info and image.mode != "RGB":
+        image = image.convert("RGBA")
+    return image.convert("RGB")

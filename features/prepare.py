@@ -118,7 +118,8 @@ def _inspect(run: FeaturesRun, source: Source) -> tuple[list[Photo], dict[str, I
     if faults:
         by_kind: dict[str, list[str]] = {}
         for path, fault in faults.items():
-            by_kind.setdefault(fault, []).append(path)
+            kind, opening, detail = fault.partition(" (")
+            by_kind.setdefault(kind, []).append(path + opening + detail)
         counts = ", ".join(f"{len(paths)} {kind}" for kind, paths in by_kind.items())
         if run.dataset.on_missing == "error":
             lines = [f"  {kind}: {_some(paths)}" for kind, paths in by_kind.items()]
@@ -140,7 +141,7 @@ def _boxes_outside(photos: Sequence[Photo], found: dict[str, Inspected]) -> dict
             (x1, y1, x2, y2), size = photo.box, found[photo.path]
             if x1 > size.width or y1 > size.height or x2 < 1 or y2 < 1 or x1 > x2 or y1 > y2:
                 outside[photo.path] = (
-                    "with a bounding box outside the photo (cropped already? then `dataset.crop_to_bbox: false`)"
+                    "with the bounding box outside; if the photos are cropped already, set `dataset.crop_to_bbox: false`"
                 )
             elif x2 > size.width or y2 > size.height or x1 < 1 or y1 < 1:
                 over.append(photo.path)

@@ -33,10 +33,12 @@ def read_stanford_cars(dataset: StanfordCars) -> Source:
         path = dataset.root / file
         content = _read_mat(path)
         rows = _annotations(path, content)
-        if "relative_im_path" in _fields(rows):
-            photos += _combined(path, rows)
-        else:
-            photos += _devkit(path, rows, dataset.root)
+        combined = "relative_im_path" in _fields(rows)
+        for number, row in enumerate(rows):
+            try:
+                photos.append(_combined(row) if combined else _devkit(path, row, dataset.root))
+            except (TypeError, ValueError) as error:
+                raise DatasetError(f"{path}: annotation {number + 1} cannot be read: {error}.") from None
         if "class_names" in content:
             names = _class_names(path, content)
     if names is None:
@@ -103,14 +105,19 @@ def _box(row: Any) -> tuple[int, int, int, int]:
     return x1, y1, x2, y2
 
 
-def _combined(path: Path, rows: Any) -> list[Photo]:
-    return [
-        Photo(str(row["relative_im_path"]), int(row["class"]) - 1, _box(row), "test" if int(row["test"]) else "train")
-        for row in rows
-    ]
+def _combined(row: Any) -> Photo:
+    part = "test" if int(row["test"]) else "train"
+    return Photo(_text(row["relative_im_path"]), int(row["class"]) - 1, _box(row), part)
 
 
-def _devkit(path: Path, rows: Any, root: Path) -> list[Photo]:
+def _devkit(path: Path, row: Any, root: Path) -> Photo:
+    """The photo numbers of the devkit start anew in the test file: the folder goes by the annotation file's name."""
     part = "test" if "test" in path.stem else "train"
     folder = f"cars_{part}/" if (root / f"cars_{part}").is_dir() else ""
-    return [Photo(f"{folder}{row['fname']}", int(row["class"]) - 1, _box(row), part) for row in rows]
+    return Photo(folder + _text(row["fname"]), int(row["class"]) - 1, _box(row), part)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"a file name is expected, but there is {value!r}")
+    return str(value)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import pandas as pd
+import csv
+from dataclasses import dataclass
+from pathlib import Path
 
 from features.config import ColumnSplit, CsvDataset
 from features.dataset import BOX, SPLITS, Photo, Source
@@ -10,74 +12,103 @@ from features.errors import DatasetError
 from features.folders import natural_key
 
 
+@dataclass(frozen=True)
+class Row:
+    """One row of a table; `place` is the file and the line, for messages."""
+
+    place: str
+    cells: dict[str, str]
+
+    def whole(self, column: str) -> int:
+        """A cell as a whole number; DatasetError when it is none."""
+        try:
+            return int(self.cells[column])
+        except ValueError:
+            raise DatasetError(
+                f"{self.place}: {column} must be a whole number, but got {self.cells[column]!r}."
+            ) from None
+
+
 def read_table(dataset: CsvDataset) -> Source:
     """Reads the columns path and `class_name` and/or `label` (0-based), optionally the split's column and x1, y1, x2, y2.
 
-    Without `label`, classes are numbered in numeric-aware order of their names. Raises DatasetError naming file and row.
+    Without `label`, classes are numbered in numeric-aware order of their names. Raises DatasetError naming file and line.
     """
     file = dataset.file
-    try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        raise DatasetError(f"there is no file {file}. Correct `dataset.file`.") from None
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DatasetError(f"{file} is not a readable CSV table: {error}.") from None
-    if "path" not in table or not {"label", "class_name"} & set(table):
-        raise DatasetError(
-            f"{file} has the columns {', '.join(map(str, table.columns))}; needed: `path`, and `label` or `class_name`."
-        )
+    columns, rows = _read(file)
+    if "path" not in columns or not {"label", "class_name"} & set(columns):
+        raise DatasetError(f"{file} has the columns {', '.join(columns)}; needed: `path`, and `label` or `class_name`.")
     column = dataset.split.column if isinstance(dataset.split, ColumnSplit) else None
-    if column is not None and column not in table:
+    if column is not None and column not in columns:
         raise DatasetError(
-            f"{file} has no column {column!r}, which `dataset.split.column` names; it has {', '.join(map(str, table.columns))}."
+            f"{file} has no column {column!r}, which `dataset.split.column` names; it has {', '.join(columns)}."
         )
-    labels, names = _classes(dataset, table)
-    boxed = set(BOX) <= set(table)
+    labels, names = _classes(file, columns, rows)
+    boxed = set(BOX) <= set(columns)
     photos = []
-    for number, row in enumerate(table.to_dict("records")):
-        if not row["path"]:
-            raise DatasetError(f"{_row(dataset, number)}: `path` is empty.")
-        box = None
-        if boxed and any(row[name] for name in BOX):
-            x1, y1, x2, y2 = (_whole(dataset, number, name, row[name]) for name in BOX)
-            if not (1 <= x1 <= x2 and 1 <= y1 <= y2):
-                raise DatasetError(
-                    f"{_row(dataset, number)}: `1 <= x1 <= x2, 1 <= y1 <= y2` must hold, but got {x1}, {y1}, {x2}, {y2}."
-                )
-            box = (x1, y1, x2, y2)
-        part = row[column] if column else None
+    for row, label in zip(rows, labels, strict=True):
+        if not row.cells["path"]:
+            raise DatasetError(f"{row.place}: `path` is empty.")
+        part = row.cells[column] if column else None
         if part is not None and part not in SPLITS:
-            raise DatasetError(f"{_row(dataset, number)}: {column} is {part!r}; allowed: {', '.join(SPLITS)}.")
-        photos.append(Photo(row["path"], labels[number], box, part))
+            raise DatasetError(f"{row.place}: {column} is {part!r}; allowed: {', '.join(SPLITS)}.")
+        photos.append(Photo(row.cells["path"], label, _box(row) if boxed else None, part))
     return Source(photos, names, (dataset.root or file.parent).resolve())
 
 
-def _classes(dataset: CsvDataset, table: pd.DataFrame) -> tuple[list[int], tuple[str, ...]]:
-    if "label" not in table:
-        order = {name: label for label, name in enumerate(sorted(set(table["class_name"]), key=natural_key))}
-        return [order[name] for name in table["class_name"]], tuple(order)
-    labels = [_whole(dataset, number, "label", text) for number, text in enumerate(table["label"])]
-    if labels and min(labels) < 0:
-        raise DatasetError(f"{_row(dataset, labels.index(min(labels)))}: labels start at 0, but got {min(labels)}.")
-    texts = table["class_name"] if "class_name" in table else [f"class_{label}" for label in labels]
+def _read(file: Path) -> tuple[list[str], list[Row]]:
+    rows: list[Row] = []
+    columns: list[str] = []
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as text:
+            reader = csv.reader(text, strict=True)
+            for cells in filter(None, reader):
+                place = f"{file}, line {reader.line_num}"
+                if not columns:
+                    columns = cells
+                elif len(cells) != len(columns):
+                    raise DatasetError(
+                        f"{place}: there are {len(cells)} cells, but {len(columns)} columns: {', '.join(columns)}."
+                    )
+                else:
+                    rows.append(Row(place, dict(zip(columns, cells, strict=True))))
+    except FileNotFoundError:
+        raise DatasetError(f"there is no file {file}. Correct `dataset.file`.") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{file} is not a readable CSV table in UTF-8: {error}.") from None
+    if not columns:
+        raise DatasetError(f"{file} is empty; needed: a line of column names, `path` and `label` or `class_name`.")
+    if len(set(columns)) < len(columns):
+        raise DatasetError(f"{file} names a column twice: {', '.join(columns)}.")
+    return columns, rows
+
+
+def _classes(file: Path, columns: list[str], rows: list[Row]) -> tuple[list[int], tuple[str, ...]]:
+    if "label" not in columns:
+        order = {
+            name: label for label, name in enumerate(sorted({row.cells["class_name"] for row in rows}, key=natural_key))
+        }
+        return [order[row.cells["class_name"]] for row in rows], tuple(order)
     names: dict[int, str] = {}
-    for number, (label, name) in enumerate(zip(labels, texts, strict=True)):
+    labels = []
+    for row in rows:
+        label = row.whole("label")
+        if label < 0:
+            raise DatasetError(f"{row.place}: labels start at 0, but got {label}.")
+        name = row.cells.get("class_name", f"class_{label}")
         if names.setdefault(label, name) != name:
-            raise DatasetError(
-                f"{_row(dataset, number)}: label {label} is called {name!r} here and {names[label]!r} before."
-            )
+            raise DatasetError(f"{row.place}: label {label} is called {name!r} here and {names[label]!r} before.")
+        labels.append(label)
     gaps = sorted(set(range(len(names))) - set(names))
     if gaps:
-        raise DatasetError(f"{dataset.file}: labels must be 0, 1, 2, … without gaps, but {gaps[0]} is missing.")
+        raise DatasetError(f"{file}: labels must be 0, 1, 2, … without gaps, but {gaps[0]} is missing.")
     return labels, tuple(names[label] for label in range(len(names)))
 
 
-def _whole(dataset: CsvDataset, number: int, name: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise DatasetError(f"{_row(dataset, number)}: {name} must be a whole number, but got {text!r}.") from None
-
-
-def _row(dataset: CsvDataset, number: int) -> str:
-    return f"{dataset.file}, line {number + 2}"
+def _box(row: Row) -> tuple[int, int, int, int] | None:
+    if not any(row.cells[name] for name in BOX):
+        return None
+    x1, y1, x2, y2 = (row.whole(name) for name in BOX)
+    if not (1 <= x1 <= x2 and 1 <= y1 <= y2):
+        raise DatasetError(f"{row.place}: `1 <= x1 <= x2, 1 <= y1 <= y2` must hold, but got {x1}, {y1}, {x2}, {y2}.")
+    return x1, y1, x2, y2

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,13 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from features.atomic import atomic_path, write_text
 from features.config import ToyCars
+from features.threads import in_threads
 
 SCALE = 3
 """Drawn this many times larger, then shrunk, so that edges are smooth."""
+
+DRAWING = 2
+"""Counts the changes to the drawings: pictures of another count are drawn anew."""
 
 Point = tuple[float, float]
 
@@ -89,23 +92,27 @@ def write_toy_cars(dataset: ToyCars, folder: Path) -> None:
     Every photo is a pure function of (seed, class, number, size). What was drawn before with the same parameters is kept.
     """
     parameters = dataset.model_dump(mode="json", include={"classes", "per_class", "image_size", "seed"})
-    done = folder / "drawn.json"
-    if done.exists() and json.loads(done.read_text(encoding="utf-8")) == parameters:
+    parameters["drawing"] = DRAWING
+    tasks = [
+        (label, number, folder / "car_ims" / f"{label * dataset.per_class + number + 1:06d}.jpg")
+        for label in range(dataset.classes)
+        for number in range(dataset.per_class)
+    ]
+    done, annotations = folder / "drawn.json", folder / "cars_annos.mat"
+    drawn = json.loads(done.read_text(encoding="utf-8")) if done.exists() else None
+    if drawn == parameters and annotations.exists() and all(file.exists() for *_, file in tasks):
         return
     done.unlink(missing_ok=True)
-    size = dataset.image_size
-    tasks = [(label, number) for label in range(dataset.classes) for number in range(dataset.per_class)]
 
-    def draw(position: int) -> tuple[int, int, int, int]:
-        label, number = tasks[position]
-        image, box = draw_car(label, dataset.seed, number, size)
-        with atomic_path(folder / "car_ims" / f"{position + 1:06d}.jpg") as temporary:
+    def draw(task: tuple[int, int, Path]) -> tuple[int, int, int, int]:
+        label, number, file = task
+        image, box = draw_car(label, dataset.seed, number, dataset.image_size)
+        with atomic_path(file) as temporary:
             image.save(temporary, quality=88)
         return box
 
-    with ThreadPoolExecutor(2) as pool:
-        boxes = list(pool.map(draw, range(len(tasks))))
-    _write_annotations(folder / "cars_annos.mat", [label for label, _ in tasks], boxes, dataset.classes)
+    boxes = in_threads(draw, tasks, "drawing toy cars")
+    _write_annotations(annotations, [label for label, *_ in tasks], boxes, dataset.classes)
     write_text(done, json.dumps(parameters))
 
 
@@ -170,7 +177,8 @@ def _background(random: np.random.Generator, large: int) -> Image.Image:
         shape = draw.rectangle if random.random() < 0.6 else draw.ellipse
         shape((x, horizon - height, x + width, horizon + 0.04 * large), fill=_colour(random))
     draw.rectangle((0, horizon, large, large), fill=_colour(random, 60, 170))
-    return picture.filter(ImageFilter.GaussianBlur(random.uniform(0.004, 0.02) * large))
+    blur = ImageFilter.GaussianBlur(random.uniform(0.004, 0.02) * large / SCALE)  # cheaper on the small picture
+    return picture.reduce(SCALE).filter(blur).resize((large, large), Image.Resampling.BILINEAR)
 
 
 def _occlude(random: np.random.Generator, picture: Image.Image, large: int) -> None:

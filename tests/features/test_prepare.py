@@ -16,7 +16,8 @@ from features.config import FeaturesRun
 from features.dataset import COLUMNS, SPLITS, load_index
 from features.errors import DatasetError, UsageError
 from features.folders import natural_key
-from features.prepare import prepare, split_sizes
+from features.prepare import prepare
+from features.splits import split_sizes
 from features.stanford_cars import read_stanford_cars
 
 DEVKIT = Path(__file__).parents[3] / "shared" / "data" / "stanford_cars_devkit"
@@ -120,11 +121,28 @@ def test_all_faults_are_listed_at_once_or_skipped_and_counted(tmp_path: Path, ro
     assert (result["images"], result["skipped"], result["classes"]) == (17, 4, 3)
 
 
+def test_a_fault_is_listed_with_its_detail(tmp_path: Path, root: Path) -> None:
+    photo(root / "class_10" / "0.jpg", size=(200, 210))
+    message = refusal(make(tmp_path, kind="folder", root=str(root), max_pixels=10_000))
+    assert "1 larger than dataset.max_pixels" in message
+    assert "class_10/0.jpg (200 × 210 > 10000)" in message
+
+
+def test_classes_without_a_photo_are_left_out_when_skipping(tmp_path: Path, root: Path) -> None:
+    for number in range(7):
+        (root / "class_2" / f"{number}.jpg").write_bytes(b"")
+    run = make(tmp_path, kind="folder", root=str(root), on_missing="skip")
+    assert "1 of 3 classes have no photo and are left out" in said(lambda: prepare(run))
+    index = load_index(run)
+    assert index.class_names == ("class_1", "class_10")
+    assert set(index.table["label"]) == {0, 1}
+
+
 def test_small_classes_are_named(tmp_path: Path, root: Path) -> None:
     for number in range(5):
         (root / "class_2" / f"{number}.jpg").unlink()
     message = refusal(make(tmp_path, kind="folder", root=str(root)))
-    assert message.startswith("1 classes have fewer than three photos, and each split needs one: 'class_2' (2).")
+    assert message.startswith("1 class has fewer than three photos, and each split needs one: 'class_2' (2).")
 
 
 def test_no_photos(tmp_path: Path) -> None:
@@ -154,6 +172,45 @@ def test_grey_cmyk_transparent_and_turned_photos_become_upright_rgb(tmp_path: Pa
     assert load_images(index, range(len(index.table)), (16, 24), False).shape == (21, 16, 24, 3)
 
 
+def test_16_bit_and_half_transparent_photos_keep_their_brightness(tmp_path: Path, root: Path) -> None:
+    from features.images import load_images
+
+    grey = np.linspace(0, 255, 40 * 30, dtype=np.uint8).reshape(30, 40)
+    Image.fromarray(grey.astype(np.uint16) * 257).save(root / "class_1" / "8.png")
+    Image.fromarray(grey).convert("P").save(root / "class_1" / "9.png", transparency=bytes(range(256)))
+    run = make(tmp_path, kind="folder", root=str(root))
+    prepare(run)
+    index = load_index(run)
+    rows = [int(index.table.index[index.table["path"] == f"class_1/{n}.png"][0]) for n in (8, 9)]
+    for pixels in load_images(index, rows, (30, 40), False):
+        assert np.abs(pixels.astype(int) - grey[..., None]).max() <= 1
+    Image.fromarray(grey.astype(np.float32)).save(root / "class_1" / "8.tiff")
+    with pytest.raises(DatasetError, match="1 of 32-bit pixels, which have no agreed white"):
+        prepare(run)
+
+
+def test_a_photo_that_goes_bad_after_it_was_indexed_is_named(tmp_path: Path, root: Path) -> None:
+    from features.images import load_images
+
+    run = make(tmp_path, kind="folder", root=str(root))
+    prepare(run)
+    index = load_index(run)
+    (root / index.table["path"][0]).write_bytes(b"gone")
+    with pytest.raises(DatasetError, match=r"cannot read the photo .*class_1/0.jpg: .*Run `headhunt features prepare`"):
+        load_images(index, [0], (8, 8), False)
+
+
+def test_boxes_that_do_not_fit_their_photo(tmp_path: Path, root: Path) -> None:
+    def table(x1: int, x2: int) -> FeaturesRun:
+        lines = [f"photos/{name}/{n}.jpg,{name},{x1},1,{x2},20" for name in ("class_1", "class_2") for n in range(3)]
+        (tmp_path / "cars.csv").write_text("\n".join(["path,class_name,x1,y1,x2,y2", *lines]))
+        return make(tmp_path, kind="csv", file=str(tmp_path / "cars.csv"), crop_to_bbox=True)
+
+    assert "6 with the bounding box outside; if the photos are cropped already" in refusal(table(41, 50))
+    assert "6 bounding boxes reach over the edge" in said(lambda: prepare(table(30, 41)))
+    assert "bounding" not in said(lambda: prepare(table(30, 40)))
+
+
 def test_a_table_with_boxes_and_its_own_split(tmp_path: Path, root: Path) -> None:
     from features.images import load_images
 
@@ -180,6 +237,13 @@ def test_a_table_with_boxes_and_its_own_split(tmp_path: Path, root: Path) -> Non
     assert np.array_equal(load_images(index, [0], (20, 10), True)[0], whole[:20, :10])
 
 
+def test_class_folders_of_an_earlier_index_are_told(tmp_path: Path, root: Path) -> None:
+    prepare(make(tmp_path, kind="folder", root=str(root)), "link")
+    assert "class folders" not in said(lambda: prepare(make(tmp_path, kind="folder", root=str(root))))
+    other = make(tmp_path, kind="folder", root=str(root), split={"seed": 7})
+    assert "are those of an earlier index. Lay them out anew with `--materialize`" in said(lambda: prepare(other))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -196,7 +260,10 @@ def test_a_table_with_boxes_and_its_own_split(tmp_path: Path, root: Path) -> Non
             "line 2: `1 <= x1 <= x2, 1 <= y1 <= y2` must hold, but got 5, 1, 2, 3",
         ),
         ("path,label\na.jpg,0\na.jpg,0\n", "photos are listed more than once, the first is a.jpg"),
-        ("", "is not a readable CSV table"),
+        ("path,label\n\na.jpg,0\n\nb.jpg,0,1\n", "cars.csv, line 5: there are 3 cells, but 2 columns: path, label"),
+        ("path,label,path\na.jpg,0,b.jpg\n", "names a column twice: path, label, path"),
+        ('path,label\n"a.jpg,0\n', "is not a readable CSV table"),
+        ("", "cars.csv is empty; needed: a line of column names"),
     ],
 )
 def test_wrong_tables(tmp_path: Path, text: str, message: str) -> None:
@@ -239,6 +306,26 @@ def test_toy_cars_walk_the_devkits_path_and_are_pure(tmp_path: Path) -> None:
     assert not set(load_index(other).table["sha256"]) & set(index.table["sha256"])
 
 
+def test_toy_cars_are_drawn_once_and_again_when_one_is_gone(tmp_path: Path) -> None:
+    run = make(tmp_path, kind="toy_cars", classes=2, per_class=3, image_size=32)
+    prepare(run)
+    first, last = (load_index(run).root / "car_ims" / f"{number:06d}.jpg" for number in (1, 6))
+    drawn, content = first.stat().st_mtime_ns, last.read_bytes()
+    prepare(run)
+    assert first.stat().st_mtime_ns == drawn
+    last.unlink()
+    prepare(run)
+    assert last.read_bytes() == content
+
+
+def test_the_devkits_own_split(tmp_path: Path) -> None:
+    toy = {"kind": "toy_cars", "classes": 2, "per_class": 10, "image_size": 32}
+    run = make(tmp_path, **toy, split={"column": "test"})
+    assert prepare(run)["splits"] == {"train": 8, "val": 2, "test": 10}
+    with pytest.raises(UsageError, match=r"dataset.split.column: received 'part'; the devkit's own split is its field"):
+        prepare(make(tmp_path, **toy, split={"column": "part"}))
+
+
 @needs_devkit
 def test_both_forms_of_the_real_devkit() -> None:
     from features.config import StanfordCars
@@ -276,6 +363,10 @@ def test_annotation_files_that_are_none(tmp_path: Path) -> None:
     savemat(tmp_path / "cars_annos.mat", {"boxes": np.zeros((3, 4))})
     message = refusal(run)
     assert "it holds the variables boxes; needed is `annotations` with relative_im_path, bbox_x1" in message
+    fields = ["relative_im_path", "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "test"]
+    rows = np.array([[("a.jpg", 1, 1, 2, 2, np.zeros(0), 0)]], dtype=[(name, "O") for name in fields])
+    savemat(tmp_path / "cars_annos.mat", {"annotations": rows})
+    assert "annotation 1 cannot be read" in refusal(run)
     savemat(tmp_path / "cars_annos.mat", {"annotations": np.array([[(1, 2)]], dtype=[("a", "O"), ("b", "O")])})
     assert "it holds `annotations` with the fields a, b" in refusal(run)
 
