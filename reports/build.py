@@ -33,6 +33,7 @@ def build(run: Run) -> dict[str, Any]:
     )
     page = environment.get_template("page.html").render(
         run=run,
+        backbone=Path(run.features.backbone).stem if run.features.preprocessing else run.features.backbone,
         sections=[(section, [_html(figure, section.name) for figure in section.figures]) for section in sections],
         left_out=[(SECTIONS[name][0], reason) for name, reason in left_out.items()],
         headline=headline(run),

@@ -19,15 +19,25 @@ class Confusion(NamedTuple):
     of: int
 
 
-def collect(run: TrainRun, class_names: tuple[str, ...], top: int) -> tuple[int, list[Confusion]]:
-    """The trial, and its most frequent confusions on the test split, the worst first."""
+class Confusions(NamedTuple):
+    """The promoted trial, how many of the test photos it names wrongly, and its most frequent confusions, the worst first."""
+
+    trial: int
+    wrong: int
+    photos: int
+    worst: list[Confusion]
+
+
+def collect(run: TrainRun, class_names: tuple[str, ...], top: int) -> Confusions:
+    """The `top` confusions of the best promoted model on the test split."""
     number = promoted(run)[0]
     table = pd.read_csv(promotion_folder(run, number) / "predictions.csv").query("split == 'test'")
     totals = table["label"].value_counts()
     wrong = table[table["label"] != table["predicted_1"]]
     pairs = wrong.groupby(["label", "predicted_1"]).size().reset_index(name="count")
     worst = pairs.sort_values(["count", "label", "predicted_1"], ascending=[False, True, True]).head(top)
-    return number, [
+    pairs_named = [
         Confusion(class_names[label], class_names[predicted], int(count), int(totals[label]))
         for label, predicted, count in worst.itertuples(index=False)
     ]
+    return Confusions(number, len(wrong), len(table), pairs_named)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from reports.style import figure
@@ -12,18 +13,23 @@ if TYPE_CHECKING:
 
 
 class History(NamedTuple):
-    """Trials that have a value, in their order: numbers, the objective's values, states; and the best complete one so far."""
+    """Trials that have a value, in their order: numbers, the objective's values, states; and the best complete one so far.
+
+    `counts` is how many trials are in each state, those without a value (failed, running) included.
+    """
 
     objective: str
     numbers: list[int]
     values: list[float]
     states: list[str]
     best: list[float | None]
+    counts: dict[str, int]
 
 
 def collect(study: optuna.Study, objective: str) -> History:
-    """The history of a study; failed trials have no value and are left out."""
-    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.value is not None]
+    """The history of a study."""
+    every = study.get_trials(deepcopy=False)
+    trials = [trial for trial in every if trial.value is not None]
     better = min if objective == "val_loss" else max
     best: list[float | None] = []
     for trial in trials:
@@ -39,6 +45,7 @@ def collect(study: optuna.Study, objective: str) -> History:
         [float(trial.value or 0.0) for trial in trials],
         [trial.state.name.lower() for trial in trials],
         best,
+        dict(Counter("failed" if trial.state.name == "FAIL" else trial.state.name.lower() for trial in every)),
     )
 
 

@@ -45,7 +45,7 @@ def collect(study: optuna.Study) -> Importance | str:
 
 def draw(importance: Importance) -> go.Figure:
     """A bar for each parameter."""
-    drawn = figure("share of the variance explained", "", automargin=True)
+    drawn = figure("share of the variance", "", automargin=True)
     drawn.add_bar(
         x=importance.shares[::-1],
         y=[text(name) for name in importance.names[::-1]],

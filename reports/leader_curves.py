@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from features.errors import HeadhuntError
-from reports.style import COLOURS, figure, text
+from reports.style import COLOURS, RATE_AXIS, figure, text
 from search.config import SearchRun
 from search.leaderboard import Leader
 from search.records import load_curves
@@ -49,14 +49,14 @@ def collect_rates(leaders: list[Leader], train_images: int) -> list[Rates]:
 
 def draw_rates(curves: list[Rates]) -> go.Figure:
     """A line for each leader, on a logarithmic scale."""
-    drawn = figure("epoch", "learning rate", type="log", exponentformat="power", dtick=1)
+    drawn = figure("epoch", "learning rate", **RATE_AXIS)
     for curve in curves:
         drawn.add_scatter(x=curve.epochs, y=curve.rates, mode="lines", name=text(curve.name))
     return drawn
 
 
 def collect_curves(run: SearchRun, leaders: list[Leader]) -> list[Curves]:
-    """The recorded epochs of every leader; leaders without a record are left out."""
+    """The recorded epochs of every leader that has a record."""
     found = []
     for leader in leaders:
         try:
@@ -67,20 +67,23 @@ def collect_curves(run: SearchRun, leaders: list[Leader]) -> list[Curves]:
 
 
 def draw_curves(curves: list[Curves]) -> go.Figure:
-    """Validation accuracy in full lines, training accuracy dotted; the legend names the full lines."""
-    drawn = figure("epoch", "accuracy", tickformat=".0%")
+    """Validation accuracy above, training accuracy below; a leader has one colour."""
+    drawn = figure("epoch", "validation", tickformat=".0%", domain=[0.48, 1])
     for curve, colour in zip(curves, COLOURS * 2, strict=False):
         table, name = curve.table, text(curve.name)
-        for column, kind, dash in (("val_accuracy", "val", "solid"), ("accuracy", "train", "dot")):
+        for column, axis in (("val_accuracy", "y"), ("accuracy", "y2")):
             drawn.add_scatter(
                 x=table["epoch"],
                 y=table[column],
                 mode="lines",
-                name=f"{name}, {kind}",
+                name=name,
                 legendgroup=name,
-                showlegend=kind == "val",
-                line={"color": colour, "dash": dash},
+                showlegend=axis == "y",
+                line={"color": colour},
+                yaxis=axis,
             )
+    drawn.update_layout(height=560, yaxis2={"title": "training", "tickformat": ".0%", "domain": [0, 0.4]})
+    drawn.update_xaxes(anchor="y2")
     return drawn
 
 

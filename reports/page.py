@@ -23,11 +23,12 @@ class LeftOutError(Exception):
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of texts and numbers; `numeric` are the columns set flush right."""
+    """Rows of texts and numbers; `numeric` are the columns set flush right. With a `summary` it is folded up below that line."""
 
     columns: list[str]
     rows: list[list[str]]
     numeric: set[int] = field(default_factory=set)
+    summary: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,10 @@ def _dataset(run: Run) -> PageSection:
         f"{sum(facts.splits.values()):,} photos of {facts.classes} classes, {each} of each. Always "
         f"naming the most frequent class is right for {_share(facts.most_frequent)} of the test photos."
     )
-    return PageSection("dataset", "Data set", text, tables=[Table(["split", "photos"], rows, {1})])
+    by_class = [[name, *(f"{splits[split]:,}" for split in splits)] for name, splits in facts.by_class]
+    columns = ["class", *facts.splits]
+    tables = [Table(["split", "photos"], rows, {1}), Table(columns, by_class, {1, 2, 3}, "Photos of each class")]
+    return PageSection("dataset", "Data set", text, tables=tables)
 
 
 def _leaderboard(run: Run) -> PageSection:
@@ -76,7 +80,7 @@ def _leaderboard(run: Run) -> PageSection:
         )
     columns = [
         "trial",
-        run.search.objective,
+        run.search.objective.replace("_", " "),
         "top-5",
         "hidden units",
         "dropout",
@@ -91,8 +95,9 @@ def _leaderboard(run: Run) -> PageSection:
 
 def _history(run: Run) -> PageSection:
     found = history.collect(load_study(run), run.search.objective)
-    counts = ", ".join(f"{found.states.count(state)} {state}" for state in dict.fromkeys(found.states))
-    return PageSection("history", "Search history", f"{len(found.numbers)} trials: {counts}.", [history.draw(found)])
+    counts = ", ".join(f"{count} {state}" for state, count in found.counts.items())
+    text = f"{sum(found.counts.values())} trials: {counts}."
+    return PageSection("history", "Search history", text, [history.draw(found)])
 
 
 def _importance(run: Run) -> PageSection:
@@ -107,13 +112,18 @@ def _rates(run: Run) -> PageSection:
     sizes = load_index(run).table["split"].value_counts()
     curves = leader_curves.collect_rates(leaders(run, run.reports.leaders), int(sizes["train"]))
     text = "The schedules of the leaders, as they were followed step by step."
-    return PageSection("rates", "Learning rates of the leaders", text, [leader_curves.draw_rates(curves)])
+    return PageSection("rates", "Learning rates", text, [leader_curves.draw_rates(curves)])
 
 
 def _curves(run: Run) -> PageSection:
     curves = leader_curves.collect_curves(run, leaders(run, run.reports.leaders))
-    text = "Accuracy on cached features: full lines on validation photos, dotted on the augmented training views of each epoch."
-    return PageSection("curves", "Learning curves of the leaders", text, [leader_curves.draw_curves(curves)])
+    if not curves:
+        raise LeftOutError("The leaders' curves are not in the run's folder: `headhunt search run` writes them.")
+    text = (
+        "Accuracy of the leaders on cached features: on the validation photos, and on each epoch's views of the training "
+        "photos while they trained."
+    )
+    return PageSection("curves", "Learning curves", text, [leader_curves.draw_curves(curves)])
 
 
 def _promotions(run: Run) -> PageSection:
@@ -124,30 +134,33 @@ def _promotions(run: Run) -> PageSection:
         [
             str(row.trial),
             row.stage,
-            row.head,
-            f"{row.dropout:g}",
-            row.schedule,
             *(_share(row.top1[split]) for split in promotions.SPLITS),
             *(_share(row.top5[split]) for split in promotions.SPLITS),
+            row.head,
+            row.dropout,
+            row.schedule,
         ]
         for row in rows
     ]
-    columns = ["trial", "backbone", "hidden units", "dropout", "schedule", "train", "val", "test"]
-    columns += ["train top-5", "val top-5", "test top-5"]
+    columns = ["trial", "backbone", "train", "val", "test", "train top-5", "val top-5", "test top-5"]
+    columns += ["hidden units", "dropout", "schedule"]
     text = (
         "Frozen: the head on the cached features of clean photos. Fine-tuned: the exported network, backbone and head together. "
-        "The test photos were evaluated once, at the end."
+        "Neither the search nor fine-tuning looked at the test photos. Epoch 0 of the figure is the frozen network."
     )
     figures = [promotions.draw_finetuning(promotions.collect_finetuning(run))]
-    return PageSection("promotions", "Promoted models", text, figures, [Table(columns, table, {0, 3, *range(5, 11)})])
+    return PageSection("promotions", "Promoted models", text, figures, [Table(columns, table, {0, *range(2, 8), 9})])
 
 
 def _confusions(run: Run) -> PageSection:
     if not promoted(run):
         raise LeftOutError("Confusions are those of a promoted model: `headhunt train promote`.")
-    number, worst = confusions.collect(run, load_index(run).class_names, run.reports.confusions)
-    rows = [[found.truth, found.predicted, f"{found.photos} of {found.of}"] for found in worst]
-    text = f"Test photos that the fine-tuned trial {number} takes for another class, the most frequent pairs first."
+    found = confusions.collect(run, load_index(run).class_names, run.reports.confusions)
+    rows = [[pair.truth, pair.predicted, f"{pair.photos} of {pair.of}"] for pair in found.worst]
+    text = (
+        f"The fine-tuned trial {found.trial} takes {found.wrong:,} of the {found.photos:,} test photos for another class; the "
+        "most frequent pairs first."
+    )
     return PageSection("confusions", "Worst confusions", text, tables=[Table(["is", "taken for", "photos"], rows, {2})])
 
 
@@ -156,8 +169,8 @@ SECTIONS: dict[str, tuple[str, Callable[[Run], PageSection]]] = {
     "leaders": ("Leaders", _leaderboard),
     "history": ("Search history", _history),
     "importance": ("Parameter importance", _importance),
-    "rates": ("Learning rates of the leaders", _rates),
-    "curves": ("Learning curves of the leaders", _curves),
+    "rates": ("Learning rates", _rates),
+    "curves": ("Learning curves", _curves),
     "confusions": ("Worst confusions", _confusions),
     "dataset": ("Data set", _dataset),
 }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from reports.style import COLOURS, figure
+from reports.style import COLOURS, RATE_AXIS, figure
 from search.leaderboard import leaders
 from train.config import TrainRun
 from train.promote import load_metrics, promoted, promotion_folder
@@ -23,7 +23,7 @@ class PromotedRow(NamedTuple):
     trial: int
     stage: str
     head: str
-    dropout: float
+    dropout: str
     schedule: str
     top1: dict[str, float]
     top5: dict[str, float]
@@ -43,14 +43,14 @@ def collect(run: TrainRun) -> list[PromotedRow]:
     for number in promoted(run):
         metrics: dict[str, Any] = load_metrics(run, number)
         config = configs.get(number)
-        hidden = " → ".join(map(str, config.head.units)) if config and config.head.units else "none"
+        head = " → ".join(map(str, config.head.units)) or "none" if config else "unknown"
         for stage, key in (("frozen", "frozen"), ("fine-tuned", "tuned")):
             rows.append(
                 PromotedRow(
                     number,
                     stage,
-                    hidden,
-                    config.head.dropout if config else 0.0,
+                    head,
+                    f"{config.head.dropout:g}" if config else "unknown",
                     config.schedule.kind if config else "unknown",
                     {split: metrics[key][split]["accuracy"] for split in SPLITS},
                     {split: metrics[key][split]["top5_accuracy"] for split in SPLITS},
@@ -86,8 +86,7 @@ def draw_finetuning(histories: list[Finetuning]) -> go.Figure:
             yaxis="y2",
             showlegend=False,
         )
-    rate_axis = {"title": "rate", "domain": [0, 0.22], "type": "log", "exponentformat": "power", "dtick": 1}
-    drawn.update_layout(height=480, yaxis2=rate_axis)
+    drawn.update_layout(height=480, yaxis2={"title": "rate", "domain": [0, 0.26], **RATE_AXIS, "nticks": 4})
     drawn.update_xaxes(
         anchor="y2", dtick=1 if max((len(history.table) for history in histories), default=0) < 20 else None
     )

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+RATE_AXIS: dict[str, Any] = {"type": "log", "tickformat": "~e", "nticks": 6, "minor": {"showgrid": False}}
+"""A learning rate's y axis."""
+
 COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f", "#475569", "#92400e")
 
 
@@ -21,7 +24,8 @@ def figure(title_x: str, title_y: str, **axis: Any) -> go.Figure:
         colorway=COLOURS,
         height=380,
         margin={"l": 60, "r": 20, "t": 20, "b": 50},
-        legend={"orientation": "h", "y": -0.25, "x": 0},
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "tracegroupgap": 0},
+        dragmode=False,  # a finger scrolls the page; zooming is in the figure's own bar
         font={"family": "system-ui, sans-serif", "size": 13},
         hoverlabel={"namelength": -1},
     )

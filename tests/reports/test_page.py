@@ -98,6 +98,8 @@ def test_a_class_name_is_text_and_never_markup(promoted_run: Run, browser: Brows
     page, noise = open_page(browser, Path(build(promoted_run)["report"]))
     assert noise == []
     assert page.title() == "tiny · Headhunt"
+    page.locator("summary").click()
+    assert page.locator("#dataset td", has_text="<script>document.title=1</script>").is_visible()
     page.close()
 
 
@@ -120,6 +122,7 @@ def test_the_numbers_behind_the_figures(promoted_run: Run) -> None:
     assert found.numbers == list(range(6))
     best: list[Any] = [max(found.values[: n + 1]) for n in range(6)]
     assert found.best == best
+    assert found.counts == {"complete": 6}
     assert importance.collect(study) == "6 trials ran to their end; an importance needs at least 8."
     ranked = leaders(run, 2)
     rates = leader_curves.collect_rates(ranked, 15)
@@ -128,16 +131,32 @@ def test_the_numbers_behind_the_figures(promoted_run: Run) -> None:
     frozen, tuned = promotions.collect(run)
     assert frozen.top1["val"] == pytest.approx(ranked[0].value, abs=1e-6)
     assert tuned.stage == "fine-tuned"
-    number, pairs = confusions.collect(run, ("a", "b", "c"), 3)
-    table = pd.read_csv(run.workdir / "promotions" / str(number) / "predictions.csv").query("split == 'test'")
-    wrong = table[table["label"] != table["predicted_1"]]
-    assert sum(pair.photos for pair in confusions.collect(run, ("a", "b", "c"), 99)[1]) == len(wrong)
-    assert [pair.photos for pair in pairs] == sorted((pair.photos for pair in pairs), reverse=True)
+    mistaken = confusions.collect(run, ("a", "b", "c"), 99)
+    table = pd.read_csv(run.workdir / "promotions" / str(mistaken.trial) / "predictions.csv").query("split == 'test'")
+    assert mistaken.photos == len(table)
+    assert mistaken.wrong == (table["label"] != table["predicted_1"]).sum() == sum(row.photos for row in mistaken.worst)
+    assert mistaken.wrong == pytest.approx(len(table) * (1 - tuned.top1["test"]))
+    counts = [pair.photos for pair in mistaken.worst]
+    assert counts == sorted(counts, reverse=True)
+    assert confusions.collect(run, ("a", "b", "c"), 1).worst == mistaken.worst[:1]
     from features.dataset import load_index
 
     facts = dataset_section.collect(load_index(run))
     assert (facts.classes, sum(facts.splits.values()), facts.smallest, facts.largest) == (3, 24, 8, 8)
     assert facts.most_frequent == pytest.approx(1 / 3, abs=0.1)
+    assert [(name, sum(splits.values())) for name, splits in facts.by_class] == [("a", 8), ("b", 8), ("c", 8)]
+
+
+def test_trials_without_a_value_are_counted() -> None:
+    import optuna
+
+    study = optuna.create_study(direction="minimize")
+    study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL))
+    study.add_trial(optuna.trial.create_trial(value=2.0))
+    study.add_trial(optuna.trial.create_trial(value=3.0))
+    found = history.collect(study, "val_loss")
+    assert (found.numbers, found.values, found.best) == ([1, 2], [2.0, 3.0], [2.0, 2.0])
+    assert found.counts == {"failed": 1, "complete": 2}
 
 
 def test_importance_of_a_study_with_enough_trials() -> None:
