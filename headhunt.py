@@ -6,9 +6,14 @@ trains on JAX, the convolutional stages on TensorFlow.
 
 from __future__ import annotations
 
+import signal
+
+signal.signal(
+    signal.SIGINT, signal.SIG_DFL
+)  # Ctrl-C during the imports below ends quietly; main() takes over after them
+
 import json
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -98,6 +103,7 @@ app.add_typer(reports_app, name="reports")
 
 def main() -> None:
     """Entry point of the console script. SIGTERM (a scheduler's preemption) is treated as Ctrl-C: state saved, exit 130."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     app(prog_name="headhunt")
 
