@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 POINTS = 400
 """Points drawn of a learning-rate curve, at most."""
 
+DECADES = 4
+"""What a figure of learning rates spans, from the highest rate down; a cosine ends near 0 and leaves it at the bottom."""
+
 
 class Rates(NamedTuple):
     """One leader's schedule: its name, positions in epochs and the rate at each."""
@@ -48,8 +51,11 @@ def collect_rates(leaders: list[Leader], train_images: int) -> list[Rates]:
 
 
 def draw_rates(curves: list[Rates]) -> go.Figure:
-    """A line for each leader, on a logarithmic scale."""
+    """A line for each leader, on a logarithmic scale of at most DECADES."""
     drawn = figure("epoch", "learning rate", **RATE_AXIS)
+    top = max(max(curve.rates) for curve in curves)
+    if min(min(curve.rates) for curve in curves) < top * 10.0**-DECADES:
+        drawn.update_yaxes(range=[np.log10(top) - DECADES, np.log10(top) + 0.2], dtick=1)
     for curve in curves:
         drawn.add_scatter(x=curve.epochs, y=curve.rates, mode="lines", name=text(curve.name))
     return drawn
