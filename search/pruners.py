@@ -1,4 +1,8 @@
-"""Pruners, and the epochs (rungs) after which they are asked."""
+"""Pruners, and the epochs (rungs) after which they are asked.
+
+Optuna's own halving pruners write down, inside the question, that they were asked, so that a driver killed there would be
+answered otherwise the second time. `is_pruned` answers as they do from the reported values alone.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,10 @@ def make_pruner(name: str, epochs: int) -> optuna.pruners.BasePruner:
         case "successive_halving":
             return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION)
         case _:
-            return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=REDUCTION)
+            pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=REDUCTION)
+            # It divides trials among brackets only after its first question; a driver that goes on has asked none yet.
+            pruner._try_initialization(optuna.create_study())
+            return pruner
 
 
 def rungs(name: str, epochs: int) -> list[int]:
@@ -41,3 +48,39 @@ def rungs(name: str, epochs: int) -> list[int]:
         steps.append(rung)
         rung *= REDUCTION
     return [*steps, epochs]
+
+
+def is_pruned(study: optuna.Study, number: int, until: int) -> bool:
+    """Whether the study's pruner ends trial `number`, whose values are reported up to the rung `until` at least.
+
+    The answer depends on values up to `until` of trials up to `number` (median: of complete trials) and on nothing else, so that
+    asking again, also after later values were reported, gives it again.
+    """
+    import optuna
+
+    pruner = study.pruner
+    trials = study.get_trials(deepcopy=False)
+    trial = trials[number]
+    if isinstance(pruner, optuna.pruners.HyperbandPruner):
+        bracket = pruner._get_bracket_id(study, trial)
+        rivals = [rival for rival in trials[:number] if pruner._get_bracket_id(study, rival) == bracket]
+        return until >= REDUCTION**bracket and _is_outranked(study, trial, rivals, until)
+    if isinstance(pruner, optuna.pruners.SuccessiveHalvingPruner):
+        return _is_outranked(study, trial, trials[:number], until)
+    known = {epoch: value for epoch, value in trial.intermediate_values.items() if epoch <= until}
+    seen = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING, intermediate_values=known)
+    return pruner.prune(study, seen)
+
+
+def _is_outranked(
+    study: optuna.Study, trial: optuna.trial.FrozenTrial, rivals: list[optuna.trial.FrozenTrial], until: int
+) -> bool:
+    """Whether the trial is not in the best third of those that reached this rung before it and itself; the best is kept."""
+    import optuna
+
+    value = trial.intermediate_values[until]
+    sign = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
+    costs = sorted(
+        sign * rival.intermediate_values[until] for rival in [*rivals, trial] if until in rival.intermediate_values
+    )
+    return sign * value > costs[max(1, len(costs) // REDUCTION) - 1]

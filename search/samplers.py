@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,34 +14,77 @@ if TYPE_CHECKING:
 
 
 def make_sampler(name: str, seed: int, number: int) -> optuna.samplers.BaseSampler:
-    """The sampler that asks for trial `number` (or for one that comes after the trials before it)."""
+    """The sampler that asks for trial `number`."""
     import optuna
 
-    mixed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return SAMPLERS[name](mixed, seed)
+        return SAMPLERS[name](seed, number)
 
 
-def _tpe(mixed: int, _: int) -> optuna.samplers.BaseSampler:
+def ask_again(study: optuna.Study, trial_id: int) -> optuna.Trial:
+    """A trial whose driver was killed while asking for it, to be drawn once more from the beginning.
+
+    Parameters that are stored already are drawn (and stored) again: to the same values, and the later ones then meet the random
+    numbers in the same state as without the kill.
+    """
+    import optuna
+
+    trial = optuna.trial.Trial(study, trial_id)
+    trial._cached_frozen_trial.params = {}
+    trial._cached_frozen_trial.distributions = {}
+    return trial
+
+
+def _mixed(seed: int, number: int) -> int:
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
+def _tpe(seed: int, number: int) -> optuna.samplers.BaseSampler:
     import optuna
 
     # Grouped: a parameter that exists in some trials only is modelled with the ones that it appears with.
-    return optuna.samplers.TPESampler(seed=mixed, multivariate=True, group=True, constant_liar=True)
+    return optuna.samplers.TPESampler(seed=_mixed(seed, number), multivariate=True, group=True, constant_liar=True)
 
 
-def _random(mixed: int, _: int) -> optuna.samplers.BaseSampler:
+def _random(seed: int, number: int) -> optuna.samplers.BaseSampler:
     import optuna
 
-    return optuna.samplers.RandomSampler(seed=mixed)
+    return optuna.samplers.RandomSampler(seed=_mixed(seed, number))
 
 
-def _qmc(_: int, seed: int) -> optuna.samplers.BaseSampler:
+def _qmc(seed: int, number: int) -> optuna.samplers.BaseSampler:
+    sampler: optuna.samplers.BaseSampler = _numbered_qmc()(seed, number)
+    return sampler
+
+
+@lru_cache(maxsize=1)
+def _numbered_qmc() -> Any:
     import optuna
 
-    # A sequence is one only with one seed; its position is the number of trials in the storage.
-    return optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
+    class NumberedQMC(optuna.samplers.QMCSampler):
+        """A Sobol sequence over the parameters of trial 0, trial n at its place n - 1; other parameters are drawn at random.
+
+        Optuna's takes its place from a counter in the storage, which moves on when an ask is killed, and its parameters from the
+        trials that happen to be running.
+        """
+
+        def __init__(self, seed: int, number: int) -> None:
+            others = optuna.samplers.RandomSampler(seed=_mixed(seed, number))
+            super().__init__(seed=seed, scramble=True, independent_sampler=others, warn_independent_sampling=False)
+            self._number = number
+
+        def infer_relative_search_space(
+            self, study: optuna.Study, trial: optuna.trial.FrozenTrial
+        ) -> dict[str, optuna.distributions.BaseDistribution]:
+            first = study._storage.get_all_trials(study._study_id, deepcopy=False)[0]
+            return dict(first.distributions) if trial.number else {}
+
+        def _find_sample_id(self, study: optuna.Study, search_space: Any) -> int:
+            return self._number - 1
+
+    return NumberedQMC
 
 
 SAMPLERS: dict[str, Callable[[int, int], optuna.samplers.BaseSampler]] = {"tpe": _tpe, "random": _random, "qmc": _qmc}
-"""Every sampler by its name in `search.sampler`."""
+"""Every sampler by its name in `search.sampler`: (search seed, trial number) to the sampler of that trial."""

@@ -36,7 +36,13 @@ def open_storage(spec: str, workdir: Path) -> optuna.storages.BaseStorage:
             if not port.isdigit():
                 raise UsageError(f"search.storage: received {spec!r}; a gRPC storage is grpc://host:port.")
             proxy = optuna.storages.GrpcStorageProxy(host=host, port=int(port))
-            proxy.wait_server_ready(timeout=10)
+            try:
+                proxy.wait_server_ready(timeout=10)
+            except ConnectionError as error:
+                raise UsageError(
+                    f"search.storage: no Optuna gRPC storage answers at {spec}. Start one with "
+                    "`optuna.storages.run_grpc_proxy_server`, or correct the address."
+                ) from error
             return proxy
         if "://" not in url:
             raise UsageError(

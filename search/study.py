@@ -31,9 +31,9 @@ from search.config import SearchRun
 from search.leaderboard import leaders
 from search.objective import Progressed, Task, train_trial
 from search.population import TrialState
-from search.pruners import make_pruner, rungs
+from search.pruners import is_pruned, make_pruner, rungs
 from search.records import claim_trials, keep_weights, write_trial
-from search.samplers import make_sampler
+from search.samplers import ask_again, make_sampler
 from search.storage import open_storage, storage_url
 from search.trial import TrialConfig
 
@@ -134,12 +134,14 @@ class _Driver:
                 generation = self._next_generation()
 
     def _next_generation(self) -> list[Candidate]:
-        """The trials that a killed driver left running, filled up by new ones to the end of their generation."""
+        """The trials that a killed driver left running, filled up by new ones unless their generation was complete."""
         import optuna
 
         trials = self._study.get_trials(deepcopy=False)
         left = [trial for trial in trials if trial.state == optuna.trial.TrialState.RUNNING]
         generation = [self._take_up(trial) for trial in left]
+        if any(candidate.outcome for candidate in generation):
+            return generation
         total = len(trials)
         while total < self._search.trials and (not generation or total % self._search.generation):
             self._study.sampler = make_sampler(self._search.sampler, self._search.seed, total)
@@ -151,9 +153,9 @@ class _Driver:
         import optuna
 
         self._study.sampler = make_sampler(self._search.sampler, self._search.seed, left.number)
-        trial = optuna.trial.Trial(self._study, left._trial_id)
         if "config" not in left.user_attrs:
-            return self._configure(trial)
+            return self._configure(ask_again(self._study, left._trial_id))
+        trial = optuna.trial.Trial(self._study, left._trial_id)
         config = TrialConfig.model_validate(json.loads(left.user_attrs["config"]))
         return Candidate(trial, config, outcome=left.user_attrs.get("outcome"))
 
@@ -206,8 +208,7 @@ class _Driver:
         elif until == self._search.epochs:
             value = getattr(result.curves[result.best_epoch - 1], self._search.objective)
             candidate.outcome = {"state": optuna.trial.TrialState.COMPLETE.name, "value": value}
-        elif trial.user_attrs.get("pruned_at") == until or trial.should_prune():
-            trial.set_user_attr("pruned_at", until)
+        elif is_pruned(self._study, trial.number, until):
             candidate.outcome = {"state": optuna.trial.TrialState.PRUNED.name}
 
     def _record(self, candidate: Candidate) -> None:
