@@ -63,7 +63,7 @@ def model_card(run: TrainRun, leader: Leader, cache: FeatureCache, metrics: dict
             "|---|---|---|---|---|",
             *rows,
             "",
-            "The validation split ranked the trials and chose the epoch; the test split was evaluated once, at the end.",
+            "The validation split ranked the trials and chose the epoch; nothing was chosen by the test split.",
             "",
             f"Network and head agreed on {parity['images']} clean photos before fine-tuning: largest difference of a probability "
             f"{parity['max_abs_difference']:.1e}.",
