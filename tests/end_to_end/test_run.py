@@ -78,7 +78,7 @@ def result(run: Callable[..., tuple[dict[str, Any], str]]) -> dict[str, Any]:
 
 def test_the_result_has_the_keys_of_every_stage(result: dict[str, Any]) -> None:
     assert set(result) >= {"prepare", "cache", "search", "promote", "export", "report"}
-    assert result["prepare"]["splits"] == {"train": 78, "val": 24, "test": 18}
+    assert result["prepare"]["splits"] == {"train": 72, "val": 24, "test": 24}  # of 5 a class, one each for val and test
     assert set(result["cache"]) >= {
         "cache",
         "key",
@@ -89,7 +89,7 @@ def test_the_result_has_the_keys_of_every_stage(result: dict[str, Any]) -> None:
         "shards_reused",
         "seconds",
     }
-    assert result["cache"]["records"] == 2 * 78 + 24 + 18
+    assert result["cache"]["records"] == 2 * 72 + 24 + 24
     assert result["search"]["trials"] == {"complete": 5, "pruned": 0, "failed": 0}
     (promotion,) = result["promote"]["promotions"]
     assert promotion["trial"] == result["search"]["best"]["number"]

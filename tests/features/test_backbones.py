@@ -21,7 +21,7 @@ from features.backbones import (
 from features.config import FeaturesConfig
 from features.errors import UsageError
 
-WEIGHTS = Path("/work/shared/data/weights")
+WEIGHTS = Path(__file__).parents[3] / "shared/data/weights"
 SLIM = WEIGHTS / "resnet101v2_slim_imagenet_conv1_to_conv4.keras"
 MOBILENET = WEIGHTS / "mobilenet_v2_imagenet_notop.weights.h5"
 
