@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,26 @@ def make_folder(path: Path) -> Path:
     if not os.access(path, os.W_OK):
         raise UsageError(f"the folder {path} cannot be written. Choose another `workdir` or change its permissions.")
     return path
+
+
+@contextmanager
+def only_process(lock: Path, refusal: str) -> Iterator[None]:
+    """Holds the lock file for this process; UsageError (`refusal`, and who) when another one holds it.
+
+    The lock goes with the process, however that ends.
+    """
+    with lock.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UsageError(
+                f"{refusal} (process {file.read().strip() or 'unknown'}). Wait for it or stop it."
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def _flush_folder(folder: Path) -> None:

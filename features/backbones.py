@@ -1,4 +1,4 @@
-"""The frozen backbones: which there are, how their input is prepared, and how one is built."""
+"""The frozen backbones: which there are, how their input is prepared, and what identifies one. Nothing is built here."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from features.config import FeaturesConfig
-from features.errors import HeadhuntError, UsageError
-from features.lite0 import build_lite0, weights_file
+from features.errors import UsageError
+from features.lite0 import weights_file
 
 Preprocessing = Literal["tf", "torch", "caffe", "none", "lite"]
 
@@ -71,6 +74,8 @@ SCALES: dict[Preprocessing, tuple[Any, Any]] = {
 
 CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 
+Pooling = Literal["avg", "max", "avg+max", "none"]
+
 
 def is_file(config: FeaturesConfig) -> bool:
     """Whether `features.backbone` is the path of a .keras file rather than a name."""
@@ -119,16 +124,41 @@ def weights_digest(config: FeaturesConfig) -> str:
     Keras checks its downloads against the hash in its own source, so a name is as good as a digest there.
     """
     if is_file(config):
-        return _file_digest(_existing(config.backbone, "features.backbone"))
+        return _file_digest(existing_file(config.backbone, "features.backbone"))
     if config.weights == "random":
         return f"random:{config.seed}"
     if config.weights != "imagenet":
-        return _file_digest(_existing(config.weights, "features.weights"))
+        return _file_digest(existing_file(config.weights, "features.weights"))
     builder = family(config).builder
     return _file_digest(weights_file()) if builder == "lite0" else f"keras.applications:{builder}:imagenet"
 
 
-def _existing(path: str, key: str) -> Path:
+def prepared(config: FeaturesConfig, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Photos (n, h, w, 3) uint8 as they enter the backbone, float32: what `preprocessing_layers` give, without Keras."""
+    kind, pixels = preprocessing(config), photos.astype(np.float32)
+    if kind == "none":
+        return pixels
+    if kind == "caffe":
+        return pixels[..., ::-1] - np.asarray(CAFFE_MEAN_BGR, np.float32)
+    scale, offset = kind if isinstance(kind, tuple) else SCALES[kind]
+    scaled: npt.NDArray[np.float32] = pixels * np.asarray(scale, np.float32) + np.asarray(offset, np.float32)
+    return scaled
+
+
+def input_range(config: FeaturesConfig) -> tuple[float, float]:
+    """The lowest and highest value that can enter the backbone: those of black and white."""
+    ends = prepared(config, np.array([[[[0, 0, 0]]], [[[255, 255, 255]]]], np.uint8))
+    return float(ends.min()), float(ends.max())
+
+
+def pooling(config: FeaturesConfig) -> Pooling:
+    """The pooling of the cached activation: the average, unless the configuration says otherwise; none at a cut."""
+    if config.pooling is not None:
+        return config.pooling
+    return "none" if config.cut else "avg"
+
+
+def existing_file(path: str, key: str) -> Path:
     if not Path(path).is_file():
         raise UsageError(f"{key}: there is no file {path}.")
     return Path(path)
@@ -160,146 +190,3 @@ def preprocessing(config: FeaturesConfig) -> Preprocessing | tuple[Any, Any]:
         f"features.preprocessing: received {named!r}; with a .keras file as backbone, name what it was trained with: one of "
         f"{', '.join(MODULES)}, or {{scale, offset}} that photos of 0…255 are multiplied by and shifted by."
     )
-
-
-def preprocessing_layers(config: FeaturesConfig) -> list[Any]:
-    """Stock Keras layers in float32 that take photos of 0…255 to what the backbone wants."""
-    from keras import layers
-
-    kind = preprocessing(config)
-    if kind == "none":
-        return []
-    if kind == "caffe":
-        return [_caffe_layer()]
-    scale, offset = kind if isinstance(kind, tuple) else SCALES[kind]
-    return [layers.Rescaling(scale, offset, dtype="float32", name="preprocessing")]
-
-
-def _caffe_layer() -> Any:
-    """RGB to BGR minus the mean, as a fixed 1 × 1 convolution: a stock layer, where keras.applications has a function."""
-    import numpy as np
-    from keras import layers
-
-    layer = layers.Conv2D(3, 1, dtype="float32", trainable=False, name="preprocessing")
-    layer.build((None, None, None, 3))
-    layer.set_weights(
-        [np.eye(3, dtype=np.float32)[:, ::-1].reshape(1, 1, 3, 3), -np.asarray(CAFFE_MEAN_BGR, np.float32)]
-    )
-    return layer
-
-
-def build_backbone(config: FeaturesConfig, policy: Literal["float32", "mixed_bfloat16"]) -> Any:
-    """The network up to its last spatial map, frozen: a keras.Model of preprocessed float photos (batch, h, w, 3).
-
-    Raises UsageError for a file that does not fit the image size, HeadhuntError when ImageNet weights cannot be downloaded.
-    """
-    import keras
-
-    model = _from_file(config) if is_file(config) else _from_applications(config)
-    if policy != "float32":
-        original = model
-
-        def in_policy(layer: Any) -> Any:
-            if isinstance(layer, keras.Model):
-                return keras.models.clone_model(layer, clone_function=in_policy)
-            own = {"dtype": policy} if isinstance(layer, keras.layers.Layer) else {}  # a plain operation has no dtype
-            return type(layer).from_config({**layer.get_config(), **own})
-
-        model = keras.models.clone_model(original, clone_function=in_policy)
-        model.set_weights(original.get_weights())
-    model.name = "backbone"
-    for layer in model.layers:
-        layer.trainable = False
-    if len(model.output.shape) != 4:
-        raise UsageError(
-            f"features.backbone: {config.backbone} gives {model.output.shape}, not a map (batch, h, w, channels)."
-        )
-    return model
-
-
-def _from_file(config: FeaturesConfig) -> Any:
-    import keras
-
-    path = _existing(config.backbone, "features.backbone")
-    try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, TypeError, OSError, KeyError) as error:
-        raise UsageError(f"features.backbone: Keras cannot load {path}: {error}") from error
-    if len(getattr(model, "inputs", None) or ()) != 1 or len(model.outputs) != 1:
-        raise UsageError(
-            f"features.backbone: {path} must be a functional or sequential model of one input and one output."
-        )
-    expected = tuple(model.inputs[0].shape[1:])
-    given = (*image_size(config), 3)
-    if len(expected) != 3 or any(want not in (None, size) for want, size in zip(expected, given, strict=True)):
-        raise UsageError(
-            f"features.image_size: {path} takes photos of {expected}, but the configuration gives {given}."
-        )
-    return keras.Model(model.inputs[0], model.outputs[0])  # Sequential, or inputs in a list: all become the same form
-
-
-def _from_applications(config: FeaturesConfig) -> Any:
-    import keras
-
-    entry = family(config)
-    shape = (*image_size(config), 3)
-    if config.weights == "random":
-        keras.utils.set_random_seed(config.seed)
-    if config.weights not in ("imagenet", "random"):
-        _existing(config.weights, "features.weights")
-    try:
-        if entry.builder == "lite0":
-            return _lite0(config, shape)
-        weights = None if config.weights == "random" else config.weights
-        return getattr(keras.applications, entry.builder)(include_top=False, weights=weights, input_shape=shape)
-    except (ValueError, OSError, KeyError) as error:
-        raise UsageError(
-            f"features: {entry.builder} cannot be built with weights {config.weights!r} at {shape}: {error}"
-        ) from error
-    except Exception as error:
-        if "URL fetch failure" not in str(error):  # Keras raises a bare Exception for a failed download
-            raise
-        raise HeadhuntError(
-            f"the ImageNet weights of {entry.builder} could not be downloaded: {error}. Without a connection, name a file: "
-            "`features.weights: PATH` (.weights.h5, without the top), or take `backbone: efficientnet_lite0`, whose weights are "
-            "installed already."
-        ) from error
-
-
-def _lite0(config: FeaturesConfig, shape: tuple[int, int, int]) -> Any:
-    model = build_lite0(shape, config.weights == "imagenet")
-    if config.weights not in ("imagenet", "random"):
-        model.load_weights(config.weights)
-    return model
-
-
-def build_extractor(config: FeaturesConfig, policy: Literal["float32", "mixed_bfloat16"]) -> Any:
-    """Photos (batch, h, w, 3) float32 in 0…255 to features (batch, *feature_shape) float32, as a keras.Model.
-
-    preprocessing → the layer "backbone" → pooling. Preprocessing and pooling compute in float32.
-    """
-    import keras
-
-    inputs = keras.Input((*image_size(config), 3), dtype="float32", name="photos")
-    x = inputs
-    for layer in preprocessing_layers(config):
-        x = layer(x)
-    x = build_backbone(config, policy)(x)
-    return keras.Model(inputs, pool(config, x), name="extractor")
-
-
-def pool(config: FeaturesConfig, x: Any) -> Any:
-    """The pooling of the configuration on a map (batch, h, w, channels), in float32."""
-    from keras import layers
-
-    average = layers.GlobalAveragePooling2D(dtype="float32", name="avg")
-    maximum = layers.GlobalMaxPooling2D(dtype="float32", name="max")
-    match config.pooling:
-        case "avg":
-            return average(x)
-        case "max":
-            return maximum(x)
-        case "avg+max":
-            return layers.Concatenate(dtype="float32", name="avg_max")([average(x), maximum(x)])
-        case _:
-            return layers.Activation("linear", dtype="float32", name="map")(x)

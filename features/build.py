@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,21 +14,10 @@ from typing import Any
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from features.atomic import make_folder, write_text
+from features.atomic import atomic_path, make_folder, only_process, write_text
 from features.augment import policy_name, resolve_policy
 from features.backbones import compute_dtype, image_size, is_file
-from features.cache import (
-    FORMAT_VERSION,
-    MANIFEST,
-    FeatureCache,
-    Manifest,
-    ShardEntry,
-    cache_folder,
-    cache_key,
-    key_parts,
-    split_copies,
-    write_manifest,
-)
+from features.cache import FeatureCache, split_copies
 from features.command import log, relative
 from features.config import FeaturesConfig, FeaturesRun
 from features.dataset import SPLITS, DatasetIndex, load_index
@@ -35,6 +25,8 @@ from features.errors import CacheError
 from features.executors import open_executor
 from features.extract import extractor
 from features.images import load_images
+from features.keys import AUGMENTED, cache_folder, changed_parts, explain_key, key_parts, sound_manifests
+from features.manifest import FORMAT_VERSION, MANIFEST, Manifest, ShardEntry, cache_key, write_manifest
 from features.shards import Shard, shard_bytes, write_shard
 
 
@@ -88,48 +80,98 @@ def plan_blocks(index: DatasetIndex, images_per_shard: int) -> list[Block]:
     return blocks
 
 
-def build_cache(run: FeaturesRun) -> dict[str, Any]:
-    """Builds, resumes or grows the cache of the configuration; returns the `--json` object of `features cache`.
+def build_caches(run: FeaturesRun) -> dict[str, Any]:
+    """Builds the cache of the configuration, then those of `features.other_policies`; the `--json` object of `features cache`.
+
+    The others' objects are in its `others`, by policy. Raises as `build_cache` does.
+    """
+    names = [name for name in run.features.other_policies if name != policy_name(run.features)]
+    result, others = build_cache(run), {}
+    for name in names:
+        log.print(f"Beside it, {name}:")
+        features = run.features.model_copy(update={"augmentation": name})
+        others[name] = build_cache(run.model_copy(update={"features": features}))
+    return {**result, "others": others} if others else result
+
+
+def build_cache(run: FeaturesRun, copies: int = 0) -> dict[str, Any]:
+    """Builds, resumes or grows the cache of the configuration, to `copies` augmented copies if that is more than it names.
 
     A shard that is on disk is whole, since it was renamed to its name when it was; it is kept when its checksum file says
-    the same. Raises HeadhuntError when a backbone's weights cannot be had or a photo cannot be read.
+    the same. Clean shards are taken over from a cache that differs in its augmentation alone. Raises HeadhuntError when a
+    backbone's weights cannot be had or a photo cannot be read, UsageError when another process builds in this folder.
     """
     started = time.monotonic()
     index = load_index(run)
     parts = key_parts(run, index)
     folder = make_folder(cache_folder(run, cache_key(parts)))
-    features = _for_workers(run.features)
-    blocks = plan_blocks(index, run.features.images_per_shard)
-    wanted = split_copies(max(run.features.copies, _cached_copies(folder)))
-    kept, shape = _finished(run, folder, blocks, wanted)
+    with only_process(folder / ".lock", f"another build is writing to {relative(folder)}"):
+        for left in folder.glob(".*.tmp*"):  # by a process that was killed
+            left.unlink(missing_ok=True)
+        blocks = plan_blocks(index, run.features.images_per_shard)
+        wanted = split_copies(max(run.features.copies, copies, _cached_copies(folder)))
+        _take_over(run, parts, folder)
+        kept, shape = _finished(run, folder, blocks, wanted)
+        if not kept and (nearest := explain_key(run, parts)):
+            log.print(f"A new cache, {folder.name}: {nearest}.", markup=False)
+        tasks = _tasks(run, index, folder, blocks, wanted, kept)
+        computed_shape, computed = _compute(run, tasks, folder, kept)
+        if tasks or not (folder / MANIFEST).exists():
+            manifest = _manifest(run, index, parts, blocks, wanted, kept, computed_shape or shape)
+            write_manifest(folder, manifest)
+        cache = FeatureCache.open(folder)
+        seconds = time.monotonic() - started
+        written = sum(len(task.copies) for task in tasks)
+        result = {
+            "cache": relative(folder),
+            "key": cache.key,
+            "copies": cache.copies,
+            "records": sum(entry.records for entry in cache.manifest.shards),
+            "bytes": sum((folder / entry.file).stat().st_size for entry in cache.manifest.shards),
+            "shards_written": written,
+            "shards_reused": len(cache.manifest.shards) - written,
+            "seconds": round(seconds, 3),
+            "images_per_second": round(computed / seconds, 1),
+        }
+        if tasks:
+            write_text(folder / "build.json", json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def _tasks(
+    run: FeaturesRun,
+    index: DatasetIndex,
+    folder: Path,
+    blocks: list[Block],
+    wanted: list[tuple[str, int]],
+    kept: dict[str, str],
+) -> list[Task]:
+    """A task for each block of which a copy is missing."""
+    features, crop = _for_workers(run.features), bool(getattr(run.dataset, "crop_to_bbox", False))
     tasks = []
     for block in blocks:
         copies = tuple(copy for split, copy in wanted if split == block.split and block.file(copy) not in kept)
         if copies:
             photos = DatasetIndex(index.table.iloc[list(block.rows)], index.class_names, index.root)
-            crop = bool(parts["crop_to_bbox"])
             tasks.append(Task(features, photos, folder.resolve(), block, copies, crop, _threads(run)))
-    computed_shape, computed = _compute(run, tasks, folder, kept)
-    if tasks or not (folder / MANIFEST).exists():
-        manifest = _manifest(run, index, parts, blocks, wanted, kept, computed_shape or shape)
-        write_manifest(folder, manifest)
-    cache = FeatureCache.open(folder)
-    seconds = time.monotonic() - started
-    written = sum(len(task.copies) for task in tasks)
-    result = {
-        "cache": relative(folder),
-        "key": cache.key,
-        "copies": cache.copies,
-        "records": sum(entry.records for entry in cache.manifest.shards),
-        "bytes": sum((folder / entry.file).stat().st_size for entry in cache.manifest.shards),
-        "shards_written": written,
-        "shards_reused": len(cache.manifest.shards) - written,
-        "seconds": round(seconds, 3),
-        "images_per_second": round(computed / seconds, 1),
-    }
-    if tasks:
-        write_text(folder / "build.json", json.dumps(result, indent=1) + "\n")
-    return result
+    return tasks
+
+
+def _take_over(run: FeaturesRun, parts: dict[str, Any], folder: Path) -> None:
+    """Links (or copies) the clean shards of a cache that differs in its augmentation alone, those whose checksum holds."""
+    for other, manifest in sound_manifests(run):
+        if other == folder or not AUGMENTED.issuperset(changed_parts(parts, manifest.key_parts)):
+            continue
+        for entry in manifest.shards:
+            source, target = other / entry.file, folder / entry.file
+            if entry.copy_number or target.exists() or not source.exists() or file_sha256(source) != entry.sha256:
+                continue
+            with atomic_path(target) as temporary:
+                try:
+                    temporary.hardlink_to(source)
+                except OSError:  # a file system without links
+                    shutil.copyfile(source, temporary)
+            _write_checksum(target, entry.sha256, manifest.feature_shape)
 
 
 def write_block(task: Task) -> Done:
@@ -158,7 +200,7 @@ def write_block(task: Task) -> Done:
         path = task.folder / block.file(copy)
         write_shard(path, Shard(features.astype(config.dtype), labels, rows))
         digest = file_sha256(path)
-        write_text(_checksum_file(path), json.dumps({"sha256": digest, "shape": features.shape[1:]}))
+        _write_checksum(path, digest, features.shape[1:])
         sha256[path.name] = digest
     return Done(sha256, tuple(features.shape[1:]), len(images) * len(task.copies))
 
@@ -262,6 +304,10 @@ def _cached_copies(folder: Path) -> int:
         return FeatureCache.open(folder).copies
     except CacheError:
         return 0
+
+
+def _write_checksum(path: Path, sha256: str, feature_shape: tuple[int, ...]) -> None:
+    write_text(_checksum_file(path), json.dumps({"sha256": sha256, "shape": feature_shape}))
 
 
 def _checksum_file(path: Path) -> Path:

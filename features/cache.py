@@ -5,91 +5,27 @@ Opening and reading one imports neither TensorFlow nor Keras nor JAX.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
 
-from features.atomic import write_text
-from features.augment import resolve_policy
-from features.backbones import compute_dtype, image_size, preprocessing, weights_digest
-from features.config import FeaturesRun, Section
-from features.dataset import SPLITS, DatasetIndex, load_index
+from features.augment import policy_name
+from features.config import FeaturesRun
+from features.dataset import SPLITS, load_index
 from features.errors import CacheError
-from features.shards import Shard, read_shard
+from features.keys import cache_folder, explain_key, key_parts
+from features.manifest import MANIFEST, Manifest, ShardEntry, cache_key, read_manifest
+from features.shards import MappedFeatures, Shard, copy_shards, read_shard
+from features.views import Views
 
-FORMAT_VERSION = 1
-
-MANIFEST = "manifest.json"
-
-
-class ShardEntry(Section):
-    """One shard file: what it holds and what it must be."""
-
-    file: str
-    split: Literal["train", "val", "test"]
-    copy_number: int
-    records: int
-    sha256: str
-
-
-class Manifest(Section):
-    """What a cache holds. Its bytes are a function of the configuration and the images alone."""
-
-    format_version: int
-    key: str
-    key_parts: dict[str, Any]
-    feature_shape: tuple[int, ...]
-    dtype: str
-    class_names: tuple[str, ...]
-    policy: str
-    copies: int
-    splits: dict[str, int]
-    shards: tuple[ShardEntry, ...]
-
-
-def key_parts(run: FeaturesRun, index: DatasetIndex) -> dict[str, Any]:
-    """Everything that the cached numbers depend on, by name. Not the number of copies: a cache grows by computing one more."""
-    config = run.features
-    return {
-        "format_version": FORMAT_VERSION,
-        "images": index.fingerprint,
-        "crop_to_bbox": getattr(run.dataset, "crop_to_bbox", False),
-        "image_size": list(image_size(config)),
-        "backbone": "file" if config.backbone.endswith(".keras") else config.backbone.lower(),
-        "weights": weights_digest(config),
-        "preprocessing": preprocessing(config),
-        "pooling": config.pooling,
-        "dtype": config.dtype,
-        "compute": compute_dtype(config),
-        "batch_size": config.batch_size,
-        "images_per_shard": config.images_per_shard,
-        "augmentation": resolve_policy(config.augmentation).model_dump(),
-        "seed": config.seed,
-    }
-
-
-def cache_key(parts: dict[str, Any]) -> str:
-    """sha256 (hex) of the parts."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def cache_folder(run: FeaturesRun, key: str) -> Path:
-    """`cache/<first 16 digits of the key>`."""
-    return run.workdir / "cache" / key[:16]
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes the manifest, which makes the folder a cache."""
-    write_text(folder / MANIFEST, json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
+if TYPE_CHECKING:
+    from features.loaders import EpochBatches
 
 
 class FeatureCache:
-    """A finished cache, open for reading. Arrays are views of the mapped shards, joined where there are several."""
+    """A finished cache, open for reading: `arrays` copies into memory, `mapped` leaves the features in their files."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
@@ -98,18 +34,7 @@ class FeatureCache:
     @classmethod
     def open(cls, folder: Path) -> FeatureCache:
         """Opens the cache in `folder`; CacheError when it has no manifest (a build was not finished) or a damaged one."""
-        try:
-            text = (folder / MANIFEST).read_text(encoding="utf-8")
-            return cls(folder, Manifest.model_validate_json(text))
-        except FileNotFoundError:
-            raise CacheError(
-                f"there is no finished feature cache in {folder}. Run `headhunt features cache`."
-            ) from None
-        except ValidationError as error:
-            raise CacheError(
-                f"{folder / MANIFEST} is damaged or of another version: {error.error_count()} faults. Delete it and run "
-                "`headhunt features cache`, which keeps the finished shards."
-            ) from error
+        return cls(folder, read_manifest(folder))
 
     def __repr__(self) -> str:
         return f"FeatureCache({str(self.folder)!r}, {self.manifest.splits}, copies={self.copies})"
@@ -134,62 +59,110 @@ class FeatureCache:
         """The shape of one image's features."""
         return self.manifest.feature_shape
 
-    def arrays(self, split: str, copy: int = 0) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.int32]]:
-        """Features (n, *feature_shape) in the stored dtype and labels (n,) int32 of a split; `copy` 0 is the clean one.
+    def arrays(
+        self, split: str, copy: int = 0, dtype: npt.DTypeLike | None = None
+    ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.int32]]:
+        """Features (n, *feature_shape) and labels (n,) int32 of a split, in memory; `copy` 0 is the clean one.
 
-        Raises CacheError for a copy that is not cached, or a shard that is missing or cut short.
+        `dtype` is the stored one unless another is asked for. Raises CacheError for a copy that is not cached, or a shard that is
+        missing or cut short.
         """
-        shards = self._shards(split, copy)
-        features = np.concatenate([shard.features for shard in shards])
-        return features, np.concatenate([shard.labels for shard in shards]).astype(np.int32)
+        manifest, entries = self.manifest, self._entries(split, copy)
+        files = [(self.folder / entry.file, entry.records) for entry in entries]
+        features, labels = copy_shards(files, manifest.feature_shape, manifest.dtype, dtype or manifest.dtype)
+        return features, labels.astype(np.int32)
+
+    def mapped(self, split: str, copy: int = 0) -> MappedFeatures:
+        """The features of a split as they lie on disk: rows are read when they are indexed, so they need not fit in memory."""
+        return MappedFeatures([shard.features for shard in self._shards(split, copy)])
+
+    def labels(self, split: str) -> npt.NDArray[np.int32]:
+        """The labels of a split, in the order of `arrays`: (n,) int32."""
+        return np.concatenate([shard.labels for shard in self._shards(split, 0)]).astype(np.int32)
 
     def images(self, split: str) -> npt.NDArray[np.int64]:
         """The image ids (rows of the index) of a split, in the order of `arrays`: (n,) int64."""
         return np.concatenate([shard.images for shard in self._shards(split, 0)])
 
-    def _shards(self, split: str, copy: int) -> list[Shard]:
+    def epoch(
+        self, epoch: int, views: Views | None = None, seed: int = 0
+    ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.int32]]:
+        """The training features as epoch `epoch` (from 0) sees them: (n, *feature_shape) in the stored dtype, labels (n,) int32.
+
+        Which copy each image shows is a pure function of (seed, epoch); see Views. Rows are in the order of `arrays`.
+        """
+        copies = self._checked(views).of_epoch(epoch, self.manifest.splits["train"], seed)
+        shown = np.unique(copies)
+        if len(shown) == 1:
+            return self.arrays("train", int(shown[0]))
+        features = np.empty((len(copies), *self.feature_shape), self.manifest.dtype)
+        for copy in shown:
+            rows = np.flatnonzero(copies == copy)
+            features[rows] = self.mapped("train", int(copy))[rows]
+        return features, self.labels("train")
+
+    def batches(
+        self,
+        split: str = "train",
+        batch_size: int = 32,
+        views: Views | None = None,
+        seed: int = 0,
+        shuffle: bool = True,
+    ) -> EpochBatches:
+        """The batches of one epoch after the other, read from the mapped shards; train shows other copies in every epoch.
+
+        `keras_dataset` and `tf_dataset` of the result are what Keras and tf.data take.
+        """
+        from features.loaders import EpochBatches
+
+        checked = self._checked(views) if split == "train" else Views(copies=0)
+        return EpochBatches(self, split, batch_size, checked, seed, shuffle and split == "train")
+
+    def _checked(self, views: Views | None) -> Views:
+        return (views or Views()).checked(self.copies, self.manifest.policy)
+
+    def _entries(self, split: str, copy: int) -> list[ShardEntry]:
         entries = [entry for entry in self.manifest.shards if (entry.split, entry.copy_number) == (split, copy)]
         if not entries:
             raise CacheError(
                 f"the cache {self.folder} holds no copy {copy} of {split}; it has {self.copies} augmented copies of train."
             )
+        return entries
+
+    def _shards(self, split: str, copy: int) -> list[Shard]:
         manifest = self.manifest
         return [
             read_shard(self.folder / entry.file, entry.records, manifest.feature_shape, manifest.dtype)
-            for entry in entries
+            for entry in self._entries(split, copy)
         ]
 
 
-def cache_for(run: FeaturesRun) -> FeatureCache:
-    """The finished cache that the configuration names.
+def cache_for(run: FeaturesRun, policy: str | None = None) -> FeatureCache:
+    """The finished cache that the configuration names; with `policy`, the one beside it of another augmentation policy.
 
-    Raises CacheError when there is none (and says what differs from the one that is there), or when it has too few copies.
+    Raises CacheError when there is none (and says what differs from the nearest that is there), or when it has too few copies.
     """
+    if policy not in (None, policy_name(run.features)):
+        run = run.model_copy(update={"features": run.features.model_copy(update={"augmentation": policy})})
     parts = key_parts(run, load_index(run))
-    folder = cache_folder(run, cache_key(parts))
+    key = cache_key(parts)
+    folder = cache_folder(run, key)
     if not (folder / MANIFEST).exists():
+        nearest = explain_key(run, parts)
         raise CacheError(
-            f"there is no feature cache for this configuration{_difference(run, parts)}. Run `headhunt features cache`."
+            f"there is no feature cache for this configuration{f'; {nearest}' if nearest else ''}. Run `headhunt features cache`."
         )
     cache = FeatureCache.open(folder)
+    if cache.key != key:
+        raise CacheError(
+            f"{folder / MANIFEST} is that of another cache, {cache.key[:16]}. Run `headhunt features repair`."
+        )
     if cache.copies < run.features.copies:
         raise CacheError(
             f"features.copies is {run.features.copies}, but the cache holds {cache.copies}. Run `headhunt features cache`: it "
             "adds the missing ones."
         )
     return cache
-
-
-def _difference(run: FeaturesRun, parts: dict[str, Any]) -> str:
-    """How the cache that is there differs from the one that is wanted."""
-    for manifest in sorted((run.workdir / "cache").glob(f"*/{MANIFEST}")):
-        try:
-            other = FeatureCache.open(manifest.parent).manifest.key_parts
-        except CacheError:
-            continue
-        changed = [name for name in parts if parts[name] != other.get(name)]
-        return f" ({manifest.parent.name} was made with another {', '.join(changed)})"
-    return ""
 
 
 def split_copies(copies: int) -> list[tuple[str, int]]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from features.build import build_cache
+from features.build import build_caches
 from features.cache import cache_for
 from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, relative, settings
 from features.config import FeaturesRun
@@ -53,8 +53,9 @@ def cache_command(
 ) -> None:
     """Build, resume or grow the feature cache."""
     with command(json_) as output:
-        result = build_cache(_settings(context, config, set_, executor))
-        _print_build(output.console, result)
+        result = build_caches(_settings(context, config, set_, executor))
+        for built in (result, *result.get("others", {}).values()):
+            _print_build(output.console, built)
         output.result(result)
 
 

@@ -148,7 +148,12 @@ class FeaturesConfig(Section):
     )
     weights: str = Field("imagenet", description="imagenet | random | the path of a .weights.h5 file")
     image_size: ImageSize | None = Field(None, description="[height, width] in pixels; default: the backbone's own")
-    pooling: Literal["avg", "max", "avg+max", "none"] = "avg"
+    cut: str | None = Field(
+        None, description="a layer of the backbone: its activation is cached instead of the last map's"
+    )
+    pooling: Literal["avg", "max", "avg+max", "none"] | None = Field(
+        None, description="avg | max | avg+max | none; default: avg, and none with a cut"
+    )
     dtype: Literal["float16", "float32"] = Field("float16", description="of the stored features")
     compute: Literal["auto", "bfloat16", "float32"] = Field(
         "auto", description="auto: bfloat16 where the CPU or GPU has it"
@@ -157,6 +162,7 @@ class FeaturesConfig(Section):
     augmentation: str | list[AugmentationLayer] = Field(
         "flip_rotate_zoom", description="a policy's name, or a list of Keras layers"
     )
+    other_policies: list[str] = Field([], description="policies, by name, that are cached beside `augmentation`")
     seed: int = Field(0, ge=0)
     batch_size: int = Field(32, ge=1)
     images_per_shard: int = Field(128, ge=1, description="also what one task computes at a time")

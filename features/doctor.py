@@ -2,78 +2,206 @@
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from features.build import build_cache, discard_shard, file_sha256, plan_blocks
-from features.cache import FeatureCache, ShardEntry, cache_folder, cache_key, key_parts, split_copies
+from features.backbones import image_size, input_range, prepared
+from features.build import build_cache, discard_shard, plan_blocks
+from features.cache import FeatureCache, split_copies
 from features.config import FeaturesRun
-from features.dataset import load_index
+from features.dataset import SPLITS, DatasetIndex, load_index
 from features.errors import CacheError
-from features.shards import find_faults, read_shard
+from features.images import load_images
+from features.keys import cache_folder, key_parts
+from features.manifest import MANIFEST, Manifest, ShardEntry, cache_key
+from features.shards import find_faults, parse_shard, shard_bytes
 
 Fault = dict[str, Any]
+
+SAMPLED = 64
+"""Training photos by which the input of the backbone is judged."""
+
+NARROW = 0.02
+"""Photos whose pixels, prepared for the backbone, deviate by less than this share of the input's range are nearly one colour."""
+
+
+class Checked(NamedTuple):
+    """What was found in one shard: its faults, its bytes, and of a clean training shard each feature's lowest and highest value,
+    (feature_dim,) each."""
+
+    faults: list[Fault]
+    bytes: int
+    span: tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]] | None = None
 
 
 def verify(run: FeaturesRun) -> dict[str, Any]:
     """Reads every byte of the cache; the `--json` object of `features verify`: {"ok", "faults": [{"shard", "record", "what"}]}.
 
-    Checked: files and lengths, sha256 and every record's checksum, image ids and labels against the index, NaN and infinity,
-    and records that are all alike. Raises CacheError when there is no cache.
+    Checked: the manifest's digest; files and lengths; each file's sha256 and each record's checksum; counts, image ids and labels
+    against the index; that only train has augmented copies; NaN, infinity, records that are all alike or constant; and what
+    enters the backbone (`input`: its statistics over some training photos). `constant_features` counts those features that never
+    vary over the clean training photos: a rectifier may do that, so they are no fault. Raises CacheError when there is no cache.
     """
     index = load_index(run)
-    cache = FeatureCache.open(cache_folder(run, cache_key(key_parts(run, index))))
+    folder = cache_folder(run, cache_key(key_parts(run, index)))
+    entering, faults = _check_input(run, index)
+    try:
+        cache = FeatureCache.open(folder)
+    except CacheError as error:
+        if not (folder / MANIFEST).exists():
+            raise
+        damaged: Fault = {"shard": MANIFEST, "record": None, "what": str(error).partition(". Run")[0]}
+        return {"ok": False, "faults": [damaged, *faults], "input": entering, "bytes": 0, "constant_features": None}
+    manifest = cache.manifest
     blocks = plan_blocks(index, run.features.images_per_shard)
-    rows = {
-        block.file(entry.copy_number): block.rows
-        for block in blocks
-        for entry in cache.manifest.shards
-        if entry.split == block.split
-    }
-    labels = index.table["label"].to_numpy(np.int64)
-    listed = {entry.file for entry in cache.manifest.shards}
-    faults: list[Fault] = [
-        {"shard": name, "record": None, "what": "missing from the manifest"}
+    planned = {
+        block.file(copy): (split, copy, block.rows)
         for block in blocks
         for split, copy in split_copies(cache.copies)
-        if split == block.split and (name := block.file(copy)) not in listed
-    ]
-    for entry in cache.manifest.shards:
-        faults += _check(cache, entry, np.asarray(rows.get(entry.file, ()), np.int64), labels)
-    return {"ok": not faults, "faults": faults}
+        if split == block.split
+    }
+    faults += _check_plan(manifest, {name: (split, copy) for name, (split, copy, _) in planned.items()})
+    labels = index.table["label"].to_numpy(np.int64)
+
+    def check(entry: ShardEntry) -> Checked:
+        rows = planned[entry.file][2] if entry.file in planned else ()
+        return _check(folder, manifest, entry, np.asarray(rows, np.int64), labels)
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        checked = list(pool.map(check, manifest.shards))
+    faults += [fault for found in checked for fault in found.faults]
+    clean = [found.span for found in checked if found.span is not None]
+    constant = None
+    if clean:
+        lows, highs = np.min(np.stack([low for low, _ in clean]), 0), np.max(np.stack([high for _, high in clean]), 0)
+        constant = int((lows == highs).sum())
+        if constant == lows.size:
+            faults.append({"shard": "", "record": None, "what": "no feature varies over the photos"})
+    return {
+        "ok": not faults,
+        "faults": faults,
+        "input": entering,
+        "bytes": sum(found.bytes for found in checked),
+        "constant_features": constant,
+    }
 
 
 def repair(run: FeaturesRun) -> dict[str, Any]:
     """Computes the damaged shards anew and leaves the others alone; the `--json` object of `features cache`, with `repaired`."""
-    faults = verify(run)["faults"]
-    damaged = sorted({fault["shard"] for fault in faults})
-    index = load_index(run)
-    folder = cache_folder(run, cache_key(key_parts(run, index)))
-    for shard in damaged:
-        discard_shard(folder / shard)
-    return {**build_cache(run), "repaired": damaged}
+    damaged = sorted({fault["shard"] for fault in verify(run)["faults"]} - {""})
+    folder = cache_folder(run, cache_key(key_parts(run, load_index(run))))
+    copies = max((int(path.name[7:10]) for path in folder.glob("train-c*.tfrecord")), default=0)
+    for name in damaged:
+        if name.endswith(".tfrecord"):
+            discard_shard(folder / name)
+    if damaged:
+        (folder / MANIFEST).unlink(missing_ok=True)
+    repaired = build_cache(run, copies)
+    if damaged == [MANIFEST]:  # now that it can be read, so can the shards
+        return {**repair(run), "repaired": damaged}
+    return {**repaired, "repaired": damaged}
 
 
-def _check(cache: FeatureCache, entry: ShardEntry, rows: Any, labels: Any) -> list[Fault]:
-    manifest, path = cache.manifest, cache.folder / entry.file
+def _check_plan(manifest: Manifest, planned: dict[str, tuple[str, int]]) -> list[Fault]:
+    """Whether the manifest lists the shards that the index and the copies call for, and no augmented copy outside train."""
+
+    def fault(shard: str, what: str) -> Fault:
+        return {"shard": shard, "record": None, "what": what}
+
+    faults = []
+    listed = {entry.file: (entry.split, entry.copy_number) for entry in manifest.shards}
+    faults += [fault(name, "missing from the manifest") for name in planned if name not in listed]
+    for name, (split, copy) in listed.items():
+        if split != "train" and copy:
+            faults.append(fault(name, f"an augmented copy of {split}, which is always clean"))
+        elif name not in planned:
+            faults.append(fault(name, "the index has no photos for it"))
+        elif planned[name] != (split, copy):
+            faults.append(
+                fault(
+                    name, f"listed as copy {copy} of {split}, but it is copy {planned[name][1]} of {planned[name][0]}"
+                )
+            )
+    counts = {
+        split: sum(e.records for e in manifest.shards if (e.split, e.copy_number) == (split, 0)) for split in SPLITS
+    }
+    if counts != manifest.splits:
+        faults.append(fault(MANIFEST, f"the splits are {manifest.splits}, but the shards hold {counts}"))
+    return faults
+
+
+def _check(folder: Path, manifest: Manifest, entry: ShardEntry, rows: Any, labels: Any) -> Checked:
+    shape, dtype = manifest.feature_shape, manifest.dtype
 
     def fault(what: str, record: int | None = None) -> Fault:
         return {"shard": entry.file, "record": record, "what": what}
 
-    if len(rows) != entry.records:
-        return [fault(f"the manifest says {entry.records} records, the index {len(rows)}")]
+    expected = shard_bytes(entry.records, shape, dtype)
     try:
-        shard = read_shard(path, entry.records, manifest.feature_shape, manifest.dtype)
-    except CacheError as error:
-        return [fault(str(error).partition(". Run")[0])]
-    if file_sha256(path) != entry.sha256:
-        broken = find_faults(path, entry.records, manifest.feature_shape, manifest.dtype)
-        return [fault(what, record) for record, what in broken] or [fault("the file is not the one in the manifest")]
-    faults = [fault("another image than the index says", int(n)) for n in np.flatnonzero(shard.images != rows)]
+        data = np.fromfile(folder / entry.file, np.uint8)
+    except FileNotFoundError:
+        return Checked([fault("the file is missing")], 0)
+    if len(rows) != entry.records:
+        return Checked([fault(f"the manifest says {entry.records} records, the index {len(rows)}")], len(data))
+    if len(data) != expected:
+        return Checked([fault(f"the file has {len(data)} bytes, not {expected}")], len(data))
+    faults = [fault(what, record) for record, what in find_faults(data, entry.records, shape, dtype)]
+    if hashlib.sha256(data.data).hexdigest() != entry.sha256 and not faults:
+        faults = [fault("the file is not the one in the manifest")]
+    if faults:
+        return Checked(faults, len(data))
+    shard = parse_shard(data, entry.records, shape, dtype)
+    faults += [fault("another image than the index says", int(n)) for n in np.flatnonzero(shard.images != rows)]
     faults += [fault("another label than the index says", int(n)) for n in np.flatnonzero(shard.labels != labels[rows])]
-    flat = np.asarray(shard.features, np.float32).reshape(entry.records, -1)
-    faults += [fault("NaN or infinity", int(n)) for n in np.flatnonzero(~np.isfinite(flat).all(1))]
+    flat = np.ascontiguousarray(shard.features).reshape(entry.records, -1)
+    if not _finite(flat):
+        faults += [fault("NaN or infinity", int(n)) for n in np.flatnonzero(~np.isfinite(flat).all(1))]
+    if flat.shape[1] > 1:
+        faults += [
+            fault("all its features are one value", int(n)) for n in np.flatnonzero((flat == flat[:, :1]).all(1))
+        ]
     if entry.records > 1 and (flat == flat[0]).all():
         faults.append(fault("all records are alike"))
-    return faults
+    if (entry.split, entry.copy_number) == ("train", 0):
+        return Checked(faults, len(data), (flat.min(0), flat.max(0)))
+    return Checked(faults, len(data))
+
+
+def _finite(flat: npt.NDArray[np.floating]) -> bool:
+    """Whether there is neither NaN nor infinity: no exponent has all its bits set. Faster than asking each float16."""
+    if flat.dtype == np.float16:
+        return not ((flat.view(np.uint16) & np.uint16(0x7C00)) == 0x7C00).any()
+    return bool(np.isfinite(flat).all())
+
+
+def _check_input(run: FeaturesRun, index: DatasetIndex) -> tuple[dict[str, float], list[Fault]]:
+    """Statistics of some training photos as they enter the backbone, and what is wrong with them."""
+    rows = index.of_split("train").index.to_numpy()
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(SAMPLED, len(rows))).astype(np.int64))]
+    crop = bool(getattr(run.dataset, "crop_to_bbox", False))
+    photos = load_images(index, chosen.tolist(), image_size(run.features), crop, os.cpu_count() or 1)
+    pixels = prepared(run.features, photos)
+    low, high = input_range(run.features)
+    found = {"min": pixels.min(), "max": pixels.max(), "mean": pixels.mean(), "std": pixels.std()}
+    statistics = {name: round(float(value), 4) for name, value in found.items()}
+    what = ""
+    if not np.isfinite(pixels).all():
+        what = "is not finite"
+    elif statistics["std"] <= NARROW * (high - low):
+        what = f"hardly varies (deviation {statistics['std']:g} in a range of {high - low:g})"
+    elif statistics["min"] < low - 1e-3 or statistics["max"] > high + 1e-3:
+        what = f"is {statistics['min']:g} to {statistics['max']:g}, outside {low:g} to {high:g}"
+    if not what:
+        return statistics, []
+    fault = {
+        "shard": "",
+        "record": None,
+        "what": f"what enters the backbone {what}; check `features.preprocessing` and the photos",
+    }
+    return statistics, [fault]

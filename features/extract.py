@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from features.augment import apply_transforms
-from features.backbones import build_extractor, compute_dtype
+from features.backbones import compute_dtype
 from features.config import FeaturesConfig
+from features.networks import build_extractor
 
 
 class Extractor:

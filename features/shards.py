@@ -9,8 +9,12 @@ TFRecord framing: 8-byte length, masked crc32c of it, payload, masked crc32c of 
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +27,9 @@ VARINT = 5
 
 HEADER = 12
 FOOTER = 4
+
+BUFFER_BYTES = 1 << 20
+"""What is read at a time: it fits into a core's own cache."""
 
 
 class Shard(NamedTuple):
@@ -53,6 +60,7 @@ class Layout(NamedTuple):
     image: int
 
 
+@lru_cache(maxsize=8)
 def _layout(feature_bytes: int) -> Layout:
     """A record of zeros: fields are found by placeholders that are cleared afterwards."""
 
@@ -74,7 +82,7 @@ def _layout(feature_bytes: int) -> Layout:
     return Layout(record, len(whole) - FOOTER - feature_bytes, whole.index(_varint(label)), whole.index(_varint(image)))
 
 
-def _masked_crc(data: bytes) -> int:
+def _masked_crc(data: bytes | npt.NDArray[np.uint8]) -> int:
     import google_crc32c
 
     crc: int = google_crc32c.value(data)
@@ -92,7 +100,7 @@ def write_shard(path: Path, shard: Shard) -> None:
         for row, value in zip(records, values.tolist(), strict=True):
             row[offset : offset + VARINT] = np.frombuffer(_varint(value), np.uint8)
     for row in records:
-        crc = _masked_crc(row[HEADER:-FOOTER].tobytes())
+        crc = _masked_crc(row[HEADER:-FOOTER])
         row[-FOOTER:] = np.frombuffer(crc.to_bytes(4, "little"), np.uint8)
     with atomic_path(path) as temporary:
         records.tofile(temporary)
@@ -108,36 +116,123 @@ def read_shard(path: Path, records: int, feature_shape: tuple[int, ...], dtype: 
 
     Raises CacheError when the file is missing or of another length; checksums are `find_faults`' work.
     """
-    feature_bytes = _feature_bytes(feature_shape, dtype)
-    layout = _layout(feature_bytes)
-    expected = records * len(layout.record)
-    if not path.exists():
-        raise CacheError(f"the shard {path} is missing. Run `headhunt features repair`.")
-    if path.stat().st_size != expected:
-        raise CacheError(
-            f"the shard {path} has {path.stat().st_size} bytes, not {expected}. Run `headhunt features repair`."
-        )
-    rows = np.memmap(path, np.uint8, "r", shape=(records, len(layout.record)))
-    item = np.dtype(dtype)
-    features = np.ndarray(
-        (records, *feature_shape),
-        item,
-        buffer=rows,
-        offset=layout.features,
-        strides=(rows.strides[0], *np.empty(feature_shape, item).strides),
-    )
+    size = shard_bytes(records, feature_shape, dtype)
+    _check_length(path, size)
+    return parse_shard(np.memmap(path, np.uint8, "r", shape=(size,)), records, feature_shape, dtype)
+
+
+def parse_shard(data: npt.NDArray[np.uint8], records: int, feature_shape: tuple[int, ...], dtype: str) -> Shard:
+    """A shard from its file's bytes, which must be of the right length; the features are a view of them."""
+    layout = _layout(_feature_bytes(feature_shape, dtype))
+    rows = data.reshape(records, len(layout.record))
+    features = _features(rows, layout, feature_shape, dtype)
     return Shard(features, _read_varints(rows, layout.label), _read_varints(rows, layout.image))
 
 
-def find_faults(path: Path, records: int, feature_shape: tuple[int, ...], dtype: str) -> list[tuple[int, str]]:
-    """The records whose framing or checksum is wrong, as (record, what)."""
+def _features(
+    rows: npt.NDArray[np.uint8], layout: Layout, feature_shape: tuple[int, ...], dtype: str
+) -> npt.NDArray[np.floating]:
+    item = np.dtype(dtype)
+    strides = (rows.strides[0], *np.empty(feature_shape, item).strides)
+    return np.ndarray((len(rows), *feature_shape), item, buffer=rows, offset=layout.features, strides=strides)
+
+
+def _check_length(path: Path, expected: int) -> None:
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise CacheError(f"the shard {path} is missing. Run `headhunt features repair`.") from None
+    if size != expected:
+        raise CacheError(f"the shard {path} has {size} bytes, not {expected}. Run `headhunt features repair`.")
+
+
+def copy_shards(
+    files: Sequence[tuple[Path, int]], feature_shape: tuple[int, ...], stored: str, dtype: npt.DTypeLike
+) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.int64]]:
+    """The features (n, *feature_shape) in `dtype` and labels (n,) int64 of shards, given as (path, records), one after the other.
+
+    Each file is read once into a small buffer that stays in the processor's cache, and copied out of it from there; several
+    threads share the files. Raises CacheError as `read_shard` does.
+    """
+    feature_bytes = _feature_bytes(feature_shape, stored)
+    layout = _layout(feature_bytes)
+    starts = np.cumsum([0, *(records for _, records in files)])
+    features = np.empty((int(starts[-1]), *feature_shape), dtype)
+    labels = np.empty(len(features), np.int64)
+
+    def copy(number: int) -> None:
+        path, records = files[number]
+        _check_length(path, records * len(layout.record))
+        start, at_a_time = int(starts[number]), max(1, BUFFER_BYTES // len(layout.record))
+        buffer = np.empty((min(records, at_a_time), len(layout.record)), np.uint8)
+        with path.open("rb", buffering=0) as file:
+            for first in range(0, records, at_a_time):
+                rows = buffer[: min(at_a_time, records - first)]
+                _fill(file, rows)
+                place = slice(start + first, start + first + len(rows))
+                features[place] = _features(rows, layout, feature_shape, stored)
+                labels[place] = _read_varints(rows, layout.label)
+
+    with ThreadPoolExecutor(min(len(files), os.cpu_count() or 1)) as pool:
+        list(pool.map(copy, range(len(files))))
+    return features, labels
+
+
+def _fill(file: BinaryIO, rows: npt.NDArray[np.uint8]) -> None:
+    """Reads until the rows are full; a system call may give less than it was asked for."""
+    view = rows.data.cast("B")
+    while len(view):
+        count = file.readinto(view)  # type: ignore[attr-defined]
+        if not count:
+            raise CacheError(f"the shard {file.name} ended while it was read. Run `headhunt features repair`.")
+        view = view[count:]
+
+
+class MappedFeatures:
+    """Features (n, *feature_shape) that stay in their shards' files; indexing by rows reads those rows."""
+
+    def __init__(self, shards: Sequence[npt.NDArray[np.floating]]) -> None:
+        self._shards = shards
+        self._starts = np.cumsum([0, *map(len, shards)])
+        self.dtype = shards[0].dtype
+        self.shape: tuple[int, ...] = (int(self._starts[-1]), *shards[0].shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"MappedFeatures(shape={self.shape}, dtype={self.dtype}, shards={len(self._shards)})"
+
+    def __getitem__(self, rows: Any) -> npt.NDArray[np.floating]:
+        """One image's features for an int, otherwise (len(rows), *feature_shape); IndexError for a row that is not there."""
+        wanted = np.arange(len(self))[rows]
+        flat = np.atleast_1d(wanted)
+        holders = np.searchsorted(self._starts, flat, side="right") - 1
+        found = np.empty((len(flat), *self.shape[1:]), self.dtype)
+        for holder in np.unique(holders):
+            chosen = holders == holder
+            found[chosen] = self._shards[holder][flat[chosen] - self._starts[holder]]
+        return found if wanted.ndim else found[0]
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        if copy is False:
+            raise ValueError("mapped features lie in several files: an array of them is a copy")
+        return np.asarray(self[:], dtype)
+
+
+def find_faults(
+    data: npt.NDArray[np.uint8], records: int, feature_shape: tuple[int, ...], dtype: str
+) -> list[tuple[int, str]]:
+    """The records whose framing or checksum is wrong, as (record, what); `data` are the bytes of a file of the right length."""
     layout = _layout(_feature_bytes(feature_shape, dtype))
-    rows = np.memmap(path, np.uint8, "r", shape=(records, len(layout.record)))
+    rows = data.reshape(records, len(layout.record))
+    framing = (rows[:, :HEADER] != layout.record[:HEADER]).any(1)
+    stored = np.ascontiguousarray(rows[:, -FOOTER:]).view("<u4")[:, 0].tolist()
     faults = []
-    for number, row in enumerate(rows):
-        if row[:HEADER].tobytes() != layout.record[:HEADER].tobytes():
+    for number, payload in enumerate(rows[:, HEADER:-FOOTER]):
+        if framing[number]:
             faults.append((number, "the record's length is wrong"))
-        elif _masked_crc(row[HEADER:-FOOTER].tobytes()) != int.from_bytes(row[-FOOTER:].tobytes(), "little"):
+        elif _masked_crc(payload) != stored[number]:
             faults.append((number, "the checksum does not fit the data"))
     return faults
 

@@ -49,3 +49,9 @@ class Views(Section):
         else:
             copies = random.integers(1, self.copies, images, np.int32, endpoint=True)
         return np.where(clean, 0, copies).astype(np.int32)
+
+
+def order_of_epoch(epoch: int, images: int, seed: int) -> npt.NDArray[np.int64]:
+    """The order in which epoch `epoch` (from 0) sees the training images: a permutation (images,) int64 of (seed, epoch)."""
+    key = np.array([seed, 1 << 32 | epoch], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key)).permutation(images)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from features.views import order_of_epoch
 from search.heads import HeadConfig, build_head, head_weights
 from search.optimizers import Optimizer
 from search.trial import EpochMetrics, Objective, TrialConfig, is_better
@@ -198,9 +199,7 @@ class Program:
 
 def _batches(seed: int, epoch: int, images: int, batch_size: int, steps: int) -> npt.NDArray[np.int32]:
     """The images of every step: (steps, batch_size) int32, a pure function of the search's seed and the epoch."""
-    key = np.array([seed, 1 << 32 | epoch], np.uint64)
-    order = np.random.Generator(np.random.Philox(key=key)).permutation(images)
-    return np.resize(order, (steps, batch_size)).astype(np.int32)
+    return np.resize(order_of_epoch(epoch, images, seed), (steps, batch_size)).astype(np.int32)
 
 
 def _position(variables: list[Any], wanted: Any) -> int:

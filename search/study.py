@@ -7,21 +7,16 @@ or sixteen, and a study that was killed goes on as if it had not been.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from features.atomic import make_folder
+from features.atomic import make_folder, only_process
 from features.cache import FeatureCache, cache_for
 from features.command import log
 from features.errors import HeadhuntError, UsageError
@@ -67,7 +62,7 @@ def run_search(run: SearchRun) -> dict[str, Any]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     cache = cache_for(run)
     views = _check_views(run, cache)
-    with _only_driver(run.workdir):
+    with only_process(make_folder(run.workdir) / ".search.lock", f"another search is running in {run.workdir}"):
         claim_trials(run.workdir, run.name)
         study = optuna.create_study(
             storage=open_storage(run.search.storage, run.workdir),
@@ -292,24 +287,6 @@ def _check_identity(run: SearchRun, study: optuna.Study, cache: FeatureCache) ->
             f"the study {run.name!r} was made with other settings: {shown}. Give the new study another `name` and "
             "`workdir`, or set the old values to go on."
         )
-
-
-@contextmanager
-def _only_driver(workdir: Path) -> Iterator[None]:
-    """Holds the run's folder for this process; UsageError when another one holds it. The lock goes with the process."""
-    path = make_folder(workdir) / ".search.lock"
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise UsageError(
-                f"another search is running in {workdir} (process {file.read().strip() or 'unknown'}). Wait for it or stop it."
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
 
 
 def show_size(size: float) -> str:

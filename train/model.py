@@ -8,8 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from features.backbones import build_extractor, image_size
+from features.backbones import image_size
 from features.config import FeaturesConfig
+from features.networks import build_extractor
 from search.heads import HeadConfig, build_head, set_head_weights
 
 Policy = Literal["float32", "mixed_bfloat16"]

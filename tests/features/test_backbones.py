@@ -11,15 +11,14 @@ import pytest
 from features.backbones import (
     BACKBONES,
     MODULES,
-    build_extractor,
     compute_dtype,
     image_size,
     preprocessing,
-    preprocessing_layers,
     weights_digest,
 )
 from features.config import FeaturesConfig
 from features.errors import UsageError
+from features.networks import build_extractor, preprocessing_layers
 
 WEIGHTS = Path(__file__).parents[3] / "shared/data/weights"
 SLIM = WEIGHTS / "resnet101v2_slim_imagenet_conv1_to_conv4.keras"

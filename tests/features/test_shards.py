@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from features.errors import CacheError
-from features.shards import Shard, find_faults, read_shard, shard_bytes, write_shard
+from features.shards import MappedFeatures, Shard, copy_shards, find_faults, read_shard, shard_bytes, write_shard
 
 
 def a_shard(records: int = 7, shape: tuple[int, ...] = (5,), dtype: str = "float16") -> Shard:
@@ -26,7 +26,7 @@ def test_a_shard_reads_back_as_written(tmp_path: Path, shape: tuple[int, ...], d
         assert after.dtype == before.dtype
         np.testing.assert_array_equal(after, before)
     assert (tmp_path / "s.tfrecord").stat().st_size == shard_bytes(7, shape, dtype)
-    assert find_faults(tmp_path / "s.tfrecord", 7, shape, dtype) == []
+    assert find_faults(np.fromfile(tmp_path / "s.tfrecord", np.uint8), 7, shape, dtype) == []
 
 
 def test_tensorflow_alone_reads_a_shard(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_flipped_bit_is_found_in_its_record(tmp_path: Path) -> None:
     data[3 * length + length // 2] ^= 1
     data[5 * length] ^= 1
     path.write_bytes(data)
-    assert find_faults(path, 7, (5,), "float16") == [
+    assert find_faults(np.fromfile(path, np.uint8), 7, (5,), "float16") == [
         (3, "the checksum does not fit the data"),
         (5, "the record's length is wrong"),
     ]
@@ -81,3 +81,31 @@ def test_a_number_that_does_not_fit_a_record_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="0 <= value < 2\\*\\*35 must hold, but got -1"):
         write_shard(tmp_path / "s", shard._replace(labels=shard.labels - 1))
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("asked", ["float16", "float32"])
+def test_shards_are_copied_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    """With a buffer of two records, so that a file is read in several pieces."""
+    monkeypatch.setattr("features.shards.BUFFER_BYTES", 2 * shard_bytes(1, (3, 4), "float16"))
+    written = [a_shard(records, (3, 4)) for records in (7, 1, 4)]
+    files = [(tmp_path / f"{number}.tfrecord", len(shard.labels)) for number, shard in enumerate(written)]
+    for (path, _), shard in zip(files, written, strict=True):
+        write_shard(path, shard)
+    features, labels = copy_shards(files, (3, 4), "float16", asked)
+    assert features.dtype == asked
+    np.testing.assert_array_equal(features, np.concatenate([shard.features for shard in written]))
+    np.testing.assert_array_equal(labels, np.concatenate([shard.labels for shard in written]))
+    files[1][0].write_bytes(b"")
+    with pytest.raises(CacheError, match=r"1\.tfrecord has 0 bytes"):
+        copy_shards(files, (3, 4), "float16", asked)
+
+
+def test_mapped_features_are_indexed_like_an_array() -> None:
+    pieces = [a_shard(records, (3,)).features for records in (4, 1, 5)]
+    mapped, whole = MappedFeatures(pieces), np.concatenate(pieces)
+    assert (mapped.shape, mapped.dtype, len(mapped)) == (whole.shape, whole.dtype, 10)
+    for rows in (0, -1, slice(2, 9, 3), [7, 0, 4, 7], np.array([], int), np.arange(10) % 2 == 0):
+        np.testing.assert_array_equal(mapped[rows], whole[rows])
+    np.testing.assert_array_equal(np.asarray(mapped), whole)
+    with pytest.raises(IndexError):
+        mapped[10]

@@ -148,10 +148,11 @@ def test_another_studys_trials_are_not_overwritten(searched: Run) -> None:
 
 
 def test_a_second_driver_is_refused(searched: Run) -> None:
-    from search.study import _only_driver, run_search
+    from features.atomic import only_process
+    from search.study import run_search
 
     with (
-        _only_driver(searched.workdir),
+        only_process(searched.workdir / ".search.lock", ""),
         pytest.raises(UsageError, match=rf"another search is running .*process {os.getpid()}"),
     ):
         run_search(searched)

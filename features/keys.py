@@ -1,0 +1,87 @@
+"""A cache's key: a digest of everything that its numbers depend on; and how two keys differ, in words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from features.augment import resolve_policy
+from features.backbones import compute_dtype, image_size, pooling, preprocessing, weights_digest
+from features.config import FeaturesRun
+from features.dataset import DatasetIndex
+from features.errors import CacheError
+from features.manifest import FORMAT_VERSION, MANIFEST, Manifest, read_manifest
+
+AUGMENTED = frozenset({"augmentation", "seed"})
+"""The parts that only augmented copies depend on: caches that differ in nothing else share their clean shards."""
+
+LONGEST = 60
+"""Characters of a part's value that a message shows."""
+
+
+def key_parts(run: FeaturesRun, index: DatasetIndex) -> dict[str, Any]:
+    """Everything that the cached numbers depend on, by name. Not the number of copies: a cache grows by computing one more."""
+    config = run.features
+    return {
+        "format_version": FORMAT_VERSION,
+        "images": index.fingerprint,
+        "crop_to_bbox": getattr(run.dataset, "crop_to_bbox", False),
+        "image_size": list(image_size(config)),
+        "backbone": "file" if config.backbone.endswith(".keras") else config.backbone.lower(),
+        "weights": weights_digest(config),
+        "preprocessing": preprocessing(config),
+        "cut": config.cut,
+        "pooling": pooling(config),
+        "dtype": config.dtype,
+        "compute": compute_dtype(config),
+        "batch_size": config.batch_size,
+        "images_per_shard": config.images_per_shard,
+        "augmentation": resolve_policy(config.augmentation).model_dump(mode="json"),
+        "seed": config.seed,
+    }
+
+
+def cache_folder(run: FeaturesRun, key: str) -> Path:
+    """`cache/<first 16 digits of the key>`."""
+    return run.workdir / "cache" / key[:16]
+
+
+def changed_parts(parts: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The names of the parts in which two keys differ."""
+    return [name for name in parts if _plain(parts[name]) != _plain(other.get(name))]
+
+
+def sound_manifests(run: FeaturesRun) -> list[tuple[Path, Manifest]]:
+    """Every finished cache of a run: its folder and its manifest."""
+    found = []
+    for path in sorted((run.workdir / "cache").glob(f"*/{MANIFEST}")):
+        try:
+            found.append((path.parent, read_manifest(path.parent)))
+        except CacheError:  # damaged or of another format: of no use as an example
+            continue
+    return found
+
+
+def explain_key(run: FeaturesRun, parts: dict[str, Any]) -> str:
+    """How the nearest finished cache differs from the one that is wanted, as a clause; empty when there is none.
+
+    `the nearest, 0123456789abcdef, differs in image_size (has [224, 224], wanted [520, 520])`
+    """
+    others = [(changed_parts(parts, manifest.key_parts), folder, manifest) for folder, manifest in sound_manifests(run)]
+    if not others:
+        return ""
+    changed, folder, manifest = min(others, key=lambda other: (len(other[0]), other[1].name))
+    if not changed:
+        return ""
+    named = [f"{name} (has {_show(manifest.key_parts.get(name))}, wanted {_show(parts[name])})" for name in changed]
+    return f"the nearest, {folder.name}, differs in {', '.join(named)}"
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _show(value: Any) -> str:
+    shown = json.dumps(value)
+    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"

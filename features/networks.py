@@ -1,0 +1,215 @@
+"""Frozen backbones as Keras models: built, loaded, cut, and joined to their preprocessing and pooling."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, Literal
+
+from features.backbones import (
+    CAFFE_MEAN_BGR,
+    SCALES,
+    existing_file,
+    family,
+    image_size,
+    is_file,
+    pooling,
+    preprocessing,
+)
+from features.config import FeaturesConfig
+from features.errors import HeadhuntError, UsageError
+from features.lite0 import build_lite0
+
+Policy = Literal["float32", "mixed_bfloat16"]
+
+
+def preprocessing_layers(config: FeaturesConfig) -> list[Any]:
+    """Stock Keras layers in float32 that take photos of 0…255 to what the backbone wants."""
+    from keras import layers
+
+    kind = preprocessing(config)
+    if kind == "none":
+        return []
+    if kind == "caffe":
+        return [_caffe_layer()]
+    scale, offset = kind if isinstance(kind, tuple) else SCALES[kind]
+    return [layers.Rescaling(scale, offset, dtype="float32", name="preprocessing")]
+
+
+def _caffe_layer() -> Any:
+    """RGB to BGR minus the mean, as a fixed 1 × 1 convolution: a stock layer, where keras.applications has a function."""
+    import numpy as np
+    from keras import layers
+
+    layer = layers.Conv2D(3, 1, dtype="float32", trainable=False, name="preprocessing")
+    layer.build((None, None, None, 3))
+    layer.set_weights(
+        [np.eye(3, dtype=np.float32)[:, ::-1].reshape(1, 1, 3, 3), -np.asarray(CAFFE_MEAN_BGR, np.float32)]
+    )
+    return layer
+
+
+def build_backbone(config: FeaturesConfig, policy: Policy) -> Any:
+    """The network up to the cut, or to its last map without one, frozen: a keras.Model of preprocessed photos (batch, h, w, 3).
+
+    Raises UsageError for a file that does not fit the image size or a cut that is no layer, HeadhuntError when ImageNet weights
+    cannot be downloaded.
+    """
+    import keras
+
+    model = _whole(config)
+    if config.cut:
+        model = keras.Model(model.input, _cut_layer(config, model).output)
+    return _frozen(model, policy, "backbone")
+
+
+def build_suffix(config: FeaturesConfig, policy: Policy) -> Any:
+    """The rest of the network behind `features.cut`, frozen: a keras.Model from the cut's activation to the last map.
+
+    Raises UsageError without a cut, or when other paths lead past it (as a residual connection does).
+    """
+    import keras
+
+    if not config.cut:
+        raise UsageError("features.cut: name the layer that the suffix begins behind.")
+    model = _whole(config)
+    layer = _cut_layer(config, model)
+    try:
+        return _frozen(keras.Model(layer.output, model.output), policy, "suffix")
+    except ValueError:
+        raise UsageError(
+            f"features.cut: the network cannot be cut at {config.cut!r}: other paths lead past it, such as a residual "
+            "connection. Choose the layer that ends a block."
+        ) from None
+
+
+def _cut_layer(config: FeaturesConfig, model: Any) -> Any:
+    names = [layer.name for layer in model.layers]
+    if config.cut not in names:
+        close = difflib.get_close_matches(str(config.cut), names, n=3)
+        hint = f" Did you mean {' or '.join(close)}?" if close else f" Its last layers: {', '.join(names[-5:])}."
+        raise UsageError(f"features.cut: the backbone has no layer {config.cut!r}.{hint}")
+    return model.get_layer(config.cut)
+
+
+def _whole(config: FeaturesConfig) -> Any:
+    model = _from_file(config) if is_file(config) else _from_applications(config)
+    if len(model.output.shape) != 4:
+        raise UsageError(
+            f"features.backbone: {config.backbone} gives {model.output.shape}, not a map (batch, h, w, channels)."
+        )
+    return model
+
+
+def _frozen(original: Any, policy: Policy, name: str) -> Any:
+    """The model with every layer computing in `policy`, and none of them trainable."""
+    import keras
+
+    model = original
+    if policy != "float32":
+
+        def in_policy(layer: Any) -> Any:
+            if isinstance(layer, keras.Model):
+                return keras.models.clone_model(layer, clone_function=in_policy)
+            own = {"dtype": policy} if isinstance(layer, keras.layers.Layer) else {}  # a plain operation has no dtype
+            return type(layer).from_config({**layer.get_config(), **own})
+
+        model = keras.models.clone_model(original, clone_function=in_policy)
+        model.set_weights(original.get_weights())
+    model.name = name
+    for layer in model.layers:
+        layer.trainable = False
+    return model
+
+
+def _from_file(config: FeaturesConfig) -> Any:
+    import keras
+
+    path = existing_file(config.backbone, "features.backbone")
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, OSError, KeyError) as error:
+        raise UsageError(f"features.backbone: Keras cannot load {path}: {error}") from error
+    if len(getattr(model, "inputs", None) or ()) != 1 or len(model.outputs) != 1:
+        raise UsageError(
+            f"features.backbone: {path} must be a functional or sequential model of one input and one output."
+        )
+    expected = tuple(model.inputs[0].shape[1:])
+    given = (*image_size(config), 3)
+    if len(expected) != 3 or any(want not in (None, size) for want, size in zip(expected, given, strict=True)):
+        raise UsageError(
+            f"features.image_size: {path} takes photos of {expected}, but the configuration gives {given}."
+        )
+    return keras.Model(model.inputs[0], model.outputs[0])  # Sequential, or inputs in a list: all become the same form
+
+
+def _from_applications(config: FeaturesConfig) -> Any:
+    import keras
+
+    entry = family(config)
+    shape = (*image_size(config), 3)
+    if config.weights == "random":
+        keras.utils.set_random_seed(config.seed)
+    if config.weights not in ("imagenet", "random"):
+        existing_file(config.weights, "features.weights")
+    try:
+        if entry.builder == "lite0":
+            return _lite0(config, shape)
+        weights = None if config.weights == "random" else config.weights
+        return getattr(keras.applications, entry.builder)(include_top=False, weights=weights, input_shape=shape)
+    except (ValueError, OSError, KeyError) as error:
+        raise UsageError(
+            f"features: {entry.builder} cannot be built with weights {config.weights!r} at {shape}: {error}"
+        ) from error
+    except Exception as error:
+        if "URL fetch failure" not in str(error):  # Keras raises a bare Exception for a failed download
+            raise
+        raise HeadhuntError(
+            f"the ImageNet weights of {entry.builder} could not be downloaded: {error}. Without a connection, name a file: "
+            "`features.weights: PATH` (.weights.h5, without the top), or take `backbone: efficientnet_lite0`, whose weights are "
+            "installed already."
+        ) from error
+
+
+def _lite0(config: FeaturesConfig, shape: tuple[int, int, int]) -> Any:
+    model = build_lite0(shape, config.weights == "imagenet")
+    if config.weights not in ("imagenet", "random"):
+        model.load_weights(config.weights)
+    return model
+
+
+def build_extractor(config: FeaturesConfig, policy: Policy) -> Any:
+    """Photos (batch, h, w, 3) float32 in 0…255 to features (batch, *feature_shape) float32, as a keras.Model.
+
+    preprocessing → the layer "backbone" → pooling. Preprocessing and pooling compute in float32. Raises UsageError when pooling
+    is asked of a cut that gives no map.
+    """
+    import keras
+
+    inputs = keras.Input((*image_size(config), 3), dtype="float32", name="photos")
+    x = inputs
+    for layer in preprocessing_layers(config):
+        x = layer(x)
+    x = build_backbone(config, policy)(x)
+    if len(x.shape) != 4 and pooling(config) != "none":
+        raise UsageError(
+            f"features.pooling: {pooling(config)} needs a map (batch, h, w, channels), but the cut at {config.cut!r} gives "
+            f"{tuple(x.shape)}. Set `features.pooling: none`."
+        )
+    return keras.Model(inputs, pool(config, x), name="extractor")
+
+
+def pool(config: FeaturesConfig, x: Any) -> Any:
+    """The pooling of the configuration on a map (batch, h, w, channels), in float32."""
+    from keras import layers
+
+    average = layers.GlobalAveragePooling2D(dtype="float32", name="avg")
+    maximum = layers.GlobalMaxPooling2D(dtype="float32", name="max")
+    match pooling(config):
+        case "avg":
+            return average(x)
+        case "max":
+            return maximum(x)
+        case "avg+max":
+            return layers.Concatenate(dtype="float32", name="avg_max")([average(x), maximum(x)])
+        case _:
+            return layers.Activation("linear", dtype="float32", name="map")(x)
