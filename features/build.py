@@ -106,8 +106,7 @@ def build_cache(run: FeaturesRun, copies: int = 0) -> dict[str, Any]:
     parts = key_parts(run, index)
     folder = make_folder(cache_folder(run, cache_key(parts)))
     with only_process(folder / ".lock", f"another build is writing to {relative(folder)}"):
-        for left in folder.glob(".*.tmp*"):  # by a process that was killed
-            left.unlink(missing_ok=True)
+        _sweep(folder)
         blocks = plan_blocks(index, run.features.images_per_shard)
         wanted = split_copies(max(run.features.copies, copies, _cached_copies(folder)))
         _take_over(run, parts, folder)
@@ -116,6 +115,7 @@ def build_cache(run: FeaturesRun, copies: int = 0) -> dict[str, Any]:
             log.print(f"A new cache, {folder.name}: {nearest}.", markup=False)
         tasks = _tasks(run, index, folder, blocks, wanted, kept)
         computed_shape, computed = _compute(run, tasks, folder, kept)
+        _sweep(folder)
         if tasks or not (folder / MANIFEST).exists():
             manifest = _manifest(run, index, parts, blocks, wanted, kept, computed_shape or shape)
             write_manifest(folder, manifest)
@@ -136,6 +136,12 @@ def build_cache(run: FeaturesRun, copies: int = 0) -> dict[str, Any]:
         if tasks:
             write_text(folder / "build.json", json.dumps(result, indent=1) + "\n")
     return result
+
+
+def _sweep(folder: Path) -> None:
+    """Takes away what killed processes left half-written."""
+    for left in folder.glob(".*.tmp*"):
+        left.unlink(missing_ok=True)
 
 
 def _tasks(

@@ -170,12 +170,27 @@ def copy_shards(
                 rows = buffer[: min(at_a_time, records - first)]
                 _fill(file, rows)
                 place = slice(start + first, start + first + len(rows))
-                features[place] = _features(rows, layout, feature_shape, stored)
+                _cast(_features(rows, layout, feature_shape, stored), features[place])
                 labels[place] = _read_varints(rows, layout.label)
 
     with ThreadPoolExecutor(min(len(files), os.cpu_count() or 1)) as pool:
         list(pool.map(copy, range(len(files))))
     return features, labels
+
+
+def _cast(stored: npt.NDArray[np.floating], into: npt.NDArray[np.floating]) -> None:
+    """Copies features in another dtype; float16 to float32 several times as fast as numpy does, and exactly, for finite values.
+
+    The exponent and mantissa of a half, moved to those of a single, are its value but for the bias of the exponent, 127 - 15.
+    """
+    if stored.dtype != np.float16 or into.dtype != np.float32:
+        into[...] = stored
+        return
+    bits = into.view(np.int32)
+    bits[...] = stored.view(np.int16)  # copies of the sign fill the upper half
+    np.left_shift(bits, 13, out=bits)
+    np.bitwise_and(bits, np.int32(-0x70002000), out=bits)  # one sign, exponent and mantissa
+    np.multiply(into, np.float32(2.0 ** (127 - 15)), out=into)
 
 
 def _fill(file: BinaryIO, rows: npt.NDArray[np.uint8]) -> None:

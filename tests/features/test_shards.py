@@ -109,3 +109,11 @@ def test_mapped_features_are_indexed_like_an_array() -> None:
     np.testing.assert_array_equal(np.asarray(mapped), whole)
     with pytest.raises(IndexError):
         mapped[10]
+
+
+def test_every_finite_half_is_cast_exactly(tmp_path: Path) -> None:
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)].reshape(-1, 1024)
+    write_shard(tmp_path / "s", Shard(halves, np.zeros(len(halves), int), np.zeros(len(halves), int)))
+    singles, _ = copy_shards([(tmp_path / "s", len(halves))], (1024,), "float16", np.float32)
+    np.testing.assert_array_equal(singles.view(np.uint32), halves.astype(np.float32).view(np.uint32))
