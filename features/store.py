@@ -92,7 +92,7 @@ class Store:
         return bytes(self._try("read", name, lambda system: system.cat_file(self._path(name)))).decode()
 
     def download(self, name: str, target: Path, sha256: str | None = None) -> None:
-        """Brings a file to `target`, atomically; CacheError when it is missing or has another sha256 (then `target` is as it was)."""
+        """Brings a file to `target`, atomically; CacheError, and `target` as it was, when it is missing or has another sha256."""
         with atomic_path(target) as temporary:
             self._try("download", name, lambda system: system.get_file(self._path(name), str(temporary)))
             if sha256 is not None:
