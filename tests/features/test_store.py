@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import uuid
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,9 @@ def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7")
     said = mask("403 key wJalrXUtnFEMI/K7 of AKIAIOSFODNN7EXAMPLE at http://u:pw@host/x?X-Amz-Signature=abc123&a=1")
     assert said == "403 key *** of *** at http://***@host/x?X-Amz-Signature=***&a=1"
+
+
+@pytest.mark.skipif(find_spec("gcsfs") is not None, reason="gcsfs is installed")
+def test_a_missing_driver_is_named() -> None:
+    with pytest.raises(UsageError, match=r"gs:// needs the package gcsfs: pip install 'headhunt\[gcs\]'"):
+        Store("gs://bucket/cars").sizes()
