@@ -167,6 +167,9 @@ class FeaturesConfig(Section):
     batch_size: int = Field(32, ge=1)
     images_per_shard: int = Field(128, ge=1, description="also what one task computes at a time")
     workers: Workers = Workers()
+    store: str | None = Field(
+        None, description="also keep the cache there, e.g. s3://bucket/prefix, gs://…, file:///…; default: only local"
+    )
 
     @model_validator(mode="after")
     def _sizes(self) -> FeaturesConfig:

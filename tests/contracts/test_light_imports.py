@@ -13,7 +13,19 @@ import reports
 import search
 import train
 
-HEAVY = ("tensorflow", "keras", "jax", "ray", "optuna", "optuna_dashboard", "keras_tuner", "plotly", "sklearn", "scipy")
+HEAVY = (
+    "tensorflow",
+    "keras",
+    "jax",
+    "ray",
+    "optuna",
+    "optuna_dashboard",
+    "keras_tuner",
+    "plotly",
+    "sklearn",
+    "scipy",
+    "fsspec",
+)
 MODULES = sorted(
     f"{package.__name__}.{module.name}"
     for package in (features, search, train, reports)

@@ -1,0 +1,145 @@
+"""A cache's folder in a real S3 server on loopback, as a process of its own: what comes back, and what breaks midway."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from features.errors import CacheError, HeadhuntError, UsageError
+from features.store import Store, open_store
+
+pytest.importorskip("s3fs", reason="needs s3fs")
+pytest.importorskip("moto")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_server(port: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(300):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return server
+        time.sleep(0.1)
+    server.kill()
+    raise AssertionError("the S3 server did not start")
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A server with the bucket `caches`, named by the environment as for any S3 driver."""
+    import s3fs
+
+    port = free_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing-secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    process = start_server(port)
+    s3fs.S3FileSystem().mkdir("caches")
+    yield process, port
+    process.kill()
+    process.wait()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def make_shard(folder: Path, name: str = "val-00000-of-00001.tfrecord") -> Path:
+    (folder / name).write_bytes(bytes(range(256)) * 500)
+    return folder / name
+
+
+def test_files_come_back_and_damage_is_refused(server: object, tmp_path: Path) -> None:
+    store, shard = open_store("s3://caches/cars", "0123456789abcdef"), make_shard(tmp_path)
+    assert store is not None
+    assert store.sizes() == {}
+    store.upload(shard)
+    store.write_text("manifest.json", "{}")
+    assert store.sizes() == {"manifest.json": 2, shard.name: 128_000}
+    assert store.read_text("manifest.json") == "{}"
+    target = tmp_path / "mirror" / shard.name
+    with pytest.raises(CacheError, match="is damaged"):
+        store.download(shard.name, target, "0" * 64)
+    assert list(target.parent.iterdir()) == []
+    store.download(shard.name, target, hashlib.sha256(shard.read_bytes()).hexdigest())
+    assert target.read_bytes() == shard.read_bytes()
+    with pytest.raises(CacheError, match="is not in the store"):
+        store.download("none", target)
+    store.delete(shard.name)
+    assert store.sizes() == {"manifest.json": 2}
+
+
+def test_a_missing_bucket_is_named(server: object, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no bucket 'nowhere'"):
+        Store("s3://nowhere/cars").sizes()
+    with pytest.raises(UsageError, match="there is no bucket at s3://nowhere/cars/"):
+        Store("s3://nowhere/cars").upload(make_shard(tmp_path))
+
+
+def test_a_server_killed_between_two_uploads_and_back(
+    server: tuple[subprocess.Popen[bytes], int], tmp_path: Path
+) -> None:
+    process, _ = server
+    store = Store("s3://caches/cars")
+    store.upload(make_shard(tmp_path))
+    process.kill()
+    process.wait()
+    with pytest.raises(HeadhuntError, match=r"cannot upload s3://caches/cars/.*the same command goes on") as caught:
+        store.upload(make_shard(tmp_path, "test-00000-of-00001.tfrecord"))
+    assert "testing-secret" not in str(caught.value)
+    import s3fs
+
+    again = start_server(server[1])  # the same address; this server keeps objects in memory only
+    try:
+        s3fs.S3FileSystem().mkdir("caches")
+        assert store.sizes() == {}
+        store.upload(tmp_path / "test-00000-of-00001.tfrecord")
+        assert store.sizes() == {"test-00000-of-00001.tfrecord": 128_000}
+    finally:
+        again.kill()
+        again.wait()
+
+
+def test_a_connection_cut_in_the_middle_of_an_upload_leaves_nothing(
+    server: tuple[subprocess.Popen[bytes], int], tmp_path: Path
+) -> None:
+    shard, listener, cut = make_shard(tmp_path), socket.create_server(("127.0.0.1", 0)), threading.Event()
+
+    def swallow() -> None:
+        while not cut.is_set():
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection, socket.create_connection(("127.0.0.1", server[1])) as behind:
+                behind.sendall(connection.recv(20_000))  # the request and a part of its body, then both ends hang up
+
+    thread = threading.Thread(target=swallow)
+    thread.start()
+    try:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(HeadhuntError, match="cannot upload s3://caches/cars/"):
+            Store("s3://caches/cars", {"endpoint_url": address}).upload(shard)
+    finally:
+        cut.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+    store = Store("s3://caches/cars")
+    assert store.sizes() == {}
+    store.upload(shard)
+    assert store.sizes() == {shard.name: 128_000}
