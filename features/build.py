@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from features.atomic import atomic_path, make_folder, only_process, write_text
 from features.augment import policy_name, resolve_policy
 from features.backbones import compute_dtype, image_size, is_file
 from features.cache import FeatureCache, split_copies
+from features.checksums import Checksum, discard_shard, file_sha256, read_checksum, write_checksum
 from features.command import log, relative
 from features.config import FeaturesConfig, FeaturesRun
 from features.dataset import SPLITS, DatasetIndex, load_index
@@ -27,7 +27,9 @@ from features.extract import extractor
 from features.images import load_images
 from features.keys import AUGMENTED, cache_folder, changed_parts, explain_key, key_parts, sound_manifests
 from features.manifest import FORMAT_VERSION, MANIFEST, Manifest, ShardEntry, cache_key, write_manifest
+from features.mirror import exchange, push_manifest, push_shard
 from features.shards import Shard, shard_bytes, write_shard
+from features.store import Store, open_store
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,14 @@ class Task:
     copies: tuple[int, ...]
     crop_to_bbox: bool
     threads: int
+    store: Store | None
 
 
 @dataclass(frozen=True)
 class Done:
-    """What a task wrote: the sha256 of each file, and the shape of one image's features."""
+    """What a task wrote, by file name, and how many views it computed."""
 
-    sha256: dict[str, str]
-    feature_shape: tuple[int, ...]
+    shards: dict[str, Checksum]
     views: int
 
 
@@ -110,16 +112,18 @@ def build_cache(run: FeaturesRun, copies: int = 0) -> dict[str, Any]:
         blocks = plan_blocks(index, run.features.images_per_shard)
         wanted = split_copies(max(run.features.copies, copies, _cached_copies(folder)))
         _take_over(run, parts, folder)
-        kept, shape = _finished(run, folder, blocks, wanted)
+        store = open_store(run.features.store, folder.name)
+        kept = _finished(run, folder, blocks, wanted, store)
         if not kept and (nearest := explain_key(run, parts)):
             log.print(f"A new cache, {folder.name}: {nearest}.", markup=False)
-        tasks = _tasks(run, index, folder, blocks, wanted, kept)
-        computed_shape, computed = _compute(run, tasks, folder, kept)
+        tasks = _tasks(run, index, folder, blocks, wanted, kept, store)
+        computed = _compute(run, tasks, folder, kept)
         _sweep(folder)
         if tasks or not (folder / MANIFEST).exists():
-            manifest = _manifest(run, index, parts, blocks, wanted, kept, computed_shape or shape)
-            write_manifest(folder, manifest)
+            write_manifest(folder, _manifest(run, index, parts, blocks, wanted, kept))
         cache = FeatureCache.open(folder)
+        if store:
+            push_manifest(store, folder)
         seconds = time.monotonic() - started
         written = sum(len(task.copies) for task in tasks)
         result = {
@@ -127,7 +131,9 @@ def build_cache(run: FeaturesRun, copies: int = 0) -> dict[str, Any]:
             "key": cache.key,
             "copies": cache.copies,
             "records": sum(entry.records for entry in cache.manifest.shards),
-            "bytes": sum((folder / entry.file).stat().st_size for entry in cache.manifest.shards),
+            "bytes": sum(
+                shard_bytes(e.records, cache.feature_shape, run.features.dtype) for e in cache.manifest.shards
+            ),
             "shards_written": written,
             "shards_reused": len(cache.manifest.shards) - written,
             "seconds": round(seconds, 3),
@@ -150,7 +156,8 @@ def _tasks(
     folder: Path,
     blocks: list[Block],
     wanted: list[tuple[str, int]],
-    kept: dict[str, str],
+    kept: dict[str, Checksum],
+    store: Store | None,
 ) -> list[Task]:
     """A task for each block of which a copy is missing."""
     features, crop = _for_workers(run.features), bool(getattr(run.dataset, "crop_to_bbox", False))
@@ -159,7 +166,7 @@ def _tasks(
         copies = tuple(copy for split, copy in wanted if split == block.split and block.file(copy) not in kept)
         if copies:
             photos = DatasetIndex(index.table.iloc[list(block.rows)], index.class_names, index.root)
-            tasks.append(Task(features, photos, folder.resolve(), block, copies, crop, _threads(run)))
+            tasks.append(Task(features, photos, folder.resolve(), block, copies, crop, _threads(run), store))
     return tasks
 
 
@@ -177,7 +184,7 @@ def _take_over(run: FeaturesRun, parts: dict[str, Any], folder: Path) -> None:
                     temporary.hardlink_to(source)
                 except OSError:  # a file system without links
                     shutil.copyfile(source, temporary)
-            _write_checksum(target, entry.sha256, manifest.feature_shape)
+            write_checksum(target, Checksum(entry.sha256, manifest.feature_shape))
 
 
 def write_block(task: Task) -> Done:
@@ -189,7 +196,7 @@ def write_block(task: Task) -> Done:
     images = load_images(task.photos, range(len(chosen)), image_size(config), task.crop_to_bbox, task.threads)
     labels, rows = chosen["label"].to_numpy(np.int64), np.asarray(block.rows, np.int64)
     identities, policy = chosen["sha256"].tolist(), resolve_policy(config.augmentation)
-    sha256 = {}
+    done: dict[str, Checksum] = {}
     for copy in task.copies:
         transforms = None
         if copy:
@@ -205,10 +212,11 @@ def write_block(task: Task) -> Done:
             )
         path = task.folder / block.file(copy)
         write_shard(path, Shard(features.astype(config.dtype), labels, rows))
-        digest = file_sha256(path)
-        _write_checksum(path, digest, features.shape[1:])
-        sha256[path.name] = digest
-    return Done(sha256, tuple(features.shape[1:]), len(images) * len(task.copies))
+        done[path.name] = Checksum(file_sha256(path), tuple(features.shape[1:]))
+        write_checksum(path, done[path.name])
+        if task.store:
+            push_shard(task.store, path)
+    return Done(done, len(images) * len(task.copies))
 
 
 def _for_workers(config: FeaturesConfig) -> str:
@@ -220,15 +228,14 @@ def _for_workers(config: FeaturesConfig) -> str:
     return config.model_copy(update={**absolute, "compute": compute_dtype(config)}).model_dump_json()
 
 
-def _compute(run: FeaturesRun, tasks: list[Task], folder: Path, kept: dict[str, str]) -> tuple[tuple[int, ...], int]:
-    """Runs the tasks with a progress bar; adds what they wrote to `kept`. Gives the feature shape and the views computed."""
+def _compute(run: FeaturesRun, tasks: list[Task], folder: Path, kept: dict[str, Checksum]) -> int:
+    """Runs the tasks with a progress bar; adds what they wrote to `kept`. Gives the number of views computed."""
     total = sum(len(task.copies) * len(task.block.rows) for task in tasks)
     if not tasks:
         log.print(f"All {len(kept)} shards are there.")
-        return (), 0
+        return 0
     backend = "jax" if run.features.workers.gpus else "tensorflow"
     log.print(f"Computing {total} views of photos into {relative(folder)} …")
-    shape: tuple[int, ...] = ()
     progress = Progress(
         TextColumn("features"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
         console=log, disable=not log.is_terminal,
@@ -237,15 +244,14 @@ def _compute(run: FeaturesRun, tasks: list[Task], folder: Path, kept: dict[str, 
     with open_executor(run.features.workers, run.workdir, {"KERAS_BACKEND": backend}) as executor, progress:
         bar = progress.add_task("", total=total, rate="")
         for _, result in executor.map(write_block, tasks):
-            kept.update(result.sha256)
-            shape = result.feature_shape
+            kept.update(result.shards)
             done += result.views
             rate = done / (time.monotonic() - started)
             progress.update(bar, completed=done, rate=f"{rate:.1f} images/s")
             if not log.is_terminal and (time.monotonic() - said > 10 or done == total):
                 said = time.monotonic()
                 log.print(f"  {done} of {total}, {rate:.1f} images/s, {(total - done) / rate:.0f} s left")
-    return shape, done
+    return done
 
 
 def _manifest(
@@ -254,12 +260,15 @@ def _manifest(
     parts: dict[str, Any],
     blocks: list[Block],
     wanted: list[tuple[str, int]],
-    kept: dict[str, str],
-    shape: tuple[int, ...],
+    kept: dict[str, Checksum],
 ) -> Manifest:
     entries = [
         ShardEntry(
-            file=block.file(copy), split=split, copy_number=copy, records=len(block.rows), sha256=kept[block.file(copy)]
+            file=block.file(copy),
+            split=split,
+            copy_number=copy,
+            records=len(block.rows),
+            sha256=kept[block.file(copy)].sha256,
         )
         for split, copy in wanted
         for block in blocks
@@ -269,7 +278,7 @@ def _manifest(
         format_version=FORMAT_VERSION,
         key=cache_key(parts),
         key_parts=parts,
-        feature_shape=shape,
+        feature_shape=next(iter(kept.values())).feature_shape,
         dtype=run.features.dtype,
         class_names=index.class_names,
         policy=policy_name(run.features),
@@ -280,28 +289,21 @@ def _manifest(
 
 
 def _finished(
-    run: FeaturesRun, folder: Path, blocks: list[Block], wanted: list[tuple[str, int]]
-) -> tuple[dict[str, str], tuple[int, ...]]:
-    """The shards that are on disk in full, with their sha256, and the shape of one image's features.
+    run: FeaturesRun, folder: Path, blocks: list[Block], wanted: list[tuple[str, int]], store: Store | None
+) -> dict[str, Checksum]:
+    """The shards that are finished, on disk or in the store, by name.
 
     A shard's checksum file is written after it; what was cut short since then has another length.
     """
-    finished: dict[str, str] = {}
-    shape: tuple[int, ...] = ()
-    for block in blocks:
-        for path in (folder / block.file(copy) for split, copy in wanted if split == block.split):
-            if path.exists() and _checksum_file(path).exists():
-                known = json.loads(_checksum_file(path).read_text(encoding="utf-8"))
-                shape = tuple(known["shape"])
-                if path.stat().st_size == shard_bytes(len(block.rows), shape, run.features.dtype):
-                    finished[path.name] = str(known["sha256"])
-    return finished, shape
-
-
-def discard_shard(path: Path) -> None:
-    """Takes a damaged shard away, so that the next build computes it again."""
-    _checksum_file(path).unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
+    records = {block.file(copy): len(block.rows) for block in blocks for split, copy in wanted if split == block.split}
+    finished: dict[str, Checksum] = {}
+    for name, count in records.items():
+        known = read_checksum(folder / name)
+        if known and (folder / name).stat().st_size == shard_bytes(count, known.feature_shape, run.features.dtype):
+            finished[name] = known
+        else:
+            discard_shard(folder / name)
+    return finished | exchange(store, folder, records, run.features.dtype) if store else finished
 
 
 def _cached_copies(folder: Path) -> int:
@@ -310,20 +312,6 @@ def _cached_copies(folder: Path) -> int:
         return FeatureCache.open(folder).copies
     except CacheError:
         return 0
-
-
-def _write_checksum(path: Path, sha256: str, feature_shape: tuple[int, ...]) -> None:
-    write_text(_checksum_file(path), json.dumps({"sha256": sha256, "shape": feature_shape}))
-
-
-def _checksum_file(path: Path) -> Path:
-    return path.with_name(f".{path.name}.sha256.json")
-
-
-def file_sha256(path: Path) -> str:
-    """The sha256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _threads(run: FeaturesRun) -> int:

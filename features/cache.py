@@ -17,7 +17,9 @@ from features.dataset import SPLITS, load_index
 from features.errors import CacheError
 from features.keys import cache_folder, explain_key, key_parts
 from features.manifest import MANIFEST, Manifest, ShardEntry, cache_key, read_manifest
+from features.mirror import pull
 from features.shards import MappedFeatures, Shard, copy_shards, read_shard
+from features.store import open_store
 from features.views import Views
 
 if TYPE_CHECKING:
@@ -140,6 +142,8 @@ class FeatureCache:
 def cache_for(run: FeaturesRun, policy: str | None = None) -> FeatureCache:
     """The finished cache that the configuration names; with `policy`, the one beside it of another augmentation policy.
 
+    What `features.store` has and the local folder lacks is fetched.
+
     Raises CacheError when there is none (and says what differs from the nearest that is there), or when it has too few copies.
     """
     if policy not in (None, policy_name(run.features)):
@@ -147,6 +151,8 @@ def cache_for(run: FeaturesRun, policy: str | None = None) -> FeatureCache:
     parts = key_parts(run, load_index(run))
     key = cache_key(parts)
     folder = cache_folder(run, key)
+    if store := open_store(run.features.store, folder.name):
+        pull(store, folder, run.features.copies)
     if not (folder / MANIFEST).exists():
         nearest = explain_key(run, parts)
         raise CacheError(

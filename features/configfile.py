@@ -15,6 +15,7 @@ from features.augment import resolve_policy
 from features.backbones import image_size, preprocessing
 from features.config import ColumnSplit, FeaturesRun, FractionSplit
 from features.errors import UsageError
+from features.store import open_store
 
 R = TypeVar("R", bound=FeaturesRun)
 
@@ -52,6 +53,9 @@ def validate(model: type[R], raw: dict[str, Any], source: str) -> R:
     resolve_policy(run.features.augmentation)
     preprocessing(run.features)
     image_size(run.features)
+    open_store(run.features.store, "")
+    for name in run.features.other_policies:
+        resolve_policy(name, "features.other_policies")
     return run
 
 

@@ -12,15 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from features.backbones import image_size, input_range, prepared
-from features.build import build_cache, discard_shard, plan_blocks
+from features.build import build_cache, plan_blocks
 from features.cache import FeatureCache, split_copies
+from features.checksums import discard_shard
 from features.config import FeaturesRun
 from features.dataset import SPLITS, DatasetIndex, load_index
 from features.errors import CacheError
 from features.images import load_images
 from features.keys import cache_folder, key_parts
 from features.manifest import MANIFEST, Manifest, ShardEntry, cache_key
+from features.mirror import pull
 from features.shards import find_faults, parse_shard, shard_bytes
+from features.store import open_store
 
 Fault = dict[str, Any]
 
@@ -50,6 +53,8 @@ def verify(run: FeaturesRun) -> dict[str, Any]:
     """
     index = load_index(run)
     folder = cache_folder(run, cache_key(key_parts(run, index)))
+    if store := open_store(run.features.store, folder.name):
+        pull(store, folder, run.features.copies)
     entering, faults = _check_input(run, index)
     try:
         cache = FeatureCache.open(folder)
@@ -97,7 +102,10 @@ def repair(run: FeaturesRun) -> dict[str, Any]:
     damaged = sorted({fault["shard"] for fault in verify(run)["faults"]} - {""})
     folder = cache_folder(run, cache_key(key_parts(run, load_index(run))))
     copies = max((int(path.name[7:10]) for path in folder.glob("train-c*.tfrecord")), default=0)
+    store = open_store(run.features.store, folder.name)
     for name in damaged:
+        if store:
+            store.delete(name)
         if name.endswith(".tfrecord"):
             discard_shard(folder / name)
     if damaged:

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.build import build_cache, file_sha256
+from features.build import build_cache
 from features.cache import cache_for
+from features.checksums import file_sha256
 from features.config import FeaturesRun
 from features.doctor import repair, verify
 from features.errors import CacheError

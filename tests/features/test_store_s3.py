@@ -11,10 +11,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from features import mirror
+from features.build import build_cache
+from features.cache import cache_for
+from features.config import FeaturesRun
+from features.doctor import repair, verify
 from features.errors import CacheError, HeadhuntError, UsageError
 from features.store import Store, open_store
+from tests.features.test_build import MakeRun
 
 pytest.importorskip("s3fs", reason="needs s3fs")
 pytest.importorskip("moto")
@@ -143,3 +150,80 @@ def test_a_connection_cut_in_the_middle_of_an_upload_leaves_nothing(
     assert store.sizes() == {}
     store.upload(shard)
     assert store.sizes() == {shard.name: 128_000}
+
+
+def files(run: FeaturesRun) -> dict[str, bytes]:
+    (cache,) = (run.workdir / "cache").iterdir()
+    return {path.name: path.read_bytes() for path in cache.iterdir() if path.name not in ("build.json", ".lock")}
+
+
+def test_another_machine_finds_what_is_computed(server: object, make_run: MakeRun) -> None:
+    one = make_run("one", copies=1, store="s3://caches/cars")
+    written = build_cache(one)["shards_written"]
+    other = make_run("other", copies=1, store="s3://caches/cars")
+    fetched = cache_for(other)
+    np.testing.assert_array_equal(fetched.arrays("train", 1)[0], cache_for(one).arrays("train", 1)[0])
+    assert files(other) == files(one)
+    builder = make_run("builder", copies=2, store="s3://caches/cars")
+    grown = build_cache(builder)
+    assert grown["shards_written"] == len(list(one.workdir.glob("cache/*/train-c001-*")))
+    assert grown["shards_reused"] == written
+    assert cache_for(builder).copies == 2
+    assert cache_for(make_run("one", prepared=False, copies=2, store="s3://caches/cars")).copies == 2
+    assert verify(builder)["ok"]
+
+
+def test_what_is_damaged_in_the_store_is_refused_and_repaired(server: object, make_run: MakeRun) -> None:
+    run = make_run("one", copies=0, store="s3://caches/cars")
+    build_cache(run)
+    folder = cache_for(run).folder
+    store = open_store("s3://caches/cars", folder.name)
+    assert store is not None
+    shard = next(folder.glob("val-*.tfrecord"))
+    data = shard.read_bytes()
+    store.write_text(shard.name, "x" * len(data))
+    other = make_run("other", copies=0, store="s3://caches/cars")
+    with pytest.raises(CacheError, match="is damaged"):
+        cache_for(other)
+    assert not list(other.workdir.glob("cache/*/manifest.json"))
+    shard.write_bytes(data[:-1] + b"?")
+    assert repair(run)["repaired"] == [shard.name]
+    np.testing.assert_array_equal(cache_for(other).arrays("val")[0], cache_for(run).arrays("val")[0])
+    assert files(other) == files(run)
+
+
+def test_a_build_whose_store_goes_away_keeps_its_shards_and_goes_on(
+    server: tuple[subprocess.Popen[bytes], int], make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process, port = server
+    sent = []
+    push = mirror.push_shard
+
+    def push_and_kill(store: Store, shard: Path) -> None:
+        if len(sent) == 2:
+            process.kill()
+            process.wait()
+        push(store, shard)
+        sent.append(shard.name)
+
+    monkeypatch.setattr("features.build.push_shard", push_and_kill)
+    monkeypatch.setattr("features.store.FIRST_PAUSE_SECONDS", 0.01)
+    run = make_run("one", copies=1, store="s3://caches/cars")
+    with pytest.raises(HeadhuntError, match=r"cannot upload s3://caches/cars.*Finished shards stay on the local disk"):
+        build_cache(run)
+    assert not list(run.workdir.glob("cache/*/manifest.json"))
+    monkeypatch.setattr("features.build.push_shard", push)
+    again = start_server(port)
+    try:
+        import s3fs
+
+        s3fs.S3FileSystem.clear_instance_cache()
+        s3fs.S3FileSystem().mkdir("caches")
+        result = build_cache(run)
+        assert result["shards_reused"] == 3  # the third was on disk when its upload failed
+        other = make_run("other", copies=1, store="s3://caches/cars")
+        assert cache_for(other).copies == 1
+        assert files(other) == files(run)
+    finally:
+        again.kill()
+        again.wait()
