@@ -14,7 +14,7 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from features.atomic import make_folder, write_text
-from features.augment import policy_name, resolve_policy
+from features.augment import policy_name
 from features.backbones import compute_dtype, image_size, is_file
 from features.cache import (
     FORMAT_VERSION,
@@ -140,13 +140,10 @@ def write_block(task: Task) -> Done:
     chosen = task.photos.table
     images = load_images(task.photos, range(len(chosen)), image_size(config), task.crop_to_bbox, task.threads)
     labels, rows = chosen["label"].to_numpy(np.int64), np.asarray(block.rows, np.int64)
-    identities, policy = chosen["sha256"].tolist(), resolve_policy(config.augmentation)
+    identities = chosen["sha256"].tolist()
     sha256 = {}
     for copy in task.copies:
-        transforms = None
-        if copy:
-            transforms = policy.transforms(identities, config.seed, block.split, copy, image_size(config))
-        features = extract(images, transforms)
+        features = extract(images, identities if copy else None, block.split, copy)
         if not np.isfinite(features).all():
             raise CacheError(
                 f"the backbone gave NaN or infinity for photos of {block.split}; check weights and preprocessing."

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from features.atomic import write_text
 from features.augment import resolve_policy
 from features.backbones import compute_dtype, image_size, preprocessing, weights_digest
-from features.config import FeaturesRun, Section
+from features.config import FeaturesConfig, FeaturesRun, Section
 from features.dataset import SPLITS, DatasetIndex, load_index
 from features.errors import CacheError
 from features.shards import Shard, read_shard
@@ -68,9 +68,16 @@ def key_parts(run: FeaturesRun, index: DatasetIndex) -> dict[str, Any]:
         "compute": compute_dtype(config),
         "batch_size": config.batch_size,
         "images_per_shard": config.images_per_shard,
-        "augmentation": resolve_policy(config.augmentation).model_dump(),
+        "augmentation": _augmentation_parts(config),
         "seed": config.seed,
     }
+
+
+def _augmentation_parts(config: FeaturesConfig) -> dict[str, Any]:
+    """The policy; and who draws, where that decides the views."""
+    policy = resolve_policy(config.augmentation)
+    draws = {} if policy.merged else {"draws": "jax" if config.workers.gpus else "tensorflow"}
+    return {**policy.model_dump(mode="json"), **draws}
 
 
 def cache_key(parts: dict[str, Any]) -> str:
