@@ -110,7 +110,8 @@ def build_cache(run: FeaturesRun) -> dict[str, Any]:
             crop = bool(parts["crop_to_bbox"])
             tasks.append(Task(features, photos, folder.resolve(), block, copies, crop, _threads(run)))
     computed_shape, computed = _compute(run, tasks, folder, kept)
-    if tasks or not (folder / MANIFEST).exists():
+    named = policy_name(run.features)  # the same layers may have had another name in an earlier configuration
+    if tasks or not (folder / MANIFEST).exists() or FeatureCache.open(folder).manifest.policy != named:
         manifest = _manifest(run, index, parts, blocks, wanted, kept, computed_shape or shape)
         write_manifest(folder, manifest)
     cache = FeatureCache.open(folder)

@@ -54,6 +54,10 @@ def _whole(low: int, high: int | None = None, pair: bool = False) -> Argument:
     return Argument(f"{words}, or two of them", lambda value: accepts(value) or _is_pair(value, accepts))
 
 
+def _is_odd(value: Any) -> bool:
+    return type(value) is int and value > 0 and value % 2 == 1
+
+
 def _choice(*values: str) -> Argument:
     return Argument(" | ".join(values), lambda value: value in values)
 
@@ -121,7 +125,9 @@ LAYERS: dict[str, dict[str, Argument]] = {
     "RandomFlip": {"mode": _choice("horizontal", "vertical", "horizontal_and_vertical")},
     "RandomGaussianBlur": {
         "factor": _factor(0, 1),
-        "kernel_size": _whole(1, pair=True),
+        "kernel_size": Argument(
+            "an odd number, or two of them", lambda value: _is_odd(value) or _is_pair(value, _is_odd)
+        ),
         "sigma": _factor(0, 1),
         "value_range": VALUE_RANGE,
     },

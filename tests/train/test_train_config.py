@@ -43,7 +43,7 @@ def test_a_schedule_of_the_search_and_a_list_of_layers_are_taken() -> None:
         ({"augmentation": [{"layer": "RandomHue"}]}, r"train.finetune.augmentation.0: RandomHue needs factor"),
         (
             {"augmentation": {"policy": "mild", "clean_share": 0.1}},
-            r"train.finetune.augmentation.clean_share: unknown key. .* Allowed: policy, name, layers, clean_probability",
+            r"train.finetune.augmentation.clean_share: unknown key. Allowed: policy, name, layers, clean_probability",
         ),
         (
             {"augmentation": [{"layer": "CenterCrop", "height": 100, "width": 90}]},
