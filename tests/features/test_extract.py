@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -57,13 +58,18 @@ assert "tensorflow" not in sys.modules
 """
 
 
-def test_jax_computes_the_same_features(make_run: MakeRun, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_jax_computes_the_same_features(make_run: MakeRun, tmp_path: Path) -> None:
     config = make_run(prepared=False, augmentation="flip_rotate_zoom_translate").features
     extract = Extractor(config)
     expected = np.stack([extract(photos(11)), extract(photos(11), [str(n) for n in range(11)], "train", 1)])
     subprocess.run(
         [sys.executable, "-P", "-W", "ignore", "-c", SCRIPT, config.model_dump_json(), str(tmp_path / "jax.npy")],
-        env={"KERAS_BACKEND": "jax", "PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu"},
+        env={
+            "KERAS_BACKEND": "jax",
+            "PATH": "/usr/bin:/bin",
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        },
         check=True,
     )
     np.testing.assert_allclose(np.load(tmp_path / "jax.npy"), expected, atol=2e-3)
