@@ -1,152 +1,198 @@
-"""Augmentation policies: random flips, rotations, zooms and translations, as one resampling of each image.
+"""Augmentation policies by name or as lists of Keras layers, and the views of photos that they give.
 
-Every draw is a pure function of (seed, split, copy, image): no generator is carried along, so the order of the work and the
-number of workers change nothing.
+Every view is a pure function of (seed, split, copy, image): no generator is carried along, so the order of the work, the
+company in a batch and the number of workers change nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Sequence
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-from features.config import AugmentationLayer, FeaturesConfig, Section
+from features.config import Augmentation, AugmentationConfig, AugmentationLayer, FeaturesConfig, Section
+from features.engine import compiled
 from features.errors import UsageError
+from features.geometry import UNCHANGED, Step, apply_transforms, is_merged, merge, uniforms
+from features.keras_layers import check_layer, final_size, suggest
+
+CLEAN_DRAW = 7
+"""Which of a key's numbers decides whether the image is left clean; the first six are the merged layers'."""
 
 
 class AugmentationPolicy(Section):
-    """What Keras's RandomFlip, RandomRotation, RandomZoom and RandomTranslation would do in a row, with reflection at the edges.
+    """Keras layers in a row, and how often an image is left as it is instead.
 
-    `rotation` is the largest turn as a share of a full one; `zoom` the largest change of scale (both axes alike) and
-    `translation` the largest shift as a share of the image's sides, each in either direction.
+    Consecutive RandomFlip, RandomRotation, RandomZoom and RandomTranslation that reflect at the edges and interpolate
+    bilinearly are merged into one resampling; every other layer is Keras's own.
     """
 
-    horizontal_flip: bool = False
-    rotation: float = 0.0
-    zoom: float = 0.0
-    translation: float = 0.0
+    layers: tuple[AugmentationLayer, ...] = ()
+    clean_probability: float = Field(0.0, ge=0, le=1)
 
-    def transforms(
-        self, identities: Sequence[str], seed: int, split: str, copy: int, image_size: tuple[int, int]
-    ) -> npt.NDArray[np.float32]:
-        """Projective transforms (len(identities), 8) float32 from output to input pixels, as `apply_transforms` takes them.
+    @property
+    def merged(self) -> bool:
+        """Whether all of it is one resampling: then its views are the same on every Keras backend."""
+        return all(is_merged(layer.layer, layer.arguments) for layer in self.layers)
 
-        `identities` are the images' sha256; each row depends on its own identity alone.
-        """
-        draws = np.array([_uniform(f"{seed}/{split}/{copy}/{identity}") for identity in identities]).reshape(-1, 5)
-        flips = self.horizontal_flip & (draws[:, 0] < 0.5)
-        turns, zooms, down, right = (2 * draws[:, 1:] - 1).T * [
-            [2 * math.pi * self.rotation], [self.zoom], [self.translation], [self.translation]
-        ]  # fmt: skip
-        return self.compose(flips, turns, 1 + zooms, np.stack([right, down], 1), image_size)
 
-    @staticmethod
-    def compose(
-        flips: npt.NDArray[np.bool_],
-        radians: npt.NDArray[np.float64],
-        zooms: npt.NDArray[np.float64],
-        shifts: npt.NDArray[np.float64],
-        image_size: tuple[int, int],
-    ) -> npt.NDArray[np.float32]:
-        """Flip, turn, zoom (above 1: smaller), then shift by `shifts` (n, 2) of (width, height): one transform an image."""
-        height, width = image_size
-        ones, zeros = np.ones(len(flips)), np.zeros(len(flips))
+def _policy(*layers: dict[str, Any]) -> AugmentationPolicy:
+    return AugmentationPolicy(layers=tuple(AugmentationLayer.model_validate(layer) for layer in layers))
 
-        def matrices(rows: Sequence[Sequence[Any]]) -> npt.NDArray[np.float64]:
-            return np.stack([np.stack([np.broadcast_to(value, len(ones)) for value in row], -1) for row in rows], -2)
 
-        def about_centre(linear: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-            to_centre = np.array([[1, 0, -(width - 1) / 2], [0, 1, -(height - 1) / 2], [0, 0, 1]])
-            product: npt.NDArray[np.float64] = np.linalg.inv(to_centre) @ linear @ to_centre
-            return product
-
-        mirrored = np.where(flips, -1.0, 1.0)
-        cosine, sine = np.cos(radians), np.sin(radians)
-        flip = about_centre(matrices([[mirrored, 0, 0], [0, 1, 0], [0, 0, 1]]))
-        turn = about_centre(matrices([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]]))
-        zoom = about_centre(matrices([[zooms, 0, 0], [0, zooms, 0], [0, 0, 1]]))
-        shift = matrices([[1, zeros, -shifts[:, 0] * width], [0, 1, -shifts[:, 1] * height], [0, 0, 1]])
-        # The image is sampled backwards: the transform applied last to it meets the output's coordinates first.
-        whole = flip @ turn @ zoom @ shift
-        return whole.reshape(-1, 9)[:, :8].astype(np.float32)
-
+FLIP = {"layer": "RandomFlip", "mode": "horizontal"}
 
 POLICIES = {
-    "none": AugmentationPolicy(),
-    "mild": AugmentationPolicy(horizontal_flip=True, rotation=0.02, zoom=0.1),
-    "flip_rotate_zoom": AugmentationPolicy(horizontal_flip=True, rotation=0.1, zoom=0.2),
-    "flip_rotate_zoom_translate": AugmentationPolicy(horizontal_flip=True, rotation=0.2, zoom=0.2, translation=0.2),
+    "none": _policy(),
+    "mild": _policy(FLIP, {"layer": "RandomRotation", "factor": 0.02}, {"layer": "RandomZoom", "height_factor": 0.1}),
+    "flip_rotate_zoom": _policy(
+        FLIP, {"layer": "RandomRotation", "factor": 0.1}, {"layer": "RandomZoom", "height_factor": 0.2}
+    ),
+    "flip_rotate_zoom_translate": _policy(
+        FLIP,
+        {"layer": "RandomRotation", "factor": 0.2},
+        {"layer": "RandomZoom", "height_factor": 0.2},
+        {"layer": "RandomTranslation", "height_factor": 0.2, "width_factor": 0.2},
+    ),
+    "rand_augment": _policy({"layer": "RandAugment", "value_range": [0, 255], "num_ops": 2, "factor": 0.5}),
 }
-"""The policies by name; the last two are the seed's."""
-
-LAYERS = {
-    "RandomFlip": {"mode"},
-    "RandomRotation": {"factor"},
-    "RandomZoom": {"height_factor"},
-    "RandomTranslation": {"height_factor", "width_factor"},
-}
-"""Keras layers that a policy may be listed as, in this order, with the arguments that are understood."""
+"""The policies by name; flip_rotate_zoom and flip_rotate_zoom_translate are the seed's."""
 
 
-def resolve_policy(value: str | Sequence[AugmentationLayer], key: str = "features.augmentation") -> AugmentationPolicy:
-    """The policy of this name, or of this list of Keras layers; UsageError listing what is allowed."""
+def resolve_policy(
+    value: Augmentation, key: str = "features.augmentation", image_size: tuple[int, int] | None = None
+) -> AugmentationPolicy:
+    """The policy of this name, list of Keras layers or mapping.
+
+    Raises UsageError, naming `key`, for a name, layer or argument that there is not, and for layers that do not give photos
+    of `image_size` back. Imports neither Keras nor its backend.
+    """
     if isinstance(value, str):
         if value not in POLICIES:
-            raise UsageError(f"{key}: received {value!r}; allowed: {', '.join(POLICIES)}, or a list of Keras layers.")
+            raise UsageError(
+                f"{key}: received {value!r}; allowed: {', '.join(POLICIES)}, or a list of Keras layers."
+                f"{suggest(value, list(POLICIES))}"
+            )
         return POLICIES[value]
-    names = [layer.layer for layer in value]
-    if any(name not in LAYERS for name in names) or names != sorted(set(names), key=list(LAYERS).index):
-        raise UsageError(
-            f"{key}: received the layers {', '.join(names)}; allowed: {', '.join(LAYERS)}, each once, in this order."
-        )
-    arguments: dict[str, Any] = {}
-    for layer in value:
-        given = dict(layer.model_extra or {})
-        unknown = sorted(set(given) - LAYERS[layer.layer])
-        if unknown:
-            allowed = ", ".join(sorted(LAYERS[layer.layer]))
-            raise UsageError(f"{key}: {layer.layer} takes {allowed} here, but got {', '.join(unknown)}.")
-        arguments.update(_arguments(layer.layer, given, key))
-    return AugmentationPolicy(**arguments)
-
-
-def _arguments(name: str, given: dict[str, Any], key: str) -> dict[str, Any]:
-    if name == "RandomFlip":
-        if given.get("mode") != "horizontal":
-            raise UsageError(f"{key}: RandomFlip takes mode: horizontal here, but got {given.get('mode')!r}.")
-        return {"horizontal_flip": True}
-    values = list(given.values())
-    if (
-        set(given) != LAYERS[name]
-        or not all(isinstance(value, float | int) and 0 <= value < 1 for value in values)
-        or len(set(values)) != 1
-    ):
-        raise UsageError(
-            f"{key}: {name} takes {' and '.join(sorted(LAYERS[name]))}, one share of 0 up to 1, the same for both axes, but "
-            f"got {given}."
-        )
-    return {name.removeprefix("Random").lower(): float(values[0])}
+    if isinstance(value, AugmentationConfig):
+        if value.policy is not None:
+            return resolve_policy(value.policy, f"{key}.policy").model_copy(
+                update={"clean_probability": value.clean_probability}
+            )
+        if value.name in POLICIES:
+            raise UsageError(
+                f"{key}.name: {value.name!r} is a policy of that name already; choose another for these layers."
+            )
+        listed = resolve_policy(value.layers or [], f"{key}.layers", image_size)
+        return listed.model_copy(update={"clean_probability": value.clean_probability})
+    for position, layer in enumerate(value):
+        check_layer(layer.layer, layer.arguments, f"{key}.{position}")
+    if image_size is not None:
+        size = final_size([(layer.layer, layer.arguments) for layer in value], image_size)
+        if size != image_size:
+            raise UsageError(
+                f"{key}: these layers make photos of {size[0]}×{size[1]}, but features.image_size is "
+                f"{image_size[0]}×{image_size[1]}. The last layer that crops or resizes must give that size back."
+            )
+    return AugmentationPolicy(layers=tuple(value))
 
 
 def policy_name(config: FeaturesConfig) -> str:
-    """What the cached policy is called: its name, or `custom` for a list of layers."""
-    return config.augmentation if isinstance(config.augmentation, str) else "custom"
+    """What the cached policy is called: its name, or `custom` for layers without one."""
+    value = config.augmentation
+    if isinstance(value, AugmentationConfig):
+        return value.policy or value.name or "custom"
+    return value if isinstance(value, str) else "custom"
 
 
-def apply_transforms(images: Any, transforms: npt.NDArray[np.float32]) -> Any:
-    """Resamples images (n, h, w, 3) float32 in 0…255 by transforms (n, 8): bilinear, reflected at the edges; the same shape."""
-    import keras
+class Augmenter:
+    """A policy at work: batches of photos in, their views out. Safe to call from several threads.
 
-    return keras.ops.image.affine_transform(
-        images, transforms, interpolation="bilinear", fill_mode="reflect", data_format="channels_last"
-    )
+    What is compiled is compiled for each shape of a batch: give batches of one size and fill the last one up.
+    """
+
+    def __init__(self, policy: AugmentationPolicy) -> None:
+        self.policy = policy
+        self._clean_probability = policy.clean_probability
+        self._parts = [_Resampling(part) if merged else _Layers(part) for merged, part in _parts(policy)]
+
+    def __call__(self, images: Any, identities: Sequence[str | None], seed: int, split: str, copy: int) -> Any:
+        """Views of images (n, h, w, 3) float32 in 0…255: the same shape, an array of Keras's backend or of numpy.
+
+        `identities` (n,) are the images' sha256; None leaves an image as it is, as the policy's clean probability does.
+        """
+        keys = [None if identity is None else f"{seed}/{split}/{copy}/{identity}" for identity in identities]
+        if self._clean_probability:
+            keys = [None if key is None or uniforms(key)[CLEAN_DRAW] < self._clean_probability else key for key in keys]
+        views = images
+        for part in self._parts:
+            views = part(views, keys)
+        clean = np.array([key is None for key in keys], bool)
+        if not self.policy.merged and clean.any():  # the layers passed over these
+            views = np.array(views)
+            views[clean] = np.asarray(images)[clean]
+        return views
 
 
-def _uniform(key: str) -> npt.NDArray[np.float64]:
-    """Five numbers in [0, 1) from a key."""
-    words = np.frombuffer(hashlib.sha512(key.encode()).digest()[:40], np.uint64)
-    return words.astype(np.float64) / 2.0**64
+def _parts(policy: AugmentationPolicy) -> Iterator[tuple[bool, list[Step]]]:
+    """The policy's layers in runs that are merged or not."""
+    seen: Counter[str] = Counter()
+    steps = []
+    for layer in policy.layers:
+        steps.append(Step(layer.layer, layer.arguments, seen[layer.layer]))
+        seen[layer.layer] += 1
+    for merged, part in groupby(steps, lambda step: is_merged(step.layer, step.arguments)):
+        yield merged, list(part)
+
+
+class _Resampling:
+    """Consecutive geometric layers, as one compiled resampling of a batch."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self._steps = steps
+        self._apply = compiled(apply_transforms)
+
+    def __call__(self, images: Any, keys: Sequence[str | None]) -> Any:
+        return self._apply(images, self.transforms(keys, tuple(images.shape[1:3])))
+
+    def transforms(self, keys: Sequence[str | None], image_size: tuple[int, int]) -> npt.NDArray[np.float32]:
+        drawn = [key for key in keys if key is not None]
+        transforms = np.tile(UNCHANGED, (len(keys), 1))
+        if drawn:
+            rows = [key is not None for key in keys]
+            transforms[rows] = merge([step.matrices(drawn, image_size) for step in self._steps])
+        return transforms
+
+
+class _Layers:
+    """Consecutive Keras layers, photo by photo on as many threads as there are cores."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        from features.layer_views import LayerView, in_turn
+
+        self._view = in_turn([LayerView(step.layer, step.arguments, step.occurrence) for step in steps])
+
+    def __call__(self, images: Any, keys: Sequence[str | None]) -> npt.NDArray[np.float32]:
+        photos = np.asarray(images, np.float32)
+        drawn = [(position, key) for position, key in enumerate(keys) if key is not None]
+        if not drawn:
+            return photos
+
+        def view(place: tuple[int, str]) -> npt.NDArray[np.float32]:
+            position, key = place
+            return np.asarray(self._view(photos[position : position + 1], key))
+
+        first = view(drawn[0])  # by itself: it may have to be compiled
+        views = np.zeros((len(photos), *first.shape[1:]), np.float32)
+        views[drawn[0][0]] = first[0]
+        with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+            for (position, _), seen in zip(drawn[1:], threads.map(view, drawn[1:]), strict=True):
+                views[position] = seen[0]
+        return views

@@ -14,7 +14,7 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from features.atomic import atomic_path, make_folder, only_process, write_text
-from features.augment import policy_name, resolve_policy
+from features.augment import policy_name
 from features.backbones import compute_dtype, image_size, is_file
 from features.cache import FeatureCache, split_copies
 from features.checksums import Checksum, discard_shard, file_sha256, read_checksum, write_checksum
@@ -119,7 +119,8 @@ def build_cache(run: FeaturesRun, copies: int = 0) -> dict[str, Any]:
         tasks = _tasks(run, index, folder, blocks, wanted, kept, store)
         computed = _compute(run, tasks, folder, kept)
         _sweep(folder)
-        if tasks or not (folder / MANIFEST).exists():
+        named = policy_name(run.features)  # the same layers may have had another name in an earlier configuration
+        if tasks or not (folder / MANIFEST).exists() or FeatureCache.open(folder).manifest.policy != named:
             write_manifest(folder, _manifest(run, index, parts, blocks, wanted, kept))
         cache = FeatureCache.open(folder)
         if store:
@@ -195,13 +196,10 @@ def write_block(task: Task) -> Done:
     chosen = task.photos.table
     images = load_images(task.photos, range(len(chosen)), image_size(config), task.crop_to_bbox, task.threads)
     labels, rows = chosen["label"].to_numpy(np.int64), np.asarray(block.rows, np.int64)
-    identities, policy = chosen["sha256"].tolist(), resolve_policy(config.augmentation)
+    identities = chosen["sha256"].tolist()
     done: dict[str, Checksum] = {}
     for copy in task.copies:
-        transforms = None
-        if copy:
-            transforms = policy.transforms(identities, config.seed, block.split, copy, image_size(config))
-        features = extract(images, transforms)
+        features = extract(images, identities if copy else None, block.split, copy)
         if not np.isfinite(features).all():
             raise CacheError(
                 f"the backbone gave NaN or infinity for photos of {block.split}; check weights and preprocessing."

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
 
 
 class Section(BaseModel):
@@ -131,6 +131,41 @@ class AugmentationLayer(Section):
     model_config = ConfigDict(extra="allow", frozen=True)
     layer: str
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the layer is made with."""
+        return dict(self.model_extra or {})
+
+
+class AugmentationConfig(Section):
+    """A policy by name, or Keras layers of your own; and how often a photo is left as it is."""
+
+    policy: str | None = Field(None, description="a policy's name; or layers")
+    name: str | None = Field(None, min_length=1, description="what these layers are called; default: custom")
+    layers: list[AugmentationLayer] | None = Field(None, description="Keras image layers, in order")
+    clean_probability: float = Field(0.0, ge=0, le=1, description="how often a photo is left as it is")
+
+    @model_validator(mode="after")
+    def _one_of(self) -> AugmentationConfig:
+        if (self.policy is None) == (self.layers is None):
+            raise ValueError("it takes either policy (a name) or layers (a list)")
+        if self.policy is not None and self.name is not None:
+            raise ValueError("name goes with layers; a policy has its name already")
+        return self
+
+
+def _augmentation_kind(value: Any) -> Any:
+    if isinstance(value, dict):
+        return AugmentationConfig.model_validate(value)
+    if isinstance(value, list):
+        return TypeAdapter(list[AugmentationLayer]).validate_python(value)
+    if not isinstance(value, str | AugmentationConfig):
+        raise ValueError("it takes a policy's name, a list of Keras layers, or {policy | layers, clean_probability}")
+    return value
+
+
+Augmentation = Annotated[str | list[AugmentationLayer] | AugmentationConfig, BeforeValidator(_augmentation_kind)]
+
 
 def _image_size(value: Any) -> Any:
     return (value, value) if isinstance(value, int) else value
@@ -159,8 +194,9 @@ class FeaturesConfig(Section):
         "auto", description="auto: bfloat16 where the CPU or GPU has it"
     )
     copies: int = Field(8, ge=0, le=999, description="augmented copies of the training split; 0 = clean only")
-    augmentation: str | list[AugmentationLayer] = Field(
-        "flip_rotate_zoom", description="a policy's name, or a list of Keras layers"
+    augmentation: Augmentation = Field(
+        "flip_rotate_zoom",
+        description="a policy's name, a list of Keras layers, or {policy | layers, clean_probability}",
     )
     other_policies: list[str] = Field([], description="policies, by name, that are cached beside `augmentation`")
     seed: int = Field(0, ge=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 from features.augment import resolve_policy
 from features.backbones import image_size, preprocessing
-from features.config import ColumnSplit, FeaturesRun, FractionSplit
+from features.config import AugmentationConfig, ColumnSplit, FeaturesRun, FractionSplit
 from features.errors import UsageError
+from features.keras_layers import suggest
 from features.store import open_store
 
 R = TypeVar("R", bound=FeaturesRun)
@@ -50,12 +50,11 @@ def validate(model: type[R], raw: dict[str, Any], source: str) -> R:
     except ValidationError as error:
         lines = [_explain(detail, raw, model) for detail in error.errors()]
         raise UsageError("\n  ".join([f"the configuration {source} is not valid:", *dict.fromkeys(lines)])) from None
-    resolve_policy(run.features.augmentation)
     preprocessing(run.features)
-    image_size(run.features)
-    open_store(run.features.store, "")
+    resolve_policy(run.features.augmentation, image_size=image_size(run.features))
     for name in run.features.other_policies:
         resolve_policy(name, "features.other_policies")
+    open_store(run.features.store, "")
     return run
 
 
@@ -114,7 +113,7 @@ def _explain(detail: Any, raw: dict[str, Any], model: type[BaseModel]) -> str:
     kind, received = detail["type"], detail["input"]
     if kind == "extra_forbidden":
         allowed = _allowed_keys(model, path[:-1], raw)
-        return f"{_dotted(path)}: unknown key.{_suggest(str(path[-1]), allowed)}" + (
+        return f"{_dotted(path)}: unknown key.{suggest(str(path[-1]), allowed)}" + (
             f" Allowed: {', '.join(allowed)}." if allowed else ""
         )
     if kind == "missing":
@@ -128,7 +127,7 @@ def _explain(detail: Any, raw: dict[str, Any], model: type[BaseModel]) -> str:
         if kind == "union_tag_invalid":
             path = (*path, str(context.get("discriminator", "kind")).strip("'"))
         choices = re.findall(r"'([^']*)'", allowed_text)
-        return f"{_dotted(path)}: received {received!r}; allowed: {allowed_text}.{_suggest(str(received), choices)}"
+        return f"{_dotted(path)}: received {received!r}; allowed: {allowed_text}.{suggest(str(received), choices)}"
     if kind == "union_tag_not_found":
         return f"{_dotted(path)}: the key {detail['ctx']['discriminator']} is required."
     message = detail["msg"].removeprefix("Value error, ")
@@ -171,6 +170,7 @@ def _allowed_keys(model: type[BaseModel], path: Sequence[str | int], raw: Any) -
                 m for m in candidates if "kind" in m.model_fields and m.model_fields["kind"].default == node.get("kind")
             ]
             candidates = tagged or ([ColumnSplit] if "column" in node and ColumnSplit in candidates else candidates)
+        candidates = [AugmentationConfig] if AugmentationConfig in candidates else candidates
         current = candidates[0] if len(candidates) == 1 or FractionSplit in candidates else None
     return list(current.model_fields) if current else []
 
@@ -183,8 +183,3 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 def _dotted(path: Sequence[str | int]) -> str:
     return ".".join(map(str, path))
-
-
-def _suggest(received: str, allowed: Sequence[str]) -> str:
-    close = difflib.get_close_matches(received, allowed, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from features.errors import HeadhuntError
 
@@ -24,6 +25,24 @@ def start_keras(backend: str) -> None:
         importlib.import_module("keras")
         if backend == "tensorflow":
             importlib.import_module("tensorflow").config.list_physical_devices()
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as a compiled program of Keras's backend: traced once for each shape of its arguments.
+
+    Without XLA on TensorFlow, where it is slow for convolutions on a CPU.
+    """
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function)  # type: ignore[no-any-return]
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)  # type: ignore[no-any-return]
+    return function
 
 
 @contextmanager

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from features.augment import apply_transforms
-from features.backbones import compute_dtype
+from features.augment import Augmenter, resolve_policy
+from features.backbones import compute_dtype, image_size
 from features.config import FeaturesConfig
 from features.networks import build_extractor
 
@@ -23,13 +24,13 @@ class Extractor:
         self._batch_size = config.batch_size
         bfloat16 = compute_dtype(config) == "bfloat16"
         self._model = build_extractor(config, "mixed_bfloat16" if bfloat16 else "float32")
-        self._augment: Any = apply_transforms
+        self._augment = Augmenter(resolve_policy(config.augmentation, image_size=image_size(config)))
+        self._seed = config.seed
         self._run: Any = self._model
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
 
             self._run = tf.function(self._model, reduce_retracing=True)  # no XLA: it is slow for convolutions on a CPU
-            self._augment = tf.function(apply_transforms, reduce_retracing=True)
         elif keras.backend.backend() == "jax":
             import jax
 
@@ -37,7 +38,6 @@ class Extractor:
             variables = [variable.value for variable in model.non_trainable_variables]
             forward = jax.jit(lambda state, photos: model.stateless_call([], state, photos, training=False)[0])
             self._run = lambda photos: forward(variables, photos)
-            self._augment = jax.jit(apply_transforms)
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
@@ -45,9 +45,17 @@ class Extractor:
         return tuple(self._model.output.shape[1:])
 
     def __call__(
-        self, images: npt.NDArray[np.uint8], transforms: npt.NDArray[np.float32] | None = None
+        self,
+        images: npt.NDArray[np.uint8],
+        identities: Sequence[str] | None = None,
+        split: str = "train",
+        copy: int = 0,
     ) -> npt.NDArray[np.float32]:
-        """Images (n, h, w, 3) uint8, augmented by transforms (n, 8) where given, to features (n, *feature_shape) float32."""
+        """Images (n, h, w, 3) uint8 to features (n, *feature_shape) float32.
+
+        With `identities` (the images' sha256), of the views that the configuration's policy and seed give as this copy of
+        the split; without, of the images as they are.
+        """
         size = self._batch_size
         features = np.empty((len(images), *self.feature_shape), np.float32)
         for start in range(0, len(images), size):
@@ -55,10 +63,9 @@ class Extractor:
             count = rows.stop - start
             photos: Any = np.zeros((size, *images.shape[1:]), np.float32)
             photos[:count] = images[rows]
-            if transforms is not None:
-                padded = np.tile(np.array([1, 0, 0, 0, 1, 0, 0, 0], np.float32), (size, 1))
-                padded[:count] = transforms[rows]
-                photos = self._augment(photos, padded)
+            if identities is not None:
+                padded = [*identities[rows], *[None] * (size - count)]
+                photos = self._augment(photos, padded, self._seed, split, copy)
             features[rows] = np.asarray(self._run(photos))[:count]
         return features
 

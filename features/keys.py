@@ -8,7 +8,7 @@ from typing import Any
 
 from features.augment import resolve_policy
 from features.backbones import compute_dtype, image_size, pooling, preprocessing, weights_digest
-from features.config import FeaturesRun
+from features.config import FeaturesConfig, FeaturesRun
 from features.dataset import DatasetIndex
 from features.errors import CacheError
 from features.manifest import FORMAT_VERSION, MANIFEST, Manifest, read_manifest
@@ -37,9 +37,16 @@ def key_parts(run: FeaturesRun, index: DatasetIndex) -> dict[str, Any]:
         "compute": compute_dtype(config),
         "batch_size": config.batch_size,
         "images_per_shard": config.images_per_shard,
-        "augmentation": resolve_policy(config.augmentation).model_dump(mode="json"),
+        "augmentation": _augmentation_parts(config),
         "seed": config.seed,
     }
+
+
+def _augmentation_parts(config: FeaturesConfig) -> dict[str, Any]:
+    """The policy; and who draws, where that decides the views."""
+    policy = resolve_policy(config.augmentation)
+    draws = {} if policy.merged else {"draws": "jax" if config.workers.gpus else "tensorflow"}
+    return {**policy.model_dump(mode="json"), **draws}
 
 
 def cache_folder(run: FeaturesRun, key: str) -> Path:

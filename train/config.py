@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
 from features.augment import resolve_policy
-from features.config import AugmentationLayer, Section
+from features.backbones import image_size
+from features.config import Augmentation, Section
 from search.config import SearchRun
 from search.schedules import Schedule
 
@@ -21,8 +22,8 @@ class Plateau(Section):
 class FinetuneConfig(Section):
     """The full run: backbone and head on freshly augmented photos, the last convolutional layers unfrozen."""
 
-    augmentation: str | list[AugmentationLayer] | None = Field(
-        None, description="a policy's name, or a list of Keras layers; default: features.augmentation"
+    augmentation: Augmentation | None = Field(
+        None, description="in the forms of features.augmentation, which is the default"
     )
     clean_share: float | None = Field(
         None, ge=0, le=1, description="share of an epoch's photos left as they are; default: the trial's views"
@@ -41,14 +42,6 @@ class FinetuneConfig(Section):
     label_smoothing: float | None = Field(None, ge=0, lt=1, description="default: the trial's")
     seed: int = Field(0, ge=0)
 
-    @field_validator("augmentation")
-    @classmethod
-    def _known(cls, value: str | list[AugmentationLayer] | None) -> str | list[AugmentationLayer] | None:
-        """Refused here, not after the hours of the stages before."""
-        if value is not None:
-            resolve_policy(value, "train.finetune.augmentation")
-        return value
-
 
 class TrainConfig(Section):
     """Promotion of the best trials into full fine-tuning runs."""
@@ -61,3 +54,11 @@ class TrainRun(SearchRun):
     """The part of `headhunt.yaml` that the train stage reads."""
 
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _known_augmentation(self) -> TrainRun:
+        """Refused here, not after the hours of the stages before."""
+        value = self.train.finetune.augmentation
+        if value is not None:
+            resolve_policy(value, "train.finetune.augmentation", image_size(self.features))
+        return self

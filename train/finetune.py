@@ -15,7 +15,7 @@ import pandas as pd
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from features.atomic import atomic_path
-from features.augment import AugmentationPolicy
+from features.augment import AugmentationPolicy, Augmenter
 from features.command import log
 from features.errors import HeadhuntError
 from search.heads import HeadConfig
@@ -76,6 +76,7 @@ def finetune(
         jit_compile="auto" if keras.backend.backend() == "jax" else False,
     )
     network.optimizer.build(network.trainable_variables)
+    augment = Augmenter(policy)
     checkpoint = _Checkpoint(folder / "checkpoint.npz", network, identity)
     state = checkpoint.load()
     earlier_seconds = sum(row["seconds"] for row in state.history) if state else 0.0
@@ -91,7 +92,7 @@ def finetune(
         epoch = len(state.history) - 1
         started = time.monotonic()
         _seed_dropout(network, config.seed, epoch)
-        data = augmented_epoch(train, policy, clean_share, epoch, config.seed, config.batch_size, classes)
+        data = augmented_epoch(train, augment, clean_share, epoch, config.seed, config.batch_size, classes)
         if rates is None:
             network.optimizer.learning_rate = state.rate
         last_rate = state.rate if rates is None else float(rates[(epoch + 1) * steps_per_epoch - 1])

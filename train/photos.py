@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.augment import AugmentationPolicy, apply_transforms
+from features.augment import Augmenter
 from features.backbones import image_size
 from features.config import FeaturesRun
 from features.dataset import DatasetIndex
@@ -20,8 +20,6 @@ MEMORY_BYTES = 4 << 30
 
 FRESH = 1_000_000
 """Augmented copies from this number on are fine-tuning's: epoch e sees copy FRESH + e, which no cache holds."""
-
-UNCHANGED = np.array([1, 0, 0, 0, 1, 0, 0, 0], np.float32)
 
 
 class Photos:
@@ -56,7 +54,7 @@ class Photos:
 
 def augmented_epoch(
     photos: Photos,
-    policy: AugmentationPolicy,
+    augment: Augmenter,
     clean_share: float,
     epoch: int,
     seed: int,
@@ -65,16 +63,14 @@ def augmented_epoch(
 ) -> Any:
     """One epoch of training batches as a keras PyDataset: photos (batch, h, w, 3) float32, labels (batch, classes) one-hot.
 
-    Order and views are pure functions of (seed, epoch); the next batches are prepared while the model trains.
+    Order and views are pure functions of (seed, epoch); the next batches are prepared in a thread while the model trains.
+    About `clean_share` of the photos are left as they are, besides those that the policy leaves clean.
     """
     import keras
 
     random = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], np.uint64)))
     order = random.permutation(len(photos))
     clean = random.random(len(photos)) < clean_share
-    height, width = photos.pixels([0]).shape[1:3]
-    transforms = policy.transforms(photos.identities, seed, photos.split, FRESH + epoch, (height, width))
-    transforms[clean] = UNCHANGED
     one_hot = np.eye(classes, dtype=np.float32)
 
     class Epoch(keras.utils.PyDataset):  # type: ignore[misc]
@@ -83,7 +79,12 @@ def augmented_epoch(
 
         def __getitem__(self, number: int) -> tuple[Any, Any]:
             chosen = order[number * batch_size : (number + 1) * batch_size]
-            pixels = apply_transforms(photos.pixels(chosen).astype(np.float32), transforms[chosen])
-            return np.asarray(pixels), one_hot[photos.labels[chosen]]
+            pixels = photos.pixels(chosen)
+            filled = np.zeros((batch_size, *pixels.shape[1:]), np.float32)
+            filled[: len(chosen)] = pixels
+            identities = [None if clean[position] else photos.identities[position] for position in chosen]
+            padded = [*identities, *[None] * (batch_size - len(chosen))]
+            views = augment(filled, padded, seed, photos.split, FRESH + epoch)
+            return np.asarray(views)[: len(chosen)], one_hot[photos.labels[chosen]]
 
     return Epoch(workers=1, use_multiprocessing=False, max_queue_size=4)

@@ -87,6 +87,29 @@ def test_validation_and_test_are_never_augmented(make_run: MakeRun) -> None:
     assert (cache_for(mild).arrays("train", 1)[0] != cache_for(strong).arrays("train", 1)[0]).any()
 
 
+def test_copies_of_keras_layers_are_those_of_a_cache_that_grew_and_some_photos_stay_clean(make_run: MakeRun) -> None:
+    layers = [{"layer": "RandomBrightness", "factor": [0.2, 0.4]}, {"layer": "RandomFlip"}]
+    policy = {"layers": layers, "name": "bright", "clean_probability": 0.5}
+    at_once, grown = make_run("at-once", copies=2, augmentation=policy), make_run("grown", augmentation=policy)
+    build_cache(at_once)
+    build_cache(grown)
+    build_cache(grown.model_copy(update={"features": grown.features.model_copy(update={"copies": 2})}))
+    assert contents(cache_for(at_once).folder) == contents(cache_for(grown).folder)
+    cache = cache_for(at_once)
+    clean = [(cache.arrays("train", copy)[0] == cache.arrays("train")[0]).all(1) for copy in (1, 2)]
+    assert 0.2 < np.mean(clean) < 0.8
+    assert (clean[0] != clean[1]).any()
+
+
+def test_a_policy_that_is_given_another_name_keeps_its_shards(make_run: MakeRun) -> None:
+    run = make_run(augmentation={"layers": [{"layer": "RandomFlip"}], "name": "mirror"})
+    build_cache(run)
+    assert cache_for(run).manifest.policy == "mirror"
+    renamed = make_run(augmentation={"layers": [{"layer": "RandomFlip"}], "name": "flip"})
+    assert build_cache(renamed)["shards_written"] == 0
+    assert cache_for(renamed).manifest.policy == "flip"
+
+
 def test_ray_workers_write_the_same_bytes(
     cached_run: FeaturesRun, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

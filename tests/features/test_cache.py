@@ -53,6 +53,8 @@ KEY_CHANGES = [
     {"dtype": "float32"},
     {"compute": "bfloat16"},
     {"augmentation": "mild"},
+    {"augmentation": {"policy": "flip_rotate_zoom", "clean_probability": 0.1}},
+    {"augmentation": [{"layer": "RandomBrightness", "factor": 0.2}]},
     {"seed": 1},
     {"preprocessing": "densenet"},
     {"backbone": "mobilenet", "weights": "random", "preprocessing": None},
@@ -72,6 +74,16 @@ def test_the_key_does_not_change_with_the_rest(make_run: MakeRun) -> None:
     index = load_index(run)
     same = make_run("elsewhere", prepared=False, copies=5, workers={"executor": "ray", "count": 3})
     assert cache_key(key_parts(run, index)) == cache_key(key_parts(same, index))
+
+
+def test_who_draws_is_part_of_the_key_where_it_decides_the_views(make_run: MakeRun) -> None:
+    """On a GPU, Keras's layers draw with JAX; merged geometric layers draw the same numbers everywhere."""
+    index = load_index(make_run())
+    for augmentation, differs in (("mild", False), ("rand_augment", True)):
+        keys = {
+            cache_key(key_parts(make_run(augmentation=augmentation, workers={"gpus": gpus}), index)) for gpus in (0, 1)
+        }
+        assert (len(keys) == 2) == differs
 
 
 def test_a_missing_cache_is_named_with_what_differs(make_run: MakeRun) -> None:

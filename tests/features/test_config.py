@@ -67,6 +67,33 @@ def test_numbers_without_a_point_before_the_exponent_are_numbers(tmp_path: Path)
         (TOY + "features: {workers: {executor: slurm}}", "features.workers.executor: received 'slurm'; allowed: 'ray'"),
         (TOY + "name: a/b", "name: received 'a/b'"),
         (TOY + "features: {augmentation: flip}", "features.augmentation: received 'flip'; allowed: none, mild,"),
+        (TOY + "features: {augmentation: 3}", "features.augmentation: received 3; it takes a policy's name, a list of"),
+        (TOY + "features: {augmentation: [{mode: x}]}", "features.augmentation.0.layer: this key is required."),
+        (TOY + "features: {augmentation: [flip]}", "features.augmentation.0: received 'flip'; input should be a valid"),
+        (
+            TOY + "features: {augmentation: {policy: mild, clean_probabilty: 0.1}}",
+            "features.augmentation.clean_probabilty: unknown key. Did you mean 'clean_probability'?",
+        ),
+        (
+            TOY + "features: {augmentation: {policy: mild, clean_probability: 2}}",
+            "features.augmentation.clean_probability: received 2; input should be less than or equal to 1.",
+        ),
+        (
+            TOY + "features: {augmentation: {clean_probability: 0.1}}",
+            "features.augmentation: it takes either policy (a name) or layers (a list).",
+        ),
+        (
+            TOY + "features: {augmentation: {policy: mild, name: x}}",
+            "features.augmentation: name goes with layers; a policy has its name already.",
+        ),
+        (
+            TOY + "features: {augmentation: {layers: [{layer: RandomFlp}]}}",
+            "features.augmentation.layers.0.layer: received 'RandomFlp'. Did you mean 'RandomFlip'?",
+        ),
+        (
+            TOY + "features: {image_size: 64, augmentation: [{layer: RandomCrop, height: 60, width: 64}]}",
+            "features.augmentation: these layers make photos of 60×64, but features.image_size is 64×64.",
+        ),
         (
             TOY + "features: {backbone: resnet101v3}",
             "features.backbone: received 'resnet101v3'. Did you mean resnet101v2",

@@ -3,10 +3,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
-from features.augment import POLICIES
 from features.config import FeaturesRun
 from features.extract import Extractor, extractor
 
@@ -28,13 +28,17 @@ def test_features_do_not_depend_on_the_company(make_run: MakeRun) -> None:
     np.testing.assert_array_equal(extract(images[3:10]), together[3:10])
 
 
-def test_an_identity_transform_is_the_clean_image(make_run: MakeRun) -> None:
-    extract = Extractor(make_run(prepared=False).features)
-    images = photos(5)
-    identity = POLICIES["none"].transforms(["x"] * 5, 0, "train", 1, (32, 32))
-    np.testing.assert_allclose(extract(images, identity), extract(images), atol=1e-5)
-    turned = POLICIES["flip_rotate_zoom"].transforms([str(n) for n in range(5)], 0, "train", 1, (32, 32))
-    assert np.abs(extract(images, turned) - extract(images)).max() > 1e-3
+def test_views_are_of_the_configuration_s_policy_whatever_the_company(make_run: MakeRun) -> None:
+    layers = [{"layer": "RandomBrightness", "factor": 0.5}, {"layer": "RandomFlip"}]
+    images, identities = photos(11), [str(n) for n in range(11)]
+    for policy in ("flip_rotate_zoom", layers):
+        extract = Extractor(make_run(prepared=False, augmentation=policy).features)
+        clean, together = extract(images), extract(images, identities, "train", 1)
+        assert (np.abs(together - clean).max(1) > 1e-3).all()
+        np.testing.assert_array_equal(extract(images[3:10], identities[3:10], "train", 1), together[3:10])
+        assert (extract(images, identities, "train", 2) != together).any(1).all()
+    extract = Extractor(make_run(prepared=False, augmentation={"policy": "mild", "clean_probability": 1}).features)
+    np.testing.assert_array_equal(extract(images, identities, "train", 1), extract(images))
 
 
 def test_a_process_builds_an_extractor_once(make_run: MakeRun) -> None:
@@ -45,25 +49,27 @@ def test_a_process_builds_an_extractor_once(make_run: MakeRun) -> None:
 SCRIPT = """
 import sys
 import numpy as np
-from features.augment import POLICIES
 from features.config import FeaturesConfig
 from features.extract import Extractor
 extract = Extractor(FeaturesConfig.model_validate_json(sys.argv[1]))
 images = np.random.default_rng(0).integers(0, 256, (11, 32, 32, 3), np.uint8)
-turns = POLICIES["flip_rotate_zoom_translate"].transforms([str(n) for n in range(11)], 0, "train", 1, (32, 32))
-np.save(sys.argv[2], np.stack([extract(images), extract(images, turns)]))
+np.save(sys.argv[2], np.stack([extract(images), extract(images, [str(n) for n in range(11)], "train", 1)]))
 assert "tensorflow" not in sys.modules
 """
 
 
-def test_jax_computes_the_same_features(make_run: MakeRun, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    config = make_run(prepared=False).features
-    turns = POLICIES["flip_rotate_zoom_translate"].transforms([str(n) for n in range(11)], 0, "train", 1, (32, 32))
+def test_jax_computes_the_same_features(make_run: MakeRun, tmp_path: Path) -> None:
+    config = make_run(prepared=False, augmentation="flip_rotate_zoom_translate").features
     extract = Extractor(config)
-    expected = np.stack([extract(photos(11)), extract(photos(11), turns)])
+    expected = np.stack([extract(photos(11)), extract(photos(11), [str(n) for n in range(11)], "train", 1)])
     subprocess.run(
         [sys.executable, "-P", "-W", "ignore", "-c", SCRIPT, config.model_dump_json(), str(tmp_path / "jax.npy")],
-        env={"KERAS_BACKEND": "jax", "PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu"},
+        env={
+            "KERAS_BACKEND": "jax",
+            "PATH": "/usr/bin:/bin",
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        },
         check=True,
     )
     np.testing.assert_allclose(np.load(tmp_path / "jax.npy"), expected, atol=2e-3)

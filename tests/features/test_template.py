@@ -10,8 +10,16 @@ from features.template import commented_yaml
 
 
 def test_reading_it_back_gives_the_same(tmp_path: Path) -> None:
-    for dataset in (ToyCars(classes=30), StanfordCars(root=Path("a b/ü: c")), FolderDataset(root=Path("x"))):
-        run = FeaturesRun(dataset=dataset, features=FeaturesConfig(image_size=(64, 96), weights="random"))
+    layers = [{"layer": "RandomBrightness", "factor": [0.1, 0.2]}, {"layer": "RandomFlip"}]
+    for dataset, augmentation in (
+        (ToyCars(classes=30), layers),
+        (StanfordCars(root=Path("a b/ü: c")), {"policy": "mild", "clean_probability": 0.25}),
+        (FolderDataset(root=Path("x")), {"layers": layers, "name": "mine"}),
+    ):
+        features = FeaturesConfig.model_validate(
+            {"image_size": (64, 96), "weights": "random", "augmentation": augmentation}
+        )
+        run = FeaturesRun(dataset=dataset, features=features)
         file = tmp_path / "headhunt.yaml"
         file.write_text(commented_yaml(run), encoding="utf-8")
         assert load(FeaturesRun, file) == run

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from features.augment import POLICIES
+from features.augment import POLICIES, AugmentationPolicy, Augmenter, resolve_policy
+from features.config import AugmentationConfig
 from features.dataset import load_index
 from reports.config import Run
 from train import photos as photos_module
@@ -20,10 +21,17 @@ def train(searched: Run) -> Photos:
     return Photos(searched, load_index(searched), "train")
 
 
-def epoch(train: Photos, number: int, clean_share: float = 0.0, seed: int = 0) -> Batches:
-    data = augmented_epoch(train, POLICIES["flip_rotate_zoom"], clean_share, number, seed, 4, 3)
+def epoch(
+    train: Photos,
+    number: int,
+    clean_share: float = 0.0,
+    seed: int = 0,
+    policy: AugmentationPolicy = POLICIES["flip_rotate_zoom"],
+    batch_size: int = 4,
+) -> Batches:
+    data = augmented_epoch(train, Augmenter(policy), clean_share, number, seed, batch_size, 3)
     batches = [data[position] for position in range(len(data))]
-    assert [len(pixels) for pixels, _ in batches[:-1]] == [4] * (len(batches) - 1)
+    assert [len(pixels) for pixels, _ in batches[:-1]] == [batch_size] * (len(batches) - 1)
     return np.concatenate([pixels for pixels, _ in batches]), np.concatenate([labels for _, labels in batches])
 
 
@@ -32,6 +40,19 @@ def test_an_epoch_is_a_pure_function_of_seed_and_number(train: Photos) -> None:
         assert np.array_equal(again, first)
     assert not np.array_equal(epoch(train, 2)[0], epoch(train, 3)[0])
     assert not np.array_equal(epoch(train, 2)[0], epoch(train, 2, seed=1)[0])
+
+
+@pytest.mark.parametrize("policy", ["flip_rotate_zoom", "rand_augment"])
+def test_views_do_not_depend_on_the_batches(train: Photos, policy: str) -> None:
+    small, large = (epoch(train, 1, 0.25, policy=POLICIES[policy], batch_size=size)[0] for size in (3, 8))
+    assert np.array_equal(small, large)
+
+
+def test_a_policy_leaves_photos_clean_besides_the_clean_share(train: Photos) -> None:
+    policy = resolve_policy(AugmentationConfig(policy="flip_rotate_zoom", clean_probability=0.5))
+    originals = {train.pixels([n])[0].astype(np.float32).tobytes() for n in range(len(train))}
+    clean = [p.tobytes() in originals for number in range(20) for p in epoch(train, number, 0.5, policy=policy)[0]]
+    assert 0.65 < np.mean(clean) < 0.85
 
 
 def test_every_photo_is_there_once_with_its_label(train: Photos) -> None:

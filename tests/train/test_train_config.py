@@ -40,7 +40,15 @@ def test_a_schedule_of_the_search_and_a_list_of_layers_are_taken() -> None:
             {"augmentation": "flip_rotat"},
             r"train.finetune.augmentation: received 'flip_rotat'; allowed: none, mild, flip",
         ),
-        ({"augmentation": [{"layer": "RandomHue"}]}, r"train.finetune.augmentation: received the layers RandomHue"),
+        ({"augmentation": [{"layer": "RandomHue"}]}, r"train.finetune.augmentation.0: RandomHue needs factor"),
+        (
+            {"augmentation": {"policy": "mild", "clean_share": 0.1}},
+            r"train.finetune.augmentation.clean_share: unknown key. Allowed: policy, name, layers, clean_probability",
+        ),
+        (
+            {"augmentation": [{"layer": "CenterCrop", "height": 100, "width": 90}]},
+            r"train.finetune.augmentation: these layers make photos of 100×90, but features.image_size is 224×224",
+        ),
         ({"epoch": 3}, r"train.finetune.epoch: unknown key. Did you mean 'epochs'\?"),
         ({"learning_rate": 0}, r"train.finetune.learning_rate: received 0; input should be greater than 0"),
         ({"schedule": {"kind": "cosine"}}, r"train.finetune.schedule.kind: received 'cosine'; allowed: 'constant'"),
