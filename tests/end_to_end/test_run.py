@@ -78,7 +78,11 @@ def result(run: Callable[..., tuple[dict[str, Any], str]]) -> dict[str, Any]:
 
 def test_the_result_has_the_keys_of_every_stage(result: dict[str, Any]) -> None:
     assert set(result) >= {"prepare", "cache", "search", "promote", "export", "report"}
-    assert result["prepare"]["splits"] == {"train": 72, "val": 24, "test": 24}  # of 5 a class, one each for val and test
+    assert result["prepare"]["splits"] == {
+        "train": 72,
+        "val": 24,
+        "test": 24,
+    }  # of 5 a class, one each for val and test
     assert set(result["cache"]) >= {
         "cache",
         "key",
