@@ -64,7 +64,8 @@ def augmented_view(run: FeaturesRun, photo: npt.NDArray[np.uint8], identity: str
     policy = resolve_policy(run.features.augmentation)
     transforms = policy.transforms([identity], run.features.seed, "train", copy, image_size(run.features))
     view = np.asarray(apply_transforms(photo[None].astype(np.float32), transforms))[0]
-    return np.rint(view).clip(0, 255).astype(np.uint8)
+    pixels: npt.NDArray[np.uint8] = np.rint(view).clip(0, 255).astype(np.uint8)
+    return pixels
 
 
 def draw(views: dict[str, npt.NDArray[np.uint8]]) -> Image.Image:
@@ -103,6 +104,7 @@ def _training_row(index: DatasetIndex, row: int | None) -> int:
 def _stamp(path: Path) -> str | None:
     try:
         with Image.open(path) as sheet:
-            return sheet.info.get(STAMP)
+            found = sheet.info.get(STAMP)
+            return found if isinstance(found, str) else None
     except (OSError, SyntaxError, ValueError):
         return None
