@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from features.build import build_caches
 from features.cache import cache_for
-from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, relative, settings
+from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, log, relative, settings
 from features.config import FeaturesRun
+from features.contact_sheet import write_contact_sheet
 from features.dataset import load_index
 from features.doctor import repair, verify
+from features.errors import HeadhuntError
+from features.info import cache_facts, lines
 from features.prepare import prepare
 
 app = typer.Typer(no_args_is_help=True, help="Stage 1: photos in, feature cache out.")
@@ -64,31 +68,26 @@ def info_command(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
     set_: SetOption = [],  # noqa: B006
+    image: Annotated[
+        int | None, typer.Option(help="The row of the index whose views the contact sheet shows.", metavar="N")
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Show the data set and the cache that the configuration names."""
+    """Show what is cached, and draw a training photo's views as the backbone saw them."""
     with command(json_) as output:
         run = settings(context, FeaturesRun, config, set_)
         index, cache = load_index(run), cache_for(run)
-        manifest = cache.manifest
-        facts: dict[str, Any] = {
-            "cache": relative(cache.folder),
-            "key": cache.key,
-            "backbone": run.features.backbone,
-            "image_size": manifest.key_parts["image_size"],
-            "compute": manifest.key_parts["compute"],
-            "feature_shape": list(cache.feature_shape),
-            "dtype": manifest.dtype,
-            "policy": manifest.policy,
-            "copies": cache.copies,
-            "classes": len(cache.class_names),
-            "splits": manifest.splits,
-            "bytes": sum((cache.folder / entry.file).stat().st_size for entry in manifest.shards),
-            "images": len(index.table),
-        }
+        facts = cache_facts(run, index, cache)
+        try:
+            facts["contact_sheet"] = relative(write_contact_sheet(run, index, cache, image))
+        except HeadhuntError as error:
+            if image is not None:
+                raise
+            facts["contact_sheet"] = None
+            log.print(f"No contact sheet: {error}", style="yellow", markup=False)
         table = Table(show_header=False, box=None)
-        for name, value in facts.items():
-            table.add_row(name.replace("_", " "), str(value))
+        for name, value in lines(facts):
+            table.add_row(name, escape(value))
         output.console.print(table)
         output.result(facts)
 

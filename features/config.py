@@ -76,7 +76,7 @@ class StanfordCars(DatasetSection):
     meta: Path = Field(
         Path("cars_meta.mat"), description="class names, for the devkit's original files; relative to root"
     )
-    crop_to_bbox: bool = Field(False, description="cut each photo to its bounding box")
+    crop_to_bbox: bool = Field(False, description="cut each photo to its bounding box, in pixels of the upright photo")
 
 
 class FolderDataset(DatasetSection):

@@ -22,8 +22,9 @@ BOX = ["x1", "y1", "x2", "y2"]
 class Photo:
     """One annotated photo, before it has been looked at.
 
-    `path` is relative to the data set's root, `label` 0-based. `box` is (x1, y1, x2, y2) in pixels as the Stanford devkit
-    counts them: the first pixel is 1 and both ends belong to the box. `part` is the data set's own split, where it has one.
+    `path` is relative to the data set's root, `label` 0-based. `box` is (x1, y1, x2, y2) in pixels of the
+    upright photo (turned as its EXIF orientation says), as the Stanford devkit counts them: the first pixel is 1 and both
+    ends belong to the box. `part` is the data set's own split, where it has one.
     """
 
     path: str

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from features.dataset import BOX, DatasetIndex
 from features.errors import DatasetError
@@ -24,12 +26,16 @@ ORIENTATION = 0x0112
 
 @dataclass(frozen=True)
 class Inspected:
-    """What was found in one file: `fault` is None, or says what is wrong with it; sizes are those of the upright photo."""
+    """What was found in one file: `fault` is None, or says what is wrong with it; sizes are those of the upright photo.
+
+    `animated`: the file holds several frames or pages, of which the first is the photo.
+    """
 
     fault: str | None
     width: int = 0
     height: int = 0
     sha256: str = ""
+    animated: bool = False
 
 
 def inspect_image(path: Path, max_pixels: int, known: dict[str, tuple[int, int]]) -> Inspected:
@@ -38,6 +44,9 @@ def inspect_image(path: Path, max_pixels: int, known: dict[str, tuple[int, int]]
     `known` holds the sizes of files found whole before, by sha256: these are not decoded again.
     """
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):  # reading a named pipe would wait for ever
+            return Inspected("a folder, not a file" if stat.S_ISDIR(mode) else "not a regular file")
         data = path.read_bytes()
     except FileNotFoundError:
         return Inspected("missing")
@@ -46,52 +55,67 @@ def inspect_image(path: Path, max_pixels: int, known: dict[str, tuple[int, int]]
     if not data:
         return Inspected("empty")
     sha256 = hashlib.sha256(data).hexdigest()
-    if sha256 in known:
-        return Inspected(None, *known[sha256], sha256)
+    jpeg = data.startswith(b"\xff\xd8")  # the second frame that some cameras store is a preview
     try:
-        with Image.open(path) as image:
+        if sha256 in known and jpeg:
+            return Inspected(None, *known[sha256], sha256)
+        with Image.open(io.BytesIO(data)) as image:
+            animated = not jpeg and bool(getattr(image, "is_animated", False))
+            if sha256 in known:
+                return Inspected(None, *known[sha256], sha256, animated)
             width, height = image.size
             if width * height > max_pixels:
                 return Inspected(f"larger than dataset.max_pixels ({width} × {height} > {max_pixels})")
             if image.mode in ("I", "F"):
                 return Inspected("of 32-bit pixels, which have no agreed white; store them with 8 or 16 bits")
-            sideways = image.getexif().get(ORIENTATION) in SIDEWAYS
             image.draft("RGB", (64, 64))  # a JPEG is read to its end, but only its coarse part is computed
             image.load()
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-        return Inspected("truncated" if "truncated" in str(error) else "not a readable image")
-    return Inspected(None, *((height, width) if sideways else (width, height)), sha256)
+            sideways = image.getexif().get(ORIENTATION) in SIDEWAYS  # after load(), which turns a TIFF by itself
+    except Exception as error:  # whatever a decoder raises on a damaged file, it is that file's fault
+        return Inspected("truncated" if "truncated" in str(error).lower() else "not a readable image")
+    return Inspected(None, *((height, width) if sideways else (width, height)), sha256, animated)
 
 
 def load_images(
     index: DatasetIndex, rows: Sequence[int], image_size: tuple[int, int], crop_to_bbox: bool, threads: int = 2
 ) -> npt.NDArray[np.uint8]:
-    """Decodes the photos of `rows` as RGB and resizes them to `image_size` (height, width), bilinear, aspect not kept.
+    """Decodes the photos of `rows` as `open_photo` does and resizes them to `image_size` (height, width), bilinear, aspect not
+    kept.
 
     Returns (len(rows), height, width, 3) uint8. Raises DatasetError naming a file that cannot be read.
     """
-    pixels = np.empty((len(rows), *image_size, 3), np.uint8)
-    chosen = index.table.iloc[list(rows)]
-    paths = [index.root / path for path in chosen["path"]]
-    boxes = [
-        tuple(box) if crop_to_bbox and not any(map(_missing, box)) else None
-        for box in chosen[BOX].itertuples(index=False)
-    ]
+    height, width = image_size
+    pixels = np.empty((len(rows), height, width, 3), np.uint8)
+
+    located = locate(index, rows, crop_to_bbox)
 
     def load(position: int) -> None:
-        pixels[position] = _load(paths[position], boxes[position], image_size)
+        photo = open_photo(*located[position])
+        pixels[position] = np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR))
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(load, range(len(rows))))
     return pixels
 
 
-def _missing(value: object) -> bool:
-    return not isinstance(value, int | np.integer)
+def locate(
+    index: DatasetIndex, rows: Sequence[int], crop_to_bbox: bool
+) -> list[tuple[Path, tuple[int, int, int, int] | None]]:
+    """The file of each of these positions in the index's table, and the box to cut it to: what `open_photo` takes."""
+    chosen = index.table.iloc[list(rows)]
+    boxes = [
+        (int(box[0]), int(box[1]), int(box[2]), int(box[3])) if crop_to_bbox and not any(map(_missing, box)) else None
+        for box in chosen[BOX].itertuples(index=False)
+    ]
+    return list(zip([index.root / path for path in chosen["path"]], boxes, strict=True))
 
 
-def _load(path: Path, box: tuple[int, ...] | None, image_size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    height, width = image_size
+def open_photo(path: Path, box: tuple[int, int, int, int] | None = None) -> Image.Image:
+    """One photo at its own size: the first frame, turned upright, as RGB, then cut to `box` where one is given.
+
+    A box is in pixels of the upright photo, as a person drew it on a screen; see `features.dataset.Photo`. Raises
+    DatasetError for a file that cannot be read, or a box that lies outside.
+    """
     try:
         with Image.open(path) as opened:
             image = _as_rgb(ImageOps.exif_transpose(opened))
@@ -109,7 +133,11 @@ def _load(path: Path, box: tuple[int, ...] | None, image_size: tuple[int, int]) 
                 "pixels. If the photos are cropped already, set `dataset.crop_to_bbox: false`."
             )
         image = image.crop((left, top, right, bottom))
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    return image
+
+
+def _missing(value: object) -> bool:
+    return not isinstance(value, int | np.integer)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -109,6 +109,8 @@ def _inspect(run: FeaturesRun, source: Source) -> tuple[list[Photo], dict[str, I
         )
 
     def inspect(path: str) -> Inspected:
+        if _printable(path) != path:
+            return Inspected("with a name that is not UTF-8; rename it")
         return inspect_image(source.root / path, run.dataset.max_pixels, known)
 
     found = dict(zip(paths, in_threads(inspect, paths, "checking photos"), strict=True))
@@ -119,7 +121,7 @@ def _inspect(run: FeaturesRun, source: Source) -> tuple[list[Photo], dict[str, I
         by_kind: dict[str, list[str]] = {}
         for path, fault in faults.items():
             kind, opening, detail = fault.partition(" (")
-            by_kind.setdefault(kind, []).append(path + opening + detail)
+            by_kind.setdefault(kind, []).append(_printable(path) + opening + detail)
         counts = ", ".join(f"{len(paths)} {kind}" for kind, paths in by_kind.items())
         if run.dataset.on_missing == "error":
             lines = [f"  {kind}: {_some(paths)}" for kind, paths in by_kind.items()]
@@ -130,6 +132,13 @@ def _inspect(run: FeaturesRun, source: Source) -> tuple[list[Photo], dict[str, I
                 + "\nMend them, or leave them out with `dataset.on_missing: skip`."
             )
         log.print(f"Skipped {len(faults)} of {len(paths)} photos: {counts}.", style="yellow", markup=False)
+    animated = [path for path, inspected in found.items() if inspected.animated and path not in faults]
+    if animated:
+        log.print(
+            f"The first frame is used of {len(animated)} photos that hold several frames or pages: {_some(animated)}.",
+            style="yellow",
+            markup=False,
+        )
     return [photo for photo in source.photos if photo.path not in faults], found
 
 
@@ -153,6 +162,11 @@ def _boxes_outside(photos: Sequence[Photo], found: dict[str, Inspected]) -> dict
             markup=False,
         )
     return outside
+
+
+def _printable(path: str) -> str:
+    """A path as text: bytes of a file's name that are no UTF-8 become question marks."""
+    return path.encode("utf-8", "replace").decode()
 
 
 def _some(texts: Sequence[str]) -> str:

@@ -31,13 +31,14 @@ def build(run: Run) -> dict[str, Any]:
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.globals["drawing"] = _html
     page = environment.get_template("page.html").render(
         run=run,
         backbone=Path(run.features.backbone).stem if run.features.preprocessing else run.features.backbone,
-        sections=[(section, [_html(figure, section.name) for figure in section.figures]) for section in sections],
+        sections=sections,
         left_out=[(SECTIONS[name][0], reason) for name, reason in left_out.items()],
         headline=headline(run),
-        plotlyjs=get_plotlyjs() if any(section.figures for section in sections) else "",
+        plotlyjs=get_plotlyjs() if any(True for section in sections for _ in section.every_figure()) else "",
         version=metadata.version("headhunt"),
         built=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
     )
@@ -47,6 +48,7 @@ def build(run: Run) -> dict[str, Any]:
 
 
 def _html(figure: go.Figure, name: str) -> str:
+    """A figure as the page shows it; `name` is told apart from every other's."""
     rendered: str = figure.to_html(
         full_html=False,
         include_plotlyjs=False,

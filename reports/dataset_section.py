@@ -1,10 +1,18 @@
-"""The data set in numbers."""
+"""The data set: its numbers, how even its classes are, how large its photos, and what they look like."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from features.dataset import SPLITS, DatasetIndex
+from features.backbones import image_size
+from features.cache import cache_folder, cache_key, key_parts
+from features.contact_sheet import NAME
+from features.dataset import SPLITS, DatasetIndex, load_index
+from features.errors import HeadhuntError
+from features.info import class_balance
+from reports import class_counts, photo_sizes, pictures
+from reports.config import Run
+from reports.section import Block, PageSection, Picture, Table
 
 
 class DatasetFacts(NamedTuple):
@@ -35,3 +43,87 @@ def collect(index: DatasetIndex) -> DatasetFacts:
             for label, name in enumerate(index.class_names)
         ],
     )
+
+
+def section(run: Run) -> PageSection:
+    """The whole section; UsageError when there is no index."""
+    index = load_index(run)
+    facts = collect(index)
+    each = f"{facts.smallest} to {facts.largest}" if facts.smallest < facts.largest else f"{facts.smallest}"
+    text = (
+        f"{sum(facts.splits.values()):,} photos of {facts.classes} classes, {each} of each. Always naming the most "
+        f"frequent class is right for {100 * facts.most_frequent:.1f}\u00a0% of the test photos."
+    )
+    crop = bool(getattr(run.dataset, "crop_to_bbox", False))
+    blocks = [_classes(index, facts), _sizes(run, index, crop), _examples(index, crop), *_views(run, index)]
+    return PageSection("dataset", "Data set", text, tables=[_balance(index, facts)], blocks=blocks)
+
+
+def _balance(index: DatasetIndex, facts: DatasetFacts) -> Table:
+    """Each split with its photos and those of its smallest, median and largest class."""
+    rows = []
+    for split, found in class_balance(index).items():
+        sizes = [found[which]["photos"] for which in ("smallest", "median", "largest")]
+        ratio = f"{sizes[2] / sizes[0]:.1f}" if sizes[0] else "–"
+        rows.append([split, f"{facts.splits[split]:,}", *(f"{size:,}" for size in sizes), ratio])
+    columns = ["split", "photos", "smallest class", "median class", "largest class", "largest ÷ smallest"]
+    return Table(columns, rows, {1, 2, 3, 4, 5})
+
+
+def _classes(index: DatasetIndex, facts: DatasetFacts) -> Block:
+    columns = ["class", *facts.splits]
+    rows = [[name, *(f"{splits[split]:,}" for split in splits)] for name, splits in facts.by_class]
+    text = "The largest class first." if facts.smallest < facts.largest else "Every class has as many."
+    if facts.classes > class_counts.BARS:
+        text = f"How many of the {facts.classes} classes have how many photos."
+    drawn = class_counts.draw(class_counts.collect(index))
+    return Block("Photos of each class", text, [drawn], [Table(columns, rows, {1, 2, 3}, "All classes in numbers")])
+
+
+def _sizes(run: Run, index: DatasetIndex, crop: bool) -> Block:
+    sizes = photo_sizes.collect(index, crop)
+    what = "Cut to their boxes, the photos" if crop else "The photos"
+    (mean_width, mean_height), (width, height) = sizes.mean, sizes.median
+    if sizes.edges:
+        found = f"{what} are {mean_width:.0f} × {mean_height:.0f} pixels in the mean, {width:.0f} × {height:.0f} in the median."
+    else:
+        found = f"{what} are all {width:g} × {height:g} pixels."
+    text = (
+        f"{found} That suggests {sizes.suggested} × {sizes.suggested}: the median short side, {sizes.short:g}, as the nearest "
+        f"multiple of {photo_sizes.STRIDE}, at most {photo_sizes.LARGEST}. {_configured(run)}"
+    )
+    return Block("Photo sizes", text, [photo_sizes.draw(sizes)] if sizes.edges else [])
+
+
+def _configured(run: Run) -> str:
+    try:
+        height, width = image_size(run.features)
+    except HeadhuntError:  # a backbone that needs a size named, and has none yet
+        return ""
+    return f"This run resizes them to {width} × {height}."
+
+
+def _examples(index: DatasetIndex, crop: bool) -> Block:
+    examples = pictures.collect(index, crop)
+    shown = len(examples.pictures)
+    text = "The first training photo of each class."
+    if shown < examples.classes:
+        text = f"The first training photo of {shown} of the {examples.classes} classes, spread evenly."
+    if examples.gone:
+        are = "is" if examples.gone == 1 else "are"
+        text += f" {examples.gone} of these {shown} photos {are} no longer on disk."
+    return Block("Examples", text, pictures=examples.pictures)
+
+
+def _views(run: Run, index: DatasetIndex) -> list[Block]:
+    """The contact sheet of `headhunt features info`, where there is one for this configuration."""
+    try:
+        folder = cache_folder(run, cache_key(key_parts(run, index)))
+    except HeadhuntError:
+        return []
+    uri = pictures.contact_sheet(folder / NAME)
+    if uri is None:
+        return []
+    text = "One training photo, clean and as its cached copies: resized and augmented, before the backbone's preprocessing."
+    caption = "headhunt features info --image N shows another."
+    return [Block("What the backbone saw", text, pictures=[Picture(caption, uri)])]

@@ -3,61 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from features.dataset import load_index
 from features.errors import CacheError, UsageError
 from reports import confusions, dataset_section, history, importance, leader_curves, promotions
 from reports.config import Run
+from reports.section import LeftOutError, PageSection, Table
 from search.leaderboard import leaders, load_study
 from train.promote import promoted
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-
-class LeftOutError(Exception):
-    """A section that has nothing to show; the message says why."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of texts and numbers; `numeric` are the columns set flush right. With a `summary` it is folded up below that line."""
-
-    columns: list[str]
-    rows: list[list[str]]
-    numeric: set[int] = field(default_factory=set)
-    summary: str = ""
-
-
-@dataclass(frozen=True)
-class PageSection:
-    """One section: a heading, a sentence, and figures or tables below it."""
-
-    name: str
-    title: str
-    text: str
-    figures: list[go.Figure] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
 
 
 def _share(value: float) -> str:
     return f"{100 * value:.1f} %"
-
-
-def _dataset(run: Run) -> PageSection:
-    facts = dataset_section.collect(load_index(run))
-    rows = [[split, f"{count:,}"] for split, count in facts.splits.items()]
-    each = f"{facts.smallest} to {facts.largest}" if facts.smallest < facts.largest else f"{facts.smallest}"
-    text = (
-        f"{sum(facts.splits.values()):,} photos of {facts.classes} classes, {each} of each. Always "
-        f"naming the most frequent class is right for {_share(facts.most_frequent)} of the test photos."
-    )
-    by_class = [[name, *(f"{splits[split]:,}" for split in splits)] for name, splits in facts.by_class]
-    columns = ["class", *facts.splits]
-    tables = [Table(["split", "photos"], rows, {1}), Table(columns, by_class, {1, 2, 3}, "Photos of each class")]
-    return PageSection("dataset", "Data set", text, tables=tables)
 
 
 def _leaderboard(run: Run) -> PageSection:
@@ -172,7 +130,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Run], PageSection]]] = {
     "rates": ("Learning rates", _rates),
     "curves": ("Learning curves", _curves),
     "confusions": ("Worst confusions", _confusions),
-    "dataset": ("Data set", _dataset),
+    "dataset": ("Data set", dataset_section.section),
 }
 """Every section in its order on the page."""
 

@@ -81,7 +81,7 @@ def test_every_section_is_drawn_without_a_complaint_or_the_network(
     assert file.stat().st_size < 15e6
     page, noise = open_page(browser, file, width)
     assert noise == []
-    assert page.locator(".js-plotly-plot").count() == 4
+    assert page.locator(".js-plotly-plot").count() == 5
     for name in result["sections"]:
         assert page.locator(f"section#{name} h2").count() == 1
     assert page.locator("#left-out").inner_text().startswith("Left out")

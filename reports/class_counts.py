@@ -1,0 +1,83 @@
+"""How many photos each class has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from features.dataset import SPLITS, DatasetIndex
+from reports.style import figure, text
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+BARS = 60
+"""Classes that get a bar each; of more, the figure is a histogram of their sizes."""
+
+BINS = 30
+"""Bars of the histogram, at most."""
+
+LABEL = 20
+"""Letters of a class name beside its bar; the rest is in its hover text."""
+
+
+class ClassCounts(NamedTuple):
+    """Class names with their photos, the largest class first; `splits` holds, by split, each class's photos in that order."""
+
+    names: list[str]
+    totals: list[int]
+    splits: dict[str, list[int]]
+
+
+def collect(index: DatasetIndex) -> ClassCounts:
+    """Counts from the index; classes of one size stay in the order of their labels."""
+    labels, classes = index.table["label"].to_numpy(np.int64), len(index.class_names)
+    totals = np.bincount(labels, minlength=classes)
+    order = np.argsort(-totals, kind="stable")
+    by_split = {
+        split: np.bincount(index.of_split(split)["label"].to_numpy(np.int64), minlength=classes)[order].tolist()
+        for split in SPLITS
+    }
+    return ClassCounts([index.class_names[label] for label in order], totals[order].tolist(), by_split)
+
+
+def draw(counts: ClassCounts) -> go.Figure:
+    """A bar for each class, made up of its splits; for more than BARS classes a histogram of their sizes."""
+    return _bars(counts) if len(counts.names) <= BARS else _histogram(counts.totals)
+
+
+def _bars(counts: ClassCounts) -> go.Figure:
+    places = list(range(len(counts.names)))
+    drawn = figure("photos", "", automargin=True, autorange="reversed")
+    for split, photos in counts.splits.items():
+        drawn.add_bar(
+            x=photos,
+            y=places,
+            orientation="h",
+            name=split,
+            customdata=[text(name) for name in counts.names],
+            hovertemplate="%{customdata}: %{x}",
+        )
+    labels = [text(name if len(name) <= LABEL else name[: LABEL - 1] + "…") for name in counts.names]
+    drawn.update_yaxes(tickvals=places, ticktext=labels, tickfont={"size": 11}, showgrid=False)
+    drawn.update_layout(barmode="stack", bargap=0.25, height=110 + 19 * len(places), legend={"traceorder": "normal"})
+    return drawn
+
+
+def _histogram(totals: list[int]) -> go.Figure:
+    """Classes by their size, in bins of whole photos."""
+    low, high = min(totals), max(totals)
+    width = -(-(high - low + 1) // BINS)
+    edges = np.arange(low, high + width + 1, width)
+    heights, _ = np.histogram(totals, edges)
+    drawn = figure("photos of a class", "classes")
+    ranges = [f"{a}" if width == 1 else f"{a} to {a + width - 1}" for a in edges[:-1].tolist()]
+    drawn.add_bar(
+        x=(edges[:-1] + (width - 1) / 2).tolist(),
+        y=heights.tolist(),
+        width=width * 0.92,
+        customdata=ranges,
+        hovertemplate="%{customdata} photos: %{y} classes<extra></extra>",
+    )
+    return drawn

@@ -1,0 +1,61 @@
+"""What a section of the page is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+class LeftOutError(Exception):
+    """A section that has nothing to show; the message says why."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of texts and numbers; `numeric` are the columns set flush right. With a `summary` it is folded up below that line."""
+
+    columns: list[str]
+    rows: list[list[str]]
+    numeric: set[int] = field(default_factory=set)
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture with a caption; `uri` is its data URI, or None for one that is not there, which leaves a placeholder."""
+
+    caption: str
+    uri: str | None
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a section below a smaller heading. Several pictures stand in a grid; a single one takes the whole width."""
+
+    title: str
+    text: str
+    figures: list[go.Figure] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class PageSection:
+    """One section: a heading, a sentence, figures or tables below it, and then its blocks."""
+
+    name: str
+    title: str
+    text: str
+    figures: list[go.Figure] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
+
+    def every_figure(self) -> Iterator[go.Figure]:
+        """Its own figures, then those of its blocks."""
+        yield from self.figures
+        for block in self.blocks:
+            yield from block.figures

@@ -1,0 +1,161 @@
+"""`features info`, and the views that it draws."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from features.build import build_cache
+from features.cache import cache_for
+from features.cli import app
+from features.config import FeaturesRun
+from features.contact_sheet import CAPTION, GAP, SMALL, TILES, augmented_view, draw, write_contact_sheet
+from features.dataset import DatasetIndex, load_index
+from features.extract import extractor
+from features.images import load_images
+from features.info import class_balance, lines
+
+MakeRun = Callable[..., FeaturesRun]
+
+
+@pytest.fixture
+def info(cached_run: FeaturesRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Calls `headhunt features info` on a cached run; gives exit status, JSON object and what was said."""
+    raw = cached_run.model_dump(mode="json", include={"workdir", "dataset", "features"})
+    (tmp_path / "headhunt.yaml").write_text(yaml.safe_dump(raw))
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, Any, str]:
+        result = CliRunner().invoke(app, ["info", "--json", *arguments])
+        facts = json.loads(result.stdout) if result.stdout else None
+        return result.exit_code, facts, " ".join(result.stderr.split())
+
+    return call
+
+
+def test_info_says_what_is_cached_and_from_what(cached_run: FeaturesRun, info: Callable[..., Any]) -> None:
+    status, facts, said = info()
+    cache = cache_for(cached_run)
+    assert status == 0
+    assert facts["key_parts"] == cache.manifest.key_parts
+    assert facts["shards"] == len(list(cache.folder.glob("*.tfrecord"))) == 8
+    assert facts["bytes"] == sum(file.stat().st_size for file in cache.folder.glob("*.tfrecord"))
+    built = json.loads((cache.folder / "build.json").read_text())
+    assert facts["last_build"] == {name: built[name] for name in ("seconds", "images_per_second", "shards_written")}
+    assert facts["class_balance"]["train"]["largest"] == {"class": "b", "photos": 6}
+    assert (cache.folder / "contact_sheet.png").samefile(facts["contact_sheet"])
+    assert "key: pooling avg" in said
+    assert "classes of val smallest 1" in said
+    (cache.folder / "build.json").write_text("{")
+    assert info()[1]["last_build"] is None
+
+
+def test_the_balance_of_the_classes(make_run: MakeRun) -> None:
+    index = load_index(make_run())
+    table = index.table.copy()
+    table["split"] = ["train"] * 12 + ["val"] * 8 + ["test"] * 4
+    table["label"] = [0] * 7 + [1] * 4 + [2] * 9 + [0] * 2 + [1, 2]
+    balance = class_balance(DatasetIndex(table, index.class_names, index.root))
+    assert balance["train"] == {
+        "smallest": {"class": "c", "photos": 1},
+        "median": {"class": "b", "photos": 4},
+        "largest": {"class": "a", "photos": 7},
+    }
+    assert [one["photos"] for one in balance["val"].values()] == [0, 0, 8]
+    assert dict(lines({"class_balance": balance}))["classes of test"] == "smallest 1 (b), median 1 (c), largest 2 (a)"
+
+
+def test_the_sheet_shows_what_the_backbone_saw(cached_run: FeaturesRun) -> None:
+    """The features of a view on the sheet are those in the cache, but for rounding to whole pixels and to float16."""
+    index, cache = load_index(cached_run), cache_for(cached_run)
+    row = int(cache.images("train")[0])
+    clean = load_images(index, [row], (32, 32), False)
+    view = augmented_view(cached_run, clean[0], index.table["sha256"][row], 1)
+    assert np.abs(view.astype(int) - clean[0]).mean() > 5
+    extract = extractor(cached_run.features.model_dump_json())
+    for copy, pixels in ((0, clean), (1, view[None])):
+        cached = cache.arrays("train", copy)[0][0].astype(np.float32)
+        np.testing.assert_allclose(extract(pixels)[0], cached, atol=0.02 * float(np.abs(cached).max()))
+    with Image.open(write_contact_sheet(cached_run, index, cache, row)) as sheet:
+        shown = np.asarray(sheet)
+    side = 4 * 32  # the smallest multiple that is no smaller than SMALL
+    assert shown.shape == (GAP + side + CAPTION + GAP, 2 * (side + GAP) + GAP, 3)
+    tiles = [shown[GAP : GAP + side : 4, left : left + side : 4] for left in (GAP, side + 2 * GAP)]
+    np.testing.assert_array_equal(tiles[0], clean[0])
+    np.testing.assert_array_equal(tiles[1], view)
+
+
+def test_a_row_can_be_chosen_among_the_training_photos(cached_run: FeaturesRun, info: Callable[..., Any]) -> None:
+    table = load_index(cached_run).table
+    first, last = table.index[table["split"] == "train"][[0, -1]]
+    sheet = Path(info()[1]["contact_sheet"])
+    drawn = sheet.read_bytes()
+    assert info("--image", str(last))[0] == 0
+    assert sheet.read_bytes() != drawn
+    assert info("--image", str(first))[0] == 0
+    assert sheet.read_bytes() == drawn
+    status, facts, said = info("--image", str(table.index[table["split"] == "val"][0]))
+    assert (status, facts) == (2, None)
+    assert (
+        "is a photo of val; only training photos have cached views. Allowed: rows of the index whose split is" in said
+    )
+    for row in ("24", "-1"):
+        status, _, said = info("--image", row)
+        assert (status, "is not in the index" in said) == (2, True)
+
+
+def test_a_sheet_that_shows_the_same_is_left_alone_and_one_more_copy_is_added(make_run: MakeRun) -> None:
+    run = make_run(copies=1)
+    build_cache(run)
+    index = load_index(run)
+    path = write_contact_sheet(run, index, cache_for(run))
+    drawn = path.stat().st_mtime_ns
+    assert write_contact_sheet(run, index, cache_for(run)).stat().st_mtime_ns == drawn
+    more = make_run(copies=2)
+    build_cache(more)
+    with Image.open(path) as before:
+        size = before.size
+    with Image.open(write_contact_sheet(more, index, cache_for(more))) as after:
+        assert after.height > size[1]
+    path.write_bytes(b"cut short")
+    with Image.open(write_contact_sheet(more, index, cache_for(more))) as mended:
+        assert mended.height > size[1]
+
+
+def test_without_the_photos_the_facts_are_still_there(cached_run: FeaturesRun, info: Callable[..., Any]) -> None:
+    index = load_index(cached_run)
+    photo = index.root / index.table["path"][0]
+    hidden = photo.with_suffix(".hidden")
+    photo.rename(hidden)
+    try:
+        status, facts, said = info()
+        assert (status, facts["contact_sheet"], facts["images"]) == (0, None, 24)
+        assert "No contact sheet: cannot read the photo" in said
+        status, facts, said = info("--image", "0")
+        assert (status, facts) == (2, None)
+        assert said.startswith("headhunt: cannot read the photo")
+    finally:
+        hidden.rename(photo)
+
+
+@pytest.mark.parametrize(
+    ("views", "height", "width", "columns", "tile"),
+    [
+        (1, 300, 600, 1, (224, 112)),
+        (5, 520, 520, 3, (224, 224)),
+        (TILES, 100, 100, 7, (200, 200)),
+        (2, 1, 1, 2, (SMALL,) * 2),
+    ],
+)
+def test_sheets_of_all_sizes(views: int, height: int, width: int, columns: int, tile: tuple[int, int]) -> None:
+    sheet = draw({f"copy {n}": np.full((height, width, 3), 200, np.uint8) for n in range(views)})
+    rows = -(-views // columns)
+    assert sheet.size == (columns * (tile[0] + GAP) + GAP, rows * (tile[1] + CAPTION + GAP) + GAP)
