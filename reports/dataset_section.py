@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from features.backbones import image_size
-from features.cache import cache_folder, cache_key, key_parts
 from features.contact_sheet import NAME
 from features.dataset import SPLITS, DatasetIndex, load_index
 from features.errors import HeadhuntError
 from features.info import class_balance
+from features.keys import cache_folder, key_parts
+from features.manifest import cache_key
 from reports import class_counts, photo_sizes, pictures
 from reports.config import Run
 from reports.section import Block, PageSection, Picture, Table

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from features.backbones import pooling
 from features.config import ColumnSplit, FeaturesRun, FractionSplit, StanfordCars, ToyCars
 from features.configfile import load
 from features.errors import UsageError
@@ -23,7 +24,8 @@ def test_defaults(tmp_path: Path) -> None:
     run = read(tmp_path, "dataset: {kind: stanford_cars, root: data}")
     assert isinstance(run.dataset, StanfordCars)
     assert run.dataset.split == FractionSplit(train=0.65, val=0.20, test=0.15, seed=42)
-    assert (run.features.backbone, run.features.pooling, run.features.dtype) == ("resnet101v2", "avg", "float16")
+    assert (run.features.backbone, pooling(run.features), run.features.dtype) == ("resnet101v2", "avg", "float16")
+    assert pooling(run.features.model_copy(update={"cut": "conv4_block23_out"})) == "none"
 
 
 def test_a_column_split_is_told_by_its_key(tmp_path: Path) -> None:

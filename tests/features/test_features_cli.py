@@ -49,7 +49,9 @@ def test_the_stage_from_photos_to_a_repaired_cache(configured: Path) -> None:
     assert built["cache"].startswith("run/cache/")
     facts = call("info")
     assert (facts["feature_shape"], facts["copies"], facts["images"]) == ([6], 1, 24)
-    assert call("verify") == {"ok": True, "faults": []}
+    verdict = call("verify")
+    assert (verdict["ok"], verdict["faults"]) == (True, [])
+    assert set(verdict["input"]) == {"min", "max", "mean", "std"}
     shard = next((configured / built["cache"]).glob("val-*.tfrecord"))
     shard.write_bytes(shard.read_bytes()[:-1])
     verdict = call("verify", status=1)
