@@ -20,6 +20,7 @@ from features.cache import FeatureCache, split_copies
 from features.checksums import Checksum, discard_shard, file_sha256, read_checksum, write_checksum
 from features.command import log, relative
 from features.config import FeaturesConfig, FeaturesRun
+from features.contact_sheet import Sheet, sheet_of, write_contact_sheet
 from features.dataset import SPLITS, DatasetIndex, load_index
 from features.errors import CacheError
 from features.executors import open_executor
@@ -117,7 +118,8 @@ def build_cache(run: FeaturesRun, copies: int = 0) -> dict[str, Any]:
         if not kept and (nearest := explain_key(run, parts)):
             log.print(f"A new cache, {folder.name}: {nearest}.", markup=False)
         tasks = _tasks(run, index, folder, blocks, wanted, kept, store)
-        computed = _compute(run, tasks, folder, kept)
+        sheet = sheet_of(_for_workers(run), index, folder.resolve(), max(copy for _, copy in wanted))
+        computed = _compute(run, tasks, folder, kept, sheet)
         _sweep(folder)
         named = policy_name(run.features)  # the same layers may have had another name in an earlier configuration
         if tasks or not (folder / MANIFEST).exists() or FeatureCache.open(folder).manifest.policy != named:
@@ -161,7 +163,7 @@ def _tasks(
     store: Store | None,
 ) -> list[Task]:
     """A task for each block of which a copy is missing."""
-    features, crop = _for_workers(run.features), bool(getattr(run.dataset, "crop_to_bbox", False))
+    features, crop = _for_workers(run).features.model_dump_json(), bool(getattr(run.dataset, "crop_to_bbox", False))
     tasks = []
     for block in blocks:
         copies = tuple(copy for split, copy in wanted if split == block.split and block.file(copy) not in kept)
@@ -217,17 +219,19 @@ def write_block(task: Task) -> Done:
     return Done(done, len(images) * len(task.copies))
 
 
-def _for_workers(config: FeaturesConfig) -> str:
-    """The section as a worker needs it, as JSON: paths absolute, and the compute dtype of the machine that made the key."""
+def _for_workers(run: FeaturesRun) -> FeaturesRun:
+    """The run as a worker needs it: paths absolute, and the compute dtype of the machine that made the key."""
+    config = run.features
     paths = {"backbone": config.backbone} if is_file(config) else {}
     if config.weights not in ("imagenet", "random"):
         paths["weights"] = config.weights
     absolute = {name: str(Path(path).resolve()) for name, path in paths.items()}
-    return config.model_copy(update={**absolute, "compute": compute_dtype(config)}).model_dump_json()
+    features = config.model_copy(update={**absolute, "compute": compute_dtype(config)})
+    return run.model_copy(update={"features": features})
 
 
-def _compute(run: FeaturesRun, tasks: list[Task], folder: Path, kept: dict[str, Checksum]) -> int:
-    """Runs the tasks with a progress bar; adds what they wrote to `kept`. Gives the number of views computed."""
+def _compute(run: FeaturesRun, tasks: list[Task], folder: Path, kept: dict[str, Checksum], sheet: Sheet) -> int:
+    """Runs the tasks with a progress bar; adds what they wrote to `kept`, and draws the sheet. Gives the number of views."""
     total = sum(len(task.copies) * len(task.block.rows) for task in tasks)
     if not tasks:
         log.print(f"All {len(kept)} shards are there.")
@@ -249,6 +253,7 @@ def _compute(run: FeaturesRun, tasks: list[Task], folder: Path, kept: dict[str, 
             if not log.is_terminal and (time.monotonic() - said > 10 or done == total):
                 said = time.monotonic()
                 log.print(f"  {done} of {total}, {rate:.1f} images/s, {(total - done) / rate:.0f} s left")
+        list(executor.map(write_contact_sheet, [sheet]))
     return done
 
 

@@ -12,7 +12,7 @@ from features.build import build_caches
 from features.cache import cache_for
 from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, log, relative, settings
 from features.config import FeaturesRun
-from features.contact_sheet import write_contact_sheet
+from features.contact_sheet import sheet_of, write_contact_sheet
 from features.dataset import load_index
 from features.doctor import repair, verify
 from features.errors import HeadhuntError
@@ -79,7 +79,9 @@ def info_command(
         index, cache = load_index(run), cache_for(run)
         facts = cache_facts(run, index, cache)
         try:
-            facts["contact_sheet"] = relative(write_contact_sheet(run, index, cache, image))
+            facts["contact_sheet"] = relative(
+                write_contact_sheet(sheet_of(run, index, cache.folder, cache.copies), image)
+            )
         except HeadhuntError as error:
             if image is not None:
                 raise

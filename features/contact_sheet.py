@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from features.atomic import atomic_path
 from features.augment import Augmenter, resolve_policy
 from features.backbones import image_size
-from features.cache import FeatureCache
-from features.config import FeaturesRun
+from features.config import FeaturesConfig, FeaturesRun
 from features.dataset import DatasetIndex
 from features.engine import start_keras
 from features.errors import UsageError
@@ -35,22 +35,37 @@ STAMP = "headhunt"
 """The PNG text that says what a sheet shows."""
 
 
-def write_contact_sheet(run: FeaturesRun, index: DatasetIndex, cache: FeatureCache, row: int | None = None) -> Path:
-    """Draws the views of the training photo in `row` of the index (default: the first) beside the cache's manifest.
+@dataclass(frozen=True)
+class Sheet:
+    """What a sheet is drawn from: the cache in `folder` has this many augmented copies. A task for a worker, too."""
+
+    features: FeaturesConfig
+    index: DatasetIndex
+    crop_to_bbox: bool
+    folder: Path
+    copies: int
+
+
+def sheet_of(run: FeaturesRun, index: DatasetIndex, folder: Path, copies: int) -> Sheet:
+    """The sheet of a run's cache."""
+    return Sheet(run.features, index, bool(getattr(run.dataset, "crop_to_bbox", False)), folder, copies)
+
+
+def write_contact_sheet(sheet: Sheet, row: int | None = None) -> Path:
+    """Draws the views of the training photo in `row` of the index (default: the first) into the folder of the cache.
 
     The first tile is the clean photo, the others are its cached copies in their order; resized and augmented, before the
     backbone's preprocessing. A sheet that shows the same already is left alone. Raises UsageError for a row that is no
     training photo, DatasetError when the photo cannot be read.
     """
-    row = _training_row(index, row)
+    index, row = sheet.index, _training_row(sheet.index, row)
     identity = str(index.table["sha256"].iloc[row])
-    copies = range(1, min(cache.copies, TILES - 1) + 1)
-    path, stamp = cache.folder / NAME, f"{identity} {len(copies)}"
+    shown = range(1, min(sheet.copies, TILES - 1) + 1)
+    path, stamp = sheet.folder / NAME, f"{identity} {len(shown)}"
     if _stamp(path) == stamp:
         return path
-    crop = bool(getattr(run.dataset, "crop_to_bbox", False))
-    clean = load_images(index, [row], image_size(run.features), crop)[0]
-    views = {"clean": clean} | {f"copy {copy}": augmented_view(run, clean, identity, copy) for copy in copies}
+    clean = load_images(index, [row], image_size(sheet.features), sheet.crop_to_bbox)[0]
+    views = {"clean": clean} | {f"copy {copy}": augmented_view(sheet.features, clean, identity, copy) for copy in shown}
     information = PngInfo()
     information.add_text(STAMP, stamp)
     with atomic_path(path) as temporary:
@@ -58,11 +73,13 @@ def write_contact_sheet(run: FeaturesRun, index: DatasetIndex, cache: FeatureCac
     return path
 
 
-def augmented_view(run: FeaturesRun, photo: npt.NDArray[np.uint8], identity: str, copy: int) -> npt.NDArray[np.uint8]:
+def augmented_view(
+    features: FeaturesConfig, photo: npt.NDArray[np.uint8], identity: str, copy: int
+) -> npt.NDArray[np.uint8]:
     """Copy `copy` of one training photo (h, w, 3) uint8 as it was cached, rounded to uint8: the same shape."""
-    start_keras("jax" if run.features.workers.gpus else "tensorflow")
-    augmenter = Augmenter(resolve_policy(run.features.augmentation))
-    view = np.asarray(augmenter(photo[None].astype(np.float32), [identity], run.features.seed, "train", copy))[0]
+    start_keras("jax" if features.workers.gpus else "tensorflow")
+    augmenter = Augmenter(resolve_policy(features.augmentation))
+    view = np.asarray(augmenter(photo[None].astype(np.float32), [identity], features.seed, "train", copy))[0]
     pixels: npt.NDArray[np.uint8] = np.rint(view).clip(0, 255).astype(np.uint8)
     return pixels
 

@@ -7,17 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.build import build_cache, plan_blocks
+from features.atomic import only_process
+from features.build import build_cache, build_caches, plan_blocks
 from features.cache import cache_for
 from features.config import FeaturesRun
 from features.dataset import load_index
-from features.errors import CacheError, DatasetError
+from features.doctor import verify
+from features.errors import CacheError, DatasetError, UsageError
 
 MakeRun = Callable[..., FeaturesRun]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "build.json"}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in ("build.json", ".lock")}
 
 
 def test_the_result_has_the_promised_keys(make_run: MakeRun) -> None:
@@ -57,6 +59,50 @@ def test_growth_computes_the_new_copy_alone_and_ends_as_if_built_at_once(make_ru
     at_once = make_run("at-once", copies=2)
     build_cache(at_once)
     assert contents(cache_for(grown).folder) == contents(cache_for(at_once).folder)
+
+
+def test_policies_are_cached_side_by_side_and_share_their_clean_shards(make_run: MakeRun) -> None:
+    run = make_run(other_policies=["mild", "flip_rotate_zoom"], images_per_shard=6)
+    result = build_caches(run)
+    assert list(result["others"]) == ["mild"]
+    train = [block for block in plan_blocks(load_index(run), 6) if block.split == "train"]
+    assert result["others"]["mild"]["shards_written"] == len(
+        train
+    )  # its augmented copy; the clean shards are taken over
+    main, mild = cache_for(run), cache_for(run, "mild")
+    assert (main.manifest.policy, mild.manifest.policy) == ("flip_rotate_zoom", "mild")
+    for split in ("train", "val", "test"):
+        np.testing.assert_array_equal(main.arrays(split)[0], mild.arrays(split)[0])
+    assert (main.arrays("train", 1)[0] != mild.arrays("train", 1)[0]).any()
+    alone = make_run("alone", augmentation="mild")
+    build_cache(alone)
+    assert contents(mild.folder) == contents(cache_for(alone).folder)
+
+
+def test_a_damaged_clean_shard_is_not_taken_over(make_run: MakeRun) -> None:
+    run = make_run()
+    build_cache(run)
+    damaged = next(cache_for(run).folder.glob("val-*.tfrecord"))
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    other = make_run(augmentation="mild")
+    build_cache(other)
+    assert verify(other)["ok"]
+
+
+def test_a_second_build_in_the_same_folder_is_refused(cached_run: FeaturesRun) -> None:
+    folder = cache_for(cached_run).folder
+    with (
+        only_process(folder / ".lock", ""),
+        pytest.raises(UsageError, match=rf"another build is writing to .*{folder.name} \(process {os.getpid()}\)"),
+    ):
+        build_cache(cached_run)
+
+
+def test_a_new_cache_says_how_it_differs(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    build_cache(make_run(copies=0))
+    build_cache(make_run(copies=0, pooling="max"))
+    said = " ".join(capsys.readouterr().err.split())
+    assert 'differs in pooling (has "avg", wanted "max").' in said
 
 
 def test_fewer_copies_keep_what_is_there(cached_run: FeaturesRun, make_run: MakeRun) -> None:

@@ -17,13 +17,18 @@ from features.build import build_cache
 from features.cache import cache_for
 from features.cli import app
 from features.config import FeaturesRun
-from features.contact_sheet import CAPTION, GAP, SMALL, TILES, augmented_view, draw, write_contact_sheet
+from features.contact_sheet import CAPTION, GAP, SMALL, TILES, augmented_view, draw, sheet_of, write_contact_sheet
 from features.dataset import DatasetIndex, load_index
 from features.extract import extractor
 from features.images import load_images
 from features.info import class_balance, lines
 
 MakeRun = Callable[..., FeaturesRun]
+
+
+def draw_sheet(run: FeaturesRun, index: DatasetIndex) -> Path:
+    cache = cache_for(run)
+    return write_contact_sheet(sheet_of(run, index, cache.folder, cache.copies))
 
 
 @pytest.fixture
@@ -78,13 +83,13 @@ def test_the_sheet_shows_what_the_backbone_saw(cached_run: FeaturesRun) -> None:
     index, cache = load_index(cached_run), cache_for(cached_run)
     row = int(cache.images("train")[0])
     clean = load_images(index, [row], (32, 32), False)
-    view = augmented_view(cached_run, clean[0], index.table["sha256"][row], 1)
+    view = augmented_view(cached_run.features, clean[0], index.table["sha256"][row], 1)
     assert np.abs(view.astype(int) - clean[0]).mean() > 5
     extract = extractor(cached_run.features.model_dump_json())
     for copy, pixels in ((0, clean), (1, view[None])):
         cached = cache.arrays("train", copy)[0][0].astype(np.float32)
         np.testing.assert_allclose(extract(pixels)[0], cached, atol=0.02 * float(np.abs(cached).max()))
-    with Image.open(write_contact_sheet(cached_run, index, cache, row)) as sheet:
+    with Image.open(write_contact_sheet(sheet_of(cached_run, index, cache.folder, cache.copies), row)) as sheet:
         shown = np.asarray(sheet)
     side = 4 * 32  # the smallest multiple that is no smaller than SMALL
     assert shown.shape == (GAP + side + CAPTION + GAP, 2 * (side + GAP) + GAP, 3)
@@ -116,17 +121,17 @@ def test_a_sheet_that_shows_the_same_is_left_alone_and_one_more_copy_is_added(ma
     run = make_run(copies=1)
     build_cache(run)
     index = load_index(run)
-    path = write_contact_sheet(run, index, cache_for(run))
+    path = draw_sheet(run, index)
     drawn = path.stat().st_mtime_ns
-    assert write_contact_sheet(run, index, cache_for(run)).stat().st_mtime_ns == drawn
-    more = make_run(copies=2)
-    build_cache(more)
+    assert draw_sheet(run, index).stat().st_mtime_ns == drawn
     with Image.open(path) as before:
         size = before.size
-    with Image.open(write_contact_sheet(more, index, cache_for(more))) as after:
+    more = make_run(copies=2)
+    build_cache(more)
+    with Image.open(draw_sheet(more, index)) as after:
         assert after.height > size[1]
     path.write_bytes(b"cut short")
-    with Image.open(write_contact_sheet(more, index, cache_for(more))) as mended:
+    with Image.open(draw_sheet(more, index)) as mended:
         assert mended.height > size[1]
 
 
@@ -135,6 +140,7 @@ def test_without_the_photos_the_facts_are_still_there(cached_run: FeaturesRun, i
     photo = index.root / index.table["path"][0]
     hidden = photo.with_suffix(".hidden")
     photo.rename(hidden)
+    (cache_for(cached_run).folder / "contact_sheet.png").unlink()
     try:
         status, facts, said = info()
         assert (status, facts["contact_sheet"], facts["images"]) == (0, None, 24)

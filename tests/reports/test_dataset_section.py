@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 from features.cache import cache_for
-from features.contact_sheet import write_contact_sheet
+from features.contact_sheet import sheet_of, write_contact_sheet
 from features.dataset import BOX, DatasetIndex, load_index
 from features.prepare import prepare
 from reports import class_counts, photo_sizes, pictures
@@ -139,7 +139,7 @@ def test_the_section_in_a_browser_with_a_photo_gone_and_a_contact_sheet(
     run = searched.model_copy(update={"dataset": dataset})
     prepare(run)  # the same photos elsewhere: the same cache
     index = load_index(run)
-    write_contact_sheet(run, index, cache_for(run))
+    write_contact_sheet(sheet_of(run, index, cache_for(run).folder, 1))
     gone = index.of_split("train").query("label == 1")["path"].iloc[0]
     (root / gone).unlink()
 
