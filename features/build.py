@@ -6,81 +6,28 @@ import json
 import os
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from features.atomic import atomic_path, make_folder, only_process, write_text
 from features.augment import policy_name
-from features.backbones import compute_dtype, image_size, is_file
+from features.backbones import compute_dtype, is_file
+from features.blocks import Block, Task, plan_blocks, write_block
 from features.cache import FeatureCache, split_copies
 from features.checksums import Checksum, discard_shard, file_sha256, read_checksum, write_checksum
 from features.command import log, relative
-from features.config import FeaturesConfig, FeaturesRun
+from features.config import FeaturesRun
 from features.contact_sheet import Sheet, sheet_of, write_contact_sheet
 from features.dataset import SPLITS, DatasetIndex, load_index
 from features.errors import CacheError
 from features.executors import open_executor
-from features.extract import extractor
-from features.images import load_images
 from features.keys import AUGMENTED, cache_folder, changed_parts, explain_key, key_parts, sound_manifests
 from features.manifest import FORMAT_VERSION, MANIFEST, Manifest, ShardEntry, cache_key, write_manifest
-from features.mirror import exchange, push_manifest, push_shard
-from features.shards import Shard, shard_bytes, write_shard
+from features.mirror import exchange, push_manifest
+from features.shards import shard_bytes
 from features.store import Store, open_store
-
-
-@dataclass(frozen=True)
-class Block:
-    """The images of one shard of a split; each of its copies is one shard file."""
-
-    split: str
-    number: int
-    of: int
-    rows: tuple[int, ...]
-
-    def file(self, copy: int) -> str:
-        """`train-c003-00007-of-00012.tfrecord`; without the copy where there is only one."""
-        infix = f"-c{copy:03d}" if self.split == "train" else ""
-        return f"{self.split}{infix}-{self.number:05d}-of-{self.of:05d}.tfrecord"
-
-
-@dataclass(frozen=True)
-class Task:
-    """What one worker does at a time: decode a block's images once, and write the copies that are missing.
-
-    `photos` is the block's part of the index, so that a task does not carry the whole of it.
-    """
-
-    features: str
-    photos: DatasetIndex
-    folder: Path
-    block: Block
-    copies: tuple[int, ...]
-    crop_to_bbox: bool
-    threads: int
-    store: Store | None
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a task wrote, by file name, and how many views it computed."""
-
-    shards: dict[str, Checksum]
-    views: int
-
-
-def plan_blocks(index: DatasetIndex, images_per_shard: int) -> list[Block]:
-    """Cuts each split into blocks of `images_per_shard` images; depends on nothing else."""
-    blocks = []
-    for split in SPLITS:
-        rows = index.of_split(split).index.tolist()
-        pieces = [rows[start : start + images_per_shard] for start in range(0, len(rows), images_per_shard)]
-        blocks += [Block(split, number, len(pieces), tuple(piece)) for number, piece in enumerate(pieces)]
-    return blocks
 
 
 def build_caches(run: FeaturesRun) -> dict[str, Any]:
@@ -188,35 +135,6 @@ def _take_over(run: FeaturesRun, parts: dict[str, Any], folder: Path) -> None:
                 except OSError:  # a file system without links
                     shutil.copyfile(source, temporary)
             write_checksum(target, Checksum(entry.sha256, manifest.feature_shape))
-
-
-def write_block(task: Task) -> Done:
-    """Decodes a block's images and writes its missing copies (on a worker)."""
-    config = FeaturesConfig.model_validate_json(task.features)
-    extract = extractor(task.features)
-    block = task.block
-    chosen = task.photos.table
-    images = load_images(task.photos, range(len(chosen)), image_size(config), task.crop_to_bbox, task.threads)
-    labels, rows = chosen["label"].to_numpy(np.int64), np.asarray(block.rows, np.int64)
-    identities = chosen["sha256"].tolist()
-    done: dict[str, Checksum] = {}
-    for copy in task.copies:
-        features = extract(images, identities if copy else None, block.split, copy)
-        if not np.isfinite(features).all():
-            raise CacheError(
-                f"the backbone gave NaN or infinity for photos of {block.split}; check weights and preprocessing."
-            )
-        if np.abs(features).max() > np.finfo(config.dtype).max:
-            raise CacheError(
-                f"features reach {np.abs(features).max():g}, too large for float16. Set `features.dtype: float32`."
-            )
-        path = task.folder / block.file(copy)
-        write_shard(path, Shard(features.astype(config.dtype), labels, rows))
-        done[path.name] = Checksum(file_sha256(path), tuple(features.shape[1:]))
-        write_checksum(path, done[path.name])
-        if task.store:
-            push_shard(task.store, path)
-    return Done(done, len(images) * len(task.copies))
 
 
 def _for_workers(run: FeaturesRun) -> FeaturesRun:

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from features.backbones import image_size, input_range, prepared
-from features.build import build_cache, plan_blocks
+from features.blocks import plan_blocks
+from features.build import build_cache
 from features.cache import FeatureCache, split_copies
 from features.checksums import discard_shard
 from features.config import FeaturesRun

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from features.atomic import only_process
-from features.build import build_cache, build_caches, plan_blocks
+from features.blocks import plan_blocks
+from features.build import build_cache, build_caches
 from features.cache import cache_for
 from features.config import FeaturesRun
 from features.dataset import load_index

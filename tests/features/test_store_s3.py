@@ -206,13 +206,13 @@ def test_a_build_whose_store_goes_away_keeps_its_shards_and_goes_on(
         push(store, shard)
         sent.append(shard.name)
 
-    monkeypatch.setattr("features.build.push_shard", push_and_kill)
+    monkeypatch.setattr("features.blocks.push_shard", push_and_kill)
     monkeypatch.setattr("features.store.FIRST_PAUSE_SECONDS", 0.01)
     run = make_run("one", copies=1, store="s3://caches/cars")
     with pytest.raises(HeadhuntError, match=r"cannot upload s3://caches/cars.*Finished shards stay on the local disk"):
         build_cache(run)
     assert not list(run.workdir.glob("cache/*/manifest.json"))
-    monkeypatch.setattr("features.build.push_shard", push)
+    monkeypatch.setattr("features.blocks.push_shard", push)
     again = start_server(port)
     try:
         import s3fs

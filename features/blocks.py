@@ -1,0 +1,98 @@
+"""A block: the images of one shard, how the splits are cut into blocks, and the task of computing one on a worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from features.backbones import image_size
+from features.checksums import Checksum, file_sha256, write_checksum
+from features.config import FeaturesConfig
+from features.dataset import SPLITS, DatasetIndex
+from features.errors import CacheError
+from features.extract import extractor
+from features.images import load_images
+from features.mirror import push_shard
+from features.shards import Shard, write_shard
+from features.store import Store
+
+
+@dataclass(frozen=True)
+class Block:
+    """The images of one shard of a split; each of its copies is one shard file."""
+
+    split: str
+    number: int
+    of: int
+    rows: tuple[int, ...]
+
+    def file(self, copy: int) -> str:
+        """`train-c003-00007-of-00012.tfrecord`; without the copy where there is only one."""
+        infix = f"-c{copy:03d}" if self.split == "train" else ""
+        return f"{self.split}{infix}-{self.number:05d}-of-{self.of:05d}.tfrecord"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one worker does at a time: decode a block's images once, and write the copies that are missing.
+
+    `photos` is the block's part of the index, so that a task does not carry the whole of it.
+    """
+
+    features: str
+    photos: DatasetIndex
+    folder: Path
+    block: Block
+    copies: tuple[int, ...]
+    crop_to_bbox: bool
+    threads: int
+    store: Store | None
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a task wrote, by file name, and how many views it computed."""
+
+    shards: dict[str, Checksum]
+    views: int
+
+
+def plan_blocks(index: DatasetIndex, images_per_shard: int) -> list[Block]:
+    """Cuts each split into blocks of `images_per_shard` images; depends on nothing else."""
+    blocks = []
+    for split in SPLITS:
+        rows = index.of_split(split).index.tolist()
+        pieces = [rows[start : start + images_per_shard] for start in range(0, len(rows), images_per_shard)]
+        blocks += [Block(split, number, len(pieces), tuple(piece)) for number, piece in enumerate(pieces)]
+    return blocks
+
+
+def write_block(task: Task) -> Done:
+    """Decodes a block's images and writes its missing copies (on a worker)."""
+    config = FeaturesConfig.model_validate_json(task.features)
+    extract = extractor(task.features)
+    block = task.block
+    chosen = task.photos.table
+    images = load_images(task.photos, range(len(chosen)), image_size(config), task.crop_to_bbox, task.threads)
+    labels, rows = chosen["label"].to_numpy(np.int64), np.asarray(block.rows, np.int64)
+    identities = chosen["sha256"].tolist()
+    done: dict[str, Checksum] = {}
+    for copy in task.copies:
+        features = extract(images, identities if copy else None, block.split, copy)
+        if not np.isfinite(features).all():
+            raise CacheError(
+                f"the backbone gave NaN or infinity for photos of {block.split}; check weights and preprocessing."
+            )
+        if np.abs(features).max() > np.finfo(config.dtype).max:
+            raise CacheError(
+                f"features reach {np.abs(features).max():g}, too large for float16. Set `features.dtype: float32`."
+            )
+        path = task.folder / block.file(copy)
+        write_shard(path, Shard(features.astype(config.dtype), labels, rows))
+        done[path.name] = Checksum(file_sha256(path), tuple(features.shape[1:]))
+        write_checksum(path, done[path.name])
+        if task.store:
+            push_shard(task.store, path)
+    return Done(done, len(images) * len(task.copies))
