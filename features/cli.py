@@ -105,8 +105,10 @@ def verify_command(
     with command(json_) as output:
         result = verify(settings(context, FeaturesRun, config, set_))
         for fault in result["faults"]:
-            place = fault["shard"] if fault["record"] is None else f"{fault['shard']}, record {fault['record']}"
-            output.console.print(f"{place}: {fault['what']}", markup=False)
+            record = "" if fault["record"] is None else f", record {fault['record']}"
+            output.console.print(f"{fault['shard'] or 'input'}{record}: {fault['what']}", markup=False)
+        entering = ", ".join(f"{name} {value:g}" for name, value in result["input"].items())
+        output.console.print(f"Read {result['bytes'] / 1e6:.1f} MB. What enters the backbone: {entering}.")
         output.console.print("The cache is sound." if result["ok"] else "Mend it with `headhunt features repair`.")
         output.result(result)
         if not result["ok"]:
