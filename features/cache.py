@@ -6,7 +6,6 @@ Opening and reading one imports neither TensorFlow nor Keras nor JAX.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +15,12 @@ from features.config import FeaturesRun
 from features.dataset import SPLITS, load_index
 from features.errors import CacheError
 from features.keys import cache_folder, explain_key, key_parts
+from features.loaders import EpochBatches
 from features.manifest import MANIFEST, Manifest, ShardEntry, cache_key, read_manifest
 from features.mirror import pull
 from features.shards import MappedFeatures, Shard, copy_shards, read_shard
 from features.store import open_store
 from features.views import Views
-
-if TYPE_CHECKING:
-    from features.loaders import EpochBatches
 
 
 class FeatureCache:
@@ -115,10 +112,9 @@ class FeatureCache:
 
         `keras_dataset` and `tf_dataset` of the result are what Keras and tf.data take.
         """
-        from features.loaders import EpochBatches
-
         checked = self._checked(views) if split == "train" else Views(copies=0)
-        return EpochBatches(self, split, batch_size, checked, seed, shuffle and split == "train")
+        copies = [self.mapped(split, copy) for copy in range((checked.copies or 0) + 1)]
+        return EpochBatches(copies, self.labels(split), batch_size, checked, seed, shuffle and split == "train")
 
     def _checked(self, views: Views | None) -> Views:
         return (views or Views()).checked(self.copies, self.manifest.policy)

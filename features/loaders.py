@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from features.shards import MappedFeatures
 from features.views import Views, order_of_epoch
-
-if TYPE_CHECKING:
-    from features.cache import FeatureCache
 
 Batch = tuple[npt.NDArray[np.floating], npt.NDArray[np.int32]]
 """Features (batch, *feature_shape) in the stored dtype, labels (batch,) int32."""
 
 
 class EpochBatches:
-    """The batches of a split, epoch by epoch; the last one of an epoch may be smaller.
+    """The batches of a split, epoch by epoch; the last one of an epoch may be smaller. See `FeatureCache.batches`.
+
+    `copies` are the clean features and the augmented copies that the views draw from, by number.
 
     Copies and order of an epoch are pure functions of (seed, epoch), and are those that the search's trials see.
     """
 
     def __init__(
-        self, cache: FeatureCache, split: str, batch_size: int, views: Views, seed: int, shuffle: bool
+        self,
+        copies: Sequence[MappedFeatures],
+        labels: npt.NDArray[np.int32],
+        batch_size: int,
+        views: Views,
+        seed: int,
+        shuffle: bool,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"`batch_size >= 1` must hold, but got {batch_size}")
-        self._cache = cache
+        self._copies = copies
+        self._labels = labels
         self._batch_size = batch_size
         self._views = views
         self._seed = seed
         self._shuffle = shuffle
-        self._labels = cache.labels(split)
-        self._copies = [cache.mapped(split, copy) for copy in range((views.copies or 0) + 1)]
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -82,7 +87,7 @@ class EpochBatches:
 
         import tensorflow as tf
 
-        features = tf.TensorSpec((None, *self._cache.feature_shape), self._cache.manifest.dtype)
+        features = tf.TensorSpec((None, *self._copies[0].shape[1:]), self._copies[0].dtype)
         counter = itertools.count()
         dataset = tf.data.Dataset.from_generator(
             lambda: self.epoch(next(counter)), output_signature=(features, tf.TensorSpec((None,), tf.int32))
@@ -98,7 +103,7 @@ class EpochBatches:
     def _batch(self, plan: tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]], number: int) -> Batch:
         order, copies = plan
         rows = order[number * self._batch_size : (number + 1) * self._batch_size]
-        features = np.empty((len(rows), *self._cache.feature_shape), self._cache.manifest.dtype)
+        features = np.empty((len(rows), *self._copies[0].shape[1:]), self._copies[0].dtype)
         for copy in np.unique(copies[rows]):
             chosen = copies[rows] == copy
             features[chosen] = self._copies[copy][rows[chosen]]
