@@ -144,6 +144,14 @@ def test_a_fixed_space_draws_its_trial() -> None:
             )
 
 
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_a_fixed_space_has_the_schedule_of_its_trial(kind: str) -> None:
+    config = TrialConfig.model_validate({"schedule": {"kind": kind, "learning_rate": 0.02, "warmup_epochs": 1.5}})
+    ((params, again),) = draw(SearchSpace.model_validate(fixed_space(config).model_dump(mode="json")), 1)
+    assert params == {}
+    assert again.schedule == config.schedule
+
+
 @pytest.mark.parametrize(
     ("space", "message"),
     [
