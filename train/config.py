@@ -25,7 +25,7 @@ class FinetuneConfig(Section):
     )
     epochs: int = Field(50, ge=1)
     batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(1e-5, gt=0, le=10, description="of Adam")
+    learning_rate: float = Field(1e-5, gt=0, description="of Adam")
     plateau: PlateauRule | None = PlateauRule()
     schedule: Schedule | None = Field(None, description="instead of learning_rate and plateau")
     early_stopping_epochs: int | None = Field(
@@ -39,9 +39,8 @@ class FinetuneConfig(Section):
         """The schedule that the run follows: `schedule`, or else `learning_rate` with or without `plateau`."""
         if self.schedule is not None:
             return self.schedule
-        if self.plateau is None:
-            return Constant(learning_rate=self.learning_rate)
-        return Plateau(learning_rate=self.learning_rate, **self.plateau.model_dump())
+        followed = Constant() if self.plateau is None else Plateau(**self.plateau.model_dump())
+        return followed.model_copy(update={"learning_rate": self.learning_rate})
 
 
 class TrainConfig(Section):
