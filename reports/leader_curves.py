@@ -38,11 +38,23 @@ class Curves(NamedTuple):
     table: pd.DataFrame
 
 
-def collect_rates(leaders: list[Leader], train_images: int) -> list[Rates]:
-    """The learning rate of every leader, as it was at every step (thinned to POINTS)."""
+def collect_rates(run: SearchRun, leaders: list[Leader], train_images: int) -> list[Rates]:
+    """The learning rate of every leader, as it was at every step (thinned to POINTS).
+
+    Where it followed the validation loss it is read from the record: each epoch's rate at its beginning and its end. Such a
+    leader without a record is left out.
+    """
     found = []
     for leader in leaders:
         config = leader.config
+        if config.schedule.follows_loss:
+            try:
+                table = load_curves(run.workdir, leader.number)
+            except HeadhuntError:
+                continue
+            edges = np.stack([table["epoch"] - 1, table["epoch"]], axis=1)
+            found.append(Rates(_name(leader), edges.ravel().tolist(), np.repeat(table["learning_rate"], 2).tolist()))
+            continue
         steps = max(1, train_images // config.batch_size)
         values = config.schedule.values(steps, config.epochs)
         shown = np.unique(np.linspace(0, len(values) - 1, min(POINTS, len(values))).astype(int))

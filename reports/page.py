@@ -68,7 +68,9 @@ def _importance(run: Run) -> PageSection:
 
 def _rates(run: Run) -> PageSection:
     sizes = load_index(run).table["split"].value_counts()
-    curves = leader_curves.collect_rates(leaders(run, run.reports.leaders), int(sizes["train"]))
+    curves = leader_curves.collect_rates(run, leaders(run, run.reports.leaders), int(sizes["train"]))
+    if not curves:
+        raise LeftOutError("The leaders' curves are not in the run's folder: `headhunt search run` writes them.")
     text = "The schedules of the leaders, as they were followed step by step."
     return PageSection("rates", "Learning rates", text, [leader_curves.draw_rates(curves)])
 

@@ -91,7 +91,7 @@ class SearchSpace(Section):
             "kind": ["constant", "step_decay", "triangular2", "cosine_restarts", "warmup_cosine"],
             "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
         },
-        description="kind, learning_rate, and what the kinds have",
+        description=f"kind: {' | '.join(SCHEDULES)}; learning_rate, warmup_epochs, and what the kinds have",
     )
     views: Leaves = Field(default_factory=dict, description="overrides search.views for each trial")
 

@@ -8,15 +8,7 @@ from features.augment import resolve_policy
 from features.backbones import image_size
 from features.config import Augmentation, Section
 from search.config import SearchRun
-from search.schedules import Schedule
-
-
-class Plateau(Section):
-    """Multiply the learning rate by `factor` where the validation loss has not fallen for `patience_epochs`."""
-
-    factor: float = Field(0.5, gt=0, lt=1)
-    patience_epochs: int = Field(5, ge=1)
-    floor: float = Field(1e-6, ge=0, description="the lowest rate")
+from search.schedules import Constant, Plateau, PlateauRule, Schedule, ScheduleConfig
 
 
 class FinetuneConfig(Section):
@@ -34,13 +26,21 @@ class FinetuneConfig(Section):
     epochs: int = Field(50, ge=1)
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(1e-5, gt=0, description="of Adam")
-    plateau: Plateau | None = Plateau()
+    plateau: PlateauRule | None = PlateauRule()
     schedule: Schedule | None = Field(None, description="instead of learning_rate and plateau")
     early_stopping_epochs: int | None = Field(
         None, ge=1, description="stop where validation accuracy has not risen for so long"
     )
     label_smoothing: float | None = Field(None, ge=0, lt=1, description="default: the trial's")
     seed: int = Field(0, ge=0)
+
+    @property
+    def followed(self) -> ScheduleConfig:
+        """The schedule that the run follows: `schedule`, or else `learning_rate` with or without `plateau`."""
+        if self.schedule is not None:
+            return self.schedule
+        followed = Constant() if self.plateau is None else Plateau(**self.plateau.model_dump())
+        return followed.model_copy(update={"learning_rate": self.learning_rate})
 
 
 class TrainConfig(Section):

@@ -26,13 +26,10 @@ from train.photos import Photos, augmented_epoch
 
 @dataclass
 class Progressed:
-    """What an epoch leaves behind besides weights; `rate` and `stale` are the plateau's."""
+    """What an epoch leaves behind besides weights."""
 
-    rate: float
     best_epoch: int = 0
     best_accuracy: float = 0.0
-    lowest_loss: float = math.inf
-    stale: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -66,11 +63,11 @@ def finetune(
 
     classes = network.output.shape[-1]
     steps_per_epoch = -(-len(train) // config.batch_size)
-    rates = config.schedule.values(steps_per_epoch, config.epochs) if config.schedule else None
+    schedule = config.followed
     smoothing = head.label_smoothing if config.label_smoothing is None else config.label_smoothing
     _penalise(network, head)
     network.compile(
-        optimizer=keras.optimizers.Adam(config.learning_rate if rates is None else _planned(rates)),
+        optimizer=keras.optimizers.Adam(schedule.keras_rate(steps_per_epoch, config.epochs)),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing),
         metrics=["accuracy"],
         jit_compile="auto" if keras.backend.backend() == "jax" else False,
@@ -81,7 +78,7 @@ def finetune(
     state = checkpoint.load()
     earlier_seconds = sum(row["seconds"] for row in state.history) if state else 0.0
     if state is None:
-        state = Progressed(config.learning_rate)
+        state = Progressed()
         _validate(network, val, state, None, 0.0, config.batch_size)
         state.best_accuracy = state.history[0]["val_accuracy"]
         checkpoint.mark_best()
@@ -93,16 +90,15 @@ def finetune(
         started = time.monotonic()
         _seed_dropout(network, config.seed, epoch)
         data = augmented_epoch(train, augment, clean_share, epoch, config.seed, config.batch_size, classes)
-        if rates is None:
-            network.optimizer.learning_rate = state.rate
-        last_rate = state.rate if rates is None else float(rates[(epoch + 1) * steps_per_epoch - 1])
-        fitted = _fit(network, data, f"epoch {epoch + 1}/{config.epochs}", steps_per_epoch) | {
-            "learning_rate": last_rate
-        }
+        val_losses = [row["val_loss"] for row in state.history[1:]]
+        rates = schedule.rates_of_epoch(epoch, steps_per_epoch, config.epochs, val_losses)
+        last_rate = float(str(rates[-1]))  # 1e-05, not the 9.999999747378752e-06 that float32 is in float64
+        callbacks = schedule.keras_callbacks(steps_per_epoch, config.epochs, val_losses)
+        fitted = _fit(network, data, epoch, config.epochs, steps_per_epoch, callbacks) | {"learning_rate": last_rate}
         _validate(network, val, state, fitted, time.monotonic() - started, config.batch_size)
         row = state.history[-1]
         if not math.isfinite(row["loss"] + row["val_loss"]):
-            which = "train.finetune.learning_rate" if rates is None else "train.finetune.schedule.learning_rate"
+            which = "train.finetune.schedule.learning_rate" if config.schedule else "train.finetune.learning_rate"
             raise HeadhuntError(
                 f"trial {folder.name}: the loss is not finite in epoch {epoch + 1} (training {row['loss']:.3g}, validation "
                 f"{row['val_loss']:.3g}, learning rate {last_rate:.3g}). Lower `{which}`. The weights and the history up to "
@@ -111,7 +107,6 @@ def finetune(
         if state.history[-1]["val_accuracy"] > state.best_accuracy:
             state.best_epoch, state.best_accuracy = epoch + 1, state.history[-1]["val_accuracy"]
             checkpoint.mark_best()
-        _plateau(state, config)
         checkpoint.save(state)
         _write_history(folder, state)
         _say(state, config)
@@ -119,22 +114,11 @@ def finetune(
     return Finetuned(state.best_epoch, len(state.history) - 1, earlier_seconds)
 
 
-def _planned(rates: npt.NDArray[np.float32]) -> Any:
-    """A Keras schedule of one rate a step (steps,). Not a callback: on JAX, what a callback sets between the batches of an epoch
-    is not seen by the compiled step."""
+def _fit(network: Any, data: Any, epoch: int, epochs: int, steps: int, callbacks: list[Any]) -> dict[str, float]:
+    """One epoch of Keras's fit, counted from 0; gives loss and accuracy."""
     import keras
 
-    class Planned(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
-        def __call__(self, step: Any) -> Any:
-            return keras.ops.take(keras.ops.convert_to_tensor(rates), step)
-
-    return Planned()
-
-
-def _fit(network: Any, data: Any, title: str, steps: int) -> dict[str, float]:
-    """One epoch of Keras's fit; gives loss and accuracy."""
-    import keras
-
+    title = f"epoch {epoch + 1}/{epochs}"
     progress = Progress(
         TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeRemainingColumn(),
         console=log, transient=True, disable=not log.is_terminal,
@@ -146,7 +130,9 @@ def _fit(network: Any, data: Any, title: str, steps: int) -> dict[str, float]:
 
     with progress:
         bar = progress.add_task("", total=steps, loss=math.nan)
-        history = network.fit(data, epochs=1, verbose=0, shuffle=False, callbacks=[Steps()]).history
+        history = network.fit(
+            data, initial_epoch=epoch, epochs=epoch + 1, verbose=0, shuffle=False, callbacks=[Steps(), *callbacks]
+        ).history
     return {"loss": float(history["loss"][0]), "accuracy": float(history["accuracy"][0])}
 
 
@@ -169,17 +155,6 @@ def _validate(
         "val_top5_accuracy": metrics["top5_accuracy"],
     }
     state.history.append({**row, "seconds": round(seconds + time.monotonic() - started, 3)})
-
-
-def _plateau(state: Progressed, config: FinetuneConfig) -> None:
-    """Lowers the rate where the validation loss stands still."""
-    loss = state.history[-1]["val_loss"]
-    if loss < state.lowest_loss - 1e-4:
-        state.lowest_loss, state.stale = loss, 0
-        return
-    state.stale += 1
-    if config.plateau and state.stale >= config.plateau.patience_epochs:
-        state.rate, state.stale = max(config.plateau.floor, state.rate * config.plateau.factor), 0
 
 
 def _stopped(state: Progressed, config: FinetuneConfig) -> bool:

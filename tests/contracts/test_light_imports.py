@@ -27,9 +27,9 @@ HEAVY = (
     "fsspec",
 )
 MODULES = sorted(
-    f"{package.__name__}.{module.name}"
+    module.name
     for package in (features, search, train, reports)
-    for module in pkgutil.iter_modules(package.__path__)
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
 )
 MODULES.append("headhunt")
 

@@ -25,5 +25,5 @@ def test_every_file_of_the_source_is_in_the_readmes_tree() -> None:
     readme = (ROOT / "README.md").read_text()
     tree = readme[readme.index("## The source") :]
     for package in ("features", "search", "train", "reports"):
-        for file in (ROOT / package).glob("[a-z]*.py"):
+        for file in (ROOT / package).rglob("[a-z]*.py"):
             assert file.stem in tree.split(), f"{package}/{file.name}"

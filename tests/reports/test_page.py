@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from reports import confusions, dataset_section, history, importance, leader_cur
 from reports.build import build
 from reports.config import Run
 from search.leaderboard import leaders, load_study
+from search.records import load_curves
+from search.schedules import Plateau
 from train.promote import promote
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -125,7 +128,7 @@ def test_the_numbers_behind_the_figures(promoted_run: Run) -> None:
     assert found.counts == {"complete": 6}
     assert importance.collect(study) == "6 trials ran to their end; an importance needs at least 8."
     ranked = leaders(run, 2)
-    rates = leader_curves.collect_rates(ranked, 15)
+    rates = leader_curves.collect_rates(run, ranked, 15)
     assert rates[0].rates[0] == pytest.approx(ranked[0].config.schedule.values(3, 4)[0])
     assert [len(curve.table) for curve in leader_curves.collect_curves(run, ranked)] == [4, 4]
     frozen, tuned = promotions.collect(run)
@@ -145,6 +148,18 @@ def test_the_numbers_behind_the_figures(promoted_run: Run) -> None:
     assert (facts.classes, sum(facts.splits.values()), facts.smallest, facts.largest) == (3, 24, 8, 8)
     assert facts.most_frequent == pytest.approx(1 / 3, abs=0.1)
     assert [(name, sum(splits.values())) for name, splits in facts.by_class] == [("a", 8), ("b", 8), ("c", 8)]
+
+
+def test_rates_that_followed_the_loss_are_drawn_from_the_record(searched: Run) -> None:
+    (leader,) = leaders(searched, 1)
+    followed = replace(leader, config=leader.config.model_copy(update={"schedule": Plateau()}))
+    recorded = load_curves(searched.workdir, leader.number)["learning_rate"].tolist()
+    (rates,) = leader_curves.collect_rates(searched, [followed], 15)
+    assert rates.name == f"trial {leader.number} (plateau)"
+    assert rates.epochs == [0, 1, 1, 2, 2, 3, 3, 4]
+    assert rates.rates == [rate for rate in recorded for _ in range(2)]
+    (searched.workdir / "trials" / str(leader.number) / "curves.csv").unlink()
+    assert leader_curves.collect_rates(searched, [followed], 15) == []
 
 
 def test_trials_without_a_value_are_counted() -> None:

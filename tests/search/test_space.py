@@ -14,6 +14,7 @@ from features.errors import UsageError
 from features.views import Views
 from search.config import SearchRun
 from search.samplers import SAMPLERS, make_sampler
+from search.schedules import SCHEDULES
 from search.space import SearchSpace, fixed_space
 from search.trial import TrialConfig
 
@@ -60,6 +61,37 @@ def test_parameters_exist_only_where_the_structure_has_them(sampler: str) -> Non
     assert len(seen) > 5
 
 
+def test_every_schedule_is_searched_with_the_parameters_that_it_has() -> None:
+    schedule: dict[str, Any] = {
+        "kind": list(SCHEDULES),
+        "learning_rate": {"low": 1e-5, "high": 1e-2, "log": True},
+        "warmup_epochs": [0, 1.5],
+        "floor": [0.0, 1e-7],
+        "factor": [0.1, 0.5],
+        "every_epochs": {"low": 1, "high": 9},
+        "power": {"low": 0.5, "high": 2},
+        "floor_share": [0.0, 0.1],
+        "half_cycle_epochs": {"low": 1, "high": 5},
+        "gamma": {"low": 0.999, "high": 1.0},
+        "first_period_epochs": [2, 5],
+        "multiplier": [1, 2],
+        "rise_share": {"low": 0.1, "high": 0.5},
+        "start_share": [0.04, 0.1],
+        "patience_epochs": {"low": 1, "high": 3},
+        "rise_factor": [None, 3.0],
+        "rise_epochs": [1, 2],
+        "rise_at_plateau": [1, 2],
+    }
+    space = SearchSpace(head={"layers": 0}, batch_size=32, schedule=schedule)
+    kinds = set()
+    for params, config in draw(space, 80):
+        wanted = {f"schedule.{name}" for name in type(config.schedule).model_fields}
+        assert {name for name in params if name.startswith("schedule.")} == wanted
+        kinds.add(config.schedule.kind)
+    assert kinds == set(SCHEDULES)
+    assert {name for kind in SCHEDULES.values() for name in kind.model_fields} == set(schedule)
+
+
 def test_an_ask_is_a_function_of_the_history() -> None:
     space = SearchSpace()
     assert draw(space, 12, "tpe") == draw(space, 12, "tpe")
@@ -77,6 +109,19 @@ def test_views_may_be_searched_over() -> None:
         ({"head": {"layers": [0, 1, 2], "units": [8, 16]}, "batch_size": 32, "schedule": {}}, 1 + 2 + 4),
         ({"head": {"layers": [0, 1], "units": [8, 16]}, "batch_size": [16, 32], "schedule": {}}, (1 + 2) * 2),
         ({"head": {}, "batch_size": 32, "schedule": {"kind": ["constant", "step_decay"], "factor": [0.1, 0.5]}}, 1 + 2),
+        (
+            {
+                "head": {},
+                "batch_size": 32,
+                "schedule": {
+                    "kind": ["constant", "one_cycle", "plateau"],
+                    "warmup_epochs": [0, 1],
+                    "patience_epochs": {"low": 1, "high": 3},
+                    "rise_factor": [None, 3.0],
+                },
+            },
+            2 + 2 + 2 * 3 * 2,
+        ),
         ({"head": {"dropout": {"low": 0.0, "high": 0.6, "step": 0.1}}, "batch_size": 32, "schedule": {}}, 7),
         ({"head": {"dropout": {"low": 0.0, "high": 0.6}}, "batch_size": 32, "schedule": {}}, float("inf")),
     ],
@@ -99,6 +144,14 @@ def test_a_fixed_space_draws_its_trial() -> None:
             )
 
 
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_a_fixed_space_has_the_schedule_of_its_trial(kind: str) -> None:
+    config = TrialConfig.model_validate({"schedule": {"kind": kind, "learning_rate": 0.02, "warmup_epochs": 1.5}})
+    ((params, again),) = draw(SearchSpace.model_validate(fixed_space(config).model_dump(mode="json")), 1)
+    assert params == {}
+    assert again.schedule == config.schedule
+
+
 @pytest.mark.parametrize(
     ("space", "message"),
     [
@@ -115,7 +168,12 @@ def test_a_fixed_space_draws_its_trial() -> None:
         ("head: {l2: {low: 0, high: 1, log: true}}", "head.l2: `low > 0` must hold for log: true, but got low=0"),
         ("head: {dropout: []}", "head.dropout: the list of choices is empty"),
         ("head: {dropout: [0.1, 0.1]}", "head.dropout: a choice is given twice"),
-        ("schedule: {kind: cosine}", "schedule.kind: received 'cosine'; allowed: constant, step_decay"),
+        ("schedule: {kind: cosin}", "schedule.kind: received 'cosin'; allowed: constant, step_decay"),
+        (
+            "schedule: {kind: plateau, rise_factor: [null, 1]}",
+            "rise_factor: received 1; input should be greater than 1",
+        ),
+        ("schedule: {kind: [cosine, plateau], gamma: 1}", "none of the kinds cosine, plateau has it; they have factor"),
         ("schedule: {kind: constant, factor: 0.5}", "schedule.factor: none of the kinds constant has it"),
         ("optimizer: {kind: adm}", "optimizer.kind: received 'adm'; allowed: adam, adamw, sgd, rmsprop"),
         ("batch_size: 0", "batch_size: received 0; input should be greater than or equal to 1"),

@@ -18,8 +18,8 @@ from features.augment import POLICIES
 from features.dataset import load_index
 from reports.config import Run
 from search.heads import HeadConfig
-from search.schedules import CosineRestarts
-from train.config import FinetuneConfig, Plateau
+from search.schedules import CosineRestarts, PlateauRule
+from train.config import FinetuneConfig
 from train.finetune import Finetuned, finetune
 from train.model import build_network, unfreeze
 from train.photos import Photos
@@ -64,9 +64,30 @@ def test_it_goes_on_with_the_same_history_where_the_backbone_draws_dropout_too(s
 
 
 def test_the_plateau_lowers_the_rate_down_to_its_floor(searched: Run, tmp_path: Path) -> None:
-    plateau = Plateau(factor=0.5, patience_epochs=1, floor=3e-9)
+    plateau = PlateauRule(factor=0.5, patience_epochs=1, floor=3e-9)
     _, _, history = tune(searched, tmp_path / "run", epochs=5, learning_rate=1e-8, plateau=plateau)
     assert history["learning_rate"].tolist()[1:] == pytest.approx([1e-8, 1e-8, 5e-9, 3e-9, 3e-9])
+
+
+def test_a_plateau_with_a_rise_goes_on_after_an_interruption_as_if_there_was_none(
+    searched: Run, tmp_path: Path
+) -> None:
+    plateau = PlateauRule(factor=0.5, patience_epochs=1, floor=3e-9, rise_factor=3, rise_epochs=2)
+    settings = {"learning_rate": 1e-8, "plateau": plateau}
+    _, _, undisturbed = tune(searched, tmp_path / "undisturbed", epochs=7, **settings)
+    assert undisturbed["learning_rate"].tolist()[1:] == [1e-8, 1e-8, 3e-8, 3e-8, 1.5e-8, 7.5e-9, 3.75e-9]
+    for epochs in (2, 4, 7):
+        _, _, resumed = tune(searched, tmp_path / "interrupted", epochs=epochs, **settings)
+    pd.testing.assert_frame_equal(resumed[MEASURED], undisturbed[MEASURED], rtol=1e-5)
+
+
+def test_plateau_as_a_schedule_is_the_plateau_of_its_own(searched: Run, tmp_path: Path) -> None:
+    rule = {"factor": 0.5, "patience_epochs": 1, "floor": 3e-9}
+    _, _, one = tune(searched, tmp_path / "one", epochs=3, learning_rate=1e-8, plateau=rule)
+    _, _, other = tune(
+        searched, tmp_path / "other", epochs=3, schedule={"kind": "plateau", "learning_rate": 1e-8, **rule}
+    )
+    pd.testing.assert_frame_equal(one[MEASURED], other[MEASURED])
 
 
 def test_where_nothing_gets_better_it_stops_and_keeps_the_weights_it_started_with(

@@ -8,7 +8,7 @@ import pytest
 
 from features.configfile import validate
 from features.errors import UsageError
-from search.schedules import WarmupCosine
+from search.schedules import Constant, OneCycle, Plateau, ScheduleConfig, WarmupCosine
 from train.config import FinetuneConfig, TrainRun
 
 
@@ -34,6 +34,20 @@ def test_a_schedule_of_the_search_and_a_list_of_layers_are_taken() -> None:
 
 
 @pytest.mark.parametrize(
+    ("finetune", "followed"),
+    [
+        ({}, Plateau(learning_rate=1e-5)),
+        ({"learning_rate": 2e-5, "plateau": {"factor": 0.1}}, Plateau(learning_rate=2e-5, factor=0.1)),
+        ({"learning_rate": 2e-5, "plateau": None}, Constant(learning_rate=2e-5)),
+        ({"schedule": {"kind": "one_cycle", "warmup_epochs": 1}}, OneCycle(warmup_epochs=1)),
+        ({"schedule": {"kind": "plateau", "learning_rate": 1e-4}}, Plateau(learning_rate=1e-4)),
+    ],
+)
+def test_the_schedule_that_a_run_follows(finetune: dict[str, Any], followed: ScheduleConfig) -> None:
+    assert load(**finetune).followed == followed
+
+
+@pytest.mark.parametrize(
     ("finetune", "message"),
     [
         (
@@ -51,7 +65,12 @@ def test_a_schedule_of_the_search_and_a_list_of_layers_are_taken() -> None:
         ),
         ({"epoch": 3}, r"train.finetune.epoch: unknown key. Did you mean 'epochs'\?"),
         ({"learning_rate": 0}, r"train.finetune.learning_rate: received 0; input should be greater than 0"),
-        ({"schedule": {"kind": "cosine"}}, r"train.finetune.schedule.kind: received 'cosine'; allowed: 'constant'"),
+        ({"plateau": {"kind": "plateau"}}, r"train.finetune.plateau.kind: unknown key"),
+        (
+            {"schedule": {"kind": "one_cycle", "rise_share": 1}},
+            r"train.finetune.schedule.rise_share: received 1; input should be less than 1",
+        ),
+        ({"schedule": {"kind": "cosin"}}, r"train.finetune.schedule.kind: received 'cosin'; allowed: 'constant'"),
         ({"plateau": {"factor": 2}}, r"train.finetune.plateau.factor: received 2; input should be less than 1"),
     ],
 )

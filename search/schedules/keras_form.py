@@ -1,0 +1,72 @@
+"""Schedules as Keras has them: a LearningRateSchedule for planned rates, a callback for those that follow the loss.
+
+A schedule and not a callback wherever possible: on JAX, what a callback sets between the batches of an epoch is not seen by the
+compiled step; what it sets before an epoch is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from search.schedules.base import ScheduleConfig
+
+
+@lru_cache(maxsize=1)
+def planned_rates() -> Any:
+    """The Keras class of planned rates, registered under its name: `PlannedRates(schedule, steps_per_epoch, epochs)`.
+
+    A process that loads a compiled model calls this first. The rates are looked up in a table of (steps_per_epoch × epochs,)
+    float32, so they are the bits of `values` on every backend.
+    """
+    import keras
+    from pydantic import TypeAdapter
+
+    from search.schedules.kinds import Schedule
+
+    @keras.saving.register_keras_serializable("headhunt")
+    class PlannedRates(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+        """The rate of every optimiser step; after the last one it stays."""
+
+        def __init__(self, schedule: ScheduleConfig, steps_per_epoch: int, epochs: int) -> None:
+            self.schedule, self.steps_per_epoch, self.epochs = schedule, steps_per_epoch, epochs
+            self._values = schedule.values(steps_per_epoch, epochs)
+
+        def __call__(self, step: Any) -> Any:
+            last = len(self._values) - 1
+            return keras.ops.take(keras.ops.convert_to_tensor(self._values), keras.ops.minimum(step, last))
+
+        def get_config(self) -> dict[str, Any]:
+            return {
+                "schedule": self.schedule.model_dump(mode="json"),
+                "steps_per_epoch": self.steps_per_epoch,
+                "epochs": self.epochs,
+            }
+
+        @classmethod
+        def from_config(cls, config: dict[str, Any]) -> PlannedRates:
+            schedule: ScheduleConfig = TypeAdapter(Schedule).validate_python(config["schedule"])
+            return cls(schedule, config["steps_per_epoch"], config["epochs"])
+
+    return PlannedRates
+
+
+def rate_of_each_epoch(schedule: ScheduleConfig, steps_per_epoch: int, epochs: int, val_losses: Sequence[float]) -> Any:
+    """A Keras callback that sets the rate before every epoch: the first of `rates_of_epoch`."""
+    import keras
+
+    class RateOfEachEpoch(keras.callbacks.Callback):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.val_losses = list(val_losses)
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            rates = schedule.rates_of_epoch(epoch, steps_per_epoch, epochs, self.val_losses)
+            self.model.optimizer.learning_rate = rates[0]
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            if logs and "val_loss" in logs:
+                self.val_losses.append(float(logs["val_loss"]))
+
+    return RateOfEachEpoch()

@@ -1,0 +1,44 @@
+"""The tagged union of all schedules: a new one is a class and an entry here."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from search.schedules.base import ScheduleConfig
+from search.schedules.cosine import Cosine, CosineRestarts, OneCycle, WarmupCosine
+from search.schedules.cyclical import ExpRange, Triangular, Triangular2
+from search.schedules.decay import Constant, Exponential, Polynomial, StepDecay
+from search.schedules.plateau import Plateau
+
+Schedule = Annotated[
+    Constant
+    | StepDecay
+    | Exponential
+    | Polynomial
+    | Triangular
+    | Triangular2
+    | ExpRange
+    | Cosine
+    | CosineRestarts
+    | WarmupCosine
+    | OneCycle
+    | Plateau,
+    Field(discriminator="kind"),
+]
+SCHEDULES: dict[str, type[ScheduleConfig]] = {
+    "constant": Constant,
+    "step_decay": StepDecay,
+    "exponential": Exponential,
+    "polynomial": Polynomial,
+    "triangular": Triangular,
+    "triangular2": Triangular2,
+    "exp_range": ExpRange,
+    "cosine": Cosine,
+    "cosine_restarts": CosineRestarts,
+    "warmup_cosine": WarmupCosine,
+    "one_cycle": OneCycle,
+    "plateau": Plateau,
+}
+"""Every schedule by its kind. A parameter that several have under one name has one type in all of them."""

@@ -1,0 +1,98 @@
+"""Reduce on plateau: the rate falls where the validation loss stands still, and may rise once before it falls on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from features.config import Section
+from search.schedules.base import Rates, ScheduleConfig, Steps, check_epoch
+
+MIN_IMPROVEMENT = 1e-4
+"""What a validation loss must be below the lowest so far, to count as better (Keras's min_delta)."""
+
+
+class PlateauRule(Section):
+    """Multiply the learning rate by `factor` where the validation loss has not fallen for `patience_epochs`.
+
+    Exactly: an epoch is stale when its loss is not more than MIN_IMPROVEMENT below the lowest so far. After `patience_epochs`
+    stale epochs in a row there is a plateau, the count starts anew, and from the next epoch on the rate is multiplied by
+    `factor`, down to `floor` (or to the first rate, where that is lower). That is Keras's ReduceLROnPlateau.
+
+    With `rise_factor`, the plateau of number `rise_at_plateau` multiplies by it instead. The risen rate stays for `rise_epochs`,
+    whatever the loss does; then it is multiplied by `factor`, the count starts anew, and the decay goes on from there. While the
+    loss stays above the lowest before the rise, every `patience_epochs` are thus another plateau.
+    """
+
+    factor: float = Field(0.5, gt=0, lt=1)
+    patience_epochs: int = Field(5, ge=1)
+    floor: float = Field(1e-6, ge=0, description="the lowest rate")
+    rise_factor: float | None = Field(None, gt=1, le=1000, description="rise once by this; default: never")
+    rise_epochs: int = Field(5, ge=1, description="how long the risen rate stays")
+    rise_at_plateau: int = Field(1, ge=1, description="the plateau that it rises at: 1 is the first")
+
+    def rate_after(self, first_rate: float, val_losses: Sequence[float]) -> float:
+        """The rate of the epoch that follows epochs with these validation losses."""
+        rate, floor = first_rate, min(self.floor, first_rate)
+        lowest, stale, plateaus, risen_epochs = math.inf, 0, 0, 0
+        for loss in val_losses:
+            better = loss < lowest - MIN_IMPROVEMENT
+            lowest, stale = (loss, 0) if better else (lowest, stale + 1)
+            if risen_epochs:
+                stale, risen_epochs = 0, risen_epochs - 1
+                if not risen_epochs:
+                    rate = max(floor, rate * self.factor)
+            elif stale >= self.patience_epochs:
+                stale, plateaus = 0, plateaus + 1
+                if self.rise_factor is not None and plateaus == self.rise_at_plateau:
+                    rate, risen_epochs = rate * self.rise_factor, self.rise_epochs
+                else:
+                    rate = max(floor, rate * self.factor)
+        return rate
+
+
+class Plateau(PlateauRule, ScheduleConfig):
+    """From learning_rate down by `factor` at every plateau of the validation loss, with an optional brief rise; see PlateauRule.
+
+    The rate is the same for all steps of an epoch, so that a Keras callback can set it. An epoch of the warm-up has the rate that
+    a linear rise has in the epoch's middle: (epoch + 0.5) / warmup_epochs, epochs counted from 0. Losses of the warm-up's epochs
+    do not count. With a rise, learning_rate is the first rate and not the highest.
+    """
+
+    follows_loss: ClassVar[bool] = True
+    kind: Literal["plateau"] = "plateau"
+
+    def values(self, steps_per_epoch: int, epochs: int) -> Rates:
+        raise ValueError(
+            "the rates of a plateau schedule follow the validation loss, so there are none in advance. Ask rates_of_epoch with "
+            "the losses so far, or read the recorded learning_rate."
+        )
+
+    def rates_of_epoch(self, epoch: int, steps_per_epoch: int, epochs: int, val_losses: Sequence[float] = ()) -> Rates:
+        check_epoch(epoch, epochs)
+        if len(val_losses) < epoch:
+            raise ValueError(
+                f"`len(val_losses) >= epoch` must hold for a plateau schedule, but got len(val_losses)={len(val_losses)}, "
+                f"epoch={epoch}"
+            )
+        rate = self.rate_after(self.learning_rate, val_losses[math.ceil(self.warmup_epochs) : epoch])
+        if epoch + 0.5 < self.warmup_epochs:
+            rate *= (epoch + 0.5) / self.warmup_epochs
+        return np.full(steps_per_epoch, rate, np.float32)
+
+    def keras_rate(self, steps_per_epoch: int, epochs: int) -> Any:
+        """The first rate, a number: the rest is `keras_callbacks`'s to set."""
+        return float(self.rates_of_epoch(0, steps_per_epoch, epochs)[0])
+
+    def keras_callbacks(self, steps_per_epoch: int, epochs: int, val_losses: Sequence[float] = ()) -> list[Any]:
+        """A callback that sets each epoch's rate before it begins, from `val_losses` and the `val_loss` that `fit` measures."""
+        from search.schedules.keras_form import rate_of_each_epoch
+
+        return [rate_of_each_epoch(self, steps_per_epoch, epochs, val_losses)]
+
+    def _shares(self, steps: Steps, steps_per_epoch: int, total: float) -> Steps:
+        raise NotImplementedError("a plateau schedule has no shares in advance")
