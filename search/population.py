@@ -113,12 +113,12 @@ class Program:
 
         A loss that is not finite ends the trial with `failure` set.
         """
-        rates = config.schedule.values(self.steps_per_epoch, config.epochs)
         images = len(self._data.train_labels)
         for epoch in range(len(state.curves), until):
-            steps = slice(epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch)
+            val_losses = [metrics.val_loss for metrics in state.curves]
+            rates = config.schedule.rates_of_epoch(epoch, self.steps_per_epoch, config.epochs, val_losses)
             inputs = {
-                "rates": rates[steps],
+                "rates": rates,
                 "order": _batches(seed, epoch, images, self.structure.batch_size, self.steps_per_epoch),
                 "copies": config.views.of_epoch(epoch, images, seed),
                 "l2": np.float32(config.head.l2),
@@ -133,9 +133,9 @@ class Program:
             measured = self._evaluate(state.trainable, state.non_trainable, data.val, data.val_labels)
             loss, val_loss, accuracy, top5 = float(losses), *map(float, measured)
             if not np.isfinite([loss, val_loss]).all():
-                state.failure = f"the loss is not finite after epoch {epoch + 1} (learning rate {rates[steps][-1]:.3g})"
+                state.failure = f"the loss is not finite after epoch {epoch + 1} (learning rate {rates[-1]:.3g})"
                 return state
-            metrics = EpochMetrics(epoch + 1, loss, float(hits), val_loss, accuracy, top5, float(rates[steps][-1]))
+            metrics = EpochMetrics(epoch + 1, loss, float(hits), val_loss, accuracy, top5, float(rates[-1]))
             state.curves.append(metrics)
             if state.best_epoch == 0 or is_better(
                 objective, getattr(metrics, objective), getattr(state.curves[state.best_epoch - 1], objective)
