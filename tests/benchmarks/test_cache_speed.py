@@ -49,11 +49,13 @@ def alternating(repeats: int, **calls: Callable[[], Any]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def toy_run(workdir: Path, per_class: int, size: int, **features: Any) -> FeaturesRun:
+def toy_run(
+    workdir: Path, per_class: int, size: int, dataset: dict[str, Any] | None = None, **features: Any
+) -> FeaturesRun:
     run = FeaturesRun.model_validate(
         {
             "workdir": workdir,
-            "dataset": {"kind": "toy_cars", "per_class": per_class, "image_size": size},
+            "dataset": {"kind": "toy_cars", "per_class": per_class, "image_size": size, **(dataset or {})},
             "features": {"weights": "random", "workers": {"executor": "local"}, **features},
         }
     )
@@ -62,10 +64,14 @@ def toy_run(workdir: Path, per_class: int, size: int, **features: Any) -> Featur
 
 
 def test_building_against_the_bare_backbone(tmp_path: Path) -> None:
-    """From JPEG files to finished shards, against `predict_on_batch` on arrays that are in memory already."""
+    """From JPEG files to finished shards, against `predict_on_batch` on arrays that are in memory already.
+
+    64 + 32 + 32 photos: whole batches, as nearly all of them are in a data set of thousands.
+    """
     import keras
 
-    run = toy_run(tmp_path / "run", 6, 256, copies=4)
+    split = {"train": 0.5, "val": 0.25, "test": 0.25}
+    run = toy_run(tmp_path / "run", 8, 256, {"classes": 16, "split": split}, copies=4)
     index, config = load_index(run), run.features
     photos = load_images(index, range(96), (224, 224), False).astype(np.float32)
     warm = extractor(config.model_copy(update={"compute": "bfloat16"}).model_dump_json())
@@ -172,13 +178,13 @@ def test_verifying(tmp_path: Path) -> None:
     import keras
 
     print()
-    for shape, per_class, pooling in (((16, 256), 40, "none"), ((4, 2048), 400, "avg")):
+    for shape, per_class, copies, pooling in (((16, 256), 40, 3, "none"), ((4, 2048), 400, 8, "avg")):
         side, channels = shape
         inputs = keras.Input((32, 32, 3))
         outputs = keras.layers.Conv2D(channels, 1, strides=32 // side)(inputs)
         keras.Model(inputs, outputs).save(tmp_path / f"{pooling}.keras")
         features = {"backbone": str(tmp_path / f"{pooling}.keras"), "preprocessing": "resnet_v2", "image_size": 32}
-        run = toy_run(tmp_path / pooling, per_class, 32, **features, copies=3, pooling=pooling)
+        run = toy_run(tmp_path / pooling, per_class, 32, **features, copies=copies, pooling=pooling)
         build_cache(run)
         found = verify(run)
         assert found["ok"]
