@@ -146,11 +146,11 @@ class _Driver:
         if any(candidate.outcome for candidate in generation):
             return generation
         total = len(trials)
-        while total < self._search.trials and (not generation or total % self._search.generation):
-            self._study.sampler = make_sampler(self._search.sampler, self._search.seed, total)
-            with one_transaction(self._study._storage):
+        with one_transaction(self._study._storage):
+            while total < self._search.trials and (not generation or total % self._search.generation):
+                self._study.sampler = make_sampler(self._search.sampler, self._search.seed, total)
                 generation.append(self._configure(self._study.ask()))
-            total += 1
+                total += 1
         return generation
 
     def _take_up(self, left: optuna.trial.FrozenTrial) -> Candidate:
@@ -185,8 +185,9 @@ class _Driver:
             with one_transaction(self._study._storage):
                 for candidate in alive:
                     self._report(candidate)
+            trials = self._study.get_trials(deepcopy=False)
             for candidate in alive:
-                self._judge(candidate, until)
+                self._judge(candidate, until, trials)
         self._record([candidate for candidate in generation if candidate.progressed is not None])
 
     def _at_most(self, trials: int) -> int:
@@ -215,7 +216,7 @@ class _Driver:
             candidate.trial.report(getattr(metrics, self._search.objective), metrics.epoch)
         candidate.reported = max(candidate.reported, len(curves))
 
-    def _judge(self, candidate: Candidate, until: int) -> None:
+    def _judge(self, candidate: Candidate, until: int, trials: list[optuna.trial.FrozenTrial]) -> None:
         """Asks the pruner about a trial whose values are reported; sets the outcome of one that ends here."""
         import optuna
 
@@ -226,7 +227,7 @@ class _Driver:
         elif until == self._search.epochs:
             value = getattr(result.curves[result.best_epoch - 1], self._search.objective)
             candidate.outcome = {"state": optuna.trial.TrialState.COMPLETE.name, "value": value}
-        elif is_pruned(self._study, trial.number, until):
+        elif is_pruned(self._study, trials, trial.number, until):
             candidate.outcome = {"state": optuna.trial.TrialState.PRUNED.name}
 
     def _record(self, candidates: list[Candidate]) -> None:

@@ -99,8 +99,8 @@ def test_a_killed_study_goes_on_as_if_it_had_not_been(fresh: Run, searched_once:
     body = (
         "import os\nfrom pathlib import Path\nfrom features.configfile import load\nfrom search.config import SearchRun\n"
         "import search.study\njudge, calls = search.study._Driver._judge, []\n"
-        "def kill(self, candidate, until):\n"
-        "    calls.append(1)\n    if len(calls) == 5: os.kill(os.getpid(), 9)\n    judge(self, candidate, until)\n"
+        "def kill(self, *arguments):\n"
+        "    calls.append(1)\n    if len(calls) == 5: os.kill(os.getpid(), 9)\n    judge(self, *arguments)\n"
         "search.study._Driver._judge = kill\nsearch.study.run_search(load(SearchRun, Path('headhunt.yaml')))\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
