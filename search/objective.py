@@ -77,7 +77,7 @@ def _train(
 
 def _progressed(program: Program, config: TrialConfig, state: TrialState, seconds: float) -> Progressed:
     ended = state.failure is not None or len(state.curves) >= config.epochs
-    weights = program.best_weights(state) if ended and not state.failure else {}
+    weights = program.best_weights(config, state) if ended and not state.failure else {}
     result = TrialResult(tuple(state.curves), state.best_epoch, weights, state.failure, seconds)
     return Progressed(None if ended else state, result)
 

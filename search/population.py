@@ -38,9 +38,14 @@ class Structure(NamedTuple):
 
 
 def structure_of(config: TrialConfig) -> Structure:
-    """The structure of a trial: its configuration with everything that is data set to a standard value."""
+    """The structure of a trial: its configuration with everything that is data set to a standard value, and widths rounded up.
+
+    Units that are there for the roundness of the shape have zeros for weights. Every activation of HeadConfig gives 0 for 0, so
+    that they get no gradient and stay zero: what the head computes is what it computes without them.
+    """
     head, optimizer = config.head, config.optimizer
-    head = head.model_copy(update={"dropout": 0.5 if head.dropout else 0.0, "l2": 0.0, "label_smoothing": 0.0})
+    standard = {"dropout": 0.5 if head.dropout else 0.0, "l2": 0.0, "label_smoothing": 0.0}
+    head = head.model_copy(update={**standard, "units": tuple(map(_round_width, head.units))})
     if optimizer.decay:
         optimizer = optimizer.model_copy(update={"weight_decay": 0.0})
     return Structure(head, optimizer, config.batch_size)
@@ -96,9 +101,7 @@ class Program:
     def __init__(self, structure: Structure, data: TrainingData) -> None:
         self.structure = structure
         self._data = data
-        self.model = build_head(
-            structure.head, data.val.shape[1:], data.classes, data.moments, dropout_layer=dropout_layer
-        )
+        self.model = self._head(structure.head.units)
         self.optimizer = structure.optimizer.build()
         self.optimizer.build(self.model.trainable_variables)
         self._rate_at = _position(self.optimizer.variables, self.optimizer._learning_rate)
@@ -115,11 +118,9 @@ class Program:
 
     def start(self, config: TrialConfig) -> TrialState:
         """The state before the first epoch: weights drawn from the trial's seed."""
-        data = self._data
-        shape = data.val.shape[1:]
-        model = build_head(self.structure.head, shape, data.classes, data.moments, dropout_layer, config.seed)
-        trainable = [np.asarray(variable) for variable in model.trainable_variables]
-        non_trainable: list[Any] = [np.asarray(variable) for variable in model.non_trainable_variables]
+        model = self._head(config.head.units, config.seed)
+        trainable = _padded(model.trainable_variables, self.model.trainable_variables)
+        non_trainable = _padded(model.non_trainable_variables, self.model.non_trainable_variables)
         for position in self._dropouts:
             non_trainable[position] = np.float32(config.head.dropout)
         for order, position in enumerate(self._streams):
@@ -176,20 +177,30 @@ class Program:
             lane.trainable, lane.non_trainable, lane.optimizer, lane.best_trainable, lane.best_non_trainable = arrays
         return lanes
 
-    def best_weights(self, state: TrialState) -> dict[str, npt.NDArray[np.float32]]:
+    def best_weights(self, config: TrialConfig, state: TrialState) -> dict[str, npt.NDArray[np.float32]]:
         """The weights of the best epoch by `<layer>.<weight>`, as a head of stock layers has them."""
-        values: dict[int, Any] = {}
+        shapes, values = self._shapes(config.head.units), dict[int, Any]()
         for variables, arrays in (
             (self.model.trainable_variables, state.best_trainable),
             (self.model.non_trainable_variables, state.best_non_trainable),
         ):
             values |= {id(variable): array for variable, array in zip(variables, arrays, strict=True)}
+        weights = {f"{layer.name}.{weight.name}": weight for layer in self.model.layers for weight in layer.weights}
         return {
-            f"{layer.name}.{weight.name}": np.asarray(values.get(id(weight), weight))
-            for layer in self.model.layers
-            if not layer.name.startswith("dropout")
-            for weight in layer.weights
+            name: np.asarray(values.get(id(weight), weight))[tuple(map(slice, shapes[name]))]
+            for name, weight in weights.items()
+            if not name.startswith("dropout")
         }
+
+    def _head(self, units: tuple[int, ...], seed: int | None = None) -> Any:
+        """The head of this structure with widths that are not rounded."""
+        data = self._data
+        head = self.structure.head.model_copy(update={"units": units})
+        return build_head(head, data.val.shape[1:], data.classes, data.moments, dropout_layer, seed)
+
+    def _shapes(self, units: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        model = self.model if units == self.structure.head.units else self._head(units)
+        return {f"{layer.name}.{weight.name}": weight.shape for layer in model.layers for weight in layer.weights}
 
     def _inputs(
         self, configs: Sequence[TrialConfig], states: Sequence[TrialState], epoch: int, seed: int, objective: Objective
@@ -343,6 +354,21 @@ def _batches(seed: int, epoch: int, images: int, batch_size: int, steps: int) ->
 @lru_cache(maxsize=128)
 def _copies(views: Views, epoch: int, images: int, seed: int) -> npt.NDArray[np.int32]:
     return views.of_epoch(epoch, images, seed)
+
+
+def _padded(variables: list[Any], like: list[Any]) -> list[Any]:
+    """The values of variables, with zeros up to the shapes of others."""
+    padded = []
+    for variable, wider in zip(variables, like, strict=True):
+        values = np.asarray(variable)
+        padded.append(np.zeros(wider.shape, values.dtype))
+        padded[-1][tuple(map(slice, values.shape))] = values
+    return padded
+
+
+def _round_width(units: int) -> int:
+    """Up to 64 a power of two, then a multiple of 64: a range of 64 to 512 units has 8 widths, of which few are much too wide."""
+    return _power_of_two(units) if units <= 64 else -(-units // 64) * 64
 
 
 def _power_of_two(least: int) -> int:

@@ -24,7 +24,7 @@ import jax, numpy as np
 from features.views import Views
 from search.dropout import random_bits
 from search.heads import HeadConfig, build_head, feature_moments, set_head_weights
-from search.optimizers import AdamW
+from search.optimizers import SGD, Adam, AdamW, RMSprop
 from search.population import Program, TrainingData, structure_of
 from search.schedules import Constant, Triangular
 from search.trial import TrialConfig
@@ -68,9 +68,27 @@ for lanes in (2, 8):
 found["shapes"] = sorted([lanes, views] for _, lanes, views in program._epochs)
 found["val_loss"] = {"turns": shown(run(configs, "val_loss")), "side": shown(run(configs, "val_loss", 8))}
 
+pairs = []
+for number, activation in enumerate(("relu", "gelu", "silu", "tanh")):
+    head = HeadConfig(units=(5, 11), activation=activation, dropout=0.2, l2=1e-3, batch_norm=number % 2 == 0)
+    optimizer = (AdamW(weight_decay=0.01), SGD(), RMSprop(), Adam())[number]
+    odd = TrialConfig(head=head, batch_size=8, views=Views(copies=1), epochs=4, seed=number, optimizer=optimizer,
+                      schedule=Constant(learning_rate=1e-2))
+    rounded = structure_of(odd)
+    assert rounded.head.units == (8, 16)
+    exact = rounded._replace(head=rounded.head.model_copy(update={"units": (5, 11)}))
+    both = []
+    for structure in (rounded, exact):
+        own = Program(structure, data)
+        state = own.train([odd], [own.start(odd)], 4, "val_loss", 5)[0]
+        weights = own.best_weights(odd, state)
+        both.append({"curves": [list(m) for m in state.curves], "weights": {k: v.ravel().tolist() for k, v in weights.items()}})
+    pairs.append(both)
+found["widths"] = pairs
+
 state = run(configs[:1])[0]
 model = build_head(configs[0].head.model_copy(update={"dropout": 0.0}), (16,), 6, moments)
-set_head_weights(model, {k: v for k, v in program.best_weights(state).items()})
+set_head_weights(model, {k: v for k, v in program.best_weights(configs[0], state).items()})
 hits = (np.asarray(model(val.astype(np.float32))).argmax(-1) == val_labels).mean()
 found["stock_head"] = [float(hits), state.curves[state.best_epoch - 1].val_accuracy]
 
@@ -142,6 +160,17 @@ def test_the_best_weights_are_those_of_a_head_of_stock_layers(found: Any) -> Non
     assert hits == pytest.approx(said)
 
 
+def test_units_that_round_the_width_change_nothing(found: Any) -> None:
+    for rounded, exact in found["widths"]:
+        for epoch, wanted in zip(rounded["curves"], exact["curves"], strict=True):
+            assert epoch == pytest.approx(wanted, rel=1e-4)
+        assert rounded["weights"].keys() == exact["weights"].keys()
+        for name, values in exact["weights"].items():
+            assert len(rounded["weights"][name]) == len(values)
+            if name.endswith("kernel"):  # a bias before a BatchNormalization has no gradient but rounding
+                assert rounded["weights"][name] == pytest.approx(values, rel=1e-2, abs=1e-4)
+
+
 def test_random_bits_are_even_and_of_their_stream_alone(found: Any) -> None:
     bits = found["bits"]
     assert bits["ones"] == pytest.approx([0.5] * 3, abs=0.003)
@@ -157,6 +186,12 @@ def test_chunks_are_of_one_structure_and_the_largest_come_first() -> None:
     assert chunks(configs, 2) == [[0, 3], [1, 2], [4]]
     assert chunks(configs, 1) == [[0], [1], [2], [3], [4]]
     assert chunks([], 1) == []
+
+
+def test_a_range_of_units_has_few_widths() -> None:
+    widths = {structure_of(TrialConfig(head=HeadConfig(units=(units,)))).head.units for units in range(64, 513)}
+    assert widths == {(width,) for width in range(64, 513, 64)}
+    assert structure_of(TrialConfig(head=HeadConfig(units=(8, 5, 1)))).head.units == (8, 8, 1)
 
 
 def test_what_is_not_a_shape_is_not_structure() -> None:
