@@ -194,9 +194,8 @@ def test_a_search_against_keras_tuner(tmp_path: Path) -> None:
     print(f"\n{TRIALS} trials × 10 epochs, whole processes, medians of {REPEATS}:")
     for name, values in seconds.items():
         taken = statistics.median(values)
-        print(
-            f"  {name}: {taken:.1f} s, {3600 * TRIALS / taken:,.0f} trials an hour, {taken / ours:.2f} × Headhunt\n    {facts[name]}"
-        )
+        rates = f"{3600 * TRIALS / taken:,.0f} trials an hour, {taken / ours:.2f} × Headhunt"
+        print(f"  {name}: {taken:.1f} s, {rates}\n    {facts[name]}")
 
 
 def test_what_bookkeeping_takes(tmp_path: Path) -> None:
