@@ -14,7 +14,8 @@ import numpy as np
 
 from features.cache import FeatureCache
 from search.heads import feature_moments
-from search.population import Program, Structure, TrainingData, TrialState, structure_of
+from search.population import Program, TrainingData, TrialState
+from search.structure import Structure, structure_of
 from search.trial import Objective, TrialConfig, TrialResult
 
 

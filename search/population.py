@@ -17,50 +17,16 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from features.views import Views, order_of_epoch
 from search.dropout import dropout_layer
-from search.heads import HeadConfig, build_head
-from search.optimizers import Optimizer
+from search.heads import build_head
+from search.structure import Structure, power_of_two
 from search.trial import EpochMetrics, Objective, TrialConfig, is_better
-
-
-class Structure(NamedTuple):
-    """What a compiled program depends on; two trials with equal structures run the same program."""
-
-    head: HeadConfig
-    optimizer: Optimizer
-    batch_size: int
-
-
-def structure_of(config: TrialConfig) -> Structure:
-    """The structure of a trial: its configuration with everything that is data set to a standard value, and widths rounded up.
-
-    Units that are there for the roundness of the shape have zeros for weights. Every activation of HeadConfig gives 0 for 0, so
-    that they get no gradient and stay zero: what the head computes is what it computes without them.
-    """
-    head, optimizer = config.head, config.optimizer
-    standard = {"dropout": 0.5 if head.dropout else 0.0, "l2": 0.0, "label_smoothing": 0.0}
-    head = head.model_copy(update={**standard, "units": tuple(map(_round_width, head.units))})
-    if optimizer.decay:
-        optimizer = optimizer.model_copy(update={"weight_decay": 0.0})
-    return Structure(head, optimizer, config.batch_size)
-
-
-def chunks(configs: Sequence[TrialConfig], at_most: int) -> list[list[int]]:
-    """Positions of trials that can train together: by structure, in pieces of at most `at_most`; the largest pieces first.
-
-    Neither the pieces nor their order depend on anything but the configurations and `at_most`.
-    """
-    groups: dict[Structure, list[int]] = {}
-    for position, config in enumerate(configs):
-        groups.setdefault(structure_of(config), []).append(position)
-    pieces = [group[n : n + at_most] for group in groups.values() for n in range(0, len(group), at_most)]
-    return sorted(pieces, key=lambda piece: (-len(piece), piece[0]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +122,7 @@ class Program:
 
         lanes = [replace(state, curves=list(state.curves)) for state in states]
         # The number of lanes is a shape: lanes that are not counted fill it up to a power of two, to compile few programs.
-        filled = [*range(len(lanes)), *[0] * (_power_of_two(len(lanes)) - len(lanes))]
+        filled = [*range(len(lanes)), *[0] * (power_of_two(len(lanes)) - len(lanes))]
         carry = jax.tree.map(lambda *values: np.stack(values), *[lanes[n].arrays for n in filled])
         data = self._data
         for epoch in range(len(lanes[0].curves), until):
@@ -179,7 +145,8 @@ class Program:
 
     def best_weights(self, config: TrialConfig, state: TrialState) -> dict[str, npt.NDArray[np.float32]]:
         """The weights of the best epoch by `<layer>.<weight>`, as a head of stock layers has them."""
-        shapes, values = self._shapes(config.head.units), dict[int, Any]()
+        shapes = self._shapes(config.head.units)
+        values: dict[int, Any] = {}
         for variables, arrays in (
             (self.model.trainable_variables, state.best_trainable),
             (self.model.non_trainable_variables, state.best_non_trainable),
@@ -208,14 +175,9 @@ class Program:
         """What an epoch needs besides the states: of each lane (lanes, ...), and shared by all of them."""
         steps, images = self.steps_per_epoch, len(self._data.train_labels)
         views = list(dict.fromkeys(config.views for config in configs))
-        filled = views + views[:1] * (_power_of_two(len(views)) - len(views))
+        filled = views + views[:1] * (power_of_two(len(views)) - len(views))
         each = {
-            "rates": np.stack(
-                [
-                    _rates_of_epoch(config, epoch, steps, [metrics.val_loss for metrics in state.curves])
-                    for config, state in zip(configs, states, strict=True)
-                ]
-            ),
+            "rates": np.stack([_rates(*trial, epoch, steps) for trial in zip(configs, states, strict=True)]),
             "view": np.array([views.index(config.views) for config in configs], np.int32),
             "l2": np.array([config.head.l2 for config in configs], np.float32),
             "smoothing": np.array([config.head.label_smoothing for config in configs], np.float32),
@@ -337,6 +299,13 @@ def _best_so_far(lane: TrialState, objective: Objective) -> float:
     return -value if objective == "val_loss" else value
 
 
+def _rates(config: TrialConfig, lane: TrialState, epoch: int, steps_per_epoch: int) -> npt.NDArray[np.float32]:
+    """The learning rate of every step of an epoch of a lane; 0 for one that has failed."""
+    if lane.failure:
+        return np.zeros(steps_per_epoch, np.float32)
+    return _rates_of_epoch(config, epoch, steps_per_epoch, [metrics.val_loss for metrics in lane.curves])
+
+
 def _rates_of_epoch(
     config: TrialConfig, epoch: int, steps_per_epoch: int, val_losses: Sequence[float]
 ) -> npt.NDArray[np.float32]:
@@ -364,15 +333,6 @@ def _padded(variables: list[Any], like: list[Any]) -> list[Any]:
         padded.append(np.zeros(wider.shape, values.dtype))
         padded[-1][tuple(map(slice, values.shape))] = values
     return padded
-
-
-def _round_width(units: int) -> int:
-    """Up to 64 a power of two, then a multiple of 64: a range of 64 to 512 units has 8 widths, of which few are much too wide."""
-    return _power_of_two(units) if units <= 64 else -(-units // 64) * 64
-
-
-def _power_of_two(least: int) -> int:
-    return 1 << (least - 1).bit_length()
 
 
 def _position(variables: list[Any], wanted: Any) -> int:

@@ -25,11 +25,12 @@ from features.views import Views
 from search.config import SearchRun
 from search.leaderboard import ranking
 from search.objective import Progressed, Task, train_trials
-from search.population import TrialState, chunks
+from search.population import TrialState
 from search.pruners import is_pruned, make_pruner, rungs
 from search.records import claim_trials, keep_weights, write_trial
 from search.samplers import ask_again, make_sampler
 from search.storage import one_transaction, open_storage, storage_url
+from search.structure import chunks
 from search.trial import TrialConfig
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ BODY = """
 import json, statistics, time
 import keras, numpy as np
 from search.heads import HeadConfig, build_head, feature_moments
-from search.population import Program, TrainingData, structure_of
+from search.population import Program, TrainingData
+from search.structure import structure_of
 from search.trial import TrialConfig
 from features.views import Views
 import jax

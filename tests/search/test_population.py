@@ -14,7 +14,7 @@ import pytest
 from features.views import Views
 from search.heads import HeadConfig
 from search.optimizers import SGD, AdamW
-from search.population import chunks, structure_of
+from search.structure import chunks, structure_of
 from search.trial import TrialConfig
 
 BODY = """
@@ -25,7 +25,8 @@ from features.views import Views
 from search.dropout import random_bits
 from search.heads import HeadConfig, build_head, feature_moments, set_head_weights
 from search.optimizers import SGD, Adam, AdamW, RMSprop
-from search.population import Program, TrainingData, structure_of
+from search.population import Program, TrainingData
+from search.structure import structure_of
 from search.schedules import Constant, Triangular
 from search.trial import TrialConfig
 
