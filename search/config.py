@@ -22,6 +22,12 @@ class SearchConfig(Section):
     generation: int = Field(
         8, ge=1, description="trials asked for together; the results depend on it, but not on the number of workers"
     )
+    lanes: int | None = Field(
+        None,
+        ge=1,
+        description="trials of one structure that are trained side by side in one compiled program; default: 1 on a CPU, where "
+        "they take turns so that each has the processor's cache to itself, 64 on a GPU",
+    )
     objective: Objective = "val_accuracy"
     views: Views = Views()
     space: SearchSpace = SearchSpace()

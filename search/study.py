@@ -1,8 +1,8 @@
 """The driver of a study: it asks, runs, reports, prunes and tells; workers never touch the storage.
 
-Trials go in generations of a fixed size: all are asked for, trained rung by rung on the workers, and judged in the order of their
-numbers once the whole generation has reached a rung. So the history, and with it every later ask, is the same with one worker
-or sixteen, and a study that was killed goes on as if it had not been.
+Trials go in generations of a fixed size: all are asked for, trained rung by rung on the workers, those of one structure together,
+and judged in the order of their numbers once the whole generation has reached a rung. So the history, and with it every later
+ask, is the same with one worker or sixteen, and a study that was killed goes on as if it had not been.
 """
 
 from __future__ import annotations
@@ -23,17 +23,22 @@ from features.errors import HeadhuntError, UsageError
 from features.executors import Executor, open_executor
 from features.views import Views
 from search.config import SearchRun
-from search.leaderboard import leaders
-from search.objective import Progressed, Task, train_trial
+from search.leaderboard import ranking
+from search.objective import Progressed, Task, train_trials
 from search.population import TrialState
 from search.pruners import is_pruned, make_pruner, rungs
 from search.records import claim_trials, keep_weights, write_trial
 from search.samplers import ask_again, make_sampler
-from search.storage import open_storage, storage_url
+from search.storage import one_transaction, open_storage, storage_url
+from search.structure import chunks
 from search.trial import TrialConfig
 
 if TYPE_CHECKING:
     import optuna
+
+
+GPU_LANES = 64
+"""Trials that a GPU trains side by side where `search.lanes` does not say otherwise."""
 
 
 @dataclass
@@ -44,6 +49,8 @@ class Candidate:
     config: TrialConfig
     progressed: Progressed | None = None
     outcome: dict[str, Any] | None = None
+    reported: int = 0
+    """Epochs whose values are in the storage."""
 
     @property
     def state(self) -> TrialState | None:
@@ -87,7 +94,7 @@ def _result(run: SearchRun, study: optuna.Study, seconds: float) -> dict[str, An
     }
     best = None
     if counts["complete"]:
-        leader = leaders(run, 1)[0]
+        leader = ranking(study, run.search.objective)[0]
         best = {"number": leader.number, "value": leader.value, "params": leader.params}
     url = storage_url(run.search.storage, run.workdir)
     return {"study": run.name, "storage": url, "trials": counts, "best": best, "seconds": round(seconds, 3)}
@@ -102,6 +109,7 @@ class _Driver:
         self._study = study
         self._cache = cache
         self._views = views
+        self._lanes = run.search.lanes or (GPU_LANES if run.search.workers.gpus else 1)
         self._copies = cache.copies if "copies" in run.search.space.views else views.copies or 0
 
     def drive(self) -> None:
@@ -116,7 +124,8 @@ class _Driver:
             TextColumn("trials"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[best]}"), TimeRemainingColumn(),
             console=log, disable=not log.is_terminal,
         )  # fmt: skip
-        with open_executor(self._search.workers, self._run.workdir, {**backend, **platform}) as executor, progress:
+        environment = {**backend, **platform}
+        with open_executor(self._search.workers, self._run.workdir, environment, threads=True) as executor, progress:
             bar = progress.add_task("", total=self._search.trials, best="")
             generation = first
             while generation:
@@ -138,10 +147,11 @@ class _Driver:
         if any(candidate.outcome for candidate in generation):
             return generation
         total = len(trials)
-        while total < self._search.trials and (not generation or total % self._search.generation):
-            self._study.sampler = make_sampler(self._search.sampler, self._search.seed, total)
-            generation.append(self._configure(self._study.ask()))
-            total += 1
+        with one_transaction(self._study._storage):
+            while total < self._search.trials and (not generation or total % self._search.generation):
+                self._study.sampler = make_sampler(self._search.sampler, self._search.seed, total)
+                generation.append(self._configure(self._study.ask()))
+                total += 1
         return generation
 
     def _take_up(self, left: optuna.trial.FrozenTrial) -> Candidate:
@@ -152,7 +162,8 @@ class _Driver:
             return self._configure(ask_again(self._study, left._trial_id))
         trial = optuna.trial.Trial(self._study, left._trial_id)
         config = TrialConfig.model_validate(json.loads(left.user_attrs["config"]))
-        return Candidate(trial, config, outcome=left.user_attrs.get("outcome"))
+        reported = len(left.intermediate_values)
+        return Candidate(trial, config, outcome=left.user_attrs.get("outcome"), reported=reported)
 
     def _configure(self, trial: optuna.Trial) -> Candidate:
         seed = int(np.random.SeedSequence([self._search.seed, trial.number]).generate_state(1)[0])
@@ -167,67 +178,98 @@ class _Driver:
         """Trains a generation rung by rung; gives every candidate its outcome, recorded before any trial is told."""
         for until in rungs(self._search.pruner, self._search.epochs):
             alive = [candidate for candidate in generation if candidate.outcome is None]
-            tasks = [self._task(candidate, until) for candidate in alive]
-            for position, progressed in executor.map(train_trial, tasks):
-                alive[position].progressed = progressed
+            pieces = chunks([candidate.config for candidate in alive], self._at_most(len(alive)))
+            tasks = [self._task([alive[place] for place in piece], until) for piece in pieces]
+            for number, trained in executor.map(train_trials, tasks):
+                for place, progressed in zip(pieces[number], trained, strict=True):
+                    alive[place].progressed = progressed
+            with one_transaction(self._study._storage):
+                for candidate in alive:
+                    self._report(candidate)
+            trials = self._study.get_trials(deepcopy=False)
             for candidate in alive:
-                self._judge(candidate, until)
-        for candidate in generation:
-            if candidate.progressed is not None:
-                self._record(candidate)
+                self._judge(candidate, until, trials)
+        self._record([candidate for candidate in generation if candidate.progressed is not None])
 
-    def _task(self, candidate: Candidate, until: int) -> Task:
+    def _at_most(self, trials: int) -> int:
+        """How many trials a task holds: side by side as many as configured, since the rounding of sums depends on it; trials that
+        take turns are dealt out among the workers, with a second helping for those that finish early."""
+        return self._lanes if self._lanes > 1 else -(-trials // (2 * self._search.workers.count))
+
+    def _task(self, candidates: list[Candidate], until: int) -> Task:
         return Task(
-            candidate.config,
+            tuple(candidate.config for candidate in candidates),
+            tuple(candidate.state for candidate in candidates),
             self._cache.folder.resolve(),
             make_folder(self._run.workdir / ".jax").resolve(),
             self._copies,
-            candidate.state,
             until,
             self._search.objective,
             self._search.seed,
+            self._lanes,
         )
 
-    def _judge(self, candidate: Candidate, until: int) -> None:
-        """Reports the rung's epochs and asks the pruner; sets the outcome of a trial that ends here."""
+    def _report(self, candidate: Candidate) -> None:
+        """Puts the values of the epochs that are new into the storage."""
+        assert candidate.progressed is not None
+        curves = candidate.progressed.result.curves
+        for metrics in curves[candidate.reported :]:
+            candidate.trial.report(getattr(metrics, self._search.objective), metrics.epoch)
+        candidate.reported = max(candidate.reported, len(curves))
+
+    def _judge(self, candidate: Candidate, until: int, trials: list[optuna.trial.FrozenTrial]) -> None:
+        """Asks the pruner about a trial whose values are reported; sets the outcome of one that ends here."""
         import optuna
 
         assert candidate.progressed is not None
         result, trial = candidate.progressed.result, candidate.trial
-        known = self._study._storage.get_trial(trial._trial_id).intermediate_values
-        for metrics in result.curves:
-            if metrics.epoch not in known:
-                trial.report(getattr(metrics, self._search.objective), metrics.epoch)
         if result.failure:
             candidate.outcome = {"state": optuna.trial.TrialState.FAIL.name, "reason": result.failure}
         elif until == self._search.epochs:
             value = getattr(result.curves[result.best_epoch - 1], self._search.objective)
             candidate.outcome = {"state": optuna.trial.TrialState.COMPLETE.name, "value": value}
-        elif is_pruned(self._study, trial.number, until):
+        elif is_pruned(self._study, trials, trial.number, until):
             candidate.outcome = {"state": optuna.trial.TrialState.PRUNED.name}
 
-    def _record(self, candidate: Candidate) -> None:
-        assert candidate.progressed is not None
-        result, trial = candidate.progressed.result, candidate.trial
-        write_trial(self._run.workdir, trial.number, candidate.config, result)
-        if result.best_epoch:
-            trial.set_user_attr("best_epoch", result.best_epoch)
-            trial.set_user_attr("top5", result.curves[result.best_epoch - 1].val_top5_accuracy)
-        if result.failure:
-            trial.set_user_attr("reason", result.failure)
-        trial.set_user_attr("outcome", candidate.outcome)
+    def _record(self, candidates: list[Candidate]) -> None:
+        """Writes the trials' files, then their outcomes; weights only of those that are among the best so far."""
+        kept = self._kept(candidates)
+        for candidate in candidates:
+            assert candidate.progressed is not None
+            result, number = candidate.progressed.result, candidate.trial.number
+            shown = result if number in kept else result._replace(weights={})
+            write_trial(self._run.workdir, number, candidate.config, shown)
+        with one_transaction(self._study._storage):
+            for candidate in candidates:
+                assert candidate.progressed is not None
+                result, trial = candidate.progressed.result, candidate.trial
+                if result.best_epoch:
+                    trial.set_user_attr("best_epoch", result.best_epoch)
+                    trial.set_user_attr("top5", result.curves[result.best_epoch - 1].val_top5_accuracy)
+                if result.failure:
+                    trial.set_user_attr("reason", result.failure)
+                trial.set_user_attr("outcome", candidate.outcome)
+
+    def _kept(self, candidates: list[Candidate]) -> set[int]:
+        """The numbers of the trials whose weights stay: the best of those that are told and of these."""
+        sign = 1 if self._search.objective == "val_loss" else -1
+        told = [(trial.value or 0.0, trial.number) for trial in ranking(self._study, self._search.objective)]
+        ended = [(c.outcome["value"], c.trial.number) for c in candidates if c.outcome and "value" in c.outcome]
+        best = sorted((sign * value, number) for value, number in told + ended)
+        return {number for _, number in best[: self._search.keep]}
 
     def _tell(self, generation: list[Candidate]) -> None:
         """Tells the outcomes in the order of the numbers, then drops the weights of trials that are not among the best."""
         import optuna
 
-        for candidate in generation:
-            assert candidate.outcome is not None
-            state = optuna.trial.TrialState[candidate.outcome["state"]]
-            self._study.tell(candidate.trial.number, candidate.outcome.get("value"), state=state)
-        complete = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+        with one_transaction(self._study._storage):
+            for candidate in generation:
+                assert candidate.outcome is not None
+                state = optuna.trial.TrialState[candidate.outcome["state"]]
+                self._study.tell(candidate.trial, candidate.outcome.get("value"), state=state)
+        complete = ranking(self._study, self._search.objective)
         if complete:
-            keep_weights(self._run.workdir, [leader.number for leader in leaders(self._run, self._search.keep)])
+            keep_weights(self._run.workdir, [trial.number for trial in complete[: self._search.keep]])
         elif all(candidate.outcome and candidate.outcome["state"] == "FAIL" for candidate in generation):
             reason = generation[0].outcome["reason"] if generation[0].outcome else ""
             raise HeadhuntError(
@@ -239,9 +281,8 @@ class _Driver:
         """One line on a generation; gives the best value so far as text."""
         states = [candidate.outcome["state"] for candidate in generation if candidate.outcome]
         best = "none has finished yet"
-        if any(t.value is not None and t.state.name == "COMPLETE" for t in self._study.get_trials(deepcopy=False)):
-            leader = leaders(self._run, 1)[0]
-            best = f"best {self._search.objective} {leader.value:.4f} (trial {leader.number})"
+        if complete := ranking(self._study, self._search.objective):
+            best = f"best {self._search.objective} {complete[0].value:.4f} (trial {complete[0].number})"
         if not log.is_terminal:
             numbers = f"{generation[0].trial.number}–{generation[-1].trial.number}"
             said = ", ".join(
@@ -265,7 +306,7 @@ def _check_views(run: SearchRun, cache: FeatureCache) -> Views:
 
 def _identity(run: SearchRun, cache: FeatureCache) -> dict[str, Any]:
     """What a study's results depend on, besides the number of its trials."""
-    names = {"space", "seed", "epochs", "objective", "generation", "sampler", "pruner", "views"}
+    names = {"space", "seed", "epochs", "objective", "generation", "sampler", "pruner", "views", "lanes"}
     return {**run.search.model_dump(mode="json", include=names), "cache": cache.key}
 
 

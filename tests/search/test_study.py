@@ -99,8 +99,8 @@ def test_a_killed_study_goes_on_as_if_it_had_not_been(fresh: Run, searched_once:
     body = (
         "import os\nfrom pathlib import Path\nfrom features.configfile import load\nfrom search.config import SearchRun\n"
         "import search.study\njudge, calls = search.study._Driver._judge, []\n"
-        "def kill(self, candidate, until):\n"
-        "    calls.append(1)\n    if len(calls) == 5: os.kill(os.getpid(), 9)\n    judge(self, candidate, until)\n"
+        "def kill(self, *arguments):\n"
+        "    calls.append(1)\n    if len(calls) == 5: os.kill(os.getpid(), 9)\n    judge(self, *arguments)\n"
         "search.study._Driver._judge = kill\nsearch.study.run_search(load(SearchRun, Path('headhunt.yaml')))\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
@@ -191,3 +191,58 @@ def test_the_journal_storage_holds_a_study_too(fresh: Run) -> None:
     run_headhunt(Path.cwd(), "search", "run", "--set", "search.storage=journal", "--trials", "3")
     done = run_headhunt(Path.cwd(), "search", "top", "--set", "search.storage=journal", "--json")
     assert len(json.loads(done.stdout.splitlines()[-1])["trials"]) == 3
+
+
+def test_neither_workers_nor_the_grouping_of_trials_change_the_study(fresh: Run, searched_once: Path) -> None:
+    """Local workers are threads; tasks of 1, 2 and 8 trials of a structure; lanes side by side are the same within rounding."""
+    body = (
+        "import shutil\nfrom pathlib import Path\nfrom features.configfile import load\nfrom search.config import SearchRun\n"
+        "import search.study\nfrom features.config import Workers\n"
+        "dealt = search.study._Driver._at_most\n"
+        "def study(workdir, workers, size, **changed):\n"
+        "    shutil.copytree('run', workdir)\n"
+        "    run = load(SearchRun, Path('headhunt.yaml'))\n"
+        "    changed['workers'] = Workers(executor='local', count=workers, cpus=1)\n"
+        "    search.study._Driver._at_most = dealt if size is None else lambda self, trials: size\n"
+        "    changed = {'workdir': Path(workdir), 'search': run.search.model_copy(update=changed)}\n"
+        "    search.study.run_search(run.model_copy(update=changed))\n"
+        "for workers, size in ((1, 1), (2, 2), (4, 8)):\n"
+        "    study(f'w{workers}-{size}', workers, size)\n"
+        "study('lanes', 1, None, lanes=2)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    done = subprocess.run([sys.executable, "-c", body], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    wanted = history(str(searched_once / "run"))
+    for workdir in ("w1-1", "w2-2", "w4-8"):
+        assert history(workdir) == wanted
+        for number in range(6):
+            ours, theirs = (load_weights(Path(folder), number) for folder in (workdir, searched_once / "run"))
+            assert all((ours[name] == theirs[name]).all() for name in theirs)
+    side_by_side = [Path("lanes/trials", str(number), "curves.csv") for number in range(6)]
+    for number, path in enumerate(side_by_side):
+        assert pd.read_csv(path).to_numpy() == pytest.approx(load_curves(Path("w1-1"), number).to_numpy(), rel=1e-4)
+
+
+def test_a_rung_is_written_in_one_transaction_or_not_at_all(tmp_path: Path) -> None:
+    from search.storage import one_transaction, open_storage
+
+    study = optuna.create_study(storage=open_storage("sqlite", tmp_path), study_name="x")
+    trial = study.ask()
+    with one_transaction(study._storage):
+        trial.report(0.5, 1)
+        trial.report(0.6, 2)
+        study.tell(trial, 0.6)
+    with pytest.raises(RuntimeError), one_transaction(study._storage):
+        study.ask().report(0.1, 1)
+        raise RuntimeError
+    study.ask()
+    seen = optuna.load_study(study_name="x", storage=f"sqlite:///{tmp_path}/study.db").trials
+    assert [(t.number, t.value, t.intermediate_values) for t in seen] == [(0, 0.6, {1: 0.5, 2: 0.6}), (1, None, {})]
+
+
+def test_only_the_best_trials_have_weights(fresh: Run) -> None:
+    run_headhunt(Path.cwd(), "search", "run", "--set", "search.keep=2")
+    best = {str(leader.number) for leader in leaders(fresh, 2)}
+    assert {path.parent.name for path in Path("run/trials").glob("*/weights.npz")} == best
+    assert len(list(Path("run/trials").glob("*/curves.csv"))) == 6
