@@ -139,7 +139,7 @@ def _dry_run(run: SearchRun, console: Any) -> dict[str, Any]:
     study = optuna.create_study()
     samples = []
     for number in range(SAMPLES):
-        study.sampler = make_sampler("random", run.search.seed, number)
+        study.sampler = make_sampler("random", space, run.search.seed, number)
         trial = study.ask()
         space.suggest(trial, run.search.views, run.search.epochs, 0)
         samples.append(trial.params)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,10 +26,11 @@ from features.views import Views
 from search.config import SearchRun
 from search.leaderboard import leaders
 from search.objective import Progressed, Task, train_trial
+from search.oracles import allotment, hyperband_trials
 from search.population import TrialState
 from search.pruners import is_pruned, make_pruner, rungs
 from search.records import claim_trials, keep_weights, write_trial
-from search.samplers import ask_again, make_sampler
+from search.samplers import ask_again, ends, make_sampler
 from search.storage import open_storage, storage_url
 from search.trial import TrialConfig
 
@@ -62,6 +64,7 @@ def run_search(run: SearchRun) -> dict[str, Any]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     cache = cache_for(run)
     views = _check_views(run, cache)
+    make_sampler(run.search.sampler, run.search.space, run.search.seed, 0, run.search.epochs)  # refused here, or never
     with only_process(make_folder(run.workdir) / ".search.lock", f"another search is running in {run.workdir}"):
         claim_trials(run.workdir, run.name)
         study = optuna.create_study(
@@ -102,16 +105,21 @@ class _Driver:
         self._study = study
         self._cache = cache
         self._views = views
+        self._ended: str | None = None
         self._copies = cache.copies if "copies" in run.search.space.views else views.copies or 0
 
     def drive(self) -> None:
         """Goes on until the study has its trials."""
-        first = self._next_generation()
-        if not first:
-            log.print(f"The study {self._run.name!r} has its {self._search.trials} trials.")
-            return
         backend = {"KERAS_BACKEND": "jax", "JAX_THREEFRY_PARTITIONABLE": "1"}
         platform = {} if self._search.workers.gpus else {"JAX_PLATFORMS": "cpu"}
+        os.environ.update({**backend, **platform})  # KerasTuner's oracles import Keras here
+        first = self._next_generation()
+        if not first:
+            log.print(self._ended or f"The study {self._run.name!r} has its {self._search.trials} trials.")
+            return
+        if self._search.sampler == "keras_tuner.hyperband":
+            needed = hyperband_trials(self._search.epochs)
+            log.print(f"KerasTuner's Hyperband: all its brackets take {needed} trials, then they begin anew.")
         progress = Progress(
             TextColumn("trials"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[best]}"), TimeRemainingColumn(),
             console=log, disable=not log.is_terminal,
@@ -127,6 +135,8 @@ class _Driver:
                 told = generation[-1].trial.number + 1
                 progress.update(bar, completed=told, best=best)
                 generation = self._next_generation()
+        if self._ended:
+            log.print(self._ended)
 
     def _next_generation(self) -> list[Candidate]:
         """The trials that a killed driver left running, filled up by new ones unless their generation was complete."""
@@ -139,15 +149,24 @@ class _Driver:
             return generation
         total = len(trials)
         while total < self._search.trials and (not generation or total % self._search.generation):
-            self._study.sampler = make_sampler(self._search.sampler, self._search.seed, total)
+            self._study.sampler = self._sampler(total)
+            reason = ends(self._study.sampler, self._study)
+            if reason:
+                if not generation:
+                    self._ended = f"The study {self._run.name!r} ends with {total} trials: {reason}."
+                break
             generation.append(self._configure(self._study.ask()))
             total += 1
         return generation
 
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        search = self._search
+        return make_sampler(search.sampler, search.space, search.seed, number, search.epochs)
+
     def _take_up(self, left: optuna.trial.FrozenTrial) -> Candidate:
         import optuna
 
-        self._study.sampler = make_sampler(self._search.sampler, self._search.seed, left.number)
+        self._study.sampler = self._sampler(left.number)
         if "config" not in left.user_attrs:
             return self._configure(ask_again(self._study, left._trial_id))
         trial = optuna.trial.Trial(self._study, left._trial_id)
@@ -155,8 +174,12 @@ class _Driver:
         return Candidate(trial, config, outcome=left.user_attrs.get("outcome"))
 
     def _configure(self, trial: optuna.Trial) -> Candidate:
-        seed = int(np.random.SeedSequence([self._search.seed, trial.number]).generate_state(1)[0])
-        config = self._search.space.suggest(trial, self._views, self._search.epochs, seed)
+        config = self._search.space.suggest(trial, self._views, self._search.epochs, 0)
+        given = allotment(self._study._storage.get_trial(trial._trial_id))
+        origin = given.origin if given else trial.number
+        seed = int(np.random.SeedSequence([self._search.seed, origin]).generate_state(1)[0])
+        epochs = given.epochs if given else self._search.epochs
+        config = config.model_copy(update={"seed": seed, "epochs": epochs})
         views = config.views.checked(self._cache.copies, self._cache.manifest.policy)
         config = config.model_copy(update={"views": views})
         trial.set_user_attr("cache", self._cache.key)
@@ -183,7 +206,7 @@ class _Driver:
             make_folder(self._run.workdir / ".jax").resolve(),
             self._copies,
             candidate.state,
-            until,
+            min(until, candidate.config.epochs),
             self._search.objective,
             self._search.seed,
         )
@@ -200,7 +223,7 @@ class _Driver:
                 trial.report(getattr(metrics, self._search.objective), metrics.epoch)
         if result.failure:
             candidate.outcome = {"state": optuna.trial.TrialState.FAIL.name, "reason": result.failure}
-        elif until == self._search.epochs:
+        elif until >= candidate.config.epochs:
             value = getattr(result.curves[result.best_epoch - 1], self._search.objective)
             candidate.outcome = {"state": optuna.trial.TrialState.COMPLETE.name, "value": value}
         elif is_pruned(self._study, trial.number, until):
