@@ -38,6 +38,9 @@ class SearchConfig(Section):
     objective: Objective = "val_accuracy"
     views: Views = Views()
     space: SearchSpace = SearchSpace()
+    hypermodel: str | None = Field(
+        None, description="module:function, a KerasTuner build(hp) that returns a compiled model, instead of a space"
+    )
     storage: str = Field("sqlite", description="sqlite | journal | any SQLAlchemy URL | grpc://host:port")
     keep: int = Field(20, ge=1, description="trials whose weights stay on disk, the best ones")
     workers: Workers = Workers(count=2, cpus=1)
@@ -58,6 +61,12 @@ class SearchConfig(Section):
 
     @model_validator(mode="after")
     def _searchable(self) -> SearchConfig:
+        if self.hypermodel is not None:
+            if "space" in self.model_fields_set:
+                raise ValueError(
+                    "both space and hypermodel are given; a hypermodel makes its own space. Leave one of them out"
+                )
+            return self
         fault = cannot_search(self.sampler, self.space.parameters())
         if fault:
             raise ValueError(fault)

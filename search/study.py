@@ -11,7 +11,9 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,10 +25,13 @@ from features.command import log
 from features.errors import HeadhuntError, UsageError
 from features.executors import Executor, open_executor
 from features.views import Views
-from search.config import SearchRun
+from search.config import SearchConfig, SearchRun
+from search.hypermodel import HypermodelSpace
+from search.hypermodel_training import HypermodelTask, train_hypermodel
 from search.leaderboard import leaders
 from search.objective import Progressed, Task, train_trial
 from search.oracles import allotment, hyperband_trials
+from search.parameters import Space
 from search.population import TrialState
 from search.pruners import is_pruned, make_pruner, rungs
 from search.records import claim_trials, keep_weights, write_trial
@@ -64,7 +69,9 @@ def run_search(run: SearchRun) -> dict[str, Any]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     cache = cache_for(run)
     views = _check_views(run, cache)
-    make_sampler(run.search.sampler, run.search.space, run.search.seed, 0, run.search.epochs)  # refused here, or never
+    os.environ.update(_environment(run))  # before anything here imports Keras: hypermodels and KerasTuner's oracles do
+    space = open_space(run.search)
+    make_sampler(run.search.sampler, space, run.search.seed, 0, run.search.epochs)  # refused here, or never
     with only_process(make_folder(run.workdir) / ".search.lock", f"another search is running in {run.workdir}"):
         claim_trials(run.workdir, run.name)
         study = optuna.create_study(
@@ -74,8 +81,8 @@ def run_search(run: SearchRun) -> dict[str, Any]:
             pruner=make_pruner(run.search.pruner, run.search.epochs),
             load_if_exists=True,
         )
-        _check_identity(run, study, cache)
-        _Driver(run, study, cache, views).drive()
+        _check_identity(run, study, cache, space)
+        _Driver(run, study, cache, views, space).drive()
     return _result(run, study, time.monotonic() - started)
 
 
@@ -99,8 +106,9 @@ def _result(run: SearchRun, study: optuna.Study, seconds: float) -> dict[str, An
 class _Driver:
     """Generations of trials, from asking to telling."""
 
-    def __init__(self, run: SearchRun, study: optuna.Study, cache: FeatureCache, views: Views) -> None:
+    def __init__(self, run: SearchRun, study: optuna.Study, cache: FeatureCache, views: Views, space: Space) -> None:
         self._run = run
+        self._space = space
         self._search = run.search
         self._study = study
         self._cache = cache
@@ -110,9 +118,6 @@ class _Driver:
 
     def drive(self) -> None:
         """Goes on until the study has its trials."""
-        backend = {"KERAS_BACKEND": "jax", "JAX_THREEFRY_PARTITIONABLE": "1"}
-        platform = {} if self._search.workers.gpus else {"JAX_PLATFORMS": "cpu"}
-        os.environ.update({**backend, **platform})  # KerasTuner's oracles import Keras here
         first = self._next_generation()
         if not first:
             log.print(self._ended or f"The study {self._run.name!r} has its {self._search.trials} trials.")
@@ -124,7 +129,7 @@ class _Driver:
             TextColumn("trials"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[best]}"), TimeRemainingColumn(),
             console=log, disable=not log.is_terminal,
         )  # fmt: skip
-        with open_executor(self._search.workers, self._run.workdir, {**backend, **platform}) as executor, progress:
+        with open_executor(self._search.workers, self._run.workdir, _environment(self._run)) as executor, progress:
             bar = progress.add_task("", total=self._search.trials, best="")
             generation = first
             while generation:
@@ -161,7 +166,7 @@ class _Driver:
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         search = self._search
-        return make_sampler(search.sampler, search.space, search.seed, number, search.epochs)
+        return make_sampler(search.sampler, self._space, search.seed, number, search.epochs)
 
     def _take_up(self, left: optuna.trial.FrozenTrial) -> Candidate:
         import optuna
@@ -174,7 +179,7 @@ class _Driver:
         return Candidate(trial, config, outcome=left.user_attrs.get("outcome"))
 
     def _configure(self, trial: optuna.Trial) -> Candidate:
-        config = self._search.space.suggest(trial, self._views, self._search.epochs, 0)
+        config = self._space.suggest(trial, self._views, self._search.epochs, 0)
         given = allotment(self._study._storage.get_trial(trial._trial_id))
         origin = given.origin if given else trial.number
         seed = int(np.random.SeedSequence([self._search.seed, origin]).generate_state(1)[0])
@@ -191,13 +196,18 @@ class _Driver:
         for until in rungs(self._search.pruner, self._search.epochs):
             alive = [candidate for candidate in generation if candidate.outcome is None]
             tasks = [self._task(candidate, until) for candidate in alive]
-            for position, progressed in executor.map(train_trial, tasks):
+            for position, progressed in self._run_tasks(executor, tasks):
                 alive[position].progressed = progressed
             for candidate in alive:
                 self._judge(candidate, until)
         for candidate in generation:
             if candidate.progressed is not None:
                 self._record(candidate)
+
+    def _run_tasks(self, executor: Executor, tasks: list[Task]) -> Iterator[tuple[int, Progressed]]:
+        if self._search.hypermodel is None:
+            return executor.map(train_trial, tasks)
+        return executor.map(train_hypermodel, [HypermodelTask(task, Path.cwd()) for task in tasks])
 
     def _task(self, candidate: Candidate, until: int) -> Task:
         return Task(
@@ -276,6 +286,17 @@ class _Driver:
         return best
 
 
+def open_space(search: SearchConfig) -> Space:
+    """Where the section's trials come from: its space, or its hypermodel in the working directory or an installed package."""
+    return search.space if search.hypermodel is None else HypermodelSpace(search.hypermodel, Path.cwd())
+
+
+def _environment(run: SearchRun) -> dict[str, str]:
+    """What Keras and JAX need to know before they are imported, here and in workers."""
+    backend = {"KERAS_BACKEND": "jax", "JAX_THREEFRY_PARTITIONABLE": "1"}
+    return backend if run.search.workers.gpus else {**backend, "JAX_PLATFORMS": "cpu"}
+
+
 def _check_views(run: SearchRun, cache: FeatureCache) -> Views:
     """The views of the section, completed; UsageError when they, or a choice in the space, ask for what is not cached."""
     policy = cache.manifest.policy
@@ -286,14 +307,18 @@ def _check_views(run: SearchRun, cache: FeatureCache) -> Views:
     return run.search.views.checked(cache.copies, policy)
 
 
-def _identity(run: SearchRun, cache: FeatureCache) -> dict[str, Any]:
+def _identity(run: SearchRun, cache: FeatureCache, space: Space) -> dict[str, Any]:
     """What a study's results depend on, besides the number of its trials."""
+    if isinstance(space, HypermodelSpace):
+        names = {"hypermodel", "seed", "epochs", "objective", "generation", "sampler", "pruner", "views"}
+        plain = run.search.model_dump(mode="json", include=names)
+        return {**plain, "function": space.digest[:16], "cache": cache.key}
     names = {"space", "seed", "epochs", "objective", "generation", "sampler", "pruner", "views"}
     return {**run.search.model_dump(mode="json", include=names), "cache": cache.key}
 
 
-def _check_identity(run: SearchRun, study: optuna.Study, cache: FeatureCache) -> None:
-    identity = _identity(run, cache)
+def _check_identity(run: SearchRun, study: optuna.Study, cache: FeatureCache, space: Space) -> None:
+    identity = _identity(run, cache, space)
     known = study.user_attrs.get("identity")
     if known is None:
         study.set_user_attr("identity", identity)
