@@ -39,10 +39,12 @@ class Curves(NamedTuple):
 
 
 def collect_rates(leaders: list[Leader], train_images: int) -> list[Rates]:
-    """The learning rate of every leader, as it was at every step (thinned to POINTS)."""
+    """The learning rate of every leader, as it was at every step (thinned to POINTS); a hypermodel's is its own affair."""
     found = []
     for leader in leaders:
         config = leader.config
+        if config.hypermodel is not None:
+            continue
         steps = max(1, train_images // config.batch_size)
         values = config.schedule.values(steps, config.epochs)
         shown = np.unique(np.linspace(0, len(values) - 1, min(POINTS, len(values))).astype(int))
@@ -94,4 +96,5 @@ def draw_curves(curves: list[Curves]) -> go.Figure:
 
 
 def _name(leader: Leader) -> str:
-    return f"trial {leader.number} ({leader.config.schedule.kind})"
+    config = leader.config
+    return f"trial {leader.number} ({config.hypermodel.function if config.hypermodel else config.schedule.kind})"

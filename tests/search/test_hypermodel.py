@@ -19,6 +19,8 @@ from features.configfile import load
 from features.errors import UsageError
 from features.views import Views
 from reports.config import Run
+from reports.page import _leaderboard, _rates
+from reports.section import LeftOutError
 from search.config import SearchRun
 from search.hypermodel import HypermodelSpace
 from search.leaderboard import leaders
@@ -230,6 +232,9 @@ def test_a_hypermodels_study_has_curves_weights_and_leaders(study_folder: Path) 
     config = yaml.safe_load(Path("run/trials/0/trial.yaml").read_text())
     assert config["hypermodel"] == {"function": "hypermodels:named", "values": trials()[0].params}
     assert not {"head", "schedule", "optimizer"} & set(config)
+    assert _leaderboard(run).tables[0].columns[-1] == "hyperparameters"
+    with pytest.raises(LeftOutError, match="models of a function, which sets their learning rates itself"):
+        _rates(run)
     from train.config import TrainRun
     from train.promote import promote
 
