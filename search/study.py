@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,13 +25,17 @@ from features.command import log
 from features.errors import HeadhuntError, UsageError
 from features.executors import Executor, open_executor
 from features.views import Views
-from search.config import SearchRun
+from search.config import SearchConfig, SearchRun
+from search.hypermodel import HypermodelSpace
+from search.hypermodel_training import HypermodelTask, train_hypermodel
 from search.leaderboard import ranking
 from search.objective import Progressed, Task, train_trials
+from search.oracles import allotment, hyperband_trials
+from search.parameters import Space
 from search.population import TrialState
 from search.pruners import is_pruned, make_pruner, rungs
 from search.records import claim_trials, keep_weights, write_trial
-from search.samplers import ask_again, make_sampler
+from search.samplers import ask_again, ends, make_sampler
 from search.storage import one_transaction, open_storage, storage_url
 from search.structure import chunks
 from search.trial import TrialConfig
@@ -69,6 +76,9 @@ def run_search(run: SearchRun) -> dict[str, Any]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     cache = cache_for(run)
     views = _check_views(run, cache)
+    os.environ.update(_environment(run))  # before anything here imports Keras: hypermodels and KerasTuner's oracles do
+    space = open_space(run.search)
+    make_sampler(run.search.sampler, space, run.search.seed, 0, run.search.epochs)  # refused here, or never
     with only_process(make_folder(run.workdir) / ".search.lock", f"another search is running in {run.workdir}"):
         claim_trials(run.workdir, run.name)
         study = optuna.create_study(
@@ -78,8 +88,8 @@ def run_search(run: SearchRun) -> dict[str, Any]:
             pruner=make_pruner(run.search.pruner, run.search.epochs),
             load_if_exists=True,
         )
-        _check_identity(run, study, cache)
-        _Driver(run, study, cache, views).drive()
+        _check_identity(run, study, cache, space)
+        _Driver(run, study, cache, views, space).drive()
     return _result(run, study, time.monotonic() - started)
 
 
@@ -103,29 +113,32 @@ def _result(run: SearchRun, study: optuna.Study, seconds: float) -> dict[str, An
 class _Driver:
     """Generations of trials, from asking to telling."""
 
-    def __init__(self, run: SearchRun, study: optuna.Study, cache: FeatureCache, views: Views) -> None:
+    def __init__(self, run: SearchRun, study: optuna.Study, cache: FeatureCache, views: Views, space: Space) -> None:
         self._run = run
+        self._space = space
         self._search = run.search
         self._study = study
         self._cache = cache
         self._views = views
         self._lanes = run.search.lanes or (GPU_LANES if run.search.workers.gpus else 1)
+        self._ended: str | None = None
         self._copies = cache.copies if "copies" in run.search.space.views else views.copies or 0
 
     def drive(self) -> None:
         """Goes on until the study has its trials."""
         first = self._next_generation()
         if not first:
-            log.print(f"The study {self._run.name!r} has its {self._search.trials} trials.")
+            log.print(self._ended or f"The study {self._run.name!r} has its {self._search.trials} trials.")
             return
-        backend = {"KERAS_BACKEND": "jax", "JAX_THREEFRY_PARTITIONABLE": "1"}
-        platform = {} if self._search.workers.gpus else {"JAX_PLATFORMS": "cpu"}
+        if self._search.sampler == "keras_tuner.hyperband":
+            needed = hyperband_trials(self._search.epochs)
+            log.print(f"KerasTuner's Hyperband: all its brackets take {needed} trials, then they begin anew.")
         progress = Progress(
             TextColumn("trials"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[best]}"), TimeRemainingColumn(),
             console=log, disable=not log.is_terminal,
         )  # fmt: skip
-        environment = {**backend, **platform}
-        with open_executor(self._search.workers, self._run.workdir, environment, threads=True) as executor, progress:
+        environment, threads = _environment(self._run), self._search.hypermodel is None
+        with open_executor(self._search.workers, self._run.workdir, environment, threads) as executor, progress:
             bar = progress.add_task("", total=self._search.trials, best="")
             generation = first
             while generation:
@@ -136,6 +149,8 @@ class _Driver:
                 told = generation[-1].trial.number + 1
                 progress.update(bar, completed=told, best=best)
                 generation = self._next_generation()
+        if self._ended:
+            log.print(self._ended)
 
     def _next_generation(self) -> list[Candidate]:
         """The trials that a killed driver left running, filled up by new ones unless their generation was complete."""
@@ -149,15 +164,24 @@ class _Driver:
         total = len(trials)
         with one_transaction(self._study._storage):
             while total < self._search.trials and (not generation or total % self._search.generation):
-                self._study.sampler = make_sampler(self._search.sampler, self._search.seed, total)
+                self._study.sampler = self._sampler(total)
+                reason = ends(self._study.sampler, self._study)
+                if reason:
+                    if not generation:
+                        self._ended = f"The study {self._run.name!r} ends with {total} trials: {reason}."
+                    break
                 generation.append(self._configure(self._study.ask()))
                 total += 1
         return generation
 
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        search = self._search
+        return make_sampler(search.sampler, self._space, search.seed, number, search.epochs)
+
     def _take_up(self, left: optuna.trial.FrozenTrial) -> Candidate:
         import optuna
 
-        self._study.sampler = make_sampler(self._search.sampler, self._search.seed, left.number)
+        self._study.sampler = self._sampler(left.number)
         if "config" not in left.user_attrs:
             return self._configure(ask_again(self._study, left._trial_id))
         trial = optuna.trial.Trial(self._study, left._trial_id)
@@ -166,8 +190,12 @@ class _Driver:
         return Candidate(trial, config, outcome=left.user_attrs.get("outcome"), reported=reported)
 
     def _configure(self, trial: optuna.Trial) -> Candidate:
-        seed = int(np.random.SeedSequence([self._search.seed, trial.number]).generate_state(1)[0])
-        config = self._search.space.suggest(trial, self._views, self._search.epochs, seed)
+        config = self._space.suggest(trial, self._views, self._search.epochs, 0)
+        given = allotment(self._study._storage.get_trial(trial._trial_id))
+        origin = given.origin if given else trial.number
+        seed = int(np.random.SeedSequence([self._search.seed, origin]).generate_state(1)[0])
+        epochs = given.epochs if given else self._search.epochs
+        config = config.model_copy(update={"seed": seed, "epochs": epochs})
         views = config.views.checked(self._cache.copies, self._cache.manifest.policy)
         config = config.model_copy(update={"views": views})
         trial.set_user_attr("cache", self._cache.key)
@@ -178,11 +206,11 @@ class _Driver:
         """Trains a generation rung by rung; gives every candidate its outcome, recorded before any trial is told."""
         for until in rungs(self._search.pruner, self._search.epochs):
             alive = [candidate for candidate in generation if candidate.outcome is None]
-            pieces = chunks([candidate.config for candidate in alive], self._at_most(len(alive)))
-            tasks = [self._task([alive[place] for place in piece], until) for piece in pieces]
-            for number, trained in executor.map(train_trials, tasks):
-                for place, progressed in zip(pieces[number], trained, strict=True):
-                    alive[place].progressed = progressed
+            pieces = self._pieces(alive, until)
+            tasks = [self._task(piece, until) for piece in pieces]
+            for number, trained in self._run_tasks(executor, tasks):
+                for candidate, progressed in zip(pieces[number], trained, strict=True):
+                    candidate.progressed = progressed
             with one_transaction(self._study._storage):
                 for candidate in alive:
                     self._report(candidate)
@@ -191,10 +219,26 @@ class _Driver:
                 self._judge(candidate, until, trials)
         self._record([candidate for candidate in generation if candidate.progressed is not None])
 
+    def _pieces(self, alive: list[Candidate], until: int) -> list[list[Candidate]]:
+        """What goes into a task: trials of one structure that stop at the same epoch; of a hypermodel, one trial."""
+        if self._search.hypermodel is not None:
+            return [[candidate] for candidate in alive]
+        pieces = []
+        for stop in sorted({min(until, candidate.config.epochs) for candidate in alive}):
+            group = [candidate for candidate in alive if min(until, candidate.config.epochs) == stop]
+            found = chunks([candidate.config for candidate in group], self._at_most(len(alive)))
+            pieces += [[group[place] for place in piece] for piece in found]
+        return pieces
+
     def _at_most(self, trials: int) -> int:
         """How many trials a task holds: side by side as many as configured, since the rounding of sums depends on it; trials that
         take turns are dealt out among the workers, with a second helping for those that finish early."""
         return self._lanes if self._lanes > 1 else -(-trials // (2 * self._search.workers.count))
+
+    def _run_tasks(self, executor: Executor, tasks: list[Task]) -> Iterator[tuple[int, list[Progressed]]]:
+        if self._search.hypermodel is None:
+            return executor.map(train_trials, tasks)
+        return executor.map(train_hypermodel, [HypermodelTask(task, Path.cwd()) for task in tasks])
 
     def _task(self, candidates: list[Candidate], until: int) -> Task:
         return Task(
@@ -203,7 +247,7 @@ class _Driver:
             self._cache.folder.resolve(),
             make_folder(self._run.workdir / ".jax").resolve(),
             self._copies,
-            until,
+            min(until, candidates[0].config.epochs),
             self._search.objective,
             self._search.seed,
             self._lanes,
@@ -225,7 +269,7 @@ class _Driver:
         result, trial = candidate.progressed.result, candidate.trial
         if result.failure:
             candidate.outcome = {"state": optuna.trial.TrialState.FAIL.name, "reason": result.failure}
-        elif until == self._search.epochs:
+        elif until >= candidate.config.epochs:
             value = getattr(result.curves[result.best_epoch - 1], self._search.objective)
             candidate.outcome = {"state": optuna.trial.TrialState.COMPLETE.name, "value": value}
         elif is_pruned(self._study, trials, trial.number, until):
@@ -294,6 +338,17 @@ class _Driver:
         return best
 
 
+def open_space(search: SearchConfig) -> Space:
+    """Where the section's trials come from: its space, or its hypermodel in the working directory or an installed package."""
+    return search.space if search.hypermodel is None else HypermodelSpace(search.hypermodel, Path.cwd())
+
+
+def _environment(run: SearchRun) -> dict[str, str]:
+    """What Keras and JAX need to know before they are imported, here and in workers."""
+    backend = {"KERAS_BACKEND": "jax", "JAX_THREEFRY_PARTITIONABLE": "1"}
+    return backend if run.search.workers.gpus else {**backend, "JAX_PLATFORMS": "cpu"}
+
+
 def _check_views(run: SearchRun, cache: FeatureCache) -> Views:
     """The views of the section, completed; UsageError when they, or a choice in the space, ask for what is not cached."""
     policy = cache.manifest.policy
@@ -304,14 +359,18 @@ def _check_views(run: SearchRun, cache: FeatureCache) -> Views:
     return run.search.views.checked(cache.copies, policy)
 
 
-def _identity(run: SearchRun, cache: FeatureCache) -> dict[str, Any]:
+def _identity(run: SearchRun, cache: FeatureCache, space: Space) -> dict[str, Any]:
     """What a study's results depend on, besides the number of its trials."""
-    names = {"space", "seed", "epochs", "objective", "generation", "sampler", "pruner", "views", "lanes"}
+    shared = {"seed", "epochs", "objective", "generation", "sampler", "pruner", "views", "lanes"}
+    if isinstance(space, HypermodelSpace):
+        plain = run.search.model_dump(mode="json", include={"hypermodel", *shared})
+        return {**plain, "function": space.digest[:16], "cache": cache.key}
+    names = {"space", *shared}
     return {**run.search.model_dump(mode="json", include=names), "cache": cache.key}
 
 
-def _check_identity(run: SearchRun, study: optuna.Study, cache: FeatureCache) -> None:
-    identity = _identity(run, cache)
+def _check_identity(run: SearchRun, study: optuna.Study, cache: FeatureCache, space: Space) -> None:
+    identity = _identity(run, cache, space)
     known = study.user_attrs.get("identity")
     if known is None:
         study.set_user_attr("identity", identity)

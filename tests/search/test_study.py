@@ -126,6 +126,36 @@ def test_more_trials_go_on_and_pruned_and_failed_ones_are_recorded(fresh: Run) -
         assert epochs == 4 if trial.state.name == "COMPLETE" else epochs in (1, 3)
 
 
+def test_kerastuners_hyperband_trains_each_trial_for_its_epochs(fresh: Run) -> None:
+    """At most 4 epochs, factor 3: a bracket of 5 trials with 2 epochs, 2 of which go on to 4, then 3 trials with 4 epochs."""
+    options = [
+        "search.sampler=keras_tuner.hyperband",
+        "search.space.schedule={learning_rate: [1.0e-3, 3.0e-3, 1.0e-2]}",
+    ]
+    chosen = [part for option in options for part in ("--set", option)]
+    run_headhunt(Path.cwd(), "search", "run", "--trials", "8", *chosen, "--set", "search.generation=4")
+    trials = optuna.load_study(study_name="tiny", storage="sqlite:///run/study.db").trials
+    allotted = [trial.user_attrs["keras_tuner"] for trial in trials]
+    assert {trial.state for trial in trials} == {optuna.trial.TrialState.COMPLETE}
+    curves = [load_curves(Path("run"), trial.number).drop(columns="learning_rate") for trial in trials]
+    assert [len(curve) for curve in curves] == [given["epochs"] for given in allotted]
+    promoted = [number for number, given in enumerate(allotted) if given["continues"] is not None]
+    assert promoted
+    for number in promoted:
+        origin = curves[allotted[number]["origin"]]
+        pd.testing.assert_frame_equal(curves[number].iloc[: len(origin)], origin)
+
+
+def test_a_study_ends_with_its_grid(fresh: Run) -> None:
+    options = ["--set", "search.sampler=grid", "--set", "search.space.schedule={learning_rate: [1.0e-3, 1.0e-2]}"]
+    done = run_headhunt(Path.cwd(), "search", "run", "--trials", "20", *options, "--json")
+    assert sum(json.loads(done.stdout.splitlines()[-1])["trials"].values()) == 4
+    said = "The study 'tiny' ends with 4 trials: the grid is exhausted: each of its 4 configurations has had its trial."
+    assert said in " ".join(done.stderr.split())
+    again = run_headhunt(Path.cwd(), "search", "run", "--trials", "20", *options)
+    assert said in " ".join(again.stderr.split())
+
+
 def test_other_settings_under_the_same_name_are_refused(searched: Run) -> None:
     from search.study import run_search
 
