@@ -278,7 +278,7 @@ def test_models_that_cannot_be_trained(folder: Path, searched: Run, function: st
     config = TrialConfig(
         hypermodel=HypermodelChoice(function=f"hypermodels:{function}", values={"kind": "a"}), views=Views(copies=0)
     )
-    task = Task(config, cache_for(searched).folder, folder, 0, None, 1, "val_accuracy", 0)
+    task = Task((config,), (None,), cache_for(searched).folder, folder, 0, 1, "val_accuracy", 0, 1)
     with pytest.raises(UsageError) as caught:
         train_hypermodel(HypermodelTask(task, folder))
     assert message in str(caught.value)
