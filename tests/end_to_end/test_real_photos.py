@@ -1,4 +1,4 @@
-"""The main job on real photographs with real weights, made small: six classes of Stanford Cars, ResNet101V2 up to conv4."""
+"""The main job on real photographs with real weights, made small: four classes of Stanford Cars, ResNet101V2 up to conv4."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
 
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the real photographs at {DATA}")
+pytestmark = [
+    pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the real photographs at {DATA}"),
+    pytest.mark.timeout(900),  # all of ResNet101V2 but its last stage, forth and back, on whatever machine this is
+]
 
-CLASSES = 6
+CLASSES = 4
 
 
-def test_six_classes_of_real_cars(tmp_path: Path) -> None:
+def test_four_classes_of_real_cars(tmp_path: Path) -> None:
     from scipy.io import loadmat, savemat
 
     devkit = DATA / "stanford_cars_devkit"
@@ -48,7 +51,7 @@ def test_six_classes_of_real_cars(tmp_path: Path) -> None:
     command += [part for key, value in overrides.items() for part in ("--set", f"{key}={value}")]
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
     done = subprocess.run(
-        [*command, "--json"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=290, check=False
+        [*command, "--json"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=880, check=False
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])

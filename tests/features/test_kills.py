@@ -63,7 +63,11 @@ def undisturbed(folder: Path) -> dict[str, bytes]:
 def contents(workdir: Path) -> dict[str, bytes]:
     """Every file of the cache by name, but those that hold times or belong to a process."""
     (cache,) = (workdir / "cache").iterdir()
-    return {path.name: path.read_bytes() for path in cache.iterdir() if path.name not in ("build.json", ".lock")}
+    return {
+        path.name: path.read_bytes()
+        for path in cache.iterdir()
+        if path.name not in ("build.json", ".lock", "contact_sheet.png")
+    }
 
 
 def finished(folder: Path) -> set[str]:
