@@ -30,6 +30,12 @@ from reports.config import Run
 MakeRun = Callable[..., FeaturesRun]
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole runs first: they take longest, and no core should wait for them at the end."""
+    items.sort(key=lambda item: "end_to_end" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A .keras file: (32, 32, 3) to a map (8, 8, 6), with a BatchNormalization."""
