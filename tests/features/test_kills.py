@@ -146,7 +146,7 @@ def test_ray_workers_are_killed_while_the_driver_goes_on(folder: Path, undisturb
         wait_for_a_new_shard(folder, process, finished(folder))
         for _ in range(2):
             time.sleep(chance.uniform(0, 0.1))
-            workers = [number for number, line in descendants(process.pid) if line.startswith("ray::")]
+            workers = [number for number, line in descendants(process.pid) if line.startswith("ray::write_")]
             if workers and process.poll() is None:
                 os.kill(chance.choice(workers), signal.SIGKILL)
                 kills += 1
