@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from features.cache import cache_for
 from features.contact_sheet import sheet_of, write_contact_sheet
@@ -23,19 +22,6 @@ from reports import class_counts, photo_sizes, pictures
 from reports.build import build
 from reports.config import Run
 from reports.dataset_section import section
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium, e.g. Debian's package")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 def index_of(root: Path, rows: list[tuple[int, str, int, int]], box: Any = None) -> DatasetIndex:
