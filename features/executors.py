@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -34,11 +35,23 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """Tasks one after the other in this process."""
+    """Tasks in this process: one after the other, or on a few threads."""
+
+    def __init__(self, threads: int = 1) -> None:
+        self._threads = threads
 
     def map(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[int, R]]:
-        for position, task in enumerate(tasks):
-            yield position, function(task)
+        if self._threads == 1:
+            for position, task in enumerate(tasks):
+                yield position, function(task)
+            return
+        pool = ThreadPoolExecutor(self._threads)
+        try:
+            positions = {pool.submit(function, task): position for position, task in enumerate(tasks)}
+            for done in as_completed(positions):
+                yield positions[done], done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 class RayExecutor:
@@ -82,21 +95,26 @@ def _result(reference: Any) -> Any:
 
 
 @contextmanager
-def open_executor(workers: Workers, workdir: Path, environment: Mapping[str, str]) -> Iterator[Executor]:
+def open_executor(
+    workers: Workers, workdir: Path, environment: Mapping[str, str], threads: bool = False
+) -> Iterator[Executor]:
     """Starts (or joins) what the configuration names and stops it at the end of the block.
 
     `environment` holds the variables that a worker needs before its first import (KERAS_BACKEND, thread counts); for
     the local executor they are set in this process. Workers start in an empty folder below `workdir`, so that a
-    `train.py` or `search.py` in the user's working directory does not shadow our packages.
+    `train.py` or `search.py` in the user's working directory does not shadow our packages. With `threads`, the local
+    executor runs `workers.count` tasks at a time: the function must allow it.
     """
     cpus = workers.cpus or max(1, (os.cpu_count() or 1) // workers.count)
-    threads = {name: str(max(1, int(cpus))) for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC")}
-    variables = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore", **threads, **environment}
+    at_a_time = workers.count if threads and workers.executor == "local" else 1
+    cores = str(max(1, int(cpus * at_a_time)))
+    shares = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC"), cores)
+    variables = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore", **shares, **environment}
     if workers.executor == "local":
         os.environ.update(variables)
         if "KERAS_BACKEND" in environment:
             start_keras(environment["KERAS_BACKEND"])
-        yield LocalExecutor()
+        yield LocalExecutor(at_a_time)
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -39,7 +39,7 @@ class Curves(NamedTuple):
 
 
 def collect_rates(run: SearchRun, leaders: list[Leader], train_images: int) -> list[Rates]:
-    """The learning rate of every leader, as it was at every step (thinned to POINTS).
+    """The learning rate of every leader, as it was at every step (thinned to POINTS); a hypermodel's is its own affair.
 
     Where it followed the validation loss it is read from the record: each epoch's rate at its beginning and its end. Such a
     leader without a record is left out.
@@ -47,6 +47,8 @@ def collect_rates(run: SearchRun, leaders: list[Leader], train_images: int) -> l
     found = []
     for leader in leaders:
         config = leader.config
+        if config.hypermodel is not None:
+            continue
         if config.schedule.follows_loss:
             try:
                 table = load_curves(run.workdir, leader.number)
@@ -106,4 +108,5 @@ def draw_curves(curves: list[Curves]) -> go.Figure:
 
 
 def _name(leader: Leader) -> str:
-    return f"trial {leader.number} ({leader.config.schedule.kind})"
+    config = leader.config
+    return f"trial {leader.number} ({config.hypermodel.function if config.hypermodel else config.schedule.kind})"

@@ -10,7 +10,7 @@ from features.errors import CacheError, UsageError
 from reports import confusions, dataset_section, history, importance, leader_curves, promotions
 from reports.config import Run
 from reports.section import LeftOutError, PageSection, Table
-from search.leaderboard import leaders, load_study
+from search.leaderboard import Leader, leaders, load_study
 from train.promote import promoted
 
 
@@ -18,8 +18,28 @@ def _share(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
+def _hypermodels(run: Run, best: list[Leader]) -> PageSection:
+    """The leaders of a function, by the values that it drew."""
+    rows = [
+        [
+            str(leader.number),
+            f"{leader.value:.4f}" if run.search.objective == "val_loss" else _share(leader.value),
+            _share(leader.top5),
+            ", ".join(
+                f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in params
+            ),
+        ]
+        for leader, params in ((leader, leader.params.items()) for leader in best)
+    ]
+    columns = ["trial", run.search.objective.replace("_", " "), "top-5", "hyperparameters"]
+    text = f"The models of {run.search.hypermodel} that did best on the cached features of the validation photos."
+    return PageSection("leaders", "Leaders", text, tables=[Table(columns, rows, {0, 1, 2})])
+
+
 def _leaderboard(run: Run) -> PageSection:
     best = leaders(run, run.reports.leaders)
+    if run.search.hypermodel is not None:
+        return _hypermodels(run, best)
     rows = []
     for leader in best:
         config = leader.config
@@ -70,6 +90,8 @@ def _rates(run: Run) -> PageSection:
     sizes = load_index(run).table["split"].value_counts()
     curves = leader_curves.collect_rates(run, leaders(run, run.reports.leaders), int(sizes["train"]))
     if not curves:
+        if run.search.hypermodel is not None:
+            raise LeftOutError("The leaders are models of a function, which sets their learning rates itself.")
         raise LeftOutError("The leaders' curves are not in the run's folder: `headhunt search run` writes them.")
     text = "The schedules of the leaders, as they were followed step by step."
     return PageSection("rates", "Learning rates", text, [leader_curves.draw_rates(curves)])

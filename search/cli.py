@@ -13,9 +13,11 @@ from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption
 from features.errors import UsageError
 from search.config import SearchRun
 from search.leaderboard import Leader, leaders, load_study
+from search.parameters import Range, Space
 from search.samplers import make_sampler
+from search.space import SearchSpace
 from search.storage import open_storage
-from search.study import run_search, show_size
+from search.study import open_space, run_search, show_size
 
 app = typer.Typer(no_args_is_help=True, help="Stage 2: feature cache in, study out.")
 
@@ -135,20 +137,34 @@ def _dry_run(run: SearchRun, console: Any) -> dict[str, Any]:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = run.search.space
+    space = open_space(run.search)
     study = optuna.create_study()
     samples = []
     for number in range(SAMPLES):
-        study.sampler = make_sampler("random", run.search.seed, number)
+        study.sampler = make_sampler("random", space, run.search.seed, number)
         trial = study.ask()
         space.suggest(trial, run.search.views, run.search.epochs, 0)
         samples.append(trial.params)
-    console.print(yaml.safe_dump({"space": space.model_dump(mode="json")}, sort_keys=False).rstrip(), markup=False)
+    shown = _declared(space)
+    console.print(yaml.safe_dump({"space": shown}, sort_keys=False).rstrip(), markup=False)
     console.print(f"\nSize: {show_size(space.size())}. {SAMPLES} samples:")
     for sample in samples:
         console.print("  " + ", ".join(f"{name}={_short(value)}" for name, value in sample.items()), markup=False)
     size = space.size()
-    return {"space": space.model_dump(mode="json"), "size": None if size == float("inf") else size, "samples": samples}
+    return {"space": shown, "size": None if size == float("inf") else size, "samples": samples}
+
+
+def _declared(space: Space) -> dict[str, Any]:
+    """A space as it is written in YAML; of a hypermodel, its parameters, each with its conditions."""
+    if isinstance(space, SearchSpace):
+        return space.model_dump(mode="json")
+    shown: dict[str, Any] = {}
+    for parameter in space.parameters():
+        leaf = parameter.leaf
+        shown[parameter.name] = leaf.model_dump(exclude_defaults=True) if isinstance(leaf, Range) else list(leaf)
+        if parameter.when:
+            shown[parameter.name] = {"values": shown[parameter.name], "when": {n: list(v) for n, v in parameter.when}}
+    return shown
 
 
 def _leaderboard(run: SearchRun, best: list[Leader]) -> Table:

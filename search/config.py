@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from features.config import FeaturesRun, Section, Workers
 from features.views import Views
+from search.samplers import cannot_search
 from search.space import SearchSpace
 from search.trial import Objective
 
@@ -15,20 +16,67 @@ from search.trial import Objective
 class SearchConfig(Section):
     """Trials of heads and schedules on the cached features."""
 
-    sampler: Literal["tpe", "random", "qmc"] = "tpe"
-    pruner: Literal["none", "median", "successive_halving", "hyperband"] = "hyperband"
-    trials: int = Field(200, ge=1)
+    sampler: Literal[
+        "tpe",
+        "gp",
+        "random",
+        "cmaes",
+        "qmc",
+        "grid",
+        "keras_tuner.random",
+        "keras_tuner.bayesian",
+        "keras_tuner.hyperband",
+    ] = "tpe"
+    pruner: Literal["none", "median", "successive_halving", "hyperband"] = Field(
+        "hyperband", description="none where the sampler is keras_tuner.hyperband, which ends trials itself"
+    )
+    trials: int = Field(200, ge=1, description="at most: a grid, for one, may have fewer")
     epochs: int = Field(30, ge=1)
     generation: int = Field(
         8, ge=1, description="trials asked for together; the results depend on it, but not on the number of workers"
     )
+    lanes: int | None = Field(
+        None,
+        ge=1,
+        description="trials of one structure that are trained side by side in one compiled program; default: 1 on a CPU, where "
+        "they take turns so that each has the processor's cache to itself, 64 on a GPU",
+    )
     objective: Objective = "val_accuracy"
     views: Views = Views()
     space: SearchSpace = SearchSpace()
+    hypermodel: str | None = Field(
+        None, description="module:function, a KerasTuner build(hp) that returns a compiled model, instead of a space"
+    )
     storage: str = Field("sqlite", description="sqlite | journal | any SQLAlchemy URL | grpc://host:port")
     keep: int = Field(20, ge=1, description="trials whose weights stay on disk, the best ones")
     workers: Workers = Workers(count=2, cpus=1)
     seed: int = Field(0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_hyperband(cls, raw: Any) -> Any:
+        """KerasTuner's Hyperband ends trials by giving them few epochs; another pruner on top would break its brackets."""
+        if isinstance(raw, dict) and raw.get("sampler") == "keras_tuner.hyperband":
+            raw = {"pruner": "none", **raw}
+            if raw["pruner"] != "none":
+                raise ValueError(
+                    f"pruner: received {raw['pruner']!r}, but the sampler keras_tuner.hyperband ends trials itself. Write "
+                    "pruner: none, or choose another sampler"
+                )
+        return raw
+
+    @model_validator(mode="after")
+    def _searchable(self) -> SearchConfig:
+        if self.hypermodel is not None:
+            if "space" in self.model_fields_set:
+                raise ValueError(
+                    "both space and hypermodel are given; a hypermodel makes its own space. Leave one of them out"
+                )
+            return self
+        fault = cannot_search(self.sampler, self.space.parameters())
+        if fault:
+            raise ValueError(fault)
+        return self
 
 
 class SearchRun(FeaturesRun):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from features.errors import UsageError
 from search.config import SearchRun
 from search.storage import open_storage, storage_url
-from search.trial import TrialConfig
+from search.trial import Objective, TrialConfig
 
 if TYPE_CHECKING:
     import optuna
@@ -43,14 +43,19 @@ def load_study(run: SearchRun) -> optuna.Study:
 
 def leaders(run: SearchRun, top: int | None = None) -> list[Leader]:
     """The trials that ran to their end, best first (the earlier one among equals); UsageError when there is none."""
+    ranked = ranking(load_study(run), run.search.objective)
+    if not ranked:
+        raise UsageError(f"no trial of the study {run.name!r} has run to its end. Run `headhunt search run`.")
+    return [_leader(trial) for trial in ranked[:top]]
+
+
+def ranking(study: optuna.Study, objective: Objective) -> list[optuna.trial.FrozenTrial]:
+    """The trials of a study that ran to their end, best first; the earlier one among equals."""
     import optuna
 
-    complete = load_study(run).get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    if not complete:
-        raise UsageError(f"no trial of the study {run.name!r} has run to its end. Run `headhunt search run`.")
-    sign = 1 if run.search.objective == "val_loss" else -1
-    ranked = sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
-    return [_leader(trial) for trial in ranked[:top]]
+    complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    sign = 1 if objective == "val_loss" else -1
+    return sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
 
 
 def _leader(trial: optuna.trial.FrozenTrial) -> Leader:

@@ -1,9 +1,11 @@
-"""The objective as a task: train one trial from its state to the end of a rung, on any worker, without TensorFlow."""
+"""The objective as a task: train a few trials of one structure to the end of a rung, on any worker, without TensorFlow."""
 
 from __future__ import annotations
 
 import os
+import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -12,52 +14,77 @@ import numpy as np
 
 from features.cache import FeatureCache
 from search.heads import feature_moments
-from search.population import Program, Structure, TrainingData, TrialState, structure_of
+from search.population import Program, TrainingData, TrialState
+from search.structure import Structure, structure_of
 from search.trial import Objective, TrialConfig, TrialResult
 
 
 @dataclass(frozen=True)
 class Task:
-    """One trial up to `until` epochs, from `state` (None: from the start). Idempotent: the same task gives the same result.
+    """Trials of one structure up to `until` epochs, from `states` (None: from the start). Idempotent: the same task gives the
+    same results.
 
     `copies` augmented copies of the cache in folder `cache` are held in memory; compiled programs are kept in `compiled`.
+    `lanes` trials are trained side by side.
     """
 
-    config: TrialConfig
+    configs: tuple[TrialConfig, ...]
+    states: tuple[TrialState | None, ...]
     cache: Path
     compiled: Path
     copies: int
-    state: TrialState | None
     until: int
     objective: Objective
     seed: int
+    lanes: int
 
 
 @dataclass(frozen=True)
 class Progressed:
-    """The trial's state after a rung, with what to record of it."""
+    """A trial after a rung: what to record of it, and the state to go on from (None when nothing is left to do)."""
 
-    state: TrialState
+    state: TrialState | None
     result: TrialResult
 
 
-def train_trial(task: Task) -> Progressed:
-    """Trains on this worker; features and programs stay in the process for the next task."""
+def train_trials(task: Task) -> list[Progressed]:
+    """Trains on this worker; features and programs stay in the process for the next task. Threads may call it."""
+    started = time.monotonic()
+    with _LOCK:
+        _keep_programs(task.compiled)
+        program = _program(structure_of(task.configs[0]), task.cache, task.copies)
+    states = [state or program.start(config) for config, state in zip(task.configs, task.states, strict=True)]
+    states = _train(program, task, task.configs, states)
+    seconds = (time.monotonic() - started) / len(states)
+    return [_progressed(program, config, state, seconds) for config, state in zip(task.configs, states, strict=True)]
+
+
+def _train(
+    program: Program, task: Task, configs: Sequence[TrialConfig], states: Sequence[TrialState]
+) -> list[TrialState]:
+    """Trains to the end of the rung; what does not fit into memory together is halved; a trial that does not fit alone fails."""
     import jax
 
-    started = time.monotonic()
-    _keep_programs(task.compiled)
-    program = _program(structure_of(task.config), task.cache, task.copies)
-    state = program.start(task.config) if task.state is None else replace(task.state, curves=list(task.state.curves))
-    state = program.train(task.config, state, task.until, task.objective, task.seed)
-    state.trainable, state.non_trainable, state.optimizer, state.best_trainable, state.best_non_trainable = (
-        jax.device_get(
-            (state.trainable, state.non_trainable, state.optimizer, state.best_trainable, state.best_non_trainable)
-        )
-    )
-    weights = program.best_weights(state) if state.best_epoch else {}
-    seconds = time.monotonic() - started
-    return Progressed(state, TrialResult(tuple(state.curves), state.best_epoch, weights, state.failure, seconds))
+    try:
+        return program.train(configs, states, task.until, task.objective, task.seed, task.lanes)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        if len(configs) == 1:
+            return [replace(states[0], failure=f"out of memory: {str(error).splitlines()[0]}")]
+    half = len(configs) // 2
+    return _train(program, task, configs[:half], states[:half]) + _train(program, task, configs[half:], states[half:])
+
+
+def _progressed(program: Program, config: TrialConfig, state: TrialState, seconds: float) -> Progressed:
+    ended = state.failure is not None or len(state.curves) >= config.epochs
+    weights = program.best_weights(config, state) if ended and not state.failure else {}
+    result = TrialResult(tuple(state.curves), state.best_epoch, weights, state.failure, seconds)
+    return Progressed(None if ended else state, result)
+
+
+_LOCK = threading.Lock()
+"""Held while features are read and models are built, so that threads do not do it twice."""
 
 
 @lru_cache(maxsize=64)
@@ -71,17 +98,13 @@ def _data(folder: Path, copies: int) -> TrainingData:
     import jax
 
     cache = FeatureCache.open(folder)
-    train = [cache.arrays("train", copy) for copy in range(copies + 1)]
-    val, val_labels = cache.arrays("val")
-    labels = train[0][1]
-    return TrainingData(
-        jax.device_put(np.stack([features for features, _ in train])),
-        jax.device_put(labels),
-        jax.device_put(val),
-        jax.device_put(val_labels),
-        len(cache.class_names),
-        feature_moments(train[0][0]),
-    )
+    clean, labels = cache.arrays("train")
+    train = np.empty((copies + 1, *clean.shape), clean.dtype)
+    train[0] = clean
+    for copy in range(1, copies + 1):
+        train[copy], _ = cache.arrays("train", copy)
+    train, labels, val, val_labels = jax.device_put((train, labels, *cache.arrays("val")))
+    return TrainingData(train, labels, val, val_labels, len(cache.class_names), feature_moments(clean))
 
 
 @lru_cache(maxsize=1)

@@ -50,16 +50,16 @@ def rungs(name: str, epochs: int) -> list[int]:
     return [*steps, epochs]
 
 
-def is_pruned(study: optuna.Study, number: int, until: int) -> bool:
+def is_pruned(study: optuna.Study, trials: list[optuna.trial.FrozenTrial], number: int, until: int) -> bool:
     """Whether the study's pruner ends trial `number`, whose values are reported up to the rung `until` at least.
 
+    `trials` are those of the study, read after that report: reading them costs a question to the storage.
     The answer depends on values up to `until` of trials up to `number` (median: of complete trials) and on nothing else, so that
     asking again, also after later values were reported, gives it again.
     """
     import optuna
 
     pruner = study.pruner
-    trials = study.get_trials(deepcopy=False)
     trial = trials[number]
     if isinstance(pruner, optuna.pruners.HyperbandPruner):
         bracket = pruner._get_bracket_id(study, trial)

@@ -1,25 +1,62 @@
-"""Samplers: made afresh for every ask, seeded by (search seed, trial number): an ask is a function of the history alone."""
+"""Samplers: made afresh for every ask, seeded by (search seed, trial number): an ask is a function of the history alone.
+
+So a study has the same trials with any number of workers, and goes on from its storage alone. A sampler sees the trials before
+the one that it asks for and no others: not what a killed driver had already written down of that trial.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from features.errors import UsageError
+from search.grid import continuous, grid_sampler
+from search.history import earlier, mixed
+from search.oracles import bayesian_oracle, hyperband_oracle, random_oracle
+from search.parameters import Parameter, Question, Range, Space
 
 if TYPE_CHECKING:
     import optuna
 
 
-def make_sampler(name: str, seed: int, number: int) -> optuna.samplers.BaseSampler:
-    """The sampler that asks for trial `number`."""
+def make_sampler(name: str, space: Space, seed: int, number: int, epochs: int = 1) -> optuna.samplers.BaseSampler:
+    """The sampler that asks for trial `number`, which trains for at most `epochs`.
+
+    Raises UsageError when the sampler cannot search this space, or needs a package that is not installed.
+    """
     import optuna
 
+    parameters = space.parameters()
+    fault = cannot_search(name, parameters)
+    if fault:
+        raise UsageError(f"search: {fault}.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return SAMPLERS[name](seed, number)
+        return SAMPLERS[name](Question(parameters, seed, number, epochs))
+
+
+def cannot_search(name: str, parameters: Sequence[Parameter]) -> str | None:
+    """Why this sampler cannot search a space, and what to do; None when it can."""
+    if name == "grid":
+        return continuous(parameters)
+    if name == "cmaes" and not _ranges(parameters):
+        return (
+            "the sampler cmaes moves along ranges, and the space has none that every trial draws. Give it one as {low, high}, "
+            "e.g. space.schedule.learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}, or choose another sampler"
+        )
+    return None
+
+
+def ends(sampler: optuna.samplers.BaseSampler, study: optuna.Study) -> str | None:
+    """Why there is no trial to ask for, now or ever: the reason as a clause. None when there is one, as there mostly is.
+
+    Only while trials are running may the answer be another one later.
+    """
+    reason: Callable[[optuna.Study], str | None] = getattr(sampler, "ends", lambda study: None)
+    return reason(study)
 
 
 def ask_again(study: optuna.Study, trial_id: int) -> optuna.Trial:
@@ -36,26 +73,46 @@ def ask_again(study: optuna.Study, trial_id: int) -> optuna.Trial:
     return trial
 
 
-def _mixed(seed: int, number: int) -> int:
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-
-
-def _tpe(seed: int, number: int) -> optuna.samplers.BaseSampler:
+def _tpe(question: Question) -> optuna.samplers.BaseSampler:
     import optuna
 
     # Grouped: a parameter that exists in some trials only is modelled with the ones that it appears with.
-    return optuna.samplers.TPESampler(seed=_mixed(seed, number), multivariate=True, group=True, constant_liar=True)
+    return optuna.samplers.TPESampler(seed=mixed(question), multivariate=True, group=True, constant_liar=True)
 
 
-def _random(seed: int, number: int) -> optuna.samplers.BaseSampler:
+def _random(question: Question) -> optuna.samplers.BaseSampler:
     import optuna
 
-    return optuna.samplers.RandomSampler(seed=_mixed(seed, number))
+    return optuna.samplers.RandomSampler(seed=mixed(question))
 
 
-def _qmc(seed: int, number: int) -> optuna.samplers.BaseSampler:
-    sampler: optuna.samplers.BaseSampler = _numbered_qmc()(seed, number)
+def _qmc(question: Question) -> optuna.samplers.BaseSampler:
+    sampler: optuna.samplers.BaseSampler = _numbered_qmc()(question)
     return sampler
+
+
+def _gp(question: Question) -> optuna.samplers.BaseSampler:
+    if importlib.util.find_spec("torch") is None:
+        raise UsageError(
+            "search.sampler: Optuna's gp needs PyTorch, which is not installed. Run `pip install 'headhunt[gp]'`, or choose "
+            "tpe or keras_tuner.bayesian, which need nothing more."
+        )
+    sampler: optuna.samplers.BaseSampler = _declared_gp()(question)
+    return sampler
+
+
+def _cmaes(question: Question) -> optuna.samplers.BaseSampler:
+    sampler: optuna.samplers.BaseSampler = _declared_cmaes()(question)
+    return sampler
+
+
+def _always(parameters: Sequence[Parameter]) -> list[Parameter]:
+    """The parameters that every trial draws, without those of one value."""
+    return [parameter for parameter in parameters if not parameter.when and parameter.size() > 1]
+
+
+def _ranges(parameters: Sequence[Parameter]) -> list[Parameter]:
+    return [parameter for parameter in _always(parameters) if isinstance(parameter.leaf, Range)]
 
 
 @lru_cache(maxsize=1)
@@ -69,10 +126,12 @@ def _numbered_qmc() -> Any:
         trials that happen to be running.
         """
 
-        def __init__(self, seed: int, number: int) -> None:
-            others = optuna.samplers.RandomSampler(seed=_mixed(seed, number))
-            super().__init__(seed=seed, scramble=True, independent_sampler=others, warn_independent_sampling=False)
-            self._number = number
+        def __init__(self, question: Question) -> None:
+            others = optuna.samplers.RandomSampler(seed=mixed(question))
+            super().__init__(
+                seed=question.seed, scramble=True, independent_sampler=others, warn_independent_sampling=False
+            )
+            self._number = question.number
 
         def infer_relative_search_space(
             self, study: optuna.Study, trial: optuna.trial.FrozenTrial
@@ -86,5 +145,74 @@ def _numbered_qmc() -> Any:
     return NumberedQMC
 
 
-SAMPLERS: dict[str, Callable[[int, int], optuna.samplers.BaseSampler]] = {"tpe": _tpe, "random": _random, "qmc": _qmc}
-"""Every sampler by its name in `search.sampler`: (search seed, trial number) to the sampler of that trial."""
+@lru_cache(maxsize=1)
+def _declared_gp() -> Any:
+    import optuna
+
+    class DeclaredGP(optuna.samplers.GPSampler):
+        """A Gaussian process over the parameters that every trial draws; the conditional ones are drawn at random.
+
+        Optuna's takes its parameters from the finished trials, and would count what was stored of this very trial before a
+        kill among the running ones.
+        """
+
+        def __init__(self, question: Question) -> None:
+            others = optuna.samplers.RandomSampler(seed=mixed(question))
+            super().__init__(seed=mixed(question), independent_sampler=others, warn_independent_sampling=False)
+            self._question = question
+
+        def infer_relative_search_space(
+            self, study: optuna.Study, trial: optuna.trial.FrozenTrial
+        ) -> dict[str, optuna.distributions.BaseDistribution]:
+            return {parameter.name: parameter.distribution() for parameter in _always(self._question.parameters)}
+
+        def sample_relative(
+            self, study: optuna.Study, trial: optuna.trial.FrozenTrial, search_space: Any
+        ) -> dict[str, Any]:
+            return super().sample_relative(earlier(study, trial.number), trial, search_space)
+
+    return DeclaredGP
+
+
+@lru_cache(maxsize=1)
+def _declared_cmaes() -> Any:
+    import optuna
+
+    class DeclaredCmaEs(optuna.samplers.CmaEsSampler):
+        """CMA-ES over the ranges that every trial draws; choices and conditional parameters are drawn at random.
+
+        Its state stands in the attributes of the trials that moved it on. Optuna's takes its parameters from the finished
+        trials: one trial without some of them, and it would draw at random for the rest of the study. A pruned trial counts
+        with its last value, or there would be too few to move on by.
+        """
+
+        def __init__(self, question: Question) -> None:
+            others = optuna.samplers.RandomSampler(seed=mixed(question))
+            super().__init__(
+                seed=mixed(question),
+                independent_sampler=others,
+                warn_independent_sampling=False,
+                consider_pruned_trials=True,
+            )
+            self._question = question
+
+        def infer_relative_search_space(
+            self, study: optuna.Study, trial: optuna.trial.FrozenTrial
+        ) -> dict[str, optuna.distributions.BaseDistribution]:
+            return {parameter.name: parameter.distribution() for parameter in _ranges(self._question.parameters)}
+
+    return DeclaredCmaEs
+
+
+SAMPLERS: dict[str, Callable[[Question], optuna.samplers.BaseSampler]] = {
+    "tpe": _tpe,
+    "gp": _gp,
+    "random": _random,
+    "cmaes": _cmaes,
+    "qmc": _qmc,
+    "grid": grid_sampler,
+    "keras_tuner.random": random_oracle,
+    "keras_tuner.bayesian": bayesian_oracle,
+    "keras_tuner.hyperband": hyperband_oracle,
+}
+"""Every sampler by its name in `search.sampler`."""

@@ -17,6 +17,7 @@ from features.config import Section
 from features.views import Views
 from search.heads import HeadConfig
 from search.optimizers import OPTIMIZERS
+from search.parameters import Choice, Parameter, Range
 from search.schedules import SCHEDULES
 from search.trial import TrialConfig
 
@@ -29,40 +30,6 @@ UNITS = ("units", *(f"units_{layer + 1}" for layer in range(MAX_LAYERS)))
 """`units` holds for every hidden layer, `units_1` and so on for one of them."""
 
 Leaves = dict[str, Any]
-Choice = bool | int | float | str | None
-
-
-class Range(Section):
-    """From `low` to `high`, both included; on a logarithmic scale, or in steps."""
-
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = Field(None, gt=0)
-
-    @model_validator(mode="after")
-    def _order(self) -> Range:
-        if not self.low <= self.high:
-            raise ValueError(f"`low <= high` must hold, but got low={self.low:g}, high={self.high:g}")
-        if self.log and self.low <= 0:
-            raise ValueError(f"`low > 0` must hold for log: true, but got low={self.low:g}")
-        if self.log and self.step is not None:
-            raise ValueError("either log or step, not both")
-        return self
-
-    def draw(self, trial: optuna.Trial, name: str, whole: bool) -> float | int:
-        """Asks Optuna for a number."""
-        if whole:
-            return trial.suggest_int(name, int(self.low), int(self.high), step=int(self.step or 1), log=self.log)
-        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
-
-    def size(self, whole: bool) -> float:
-        """How many numbers there are; infinite for a continuous range."""
-        if self.low == self.high:
-            return 1
-        if self.step is None and not whole:
-            return float("inf")
-        return int((self.high - self.low) / (self.step or 1) + 1e-9) + 1
 
 
 class SearchSpace(Section):
@@ -144,6 +111,22 @@ class SearchSpace(Section):
             }
         )
 
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Everything that `suggest` may draw, in its order."""
+        layers = self.head.get("layers", 0)
+        found = [*_parameter("head.layers", layers, True)]
+        for layer in range(1, MAX_LAYERS + 1):
+            deep = [count for count in _values(layers) if count >= layer]
+            found += _parameter(f"head.units_{layer}", self._units(layer), True, ("head.layers", layers, deep))
+        for name, leaf in self._plain_head().items():
+            found += _parameter(f"head.{name}", leaf, _whole(HeadConfig, name))
+        found += _tagged_parameters("optimizer", self.optimizer, OPTIMIZERS, "adam")
+        found += _parameter("batch_size", self.batch_size, True)
+        found += _tagged_parameters("schedule", self.schedule, SCHEDULES, "constant")
+        for name, leaf in self.views.items():
+            found += _parameter(f"views.{name}", leaf, _whole(Views, name))
+        return tuple(found)
+
     def size(self) -> float:
         """The number of different trials; infinite with a continuous range in it."""
         total = math.prod(_leaf_size(leaf, _whole(HeadConfig, name)) for name, leaf in self._plain_head().items())
@@ -189,6 +172,34 @@ def _kinds(leaves: Leaves, default: str) -> list[str]:
 
 def _of_kind(leaves: Leaves, model: type[BaseModel]) -> Leaves:
     return {name: leaf for name, leaf in leaves.items() if name != "kind" and name in model.model_fields}
+
+
+def _parameter(name: str, leaf: Any, whole: bool, needs: tuple[str, Any, list[Any]] | None = None) -> list[Parameter]:
+    """The parameter of a leaf, if it is one: `needs` is another leaf (name, leaf) and the values of it that it exists for."""
+    when: tuple[tuple[str, tuple[Choice, ...]], ...] = ()
+    if needs:
+        parent, parent_leaf, wanted = needs
+        if not wanted:
+            return []
+        if len(wanted) < len(_values(parent_leaf)):
+            when = ((parent, tuple(wanted)),)
+    if isinstance(leaf, list):
+        return [Parameter(name, tuple(leaf), whole, when)]
+    return [Parameter(name, Range.model_validate(leaf), whole, when)] if isinstance(leaf, dict) else []
+
+
+def _tagged_parameters(
+    section: str, leaves: Leaves, table: Mapping[str, type[BaseModel]], default: str
+) -> list[Parameter]:
+    kind = leaves.get("kind", default)
+    found = _parameter(f"{section}.kind", kind, False)
+    # In the order in which `_draw_tagged` meets them: all kinds share the order of the file.
+    for name, leaf in leaves.items():
+        if name != "kind":
+            having = [one for one in _kinds(leaves, default) if name in table[one].model_fields]
+            whole = bool(having) and _whole(table[having[0]], name)
+            found += _parameter(f"{section}.{name}", leaf, whole, (f"{section}.kind", kind, having))
+    return found
 
 
 def _draw_tagged(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +51,30 @@ def open_storage(spec: str, workdir: Path) -> optuna.storages.BaseStorage:
                 f"search.storage: received {spec!r}; allowed: sqlite, journal, an SQLAlchemy URL, grpc://host:port."
             )
         return _open_database(url)
+
+
+@contextmanager
+def one_transaction(storage: optuna.storages.BaseStorage) -> Iterator[None]:
+    """What is written inside is committed to a database once, at the end, or not at all; other storages write as they always do.
+
+    Optuna commits every value by itself, and a commit waits for the disk.
+    """
+    import optuna
+    from sqlalchemy.orm import scoped_session, sessionmaker
+
+    database = getattr(storage, "_backend", storage)
+    if not isinstance(database, optuna.storages.RDBStorage):
+        yield
+        return
+    with database.engine.connect() as connection, connection.begin():
+        own = database.scoped_session
+        joined = sessionmaker(bind=connection, join_transaction_mode="rollback_only")
+        database.scoped_session = scoped_session(joined)
+        try:
+            yield
+        finally:
+            database.scoped_session.remove()
+            database.scoped_session = own
 
 
 def _open_database(url: str) -> optuna.storages.BaseStorage:

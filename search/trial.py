@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from features.config import Section
 from features.views import Views
@@ -17,8 +17,18 @@ from search.schedules import Constant, Schedule
 Objective = Literal["val_accuracy", "val_loss", "val_top5_accuracy"]
 
 
+class HypermodelChoice(Section):
+    """What a hypermodel's model was built from: `module:function`, and the values that its `hp` calls drew."""
+
+    function: str
+    values: dict[str, bool | int | float | str]
+
+
 class TrialConfig(Section):
-    """One head, its schedule, optimiser, batch size and views; `seed` is for its initial weights and dropout."""
+    """One head, its schedule, optimiser, batch size and views; `seed` is for its initial weights and dropout.
+
+    With `hypermodel`, that function makes the model, its optimiser and its loss; head, schedule and optimizer mean nothing then.
+    """
 
     head: HeadConfig = HeadConfig()
     schedule: Schedule = Constant()
@@ -27,6 +37,13 @@ class TrialConfig(Section):
     views: Views = Views()
     epochs: int = Field(30, ge=1)
     seed: int = Field(0, ge=0)
+    hypermodel: HypermodelChoice | None = None
+
+    @model_serializer(mode="wrap")
+    def _meant(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what means nothing in this trial."""
+        left_out = ("hypermodel",) if self.hypermodel is None else ("head", "schedule", "optimizer")
+        return {name: value for name, value in plain(self).items() if name not in left_out}
 
 
 class EpochMetrics(NamedTuple):

@@ -106,6 +106,12 @@ def _choose(run: TrainRun, cache: FeatureCache, numbers: Sequence[int]) -> list[
     chosen = [by_number[number] for number in dict.fromkeys(numbers)] or ranked[: run.train.top]
     for leader in chosen:
         check_cache(leader, cache)
+        if leader.config.hypermodel is not None:
+            raise UsageError(
+                f"trial {leader.number} is a model of {leader.config.hypermodel.function}, and only the heads of `search.space` "
+                "can be joined to the backbone. Build it from the values that `headhunt search top` shows, with the weights "
+                f"in {relative(run.workdir / 'trials' / str(leader.number))}/weights.npz."
+            )
     return chosen
 
 

@@ -13,7 +13,8 @@ BODY = """
 import json, statistics, time
 import keras, numpy as np
 from search.heads import HeadConfig, build_head, feature_moments
-from search.population import Program, TrainingData, structure_of
+from search.population import Program, TrainingData
+from search.structure import structure_of
 from search.trial import TrialConfig
 from features.views import Views
 import jax
@@ -29,9 +30,7 @@ config = TrialConfig(head=HeadConfig(units=(256,), dropout=0.5), batch_size=batc
 program = Program(structure_of(config), data)
 
 def ours():
-    state = program.start(config)
-    program.train(config, state, epochs, "val_accuracy", 0)
-    return state
+    return program.train([config], [program.start(config)], epochs, "val_accuracy", 0)
 
 def fit(model):
     model.fit(features32, labels, batch_size=batch, epochs=epochs, verbose=0, validation_data=(val32, val_labels))

@@ -43,14 +43,16 @@ def ray_executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Executor]
         yield executor
 
 
-@pytest.fixture(params=["local", "ray"])
+@pytest.fixture(params=["local", "threads", "ray"])
 def executor(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Executor]:
     if request.param == "ray":
         yield request.getfixturevalue("ray_executor")
         return
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC", "TF_CPP_MIN_LOG_LEVEL", "PYTHONWARNINGS"):
         monkeypatch.setenv(name, "1")  # what the local executor sets is undone after the test
-    with open_executor(Workers(executor="local"), tmp_path, {}) as local:
+    workers = Workers(executor="local", count=2, cpus=1)
+    with open_executor(workers, tmp_path, {}, threads=request.param == "threads") as local:
+        assert os.environ["NPROC"] == ("2" if request.param == "threads" else "1")
         yield local
 
 

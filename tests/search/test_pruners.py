@@ -35,7 +35,11 @@ def judge_generations(study: optuna.Study, pruner: str, optunas: bool) -> list[t
             for trial in list(alive):
                 for epoch in range(reported + 1, until + 1):
                     trial.report(value(trial.number, epoch), epoch)
-                if trial.should_prune() if optunas else is_pruned(study, trial.number, until):
+                if (
+                    trial.should_prune()
+                    if optunas
+                    else is_pruned(study, study.get_trials(deepcopy=False), trial.number, until)
+                ):
                     pruned.append((trial.number, until))
                     judged[trial.number] = until
                     alive.remove(trial)
@@ -65,11 +69,11 @@ def test_a_judgement_stands_when_later_values_are_known(pruner: str) -> None:
     for trial in left:
         for epoch in range(1, first + 1):
             trial.report(value(trial.number, epoch), epoch)
-    before = [is_pruned(study, trial.number, first) for trial in left]
+    before = [is_pruned(study, study.get_trials(deepcopy=False), trial.number, first) for trial in left]
     for trial in left:
         for epoch in range(first + 1, second + 1):
             trial.report(value(trial.number, epoch), epoch)
-    assert [is_pruned(study, trial.number, first) for trial in left] == before
+    assert [is_pruned(study, study.get_trials(deepcopy=False), trial.number, first) for trial in left] == before
 
 
 @pytest.mark.parametrize(

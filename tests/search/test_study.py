@@ -99,8 +99,8 @@ def test_a_killed_study_goes_on_as_if_it_had_not_been(fresh: Run, searched_once:
     body = (
         "import os\nfrom pathlib import Path\nfrom features.configfile import load\nfrom search.config import SearchRun\n"
         "import search.study\njudge, calls = search.study._Driver._judge, []\n"
-        "def kill(self, candidate, until):\n"
-        "    calls.append(1)\n    if len(calls) == 5: os.kill(os.getpid(), 9)\n    judge(self, candidate, until)\n"
+        "def kill(self, *arguments):\n"
+        "    calls.append(1)\n    if len(calls) == 5: os.kill(os.getpid(), 9)\n    judge(self, *arguments)\n"
         "search.study._Driver._judge = kill\nsearch.study.run_search(load(SearchRun, Path('headhunt.yaml')))\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
@@ -124,6 +124,36 @@ def test_more_trials_go_on_and_pruned_and_failed_ones_are_recorded(fresh: Run) -
     for trial in optuna.load_study(study_name="tiny", storage="sqlite:///run/study.db").trials:
         epochs = len(pd.read_csv(f"run/trials/{trial.number}/curves.csv"))
         assert epochs == 4 if trial.state.name == "COMPLETE" else epochs in (1, 3)
+
+
+def test_kerastuners_hyperband_trains_each_trial_for_its_epochs(fresh: Run) -> None:
+    """At most 4 epochs, factor 3: a bracket of 5 trials with 2 epochs, 2 of which go on to 4, then 3 trials with 4 epochs."""
+    options = [
+        "search.sampler=keras_tuner.hyperband",
+        "search.space.schedule={learning_rate: [1.0e-3, 3.0e-3, 1.0e-2]}",
+    ]
+    chosen = [part for option in options for part in ("--set", option)]
+    run_headhunt(Path.cwd(), "search", "run", "--trials", "8", *chosen, "--set", "search.generation=4")
+    trials = optuna.load_study(study_name="tiny", storage="sqlite:///run/study.db").trials
+    allotted = [trial.user_attrs["keras_tuner"] for trial in trials]
+    assert {trial.state for trial in trials} == {optuna.trial.TrialState.COMPLETE}
+    curves = [load_curves(Path("run"), trial.number).drop(columns="learning_rate") for trial in trials]
+    assert [len(curve) for curve in curves] == [given["epochs"] for given in allotted]
+    promoted = [number for number, given in enumerate(allotted) if given["continues"] is not None]
+    assert promoted
+    for number in promoted:
+        origin = curves[allotted[number]["origin"]]
+        pd.testing.assert_frame_equal(curves[number].iloc[: len(origin)], origin)
+
+
+def test_a_study_ends_with_its_grid(fresh: Run) -> None:
+    options = ["--set", "search.sampler=grid", "--set", "search.space.schedule={learning_rate: [1.0e-3, 1.0e-2]}"]
+    done = run_headhunt(Path.cwd(), "search", "run", "--trials", "20", *options, "--json")
+    assert sum(json.loads(done.stdout.splitlines()[-1])["trials"].values()) == 4
+    said = "The study 'tiny' ends with 4 trials: the grid is exhausted: each of its 4 configurations has had its trial."
+    assert said in " ".join(done.stderr.split())
+    again = run_headhunt(Path.cwd(), "search", "run", "--trials", "20", *options)
+    assert said in " ".join(again.stderr.split())
 
 
 def test_other_settings_under_the_same_name_are_refused(searched: Run) -> None:
@@ -191,3 +221,58 @@ def test_the_journal_storage_holds_a_study_too(fresh: Run) -> None:
     run_headhunt(Path.cwd(), "search", "run", "--set", "search.storage=journal", "--trials", "3")
     done = run_headhunt(Path.cwd(), "search", "top", "--set", "search.storage=journal", "--json")
     assert len(json.loads(done.stdout.splitlines()[-1])["trials"]) == 3
+
+
+def test_neither_workers_nor_the_grouping_of_trials_change_the_study(fresh: Run, searched_once: Path) -> None:
+    """Local workers are threads; tasks of 1, 2 and 8 trials of a structure; lanes side by side are the same within rounding."""
+    body = (
+        "import shutil\nfrom pathlib import Path\nfrom features.configfile import load\nfrom search.config import SearchRun\n"
+        "import search.study\nfrom features.config import Workers\n"
+        "dealt = search.study._Driver._at_most\n"
+        "def study(workdir, workers, size, **changed):\n"
+        "    shutil.copytree('run', workdir)\n"
+        "    run = load(SearchRun, Path('headhunt.yaml'))\n"
+        "    changed['workers'] = Workers(executor='local', count=workers, cpus=1)\n"
+        "    search.study._Driver._at_most = dealt if size is None else lambda self, trials: size\n"
+        "    changed = {'workdir': Path(workdir), 'search': run.search.model_copy(update=changed)}\n"
+        "    search.study.run_search(run.model_copy(update=changed))\n"
+        "for workers, size in ((1, 1), (2, 2), (4, 8)):\n"
+        "    study(f'w{workers}-{size}', workers, size)\n"
+        "study('lanes', 1, None, lanes=2)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    done = subprocess.run([sys.executable, "-c", body], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    wanted = history(str(searched_once / "run"))
+    for workdir in ("w1-1", "w2-2", "w4-8"):
+        assert history(workdir) == wanted
+        for number in range(6):
+            ours, theirs = (load_weights(Path(folder), number) for folder in (workdir, searched_once / "run"))
+            assert all((ours[name] == theirs[name]).all() for name in theirs)
+    side_by_side = [Path("lanes/trials", str(number), "curves.csv") for number in range(6)]
+    for number, path in enumerate(side_by_side):
+        assert pd.read_csv(path).to_numpy() == pytest.approx(load_curves(Path("w1-1"), number).to_numpy(), rel=1e-4)
+
+
+def test_a_rung_is_written_in_one_transaction_or_not_at_all(tmp_path: Path) -> None:
+    from search.storage import one_transaction, open_storage
+
+    study = optuna.create_study(storage=open_storage("sqlite", tmp_path), study_name="x")
+    trial = study.ask()
+    with one_transaction(study._storage):
+        trial.report(0.5, 1)
+        trial.report(0.6, 2)
+        study.tell(trial, 0.6)
+    with pytest.raises(RuntimeError), one_transaction(study._storage):
+        study.ask().report(0.1, 1)
+        raise RuntimeError
+    study.ask()
+    seen = optuna.load_study(study_name="x", storage=f"sqlite:///{tmp_path}/study.db").trials
+    assert [(t.number, t.value, t.intermediate_values) for t in seen] == [(0, 0.6, {1: 0.5, 2: 0.6}), (1, None, {})]
+
+
+def test_only_the_best_trials_have_weights(fresh: Run) -> None:
+    run_headhunt(Path.cwd(), "search", "run", "--set", "search.keep=2")
+    best = {str(leader.number) for leader in leaders(fresh, 2)}
+    assert {path.parent.name for path in Path("run/trials").glob("*/weights.npz")} == best
+    assert len(list(Path("run/trials").glob("*/curves.csv"))) == 6

@@ -1,0 +1,195 @@
+"""Training of a hypermodel's trial: Keras's own `fit` on JAX, epoch by epoch on the cached features, one model at a time.
+
+The model keeps its own optimiser, loss and metrics. Views and the order of the images are those that every other trial of the
+study sees; they go in batches of the trial's size, the last one of an epoch smaller.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.cache import FeatureCache
+from features.errors import UsageError
+from features.views import order_of_epoch
+from search.hypermodel import build_model
+from search.objective import Progressed, Task
+from search.population import TrialState
+from search.trial import EpochMetrics, TrialResult, is_better
+
+EVALUATED = 1024
+"""Validation images in a batch."""
+
+Arrays = tuple[npt.NDArray[np.floating], npt.NDArray[np.int32]]
+
+
+@dataclass(frozen=True)
+class HypermodelTask:
+    """A task whose one trial is built by a function; `folder` is where its module may lie."""
+
+    task: Task
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Features:
+    """In memory: train (copies + 1, n, *feature_shape), val (m, *feature_shape), both as stored, and labels int32."""
+
+    train: npt.NDArray[np.floating]
+    train_labels: npt.NDArray[np.int32]
+    val: npt.NDArray[np.floating]
+    val_labels: npt.NDArray[np.int32]
+    classes: int
+
+
+def train_hypermodel(given: HypermodelTask) -> list[Progressed]:
+    """Trains the task's one trial from its state to the last epoch. Idempotent: the same task gives the same result.
+
+    A loss that is not finite ends the trial with `failure` set. Raises UsageError for a model that does not take the features or
+    does not give one output for each class.
+    """
+    started = time.monotonic()
+    task, (config,), (before,) = given.task, given.task.configs, given.task.states
+    assert config.hypermodel is not None
+    features = _features(task.cache, task.copies)
+    model = build_model(config.hypermodel.function, given.folder, config.hypermodel.values, config.seed)
+    _check(model, config.hypermodel.function, features)
+    model.optimizer.build(model.trainable_variables)
+    if before is not None:
+        _assign(model, before)
+    state = replace(before, curves=list(before.curves)) if before else TrialState([], [], [], [], [])
+    for epoch in range(len(state.curves), task.until):
+        metrics = _epoch(model, task, features, epoch)
+        if not np.isfinite([metrics.loss, metrics.val_loss]).all():
+            state.failure = (
+                f"the loss is not finite after epoch {epoch + 1} (learning rate {metrics.learning_rate:.3g})"
+            )
+            break
+        state.curves.append(metrics)
+        best = state.curves[state.best_epoch - 1]
+        if not state.best_epoch or is_better(
+            task.objective, getattr(metrics, task.objective), getattr(best, task.objective)
+        ):
+            state.best_epoch = epoch + 1
+            state.best_trainable, state.best_non_trainable = _values(model)
+    state.trainable, state.non_trainable = _values(model)
+    state.optimizer = [np.asarray(variable) for variable in model.optimizer.variables]
+    weights = _best_weights(model, state) if state.best_epoch else {}
+    result = TrialResult(tuple(state.curves), state.best_epoch, weights, state.failure, time.monotonic() - started)
+    return [Progressed(state, result)]
+
+
+def _epoch(model: Any, task: Task, features: Features, epoch: int) -> EpochMetrics:
+    config, labels = task.configs[0], features.val_labels
+    images = len(features.train_labels)
+    rows = order_of_epoch(epoch, images, task.seed)
+    copies = config.views.of_epoch(epoch, images, task.seed)[rows]
+    classes = None if _is_sparse(model) else features.classes
+    batches = _batches_class()
+    train = batches(features.train, (copies, rows), features.train_labels[rows], config.batch_size, classes)
+    val = batches(features.val, (np.arange(len(labels)),), labels, EVALUATED, classes)
+    assert config.hypermodel is not None
+    try:
+        history = model.fit(train, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=0).history
+        measured = model.evaluate(val, verbose=0, return_dict=True)
+        outputs = model.predict(val, verbose=0)
+    except Exception as error:
+        raise UsageError(
+            f"search.hypermodel: a model of {config.hypermodel.function} with {config.hypermodel.values} cannot be trained: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    better = (outputs > outputs[np.arange(len(labels)), labels][:, None]).sum(-1)
+    accuracy = next((values[-1] for name, values in history.items() if name.endswith("accuracy")), float("nan"))
+    return EpochMetrics(
+        epoch + 1,
+        float(history["loss"][-1]),
+        float(accuracy),
+        float(measured["loss"]),
+        float((outputs.argmax(-1) == labels).mean()),
+        float((better < 5).mean()),
+        float(np.asarray(model.optimizer.learning_rate)),
+    )
+
+
+@lru_cache(maxsize=1)
+def _batches_class() -> Any:
+    import keras
+
+    class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+        """Rows of stored features as float32 batches. Given arrays, Keras would import TensorFlow to slice them."""
+
+        def __init__(self, features: Any, rows: Any, labels: Any, batch_size: int, classes: int | None) -> None:
+            super().__init__()
+            self._features, self._rows, self._labels = features, rows, labels
+            self._batch_size, self._classes = batch_size, classes
+
+        def __len__(self) -> int:
+            return -(-len(self._labels) // self._batch_size)
+
+        def __getitem__(self, number: int) -> tuple[Any, Any]:
+            part = slice(number * self._batch_size, (number + 1) * self._batch_size)
+            x = self._features[tuple(rows[part] for rows in self._rows)].astype(np.float32)
+            labels = self._labels[part]
+            return x, labels if self._classes is None else np.eye(self._classes, dtype=np.float32)[labels]
+
+    return Batches
+
+
+def _check(model: Any, function: str, features: Features) -> None:
+    shape = features.val.shape[1:]
+    if tuple(model.input_shape[1:]) != shape or tuple(model.output_shape[1:]) != (features.classes,):
+        raise UsageError(
+            f"search.hypermodel: the model of {function} takes {tuple(model.input_shape[1:])} and gives "
+            f"{tuple(model.output_shape[1:])}, but the cached features are {shape} and there are {features.classes} classes."
+        )
+
+
+def _is_sparse(model: Any) -> bool:
+    """Whether the model's loss takes class numbers; otherwise it takes one-hot rows."""
+    name = (
+        model.loss if isinstance(model.loss, str) else getattr(model.loss, "name", getattr(model.loss, "__name__", ""))
+    )
+    return "sparse" in str(name).lower()
+
+
+def _values(model: Any) -> tuple[list[Any], list[Any]]:
+    return (
+        [np.asarray(variable) for variable in model.trainable_variables],
+        [np.asarray(variable) for variable in model.non_trainable_variables],
+    )
+
+
+def _assign(model: Any, state: TrialState) -> None:
+    for variables, values in (
+        (model.trainable_variables, state.trainable),
+        (model.non_trainable_variables, state.non_trainable),
+        (model.optimizer.variables, state.optimizer),
+    ):
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+
+def _best_weights(model: Any, state: TrialState) -> dict[str, npt.NDArray[np.float32]]:
+    """The weights of the best epoch by their path, `<layer>.<weight>`; random streams are none."""
+    named = zip(
+        [*model.trainable_variables, *model.non_trainable_variables],
+        [*state.best_trainable, *state.best_non_trainable],
+        strict=True,
+    )
+    return {
+        variable.path.replace("/", "."): value for variable, value in named if "seed_generator" not in variable.path
+    }
+
+
+@lru_cache(maxsize=1)
+def _features(folder: Path, copies: int) -> Features:
+    cache = FeatureCache.open(folder)
+    train: list[Arrays] = [cache.arrays("train", copy) for copy in range(copies + 1)]
+    val, val_labels = cache.arrays("val")
+    return Features(np.stack([features for features, _ in train]), train[0][1], val, val_labels, len(cache.class_names))

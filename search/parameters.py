@@ -1,0 +1,128 @@
+"""Parameter: one value that a trial draws, as samplers see it: its choices or range, and when it exists at all.
+
+A search space lists its parameters in the order in which a trial draws them, so that a grid can be counted and KerasTuner's
+oracles can be told the space before the first trial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from pydantic import Field, model_validator
+
+from features.config import Section
+
+if TYPE_CHECKING:
+    import optuna
+
+    from features.views import Views
+    from search.trial import TrialConfig
+
+Choice = bool | int | float | str | None
+
+
+class Range(Section):
+    """From `low` to `high`, both included; on a logarithmic scale, or in steps."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _order(self) -> Range:
+        if not self.low <= self.high:
+            raise ValueError(f"`low <= high` must hold, but got low={self.low:g}, high={self.high:g}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"`low > 0` must hold for log: true, but got low={self.low:g}")
+        if self.log and self.step is not None:
+            raise ValueError("either log or step, not both")
+        return self
+
+    def draw(self, trial: optuna.Trial, name: str, whole: bool) -> float | int:
+        """Asks Optuna for a number."""
+        if whole:
+            return trial.suggest_int(name, int(self.low), int(self.high), step=int(self.step or 1), log=self.log)
+        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+
+    def size(self, whole: bool) -> float:
+        """How many numbers there are; infinite for a continuous range."""
+        if self.low == self.high:
+            return 1
+        if self.step is None and not whole:
+            return float("inf")
+        return int((self.high - self.low) / (self.step or 1) + 1e-9) + 1
+
+
+class Parameter(NamedTuple):
+    """A value to draw: from choices, or from a range of whole or real numbers.
+
+    `when` holds its conditions: pairs of another parameter, earlier in the list, and the values of it that this one needs. All
+    of them must hold; a parameter that does not exist meets no condition.
+    """
+
+    name: str
+    leaf: tuple[Choice, ...] | Range
+    whole: bool = False
+    when: tuple[tuple[str, tuple[Choice, ...]], ...] = ()
+
+    def exists(self, drawn: Mapping[str, Any]) -> bool:
+        """Whether a trial that drew these values has this parameter."""
+        return all(name in drawn and drawn[name] in wanted for name, wanted in self.when)
+
+    def size(self) -> float:
+        """How many values there are; infinite for a continuous range."""
+        return self.leaf.size(self.whole) if isinstance(self.leaf, Range) else len(self.leaf)
+
+    def values(self) -> Sequence[Choice]:
+        """Every value, in order; only for a finite size."""
+        if not isinstance(self.leaf, Range):
+            return self.leaf
+        if self.whole:
+            return range(int(self.leaf.low), int(self.leaf.high) + 1, int(self.leaf.step or 1))
+        return [round(self.leaf.low + number * (self.leaf.step or 0), 12) for number in range(int(self.size()))]
+
+    def draw(self, trial: optuna.Trial) -> Any:
+        """Asks Optuna for the value."""
+        if isinstance(self.leaf, Range):
+            return self.leaf.draw(trial, self.name, self.whole)
+        return trial.suggest_categorical(self.name, self.leaf)
+
+    def distribution(self) -> optuna.distributions.BaseDistribution:
+        """What Optuna records of it: the distribution that `draw` asks for."""
+        import optuna
+
+        leaf = self.leaf
+        if not isinstance(leaf, Range):
+            return optuna.distributions.CategoricalDistribution(leaf)
+        if self.whole:
+            return optuna.distributions.IntDistribution(
+                int(leaf.low), int(leaf.high), log=leaf.log, step=int(leaf.step or 1)
+            )
+        return optuna.distributions.FloatDistribution(leaf.low, leaf.high, log=leaf.log, step=leaf.step)
+
+
+class Space(Protocol):
+    """Where trials come from."""
+
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Everything that may be drawn, in the order of drawing; parents before what depends on them."""
+        ...
+
+    def suggest(self, trial: optuna.Trial, views: Views, epochs: int, seed: int) -> TrialConfig:
+        """Draws a trial."""
+        ...
+
+    def size(self) -> float:
+        """The number of different trials; infinite with a continuous range in it."""
+        ...
+
+
+class Question(NamedTuple):
+    """What a sampler is made for: one trial of one study."""
+
+    parameters: tuple[Parameter, ...]
+    seed: int
+    number: int
+    epochs: int

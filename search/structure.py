@@ -1,0 +1,54 @@
+"""What the compiled program of a trial depends on, and which trials can share one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from search.heads import HeadConfig
+from search.optimizers import Optimizer
+from search.trial import TrialConfig
+
+
+class Structure(NamedTuple):
+    """What a compiled program depends on; two trials with equal structures run the same program."""
+
+    head: HeadConfig
+    optimizer: Optimizer
+    batch_size: int
+
+
+def structure_of(config: TrialConfig) -> Structure:
+    """The structure of a trial: its configuration with everything that is data set to a standard value, and widths rounded up.
+
+    Units that are there for the roundness of the shape have zeros for weights. Every activation of HeadConfig gives 0 for 0, so
+    that they get no gradient and stay zero: what the head computes is what it computes without them.
+    """
+    head, optimizer = config.head, config.optimizer
+    standard = {"dropout": 0.5 if head.dropout else 0.0, "l2": 0.0, "label_smoothing": 0.0}
+    head = head.model_copy(update={**standard, "units": tuple(map(_round_width, head.units))})
+    if optimizer.decay:
+        optimizer = optimizer.model_copy(update={"weight_decay": 0.0})
+    return Structure(head, optimizer, config.batch_size)
+
+
+def chunks(configs: Sequence[TrialConfig], at_most: int) -> list[list[int]]:
+    """Positions of trials that can train together: by structure, in pieces of at most `at_most`; the largest pieces first.
+
+    Neither the pieces nor their order depend on anything but the configurations and `at_most`.
+    """
+    groups: dict[Structure, list[int]] = {}
+    for position, config in enumerate(configs):
+        groups.setdefault(structure_of(config), []).append(position)
+    pieces = [group[n : n + at_most] for group in groups.values() for n in range(0, len(group), at_most)]
+    return sorted(pieces, key=lambda piece: (-len(piece), piece[0]))
+
+
+def _round_width(units: int) -> int:
+    """Up to 64 a power of two, then a multiple of 64: a range of 64 to 512 units has 8 widths, of which few are much too wide."""
+    return power_of_two(units) if units <= 64 else -(-units // 64) * 64
+
+
+def power_of_two(least: int) -> int:
+    """The smallest power of two that is not below `least`."""
+    return 1 << (least - 1).bit_length()

@@ -1,0 +1,73 @@
+"""The objective as a task: other processes find its compiled programs; what does not fit into memory is halved."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from features.cache import cache_for
+from reports.config import Run
+
+BODY = """
+import json, sys
+from pathlib import Path
+import jax
+from features.views import Views
+from search.heads import HeadConfig
+from search.objective import Task, train_trials
+from search.population import Program
+from search.schedules import Constant
+from search.trial import TrialConfig
+
+cache, compiled, room = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+counted, wide = {"cache_hits": 0, "cache_misses": 0}, []
+jax.monitoring.register_event_listener(
+    lambda event, **_: counted.update({event.rpartition("/")[2]: counted.get(event.rpartition("/")[2], 0) + 1}))
+alone = Program.train
+
+def train(self, configs, *others):
+    if len(configs) > room:
+        raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: Out of memory allocating {len(configs)} lanes")
+    wide.append(len(configs))
+    return alone(self, configs, *others)
+
+Program.train = train
+configs = tuple(TrialConfig(head=HeadConfig(units=(6,), dropout=0.2), schedule=Constant(learning_rate=1e-2), batch_size=4,
+                            views=Views(copies=1), epochs=3, seed=seed) for seed in range(5))
+task = Task(configs, (None,) * 5, cache, compiled, 1, 3, "val_loss", 0, 1)
+done = [(p.result.failure, p.state is None, [list(m) for m in p.result.curves], sorted(p.result.weights))
+        for p in train_trials(task)]
+print(json.dumps({"done": done, "wide": wide, **counted}))
+"""
+
+
+def process(cache: Path, compiled: Path, room: int) -> Any:
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", BODY, str(cache), str(compiled), str(room)]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_tasks_find_programs_again_and_fit_into_memory(searched: Run, tmp_path: Path) -> None:
+    cache, compiled = cache_for(searched).folder.resolve(), tmp_path / "compiled"
+    first = process(cache, compiled, 5)
+    assert first["wide"] == [5]
+    assert [failure for failure, *_ in first["done"]] == [None] * 5
+    assert all(over and len(curves) == 3 and weights for _, over, curves, weights in first["done"])
+    assert len(list(compiled.glob("*train_and_measure*-cache"))) == 1
+    halved = process(cache, compiled, 2)
+    assert halved["wide"] == [2, 1, 2]
+    assert halved["done"] == first["done"]
+    assert halved["cache_hits"] > 0
+    none_fits = process(cache, compiled, 0)
+    assert {failure for failure, *_ in none_fits["done"]} == {
+        "out of memory: RESOURCE_EXHAUSTED: Out of memory allocating 1 lanes"
+    }
+    assert not any(weights for *_, weights in none_fits["done"])
