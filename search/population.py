@@ -22,24 +22,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.views import Views, order_of_epoch
+from features.views import order_of_epoch
 from search.dropout import dropout_layer
 from search.heads import build_head
+from search.sources import Features
 from search.structure import Structure, power_of_two
 from search.trial import EpochMetrics, Objective, TrialConfig, is_better
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingData:
-    """Features in memory: train (copies + 1, n, *feature_shape), val (m, *feature_shape), labels int32, and the moments of
-    the clean training features."""
-
-    train: Any
-    train_labels: Any
-    val: Any
-    val_labels: Any
-    classes: int
-    moments: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 
 @dataclass
@@ -64,7 +52,7 @@ class TrialState:
 class Program:
     """A structure's model and optimiser, and its compiled epoch, on one data set; threads may share it."""
 
-    def __init__(self, structure: Structure, data: TrainingData) -> None:
+    def __init__(self, structure: Structure, data: Features) -> None:
         self.structure = structure
         self._data = data
         self.model = self._head(structure.head.units)
@@ -184,15 +172,15 @@ class Program:
             "decay": np.array([config.optimizer.decay for config in configs], np.float32),
             "best": np.array([_best_so_far(state, objective) for state in states], np.float32),
         }
-        copies = np.stack([_copies(view, epoch, images, seed) for view in filled])
-        return each, {"order": _batches(seed, epoch, images, self.structure.batch_size, steps), "copies": copies}
+        rows = np.stack([self._data.rows_of_epoch(view, epoch, seed) for view in filled])
+        return each, {"order": _batches(seed, epoch, images, self.structure.batch_size, steps), "rows": rows}
 
     def _epoch(self, objective: Objective, arguments: tuple[Any, ...]) -> Any:
         """The program for these shapes; one thread compiles it while others wait."""
         import jax
 
         carry, _, shared, *_ = arguments
-        key = (objective, len(carry[0][0]), len(shared["copies"]))
+        key = (objective, len(carry[0][0]), len(shared["rows"]))
         with self._lock:
             if key not in self._epochs:
                 function = jax.jit(partial(self._train_and_measure, objective), compiler_options=_compiler_options())
@@ -243,7 +231,7 @@ class Program:
         kernels = [n for n, variable in enumerate(self.model.trainable_variables) if variable.name == "kernel"]
         classes = self._data.classes
         # Where all lanes have the same views, the batch does not depend on the lane: it is gathered once for all of them.
-        copies = inputs["copies"][0] if len(inputs["copies"]) == 1 else inputs["copies"][inputs["view"]]
+        row_of = inputs["rows"][0] if len(inputs["rows"]) == 1 else inputs["rows"][inputs["view"]]
 
         def loss_of(trainable: Any, non_trainable: Any, x: Any, y: Any) -> Any:
             logits, non_trainable = self.model.stateless_call(trainable, non_trainable, x, training=True)
@@ -254,10 +242,10 @@ class Program:
 
         def step(carry: Any, batch: Any) -> Any:
             trainable, non_trainable, optimizer = carry
-            rows, rate = batch
-            x = features[copies[rows], rows].astype(jnp.float32)
+            images, rate = batch
+            x = features[row_of[images], images].astype(jnp.float32)
             gradient = jax.grad(loss_of, has_aux=True)
-            gradients, (non_trainable, entropy, hits) = gradient(trainable, non_trainable, x, labels[rows])
+            gradients, (non_trainable, entropy, hits) = gradient(trainable, non_trainable, x, labels[images])
             trainable = [weight * (1 - rate * inputs["decay"]) for weight in trainable]
             optimizer = [rate if n == self._rate_at else value for n, value in enumerate(optimizer)]
             trainable, optimizer = self.optimizer.stateless_apply(optimizer, gradients, trainable)
@@ -311,11 +299,6 @@ def _rates(config: TrialConfig, lane: TrialState, epoch: int, steps_per_epoch: i
 def _batches(seed: int, epoch: int, images: int, batch_size: int, steps: int) -> npt.NDArray[np.int32]:
     """The images of every step: (steps, batch_size) int32, a pure function of the search's seed and the epoch."""
     return np.resize(order_of_epoch(epoch, images, seed), (steps, batch_size)).astype(np.int32)
-
-
-@lru_cache(maxsize=128)
-def _copies(views: Views, epoch: int, images: int, seed: int) -> npt.NDArray[np.int32]:
-    return views.of_epoch(epoch, images, seed)
 
 
 def _padded(variables: list[Any], like: list[Any]) -> list[Any]:

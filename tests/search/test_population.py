@@ -25,7 +25,8 @@ from features.views import Views
 from search.dropout import random_bits
 from search.heads import HeadConfig, build_head, feature_moments, set_head_weights
 from search.optimizers import SGD, Adam, AdamW, RMSprop
-from search.population import Program, TrainingData
+from search.population import Program
+from search.sources import Features
 from search.structure import structure_of
 from search.schedules import Constant, Triangular
 from search.trial import TrialConfig
@@ -35,7 +36,7 @@ labels = random.integers(0, 6, 96).astype(np.int32)
 features = (random.normal(size=(3, 96, 16)) + 0.5 * np.eye(16)[labels]).astype(np.float16)
 val, val_labels = features[0, :40] + np.float16(0.3) * random.normal(size=(40, 16)).astype(np.float16), labels[:40]
 moments = feature_moments(features[0])
-data = TrainingData(*map(jax.device_put, (features, labels, val, val_labels)), 6, moments)
+data = Features(*map(jax.device_put, (features, labels, val, val_labels)), 6, moments)
 
 def config(seed, rate, dropout, l2, smoothing, decay, copies, cyclical=False):
     schedule = Triangular(learning_rate=rate, half_cycle_epochs=1) if cyclical else Constant(learning_rate=rate)
@@ -180,13 +181,15 @@ def test_random_bits_are_even_and_of_their_stream_alone(found: Any) -> None:
     assert bits["wider"]
 
 
-def test_chunks_are_of_one_structure_and_the_largest_come_first() -> None:
+def test_chunks_are_of_one_structure_and_those_that_take_longest_come_first() -> None:
     small, wide = HeadConfig(units=(8,)), HeadConfig(units=(16,))
     configs = [TrialConfig(head=head) for head in (small, wide, wide, small, wide)]
-    assert chunks(configs, 8) == [[1, 2, 4], [0, 3]]
-    assert chunks(configs, 2) == [[0, 3], [1, 2], [4]]
-    assert chunks(configs, 1) == [[0], [1], [2], [3], [4]]
-    assert chunks([], 1) == []
+    assert chunks(configs, 8, 100, 10) == [[1, 2, 4], [0, 3]]
+    assert chunks(configs, 2, 100, 10) == [[1, 2], [0, 3], [4]]
+    assert chunks(configs, 1, 100, 10) == [[1], [2], [4], [0], [3]]
+    assert chunks([], 1, 100, 10) == []
+    small_batches = [TrialConfig(head=wide, batch_size=64), TrialConfig(head=wide, batch_size=16)]
+    assert chunks(small_batches, 8, 100, 10) == [[1], [0]]
 
 
 def test_a_range_of_units_has_few_widths() -> None:
