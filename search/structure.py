@@ -50,7 +50,8 @@ def _effort(config: TrialConfig, features: int, classes: int) -> float:
     """About what an epoch of a trial takes, in units of its own: products grow with the weights, and the optimiser's traffic is
     that of another 32 images in every step."""
     widths = [features, *config.head.units, classes]
-    return sum(map(mul, widths, widths[1:])) * (1 + 32 / config.batch_size)
+    weights: int = sum(map(mul, widths, widths[1:]))
+    return weights * (1 + 32 / config.batch_size)
 
 
 def _round_width(units: int) -> int:
