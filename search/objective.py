@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from search.population import Program, TrialState
-from search.sources import Features, Source, load_features
+from search.sources import Features, Source, load_features, zeros_for_cache_lines
 from search.structure import Structure, structure_of
 from search.trial import Objective, TrialConfig, TrialResult
 
@@ -93,6 +93,8 @@ def _data(sources: tuple[Source, ...]) -> Features:
     import jax
 
     found = load_features(sources)
+    if jax.default_backend() == "cpu":
+        found = found.with_zeros(zeros_for_cache_lines(found.shape))
     names = ("train", "train_labels", "val", "val_labels")
     return replace(found, **{name: jax.device_put(getattr(found, name)) for name in names})
 

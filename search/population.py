@@ -55,7 +55,7 @@ class Program:
     def __init__(self, structure: Structure, data: Features) -> None:
         self.structure = structure
         self._data = data
-        self.model = self._head(structure.head.units)
+        self.model = self._head(structure.head.units, zeros=data.zeros)
         self.optimizer = structure.optimizer.build()
         self.optimizer.build(self.model.trainable_variables)
         self._rate_at = _position(self.optimizer.variables, self.optimizer._learning_rate)
@@ -147,14 +147,18 @@ class Program:
             if not name.startswith("dropout")
         }
 
-    def _head(self, units: tuple[int, ...], seed: int | None = None) -> Any:
-        """The head of this structure with widths that are not rounded."""
+    def _head(self, units: tuple[int, ...], seed: int | None = None, zeros: int = 0) -> Any:
+        """The head of this structure with widths that are not rounded, on the backbone's features and this many zeros."""
         data = self._data
         head = self.structure.head.model_copy(update={"units": units})
-        return build_head(head, data.val.shape[1:], data.classes, data.moments, dropout_layer, seed)
+        *outer, width = data.shape
+        mean, variance = data.moments
+        moments = np.pad(mean, (0, zeros)), np.pad(variance, (0, zeros), constant_values=1)
+        return build_head(head, (*outer, width + zeros), data.classes, moments, dropout_layer, seed)
 
     def _shapes(self, units: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-        model = self.model if units == self.structure.head.units else self._head(units)
+        exact = units == self.structure.head.units and self._data.zeros == 0
+        model = self.model if exact else self._head(units)
         return {f"{layer.name}.{weight.name}": weight.shape for layer in model.layers for weight in layer.weights}
 
     def _inputs(
@@ -238,7 +242,7 @@ class Program:
             wanted = jax.nn.one_hot(y, classes) * (1 - inputs["smoothing"]) + inputs["smoothing"] / classes
             entropy = -(wanted * jax.nn.log_softmax(logits)).sum(-1).mean()
             penalty = inputs["l2"] * sum(jnp.square(trainable[n]).sum() for n in kernels)
-            return entropy + penalty, (non_trainable, entropy, (logits.argmax(-1) == y).mean())
+            return entropy + penalty, (non_trainable, entropy, _are_largest(logits, y).mean())
 
         def step(carry: Any, batch: Any) -> Any:
             trainable, non_trainable, optimizer = carry
@@ -264,6 +268,13 @@ class Program:
         loss = -jax.nn.log_softmax(logits)[rows, labels].mean()
         better = (logits > logits[rows, labels][:, None]).sum(-1)
         return loss, (logits.argmax(-1) == labels).mean(), (better < 5).mean()
+
+
+def _are_largest(logits: Any, labels: Any) -> Any:
+    """Whether each row's largest logit is that of its label (batch,) bool: without an argmax, which XLA does not vectorise."""
+    import jax.numpy as jnp
+
+    return jnp.take_along_axis(logits, labels[:, None], 1)[:, 0] >= logits.max(-1)
 
 
 def _note(lane: TrialState, metrics: EpochMetrics, objective: Objective) -> None:
