@@ -14,6 +14,7 @@ from features.errors import UsageError
 from search.config import SearchRun
 from search.leaderboard import Leader, leaders, load_study
 from search.parameters import Range, Space
+from search.review import artifact_store
 from search.samplers import make_sampler
 from search.space import SearchSpace
 from search.storage import open_storage
@@ -101,7 +102,7 @@ def dashboard_command(
             log.print(f"The dashboard has no password: whoever reaches {host} can change the study.", style="yellow")
         from optuna_dashboard import wsgi
 
-        application = wsgi(open_storage(run.search.storage, run.workdir))
+        application = wsgi(open_storage(run.search.storage, run.workdir), artifact_store(run.workdir))
         output.result({"url": f"http://{host}:{port}/dashboard/", "study": run.name})
         log.print(f"Optuna's dashboard: http://{host}:{port}/dashboard/ (Ctrl-C stops it)")
         _serve(application, host, port)
