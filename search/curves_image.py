@@ -70,8 +70,12 @@ def draw(info: CurvesInfo) -> bytes:
 class _Axes:
     """Empty axes for some scales, and the lines that every trial draws into them anew."""
 
+    _canvas: Any  # untyped in matplotlib
+    _empty: Any
+
     def __init__(self, scales: Scales) -> None:
         import matplotlib as mpl
+        import matplotlib.ticker
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -79,12 +83,13 @@ class _Axes:
             {**mpl.rcParamsDefault, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
         ):
             figure = Figure(figsize=(WIDTH / 100, HEIGHT / 100), dpi=100)
-            self._canvas: Any = FigureCanvasAgg(figure)
+            self._canvas = FigureCanvasAgg(figure)
             left, right = figure.subplots(1, 2)
             figure.subplots_adjust(left=0.085, right=0.985, bottom=0.13, top=0.9, wspace=0.22)
             self._lines = self._measured(left, scales)
             self._lines += right.plot([], [], color=COLOURS[1], markersize=4)
             right.set(yscale="log", ylim=(10.0**scales.low, 10.0**scales.high), title="learning rate, after the epoch")
+            right.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())  # else `6 × 10⁻³` runs into the other panel
             for panel in (left, right):
                 panel.set(xlim=(0, scales.epochs), xlabel="epoch")
                 panel.xaxis.get_major_locator().set_params(integer=True)
@@ -92,7 +97,7 @@ class _Axes:
             for line in self._lines:
                 line.set_animated(True)  # not drawn with the axes
             self._canvas.draw()
-            self._empty: Any = self._canvas.copy_from_bbox(figure.bbox)
+            self._empty = self._canvas.copy_from_bbox(figure.bbox)
 
     @staticmethod
     def _measured(panel: Any, scales: Scales) -> list[Any]:

@@ -73,7 +73,7 @@ class Standing(NamedTuple):
 def table(standing: Standing) -> Table:
     """The live table."""
     shown = Table.grid(padding=(0, 2), expand=False)
-    shown.add_column(style="bold", no_wrap=True)
+    shown.add_column(style="bold", no_wrap=True, min_width=len("best so far"))
     shown.add_column(no_wrap=True, overflow="ellipsis")
     shown.add_row("study", Text(standing.study))
     shown.add_row("best so far", _best(standing))
