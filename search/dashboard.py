@@ -15,7 +15,7 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 STYLE = b"""<style>
 .MuiBox-root > .MuiBox-root > p.MuiTypography-body1 { white-space: normal; overflow-wrap: anywhere }
 </style></head>"""
-"""Lets long attributes wrap: the dashboard has each on one line, and a trial's configuration makes its page three screens wide."""
+"""Lets long attributes wrap: on one line each, as the dashboard has them, a trial's page is three screens wide."""
 
 
 def dashboard(storage: str, workdir: Path) -> Application:

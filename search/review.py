@@ -87,19 +87,20 @@ def note(ended: Ended, objective: Objective, picture: str | None) -> str:
 
 
 def _attributes(ended: Ended) -> dict[str, Any]:
-    epochs = len(ended.result.curves)
-    return {**describe(ended.config), "epochs": epochs, "seconds": round(ended.seconds, 2)}
+    """What the trial's parameters and `config` do not say at a glance; each takes a millisecond to write."""
+    words = {name: text for name, text in describe(ended.config).items() if name not in ("batch_size", "views")}
+    return {**words, "epochs": len(ended.result.curves), "seconds": round(ended.seconds, 3)}
 
 
 def _verdict(ended: Ended, objective: Objective) -> str:
     """One line: how it ended, and its best epoch."""
     result, trained = ended.result, len(ended.result.curves)
-    words = {
+    states = {
         "COMPLETE": f"Trained for {trained} of {ended.config.epochs} epochs",
         "PRUNED": f"Pruned after {trained} of {ended.config.epochs} epochs",
         "FAIL": f"**Failed** after {trained} of {ended.config.epochs} epochs: {result.failure}",
     }
-    said = f"{words[ended.outcome['state']]}; {show(ended.seconds)} s."
+    said = f"{states[ended.outcome['state']]}; {show(ended.seconds)} s."
     if not result.best_epoch:
         return said
     best = result.curves[result.best_epoch - 1]
