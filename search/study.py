@@ -76,7 +76,7 @@ def run_search(run: SearchRun) -> dict[str, Any]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     cache = cache_for(run)
     views = _check_views(run, cache)
-    os.environ.update(_environment(run))  # before anything here imports Keras: hypermodels and KerasTuner's oracles do
+    os.environ.update(environment(run))  # before anything here imports Keras: hypermodels and KerasTuner's oracles do
     space = open_space(run.search)
     make_sampler(run.search.sampler, space, run.search.seed, 0, run.search.epochs)  # refused here, or never
     with only_process(make_folder(run.workdir) / ".search.lock", f"another search is running in {run.workdir}"):
@@ -88,7 +88,7 @@ def run_search(run: SearchRun) -> dict[str, Any]:
             pruner=make_pruner(run.search.pruner, run.search.epochs),
             load_if_exists=True,
         )
-        _check_identity(run, study, cache, space)
+        check_identity(run, study, cache, space)
         _Driver(run, study, cache, views, space).drive()
     return _result(run, study, time.monotonic() - started)
 
@@ -137,8 +137,8 @@ class _Driver:
             TextColumn("trials"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[best]}"), TimeRemainingColumn(),
             console=log, disable=not log.is_terminal,
         )  # fmt: skip
-        environment, threads = _environment(self._run), self._search.hypermodel is None
-        with open_executor(self._search.workers, self._run.workdir, environment, threads) as executor, progress:
+        variables, threads = environment(self._run), self._search.hypermodel is None
+        with open_executor(self._search.workers, self._run.workdir, variables, threads) as executor, progress:
             bar = progress.add_task("", total=self._search.trials, best="")
             generation = first
             while generation:
@@ -343,7 +343,7 @@ def open_space(search: SearchConfig) -> Space:
     return search.space if search.hypermodel is None else HypermodelSpace(search.hypermodel, Path.cwd())
 
 
-def _environment(run: SearchRun) -> dict[str, str]:
+def environment(run: SearchRun) -> dict[str, str]:
     """What Keras and JAX need to know before they are imported, here and in workers."""
     backend = {"KERAS_BACKEND": "jax", "JAX_THREEFRY_PARTITIONABLE": "1"}
     return backend if run.search.workers.gpus else {**backend, "JAX_PLATFORMS": "cpu"}
@@ -369,7 +369,8 @@ def _identity(run: SearchRun, cache: FeatureCache, space: Space) -> dict[str, An
     return {**run.search.model_dump(mode="json", include=names), "cache": cache.key}
 
 
-def _check_identity(run: SearchRun, study: optuna.Study, cache: FeatureCache, space: Space) -> None:
+def check_identity(run: SearchRun, study: optuna.Study, cache: FeatureCache, space: Space) -> None:
+    """Marks a new study with the settings that its results depend on; UsageError when it was made with others."""
     identity = _identity(run, cache, space)
     known = study.user_attrs.get("identity")
     if known is None:

@@ -1,0 +1,36 @@
+"""A confirmation on the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from search.config import SearchRun
+from search.confirmation import Confirmed
+
+
+def confirmation_table(run: SearchRun, result: dict[str, Any]) -> Table:
+    """The table of `search confirm`, from its `--json` object."""
+    rows = [Confirmed.model_validate(row) for row in result["confirmed"]]
+    table = Table("trial", f"mean {run.search.objective}", "95 % interval", "as searched", "p against best", "p, Holm")
+    table.title = f"{run.name}: {len(rows[0].seeds)} seeds"
+    table.caption = (
+        "p: the paired t-test against the best, seed by seed; Holm: corrected for the number of comparisons. As searched: the "
+        "value that each was chosen by, too good by that."
+    )
+    for row in rows:
+        searched = f"{row.searched:.4f}"
+        if row.mean is None:
+            table.add_row(str(row.number), "failed", row.failure, searched, "", "")
+            continue
+        p_value, p_holm = ("" if p is None else f"{p:.3f}" for p in (row.p_value, row.p_holm))
+        table.add_row(str(row.number), f"{row.mean:.4f}", f"{row.low:.4f} to {row.high:.4f}", searched, p_value, p_holm)
+    return table
+
+
+def show_confirmed(found: Confirmed | None) -> str:
+    """A trial's confirmed mean and half its interval as text; nothing when it is not confirmed."""
+    if found is None or found.mean is None or found.high is None:
+        return ""
+    return f"{found.mean:.4f} ± {found.high - found.mean:.4f}"
