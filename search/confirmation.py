@@ -18,7 +18,7 @@ from features.command import log, relative
 from features.config import Section
 from search.config import SearchRun
 from search.leaderboard import Leader, load_study
-from search.statistics import holm, interval, paired_p_value
+from search.statistics import Interval, holm, interval, paired_p_value
 from search.trial import Objective
 
 if TYPE_CHECKING:
@@ -28,10 +28,9 @@ if TYPE_CHECKING:
 class Confirmed(Section):
     """A trial over several seeds.
 
-    `values` has the objective at the best epoch for each of `seeds`, null where the training failed; with one of these, or of
-    the leader's, there is nothing to compare. `searched` is the search's own value: it is the largest of many, and so biased
-    upwards by the choice. `p_value` is that of the paired test against the leader, null for the leader itself; `p_holm` is
-    corrected for the number of comparisons.
+    `values` has the objective at the best epoch for each of `seeds`, null where the training failed: then `failure` says why, and
+    there is no mean. `searched` is the search's own value, too good by having been chosen for it. `p_value` is that of the paired
+    test against the best, null for the best itself; `p_holm` is corrected for the number of comparisons.
     """
 
     number: int
@@ -44,6 +43,13 @@ class Confirmed(Section):
     p_value: float | None = None
     p_holm: float | None = None
     failure: str | None = None
+
+    @property
+    def interval(self) -> Interval | None:
+        """The mean with its interval; None for a trial that failed with a seed."""
+        if self.mean is None or self.low is None or self.high is None:
+            return None
+        return Interval(self.mean, self.low, self.high)
 
 
 class Confirmation(Section):

@@ -21,16 +21,17 @@ def confirmation_table(run: SearchRun, result: dict[str, Any]) -> Table:
     )
     for row in rows:
         searched = f"{row.searched:.4f}"
-        if row.mean is None:
+        if row.interval is None:
             table.add_row(str(row.number), "failed", row.failure, searched, "", "")
             continue
         p_value, p_holm = ("" if p is None else f"{p:.3f}" for p in (row.p_value, row.p_holm))
-        table.add_row(str(row.number), f"{row.mean:.4f}", f"{row.low:.4f} to {row.high:.4f}", searched, p_value, p_holm)
+        mean, low, high = row.interval
+        table.add_row(str(row.number), f"{mean:.4f}", f"{low:.4f} to {high:.4f}", searched, p_value, p_holm)
     return table
 
 
 def show_confirmed(found: Confirmed | None) -> str:
     """A trial's confirmed mean and half its interval as text; nothing when it is not confirmed."""
-    if found is None or found.mean is None or found.high is None:
+    if found is None or found.interval is None:
         return ""
-    return f"{found.mean:.4f} ± {found.high - found.mean:.4f}"
+    return f"{found.interval.mean:.4f} ± {found.interval.high - found.interval.mean:.4f}"
