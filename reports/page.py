@@ -10,6 +10,7 @@ from features.errors import CacheError, UsageError
 from reports import confirmed, confusions, dataset_section, history, importance, leader_curves, promotions
 from reports.config import Run
 from reports.section import LeftOutError, PageSection, Table
+from search.confirmation_table import show_p
 from search.leaderboard import Leader, leaders, load_study
 from train.promote import promoted
 
@@ -84,17 +85,17 @@ def _confirmed(run: Run) -> PageSection:
             show(mean),
             f"{show(low)} to {show(high)}",
             show(row.searched),
-            "" if row.p_value is None else f"{row.p_value:.3f}",
-            "" if row.p_holm is None else f"{row.p_holm:.3f}",
+            show_p(row.p_value),
+            show_p(row.p_holm),
         ]
         for row, (mean, low, high) in found.ranked
     ]
     rows += [[str(row.number), "failed", f"{row.failure}", show(row.searched), "", ""] for row in found.failed]
     columns = ["trial", "mean", "95 % interval", "as searched", "p against the best", "p, Holm"]
     text = (
-        f"The leaders, each trained again with {found.seeds} seeds. The values that the search chose them by are too good by that "
-        "choice; the mean is what they reach. p is that of a paired t-test, seed by seed; Holm's is corrected for the number of "
-        "comparisons."
+        f"The leaders, each trained again with {found.seeds} seeds. As searched: the value of one seed that each was chosen by, "
+        "which favours lucky seeds. p is that of a paired t-test against the best, seed by seed; Holm's is corrected for the "
+        "number of comparisons."
     )
     figures = [confirmed.draw(found, run.search.objective)]
     return PageSection("confirmed", "Confirmed leaders", text, figures, [Table(columns, rows, {0, 1, 2, 3, 4, 5})])

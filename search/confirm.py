@@ -1,6 +1,6 @@
 """`search confirm`: train the leaders again with several seeds each, and rank them by what they reach on average.
 
-The best of many trials owes part of its place to luck: its value was chosen for being high. Trained again with other seeds it
+The best of many trials may owe its place to a lucky seed: its value was chosen for being high. Trained again with other seeds it
 shows what it reaches on average, and how much a seed matters. A seed decides everything that is drawn at random: initial
 weights, dropout, the order of the photos and their views; it is the same for all leaders, so that they are compared seed by seed.
 """
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -32,6 +33,9 @@ from search.seed_runs import SeedRun, load_runs, run_key, write_runs
 from search.structure import chunks
 from search.study import GPU_LANES, check_identity, environment, open_space
 from search.trial import TrialConfig
+
+if TYPE_CHECKING:
+    import optuna
 
 TOP = 8
 """Leaders that are confirmed unless told otherwise."""
@@ -69,33 +73,25 @@ def confirm(run: SearchRun, top: int = TOP, seeds: int = SEEDS) -> dict[str, Any
         check_identity(run, study, cache, space)
         best = leaders(run, top)
         if len(best) < top:
-            log.print(f"Only {len(best)} trials of the study {run.name!r} have run to their end: these are confirmed.")
+            log.print(
+                f"{len(best)} trials of the study {run.name!r} have run to their end, not {top}: these are confirmed."
+            )
         drawn = confirmation_seeds(run.search.seed, seeds)
         wanted = [_wanted(run, cache, space, leader, seed) for leader in best for seed in drawn]
         known = load_runs(run.workdir)
         missing = list({each.key: each for each in wanted if each.key not in known}.values())
-        for trained in _train(run, cache, missing, seeds):
+        reused = sum(each.key in known for each in wanted)
+        for trained in _train(run, cache, missing):
             known |= {each.key: each for each in trained}
         found = [[known[each.key] for each in wanted if each.leader is leader] for leader in best]
         confirmed = _rank(run, best, drawn, found)
-        identity = study.user_attrs["identity"]
-        write_confirmation(
-            run.workdir,
-            Confirmation(
-                study=run.name,
-                objective=run.search.objective,
-                identity=identity,
-                leaders=digests(best),
-                confirmed=confirmed,
-            ),
-        )
-        study.set_user_attr("confirmed", {str(each.number): _short(each) for each in confirmed})
+        _write(run, study, best, confirmed)
     return {
         "confirmed": [each.model_dump(mode="json") for each in confirmed],
         "study": run.name,
         "record": relative(confirmation_file(run.workdir)),
         "trained": len(missing),
-        "reused": len(wanted) - len(missing),
+        "reused": reused,
         "seconds": round(time.monotonic() - started, 3),
     }
 
@@ -132,11 +128,11 @@ def _lanes(run: SearchRun) -> int:
     return run.search.lanes or (GPU_LANES if run.search.workers.gpus else 1)
 
 
-def _train(run: SearchRun, cache: FeatureCache, missing: Sequence[Wanted], seeds: int) -> Iterator[list[SeedRun]]:
+def _train(run: SearchRun, cache: FeatureCache, missing: Sequence[Wanted]) -> Iterator[list[SeedRun]]:
     """Trains what is missing; every task is on disk before it is given."""
     if not missing:
         return
-    pieces = _pieces(run, missing, seeds)
+    pieces = _pieces(run, missing)
     copies = max(each.config.views.copies or 0 for each in missing)
     tasks = [_task(run, cache, piece, copies) for piece in pieces]
     progress = Progress(
@@ -146,30 +142,31 @@ def _train(run: SearchRun, cache: FeatureCache, missing: Sequence[Wanted], seeds
     threads = run.search.hypermodel is None
     with open_executor(run.search.workers, run.workdir, environment(run), threads) as executor, progress:
         bar, done = progress.add_task("", total=len(missing)), 0
+        left = Counter(each.leader.number for each in missing)
         for number, trained in _results(run, executor, tasks):
             records = [_record(run, *each) for each in zip(pieces[number], trained, strict=True)]
             write_runs(run.workdir, records)
             done += len(records)
+            left.subtract(each.trial for each in records)
             progress.update(bar, completed=done)
-            if not log.is_terminal:
-                numbers = ", ".join(str(number) for number in dict.fromkeys(each.trial for each in records))
-                log.print(f"  {done} of {len(missing)} trainings (now of trial {numbers})")
+            for ended in {each.trial: None for each in records if not left[each.trial] and not log.is_terminal}:
+                log.print(f"  trial {ended} has all its seeds; {done} of {len(missing)} trainings")
             yield records
 
 
-def _pieces(run: SearchRun, missing: Sequence[Wanted], seeds: int) -> list[list[Wanted]]:
-    """What goes into a task: trainings of one structure and length, as a rule all seeds of a leader; of a hypermodel, one.
+def _pieces(run: SearchRun, missing: Sequence[Wanted]) -> list[list[Wanted]]:
+    """What goes into a task, which is recorded as a whole: trainings of one structure and length that are trained side by side
+    (on a GPU, as a rule all seeds of several leaders), or one alone where they take turns.
 
-    Side by side, the rounding of sums depends on what a task holds. Tasks are recorded whole, and all are full but the last
-    of a structure: those that a killed confirmation left over are the same again.
+    Side by side, the rounding of sums depends on what a task holds. All tasks are full but the last of a structure, so that
+    those that a killed confirmation left over are the same again.
     """
     if run.search.hypermodel is not None:
         return [[each] for each in missing]
-    at_most = _lanes(run) if _lanes(run) > 1 else seeds
     pieces: list[list[Wanted]] = []
     for epochs in sorted({each.config.epochs for each in missing}):
         group = [each for each in missing if each.config.epochs == epochs]
-        pieces += [[group[place] for place in piece] for piece in chunks([each.config for each in group], at_most)]
+        pieces += [[group[place] for place in piece] for piece in chunks([each.config for each in group], _lanes(run))]
     return pieces
 
 
@@ -221,6 +218,19 @@ def _rank(
         )
     values = [[None if each.failure else each.value for each in runs] for runs in found]
     return rank(run.search.objective, best, seeds, values, reasons)
+
+
+def _write(run: SearchRun, study: optuna.Study, best: Sequence[Leader], confirmed: tuple[Confirmed, ...]) -> None:
+    """Leaves the ranking in the run's folder and with the study."""
+    confirmation = Confirmation(
+        study=run.name,
+        objective=run.search.objective,
+        identity=study.user_attrs["identity"],
+        leaders=digests(best),
+        confirmed=confirmed,
+    )
+    write_confirmation(run.workdir, confirmation)
+    study.set_user_attr("confirmed", {str(each.number): _short(each) for each in confirmed})
 
 
 def _short(confirmed: Confirmed) -> dict[str, Any]:

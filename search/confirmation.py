@@ -29,7 +29,7 @@ class Confirmed(Section):
     """A trial over several seeds.
 
     `values` has the objective at the best epoch for each of `seeds`, null where the training failed: then `failure` says why, and
-    there is no mean. `searched` is the search's own value, too good by having been chosen for it. `p_value` is that of the paired
+    there is no mean. `searched` is the search's own value, of one seed, that it was chosen by. `p_value` is that of the paired
     test against the best, null for the best itself; `p_holm` is corrected for the number of comparisons.
     """
 

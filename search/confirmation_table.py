@@ -17,17 +17,30 @@ def confirmation_table(run: SearchRun, result: dict[str, Any]) -> Table:
     table.title = f"{run.name}: {len(rows[0].seeds)} seeds"
     table.caption = (
         "p: the paired t-test against the best, seed by seed; Holm: corrected for the number of comparisons. As searched: the "
-        "value that each was chosen by, too good by that."
+        "value of one seed that each was chosen by, which favours lucky seeds."
     )
     for row in rows:
         searched = f"{row.searched:.4f}"
         if row.interval is None:
             table.add_row(str(row.number), "failed", row.failure, searched, "", "")
             continue
-        p_value, p_holm = ("" if p is None else f"{p:.3f}" for p in (row.p_value, row.p_holm))
         mean, low, high = row.interval
-        table.add_row(str(row.number), f"{mean:.4f}", f"{low:.4f} to {high:.4f}", searched, p_value, p_holm)
+        table.add_row(
+            str(row.number),
+            f"{mean:.4f}",
+            f"{low:.4f} to {high:.4f}",
+            searched,
+            show_p(row.p_value),
+            show_p(row.p_holm),
+        )
     return table
+
+
+def show_p(p_value: float | None) -> str:
+    """A p-value as text; nothing for the best, which is not compared with itself."""
+    if p_value is None:
+        return ""
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def show_confirmed(found: Confirmed | None) -> str:

@@ -32,7 +32,7 @@ from search.confirmation import (
     rank,
     write_confirmation,
 )
-from search.confirmation_table import confirmation_table
+from search.confirmation_table import confirmation_table, show_p
 from search.leaderboard import Leader, leaders, load_study
 from search.seed_runs import SeedRun, load_runs, write_runs
 from tests.conftest import run_headhunt
@@ -68,11 +68,11 @@ def test_a_killed_confirmation_goes_on_and_ends_as_if_it_had_not_been(searched: 
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     undisturbed = json.loads(killed.stdout.splitlines()[0])
     assert (undisturbed["trained"], undisturbed["reused"]) == (6, 0)
-    assert len(load_runs(searched.workdir)) == 4
+    assert len(load_runs(searched.workdir)) == 2
     assert not confirmation_file(searched.workdir).exists()
     done = run_headhunt(Path.cwd(), "search", "confirm", "--top", "3", "--seeds", "2", "--json")
     result = json.loads(done.stdout.splitlines()[-1])
-    assert (result["trained"], result["reused"]) == (2, 4)
+    assert (result["trained"], result["reused"]) == (4, 2)
     assert result["confirmed"] == undisturbed["confirmed"]
     for file in Path("before").iterdir():
         assert Path("run/confirm", file.name).read_bytes() == file.read_bytes()
@@ -248,6 +248,10 @@ def test_the_leaderboard_and_the_report_show_what_is_confirmed(searched: Run) ->
     shown = confirmation_table(searched, {"confirmed": [each.model_dump(mode="json") for each in made.confirmed]})
     assert list(shown.columns[1].cells)[-1] == "failed"
     assert next(iter(shown.columns[3].cells)) == f"{made.confirmed[0].searched:.4f}"
+
+
+def test_p_values_as_text() -> None:
+    assert [show_p(p) for p in (None, 0.0004, 0.001, 0.0416, 1.0)] == ["", "< 0.001", "0.001", "0.042", "1.000"]
 
 
 def test_trainings_are_found_again_and_damaged_files_are_named(tmp_path: Path) -> None:
