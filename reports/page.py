@@ -7,9 +7,10 @@ from typing import Any
 
 from features.dataset import load_index
 from features.errors import CacheError, UsageError
-from reports import confusions, dataset_section, history, importance, leader_curves, promotions
+from reports import confirmed, confusions, dataset_section, history, importance, leader_curves, promotions
 from reports.config import Run
 from reports.section import LeftOutError, PageSection, Table
+from search.confirmation_table import show_p
 from search.leaderboard import Leader, leaders, load_study
 from train.promote import promoted
 
@@ -69,6 +70,35 @@ def _leaderboard(run: Run) -> PageSection:
     ]
     text = "The heads that did best on the cached features of the validation photos."
     return PageSection("leaders", "Leaders", text, tables=[Table(columns, rows, {0, 1, 2, 4, 5, 7})])
+
+
+def _confirmed(run: Run) -> PageSection:
+    found = confirmed.collect(run)
+    if found is None:
+        raise LeftOutError(
+            "No ranking over several seeds is there for these leaders: `headhunt search confirm` makes one."
+        )
+    show = "{:.4f}".format if run.search.objective == "val_loss" else _share
+    rows = [
+        [
+            str(row.number),
+            show(mean),
+            f"{show(low)} to {show(high)}",
+            show(row.searched),
+            show_p(row.p_value),
+            show_p(row.p_holm),
+        ]
+        for row, (mean, low, high) in found.ranked
+    ]
+    rows += [[str(row.number), "failed", f"{row.failure}", show(row.searched), "", ""] for row in found.failed]
+    columns = ["trial", "mean", "95 % interval", "as searched", "p against the best", "p, Holm"]
+    text = (
+        f"The leaders, each trained again with {found.seeds} seeds. As searched: the value of one seed that each was chosen by, "
+        "which favours lucky seeds. p is that of a paired t-test against the best, seed by seed; Holm's is corrected for the "
+        "number of comparisons."
+    )
+    figures = [confirmed.draw(found, run.search.objective)]
+    return PageSection("confirmed", "Confirmed leaders", text, figures, [Table(columns, rows, {0, 1, 2, 3, 4, 5})])
 
 
 def _history(run: Run) -> PageSection:
@@ -149,6 +179,7 @@ def _confusions(run: Run) -> PageSection:
 SECTIONS: dict[str, tuple[str, Callable[[Run], PageSection]]] = {
     "promotions": ("Promoted models", _promotions),
     "leaders": ("Leaders", _leaderboard),
+    "confirmed": ("Confirmed leaders", _confirmed),
     "history": ("Search history", _history),
     "importance": ("Parameter importance", _importance),
     "rates": ("Learning rates", _rates),

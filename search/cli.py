@@ -1,8 +1,9 @@
-"""`headhunt search`: run, top, dashboard."""
+"""`headhunt search`: run, top, confirm, dashboard."""
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import typer
@@ -12,6 +13,9 @@ from rich.table import Table
 from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, log, settings
 from features.errors import UsageError
 from search.config import SearchRun
+from search.confirm import SEEDS, TOP, confirm
+from search.confirmation import Confirmation, load_confirmation
+from search.confirmation_table import confirmation_table, show_confirmed
 from search.dashboard import dashboard
 from search.leaderboard import Leader, leaders, load_study
 from search.parameters import Range, Space
@@ -20,6 +24,12 @@ from search.space import SearchSpace
 from search.study import open_space, run_search, show_size
 
 app = typer.Typer(no_args_is_help=True, help="Stage 2: feature cache in, study out.")
+
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="Workers at a time; default: search.workers.count.")]
+ExecutorOption = Annotated[
+    Literal["local", "ray"] | None,
+    typer.Option(help="In this process, or on Ray workers; default: search.workers."),
+]
 
 SAMPLES = 10
 """Trials that `--dry-run` draws."""
@@ -31,13 +41,8 @@ def run_command(
     config: ConfigOption = DEFAULT_CONFIG,
     set_: SetOption = [],  # noqa: B006
     trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; default: search.trials.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Workers at a time; default: search.workers.count.")
-    ] = None,
-    executor: Annotated[
-        Literal["local", "ray"] | None,
-        typer.Option(help="In this process, or on Ray workers; default: search.workers."),
-    ] = None,
+    workers: WorkersOption = None,
+    executor: ExecutorOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the space, its size and ten samples; train nothing.")
     ] = False,
@@ -45,8 +50,7 @@ def run_command(
 ) -> None:
     """Start the study, or go on with it until it has its trials."""
     with command(json_) as output:
-        given = (("trials", trials), ("workers.count", workers), ("workers.executor", executor))
-        chosen = [f"search.{key}={value}" for key, value in given if value is not None]
+        chosen = _chosen({"trials": trials, "workers.count": workers, "workers.executor": executor})
         run = settings(context, SearchRun, config, [*set_, *chosen])
         if dry_run:
             output.result(_dry_run(run, output.console))
@@ -71,16 +75,30 @@ def top_command(
     """Show the leaderboard."""
     with command(json_) as output:
         run = settings(context, SearchRun, config, set_)
-        best = leaders(run, top)
-        output.console.print(_leaderboard(run, best))
-        output.result(
-            {
-                "trials": [
-                    {"number": leader.number, "value": leader.value, "top5": leader.top5, "params": leader.params}
-                    for leader in best
-                ]
-            }
-        )
+        ranked = leaders(run)
+        best, confirmation = ranked[:top], load_confirmation(run, ranked)
+        output.console.print(_leaderboard(run, best, confirmation))
+        output.result({"trials": [_row(leader, confirmation) for leader in best]})
+
+
+@app.command("confirm")
+def confirm_command(
+    context: typer.Context,
+    config: ConfigOption = DEFAULT_CONFIG,
+    set_: SetOption = [],  # noqa: B006
+    top: Annotated[int, typer.Option(help="How many of the best.")] = TOP,
+    seeds: Annotated[int, typer.Option(help="Seeds for each of them; at least 2.")] = SEEDS,
+    workers: WorkersOption = None,
+    executor: ExecutorOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Train the leaders again with several seeds, and rank them by their mean."""
+    with command(json_) as output:
+        chosen = _chosen({"workers.count": workers, "workers.executor": executor})
+        run = settings(context, SearchRun, config, [*set_, *chosen])
+        result = confirm(run, top, seeds)
+        output.console.print(confirmation_table(run, result))
+        output.result(result)
 
 
 @app.command("dashboard")
@@ -131,6 +149,20 @@ def _check_port(host: str, port: int) -> None:
             ) from None
 
 
+def _chosen(given: Mapping[str, Any]) -> list[str]:
+    """Options as overrides of the section."""
+    return [f"search.{key}={value}" for key, value in given.items() if value is not None]
+
+
+def _row(leader: Leader, confirmation: Confirmation | None) -> dict[str, Any]:
+    """A trial of `search top --json`; with a confirmation of the study, also what it says of the trial, or null."""
+    row = {"number": leader.number, "value": leader.value, "top5": leader.top5, "params": leader.params}
+    if confirmation is None:
+        return row
+    found = confirmation.of(leader.number)
+    return {**row, "confirmed": found and found.model_dump(mode="json")}
+
+
 def _dry_run(run: SearchRun, console: Any) -> dict[str, Any]:
     import optuna
 
@@ -165,14 +197,15 @@ def _declared(space: Space) -> dict[str, Any]:
     return shown
 
 
-def _leaderboard(run: SearchRun, best: list[Leader]) -> Table:
+def _leaderboard(run: SearchRun, best: list[Leader], confirmation: Confirmation | None) -> Table:
     names = list(dict.fromkeys(name for leader in best for name in leader.params))
-    table = Table(
-        "trial", run.search.objective, "top-5", *(name.removeprefix("head.") for name in names), title=run.name
-    )
+    added = [] if confirmation is None else [f"confirmed, {len(confirmation.confirmed[0].seeds)} seeds"]
+    columns = ["trial", run.search.objective, "top-5", *added, *(name.removeprefix("head.") for name in names)]
+    table = Table(*columns, title=run.name)
     for leader in best:
+        marked = [] if confirmation is None else [show_confirmed(confirmation.of(leader.number))]
         values = (_short(leader.params[name]) if name in leader.params else "" for name in names)
-        table.add_row(str(leader.number), f"{leader.value:.4f}", f"{leader.top5:.4f}", *values)
+        table.add_row(str(leader.number), f"{leader.value:.4f}", f"{leader.top5:.4f}", *marked, *values)
     return table
 
 

@@ -21,7 +21,8 @@ class Task:
     """Trials of one structure up to `until` epochs, from `states` (None: from the start). Idempotent: the same task gives the
     same results.
 
-    `sources` are held in memory; compiled programs are kept in `compiled`. `lanes` trials are trained side by side.
+    `sources` are held in memory; compiled programs are kept in `compiled`. `lanes` trials are trained side by side. Batches and
+    views are those of `seed`, or of `seeds`, one for each trial.
     """
 
     configs: tuple[TrialConfig, ...]
@@ -32,6 +33,7 @@ class Task:
     objective: Objective
     seed: int
     lanes: int
+    seeds: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,26 +51,29 @@ def train_trials(task: Task) -> list[Progressed]:
         _keep_programs(task.compiled)
         program = _program(structure_of(task.configs[0]), task.sources)
     states = [state or program.start(config) for config, state in zip(task.configs, task.states, strict=True)]
-    states = _train(program, task, task.configs, states)
+    states = _train(program, task, task.configs, states, task.seeds or (task.seed,) * len(states))
     seconds = (time.monotonic() - started) / len(states)
     return [_progressed(program, config, state, seconds) for config, state in zip(task.configs, states, strict=True)]
 
 
 def _train(
-    program: Program, task: Task, configs: Sequence[TrialConfig], states: Sequence[TrialState]
+    program: Program, task: Task, configs: Sequence[TrialConfig], states: Sequence[TrialState], seeds: Sequence[int]
 ) -> list[TrialState]:
     """Trains to the end of the rung; what does not fit into memory together is halved; a trial that does not fit alone fails."""
     import jax
 
     try:
-        return program.train(configs, states, task.until, task.objective, task.seed, task.lanes)
+        return program.train(configs, states, task.until, task.objective, seeds, task.lanes)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         if len(configs) == 1:
             return [replace(states[0], failure=f"out of memory: {str(error).splitlines()[0]}")]
     half = len(configs) // 2
-    return _train(program, task, configs[:half], states[:half]) + _train(program, task, configs[half:], states[half:])
+    first, second = slice(half), slice(half, None)
+    return _train(program, task, configs[first], states[first], seeds[first]) + _train(
+        program, task, configs[second], states[second], seeds[second]
+    )
 
 
 def _progressed(program: Program, config: TrialConfig, state: TrialState, seconds: float) -> Progressed:

@@ -88,34 +88,45 @@ class Program:
         states: Sequence[TrialState],
         until: int,
         objective: Objective,
-        seed: int,
+        seed: int | Sequence[int],
         side_by_side: int = 1,
     ) -> list[TrialState]:
         """Trains lanes of this structure up to `until` epochs, `side_by_side` at a time; the given states stay as they are.
 
-        `seed` is the search's: batches and views depend on it and the epoch alone, so that all lanes see the same. A lane whose
-        loss is not finite ends with `failure` set and does not touch the others. With one lane at a time, a lane's curve is
-        bit by bit that of the trial trained alone; side by side, within the rounding of sums (losses to 1e-4 after a few epochs).
+        `seed` is the search's: batches and views depend on it and the epoch alone, so that all lanes see the same; or one seed
+        for each lane. A lane whose loss is not finite ends with `failure` set and does not touch the others. With one lane at a
+        time, a lane's curve is bit by bit that of the trial trained alone; side by side, within the rounding of sums (losses to
+        1e-4 after a few epochs).
         """
+        seeds = [seed] * len(configs) if isinstance(seed, int) else seed
         trained: list[TrialState] = []
         for first in range(0, len(configs), side_by_side):
             lanes = slice(first, first + side_by_side)
-            trained += self._train_together(configs[lanes], states[lanes], until, objective, seed)
+            trained += self._train_together(configs[lanes], states[lanes], until, objective, seeds[lanes])
         return trained
 
     def _train_together(
-        self, configs: Sequence[TrialConfig], states: Sequence[TrialState], until: int, objective: Objective, seed: int
+        self,
+        configs: Sequence[TrialConfig],
+        states: Sequence[TrialState],
+        until: int,
+        objective: Objective,
+        seeds: Sequence[int],
     ) -> list[TrialState]:
         import jax
 
         lanes = [replace(state, curves=list(state.curves)) for state in states]
         # The number of lanes is a shape: lanes that are not counted fill it up to a power of two, to compile few programs.
-        filled = [*range(len(lanes)), *[0] * (power_of_two(len(lanes)) - len(lanes))]
+        filled = _filled(list(range(len(lanes))))
         carry = jax.tree.map(lambda *values: np.stack(values), *[lanes[n].arrays for n in filled])
         data = self._data
         for epoch in range(len(lanes[0].curves), until):
             each, shared = self._inputs(
-                [configs[n] for n in filled], [lanes[n] for n in filled], epoch, seed, objective
+                [configs[n] for n in filled],
+                [lanes[n] for n in filled],
+                epoch,
+                [seeds[n] for n in filled],
+                objective,
             )
             arguments = (carry, each, shared, data.train, data.train_labels, data.val, data.val_labels)
             carry, numbers = self._epoch(objective, arguments)(*arguments)
@@ -162,29 +173,36 @@ class Program:
         return {f"{layer.name}.{weight.name}": weight.shape for layer in model.layers for weight in layer.weights}
 
     def _inputs(
-        self, configs: Sequence[TrialConfig], states: Sequence[TrialState], epoch: int, seed: int, objective: Objective
+        self,
+        configs: Sequence[TrialConfig],
+        states: Sequence[TrialState],
+        epoch: int,
+        seeds: Sequence[int],
+        objective: Objective,
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """What an epoch needs besides the states: of each lane (lanes, ...), and shared by all of them."""
         steps, images = self.steps_per_epoch, len(self._data.train_labels)
-        views = list(dict.fromkeys(config.views for config in configs))
-        filled = views + views[:1] * (power_of_two(len(views)) - len(views))
+        seen = [(config.views, seed) for config, seed in zip(configs, seeds, strict=True)]
+        views, orders = list(dict.fromkeys(seen)), list(dict.fromkeys(seeds))
         each = {
             "rates": np.stack([_rates(*trial, epoch, steps) for trial in zip(configs, states, strict=True)]),
-            "view": np.array([views.index(config.views) for config in configs], np.int32),
+            "view": np.array([views.index(pair) for pair in seen], np.int32),
+            "turn": np.array([orders.index(seed) for seed in seeds], np.int32),
             "l2": np.array([config.head.l2 for config in configs], np.float32),
             "smoothing": np.array([config.head.label_smoothing for config in configs], np.float32),
             "decay": np.array([config.optimizer.decay for config in configs], np.float32),
             "best": np.array([_best_so_far(state, objective) for state in states], np.float32),
         }
-        rows = np.stack([self._data.rows_of_epoch(view, epoch, seed) for view in filled])
-        return each, {"order": _batches(seed, epoch, images, self.structure.batch_size, steps), "rows": rows}
+        rows = [self._data.rows_of_epoch(view, epoch, seed) for view, seed in _filled(views)]
+        batches = [_batches(seed, epoch, images, self.structure.batch_size, steps) for seed in _filled(orders)]
+        return each, {"orders": np.stack(batches), "rows": np.stack(rows)}
 
     def _epoch(self, objective: Objective, arguments: tuple[Any, ...]) -> Any:
         """The program for these shapes; one thread compiles it while others wait."""
         import jax
 
         carry, _, shared, *_ = arguments
-        key = (objective, len(carry[0][0]), len(shared["rows"]))
+        key = (objective, len(carry[0][0]), len(shared["rows"]), len(shared["orders"]))
         with self._lock:
             if key not in self._epochs:
                 function = jax.jit(partial(self._train_and_measure, objective), compiler_options=_compiler_options())
@@ -234,8 +252,9 @@ class Program:
 
         kernels = [n for n, variable in enumerate(self.model.trainable_variables) if variable.name == "kernel"]
         classes = self._data.classes
-        # Where all lanes have the same views, the batch does not depend on the lane: it is gathered once for all of them.
+        # Where all lanes have the same views and seed, the batch does not depend on the lane and is gathered once.
         row_of = inputs["rows"][0] if len(inputs["rows"]) == 1 else inputs["rows"][inputs["view"]]
+        order = inputs["orders"][0] if len(inputs["orders"]) == 1 else inputs["orders"][inputs["turn"]]
 
         def loss_of(trainable: Any, non_trainable: Any, x: Any, y: Any) -> Any:
             logits, non_trainable = self.model.stateless_call(trainable, non_trainable, x, training=True)
@@ -255,7 +274,7 @@ class Program:
             trainable, optimizer = self.optimizer.stateless_apply(optimizer, gradients, trainable)
             return (trainable, non_trainable, optimizer), (entropy, hits)
 
-        carry, (losses, hits) = jax.lax.scan(step, carry, (inputs["order"], inputs["rates"]))
+        carry, (losses, hits) = jax.lax.scan(step, carry, (order, inputs["rates"]))
         return carry, (losses.mean(), hits.mean())
 
     def _measure(self, trainable: Any, non_trainable: Any, features: Any, labels: Any) -> Any:
@@ -310,6 +329,11 @@ def _rates(config: TrialConfig, lane: TrialState, epoch: int, steps_per_epoch: i
 def _batches(seed: int, epoch: int, images: int, batch_size: int, steps: int) -> npt.NDArray[np.int32]:
     """The images of every step: (steps, batch_size) int32, a pure function of the search's seed and the epoch."""
     return np.resize(order_of_epoch(epoch, images, seed), (steps, batch_size)).astype(np.int32)
+
+
+def _filled(values: list[Any]) -> list[Any]:
+    """Filled up to a power of two, since their number is a shape."""
+    return values + values[:1] * (power_of_two(len(values)) - len(values))
 
 
 def _padded(variables: list[Any], like: list[Any]) -> list[Any]:

@@ -58,7 +58,7 @@ def run_search(run: SearchRun) -> dict[str, Any]:
     started = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     caches = Caches(run)
-    os.environ.update(_environment(run))  # before anything here imports Keras: hypermodels and KerasTuner's oracles do
+    os.environ.update(environment(run))  # before anything here imports Keras: hypermodels and KerasTuner's oracles do
     space = open_space(run.search)
     make_sampler(run.search.sampler, space, run.search.seed, 0, run.search.epochs)  # refused here, or never
     with only_process(make_folder(run.workdir) / ".search.lock", f"another search is running in {run.workdir}"):
@@ -70,7 +70,7 @@ def run_search(run: SearchRun) -> dict[str, Any]:
             pruner=make_pruner(run.search.pruner, run.search.epochs),
             load_if_exists=True,
         )
-        _check_identity(run, study, caches, space)
+        check_identity(run, study, caches, space)
         _Driver(run, study, caches, space).drive()
     return _result(run, study, time.monotonic() - started)
 
@@ -113,9 +113,9 @@ class _Driver:
         if self._search.sampler == "keras_tuner.hyperband":
             needed = hyperband_trials(self._search.epochs)
             log.print(f"KerasTuner's Hyperband: all its brackets take {needed} trials, then they begin anew.")
-        environment, threads = _environment(self._run), self._search.hypermodel is None
+        variables, threads = environment(self._run), self._search.hypermodel is None
         with (
-            open_executor(self._search.workers, self._run.workdir, environment, threads) as executor,
+            open_executor(self._search.workers, self._run.workdir, variables, threads) as executor,
             self._progress() as progress,
         ):
             generation = first
@@ -311,7 +311,7 @@ def open_space(search: SearchConfig) -> Space:
     return search.space if search.hypermodel is None else HypermodelSpace(search.hypermodel, Path.cwd())
 
 
-def _environment(run: SearchRun) -> dict[str, str]:
+def environment(run: SearchRun) -> dict[str, str]:
     """What Keras and JAX need to know before they are imported, here and in workers."""
     backend = {"KERAS_BACKEND": "jax", "JAX_THREEFRY_PARTITIONABLE": "1"}
     return backend if run.search.workers.gpus else {**backend, "JAX_PLATFORMS": "cpu"}
@@ -327,7 +327,8 @@ def _identity(run: SearchRun, caches: Caches, space: Space) -> dict[str, Any]:
     return {**run.search.model_dump(mode="json", include=names), "cache": caches.key}
 
 
-def _check_identity(run: SearchRun, study: optuna.Study, caches: Caches, space: Space) -> None:
+def check_identity(run: SearchRun, study: optuna.Study, caches: Caches, space: Space) -> None:
+    """Marks a new study with the settings that its results depend on; UsageError when it was made with others."""
     identity = _identity(run, caches, space)
     known = study.user_attrs.get("identity")
     if known is None:

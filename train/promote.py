@@ -23,6 +23,7 @@ from features.config import Augmentation
 from features.dataset import SPLITS, load_index
 from features.engine import start_keras
 from features.errors import HeadhuntError, UsageError
+from search.confirmation import by_confirmation, load_confirmation
 from search.heads import build_head, feature_moments, set_head_weights
 from search.leaderboard import Leader, leaders
 from search.records import load_weights
@@ -104,7 +105,7 @@ def _choose(run: TrainRun, cache: FeatureCache, numbers: Sequence[int]) -> list[
         raise UsageError(
             f"trial {unknown[0]} has not run to its end in the study {run.name!r}. The best that have: {shown}."
         )
-    chosen = [by_number[number] for number in dict.fromkeys(numbers)] or ranked[: run.train.top]
+    chosen = [by_number[number] for number in dict.fromkeys(numbers)] or _winners(run, ranked)
     for leader in chosen:
         check_cache(run, leader)
         if leader.config.hypermodel is not None:
@@ -113,6 +114,18 @@ def _choose(run: TrainRun, cache: FeatureCache, numbers: Sequence[int]) -> list[
                 "can be joined to the backbone. Build it from the values that `headhunt search top` shows, with the weights "
                 f"in {relative(run.workdir / 'trials' / str(leader.number))}/weights.npz."
             )
+    return chosen
+
+
+def _winners(run: TrainRun, ranked: Sequence[Leader]) -> list[Leader]:
+    """The best `train.top`: by `search confirm` where it has been run, else by the search alone."""
+    confirmation = load_confirmation(run, ranked)
+    if confirmation is None:
+        return list(ranked[: run.train.top])
+    chosen = by_confirmation(ranked, confirmation)[: run.train.top]
+    seeds = len(confirmation.confirmed[0].seeds)
+    shown = ", ".join(str(leader.number) for leader in chosen)
+    log.print(f"Promoted by the ranking of `headhunt search confirm` (mean of {seeds} seeds): trial {shown}.")
     return chosen
 
 

@@ -58,7 +58,7 @@ def test_every_section_is_drawn_without_a_complaint_or_the_network(
 ) -> None:
     result = build(promoted_run)
     assert result["sections"] == ["promotions", "leaders", "history", "rates", "curves", "confusions", "dataset"]
-    assert result["left_out"] == ["importance"]
+    assert result["left_out"] == ["confirmed", "importance"]
     file = Path(result["report"])
     assert file.stat().st_size < 15e6
     page, noise = open_page(browser, file, width)

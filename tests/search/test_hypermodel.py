@@ -206,10 +206,12 @@ def test_dry_run_shows_the_space_of_a_hypermodel(study_folder: Path) -> None:
 def test_a_hypermodels_study_has_curves_weights_and_leaders(study_folder: Path) -> None:
     """Searched by KerasTuner's Hyperband: a promoted trial repeats the epochs of the one that it goes on from."""
     body = (
-        "import sys\nfrom pathlib import Path\nfrom features.configfile import load\nfrom search.config import SearchRun\n"
+        "import json, sys\nfrom pathlib import Path\nfrom features.configfile import load\nfrom search.config import SearchRun\n"
         "from search.study import run_search\n"
         "options = ['search.sampler=keras_tuner.hyperband', 'search.pruner=none', 'search.trials=6']\n"
         "run_search(load(SearchRun, Path('headhunt.yaml'), options))\n"
+        "from search.confirm import confirm\n"
+        "print(json.dumps(confirm(load(SearchRun, Path('headhunt.yaml'), options), 2, 2)))\n"
         "assert 'keras' in sys.modules and 'tensorflow' not in sys.modules\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
@@ -217,6 +219,13 @@ def test_a_hypermodels_study_has_curves_weights_and_leaders(study_folder: Path) 
     assert done.returncode == 0, done.stderr
     run = Run.model_validate(yaml.safe_load(Path("headhunt.yaml").read_text()))
     assert len(leaders(run)) == 6
+    confirmed = json.loads(done.stdout.splitlines()[-1])
+    assert sorted(row["number"] for row in confirmed["confirmed"]) == sorted(each.number for each in leaders(run, 2))
+    assert confirmed["trained"] + confirmed["reused"] == 4
+    assert all(
+        len(row["values"]) == 2 and row["mean"] == pytest.approx(sum(row["values"]) / 2)
+        for row in confirmed["confirmed"]
+    )
     for trial in trials():
         given = allotment(trial)
         assert given is not None

@@ -54,10 +54,10 @@ def shown(states):
     return [{"curves": [list(m) for m in s.curves], "best_epoch": s.best_epoch, "failure": s.failure,
              "sum": float(sum(np.abs(a, dtype=np.float64).sum() for a in s.best_trainable))} for s in states]
 
-def run(configs, objective="val_accuracy", side_by_side=1, rungs=(4,)):
+def run(configs, objective="val_accuracy", side_by_side=1, rungs=(4,), seeds=5):
     states = [program.start(config) for config in configs]
     for until in rungs:
-        states = program.train(configs, states, until, objective, 5, side_by_side)
+        states = program.train(configs, states, until, objective, seeds, side_by_side)
     return states
 
 program = Program(structure_of(configs[0]), data)
@@ -69,7 +69,10 @@ found["rungs"] = shown(run(configs, rungs=(1, 3, 4)))
 program._epochs.clear()
 for lanes in (2, 8):
     found[f"side_by_side_{lanes}"] = shown(run(configs, side_by_side=lanes))
-found["shapes"] = sorted([lanes, views] for _, lanes, views in program._epochs)
+found["shapes"] = sorted([lanes, views] for _, lanes, views, _ in program._epochs)
+seeds = (5, 6, 6, 7, 5)
+found["seeds"] = {"alone": shown([run([config], seeds=seed)[0] for config, seed in zip(configs, seeds)]),
+                  "turns": shown(run(configs, seeds=seeds)), "side": shown(run(configs, side_by_side=8, seeds=seeds))}
 found["val_loss"] = {"turns": shown(run(configs, "val_loss")), "side": shown(run(configs, "val_loss", 8))}
 
 pairs = []
@@ -135,6 +138,17 @@ def test_lanes_side_by_side_are_the_trials_within_rounding(found: Any, how: str)
             assert epoch == pytest.approx(wanted, rel=1e-4)
         if not lane["failure"]:
             assert lane["sum"] == pytest.approx(alone["sum"], rel=1e-4)
+
+
+def test_lanes_may_have_batches_and_views_of_their_own_seed(found: Any) -> None:
+    seeds = found["seeds"]
+    assert seeds["turns"] == seeds["alone"]
+    assert seeds["alone"][0] == found["alone"][0]
+    assert seeds["alone"][1] != found["alone"][1]
+    for lane, alone in zip(seeds["side"], seeds["alone"], strict=True):
+        for epoch, wanted in zip(lane["curves"], alone["curves"], strict=True):
+            assert (epoch[1], epoch[3]) == pytest.approx((wanted[1], wanted[3]), rel=1e-4)
+            assert epoch[4] == pytest.approx(wanted[4], abs=1.01 / 40)  # rounding may decide a tie of one photo in 40
 
 
 def test_a_lane_that_fails_says_why_and_when(found: Any) -> None:

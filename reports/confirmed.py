@@ -1,0 +1,69 @@
+"""The confirmed leaders: what each reaches over several seeds, with its interval, beside what the search saw of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from reports.style import COLOURS, figure
+from search.config import SearchRun
+from search.confirmation import Confirmed, load_confirmation
+from search.leaderboard import leaders
+from search.statistics import Interval
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+class ConfirmedLeaders(NamedTuple):
+    """The trials that got through all their seeds, the best mean first, and the others."""
+
+    ranked: list[tuple[Confirmed, Interval]]
+    failed: list[Confirmed]
+    seeds: int
+
+
+def collect(run: SearchRun) -> ConfirmedLeaders | None:
+    """The confirmation of the run; None where there is none of the study as it is."""
+    found = load_confirmation(run, leaders(run))
+    if found is None:
+        return None
+    return ConfirmedLeaders(
+        [(each, each.interval) for each in found.confirmed if each.interval is not None],
+        [each for each in found.confirmed if each.interval is None],
+        len(found.confirmed[0].seeds),
+    )
+
+
+def draw(found: ConfirmedLeaders, objective: str) -> go.Figure:
+    """A line for each trial, the best on top: its mean and interval, the value of every seed, and the search's own value."""
+    is_share = objective != "val_loss"
+    ranked = found.ranked[::-1]
+    names = [f"trial {each.number}" for each, _ in ranked]
+    drawn = figure(objective.replace("_", " "), "", automargin=True)
+    values = [(value, name) for (each, _), name in zip(ranked, names, strict=True) for value in each.values]
+    drawn.add_scatter(
+        x=[value for value, _ in values],
+        y=[name for _, name in values],
+        mode="markers",
+        name="each seed",
+        marker={"color": COLOURS[0], "opacity": 0.35, "size": 8},
+    )
+    drawn.add_scatter(
+        x=[interval.mean for _, interval in ranked],
+        y=names,
+        mode="markers",
+        name="mean, 95 % interval",
+        marker={"color": COLOURS[0], "size": 10},
+        error_x={"type": "data", "array": [interval.high - interval.mean for _, interval in ranked]},
+    )
+    drawn.add_scatter(
+        x=[each.searched for each, _ in ranked],
+        y=names,
+        mode="markers",
+        name="as searched",
+        marker={"color": COLOURS[1], "symbol": "diamond-open", "size": 10},
+    )
+    drawn.update_layout(height=140 + 34 * len(ranked))
+    if is_share:
+        drawn.update_xaxes(tickformat=".1%")
+    return drawn

@@ -1,0 +1,50 @@
+"""A confirmation on the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from search.config import SearchRun
+from search.confirmation import Confirmed
+
+
+def confirmation_table(run: SearchRun, result: dict[str, Any]) -> Table:
+    """The table of `search confirm`, from its `--json` object."""
+    rows = [Confirmed.model_validate(row) for row in result["confirmed"]]
+    table = Table("trial", f"mean {run.search.objective}", "95 % interval", "as searched", "p against best", "p, Holm")
+    table.title = f"{run.name}: {len(rows[0].seeds)} seeds"
+    table.caption = (
+        "p: the paired t-test against the best, seed by seed; Holm: corrected for the number of comparisons. As searched: the "
+        "value of one seed that each was chosen by, which favours lucky seeds."
+    )
+    for row in rows:
+        searched = f"{row.searched:.4f}"
+        if row.interval is None:
+            table.add_row(str(row.number), "failed", row.failure, searched, "", "")
+            continue
+        mean, low, high = row.interval
+        table.add_row(
+            str(row.number),
+            f"{mean:.4f}",
+            f"{low:.4f} to {high:.4f}",
+            searched,
+            show_p(row.p_value),
+            show_p(row.p_holm),
+        )
+    return table
+
+
+def show_p(p_value: float | None) -> str:
+    """A p-value as text; nothing for the best, which is not compared with itself."""
+    if p_value is None:
+        return ""
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def show_confirmed(found: Confirmed | None) -> str:
+    """A trial's confirmed mean and half its interval as text; nothing when it is not confirmed."""
+    if found is None or found.interval is None:
+        return ""
+    return f"{found.interval.mean:.4f} ± {found.interval.high - found.interval.mean:.4f}"

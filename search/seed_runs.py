@@ -1,0 +1,81 @@
+"""SeedRun: one training of a leader with one seed, and the files in `confirm/` that keep them.
+
+A file holds what one task trained, is written once, and is named by what it holds. So a confirmation that is killed loses
+nothing that was finished, and what is on disk is found again by everything that its numbers depend on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from features.atomic import write_text
+from features.config import Section
+from features.errors import HeadhuntError
+from search.trial import Objective, TrialConfig, TrialResult
+
+
+class SeedRun(Section):
+    """What one training gave: `value` is the objective at the best epoch, `curves` the numbers of EpochMetrics in their order.
+
+    `key` digests all that it depends on; trial and seed are there for people. Numbers that are not finite are null.
+    """
+
+    key: str
+    trial: int
+    seed: int
+    value: float | None
+    best_epoch: int
+    failure: str | None
+    curves: tuple[tuple[float | None, ...], ...]
+
+    @classmethod
+    def of(cls, key: str, trial: int, seed: int, objective: Objective, result: TrialResult) -> SeedRun:
+        """The record of a result."""
+        best = getattr(result.curves[result.best_epoch - 1], objective) if result.best_epoch else None
+        return cls(
+            key=key,
+            trial=trial,
+            seed=seed,
+            value=best,
+            best_epoch=result.best_epoch,
+            failure=result.failure,
+            curves=tuple(
+                tuple(float(n) if math.isfinite(n) else None for n in metrics) for metrics in result.curves
+            ),
+        )  # fmt: skip
+
+
+_FILE = TypeAdapter(tuple[SeedRun, ...])
+
+
+def run_key(cache: str, function: str, objective: Objective, lanes: int, config: TrialConfig) -> str:
+    """sha256 (hex) of what a training depends on: the cache's key, the digest of a hypermodel's function, the objective (it
+    chooses the epoch), the lanes side by side (rounding), and the configuration with its seed."""
+    parts = [cache, function, objective, lanes, config.model_dump(mode="json")]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def write_runs(workdir: Path, runs: Sequence[SeedRun]) -> None:
+    """Writes the trainings of a task as one file, atomically: all of them are there, or none."""
+    name = hashlib.sha256("".join(run.key for run in runs).encode()).hexdigest()[:16]
+    write_text(workdir / "confirm" / f"{name}.json", _FILE.dump_json(tuple(runs)).decode() + "\n")
+
+
+def load_runs(workdir: Path) -> dict[str, SeedRun]:
+    """Every training on disk, by its key; HeadhuntError for a file that cannot be read."""
+    found: dict[str, SeedRun] = {}
+    for path in sorted((workdir / "confirm").glob("[!.]*.json")):
+        try:
+            runs = _FILE.validate_json(path.read_bytes())
+        except (ValidationError, OSError) as error:
+            raise HeadhuntError(
+                f"{path} cannot be read: {str(error).splitlines()[0]}. Delete it: what it held is trained again."
+            ) from error
+        found |= {run.key: run for run in runs}
+    return found

@@ -1,0 +1,281 @@
+"""`search confirm`: the command, killed and run again; what it refuses; and when its ranking is used."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from features.atomic import only_process
+from features.cache import cache_for
+from features.errors import HeadhuntError, UsageError
+from reports import confirmed as section
+from reports.config import Run
+from reports.page import _confirmed
+from reports.section import LeftOutError
+from search import confirm as module
+from search.cli import _leaderboard, _row
+from search.confirm import confirm, confirmation_seeds
+from search.confirmation import (
+    Confirmation,
+    by_confirmation,
+    confirmation_file,
+    digests,
+    load_confirmation,
+    rank,
+    write_confirmation,
+)
+from search.confirmation_table import confirmation_table, show_p
+from search.leaderboard import Leader, leaders, load_study
+from search.seed_runs import SeedRun, load_runs, write_runs
+from tests.conftest import run_headhunt
+from train.promote import _choose
+
+BODY = """
+import json, os, shutil
+from pathlib import Path
+import search.confirm
+from features.configfile import load
+from search.config import SearchRun
+
+run = load(SearchRun, Path("headhunt.yaml"))
+print(json.dumps(search.confirm.confirm(run, 3, 2)), flush=True)
+shutil.move("run/confirm", "before")
+Path("run/confirm.json").unlink()
+write, calls = search.confirm.write_runs, []
+
+def kill(*arguments):
+    write(*arguments)
+    calls.append(1)
+    if len(calls) == 2:
+        os.kill(os.getpid(), 9)
+
+search.confirm.write_runs = kill
+search.confirm.confirm(run, 3, 2)
+"""
+
+
+def test_a_killed_confirmation_goes_on_and_ends_as_if_it_had_not_been(searched: Run) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    killed = subprocess.run([sys.executable, "-c", BODY], env=environment, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    undisturbed = json.loads(killed.stdout.splitlines()[0])
+    assert (undisturbed["trained"], undisturbed["reused"]) == (6, 0)
+    assert len(load_runs(searched.workdir)) == 2
+    assert not confirmation_file(searched.workdir).exists()
+    done = run_headhunt(Path.cwd(), "search", "confirm", "--top", "3", "--seeds", "2", "--json")
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (result["trained"], result["reused"]) == (4, 2)
+    assert result["confirmed"] == undisturbed["confirmed"]
+    for file in Path("before").iterdir():
+        assert Path("run/confirm", file.name).read_bytes() == file.read_bytes()
+    check_ranking(searched, result)
+    # All of it is on disk: nothing is trained, whether for the same numbers or for fewer.
+    again = confirm(searched, 2, 2)
+    assert (again["trained"], again["reused"]) == (0, 4)
+    values = {row["number"]: row["values"] for row in result["confirmed"]}
+    assert all(row["values"] == values[row["number"]] for row in again["confirmed"])
+
+
+def check_ranking(run: Run, result: dict[str, Any]) -> None:
+    """The ranking of the 3 leaders over 2 seeds, in the result, in the study and on disk."""
+    rows = result["confirmed"]
+    assert sorted(row["number"] for row in rows) == sorted(leader.number for leader in leaders(run, 3))
+    assert [row["mean"] for row in rows] == sorted((row["mean"] for row in rows), reverse=True)
+    assert [row["p_value"] is None for row in rows] == [True, False, False]
+    searched = {leader.number: leader.value for leader in leaders(run)}
+    runs = load_runs(run.workdir).values()
+    for row in rows:
+        assert row["mean"] == pytest.approx(sum(row["values"]) / 2)
+        assert row["low"] <= row["mean"] <= row["high"]
+        assert row["searched"] == searched[row["number"]]
+        assert row["seeds"] == list(confirmation_seeds(run.search.seed, 2))
+        own = [each for each in runs if each.trial == row["number"]]
+        assert sorted(each.value or 0 for each in own) == sorted(row["values"])
+        assert all(len(each.curves) == run.search.epochs for each in own)
+        assert all(max(curve[4] or 0 for curve in each.curves) == each.value for each in own)
+    assert json.loads(confirmation_file(run.workdir).read_text())["confirmed"] == rows
+    kept = optuna.load_study(study_name="tiny", storage="sqlite:///run/study.db").user_attrs["confirmed"]
+    assert {int(number): row["mean"] for number, row in kept.items()} == {row["number"]: row["mean"] for row in rows}
+    assert all(row["seeds"] == 2 for row in kept.values())
+
+
+@pytest.mark.parametrize(
+    ("top", "seeds", "message"),
+    [
+        (0, 5, "--top: received 0; at least 1 leader must be confirmed, e.g. --top 8."),
+        (-3, 5, "--top: received -3; at least 1 leader must be confirmed, e.g. --top 8."),
+        (8, 1, "--seeds: received 1; an interval needs at least 2 seeds, and says little with fewer than 5. E.g. --seeds 5."),
+    ],
+)  # fmt: skip
+def test_numbers_that_make_no_ranking(searched: Run, top: int, seeds: int, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        confirm(searched, top, seeds)
+    assert str(caught.value) == message
+
+
+def test_without_a_study(searched: Run) -> None:
+    (searched.workdir / "study.db").unlink()
+    with pytest.raises(UsageError, match=r"there is no study 'tiny' in .*Run `headhunt search run`"):
+        confirm(searched)
+
+
+def test_while_a_search_is_running(searched: Run) -> None:
+    with (
+        only_process(searched.workdir / ".search.lock", ""),
+        pytest.raises(UsageError, match=rf"a search or a confirmation is running in run \(process {os.getpid()}\)"),
+    ):
+        confirm(searched)
+
+
+def test_with_other_settings(searched: Run) -> None:
+    changed = searched.search.model_copy(update={"epochs": 9})
+    with pytest.raises(UsageError, match=r"made with other settings: epochs \(was 4, is 9\)"):
+        confirm(searched.model_copy(update={"search": changed}))
+
+
+def test_seeds_are_others_than_the_searchs_and_the_first_ones_stay() -> None:
+    seeds = confirmation_seeds(7, 8)
+    assert len({7, *seeds}) == 9
+    assert confirmation_seeds(7, 3) == seeds[:3]
+    assert not set(confirmation_seeds(8, 8)) & set(seeds)
+
+
+def lies(leader: Leader) -> list[float | None]:
+    """The values of a leader that turns the search's ranking round."""
+    return [0.1 * leader.number, 0.1 * leader.number + 0.05]
+
+
+def confirmed(run: Run, top: int, failed: tuple[int, ...] = ()) -> Confirmation:
+    """A confirmation of the leaders that was not trained: each has values by its number, or failed with the second seed."""
+    best = leaders(run, top)
+    failures = ["seed 2: the loss is not finite after epoch 3" if each.number in failed else None for each in best]
+    values = [[0.5, None] if failure else lies(each) for each, failure in zip(best, failures, strict=True)]
+    made = Confirmation(
+        study=run.name,
+        objective="val_accuracy",
+        identity=load_study(run).user_attrs["identity"],
+        leaders=digests(best),
+        confirmed=rank("val_accuracy", best, (1, 2), values, failures),
+    )
+    write_confirmation(run.workdir, made)
+    return made
+
+
+def test_losses_are_ranked_from_below_and_failures_come_last(searched: Run) -> None:
+    best = leaders(searched, 4)
+    values: list[list[float | None]] = [[0.9, 0.8], [0.3, 0.5], [None, None], [0.3, 0.5]]
+    reasons = [None, None, "seed 1: why", None]
+    ranked = rank("val_loss", best, (1, 2), values, reasons)
+    equal = sorted((best[1].number, best[3].number))
+    assert [row.number for row in ranked] == [*equal, best[0].number, best[2].number]
+    assert [row.p_value for row in ranked[:2]] == [None, 1.0]
+    assert (ranked[-1].mean, ranked[-1].p_value, ranked[-1].failure) == (None, None, "seed 1: why")
+
+
+def test_promotion_follows_the_confirmed_ranking_and_says_so(searched: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    ranked, cache = leaders(searched), cache_for(searched)
+    wide = searched.model_copy(update={"train": searched.train.model_copy(update={"top": 6})})
+    assert [leader.number for leader in _choose(wide, cache, [])] == [leader.number for leader in ranked]
+    assert capsys.readouterr().err == ""
+    numbers = [leader.number for leader in ranked[:4]]
+    failed = numbers[1]
+    made = confirmed(searched, 4, (failed,))
+    first = sorted((number for number in numbers if number != failed), reverse=True)
+    wanted = [*first, *(leader.number for leader in ranked[4:]), failed]
+    assert [leader.number for leader in by_confirmation(ranked, made)] == wanted
+    assert [leader.number for leader in _choose(wide, cache, [])] == wanted
+    shown = ", ".join(map(str, wanted))
+    said = f"Promoted by the ranking of `headhunt search confirm` (mean of 2 seeds): trial {shown}."
+    assert said in capsys.readouterr().err
+    assert [leader.number for leader in _choose(searched, cache, [ranked[5].number])] == [ranked[5].number]
+    assert capsys.readouterr().err == ""  # what a person names is promoted
+
+
+@pytest.mark.parametrize("reason", ["other settings (cache)", "the study's leaders were others", "cannot be read"])
+def test_a_confirmation_of_something_else_is_not_used(
+    searched: Run, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ranked, made = leaders(searched), confirmed(searched, 3)
+    assert load_confirmation(searched, ranked) == made
+    if "cache" in reason:
+        other = made.model_copy(update={"identity": {**made.identity, "cache": "f" * 64}})
+        write_confirmation(searched.workdir, other)
+    elif "leaders" in reason:  # a trial that a longer search found has become the best
+        ranked = [ranked[-1], *ranked[:-1]]
+    else:
+        confirmation_file(searched.workdir).write_text("{")
+    assert load_confirmation(searched, ranked) is None
+    said = capsys.readouterr().err
+    assert said.startswith("run/confirm.json is not used: ")
+    assert reason in said
+    if "leaders" in reason:
+        assert f"(trial {ranked[0].number} was not among them)" in said
+    assert "`headhunt search confirm` confirms the leaders that the study has now" in said
+
+
+def test_the_leaderboard_and_the_report_show_what_is_confirmed(searched: Run) -> None:
+    with pytest.raises(LeftOutError, match="`headhunt search confirm` makes one"):
+        _confirmed(searched)
+    ranked = leaders(searched)
+    assert "confirmed" not in _row(ranked[0], None)
+    made = confirmed(searched, 3, (ranked[1].number,))
+    best = made.of(ranked[0].number)
+    assert best is not None
+    assert best.interval is not None
+    row = _row(ranked[0], made)["confirmed"]
+    assert (row["number"], row["mean"], row["seeds"]) == (ranked[0].number, best.mean, [1, 2])
+    assert [_row(ranked[place], made)["confirmed"] for place in (1, 5)] == [None, None]
+    column = _leaderboard(searched, ranked, made).columns[3]
+    assert column.header == "confirmed, 2 seeds"
+    cells = list(column.cells)
+    assert cells[0] == f"{best.interval.mean:.4f} ± {best.interval.high - best.interval.mean:.4f}"
+    assert cells[1] == cells[5] == ""
+    page = _confirmed(searched)
+    assert [line[0] for line in page.tables[0].rows] == [str(each.number) for each in made.confirmed]
+    assert page.tables[0].rows[-1][1:3] == ["failed", "seed 2: the loss is not finite after epoch 3"]
+    found = section.collect(searched)
+    assert found is not None
+    assert (len(found.ranked), len(found.failed), found.seeds) == (2, 1, 2)
+    assert list(page.figures[0].data[1].x) == [interval.mean for _, interval in found.ranked[::-1]]
+    shown = confirmation_table(searched, {"confirmed": [each.model_dump(mode="json") for each in made.confirmed]})
+    assert list(shown.columns[1].cells)[-1] == "failed"
+    assert next(iter(shown.columns[3].cells)) == f"{made.confirmed[0].searched:.4f}"
+
+
+def test_p_values_as_text() -> None:
+    assert [show_p(p) for p in (None, 0.0004, 0.001, 0.0416, 1.0)] == ["", "< 0.001", "0.001", "0.042", "1.000"]
+
+
+def test_trainings_are_found_again_and_damaged_files_are_named(tmp_path: Path) -> None:
+    run = SeedRun(key="a", trial=3, seed=5, value=None, best_epoch=0, failure="why", curves=((1.0, None),))
+    write_runs(tmp_path, [run, run.model_copy(update={"key": "b"})])
+    write_runs(tmp_path, [run.model_copy(update={"key": "c"})])
+    assert {key: each.failure for key, each in load_runs(tmp_path).items()} == {"a": "why", "b": "why", "c": "why"}
+    file = next((tmp_path / "confirm").glob("*.json"))
+    file.write_text("[{]")
+    with pytest.raises(HeadhuntError, match=rf"{file.name} cannot be read: .*Delete it: what it held is trained again"):
+        load_runs(tmp_path)
+
+
+def test_leaders_that_all_fail_and_memory_that_runs_out(searched: Run) -> None:
+    from search.objective import Progressed
+    from search.trial import TrialResult
+
+    best = leaders(searched, 2)
+    failed = SeedRun(key="a", trial=0, seed=5, value=None, best_epoch=0, failure="not finite", curves=())
+    with pytest.raises(
+        HeadhuntError, match=rf"none of the 2 leaders got through all 2 seeds; trial {best[0].number} failed with seed 5: not"
+    ):  # fmt: skip
+        module._rank(searched, best, (5, 6), [[failed, failed], [failed, failed]])
+    wanted = module.Wanted(best[0], best[0].config, "key")
+    full = Progressed(None, TrialResult((), 0, {}, "out of memory: RESOURCE_EXHAUSTED", 1.0))
+    with pytest.raises(HeadhuntError, match=r"ran out of memory.*lower `search.lanes`, then run the command again"):
+        module._record(searched, wanted, full)
