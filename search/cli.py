@@ -31,6 +31,12 @@ def run_command(
     config: ConfigOption = DEFAULT_CONFIG,
     set_: SetOption = [],  # noqa: B006
     trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; default: search.trials.")] = None,
+    hours: Annotated[
+        float | None, typer.Option(help="Stop asking after this many hours, over all runs; default: search.hours.")
+    ] = None,
+    target: Annotated[
+        float | None, typer.Option(help="Stop once the objective has reached this; default: search.target.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Workers at a time; default: search.workers.count.")
     ] = None,
@@ -45,7 +51,10 @@ def run_command(
 ) -> None:
     """Start the study, or go on with it until it has its trials."""
     with command(json_) as output:
-        given = (("trials", trials), ("workers.count", workers), ("workers.executor", executor))
+        given = (
+            ("trials", trials), ("hours", hours), ("target", target),
+            ("workers.count", workers), ("workers.executor", executor),
+        )  # fmt: skip
         chosen = [f"search.{key}={value}" for key, value in given if value is not None]
         run = settings(context, SearchRun, config, [*set_, *chosen])
         if dry_run:
