@@ -8,7 +8,6 @@ that goes on finds trials half asked, reported or told, computes the same values
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.atomic import make_folder
-from features.errors import HeadhuntError, UsageError
+from features.command import without_password
+from features.errors import LostError, UsageError
 
 if TYPE_CHECKING:
     import optuna
@@ -34,11 +34,6 @@ JOURNAL_SECONDS = 5
 def storage_url(spec: str, workdir: Path) -> str:
     """What a person gives to Optuna or its dashboard to read the study; a password in it is shown as ***."""
     return without_password(_address(spec, workdir))
-
-
-def without_password(url: str) -> str:
-    """A URL as it may be printed or logged."""
-    return re.sub(r"([?&]password=)[^&\s]*", r"\1***", re.sub(r"(://[^:/@\s]*:)\S*@", r"\1***@", url))
 
 
 def open_storage(spec: str, workdir: Path) -> optuna.storages.BaseStorage:
@@ -95,7 +90,7 @@ def has_transactions(storage: optuna.storages.BaseStorage) -> bool:
 
 @contextmanager
 def storage_faults(spec: str, workdir: Path) -> Iterator[None]:
-    """Turns what a storage raises that went away (a server that stopped, a full disk) into one HeadhuntError."""
+    """Turns what a storage raises that went away (a server that stopped, a full disk) into one LostError."""
     import grpc
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
@@ -105,9 +100,9 @@ def storage_faults(spec: str, workdir: Path) -> Iterator[None]:
     except (optuna.exceptions.StorageInternalError, SQLAlchemyError, grpc.RpcError) as error:
         cause: BaseException = error.__cause__ or error
         said = cause.details() if isinstance(cause, grpc.Call) else str(cause).splitlines()[0]
-        raise HeadhuntError(
+        raise LostError(
             f"the storage {storage_url(spec, workdir)} no longer answers as it should: {without_password(str(said))}. What was "
-            "written is safe; once the storage is back, the same command goes on."
+            "written is safe. Once it is back:"
         ) from error
 
 

@@ -42,7 +42,13 @@ def postgresql() -> Iterator[str]:
         as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
         for path in (folder, folder / "password"):
             shutil.chown(path, "postgres", "postgres")
-    options = ["--username=headhunt", f"--pwfile={folder / 'password'}", "--auth=scram-sha-256", "--no-sync", "--no-locale"]
+    options = [
+        "--username=headhunt",
+        f"--pwfile={folder / 'password'}",
+        "--auth=scram-sha-256",
+        "--no-sync",
+        "--no-locale",
+    ]
     initdb = [*as_user, programs / "initdb", "--pgdata", folder / "data", "--encoding=UTF8", *options]
     subprocess.run(initdb, check=True, capture_output=True, cwd=folder)
     port = free_port()
