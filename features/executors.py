@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -55,7 +56,22 @@ class LocalExecutor:
             for done in as_completed(positions):
                 yield positions[done], done.result()
         finally:
+            _LEFT.set()
             pool.shutdown(cancel_futures=True)
+            _LEFT.clear()
+
+
+_LEFT = threading.Event()
+"""Set while a local executor that was left early waits for its threads."""
+
+
+def check_wanted() -> None:
+    """For a long task to call now and then: CancelledError when nobody waits for its result any more, as after Ctrl-C.
+
+    A thread cannot be ended from outside; Ray's workers can, and never see this.
+    """
+    if _LEFT.is_set():
+        raise CancelledError
 
 
 class RayExecutor:

@@ -9,6 +9,7 @@ machines need not agree. Every write of a driver first makes sure that the study
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import threading
 import time
@@ -44,7 +45,7 @@ class Driver(NamedTuple):
     """The record: a process, and how long all drivers of the study have searched; times are UTC, in ISO 8601.
 
     `place` is where a process number means something: the machine's boot and the container. `birth` tells the process from
-    a later one with its number.
+    a later one with its number, `token` a driver from every other one.
     """
 
     host: str
@@ -55,11 +56,12 @@ class Driver(NamedTuple):
     beat: str
     seconds: float
     running: bool
+    token: str
 
     @property
-    def signature(self) -> tuple[str, str, str, bool]:
+    def signature(self) -> tuple[str, str, int, bool]:
         """What stays the same from beat to beat, and differs from every other driver's."""
-        return self.place, f"{self.pid} {self.birth}", self.started, self.running
+        return self.token, self.place, self.pid, self.running
 
 
 def read_driver(study: optuna.Study) -> Driver | None:
@@ -74,7 +76,7 @@ class Ownership:
     def __init__(self, study: optuna.Study, shown: str, patience: Patience) -> None:
         self._study, self._shown, self._patience = study, shown, patience
         self._began, self._started = time.monotonic(), _now()
-        self._before = 0.0
+        self._before, self._token = 0.0, secrets.token_hex(8)
 
     @property
     def seconds(self) -> float:
@@ -119,7 +121,7 @@ class Ownership:
                 self.write(self._study, running=False)
 
     def _record(self, running: bool = True) -> Driver:
-        return Driver(*_this_process(), self._started, _now(), round(self.seconds, 3), running)
+        return Driver(*_this_process(), self._started, _now(), round(self.seconds, 3), running, self._token)
 
     def _check(self) -> None:
         if self.is_mine(self._study):

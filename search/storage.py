@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -169,7 +170,7 @@ def _open_database(url: str) -> optuna.storages.BaseStorage:
     # A server may have closed a connection that was idle during a long rung: it is tried before use.
     options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     try:
-        return optuna.storages.RDBStorage(url, engine_kwargs=options)
+        database = optuna.storages.RDBStorage(url, engine_kwargs=options)
     except ImportError as error:
         if url.startswith("postgresql"):
             advice = "PostgreSQL needs psycopg: `pip install 'headhunt[postgresql]'`"
@@ -184,3 +185,5 @@ def _open_database(url: str) -> optuna.storages.BaseStorage:
             f"search.storage: the database at {without_password(url)} cannot be used: {said}. Check the URL, and that the "
             "server runs, has this database, and knows the user."
         ) from error
+    weakref.finalize(database, database.engine.dispose)  # connections are closed with their storage
+    return database
