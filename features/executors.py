@@ -48,6 +48,7 @@ class LocalExecutor:
     def map(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[int, R]]:
         if self._threads == 1:
             for position, task in enumerate(tasks):
+                check_wanted()
                 yield position, function(task)
             return
         pool = ThreadPoolExecutor(self._threads)
@@ -64,14 +65,29 @@ class LocalExecutor:
 _LEFT = threading.Event()
 """Set while a local executor that was left early waits for its threads."""
 
+_INTERRUPTED = threading.Event()
+
+
+def interrupt(signal_number: int, frame: object) -> None:
+    """Handles SIGINT and SIGTERM for a command: KeyboardInterrupt, here and at the next `check_wanted`.
+
+    Python drops an exception that a handler raises inside a callback of the garbage collector; JAX has one, and a search spends
+    much of its time there.
+    """
+    _INTERRUPTED.set()
+    raise KeyboardInterrupt
+
 
 def check_wanted() -> None:
-    """For a long task to call now and then: CancelledError when nobody waits for its result any more, as after Ctrl-C.
+    """For a long task in this process to call now and then, and a no-op on Ray's workers.
 
-    A thread cannot be ended from outside; Ray's workers can, and never see this.
+    Raises CancelledError when nobody waits for its result any more: a thread cannot be ended from outside. KeyboardInterrupt
+    after an interrupt.
     """
     if _LEFT.is_set():
         raise CancelledError
+    if _INTERRUPTED.is_set():
+        raise KeyboardInterrupt
 
 
 class RayExecutor:

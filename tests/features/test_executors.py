@@ -89,6 +89,20 @@ def test_threads_give_up_when_their_executor_is_left(tmp_path: Path, monkeypatch
         assert list(threads.map(square, [3])) == [(0, 9)]
 
 
+def test_an_interrupt_that_falls_into_a_callback_is_not_lost() -> None:
+    """Python drops what a handler raises while the garbage collector calls back."""
+    body = (
+        "import gc, os, signal\nfrom features.executors import LocalExecutor, interrupt\n"
+        "signal.signal(signal.SIGINT, interrupt)\n"
+        "def collect(phase, info):\n    os.kill(os.getpid(), signal.SIGINT)\n    sum(range(1000))\n"
+        "def task(number):\n    gc.callbacks.append(collect)\n    gc.collect()\n    gc.callbacks.clear()\n    return number\n"
+        "try:\n    print(list(LocalExecutor().map(task, [1, 2])))\nexcept KeyboardInterrupt:\n    print('interrupted')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", body], capture_output=True, text=True, check=True)
+    assert "Exception ignored" in done.stderr
+    assert done.stdout == "interrupted\n"
+
+
 def test_a_worker_that_is_killed_is_replaced(ray_executor: Executor, tmp_path: Path) -> None:
     results = dict(ray_executor.map(die_once, [str(tmp_path / "died")]))
     assert results[0] != os.getpid()

@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,16 @@ def wait_for_a_write(folder: Path, process: subprocess.Popen[str], before: int) 
         time.sleep(0.01)
 
 
+def wait_for_work(process: subprocess.Popen[str]) -> list[int]:
+    """The Ray workers that train at this moment."""
+    while process.poll() is None:
+        workers = [number for number, line in descendants(process.pid) if line.startswith("ray::train_")]
+        if workers:
+            return workers
+        time.sleep(0.02)
+    return []
+
+
 def finish(folder: Path, executor: str = "local") -> None:
     """The command as often as it takes: once, when nothing kills it."""
     process = start(folder, executor)
@@ -148,12 +158,13 @@ def test_ray_workers_are_killed_while_the_driver_goes_on(folder: Path, undisturb
     while kills < 4:
         process = start(folder, "ray")
         wait_for_a_write(folder, process, 0)
-        for _ in range(2):
-            time.sleep(chance.uniform(0, 1.5))
-            workers = [number for number, line in descendants(process.pid) if line.startswith("ray::train_")]
+        for _ in range(3):
+            workers = wait_for_work(process)
+            time.sleep(chance.uniform(0, 0.3))
             if workers and process.poll() is None:
-                os.kill(chance.choice(workers), signal.SIGKILL)
-                kills += 1
+                with suppress(ProcessLookupError):
+                    os.kill(chance.choice(workers), signal.SIGKILL)
+                    kills += 1
         _, said = process.communicate(timeout=280)
         assert process.returncode == 0, said
         assert everything(folder / "run") == undisturbed
