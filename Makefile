@@ -24,7 +24,7 @@ bench: .venv/installed  ## prints timings
 
 constraints: .venv/installed  ## pin the newest versions that fit pyproject.toml; not torch, whose build depends on the machine
 	$(UV) pip compile --quiet --upgrade --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
-		--extra gpu --extra s3 --extra gcs --extra export --extra dev pyproject.toml --output-file constraints.txt
+		--extra gpu --extra s3 --extra gcs --extra postgresql --extra export --extra dev pyproject.toml --output-file constraints.txt
 
 UV = $(shell command -v uv || echo .venv/bin/uv)
 

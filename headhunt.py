@@ -41,6 +41,7 @@ from features.command import (
 from features.configfile import validate
 from features.dataset import load_index
 from features.errors import HeadhuntError, UsageError
+from features.executors import interrupt
 from features.template import commented_yaml
 from reports.cli import app as reports_app
 from reports.config import Run
@@ -103,8 +104,8 @@ app.add_typer(reports_app, name="reports")
 
 def main() -> None:
     """Entry point of the console script. SIGTERM (a scheduler's preemption) is treated as Ctrl-C: state saved, exit 130."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     app(prog_name="headhunt")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import sys
 import traceback
@@ -20,7 +21,7 @@ from rich.console import Console
 
 from features.config import FeaturesRun
 from features.configfile import load
-from features.errors import HeadhuntError
+from features.errors import HeadhuntError, LostError
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.", metavar="FILE")]
 SetOption = Annotated[
@@ -68,6 +69,8 @@ def command(as_json: bool) -> Iterator[Output]:
         raise
     except HeadhuntError as error:
         log.print(f"headhunt: {error}", style="red", markup=False)
+        if isinstance(error, LostError):
+            log.print(f"Resume with:\n  {_this_command()}", markup=False)
         raise typer.Exit(error.exit_status) from None
     except KeyboardInterrupt:
         log.print(
@@ -102,5 +105,10 @@ def relative(path: Path) -> str:
     return os.path.relpath(path)
 
 
+def without_password(url: str) -> str:
+    """A URL, or a text with URLs in it, as it may be printed or logged."""
+    return re.sub(r"([?&]password=)[^&\s]*", r"\1***", re.sub(r"(://[^:/@\s]*:)\S*@", r"\1***@", url))
+
+
 def _this_command() -> str:
-    return shlex.join(["headhunt", *sys.argv[1:]])
+    return without_password(shlex.join(["headhunt", *sys.argv[1:]]))

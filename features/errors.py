@@ -1,6 +1,7 @@
 """Errors that a person reads: what was received, what is allowed, what to do next.
 
 HeadhuntError              the run failed (exit status 1)
+├── LostError              something that the run stands on went away; the same command goes on (exit status 1)
 ├── UsageError             the command or the configuration is wrong (exit status 2)
 ├── DatasetError           the photos or their annotations are wrong (exit status 2)
 └── CacheError             a feature cache is missing, damaged, or another than the configuration's (exit status 1)
@@ -13,6 +14,10 @@ class HeadhuntError(Exception):
     """A failure with a message for the person at the terminal; never shown with a traceback."""
 
     exit_status = 1
+
+
+class LostError(HeadhuntError):
+    """A cluster, a worker or a storage went away in the middle of a run. What is finished is saved: the same command goes on."""
 
 
 class UsageError(HeadhuntError):

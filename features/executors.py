@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from features.atomic import make_folder
+from features.cluster import Cluster
 from features.config import Workers
 from features.engine import start_keras
-from features.errors import HeadhuntError, UsageError
+from features.errors import HeadhuntError, LostError, UsageError
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+LOOK_SECONDS = 2.0
+"""How often a driver that waits for a Ray worker looks whether there still is a cluster."""
 
 
 class Executor(Protocol):
@@ -43,6 +48,7 @@ class LocalExecutor:
     def map(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[int, R]]:
         if self._threads == 1:
             for position, task in enumerate(tasks):
+                check_wanted()
                 yield position, function(task)
             return
         pool = ThreadPoolExecutor(self._threads)
@@ -51,14 +57,45 @@ class LocalExecutor:
             for done in as_completed(positions):
                 yield positions[done], done.result()
         finally:
+            _LEFT.set()
             pool.shutdown(cancel_futures=True)
+            _LEFT.clear()
+
+
+_LEFT = threading.Event()
+"""Set while a local executor that was left early waits for its threads."""
+
+_INTERRUPTED = threading.Event()
+
+
+def interrupt(signal_number: int, frame: object) -> None:
+    """Handles SIGINT and SIGTERM for a command: KeyboardInterrupt, here and at the next `check_wanted`.
+
+    Python drops an exception that a handler raises inside a callback of the garbage collector; JAX has one, and a search spends
+    much of its time there.
+    """
+    _INTERRUPTED.set()
+    raise KeyboardInterrupt
+
+
+def check_wanted() -> None:
+    """For a long task in this process to call now and then, and a no-op on Ray's workers.
+
+    Raises CancelledError when nobody waits for its result any more: a thread cannot be ended from outside. KeyboardInterrupt
+    after an interrupt.
+    """
+    if _LEFT.is_set():
+        raise CancelledError
+    if _INTERRUPTED.is_set():
+        raise KeyboardInterrupt
 
 
 class RayExecutor:
     """Tasks on Ray workers, at most `count` at a time; a task whose worker dies runs again, up to `retries` times."""
 
-    def __init__(self, workers: Workers, cpus: float, retries: int = 3) -> None:
+    def __init__(self, workers: Workers, cpus: float, cluster: Cluster, retries: int = 3) -> None:
         self._workers = workers
+        self._cluster = cluster
         self._options = {"num_cpus": cpus, "num_gpus": workers.gpus, "max_retries": retries}
 
     def map(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[int, R]]:
@@ -69,17 +106,19 @@ class RayExecutor:
         running: dict[Any, int] = {}
         try:
             while waiting or running:
+                self._cluster.check()
                 while waiting and len(running) < self._workers.count:
                     position, task = waiting.pop()
                     running[remote.remote(task)] = position
-                done, _ = ray.wait(list(running), num_returns=1)
-                yield running.pop(done[0]), _result(done[0])
+                done, _ = ray.wait(list(running), num_returns=1, timeout=LOOK_SECONDS)
+                if done:
+                    yield running.pop(done[0]), _result(done[0], self._cluster)
         finally:
-            for reference in running:
+            for reference in () if self._cluster.is_lost else running:
                 ray.cancel(reference, force=True)
 
 
-def _result(reference: Any) -> Any:
+def _result(reference: Any, cluster: Cluster) -> Any:
     import ray
     from ray.exceptions import RayError, RayTaskError
 
@@ -89,9 +128,8 @@ def _result(reference: Any) -> Any:
         cause = error.cause
         raise cause if isinstance(cause, HeadhuntError) else error from None
     except RayError as error:
-        raise HeadhuntError(
-            f"a Ray worker failed for good: {error}. Rerun the command to go on from what is finished."
-        ) from error
+        cluster.check()
+        raise LostError(f"a Ray worker failed for good: {error} What is finished is saved.") from error
 
 
 @contextmanager
@@ -137,12 +175,13 @@ def open_executor(
                 f"no Ray cluster answers at {workers.address!r}: {error}. Correct `workers.address`, or leave it "
                 "out to start Ray on this machine."
             ) from error
+    cluster = Cluster(own=started and workers.address is None)
     try:
         _check_capacity(ray.cluster_resources(), cpus, workers.gpus)
-        yield RayExecutor(workers, cpus)
+        yield RayExecutor(workers, cpus, cluster)
     finally:
         if started:
-            ray.shutdown()
+            ray.shutdown()  # also of a cluster that is lost: it takes seconds, and without it the process ends in a crash
 
 
 def _check_address(address: str | None) -> None:

@@ -41,6 +41,12 @@ def run_command(
     config: ConfigOption = DEFAULT_CONFIG,
     set_: SetOption = [],  # noqa: B006
     trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; default: search.trials.")] = None,
+    hours: Annotated[
+        float | None, typer.Option(help="Stop asking after this many hours, over all runs; default: search.hours.")
+    ] = None,
+    target: Annotated[
+        float | None, typer.Option(help="Stop once the objective has reached this; default: search.target.")
+    ] = None,
     workers: WorkersOption = None,
     executor: ExecutorOption = None,
     dry_run: Annotated[
@@ -50,7 +56,8 @@ def run_command(
 ) -> None:
     """Start the study, or go on with it until it has its trials."""
     with command(json_) as output:
-        chosen = _chosen({"trials": trials, "workers.count": workers, "workers.executor": executor})
+        given = {"trials": trials, "hours": hours, "target": target}
+        chosen = _chosen({**given, "workers.count": workers, "workers.executor": executor})
         run = settings(context, SearchRun, config, [*set_, *chosen])
         if dry_run:
             output.result(_dry_run(run, output.console))

@@ -31,6 +31,14 @@ class SearchConfig(Section):
         "hyperband", description="none where the sampler is keras_tuner.hyperband, which ends trials itself"
     )
     trials: int = Field(200, ge=1, description="at most: a grid, for one, may have fewer")
+    hours: float | None = Field(
+        None,
+        gt=0,
+        description="stop asking for trials after this many hours of search, counted over all runs of the study",
+    )
+    target: float | None = Field(
+        None, description="stop once a trial that ran to its end has reached this value of the objective"
+    )
     epochs: int = Field(30, ge=1)
     generation: int = Field(
         8, ge=1, description="trials asked for together; the results depend on it, but not on the number of workers"
@@ -47,7 +55,10 @@ class SearchConfig(Section):
     hypermodel: str | None = Field(
         None, description="module:function, a KerasTuner build(hp) that returns a compiled model, instead of a space"
     )
-    storage: str = Field("sqlite", description="sqlite | journal | any SQLAlchemy URL | grpc://host:port")
+    storage: str = Field(
+        "sqlite",
+        description="sqlite | journal | postgresql://user@host/database or any SQLAlchemy URL | grpc://host:port",
+    )
     keep: int = Field(20, ge=1, description="trials whose weights stay on disk, the best ones")
     workers: Workers = Workers(count=2, cpus=1)
     seed: int = Field(0, ge=0)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import UsageError
+from features.executors import check_wanted
 from features.views import order_of_epoch
 from search.hypermodel import build_model
 from search.objective import Progressed, Task
@@ -52,6 +53,7 @@ def train_hypermodel(given: HypermodelTask) -> list[Progressed]:
         _assign(model, before)
     state = replace(before, curves=list(before.curves)) if before else TrialState([], [], [], [], [])
     for epoch in range(len(state.curves), task.until):
+        check_wanted()
         metrics = _epoch(model, task, features, epoch)
         if not np.isfinite([metrics.loss, metrics.val_loss]).all():
             state.failure = (

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from features.executors import check_wanted
 from features.views import order_of_epoch
 from search.dropout import dropout_layer
 from search.heads import build_head
@@ -121,6 +122,7 @@ class Program:
         carry = jax.tree.map(lambda *values: np.stack(values), *[lanes[n].arrays for n in filled])
         data = self._data
         for epoch in range(len(lanes[0].curves), until):
+            check_wanted()
             each, shared = self._inputs(
                 [configs[n] for n in filled],
                 [lanes[n] for n in filled],

@@ -1,72 +1,79 @@
-"""The Optuna storage that the configuration names."""
+"""The Optuna storage that the configuration names: SQLite, a journal file, a database server, or a gRPC proxy in front of one.
+
+A database (SQLite, PostgreSQL) takes a generation's writes in one transaction: a kill leaves all of them or none. A journal and a
+gRPC proxy take every value by itself, so that a kill may fall between two of them. What is lost then is time alone: the driver
+that goes on finds trials half asked, reported or told, computes the same values again, and writes those that are missing.
+"""
 
 from __future__ import annotations
 
+import os
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from features.atomic import make_folder
-from features.errors import UsageError
+from features.command import without_password
+from features.errors import LostError, UsageError
 
 if TYPE_CHECKING:
     import optuna
 
+DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+"""The Python driver for URLs that name a database but no driver."""
+
+GRPC_SECONDS = 10
+"""How long a gRPC proxy has to answer before the search starts."""
+
+JOURNAL_SECONDS = 5
+"""How old the lock of a journal may get before it is broken; Optuna holds it for one write."""
+
 
 def storage_url(spec: str, workdir: Path) -> str:
-    """What a person gives to Optuna or its dashboard to read the study."""
-    if spec == "sqlite":
-        return f"sqlite:///{workdir / 'study.db'}"
-    return str(workdir / "study.journal") if spec == "journal" else spec
+    """What a person gives to Optuna or its dashboard to read the study; a password in it is shown as ***."""
+    return without_password(_address(spec, workdir))
 
 
 def open_storage(spec: str, workdir: Path) -> optuna.storages.BaseStorage:
     """Opens (or makes) the storage; UsageError when it cannot be reached or the name is not understood."""
     import optuna
-    from optuna.storages.journal import JournalFileBackend
 
     make_folder(workdir)
-    url = storage_url(spec, workdir)
+    address = _address(spec, workdir)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if spec == "journal":
-            return optuna.storages.JournalStorage(JournalFileBackend(url))
+            return _open_journal(address)
         if spec.startswith("grpc://"):
-            host, _, port = spec.removeprefix("grpc://").partition(":")
-            if not port.isdigit():
-                raise UsageError(f"search.storage: received {spec!r}; a gRPC storage is grpc://host:port.")
-            proxy = optuna.storages.GrpcStorageProxy(host=host, port=int(port))
-            try:
-                proxy.wait_server_ready(timeout=10)
-            except ConnectionError as error:
-                raise UsageError(
-                    f"search.storage: no Optuna gRPC storage answers at {spec}. Start one with "
-                    "`optuna.storages.run_grpc_proxy_server`, or correct the address."
-                ) from error
-            return proxy
-        if "://" not in url:
+            return _open_proxy(spec)
+        if "://" not in address:
             raise UsageError(
                 f"search.storage: received {spec!r}; allowed: sqlite, journal, an SQLAlchemy URL, grpc://host:port."
             )
-        return _open_database(url)
+        return _open_database(address)
 
 
 @contextmanager
-def one_transaction(storage: optuna.storages.BaseStorage) -> Iterator[None]:
+def one_transaction(storage: optuna.storages.BaseStorage, study_id: int | None = None) -> Iterator[None]:
     """What is written inside is committed to a database once, at the end, or not at all; other storages write as they always do.
 
-    Optuna commits every value by itself, and a commit waits for the disk.
+    Optuna commits every value by itself, and a commit waits for the disk. With `study_id`, processes that do so for the same
+    study take turns.
     """
-    import optuna
+    import sqlalchemy
     from sqlalchemy.orm import scoped_session, sessionmaker
 
-    database = getattr(storage, "_backend", storage)
-    if not isinstance(database, optuna.storages.RDBStorage):
+    database = _database(storage)
+    if database is None:
         yield
         return
     with database.engine.connect() as connection, connection.begin():
+        if study_id is not None:  # changes nothing, and holds the row (SQLite: the file) until the end
+            lock = sqlalchemy.text("UPDATE studies SET study_name = study_name WHERE study_id = :study")
+            connection.execute(lock, {"study": study_id})
         own = database.scoped_session
         joined = sessionmaker(bind=connection, join_transaction_mode="rollback_only")
         database.scoped_session = scoped_session(joined)
@@ -77,16 +84,106 @@ def one_transaction(storage: optuna.storages.BaseStorage) -> Iterator[None]:
             database.scoped_session = own
 
 
-def _open_database(url: str) -> optuna.storages.BaseStorage:
+def has_transactions(storage: optuna.storages.BaseStorage) -> bool:
+    """Whether `one_transaction` makes a difference."""
+    return _database(storage) is not None
+
+
+@contextmanager
+def storage_faults(spec: str, workdir: Path) -> Iterator[None]:
+    """Turns what a storage raises that went away (a server that stopped, a full disk) into one LostError."""
+    import grpc
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        return optuna.storages.RDBStorage(
-            url, engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None
-        )
-    except (SQLAlchemyError, ImportError) as error:
-        short = str(error).splitlines()[0]
-        raise UsageError(
-            f"search.storage: the database at {url} cannot be used: {short}. Check the URL and its driver."
+        yield
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError, grpc.RpcError) as error:
+        cause: BaseException = error.__cause__ or error
+        said = cause.details() if isinstance(cause, grpc.Call) else str(cause).splitlines()[0]
+        raise LostError(
+            f"the storage {storage_url(spec, workdir)} no longer answers as it should: {without_password(str(said))}. What was "
+            "written is safe. Once it is back:"
         ) from error
+
+
+def mend_journal(spec: str, workdir: Path) -> None:
+    """Cuts off a last line that a failing disk or machine left half-written; the next line would be appended to it, and no
+    line after that could be read. For the only driver of a study, before it opens the journal."""
+    path = Path(_address(spec, workdir))
+    if spec != "journal" or not path.exists():
+        return
+    written = path.read_bytes()
+    whole = written.rfind(b"\n") + 1
+    if whole < len(written):
+        os.truncate(path, whole)
+
+
+def _address(spec: str, workdir: Path) -> str:
+    """What the storage is opened with."""
+    if spec == "sqlite":
+        return f"sqlite:///{workdir / 'study.db'}"
+    if spec == "journal":
+        return str(workdir / "study.journal")
+    kind, separator, rest = spec.partition("://")
+    return f"{DRIVERS.get(kind, kind)}{separator}{rest}"
+
+
+def _database(storage: Any) -> optuna.storages.RDBStorage | None:
+    import optuna
+
+    database = getattr(storage, "_backend", storage)
+    return database if isinstance(database, optuna.storages.RDBStorage) else None
+
+
+def _open_journal(path: str) -> optuna.storages.BaseStorage:
+    """The journal. A process that was killed while it held the lock leaves it behind: it is broken after JOURNAL_SECONDS, but
+    only where its path is absolute; with a relative one Optuna would wait for ever."""
+    import optuna
+    from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+
+    lock = JournalFileSymlinkLock(str(Path(path).resolve()), grace_period=JOURNAL_SECONDS)
+    return optuna.storages.JournalStorage(JournalFileBackend(path, lock))
+
+
+def _open_proxy(spec: str) -> optuna.storages.BaseStorage:
+    import optuna
+
+    host, _, port = spec.removeprefix("grpc://").rpartition(":")
+    if not host or not port.isdigit():
+        raise UsageError(f"search.storage: received {spec!r}; a gRPC storage is grpc://host:port.")
+    proxy = optuna.storages.GrpcStorageProxy(host=host, port=int(port))
+    try:
+        proxy.wait_server_ready(timeout=GRPC_SECONDS)
+    except ConnectionError as error:
+        raise UsageError(
+            f"search.storage: no Optuna gRPC storage answers at {spec}. Start one with "
+            "`optuna.storages.run_grpc_proxy_server`, or correct the address."
+        ) from error
+    return proxy
+
+
+def _open_database(url: str) -> optuna.storages.BaseStorage:
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    # A server may have closed a connection that was idle during a long rung: it is tried before use.
+    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    try:
+        database = optuna.storages.RDBStorage(url, engine_kwargs=options)
+    except ImportError as error:
+        if url.startswith("postgresql"):
+            advice = "PostgreSQL needs psycopg: `pip install 'headhunt[postgresql]'`"
+        else:
+            advice = "Install the driver of that database"
+        raise UsageError(
+            f"search.storage: the database at {without_password(url)} needs a driver that is not installed ({error}). {advice}."
+        ) from error
+    except (SQLAlchemyError, RuntimeError, ValueError) as error:
+        said = without_password(" ".join(str(error.__cause__ or error).split("\n(Background")[0].split()))
+        raise UsageError(
+            f"search.storage: the database at {without_password(url)} cannot be used: {said}. Check the URL, and that the "
+            "server runs, has this database, and knows the user."
+        ) from error
+    weakref.finalize(database, database.engine.dispose)  # connections are closed with their storage
+    return database

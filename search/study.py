@@ -19,7 +19,7 @@ import numpy as np
 
 from features.atomic import make_folder, only_process
 from features.command import log
-from features.errors import HeadhuntError, UsageError
+from features.errors import UsageError
 from features.executors import Executor, open_executor
 from search.candidate import Candidate, final_outcome
 from search.config import SearchConfig, SearchRun
@@ -29,6 +29,7 @@ from search.hypermodel_training import HypermodelTask, train_hypermodel
 from search.leaderboard import ranking
 from search.objective import Progressed, Task, train_trials
 from search.oracles import allotment, hyperband_trials
+from search.ownership import Ownership, owned
 from search.parameters import Space
 from search.progress import Best, Progress, Standing
 from search.pruners import is_pruned, make_pruner, rungs
@@ -36,7 +37,8 @@ from search.records import claim_trials, keep_weights, write_trial
 from search.review import draw_pictures, write_reviews
 from search.samplers import ask_again, ends, make_sampler
 from search.sources import Caches
-from search.storage import one_transaction, open_storage, storage_url
+from search.stopping import End, check_failures, reached_end, space_is_used_up
+from search.storage import mend_journal, open_storage, storage_faults, storage_url
 from search.structure import chunks
 from search.trial import TrialConfig
 
@@ -61,21 +63,28 @@ def run_search(run: SearchRun) -> dict[str, Any]:
     os.environ.update(environment(run))  # before anything here imports Keras: hypermodels and KerasTuner's oracles do
     space = open_space(run.search)
     make_sampler(run.search.sampler, space, run.search.seed, 0, run.search.epochs)  # refused here, or never
-    with only_process(make_folder(run.workdir) / ".search.lock", f"another search is running in {run.workdir}"):
+    storage, url = (run.search.storage, run.workdir), storage_url(run.search.storage, run.workdir)
+    with (
+        only_process(make_folder(run.workdir) / ".search.lock", f"another search is running in {run.workdir}"),
+        storage_faults(*storage),
+    ):
         claim_trials(run.workdir, run.name)
+        mend_journal(*storage)
         study = optuna.create_study(
-            storage=open_storage(run.search.storage, run.workdir),
+            storage=open_storage(*storage),
             study_name=run.name,
             direction="minimize" if run.search.objective == "val_loss" else "maximize",
             pruner=make_pruner(run.search.pruner, run.search.epochs),
             load_if_exists=True,
         )
-        check_identity(run, study, caches, space)
-        _Driver(run, study, caches, space).drive()
-    return _result(run, study, time.monotonic() - started)
+        with owned(study, lambda: open_storage(*storage), url) as ownership:
+            check_identity(run, study, caches, space)
+            end = _Driver(run, study, caches, space, ownership).drive()
+        log.print(end.why)
+        return _result(run, study, end, time.monotonic() - started)
 
 
-def _result(run: SearchRun, study: optuna.Study, seconds: float) -> dict[str, Any]:
+def _result(run: SearchRun, study: optuna.Study, end: End, seconds: float) -> dict[str, Any]:
     import optuna
 
     states = [trial.state for trial in study.get_trials(deepcopy=False)]
@@ -89,27 +98,29 @@ def _result(run: SearchRun, study: optuna.Study, seconds: float) -> dict[str, An
         leader = ranking(study, run.search.objective)[0]
         best = {"number": leader.number, "value": leader.value, "params": leader.params}
     url = storage_url(run.search.storage, run.workdir)
-    return {"study": run.name, "storage": url, "trials": counts, "best": best, "seconds": round(seconds, 3)}
+    return {
+        "study": run.name, "storage": url, "trials": counts, "best": best, "ended": end.by, "seconds": round(seconds, 3),
+    }  # fmt: skip
 
 
 class _Driver:
     """Generations of trials, from asking to telling."""
 
-    def __init__(self, run: SearchRun, study: optuna.Study, caches: Caches, space: Space) -> None:
+    def __init__(self, run: SearchRun, study: optuna.Study, caches: Caches, space: Space, ownership: Ownership) -> None:
         self._run = run
         self._space = space
         self._search = run.search
         self._study = study
         self._caches = caches
         self._lanes = run.search.lanes or (GPU_LANES if run.search.workers.gpus else 1)
-        self._ended: str | None = None
+        self._ownership = ownership
+        self._end: End | None = None
 
-    def drive(self) -> None:
-        """Goes on until the study has its trials."""
+    def drive(self) -> End:
+        """Goes on until the study is at its end; says which."""
         first = self._next_generation()
-        if not first:
-            log.print(self._ended or f"The study {self._run.name!r} has its {self._search.trials} trials.")
-            return
+        if self._end:
+            return self._end
         if self._search.sampler == "keras_tuner.hyperband":
             needed = hyperband_trials(self._search.epochs)
             log.print(f"KerasTuner's Hyperband: all its brackets take {needed} trials, then they begin anew.")
@@ -119,34 +130,35 @@ class _Driver:
             self._progress() as progress,
         ):
             generation = first
-            while generation:
+            while not self._end:
                 self._train(executor, generation, progress)
                 self._tell(generation)
                 progress.told()
                 generation = self._next_generation()
-        if self._ended:
-            log.print(self._ended)
+        return self._end
 
     def _next_generation(self) -> list[Candidate]:
-        """The trials that a killed driver left running, filled up by new ones unless their generation was complete."""
+        """The trials that a killed driver left running, filled up by new ones unless their generation was complete; none, and the
+        reason in `_end`, when the study is at its end."""
         import optuna
 
-        trials = self._study.get_trials(deepcopy=False)
-        left = [trial for trial in trials if trial.state == optuna.trial.TrialState.RUNNING]
-        generation = [self._take_up(trial) for trial in left]
-        if any(candidate.outcome for candidate in generation):
-            return generation
-        total = len(trials)
-        with one_transaction(self._study._storage):
-            while total < self._search.trials and (not generation or total % self._search.generation):
+        check_failures(self._study)
+        with self._ownership.transaction():
+            trials = self._study.get_trials(deepcopy=False)
+            left = [trial for trial in trials if trial.state == optuna.trial.TrialState.RUNNING]
+            generation = [self._take_up(trial) for trial in left]
+            if any(candidate.outcome for candidate in generation):
+                return generation
+            end, total = reached_end(self._study, self._search, self._ownership.seconds), len(trials)
+            while not end and total < self._search.trials and (not generation or total % self._search.generation):
                 self._study.sampler = self._sampler(total)
                 reason = ends(self._study.sampler, self._study)
                 if reason:
-                    if not generation:
-                        self._ended = f"The study {self._run.name!r} ends with {total} trials: {reason}."
+                    end = space_is_used_up(self._study, total, reason)
                     break
                 generation.append(self._configure(self._study.ask()))
                 total += 1
+        self._end = None if generation else end
         return generation
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
@@ -202,7 +214,7 @@ class _Driver:
                     candidate.progressed = progressed
                     candidate.seconds += progressed.result.seconds
                 show()
-            with one_transaction(self._study._storage):
+            with self._ownership.transaction():
                 for candidate in alive:
                     self._report(candidate)
             trials = self._study.get_trials(deepcopy=False)
@@ -266,7 +278,7 @@ class _Driver:
             write_trial(self._run.workdir, number, candidate.config, shown)
         ended = [candidate.ended() for candidate in candidates]
         draw_pictures(self._run.workdir, self._run.name, self._search.objective, ended)
-        with one_transaction(self._study._storage):
+        with self._ownership.transaction():
             write_reviews(self._study, self._search.objective, ended)
             for candidate in candidates:
                 assert candidate.progressed is not None
@@ -290,7 +302,7 @@ class _Driver:
         """Tells the outcomes in the order of the numbers, then drops the weights of trials that are not among the best."""
         import optuna
 
-        with one_transaction(self._study._storage):
+        with self._ownership.transaction():
             for candidate in generation:
                 assert candidate.outcome is not None
                 state = optuna.trial.TrialState[candidate.outcome["state"]]
@@ -298,12 +310,6 @@ class _Driver:
         complete = ranking(self._study, self._search.objective)
         if complete:
             keep_weights(self._run.workdir, [trial.number for trial in complete[: self._search.keep]])
-        elif all(candidate.outcome and candidate.outcome["state"] == "FAIL" for candidate in generation):
-            reason = generation[0].outcome["reason"] if generation[0].outcome else ""
-            raise HeadhuntError(
-                f"all {len(generation)} trials so far have failed; the first: {reason}. Lower the learning rates in "
-                "`search.space.schedule.learning_rate`, or check the features with `headhunt features verify`."
-            )
 
 
 def open_space(search: SearchConfig) -> Space:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from features.config import Workers
 from features.errors import CacheError, UsageError
-from features.executors import Executor, open_executor
+from features.executors import Executor, check_wanted, open_executor
 
 
 def square(value: int) -> int:
@@ -30,6 +31,16 @@ def die_once(marker: str) -> int:
         Path(marker).touch()
         os.kill(os.getpid(), 9)
     return os.getpid()
+
+
+def wait_until_left(value: int) -> int:
+    if value == 0:
+        raise CacheError("the first task is broken")
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        check_wanted()
+        time.sleep(0.01)
+    raise AssertionError("nobody said that the result is not wanted")
 
 
 def backend(_: int) -> tuple[str, str, str]:
@@ -67,6 +78,29 @@ def test_no_tasks(executor: Executor) -> None:
 def test_an_error_of_a_task_is_raised_as_itself(executor: Executor) -> None:
     with pytest.raises(CacheError, match="task 3 is broken"):
         list(executor.map(fail_on_three, [1, 2, 3, 4]))
+
+
+def test_threads_give_up_when_their_executor_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC", "TF_CPP_MIN_LOG_LEVEL", "PYTHONWARNINGS"):
+        monkeypatch.setenv(name, "1")
+    with open_executor(Workers(executor="local", count=3, cpus=1), tmp_path, {}, threads=True) as threads:
+        with pytest.raises(CacheError, match="the first task is broken"):
+            list(threads.map(wait_until_left, [1, 2, 0]))
+        assert list(threads.map(square, [3])) == [(0, 9)]
+
+
+def test_an_interrupt_that_falls_into_a_callback_is_not_lost() -> None:
+    """Python drops what a handler raises while the garbage collector calls back."""
+    body = (
+        "import gc, os, signal\nfrom features.executors import LocalExecutor, interrupt\n"
+        "signal.signal(signal.SIGINT, interrupt)\n"
+        "def collect(phase, info):\n    os.kill(os.getpid(), signal.SIGINT)\n    sum(range(1000))\n"
+        "def task(number):\n    gc.callbacks.append(collect)\n    gc.collect()\n    gc.callbacks.clear()\n    return number\n"
+        "try:\n    print(list(LocalExecutor().map(task, [1, 2])))\nexcept KeyboardInterrupt:\n    print('interrupted')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", body], capture_output=True, text=True, check=True)
+    assert "Exception ignored" in done.stderr
+    assert done.stdout == "interrupted\n"
 
 
 def test_a_worker_that_is_killed_is_replaced(ray_executor: Executor, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,7 @@ import yaml
 from PIL import Image
 
 from tests.conftest import run_headhunt
-
-SEED = int(os.environ.get("HEADHUNT_KILL_SEED", str(random.SystemRandom().randrange(10**6))))
-"""Printed by every test; set the variable to repeat one."""
+from tests.kills import SEED, descendants
 
 KILLS = 20
 
@@ -90,26 +87,6 @@ def wait_for_a_new_shard(folder: Path, process: subprocess.Popen[str], before: s
     while finished(folder) == before and process.poll() is None:
         assert time.monotonic() < until, "no shard was written in two minutes"
         time.sleep(0.005)
-
-
-def descendants(process: int) -> Iterator[tuple[int, str]]:
-    """The process numbers and command lines below a process."""
-    parents: dict[int, list[int]] = {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents.setdefault(int(status.read_text().rpartition(")")[2].split()[1]), []).append(
-                int(status.parent.name)
-            )
-        except OSError:
-            continue
-    waiting = list(parents.get(process, []))
-    while waiting:
-        child = waiting.pop()
-        waiting += parents.get(child, [])
-        try:
-            yield child, Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
-        except OSError:
-            continue
 
 
 @pytest.mark.slow

@@ -201,28 +201,6 @@ def test_no_study(fresh: Run) -> None:
     assert not Path("run/study.db").exists()
 
 
-@pytest.mark.parametrize(
-    ("storage", "message"),
-    [
-        ("sqlit", "search.storage: received 'sqlit'; allowed: sqlite, journal, an SQLAlchemy URL, grpc://host:port"),
-        ("grpc://localhost", "search.storage: received 'grpc://localhost'; a gRPC storage is grpc://host:port"),
-        ("postgresql://nobody@127.0.0.1:1/x", "search.storage: the database at postgresql://"),
-    ],
-)
-def test_storages_that_cannot_be_used(tmp_path: Path, storage: str, message: str) -> None:
-    from search.storage import open_storage
-
-    with pytest.raises(UsageError) as caught:
-        open_storage(storage, tmp_path)
-    assert message in str(caught.value)
-
-
-def test_the_journal_storage_holds_a_study_too(fresh: Run) -> None:
-    run_headhunt(Path.cwd(), "search", "run", "--set", "search.storage=journal", "--trials", "3")
-    done = run_headhunt(Path.cwd(), "search", "top", "--set", "search.storage=journal", "--json")
-    assert len(json.loads(done.stdout.splitlines()[-1])["trials"]) == 3
-
-
 def test_neither_workers_nor_the_grouping_of_trials_change_the_study(fresh: Run, searched_once: Path) -> None:
     """Local workers are threads; tasks of 1, 2 and 8 trials of a structure; lanes side by side are the same within rounding."""
     body = (
@@ -251,23 +229,6 @@ def test_neither_workers_nor_the_grouping_of_trials_change_the_study(fresh: Run,
     side_by_side = [Path("lanes/trials", str(number), "curves.csv") for number in range(6)]
     for number, path in enumerate(side_by_side):
         assert pd.read_csv(path).to_numpy() == pytest.approx(load_curves(Path("w1-1"), number).to_numpy(), rel=1e-4)
-
-
-def test_a_rung_is_written_in_one_transaction_or_not_at_all(tmp_path: Path) -> None:
-    from search.storage import one_transaction, open_storage
-
-    study = optuna.create_study(storage=open_storage("sqlite", tmp_path), study_name="x")
-    trial = study.ask()
-    with one_transaction(study._storage):
-        trial.report(0.5, 1)
-        trial.report(0.6, 2)
-        study.tell(trial, 0.6)
-    with pytest.raises(RuntimeError), one_transaction(study._storage):
-        study.ask().report(0.1, 1)
-        raise RuntimeError
-    study.ask()
-    seen = optuna.load_study(study_name="x", storage=f"sqlite:///{tmp_path}/study.db").trials
-    assert [(t.number, t.value, t.intermediate_values) for t in seen] == [(0, 0.6, {1: 0.5, 2: 0.6}), (1, None, {})]
 
 
 def test_only_the_best_trials_have_weights(fresh: Run) -> None:

@@ -1,0 +1,18 @@
+"""A PostgreSQL server for the tests that need one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.search.storages import binaries, postgresql
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    """The URL of a database on a server of this session, with a password in it."""
+    if binaries() is None:
+        pytest.skip("needs PostgreSQL, e.g. Debian's package")
+    with postgresql() as url:
+        yield url

@@ -1,0 +1,141 @@
+"""One driver a study, wherever it runs: who holds it, who is dead, and what a driver does that has lost its study."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import optuna
+import pytest
+
+from features.errors import HeadhuntError, UsageError
+from search.ownership import ATTRIBUTE, Driver, Ownership, Patience, owned, read_driver
+from search.storage import open_storage
+
+QUICK = Patience(beat=0.01, silence=60, watch=0.2, settle=0.05)
+LONG_AGO = "2020-01-02T03:04:05.000+00:00"
+
+Own = Callable[..., AbstractContextManager[Ownership]]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> optuna.Study:
+    return optuna.create_study(storage=open_storage("sqlite", tmp_path), study_name="x")
+
+
+@pytest.fixture
+def own(study: optuna.Study, tmp_path: Path) -> Own:
+    return lambda patience=QUICK: owned(study, lambda: open_storage("sqlite", tmp_path), "the storage", patience)
+
+
+@pytest.fixture
+def me(study: optuna.Study, own: Own) -> Driver:
+    """The record of a driver that is this process and still runs, as a kill leaves it; it has searched for 100 s."""
+    with own():
+        record = read_driver(study)
+    assert record is not None
+    left = record._replace(seconds=100.0, token="another")
+    study.set_user_attr(ATTRIBUTE, left._asdict())
+    return left
+
+
+def test_a_second_driver_on_this_machine_is_refused_and_told_whom_to_wait_for(own: Own) -> None:
+    said = rf"another search drives the study 'x' in the storage: process {os.getpid()} on .*, since 20.* UTC, last heard of "
+    with (
+        own(),
+        pytest.raises(UsageError, match=rf"{said}0 s ago. Wait for it, or stop it \(kill {os.getpid()}\)"),
+        own(),
+    ):
+        pass
+    with own():  # it has left
+        pass
+
+
+def test_a_driver_that_was_killed_on_this_machine_is_followed_at_once(
+    study: optuna.Study, own: Own, me: Driver
+) -> None:
+    """Also while its remains still stand in the table of processes; and its hours count."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        study.set_user_attr(ATTRIBUTE, me._replace(pid=ended.pid)._asdict())
+        with own() as ownership:
+            assert 100 <= ownership.seconds < 160
+    study.set_user_attr(ATTRIBUTE, me._replace(birth="1")._asdict())  # its number belongs to another process now
+    with own():
+        pass
+
+
+def test_a_process_that_sleeps_on_this_machine_keeps_its_study(study: optuna.Study, own: Own, me: Driver) -> None:
+    study.set_user_attr(ATTRIBUTE, me._replace(beat=LONG_AGO)._asdict())
+    with pytest.raises(UsageError, match="another search drives the study"), own():
+        pass
+
+
+def test_a_driver_on_another_machine_is_refused_while_it_was_heard_of(
+    study: optuna.Study, own: Own, me: Driver
+) -> None:
+    study.set_user_attr(ATTRIBUTE, me._replace(host="elsewhere", place="elsewhere", pid=7)._asdict())
+    said = r"process 7 on elsewhere, .* Wait for it, or stop it there. If that machine is gone, run this command again in 60 s"
+    with pytest.raises(UsageError, match=said), own():
+        pass
+
+
+def test_a_driver_on_another_machine_that_fell_silent_is_given_up(
+    study: optuna.Study, own: Own, me: Driver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study.set_user_attr(ATTRIBUTE, me._replace(place="elsewhere", beat=LONG_AGO)._asdict())
+    with own() as ownership:
+        assert ownership.is_mine(study)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "belongs to process" in said and "Watching for 0 s whether that still lives." in said
+
+
+def test_a_driver_whose_clock_is_wrong_is_not_taken_for_dead(
+    study: optuna.Study, own: Own, me: Driver, tmp_path: Path
+) -> None:
+    """Its times are from long ago, but they go on."""
+    away = me._replace(place="elsewhere", beat=LONG_AGO)
+    study.set_user_attr(ATTRIBUTE, away._asdict())
+    its = optuna.load_study(study_name="x", storage=open_storage("sqlite", tmp_path))
+    later = away._replace(beat=LONG_AGO.replace("05.000", "06.000"))._asdict()
+    beat = threading.Timer(0.05, its.set_user_attr, (ATTRIBUTE, later))
+    beat.start()
+    with pytest.raises(UsageError, match="another search drives the study"), own():
+        pass
+    beat.join()
+
+
+def test_a_driver_says_that_it_lives(study: optuna.Study, own: Own) -> None:
+    with own() as ownership:
+        first = read_driver(study)
+        found = threading.Event()
+        for _ in range(500):
+            if read_driver(study) != first:
+                break
+            found.wait(0.01)
+        else:
+            raise AssertionError("no beat in five seconds")
+        assert ownership.is_mine(study)
+    last = read_driver(study)
+    assert first and last and not last.running and last.seconds > first.seconds
+
+
+def test_a_driver_that_has_lost_its_study_writes_nothing_more(study: optuna.Study, own: Own, me: Driver) -> None:
+    study.set_user_attr(ATTRIBUTE, me._replace(running=False)._asdict())
+    other = me._replace(host="elsewhere", place="elsewhere", pid=7)
+    with (
+        pytest.raises(HeadhuntError, match=r"was taken from this process.*by process 7 on elsewhere"),
+        own() as ownership,
+    ):
+        with ownership.transaction():
+            study.ask()
+        study.set_user_attr(ATTRIBUTE, other._asdict())
+        with ownership.transaction():
+            study.ask()
+    assert len(study.get_trials()) == 1
+    assert read_driver(study) == other
