@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,15 @@ FLAGS = [
 HEADHUNT = str(Path(sys.executable).with_name("headhunt"))
 
 
+@contextmanager
+def ended(server: subprocess.Popen[str]) -> Iterator[None]:
+    """Kills the server where the block fails: without that, leaving it would wait forever."""
+    try:
+        yield
+    finally:
+        server.kill()
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -40,7 +51,7 @@ def test_the_dashboard_shows_the_study_and_the_review_of_a_trial(searched: Run) 
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
     command = [HEADHUNT, "search", "dashboard", "--port", str(port)]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as server, ended(server):
         assert server.stderr is not None
         assert f"http://127.0.0.1:{port}/dashboard/" in server.stderr.readline()
         with sync_playwright() as playwright:
