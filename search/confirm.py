@@ -18,7 +18,7 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from features.atomic import make_folder, only_process
-from features.cache import FeatureCache, cache_for
+from features.cache import FeatureCache
 from features.command import log, relative
 from features.errors import HeadhuntError, UsageError
 from features.executors import Executor, open_executor
@@ -30,6 +30,7 @@ from search.leaderboard import Leader, leaders, load_study
 from search.objective import Progressed, Task, train_trials
 from search.parameters import Space
 from search.seed_runs import SeedRun, load_runs, run_key, write_runs
+from search.sources import Caches
 from search.structure import chunks
 from search.study import GPU_LANES, check_identity, environment, open_space
 from search.trial import TrialConfig
@@ -64,24 +65,24 @@ def confirm(run: SearchRun, top: int = TOP, seeds: int = SEEDS) -> dict[str, Any
     started = time.monotonic()
     _check_numbers(top, seeds)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    cache = cache_for(run)
+    caches = Caches(run)
     study = load_study(run)
     os.environ.update(environment(run))  # before anything here imports Keras: a hypermodel does
     space = open_space(run.search)
     lock = make_folder(run.workdir) / ".search.lock"
     with only_process(lock, f"a search or a confirmation is running in {run.workdir}"):
-        check_identity(run, study, cache, space)
+        check_identity(run, study, caches, space)
         best = leaders(run, top)
         if len(best) < top:
             log.print(
                 f"{len(best)} trials of the study {run.name!r} have run to their end, not {top}: these are confirmed."
             )
         drawn = confirmation_seeds(run.search.seed, seeds)
-        wanted = [_wanted(run, cache, space, leader, seed) for leader in best for seed in drawn]
+        wanted = [_wanted(run, caches, space, leader, seed) for leader in best for seed in drawn]
         known = load_runs(run.workdir)
         missing = list({each.key: each for each in wanted if each.key not in known}.values())
         reused = sum(each.key in known for each in wanted)
-        for trained in _train(run, cache, missing):
+        for trained in _train(run, caches, missing):
             known |= {each.key: each for each in trained}
         found = [[known[each.key] for each in wanted if each.leader is leader] for leader in best]
         confirmed = _rank(run, best, drawn, found)
@@ -116,11 +117,11 @@ def _check_numbers(top: int, seeds: int) -> None:
         )
 
 
-def _wanted(run: SearchRun, cache: FeatureCache, space: Space, leader: Leader, seed: int) -> Wanted:
-    views = leader.config.views.checked(cache.copies, cache.manifest.policy)
+def _wanted(run: SearchRun, caches: Caches, space: Space, leader: Leader, seed: int) -> Wanted:
+    views = caches.checked(leader.config.views)
     config = leader.config.model_copy(update={"seed": seed, "views": views})
     function = space.digest if isinstance(space, HypermodelSpace) else ""
-    return Wanted(leader, config, run_key(cache.key, function, run.search.objective, _lanes(run), config))
+    return Wanted(leader, config, run_key(caches.of(views).key, function, run.search.objective, _lanes(run), config))
 
 
 def _lanes(run: SearchRun) -> int:
@@ -128,13 +129,12 @@ def _lanes(run: SearchRun) -> int:
     return run.search.lanes or (GPU_LANES if run.search.workers.gpus else 1)
 
 
-def _train(run: SearchRun, cache: FeatureCache, missing: Sequence[Wanted]) -> Iterator[list[SeedRun]]:
+def _train(run: SearchRun, caches: Caches, missing: Sequence[Wanted]) -> Iterator[list[SeedRun]]:
     """Trains what is missing; every task is on disk before it is given."""
     if not missing:
         return
-    pieces = _pieces(run, missing)
-    copies = max(each.config.views.copies or 0 for each in missing)
-    tasks = [_task(run, cache, piece, copies) for piece in pieces]
+    pieces = _pieces(run, caches.own, missing)
+    tasks = [_task(run, caches, piece) for piece in pieces]
     progress = Progress(
         TextColumn("trainings"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         console=log, disable=not log.is_terminal,
@@ -154,7 +154,7 @@ def _train(run: SearchRun, cache: FeatureCache, missing: Sequence[Wanted]) -> It
             yield records
 
 
-def _pieces(run: SearchRun, missing: Sequence[Wanted]) -> list[list[Wanted]]:
+def _pieces(run: SearchRun, cache: FeatureCache, missing: Sequence[Wanted]) -> list[list[Wanted]]:
     """What goes into a task, which is recorded as a whole: trainings of one structure and length that are trained side by side
     (on a GPU, as a rule all seeds of several leaders), or one alone where they take turns.
 
@@ -166,18 +166,19 @@ def _pieces(run: SearchRun, missing: Sequence[Wanted]) -> list[list[Wanted]]:
     pieces: list[list[Wanted]] = []
     for epochs in sorted({each.config.epochs for each in missing}):
         group = [each for each in missing if each.config.epochs == epochs]
-        pieces += [[group[place] for place in piece] for piece in chunks([each.config for each in group], _lanes(run))]
+        configs = [each.config for each in group]
+        found = chunks(configs, _lanes(run), cache.feature_shape[-1], len(cache.class_names))
+        pieces += [[group[place] for place in piece] for piece in found]
     return pieces
 
 
-def _task(run: SearchRun, cache: FeatureCache, piece: Sequence[Wanted], copies: int) -> Task:
+def _task(run: SearchRun, caches: Caches, piece: Sequence[Wanted]) -> Task:
     configs = tuple(each.config for each in piece)
     return Task(
         configs,
         (None,) * len(configs),
-        cache.folder.resolve(),
+        caches.sources,
         make_folder(run.workdir / ".jax").resolve(),
-        copies,
         configs[0].epochs,
         run.search.objective,
         configs[0].seed,

@@ -15,18 +15,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.cache import FeatureCache
 from features.errors import UsageError
 from features.views import order_of_epoch
 from search.hypermodel import build_model
 from search.objective import Progressed, Task
 from search.population import TrialState
+from search.sources import Features, load_features
 from search.trial import EpochMetrics, TrialResult, is_better
 
 EVALUATED = 1024
 """Validation images in a batch."""
-
-Arrays = tuple[npt.NDArray[np.floating], npt.NDArray[np.int32]]
 
 
 @dataclass(frozen=True)
@@ -35,17 +33,6 @@ class HypermodelTask:
 
     task: Task
     folder: Path
-
-
-@dataclass(frozen=True)
-class Features:
-    """In memory: train (copies + 1, n, *feature_shape), val (m, *feature_shape), both as stored, and labels int32."""
-
-    train: npt.NDArray[np.floating]
-    train_labels: npt.NDArray[np.int32]
-    val: npt.NDArray[np.floating]
-    val_labels: npt.NDArray[np.int32]
-    classes: int
 
 
 def train_hypermodel(given: HypermodelTask) -> list[Progressed]:
@@ -57,7 +44,7 @@ def train_hypermodel(given: HypermodelTask) -> list[Progressed]:
     started = time.monotonic()
     task, (config,), (before,) = given.task, given.task.configs, given.task.states
     assert config.hypermodel is not None
-    features = _features(task.cache, task.copies)
+    features = _features(task.sources)
     model = build_model(config.hypermodel.function, given.folder, config.hypermodel.values, config.seed)
     _check(model, config.hypermodel.function, features)
     model.optimizer.build(model.trainable_variables)
@@ -89,7 +76,7 @@ def _epoch(model: Any, task: Task, features: Features, epoch: int) -> EpochMetri
     config, labels = task.configs[0], features.val_labels
     images = len(features.train_labels)
     rows = order_of_epoch(epoch, images, task.seed)
-    copies = config.views.of_epoch(epoch, images, task.seed)[rows]
+    copies = features.rows_of_epoch(config.views, epoch, task.seed)[rows]
     classes = None if _is_sparse(model) else features.classes
     batches = _batches_class()
     train = batches(features.train, (copies, rows), features.train_labels[rows], config.batch_size, classes)
@@ -187,9 +174,4 @@ def _best_weights(model: Any, state: TrialState) -> dict[str, npt.NDArray[np.flo
     }
 
 
-@lru_cache(maxsize=1)
-def _features(folder: Path, copies: int) -> Features:
-    cache = FeatureCache.open(folder)
-    train: list[Arrays] = [cache.arrays("train", copy) for copy in range(copies + 1)]
-    val, val_labels = cache.arrays("val")
-    return Features(np.stack([features for features, _ in train]), train[0][1], val, val_labels, len(cache.class_names))
+_features = lru_cache(maxsize=1)(load_features)

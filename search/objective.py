@@ -10,11 +10,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-
-from features.cache import FeatureCache
-from search.heads import feature_moments
-from search.population import Program, TrainingData, TrialState
+from search.population import Program, TrialState
+from search.sources import Features, Source, load_features, zeros_for_cache_lines
 from search.structure import Structure, structure_of
 from search.trial import Objective, TrialConfig, TrialResult
 
@@ -24,15 +21,14 @@ class Task:
     """Trials of one structure up to `until` epochs, from `states` (None: from the start). Idempotent: the same task gives the
     same results.
 
-    `copies` augmented copies of the cache in folder `cache` are held in memory; compiled programs are kept in `compiled`.
-    `lanes` trials are trained side by side. Batches and views are those of `seed`, or of `seeds`, one for each trial.
+    `sources` are held in memory; compiled programs are kept in `compiled`. `lanes` trials are trained side by side. Batches and
+    views are those of `seed`, or of `seeds`, one for each trial.
     """
 
     configs: tuple[TrialConfig, ...]
     states: tuple[TrialState | None, ...]
-    cache: Path
+    sources: tuple[Source, ...]
     compiled: Path
-    copies: int
     until: int
     objective: Objective
     seed: int
@@ -53,7 +49,7 @@ def train_trials(task: Task) -> list[Progressed]:
     started = time.monotonic()
     with _LOCK:
         _keep_programs(task.compiled)
-        program = _program(structure_of(task.configs[0]), task.cache, task.copies)
+        program = _program(structure_of(task.configs[0]), task.sources)
     states = [state or program.start(config) for config, state in zip(task.configs, task.states, strict=True)]
     states = _train(program, task, task.configs, states, task.seeds or (task.seed,) * len(states))
     seconds = (time.monotonic() - started) / len(states)
@@ -92,23 +88,20 @@ _LOCK = threading.Lock()
 
 
 @lru_cache(maxsize=64)
-def _program(structure: Structure, cache: Path, copies: int) -> Program:
-    return Program(structure, _data(cache, copies))
+def _program(structure: Structure, sources: tuple[Source, ...]) -> Program:
+    return Program(structure, _data(sources))
 
 
 @lru_cache(maxsize=1)
-def _data(folder: Path, copies: int) -> TrainingData:
-    """The features of a cache with this many augmented copies, on the device."""
+def _data(sources: tuple[Source, ...]) -> Features:
+    """What trials train on, on the device."""
     import jax
 
-    cache = FeatureCache.open(folder)
-    clean, labels = cache.arrays("train")
-    train = np.empty((copies + 1, *clean.shape), clean.dtype)
-    train[0] = clean
-    for copy in range(1, copies + 1):
-        train[copy], _ = cache.arrays("train", copy)
-    train, labels, val, val_labels = jax.device_put((train, labels, *cache.arrays("val")))
-    return TrainingData(train, labels, val, val_labels, len(cache.class_names), feature_moments(clean))
+    found = load_features(sources)
+    if jax.default_backend() == "cpu":
+        found = found.with_zeros(zeros_for_cache_lines(found.shape))
+    names = ("train", "train_labels", "val", "val_labels")
+    return replace(found, **{name: jax.device_put(getattr(found, name)) for name in names})
 
 
 @lru_cache(maxsize=1)

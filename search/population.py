@@ -22,24 +22,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.views import Views, order_of_epoch
+from features.views import order_of_epoch
 from search.dropout import dropout_layer
 from search.heads import build_head
+from search.sources import Features
 from search.structure import Structure, power_of_two
 from search.trial import EpochMetrics, Objective, TrialConfig, is_better
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingData:
-    """Features in memory: train (copies + 1, n, *feature_shape), val (m, *feature_shape), labels int32, and the moments of
-    the clean training features."""
-
-    train: Any
-    train_labels: Any
-    val: Any
-    val_labels: Any
-    classes: int
-    moments: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 
 @dataclass
@@ -64,10 +52,10 @@ class TrialState:
 class Program:
     """A structure's model and optimiser, and its compiled epoch, on one data set; threads may share it."""
 
-    def __init__(self, structure: Structure, data: TrainingData) -> None:
+    def __init__(self, structure: Structure, data: Features) -> None:
         self.structure = structure
         self._data = data
-        self.model = self._head(structure.head.units)
+        self.model = self._head(structure.head.units, zeros=data.zeros)
         self.optimizer = structure.optimizer.build()
         self.optimizer.build(self.model.trainable_variables)
         self._rate_at = _position(self.optimizer.variables, self.optimizer._learning_rate)
@@ -170,14 +158,18 @@ class Program:
             if not name.startswith("dropout")
         }
 
-    def _head(self, units: tuple[int, ...], seed: int | None = None) -> Any:
-        """The head of this structure with widths that are not rounded."""
+    def _head(self, units: tuple[int, ...], seed: int | None = None, zeros: int = 0) -> Any:
+        """The head of this structure with widths that are not rounded, on the backbone's features and this many zeros."""
         data = self._data
         head = self.structure.head.model_copy(update={"units": units})
-        return build_head(head, data.val.shape[1:], data.classes, data.moments, dropout_layer, seed)
+        *outer, width = data.shape
+        mean, variance = data.moments
+        moments = np.pad(mean, (0, zeros)), np.pad(variance, (0, zeros), constant_values=1)
+        return build_head(head, (*outer, width + zeros), data.classes, moments, dropout_layer, seed)
 
     def _shapes(self, units: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-        model = self.model if units == self.structure.head.units else self._head(units)
+        exact = units == self.structure.head.units and self._data.zeros == 0
+        model = self.model if exact else self._head(units)
         return {f"{layer.name}.{weight.name}": weight.shape for layer in model.layers for weight in layer.weights}
 
     def _inputs(
@@ -201,16 +193,16 @@ class Program:
             "decay": np.array([config.optimizer.decay for config in configs], np.float32),
             "best": np.array([_best_so_far(state, objective) for state in states], np.float32),
         }
-        copies = [_copies(view, epoch, images, seed) for view, seed in _filled(views)]
+        rows = [self._data.rows_of_epoch(view, epoch, seed) for view, seed in _filled(views)]
         batches = [_batches(seed, epoch, images, self.structure.batch_size, steps) for seed in _filled(orders)]
-        return each, {"orders": np.stack(batches), "copies": np.stack(copies)}
+        return each, {"orders": np.stack(batches), "rows": np.stack(rows)}
 
     def _epoch(self, objective: Objective, arguments: tuple[Any, ...]) -> Any:
         """The program for these shapes; one thread compiles it while others wait."""
         import jax
 
         carry, _, shared, *_ = arguments
-        key = (objective, len(carry[0][0]), len(shared["copies"]), len(shared["orders"]))
+        key = (objective, len(carry[0][0]), len(shared["rows"]), len(shared["orders"]))
         with self._lock:
             if key not in self._epochs:
                 function = jax.jit(partial(self._train_and_measure, objective), compiler_options=_compiler_options())
@@ -261,7 +253,7 @@ class Program:
         kernels = [n for n, variable in enumerate(self.model.trainable_variables) if variable.name == "kernel"]
         classes = self._data.classes
         # Where all lanes have the same views and seed, the batch does not depend on the lane and is gathered once.
-        copies = inputs["copies"][0] if len(inputs["copies"]) == 1 else inputs["copies"][inputs["view"]]
+        row_of = inputs["rows"][0] if len(inputs["rows"]) == 1 else inputs["rows"][inputs["view"]]
         order = inputs["orders"][0] if len(inputs["orders"]) == 1 else inputs["orders"][inputs["turn"]]
 
         def loss_of(trainable: Any, non_trainable: Any, x: Any, y: Any) -> Any:
@@ -269,14 +261,14 @@ class Program:
             wanted = jax.nn.one_hot(y, classes) * (1 - inputs["smoothing"]) + inputs["smoothing"] / classes
             entropy = -(wanted * jax.nn.log_softmax(logits)).sum(-1).mean()
             penalty = inputs["l2"] * sum(jnp.square(trainable[n]).sum() for n in kernels)
-            return entropy + penalty, (non_trainable, entropy, (logits.argmax(-1) == y).mean())
+            return entropy + penalty, (non_trainable, entropy, _are_largest(logits, y).mean())
 
         def step(carry: Any, batch: Any) -> Any:
             trainable, non_trainable, optimizer = carry
-            rows, rate = batch
-            x = features[copies[rows], rows].astype(jnp.float32)
+            images, rate = batch
+            x = features[row_of[images], images].astype(jnp.float32)
             gradient = jax.grad(loss_of, has_aux=True)
-            gradients, (non_trainable, entropy, hits) = gradient(trainable, non_trainable, x, labels[rows])
+            gradients, (non_trainable, entropy, hits) = gradient(trainable, non_trainable, x, labels[images])
             trainable = [weight * (1 - rate * inputs["decay"]) for weight in trainable]
             optimizer = [rate if n == self._rate_at else value for n, value in enumerate(optimizer)]
             trainable, optimizer = self.optimizer.stateless_apply(optimizer, gradients, trainable)
@@ -295,6 +287,13 @@ class Program:
         loss = -jax.nn.log_softmax(logits)[rows, labels].mean()
         better = (logits > logits[rows, labels][:, None]).sum(-1)
         return loss, (logits.argmax(-1) == labels).mean(), (better < 5).mean()
+
+
+def _are_largest(logits: Any, labels: Any) -> Any:
+    """Whether each row's largest logit is that of its label (batch,) bool: without an argmax, which XLA does not vectorise."""
+    import jax.numpy as jnp
+
+    return jnp.take_along_axis(logits, labels[:, None], 1)[:, 0] >= logits.max(-1)
 
 
 def _note(lane: TrialState, metrics: EpochMetrics, objective: Objective) -> None:
@@ -330,11 +329,6 @@ def _rates(config: TrialConfig, lane: TrialState, epoch: int, steps_per_epoch: i
 def _batches(seed: int, epoch: int, images: int, batch_size: int, steps: int) -> npt.NDArray[np.int32]:
     """The images of every step: (steps, batch_size) int32, a pure function of the search's seed and the epoch."""
     return np.resize(order_of_epoch(epoch, images, seed), (steps, batch_size)).astype(np.int32)
-
-
-@lru_cache(maxsize=128)
-def _copies(views: Views, epoch: int, images: int, seed: int) -> npt.NDArray[np.int32]:
-    return views.of_epoch(epoch, images, seed)
 
 
 def _filled(values: list[Any]) -> list[Any]:

@@ -42,7 +42,7 @@ class SearchSpace(Section):
             "activation": "relu",
             "dropout": {"low": 0.0, "high": 0.6, "step": 0.1},
             "l2": {"low": 1e-6, "high": 1e-2, "log": True},
-            "batch_norm": False,
+            "batch_norm": [False, True],
             "label_smoothing": [0.0, 0.1],
             "standardize": True,
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import mul
 from typing import NamedTuple
 
 from search.heads import HeadConfig
@@ -32,16 +33,25 @@ def structure_of(config: TrialConfig) -> Structure:
     return Structure(head, optimizer, config.batch_size)
 
 
-def chunks(configs: Sequence[TrialConfig], at_most: int) -> list[list[int]]:
-    """Positions of trials that can train together: by structure, in pieces of at most `at_most`; the largest pieces first.
+def chunks(configs: Sequence[TrialConfig], at_most: int, features: int, classes: int) -> list[list[int]]:
+    """Positions of trials that can train together: by structure, in pieces of at most `at_most`; those that take longest first,
+    so that workers end at about the same time.
 
-    Neither the pieces nor their order depend on anything but the configurations and `at_most`.
+    Neither the pieces nor their order depend on anything but the arguments.
     """
     groups: dict[Structure, list[int]] = {}
     for position, config in enumerate(configs):
         groups.setdefault(structure_of(config), []).append(position)
     pieces = [group[n : n + at_most] for group in groups.values() for n in range(0, len(group), at_most)]
-    return sorted(pieces, key=lambda piece: (-len(piece), piece[0]))
+    return sorted(pieces, key=lambda piece: (-len(piece) * _effort(configs[piece[0]], features, classes), piece[0]))
+
+
+def _effort(config: TrialConfig, features: int, classes: int) -> float:
+    """About what an epoch of a trial takes, in units of its own: products grow with the weights, and the optimiser's traffic is
+    that of another 32 images in every step."""
+    widths = [features, *config.head.units, classes]
+    weights: int = sum(map(mul, widths, widths[1:]))
+    return weights * (1 + 32 / config.batch_size)
 
 
 def _round_width(units: int) -> int:

@@ -20,11 +20,9 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from features.atomic import make_folder, only_process
-from features.cache import FeatureCache, cache_for
 from features.command import log
 from features.errors import HeadhuntError, UsageError
 from features.executors import Executor, open_executor
-from features.views import Views
 from search.config import SearchConfig, SearchRun
 from search.hypermodel import HypermodelSpace
 from search.hypermodel_training import HypermodelTask, train_hypermodel
@@ -36,6 +34,7 @@ from search.population import TrialState
 from search.pruners import is_pruned, make_pruner, rungs
 from search.records import claim_trials, keep_weights, write_trial
 from search.samplers import ask_again, ends, make_sampler
+from search.sources import Caches
 from search.storage import one_transaction, open_storage, storage_url
 from search.structure import chunks
 from search.trial import TrialConfig
@@ -74,8 +73,7 @@ def run_search(run: SearchRun) -> dict[str, Any]:
 
     started = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    cache = cache_for(run)
-    views = _check_views(run, cache)
+    caches = Caches(run)
     os.environ.update(environment(run))  # before anything here imports Keras: hypermodels and KerasTuner's oracles do
     space = open_space(run.search)
     make_sampler(run.search.sampler, space, run.search.seed, 0, run.search.epochs)  # refused here, or never
@@ -88,8 +86,8 @@ def run_search(run: SearchRun) -> dict[str, Any]:
             pruner=make_pruner(run.search.pruner, run.search.epochs),
             load_if_exists=True,
         )
-        check_identity(run, study, cache, space)
-        _Driver(run, study, cache, views, space).drive()
+        check_identity(run, study, caches, space)
+        _Driver(run, study, caches, space).drive()
     return _result(run, study, time.monotonic() - started)
 
 
@@ -113,16 +111,14 @@ def _result(run: SearchRun, study: optuna.Study, seconds: float) -> dict[str, An
 class _Driver:
     """Generations of trials, from asking to telling."""
 
-    def __init__(self, run: SearchRun, study: optuna.Study, cache: FeatureCache, views: Views, space: Space) -> None:
+    def __init__(self, run: SearchRun, study: optuna.Study, caches: Caches, space: Space) -> None:
         self._run = run
         self._space = space
         self._search = run.search
         self._study = study
-        self._cache = cache
-        self._views = views
+        self._caches = caches
         self._lanes = run.search.lanes or (GPU_LANES if run.search.workers.gpus else 1)
         self._ended: str | None = None
-        self._copies = cache.copies if "copies" in run.search.space.views else views.copies or 0
 
     def drive(self) -> None:
         """Goes on until the study has its trials."""
@@ -190,15 +186,14 @@ class _Driver:
         return Candidate(trial, config, outcome=left.user_attrs.get("outcome"), reported=reported)
 
     def _configure(self, trial: optuna.Trial) -> Candidate:
-        config = self._space.suggest(trial, self._views, self._search.epochs, 0)
+        config = self._space.suggest(trial, self._caches.views, self._search.epochs, 0)
         given = allotment(self._study._storage.get_trial(trial._trial_id))
         origin = given.origin if given else trial.number
         seed = int(np.random.SeedSequence([self._search.seed, origin]).generate_state(1)[0])
         epochs = given.epochs if given else self._search.epochs
-        config = config.model_copy(update={"seed": seed, "epochs": epochs})
-        views = config.views.checked(self._cache.copies, self._cache.manifest.policy)
-        config = config.model_copy(update={"views": views})
-        trial.set_user_attr("cache", self._cache.key)
+        views = self._caches.checked(config.views)
+        config = config.model_copy(update={"seed": seed, "epochs": epochs, "views": views})
+        trial.set_user_attr("cache", self._caches.of(views).key)
         trial.set_user_attr("config", config.model_dump_json())
         return Candidate(trial, config)
 
@@ -220,20 +215,17 @@ class _Driver:
         self._record([candidate for candidate in generation if candidate.progressed is not None])
 
     def _pieces(self, alive: list[Candidate], until: int) -> list[list[Candidate]]:
-        """What goes into a task: trials of one structure that stop at the same epoch; of a hypermodel, one trial."""
+        """What goes into a task: as many trials of one structure as train side by side, that stop at the same epoch."""
         if self._search.hypermodel is not None:
             return [[candidate] for candidate in alive]
-        pieces = []
+        pieces, own = [], self._caches.own
         for stop in sorted({min(until, candidate.config.epochs) for candidate in alive}):
             group = [candidate for candidate in alive if min(until, candidate.config.epochs) == stop]
-            found = chunks([candidate.config for candidate in group], self._at_most(len(alive)))
+            found = chunks(
+                [candidate.config for candidate in group], self._lanes, own.feature_shape[-1], len(own.class_names)
+            )
             pieces += [[group[place] for place in piece] for piece in found]
         return pieces
-
-    def _at_most(self, trials: int) -> int:
-        """How many trials a task holds: side by side as many as configured, since the rounding of sums depends on it; trials that
-        take turns are dealt out among the workers, with a second helping for those that finish early."""
-        return self._lanes if self._lanes > 1 else -(-trials // (2 * self._search.workers.count))
 
     def _run_tasks(self, executor: Executor, tasks: list[Task]) -> Iterator[tuple[int, list[Progressed]]]:
         if self._search.hypermodel is None:
@@ -244,9 +236,8 @@ class _Driver:
         return Task(
             tuple(candidate.config for candidate in candidates),
             tuple(candidate.state for candidate in candidates),
-            self._cache.folder.resolve(),
+            self._caches.sources,
             make_folder(self._run.workdir / ".jax").resolve(),
-            self._copies,
             min(until, candidates[0].config.epochs),
             self._search.objective,
             self._search.seed,
@@ -349,29 +340,19 @@ def environment(run: SearchRun) -> dict[str, str]:
     return backend if run.search.workers.gpus else {**backend, "JAX_PLATFORMS": "cpu"}
 
 
-def _check_views(run: SearchRun, cache: FeatureCache) -> Views:
-    """The views of the section, completed; UsageError when they, or a choice in the space, ask for what is not cached."""
-    policy = cache.manifest.policy
-    for name, leaf in run.search.space.views.items():
-        values = list(leaf.values()) if isinstance(leaf, dict) else leaf if isinstance(leaf, list) else [leaf]
-        for value in values if name in ("copies", "policy") else []:
-            Views.model_validate({name: value}).checked(cache.copies, policy)
-    return run.search.views.checked(cache.copies, policy)
-
-
-def _identity(run: SearchRun, cache: FeatureCache, space: Space) -> dict[str, Any]:
+def _identity(run: SearchRun, caches: Caches, space: Space) -> dict[str, Any]:
     """What a study's results depend on, besides the number of its trials."""
     shared = {"seed", "epochs", "objective", "generation", "sampler", "pruner", "views", "lanes"}
     if isinstance(space, HypermodelSpace):
         plain = run.search.model_dump(mode="json", include={"hypermodel", *shared})
-        return {**plain, "function": space.digest[:16], "cache": cache.key}
+        return {**plain, "function": space.digest[:16], "cache": caches.key}
     names = {"space", *shared}
-    return {**run.search.model_dump(mode="json", include=names), "cache": cache.key}
+    return {**run.search.model_dump(mode="json", include=names), "cache": caches.key}
 
 
-def check_identity(run: SearchRun, study: optuna.Study, cache: FeatureCache, space: Space) -> None:
+def check_identity(run: SearchRun, study: optuna.Study, caches: Caches, space: Space) -> None:
     """Marks a new study with the settings that its results depend on; UsageError when it was made with others."""
-    identity = _identity(run, cache, space)
+    identity = _identity(run, caches, space)
     known = study.user_attrs.get("identity")
     if known is None:
         study.set_user_attr("identity", identity)

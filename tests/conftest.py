@@ -26,6 +26,7 @@ from features.build import build_cache
 from features.config import FeaturesRun
 from features.prepare import prepare
 from reports.config import Run
+from tests.search_server import search_command
 
 MakeRun = Callable[..., FeaturesRun]
 
@@ -144,11 +145,15 @@ def searched(searched_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def run_headhunt(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs `headhunt` in a folder as a process of its own; fails with what it said."""
-    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
-    command = [str(Path(sys.executable).with_name("headhunt")), *arguments]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
-    )
+    """Runs `headhunt` in a folder: a search on this machine in a process that many tests share, other commands in one of their
+    own. Fails with what it said."""
+    if arguments[0] == "search" and "ray" not in arguments:
+        done = search_command(folder, arguments)
+    else:
+        environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+        command = [str(Path(sys.executable).with_name("headhunt")), *arguments]
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
+        )
     assert done.returncode == 0, done.stderr
     return done

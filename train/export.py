@@ -44,7 +44,7 @@ def export(run: TrainRun, trial: int | None, formats: Sequence[str]) -> dict[str
     leader = next((leader for leader in leaders(run) if leader.number == number), None)
     if leader is None:
         raise UsageError(f"trial {number} is not in the study {run.name!r}; its promotion belongs to another study.")
-    check_cache(leader, cache)
+    check_cache(run, leader)
     folder = make_folder(run.workdir / "exports" / str(number))
     tuning = FinetuneConfig.model_validate(metrics["finetune"])
     run = run.model_copy(update={"train": run.train.model_copy(update={"finetune": tuning})})

@@ -19,6 +19,7 @@ from features.augment import resolve_policy
 from features.backbones import compute_dtype
 from features.cache import FeatureCache, cache_for
 from features.command import log, relative
+from features.config import Augmentation
 from features.dataset import SPLITS, load_index
 from features.engine import start_keras
 from features.errors import HeadhuntError, UsageError
@@ -106,7 +107,7 @@ def _choose(run: TrainRun, cache: FeatureCache, numbers: Sequence[int]) -> list[
         )
     chosen = [by_number[number] for number in dict.fromkeys(numbers)] or _winners(run, ranked)
     for leader in chosen:
-        check_cache(leader, cache)
+        check_cache(run, leader)
         if leader.config.hypermodel is not None:
             raise UsageError(
                 f"trial {leader.number} is a model of {leader.config.hypermodel.function}, and only the heads of `search.space` "
@@ -128,8 +129,10 @@ def _winners(run: TrainRun, ranked: Sequence[Leader]) -> list[Leader]:
     return chosen
 
 
-def check_cache(leader: Leader, cache: FeatureCache) -> None:
-    """Raises UsageError when a trial was trained on another cache than the configuration's."""
+def check_cache(run: TrainRun, leader: Leader) -> None:
+    """Raises UsageError when a trial was trained on another cache than the configuration's, of its policy."""
+    policy = leader.config.views.policy
+    cache = cache_for(run, policy if policy in run.features.other_policies else None)
     if leader.cache_key != cache.key:
         raise UsageError(
             f"trial {leader.number} was trained on the cache {leader.cache_key[:16]}, but the configuration names "
@@ -144,9 +147,17 @@ def _identity(run: TrainRun, cache: FeatureCache, leader: Leader) -> str:
         cache.key,
         leader.config.model_dump_json(),
         run.train.finetune.model_dump_json(),
-        run.features.augmentation,
+        _augmentation(run, leader),
     ]
     return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()
+
+
+def _augmentation(run: TrainRun, leader: Leader) -> Augmentation:
+    """What a fine-tuning run augments with: what its section says, or the policy whose views the trial was trained on."""
+    if run.train.finetune.augmentation is not None:
+        return run.train.finetune.augmentation
+    policy = leader.config.views.policy
+    return policy if policy in run.features.other_policies else run.features.augmentation
 
 
 def _is_finished(run: TrainRun, cache: FeatureCache, leader: Leader) -> bool:
@@ -177,13 +188,12 @@ def _promote(inputs: Inputs, leader: Leader) -> None:
         f"{parity['images']} cached photos within {parity['max_abs_difference']:.1e}. Fine-tuning {len(unfrozen)} convolutional "
         f"layers and the head, {tuning.epochs} epochs."
     )
-    augmentation = tuning.augmentation if tuning.augmentation is not None else run.features.augmentation
     clean_share = leader.config.views.clean_share if tuning.clean_share is None else tuning.clean_share
     done = finetune(
         network,
         leader.config.head,
         tuning,
-        resolve_policy(augmentation, "train.finetune.augmentation"),
+        resolve_policy(_augmentation(run, leader), "train.finetune.augmentation"),
         clean_share,
         inputs.photos["train"],
         inputs.photos["val"],

@@ -13,7 +13,8 @@ BODY = """
 import json, statistics, time
 import keras, numpy as np
 from search.heads import HeadConfig, build_head, feature_moments
-from search.population import Program, TrainingData
+from search.population import Program
+from search.sources import Features
 from search.structure import structure_of
 from search.trial import TrialConfig
 from features.views import Views
@@ -25,7 +26,7 @@ features = random.normal(size=(images, width)).astype(np.float16)
 labels = random.integers(0, classes, images).astype(np.int32)
 val, val_labels = features[:1300], labels[:1300]
 moments = feature_moments(features)
-data = TrainingData(*map(jax.device_put, (features[None], labels, val, val_labels)), classes, moments)
+data = Features(*map(jax.device_put, (features[None], labels, val, val_labels)), classes, moments)
 config = TrialConfig(head=HeadConfig(units=(256,), dropout=0.5), batch_size=batch, views=Views(copies=0), epochs=epochs)
 program = Program(structure_of(config), data)
 

@@ -282,12 +282,13 @@ def test_models_that_cannot_be_trained(folder: Path, searched: Run, function: st
     from features.cache import cache_for
     from search.hypermodel_training import HypermodelTask, train_hypermodel
     from search.objective import Task
+    from search.sources import Source
     from search.trial import HypermodelChoice, TrialConfig
 
     config = TrialConfig(
         hypermodel=HypermodelChoice(function=f"hypermodels:{function}", values={"kind": "a"}), views=Views(copies=0)
     )
-    task = Task((config,), (None,), cache_for(searched).folder, folder, 0, 1, "val_accuracy", 0, 1)
+    task = Task((config,), (None,), (Source("p", cache_for(searched).folder, 0),), folder, 1, "val_accuracy", 0, 1)
     with pytest.raises(UsageError) as caught:
         train_hypermodel(HypermodelTask(task, folder))
     assert message in str(caught.value)

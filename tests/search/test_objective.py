@@ -21,6 +21,7 @@ from search.heads import HeadConfig
 from search.objective import Task, train_trials
 from search.population import Program
 from search.schedules import Constant
+from search.sources import Source
 from search.trial import TrialConfig
 
 cache, compiled, room = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -38,7 +39,7 @@ def train(self, configs, *others):
 Program.train = train
 configs = tuple(TrialConfig(head=HeadConfig(units=(6,), dropout=0.2), schedule=Constant(learning_rate=1e-2), batch_size=4,
                             views=Views(copies=1), epochs=3, seed=seed) for seed in range(5))
-task = Task(configs, (None,) * 5, cache, compiled, 1, 3, "val_loss", 0, 1, (0, 1, 2, 3, 4))
+task = Task(configs, (None,) * 5, (Source("p", cache, 1),), compiled, 3, "val_loss", 0, 1, (0, 1, 2, 3, 4))
 done = [(p.result.failure, p.state is None, [list(m) for m in p.result.curves], sorted(p.result.weights))
         for p in train_trials(task)]
 print(json.dumps({"done": done, "wide": wide, **counted}))

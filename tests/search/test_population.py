@@ -14,6 +14,7 @@ import pytest
 from features.views import Views
 from search.heads import HeadConfig
 from search.optimizers import SGD, AdamW
+from search.sources import zeros_for_cache_lines
 from search.structure import chunks, structure_of
 from search.trial import TrialConfig
 
@@ -25,7 +26,8 @@ from features.views import Views
 from search.dropout import random_bits
 from search.heads import HeadConfig, build_head, feature_moments, set_head_weights
 from search.optimizers import SGD, Adam, AdamW, RMSprop
-from search.population import Program, TrainingData
+from search.population import Program
+from search.sources import Features
 from search.structure import structure_of
 from search.schedules import Constant, Triangular
 from search.trial import TrialConfig
@@ -35,7 +37,8 @@ labels = random.integers(0, 6, 96).astype(np.int32)
 features = (random.normal(size=(3, 96, 16)) + 0.5 * np.eye(16)[labels]).astype(np.float16)
 val, val_labels = features[0, :40] + np.float16(0.3) * random.normal(size=(40, 16)).astype(np.float16), labels[:40]
 moments = feature_moments(features[0])
-data = TrainingData(*map(jax.device_put, (features, labels, val, val_labels)), 6, moments)
+drawn = Features(features, labels, val, val_labels, 6, moments)
+data = Features(*map(jax.device_put, (features, labels, val, val_labels)), 6, moments)
 
 def config(seed, rate, dropout, l2, smoothing, decay, copies, cyclical=False):
     schedule = Triangular(learning_rate=rate, half_cycle_epochs=1) if cyclical else Constant(learning_rate=rate)
@@ -82,8 +85,8 @@ for number, activation in enumerate(("relu", "gelu", "silu", "tanh")):
     assert rounded.head.units == (8, 16)
     exact = rounded._replace(head=rounded.head.model_copy(update={"units": (5, 11)}))
     both = []
-    for structure in (rounded, exact):
-        own = Program(structure, data)
+    for structure, features in ((rounded, data), (exact, data), (rounded, drawn.with_zeros(3))):
+        own = Program(structure, features)
         state = own.train([odd], [own.start(odd)], 4, "val_loss", 5)[0]
         weights = own.best_weights(odd, state)
         both.append({"curves": [list(m) for m in state.curves], "weights": {k: v.ravel().tolist() for k, v in weights.items()}})
@@ -175,8 +178,10 @@ def test_the_best_weights_are_those_of_a_head_of_stock_layers(found: Any) -> Non
     assert hits == pytest.approx(said)
 
 
-def test_units_that_round_the_width_change_nothing(found: Any) -> None:
-    for rounded, exact in found["widths"]:
+@pytest.mark.parametrize("form", [0, 2], ids=["units", "units and features"])
+def test_zeros_that_round_the_widths_change_nothing(found: Any, form: int) -> None:
+    for forms in found["widths"]:
+        rounded, exact = forms[form], forms[1]
         for epoch, wanted in zip(rounded["curves"], exact["curves"], strict=True):
             assert epoch == pytest.approx(wanted, rel=1e-4)
         assert rounded["weights"].keys() == exact["weights"].keys()
@@ -194,19 +199,26 @@ def test_random_bits_are_even_and_of_their_stream_alone(found: Any) -> None:
     assert bits["wider"]
 
 
-def test_chunks_are_of_one_structure_and_the_largest_come_first() -> None:
+def test_chunks_are_of_one_structure_and_those_that_take_longest_come_first() -> None:
     small, wide = HeadConfig(units=(8,)), HeadConfig(units=(16,))
     configs = [TrialConfig(head=head) for head in (small, wide, wide, small, wide)]
-    assert chunks(configs, 8) == [[1, 2, 4], [0, 3]]
-    assert chunks(configs, 2) == [[0, 3], [1, 2], [4]]
-    assert chunks(configs, 1) == [[0], [1], [2], [3], [4]]
-    assert chunks([], 1) == []
+    assert chunks(configs, 8, 100, 10) == [[1, 2, 4], [0, 3]]
+    assert chunks(configs, 2, 100, 10) == [[1, 2], [0, 3], [4]]
+    assert chunks(configs, 1, 100, 10) == [[1], [2], [4], [0], [3]]
+    assert chunks([], 1, 100, 10) == []
+    small_batches = [TrialConfig(head=wide, batch_size=64), TrialConfig(head=wide, batch_size=16)]
+    assert chunks(small_batches, 8, 100, 10) == [[1], [0]]
 
 
 def test_a_range_of_units_has_few_widths() -> None:
     widths = {structure_of(TrialConfig(head=HeadConfig(units=(units,)))).head.units for units in range(64, 513)}
     assert widths == {(width,) for width in range(64, 513, 64)}
     assert structure_of(TrialConfig(head=HeadConfig(units=(8, 5, 1)))).head.units == (8, 8, 1)
+
+
+def test_rows_of_features_are_an_odd_number_of_cache_lines() -> None:
+    assert [zeros_for_cache_lines((width,)) for width in (16, 1024, 1280, 2000, 2048, 2050)] == [0, 16, 16, 0, 16, 14]
+    assert zeros_for_cache_lines((7, 7, 1024)) == 0
 
 
 def test_what_is_not_a_shape_is_not_structure() -> None:

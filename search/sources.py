@@ -1,0 +1,156 @@
+"""What trials train on: the cache of every augmentation policy in use, as one array of features in memory.
+
+The caches differ in their augmented copies alone. Row 0 of the array holds the clean photos, then come the copies of each policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from features.cache import FeatureCache, cache_for
+from features.errors import UsageError
+from features.views import Views
+from search.config import SearchRun
+from search.heads import feature_moments
+
+
+class Source(NamedTuple):
+    """What a worker reads: the first `copies` augmented copies of the cache in `folder`, which are views of `policy`."""
+
+    policy: str
+    folder: Path
+    copies: int
+
+
+class Caches:
+    """The caches of a run by their policy; the first is the configuration's own."""
+
+    def __init__(self, run: SearchRun) -> None:
+        self.own = cache_for(run)
+        self._caches = {self.own.manifest.policy: self.own}
+        self._cached = dict.fromkeys([self.own.manifest.policy, *run.features.other_policies])
+        leaves = {name: _choices(leaf) for name, leaf in run.search.space.views.items()}
+        for policy in map(str, leaves.get("policy", [run.search.views.policy or self.own.manifest.policy])):
+            self._caches.setdefault(policy, self._open(run, policy))
+        self.views = self.checked(run.search.views)
+        for copies in leaves.get("copies", []):
+            self.checked(self.views.model_copy(update={"copies": copies}))
+        self._copies = self.own.copies if "copies" in leaves else self.views.copies or 0
+
+    @property
+    def key(self) -> str | dict[str, str]:
+        """The key of the cache; with several, their keys by policy."""
+        return self.own.key if len(self._caches) == 1 else {name: cache.key for name, cache in self._caches.items()}
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """What workers need to hold in memory."""
+        return tuple(Source(name, cache.folder.resolve(), self._copies) for name, cache in self._caches.items())
+
+    def of(self, views: Views) -> FeatureCache:
+        """The cache that views are of."""
+        return self._caches[views.policy or self.own.manifest.policy]
+
+    def checked(self, views: Views) -> Views:
+        """These views with policy and copies filled in; UsageError when they are not cached."""
+        policy = views.policy or self.own.manifest.policy
+        cache = self._caches.get(policy)
+        if cache is None:
+            raise self._unknown(policy)
+        return views.checked(cache.copies, policy).model_copy(update={"policy": policy})
+
+    def _open(self, run: SearchRun, policy: str) -> FeatureCache:
+        if policy not in self._cached:
+            raise self._unknown(policy)
+        return cache_for(run, policy)
+
+    def _unknown(self, policy: str) -> UsageError:
+        return UsageError(
+            f"views.policy: received {policy!r}; cached are {', '.join(self._cached)}. Add it to `features.other_policies` "
+            "and run `headhunt features cache`."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Features in memory or on a device: train (rows, n, *feature_shape) and val (m, *feature_shape) as they are stored, labels
+    int32.
+
+    `moments` are those of the clean training features; `first_rows` says, for each policy, in which row of `train` its copy 1 is.
+    The last `zeros` features are always 0 and not the backbone's; `moments` do not have them.
+    """
+
+    train: Any
+    train_labels: Any
+    val: Any
+    val_labels: Any
+    classes: int
+    moments: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+    first_rows: Mapping[str, int] = field(default_factory=dict)
+    zeros: int = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one image's features, without the zeros."""
+        *outer, width = self.val.shape[1:]
+        return (*outer, width - self.zeros)
+
+    def with_zeros(self, zeros: int) -> Features:
+        """The same features in wider rows."""
+        if zeros == 0:
+            return self
+        return replace(self, train=_widened(self.train, zeros), val=_widened(self.val, zeros), zeros=zeros)
+
+    def rows_of_epoch(self, views: Views, epoch: int, seed: int) -> npt.NDArray[np.int32]:
+        """The row of `train` in which epoch `epoch` (from 0) finds each image: (n,) int32."""
+        copies = views.of_epoch(epoch, len(self.train_labels), seed)
+        first = 1 if views.policy is None else self.first_rows[views.policy]
+        return np.where(copies == 0, 0, copies + (first - 1)).astype(np.int32)
+
+
+def load_features(sources: tuple[Source, ...]) -> Features:
+    """Reads what trials train on."""
+    own = FeatureCache.open(sources[0].folder)
+    clean, labels = own.arrays("train")
+    train = np.empty((1 + sum(source.copies for source in sources), *clean.shape), clean.dtype)
+    train[0] = clean
+    first_rows, row = {}, 1
+    for source in sources:
+        first_rows[source.policy] = row
+        cache = FeatureCache.open(source.folder)
+        for copy in range(1, source.copies + 1):
+            train[row], _ = cache.arrays("train", copy)
+            row += 1
+    val, val_labels = own.arrays("val")
+    return Features(train, labels, val, val_labels, len(own.class_names), feature_moments(clean), first_rows)
+
+
+def zeros_for_cache_lines(shape: tuple[int, ...]) -> int:
+    """How many zeros make a row of float32 features an odd number of cache lines (64 bytes).
+
+    A weight's gradient reads the rows of a batch side by side. Rows whose length is a power of two, as those of most backbones,
+    fall on the same few places of a processor's cache and drive each other out: that product took 1.5 to 1.8 times as long.
+    """
+    if len(shape) != 1:
+        return 0
+    lines = -(-shape[0] // 16)
+    return 16 * (lines + 1 - lines % 2) - shape[0]
+
+
+def _widened(values: npt.NDArray[np.floating], zeros: int) -> npt.NDArray[np.floating]:
+    wider = np.zeros((*values.shape[:-1], values.shape[-1] + zeros), values.dtype)
+    wider[..., : values.shape[-1]] = values
+    return wider
+
+
+def _choices(leaf: Any) -> list[Any]:
+    """The values by which a leaf of the space is checked: its choices, the ends of its range, or itself."""
+    if isinstance(leaf, dict):
+        return [leaf["low"], leaf["high"]]
+    return leaf if isinstance(leaf, list) else [leaf]

@@ -1,0 +1,64 @@
+"""A process that runs `headhunt search …` commands one after the other: Keras and JAX are imported once for many tests.
+
+Lines of JSON in, {cwd, arguments}, and out, {status, stdout, stderr}. `tests.conftest.run_headhunt` uses it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import subprocess
+import sys
+import traceback
+from functools import lru_cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def search_command(folder: Path, arguments: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    """What `headhunt ARGUMENTS` gives in a folder."""
+    server = _server()
+    assert server.stdin is not None and server.stdout is not None
+    server.stdin.write(json.dumps({"cwd": str(folder.resolve()), "arguments": arguments}) + "\n")
+    server.stdin.flush()
+    answer = json.loads(server.stdout.readline())
+    return subprocess.CompletedProcess(arguments, answer["status"], answer["stdout"], answer["stderr"])
+
+
+@lru_cache(maxsize=1)
+def _server() -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.search_server"],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    atexit.register(server.kill)
+    return server
+
+
+def _serve() -> None:
+    from typer.testing import CliRunner
+
+    import headhunt
+
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever is printed past Python does not stand between the answers
+    for line in sys.stdin:
+        asked = json.loads(line)
+        os.chdir(asked["cwd"])
+        done = CliRunner().invoke(headhunt.app, asked["arguments"])
+        said = done.stderr
+        if done.exception and not isinstance(done.exception, SystemExit):
+            said += "".join(traceback.format_exception(done.exception))
+        answers.write(json.dumps({"status": done.exit_code, "stdout": done.stdout, "stderr": said}) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    _serve()
