@@ -16,11 +16,11 @@ from search.config import SearchRun
 from search.confirm import SEEDS, TOP, confirm
 from search.confirmation import Confirmation, load_confirmation
 from search.confirmation_table import confirmation_table, show_confirmed
+from search.dashboard import dashboard
 from search.leaderboard import Leader, leaders, load_study
 from search.parameters import Range, Space
 from search.samplers import make_sampler
 from search.space import SearchSpace
-from search.storage import open_storage
 from search.study import open_space, run_search, show_size
 
 app = typer.Typer(no_args_is_help=True, help="Stage 2: feature cache in, study out.")
@@ -117,9 +117,7 @@ def dashboard_command(
         _check_port(host, port)
         if host not in ("127.0.0.1", "localhost", "::1"):
             log.print(f"The dashboard has no password: whoever reaches {host} can change the study.", style="yellow")
-        from optuna_dashboard import wsgi
-
-        application = wsgi(open_storage(run.search.storage, run.workdir))
+        application = dashboard(run.search.storage, run.workdir)
         output.result({"url": f"http://{host}:{port}/dashboard/", "study": run.name})
         log.print(f"Optuna's dashboard: http://{host}:{port}/dashboard/ (Ctrl-C stops it)")
         _serve(application, host, port)

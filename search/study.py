@@ -12,27 +12,28 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from features.atomic import make_folder, only_process
 from features.command import log
 from features.errors import HeadhuntError, UsageError
 from features.executors import Executor, open_executor
+from search.candidate import Candidate, final_outcome
 from search.config import SearchConfig, SearchRun
+from search.describe import short
 from search.hypermodel import HypermodelSpace
 from search.hypermodel_training import HypermodelTask, train_hypermodel
 from search.leaderboard import ranking
 from search.objective import Progressed, Task, train_trials
 from search.oracles import allotment, hyperband_trials
 from search.parameters import Space
-from search.population import TrialState
+from search.progress import Best, Progress, Standing
 from search.pruners import is_pruned, make_pruner, rungs
 from search.records import claim_trials, keep_weights, write_trial
+from search.review import draw_pictures, write_reviews
 from search.samplers import ask_again, ends, make_sampler
 from search.sources import Caches
 from search.storage import one_transaction, open_storage, storage_url
@@ -45,23 +46,6 @@ if TYPE_CHECKING:
 
 GPU_LANES = 64
 """Trials that a GPU trains side by side where `search.lanes` does not say otherwise."""
-
-
-@dataclass
-class Candidate:
-    """A trial that is being trained."""
-
-    trial: optuna.Trial
-    config: TrialConfig
-    progressed: Progressed | None = None
-    outcome: dict[str, Any] | None = None
-    reported: int = 0
-    """Epochs whose values are in the storage."""
-
-    @property
-    def state(self) -> TrialState | None:
-        """The state after the last rung."""
-        return self.progressed.state if self.progressed else None
 
 
 def run_search(run: SearchRun) -> dict[str, Any]:
@@ -129,21 +113,16 @@ class _Driver:
         if self._search.sampler == "keras_tuner.hyperband":
             needed = hyperband_trials(self._search.epochs)
             log.print(f"KerasTuner's Hyperband: all its brackets take {needed} trials, then they begin anew.")
-        progress = Progress(
-            TextColumn("trials"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[best]}"), TimeRemainingColumn(),
-            console=log, disable=not log.is_terminal,
-        )  # fmt: skip
         variables, threads = environment(self._run), self._search.hypermodel is None
-        with open_executor(self._search.workers, self._run.workdir, variables, threads) as executor, progress:
-            bar = progress.add_task("", total=self._search.trials, best="")
+        with (
+            open_executor(self._search.workers, self._run.workdir, variables, threads) as executor,
+            self._progress() as progress,
+        ):
             generation = first
             while generation:
-                started = time.monotonic()
-                self._train(executor, generation)
+                self._train(executor, generation, progress)
                 self._tell(generation)
-                best = self._say(generation, time.monotonic() - started)
-                told = generation[-1].trial.number + 1
-                progress.update(bar, completed=told, best=best)
+                progress.told()
                 generation = self._next_generation()
         if self._ended:
             log.print(self._ended)
@@ -197,8 +176,23 @@ class _Driver:
         trial.set_user_attr("config", config.model_dump_json())
         return Candidate(trial, config)
 
-    def _train(self, executor: Executor, generation: list[Candidate]) -> None:
+    def _progress(self) -> Progress:
+        """Shows the search's progress, from how the study stands now."""
+        states = [trial.state.name for trial in self._study.get_trials(deepcopy=False) if trial.state.is_finished()]
+        best = None
+        if complete := ranking(self._study, self._search.objective):
+            leader = TrialConfig.model_validate(json.loads(complete[0].user_attrs["config"]))
+            best = Best(complete[0].number, complete[0].value or 0.0, short(leader))
+        counts = {state: states.count(state) for state in states}
+        return Progress(log, Standing(self._run.name, self._search.objective, self._search.trials, counts, best))
+
+    def _train(self, executor: Executor, generation: list[Candidate], progress: Progress) -> None:
         """Trains a generation rung by rung; gives every candidate its outcome, recorded before any trial is told."""
+
+        def show() -> None:
+            progress.update([candidate.row(self._search.objective) for candidate in generation])
+
+        show()
         for until in rungs(self._search.pruner, self._search.epochs):
             alive = [candidate for candidate in generation if candidate.outcome is None]
             pieces = self._pieces(alive, until)
@@ -206,12 +200,15 @@ class _Driver:
             for number, trained in self._run_tasks(executor, tasks):
                 for candidate, progressed in zip(pieces[number], trained, strict=True):
                     candidate.progressed = progressed
+                    candidate.seconds += progressed.result.seconds
+                show()
             with one_transaction(self._study._storage):
                 for candidate in alive:
                     self._report(candidate)
             trials = self._study.get_trials(deepcopy=False)
             for candidate in alive:
                 self._judge(candidate, until, trials)
+            show()
         self._record([candidate for candidate in generation if candidate.progressed is not None])
 
     def _pieces(self, alive: list[Candidate], until: int) -> list[list[Candidate]]:
@@ -254,17 +251,10 @@ class _Driver:
 
     def _judge(self, candidate: Candidate, until: int, trials: list[optuna.trial.FrozenTrial]) -> None:
         """Asks the pruner about a trial whose values are reported; sets the outcome of one that ends here."""
-        import optuna
-
         assert candidate.progressed is not None
-        result, trial = candidate.progressed.result, candidate.trial
-        if result.failure:
-            candidate.outcome = {"state": optuna.trial.TrialState.FAIL.name, "reason": result.failure}
-        elif until >= candidate.config.epochs:
-            value = getattr(result.curves[result.best_epoch - 1], self._search.objective)
-            candidate.outcome = {"state": optuna.trial.TrialState.COMPLETE.name, "value": value}
-        elif is_pruned(self._study, trials, trial.number, until):
-            candidate.outcome = {"state": optuna.trial.TrialState.PRUNED.name}
+        candidate.outcome = final_outcome(candidate.progressed.result, candidate.config.epochs, self._search.objective)
+        if candidate.outcome is None and is_pruned(self._study, trials, candidate.trial.number, until):
+            candidate.outcome = {"state": "PRUNED"}
 
     def _record(self, candidates: list[Candidate]) -> None:
         """Writes the trials' files, then their outcomes; weights only of those that are among the best so far."""
@@ -274,7 +264,10 @@ class _Driver:
             result, number = candidate.progressed.result, candidate.trial.number
             shown = result if number in kept else result._replace(weights={})
             write_trial(self._run.workdir, number, candidate.config, shown)
+        ended = [candidate.ended() for candidate in candidates]
+        draw_pictures(self._run.workdir, self._run.name, self._search.objective, ended)
         with one_transaction(self._study._storage):
+            write_reviews(self._study, self._search.objective, ended)
             for candidate in candidates:
                 assert candidate.progressed is not None
                 result, trial = candidate.progressed.result, candidate.trial
@@ -311,22 +304,6 @@ class _Driver:
                 f"all {len(generation)} trials so far have failed; the first: {reason}. Lower the learning rates in "
                 "`search.space.schedule.learning_rate`, or check the features with `headhunt features verify`."
             )
-
-    def _say(self, generation: list[Candidate], seconds: float) -> str:
-        """One line on a generation; gives the best value so far as text."""
-        states = [candidate.outcome["state"] for candidate in generation if candidate.outcome]
-        best = "none has finished yet"
-        if complete := ranking(self._study, self._search.objective):
-            best = f"best {self._search.objective} {complete[0].value:.4f} (trial {complete[0].number})"
-        if not log.is_terminal:
-            numbers = f"{generation[0].trial.number}–{generation[-1].trial.number}"
-            said = ", ".join(
-                f"{states.count(s)} {w}" for s, w in (("PRUNED", "pruned"), ("FAIL", "failed")) if s in states
-            )
-            log.print(
-                f"  trials {numbers} of {self._search.trials}{f' ({said})' if said else ''}: {best}, {seconds:.1f} s"
-            )
-        return best
 
 
 def open_space(search: SearchConfig) -> Space:

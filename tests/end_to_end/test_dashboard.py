@@ -14,6 +14,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from reports.config import Run
+from search.leaderboard import load_study
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -34,7 +35,8 @@ def free_port() -> int:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, e.g. Debian's package")
-def test_the_dashboard_shows_the_study(searched: Run) -> None:
+def test_the_dashboard_shows_the_study_and_the_review_of_a_trial(searched: Run) -> None:
+    facts = load_study(searched).trials[5].user_attrs
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
     command = [HEADHUNT, "search", "dashboard", "--port", str(port)]
@@ -43,9 +45,22 @@ def test_the_dashboard_shows_the_study(searched: Run) -> None:
         assert f"http://127.0.0.1:{port}/dashboard/" in server.stderr.readline()
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-            page = browser.new_page()
-            page.goto(f"http://127.0.0.1:{port}/dashboard/studies/1/trials")
-            expect(page.get_by_text("Trial 5").first).to_be_visible(timeout=30_000)
+            page = browser.new_page(viewport={"width": 1200, "height": 900})
+            faults: list[str] = []
+            page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+            page.on("pageerror", lambda error: faults.append(str(error)))
+            page.goto(f"http://127.0.0.1:{port}/dashboard/studies/1/trials?numbers=5")
+            expect(page.get_by_text("Trial 5 (trial_id=6)")).to_be_visible(timeout=30_000)
+            expect(page.get_by_text(f"at epoch {facts['best_epoch']}, top-5 accuracy")).to_be_visible()
+            expect(page.get_by_role("cell", name=facts["head"])).to_be_visible()
+            expect(page.get_by_text(f"head {facts['head']}", exact=True)).to_be_attached()
+            expect(page.get_by_text(f"schedule {facts['schedule']}", exact=True)).to_be_attached()
+            pictures = page.locator("img[src*='/artifacts/']")
+            expect(pictures).to_have_count(2)  # in the note, and among the artifacts
+            for picture in pictures.all():
+                expect(picture).to_have_js_property("naturalWidth", 640)
+            assert page.evaluate("document.documentElement.scrollWidth") <= 1200  # long attributes wrap
+            assert faults == []
             browser.close()
         server.send_signal(signal.SIGINT)
         assert server.wait(20) == 130

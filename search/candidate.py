@@ -1,0 +1,58 @@
+"""A trial on its way from being asked for to being told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from search.describe import short
+from search.objective import Progressed
+from search.population import TrialState
+from search.progress import Row
+from search.review import Ended
+from search.trial import Objective, TrialConfig, TrialResult
+
+if TYPE_CHECKING:
+    import optuna
+
+
+@dataclass
+class Candidate:
+    """A trial that is being trained."""
+
+    trial: optuna.Trial
+    config: TrialConfig
+    progressed: Progressed | None = None
+    outcome: dict[str, Any] | None = None
+    reported: int = 0
+    """Epochs whose values are in the storage."""
+    seconds: float = 0.0
+    """Of its training, its share where trials train together."""
+
+    @property
+    def state(self) -> TrialState | None:
+        """The state after the last rung."""
+        return self.progressed.state if self.progressed else None
+
+    def ended(self) -> Ended:
+        """What is told of it to those who read the study; after its outcome is known."""
+        assert self.progressed is not None and self.outcome is not None
+        return Ended(self.trial, self.config, self.progressed.result, self.outcome, self.seconds)
+
+    def row(self, objective: Objective) -> Row:
+        """How it stands, for the table of the search's progress."""
+        outcome, number, words = self.outcome, self.trial.number, short(self.config)
+        if outcome is None and self.progressed is not None:
+            outcome = final_outcome(self.progressed.result, self.config.epochs, objective)
+        if outcome is None:
+            return Row(number, "RUNNING", None, words)
+        return Row(number, outcome["state"], outcome.get("value"), words, here=self.progressed is not None)
+
+
+def final_outcome(result: TrialResult, epochs: int, objective: Objective) -> dict[str, Any] | None:
+    """The outcome of a trial that failed or has trained for its epochs; None of one that may go on."""
+    if result.failure:
+        return {"state": "FAIL", "reason": result.failure}
+    if len(result.curves) < epochs:
+        return None
+    return {"state": "COMPLETE", "value": getattr(result.curves[result.best_epoch - 1], objective)}

@@ -1,0 +1,153 @@
+"""A trial's curves as a small picture: accuracy (or loss) on the left, learning rate on the right, by epoch.
+
+Drawing the axes takes ten times as long as drawing the curves. So scales are rounded to few values, and the empty axes of each
+are drawn once and kept; trials with the same scales can be compared by eye, too.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from search.trial import EpochMetrics, Objective
+
+WIDTH, HEIGHT = 640, 360
+"""Of the picture, in pixels."""
+
+LINES = {
+    "val_accuracy": (("accuracy", "training"), ("val_accuracy", "validation")),
+    "val_top5_accuracy": (("accuracy", "training"), ("val_top5_accuracy", "validation, top-5")),
+    "val_loss": (("loss", "training"), ("val_loss", "validation")),
+}
+"""The metrics that are shown for each objective, and what they are called."""
+
+COLOURS = ("#8c8c8c", "#1f6fb4", "#d1495b")
+"""Of training, validation, and the best epoch."""
+
+
+class Scales(NamedTuple):
+    """What the empty axes depend on: `top` is the highest value on the left, `low` and `high` are powers of ten on the right."""
+
+    objective: Objective
+    epochs: int
+    top: float
+    low: int
+    high: int
+
+
+class CurvesInfo(NamedTuple):
+    """A trial's curves: `shown` (2, epochs trained) is training and validation, `rates` (epochs trained,); both float.
+
+    `best_epoch` counts from 1; 0 where there is none.
+    """
+
+    scales: Scales
+    shown: npt.NDArray[np.float64]
+    rates: npt.NDArray[np.float64]
+    best_epoch: int
+
+
+def collect(curves: Sequence[EpochMetrics], best_epoch: int, epochs: int, objective: Objective) -> CurvesInfo:
+    """Curves of one or more epochs, of a trial that may train for `epochs`."""
+    shown = np.array([[getattr(metrics, name) for metrics in curves] for name, _ in LINES[objective]], np.float64)
+    rates = np.array([metrics.learning_rate for metrics in curves], np.float64)
+    top = _round_up(float(np.nanmax(shown, initial=0.0))) if objective == "val_loss" else 1.0
+    return CurvesInfo(Scales(objective, max(epochs, len(curves)), top, *_decades(rates)), shown, rates, best_epoch)
+
+
+def draw(info: CurvesInfo) -> bytes:
+    """The picture as PNG, WIDTH × HEIGHT."""
+    return _axes(info.scales).draw(info)
+
+
+class _Axes:
+    """Empty axes for some scales, and the lines that every trial draws into them anew."""
+
+    _canvas: Any  # untyped in matplotlib
+    _empty: Any
+
+    def __init__(self, scales: Scales) -> None:
+        import matplotlib as mpl
+        import matplotlib.ticker
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        with mpl.rc_context(
+            {**mpl.rcParamsDefault, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+        ):
+            figure = Figure(figsize=(WIDTH / 100, HEIGHT / 100), dpi=100)
+            self._canvas = FigureCanvasAgg(figure)
+            left, right = figure.subplots(1, 2)
+            figure.subplots_adjust(left=0.085, right=0.985, bottom=0.13, top=0.9, wspace=0.22)
+            self._lines = self._measured(left, scales)
+            self._lines += right.plot([], [], color=COLOURS[1], markersize=4)
+            right.set(yscale="log", ylim=(10.0**scales.low, 10.0**scales.high), title="learning rate, after the epoch")
+            right.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())  # else `6 × 10⁻³` runs into the other panel
+            for panel in (left, right):
+                panel.set(xlim=(0, scales.epochs), xlabel="epoch")
+                panel.xaxis.get_major_locator().set_params(integer=True)
+                panel.grid(color="#e6e6e6", linewidth=0.8)
+            for line in self._lines:
+                line.set_animated(True)  # not drawn with the axes
+            self._canvas.draw()
+            self._empty = self._canvas.copy_from_bbox(figure.bbox)
+
+    @staticmethod
+    def _measured(panel: Any, scales: Scales) -> list[Any]:
+        lines = [
+            panel.plot([], [], color=colour, label=label, markersize=4)[0]
+            for (_, label), colour in zip(LINES[scales.objective], COLOURS, strict=False)
+        ]
+        lines += panel.plot([], [], color=COLOURS[2], marker="o", markersize=6, linestyle="", label="best epoch")
+        panel.set(ylim=(0, scales.top), ylabel="loss" if scales.objective == "val_loss" else "accuracy")
+        above = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.99), "ncols": 3, "frameon": False, "borderpad": 0}
+        panel.legend(**above, handlelength=1, handletextpad=0.5, columnspacing=1)
+        return lines
+
+    def draw(self, info: CurvesInfo) -> bytes:
+        epochs = np.arange(1, len(info.rates) + 1)
+        best = slice(max(0, info.best_epoch - 1), info.best_epoch)
+        series = [
+            *((epochs, values) for values in info.shown),
+            (epochs[best], info.shown[1][best]),
+            (epochs, info.rates),
+        ]
+        self._canvas.restore_region(self._empty)
+        for line, (x, y) in zip(self._lines, series, strict=True):
+            line.set_data(x, y)
+            if line.get_label() != "best epoch":
+                line.set_marker("o" if len(x) == 1 else "")  # a line needs two points
+            line.axes.draw_artist(line)
+        pixels = np.asarray(self._canvas.buffer_rgba())[..., :3]
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "png", compress_level=1)
+        return file.getvalue()
+
+
+_axes = lru_cache(maxsize=24)(_Axes)
+
+
+def _decades(rates: npt.NDArray[np.float64]) -> tuple[int, int]:
+    """Powers of ten around the rates, at most six decades; a rate of 0 lies below any."""
+    positive = rates[rates > 0]
+    if not len(positive):
+        return -6, 0
+    low, high = math.floor(math.log10(positive.min())), math.ceil(math.log10(positive.max()))
+    if low == high:
+        return low - 1, high + 1
+    return max(low, high - 6), high
+
+
+def _round_up(value: float) -> float:
+    """The next of 1, 2, 5, 10, 20, ... that is not below the value."""
+    if not 0 < value < math.inf:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(power * step for step in (1, 2, 5, 10) if value <= power * step)

@@ -1,0 +1,93 @@
+"""A trial's configuration in words: one line for each of its parts, as the dashboard and the terminal show them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from features.views import Views
+from search.heads import HeadConfig
+from search.optimizers import OptimizerConfig
+from search.schedules.base import ScheduleConfig
+from search.trial import TrialConfig
+
+
+def describe(config: TrialConfig) -> dict[str, str]:
+    """Every part that means something in this trial, by its name: head, optimizer, schedule, batch_size, views; or hypermodel
+    and values instead of the first three."""
+    if config.hypermodel is not None:
+        drawn = ", ".join(f"{name} {show(value)}" for name, value in config.hypermodel.values.items())
+        parts = {"hypermodel": config.hypermodel.function, "values": drawn or "none"}
+    else:
+        parts = {
+            "head": head_line(config.head),
+            "optimizer": optimizer_line(config.optimizer),
+            "schedule": schedule_line(config.schedule),
+        }
+    return {**parts, "batch_size": str(config.batch_size), "views": views_line(config.views)}
+
+
+def short(config: TrialConfig) -> list[str]:
+    """What tells a trial from another one at a glance, in a line or two: head and schedule, or the hypermodel's values."""
+    parts = describe(config)
+    return [parts[name] for name in ("head", "schedule", "values") if name in parts]
+
+
+def head_line(head: HeadConfig) -> str:
+    """For example `512-256-relu, dropout 0.3, l2 1e-4`."""
+    words = ["-".join([*map(str, head.units), head.activation]) if head.units else "no hidden layer"]
+    words += [f"{name} {show(value)}" for name, value in (("dropout", head.dropout), ("l2", head.l2)) if value]
+    words += ["batch normalisation"] if head.batch_norm else []
+    words += [f"label smoothing {show(head.label_smoothing)}"] if head.label_smoothing else []
+    words += [] if head.standardize else ["features not standardised"]
+    return ", ".join(words)
+
+
+def optimizer_line(optimizer: OptimizerConfig) -> str:
+    """For example `adamw, weight decay 0.004`."""
+    return ", ".join(_with_settings(optimizer.model_dump()))
+
+
+def schedule_line(schedule: ScheduleConfig) -> str:
+    """For example `step_decay, learning rate 1e-3, factor 0.5, every 10 epochs, floor 1e-6`."""
+    settings = schedule.model_dump()
+    if not settings["warmup_epochs"]:
+        del settings["warmup_epochs"]
+    if settings.get("rise_factor", 1) is None:  # a plateau that never rises
+        settings = {name: value for name, value in settings.items() if not name.startswith("rise_")}
+    return ", ".join(_with_settings(settings))
+
+
+def views_line(views: Views) -> str:
+    """For example `8 copies, per image, 25 % clean`."""
+    if not views.copies:
+        return "clean photos" if views.copies == 0 else "all copies"
+    words = ["1 copy"] if views.copies == 1 else [f"{views.copies} copies", views.draw.replace("_", " ")]
+    words += [f"{show(100 * views.clean_share)} % clean"] if views.clean_share else []
+    words += [views.policy] if views.policy else []
+    return ", ".join(words)
+
+
+def show(value: Any) -> str:
+    """A number with at most three digits, `1e-4` rather than `0.0001`; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, float):
+        return str(value)
+    if value == 0 or 1e-3 < abs(value) < 1e4:
+        return f"{value:.3g}" if abs(value) < 1e3 else f"{value:.0f}"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def _with_settings(settings: dict[str, Any]) -> list[str]:
+    """The kind, then its settings with their units after the number."""
+    words = [settings["kind"]]
+    ordered = sorted(settings, key=lambda name: name != "learning_rate")  # the rate first, the others as declared
+    for name in ordered:
+        value = settings[name]
+        if name == "kind" or value is None:
+            continue
+        if name.endswith("_epochs"):
+            unit = "epoch" if value == 1 else "epochs"
+            words.append(f"{name.removesuffix('_epochs').replace('_', ' ')} {show(value)} {unit}")
+        else:
+            words.append(f"{name.replace('_', ' ')} {show(value)}")
+    return words

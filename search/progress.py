@@ -1,0 +1,178 @@
+"""What a search says while it runs: on a terminal a live table, elsewhere one line for each generation of trials."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from search.trial import Objective, is_better
+
+STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
+"""Optuna's names of a trial's state, and what they are called here."""
+
+
+class Row(NamedTuple):
+    """A trial of the present generation; a value belongs to one that is complete, `words` are its configuration. `here` is
+    false of one that a killed driver had trained to its end."""
+
+    number: int
+    state: str
+    value: float | None
+    words: Sequence[str]
+    here: bool = True
+
+
+class Best(NamedTuple):
+    """The best trial that ran to its end."""
+
+    number: int
+    value: float
+    words: Sequence[str]
+
+
+class Standing(NamedTuple):
+    """How far a search is. `counts` are trials by STATES; `ended_here` of them ended in this process, the last one `ended_at`
+    seconds after the first generation began; `elapsed` is now."""
+
+    study: str
+    objective: Objective
+    total: int
+    counts: dict[str, int]
+    best: Best | None
+    ended_here: int = 0
+    ended_at: float = 0.0
+    elapsed: float = 0.0
+
+    @property
+    def ended(self) -> int:
+        """Trials that are over."""
+        return sum(count for state, count in self.counts.items() if state != "RUNNING")
+
+    @property
+    def per_minute(self) -> float | None:
+        """Trials that end in a minute, measured in this process alone; None before the first."""
+        return 60 * self.ended_here / self.ended_at if self.ended_here and self.ended_at > 0 else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At this rate; None before the first trial has ended."""
+        if self.per_minute is None:
+            return None
+        since = self.elapsed - self.ended_at
+        return max(0.0, 60 * (self.total - self.ended) / self.per_minute - since)
+
+
+def table(standing: Standing) -> Table:
+    """The live table."""
+    shown = Table.grid(padding=(0, 2), expand=False)
+    shown.add_column(style="bold", no_wrap=True, min_width=len("best so far"))
+    shown.add_column(no_wrap=True, overflow="ellipsis")
+    shown.add_row("study", Text(standing.study))
+    shown.add_row("best so far", _best(standing))
+    for line in standing.best.words if standing.best else ():
+        shown.add_row("", Text(line, style="dim"))
+    bar = Table.grid(padding=(0, 2))
+    bar.add_row(ProgressBar(standing.total, standing.ended, width=30), f"{standing.ended} of {standing.total}")
+    shown.add_row("trials", bar)
+    shown.add_row("", ", ".join(f"{standing.counts.get(state, 0)} {word}" for state, word in STATES.items()))
+    shown.add_row("pace", _pace(standing, f"{_clock(standing.elapsed)} elapsed"))
+    return shown
+
+
+def line(standing: Standing, rows: Sequence[Row], seconds: float) -> str:
+    """What is said of a generation whose trials are over, where there is no terminal."""
+    states = [row.state for row in rows]
+    odd = ", ".join(f"{states.count(state)} {STATES[state]}" for state in ("PRUNED", "FAIL") if state in states)
+    numbers = f"{rows[0].number}–{rows[-1].number}"
+    best = "none has finished yet"
+    if standing.best:
+        best = f"best {standing.objective} {standing.best.value:.4f} (trial {standing.best.number})"
+    told = f"  trials {numbers} of {standing.total}{f' ({odd})' if odd else ''}: {best}, {seconds:.1f} s"
+    return f"{told}; {_pace(standing)}"
+
+
+class Progress:
+    """Shows how a search stands, from the block's beginning to its end, however that comes."""
+
+    def __init__(self, console: Console, told: Standing, clock: Callable[[], float] = time.monotonic) -> None:
+        """`told` is how the study stood before: everything that is shown starts from there."""
+        self._console = console
+        self._state: tuple[Standing, Sequence[Row]] = (told, ())  # one value: the table is drawn on a thread of its own
+        self._clock = clock
+        self._started = self._generation_started = clock()
+        self._ended_at = 0.0
+        self._live = None
+        if console.is_terminal and not console.is_dumb_terminal:
+            self._live = Live(get_renderable=lambda: table(self.standing), console=console, refresh_per_second=2)
+
+    def __enter__(self) -> Progress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    @property
+    def standing(self) -> Standing:
+        """Now: what was told before, and the present generation."""
+        told, rows = self._state
+        counts = {state: told.counts.get(state, 0) + sum(row.state == state for row in rows) for state in STATES}
+        best = told.best
+        for row in rows:
+            if row.value is not None and (best is None or is_better(told.objective, row.value, best.value)):
+                best = Best(row.number, row.value, row.words)
+        ended_here = told.ended_here + sum(row.here and row.state != "RUNNING" for row in rows)
+        elapsed = self._clock() - self._started
+        return told._replace(counts=counts, best=best, ended_here=ended_here, ended_at=self._ended_at, elapsed=elapsed)
+
+    def update(self, rows: Sequence[Row]) -> None:
+        """The generation as it is now: its trials in the order of their numbers."""
+        before = self.standing.ended_here
+        self._state = (self._state[0], rows)
+        if self.standing.ended_here != before:
+            self._ended_at = self._clock() - self._started
+        if self._live:
+            self._live.refresh()
+
+    def told(self) -> None:
+        """The generation is over: the next one starts from where it ended."""
+        now = self._clock()
+        if not self._live:
+            text = line(self.standing, self._state[1], now - self._generation_started)
+            self._console.print(text, markup=False)
+        self._state = (self.standing, ())
+        self._generation_started = now
+
+
+def _best(standing: Standing) -> str:
+    if standing.best is None:
+        return "none has finished yet"
+    return f"{standing.objective} {standing.best.value:.4f} (trial {standing.best.number})"
+
+
+def _pace(standing: Standing, *before: str) -> str:
+    rate, left = standing.per_minute, standing.seconds_left
+    if rate is None or left is None:
+        return ", ".join([*before, "no trial has ended yet"])
+    per_minute = f"{rate:.1f}" if rate < 10 else f"{rate:.0f}"
+    words = [f"{per_minute} trials/min", *before]
+    return ", ".join([*words, f"{_clock(left)} left"] if standing.ended < standing.total else words)
+
+
+def _clock(seconds: float) -> str:
+    """Hours, minutes and seconds, as `1:02:03` or `2:03`."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

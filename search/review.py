@@ -1,0 +1,136 @@
+"""What a person reads of a trial in Optuna's dashboard: attributes in words, a picture of its curves, and a note that shows both.
+
+Everything is written before the trial's outcome is, and again, under the same names, where a driver was killed in between: a
+trial has one picture and one note, and a trial that has its outcome has them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from features.atomic import make_folder
+from search.curves_image import collect, draw
+from search.describe import describe, show
+from search.trial import Objective, TrialConfig, TrialResult
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.artifacts import FileSystemArtifactStore
+
+PICTURE = "curves.png"
+"""The artifact's name in the dashboard."""
+
+NOTE_PART = 2045
+"""Characters of a note that the dashboard keeps in one attribute."""
+
+
+class Ended(NamedTuple):
+    """A trial whose training is over; `outcome` is its state and, if it ran to its end, its value."""
+
+    trial: optuna.Trial
+    config: TrialConfig
+    result: TrialResult
+    outcome: Mapping[str, Any]
+    seconds: float
+
+
+def artifact_store(workdir: Path) -> FileSystemArtifactStore:
+    """The pictures of a run's trials: files in `artifacts/`, which the dashboard serves."""
+    from optuna.artifacts import FileSystemArtifactStore
+
+    return FileSystemArtifactStore(make_folder(workdir / "artifacts"))
+
+
+def artifact_id(study: str, number: int) -> str:
+    """The name of a trial's picture in the store: always the same, so that drawing it again replaces it."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"headhunt/{study}/{number}"))
+
+
+def draw_pictures(workdir: Path, study: str, objective: Objective, ended: Sequence[Ended]) -> None:
+    """Puts the pictures of these trials into the store; a trial that has no epoch has none."""
+    store = artifact_store(workdir)
+    for trial, config, result, *_ in ended:
+        if result.curves:
+            picture = draw(collect(result.curves, result.best_epoch, config.epochs, objective))
+            store.write(artifact_id(study, trial.number), io.BytesIO(picture))
+
+
+def write_reviews(study: optuna.Study, objective: Objective, ended: Sequence[Ended]) -> None:
+    """Gives trials that are not told yet their attributes, the link to their picture, and their note.
+
+    A note that somebody wrote in the dashboard meanwhile stays.
+    """
+    noted = study._storage.get_study_system_attrs(study._study_id)  # once for all: it grows with the study
+    for one in ended:
+        for name, value in _attributes(one).items():
+            one.trial.set_user_attr(name, value)
+        picture = _link_picture(study, one.trial) if one.result.curves else None
+        if _version_key(one.trial._trial_id) not in noted:
+            _write_note(study, one.trial._trial_id, note(one, objective, picture))
+
+
+def note(ended: Ended, objective: Objective, picture: str | None) -> str:
+    """What came of a trial, its curves and its configuration, in Markdown; `picture` is the address of the curves."""
+    lines = [_verdict(ended, objective), ""]
+    if picture:
+        lines += [f"![Curves of trial {ended.trial.number}]({picture})", ""]
+    lines += ["| part | configuration |", "|---|---|"]
+    rows = {**describe(ended.config), "seed": str(ended.config.seed)}
+    lines += [f"| {name.replace('_', ' ')} | {_cell(value)} |" for name, value in rows.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _attributes(ended: Ended) -> dict[str, Any]:
+    """What the trial's parameters and `config` do not say at a glance; each takes a millisecond to write."""
+    words = {name: text for name, text in describe(ended.config).items() if name not in ("batch_size", "views")}
+    return {**words, "epochs": len(ended.result.curves), "seconds": round(ended.seconds, 3)}
+
+
+def _verdict(ended: Ended, objective: Objective) -> str:
+    """One line: how it ended, and its best epoch."""
+    result, trained = ended.result, len(ended.result.curves)
+    states = {
+        "COMPLETE": f"Trained for {trained} of {ended.config.epochs} epochs",
+        "PRUNED": f"Pruned after {trained} of {ended.config.epochs} epochs",
+        "FAIL": f"**Failed** after {trained} of {ended.config.epochs} epochs: {result.failure}",
+    }
+    said = f"{states[ended.outcome['state']]}; {show(ended.seconds)} s."
+    if not result.best_epoch:
+        return said
+    best = result.curves[result.best_epoch - 1]
+    top5 = "" if objective == "val_top5_accuracy" else f", top-5 accuracy {best.val_top5_accuracy:.4f}"
+    return f"**{objective} {getattr(best, objective):.4f}** at epoch {result.best_epoch}{top5}. {said}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _link_picture(study: optuna.Study, trial: optuna.Trial) -> str:
+    """Links the picture to its trial as `optuna.artifacts.upload_artifact` does, but under a name that is always the same; gives
+    its address in the dashboard."""
+    from optuna.artifacts import ArtifactMeta
+
+    name = artifact_id(study.study_name, trial.number)
+    meta = ArtifactMeta(artifact_id=name, filename=PICTURE, mimetype="image/png", encoding=None)
+    study._storage.set_trial_system_attr(trial._trial_id, f"artifacts:{name}", json.dumps(asdict(meta)))
+    return f"/artifacts/{study._study_id}/{trial._trial_id}/{name}"
+
+
+def _write_note(study: optuna.Study, trial_id: int, body: str) -> None:
+    """Writes a note as `optuna_dashboard.save_note` does, which would read all notes of the study twice for each, and whose
+    package takes a second to import. The version comes last: with it, the note is whole."""
+    for part, start in enumerate(range(0, len(body), NOTE_PART)):
+        text = body[start : start + NOTE_PART]
+        study._storage.set_study_system_attr(study._study_id, f"dashboard:{trial_id}:note_str:{part}", text)
+    study._storage.set_study_system_attr(study._study_id, _version_key(trial_id), 1)
+
+
+def _version_key(trial_id: int) -> str:
+    return f"dashboard:{trial_id}:note_ver"
