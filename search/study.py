@@ -97,10 +97,9 @@ def _result(run: SearchRun, study: optuna.Study, end: End, seconds: float) -> di
     if counts["complete"]:
         leader = ranking(study, run.search.objective)[0]
         best = {"number": leader.number, "value": leader.value, "params": leader.params}
+    ended = {"ended": end.by, "seconds": round(seconds, 3)}
     url = storage_url(run.search.storage, run.workdir)
-    return {
-        "study": run.name, "storage": url, "trials": counts, "best": best, "ended": end.by, "seconds": round(seconds, 3),
-    }  # fmt: skip
+    return {"study": run.name, "storage": url, "trials": counts, "best": best, **ended}
 
 
 class _Driver:

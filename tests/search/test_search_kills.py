@@ -181,8 +181,8 @@ def test_a_cluster_is_killed(folder: Path, undisturbed: list[Any], part: str) ->
     while not killed:
         forget(folder / "run")
         process = start(folder, "ray")
-        wait_for_a_write(folder, process, 0)
-        time.sleep(chance.uniform(0, 2))
+        wait_for_work(process)
+        time.sleep(chance.uniform(0, 1))
         for number, line in descendants(process.pid):
             if part in line.split(" ")[0] and process.poll() is None:
                 os.kill(number, signal.SIGKILL)

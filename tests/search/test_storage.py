@@ -256,6 +256,7 @@ def test_a_connection_that_the_server_closed_is_replaced(postgresql_url: str, tm
     assert study.ask().number >= 0
 
 
+@pytest.mark.slow
 def test_a_journal_whose_lock_was_left_by_a_killed_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     optuna.create_study(storage=open_storage("journal", Path("run")), study_name="x")
