@@ -40,8 +40,9 @@ def set_head(network: Any, weights: Mapping[str, npt.NDArray[np.float32]]) -> No
 def unfreeze(network: Any, conv_layers: int) -> list[str]:
     """Makes the head and the last `conv_layers` convolutional layers of the backbone trainable, and nothing else; their names.
 
-    Batch normalisation of the backbone is set `trainable=False`, the only thing that keeps its statistics in Keras 3: a call
-    with `training=False` does not.
+    Batch normalisation, of the backbone and of the head, is set `trainable=False`, the only thing that keeps its statistics in
+    Keras 3: a call with `training=False` does not. The head's are those of the cached features; a run of a few epochs would leave
+    them behind the features that it changes.
     """
     import keras
 
@@ -56,6 +57,9 @@ def unfreeze(network: Any, conv_layers: int) -> list[str]:
     chosen = convolutions[-conv_layers:] if conv_layers else []
     for layer in chosen:
         layer.trainable = True
+    for layer in network.get_layer("head").layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
     return [layer.name for layer in chosen]
 
 
