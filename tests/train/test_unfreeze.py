@@ -27,7 +27,8 @@ def network(tmp_path: Path) -> Any:
     x = keras.layers.Conv2D(4, 3, strides=2, padding="same", name="conv_a")(inputs)
     keras.Model(inputs, keras.layers.Conv2D(6, 1, name="conv_d")(block(x))).save(tmp_path / "nested.keras")
     config = FeaturesConfig(backbone=str(tmp_path / "nested.keras"), preprocessing="resnet_v2", image_size=(32, 32))
-    return build_network(config, HeadConfig(), 3, MOMENTS, "float32")
+    head = HeadConfig(units=(4,), batch_norm=True)
+    return build_network(config, head, 3, MOMENTS, "float32")
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4])
@@ -35,16 +36,19 @@ def test_convolutions_inside_count_from_the_output(network: Any, count: int) -> 
     unfreeze(network, 4)  # what was unfrozen before does not matter
     names = unfreeze(network, count)
     assert names == ["conv_a", "conv_b", "conv_c", "conv_d"][4 - count :]
-    assert len(network.trainable_variables) == 2 * count + 2  # kernel and bias of each, and of the classifier
-    assert not any("inner_bn" in variable.path for variable in network.trainable_variables)
+    assert (
+        len(network.trainable_variables) == 2 * count + 4
+    )  # kernel and bias of each, of the hidden layer and the classifier
+    assert not any("bn" in variable.path for variable in network.trainable_variables)
 
 
-def test_statistics_inside_stay_to_the_bit(network: Any) -> None:
+def test_statistics_inside_and_of_the_head_stay_to_the_bit(network: Any) -> None:
     unfreeze(network, 4)
-    normalisation = network.get_layer("extractor").get_layer("backbone").get_layer("block").get_layer("inner_bn")
-    before = [np.array(weight) for weight in normalisation.weights]
+    inside = network.get_layer("extractor").get_layer("backbone").get_layer("block").get_layer("inner_bn")
+    weights = [*inside.weights, *network.get_layer("head").get_layer("hidden_1_bn").weights]
+    before = [np.array(weight) for weight in weights]
     network.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     photos = np.random.default_rng(0).uniform(0, 255, (8, 32, 32, 3)).astype(np.float32)
     network.fit(photos, np.arange(8) % 3, verbose=0)
-    for old, weight in zip(before, normalisation.weights, strict=True):
+    for old, weight in zip(before, weights, strict=True):
         assert np.array_equal(old, weight)
