@@ -24,6 +24,9 @@ from features.errors import HeadhuntError, LostError, UsageError
 T = TypeVar("T")
 R = TypeVar("R")
 
+GivenUp = Callable[[T, str], R]
+"""What stands for the result of a task that cannot be had, and the reason."""
+
 LOOK_SECONDS = 2.0
 """How often a driver that waits for a Ray worker looks whether there still is a cluster."""
 
@@ -31,10 +34,13 @@ LOOK_SECONDS = 2.0
 class Executor(Protocol):
     """Runs tasks and gives their results as they finish."""
 
-    def map(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[int, R]]:
+    def map(
+        self, function: Callable[[T], R], tasks: Sequence[T], given_up: GivenUp[T, R] | None = None
+    ) -> Iterator[tuple[int, R]]:
         """Yields `(position in tasks, result)` in order of completion.
 
-        An exception of a task is raised here as itself. Leaving the iteration early cancels what has not started.
+        An exception of a task is raised here as itself. Leaving the iteration early cancels what has not started. A task that
+        takes one worker process after the other down with it is a LostError, or has the result `given_up(task, reason)`.
         """
         ...
 
@@ -45,7 +51,9 @@ class LocalExecutor:
     def __init__(self, threads: int = 1) -> None:
         self._threads = threads
 
-    def map(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[int, R]]:
+    def map(
+        self, function: Callable[[T], R], tasks: Sequence[T], given_up: GivenUp[T, R] | None = None
+    ) -> Iterator[tuple[int, R]]:
         if self._threads == 1:
             for position, task in enumerate(tasks):
                 check_wanted()
@@ -98,7 +106,9 @@ class RayExecutor:
         self._cluster = cluster
         self._options = {"num_cpus": cpus, "num_gpus": workers.gpus, "max_retries": retries}
 
-    def map(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[int, R]]:
+    def map(
+        self, function: Callable[[T], R], tasks: Sequence[T], given_up: GivenUp[T, R] | None = None
+    ) -> Iterator[tuple[int, R]]:
         import ray
 
         remote = ray.remote(function).options(**self._options)
@@ -112,21 +122,35 @@ class RayExecutor:
                     running[remote.remote(task)] = position
                 done, _ = ray.wait(list(running), num_returns=1, timeout=LOOK_SECONDS)
                 if done:
-                    yield running.pop(done[0]), _result(done[0], self._cluster)
+                    position = running.pop(done[0])
+                    try:
+                        yield position, _result(done[0], self._cluster)
+                    except DeadWorkersError as error:
+                        if given_up is None:
+                            raise
+                        yield position, given_up(tasks[position], str(error))
         finally:
             for reference in () if self._cluster.is_lost else running:
                 ray.cancel(reference, force=True)
 
 
+class DeadWorkersError(LostError):
+    """A task whose worker died, and every worker that it was given to after that."""
+
+
 def _result(reference: Any, cluster: Cluster) -> Any:
     import ray
-    from ray.exceptions import RayError, RayTaskError
+    from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
     try:
         return ray.get(reference)
     except RayTaskError as error:
         cause = error.cause
         raise cause if isinstance(cause, HeadhuntError) else error from None
+    except (OutOfMemoryError, WorkerCrashedError) as error:
+        cluster.check()
+        short = str(error).strip().splitlines()[0]
+        raise DeadWorkersError(f"its workers died, as they do when memory is out: {short}") from error
     except RayError as error:
         cluster.check()
         raise LostError(f"a Ray worker failed for good: {error} What is finished is saved.") from error

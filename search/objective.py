@@ -56,6 +56,12 @@ def train_trials(task: Task) -> list[Progressed]:
     return [_progressed(program, config, state, seconds) for config, state in zip(task.configs, states, strict=True)]
 
 
+def give_up(task: Task, reason: str) -> list[Progressed]:
+    """What stands for trials that cannot be trained: a failure each, after the epochs that they had."""
+    had = [(tuple(state.curves), state.best_epoch) if state else ((), 0) for state in task.states]
+    return [Progressed(None, TrialResult(curves, best, {}, reason, 0.0)) for curves, best in had]
+
+
 def _train(
     program: Program, task: Task, configs: Sequence[TrialConfig], states: Sequence[TrialState], seeds: Sequence[int]
 ) -> list[TrialState]:

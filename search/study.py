@@ -27,7 +27,7 @@ from search.describe import short
 from search.hypermodel import HypermodelSpace
 from search.hypermodel_training import HypermodelTask, train_hypermodel
 from search.leaderboard import ranking
-from search.objective import Progressed, Task, train_trials
+from search.objective import Progressed, Task, give_up, train_trials
 from search.oracles import allotment, hyperband_trials
 from search.ownership import Ownership, owned
 from search.parameters import Space
@@ -237,8 +237,9 @@ class _Driver:
 
     def _run_tasks(self, executor: Executor, tasks: list[Task]) -> Iterator[tuple[int, list[Progressed]]]:
         if self._search.hypermodel is None:
-            return executor.map(train_trials, tasks)
-        return executor.map(train_hypermodel, [HypermodelTask(task, Path.cwd()) for task in tasks])
+            return executor.map(train_trials, tasks, give_up)
+        wrapped = [HypermodelTask(task, Path.cwd()) for task in tasks]
+        return executor.map(train_hypermodel, wrapped, lambda given, reason: give_up(given.task, reason))
 
     def _task(self, candidates: list[Candidate], until: int) -> Task:
         return Task(

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from features.cluster import Cluster
 from features.config import Workers
-from features.errors import CacheError, UsageError
-from features.executors import Executor, check_wanted, open_executor
+from features.errors import CacheError, LostError, UsageError
+from features.executors import Executor, RayExecutor, check_wanted, open_executor
 
 
 def square(value: int) -> int:
@@ -31,6 +32,12 @@ def die_once(marker: str) -> int:
         Path(marker).touch()
         os.kill(os.getpid(), 9)
     return os.getpid()
+
+
+def die_on_one(value: int) -> str:
+    if value == 1:
+        os.kill(os.getpid(), 9)
+    return f"{value} is done"
 
 
 def wait_until_left(value: int) -> int:
@@ -147,3 +154,13 @@ def test_no_cluster_at_the_address(tmp_path: Path) -> None:
         [sys.executable, "-P", "-c", body], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
     )
     assert "no Ray cluster answers at '127.0.0.1:1'" in done.stderr
+
+
+def test_a_task_that_kills_its_workers_is_given_up_and_the_others_are_done(ray_executor: Executor) -> None:
+    executor = RayExecutor(Workers(count=2, cpus=1), 1, Cluster(own=True), retries=0)
+    done = dict(executor.map(die_on_one, [0, 1, 2], lambda task, reason: f"{task} is given up: {reason}"))
+    assert done[0] == "0 is done"
+    assert done[2] == "2 is done"
+    assert done[1].startswith("1 is given up: its workers died, as they do when memory is out: ")
+    with pytest.raises(LostError, match="its workers died"):
+        list(executor.map(die_on_one, [1]))
