@@ -37,7 +37,8 @@ class Caches:
         self._cached = dict.fromkeys([self.own.manifest.policy, *run.features.other_policies])
         leaves = {name: _choices(leaf) for name, leaf in run.search.space.views.items()}
         for policy in map(str, leaves.get("policy", [run.search.views.policy or self.own.manifest.policy])):
-            self._caches.setdefault(policy, self._open(run, policy))
+            if policy not in self._caches:
+                self._caches[policy] = self._open(run, policy)
         self.views = self.checked(run.search.views)
         for copies in leaves.get("copies", []):
             self.checked(self.views.model_copy(update={"copies": copies}))

@@ -27,7 +27,7 @@ from features.cache import FeatureCache
 from search.config import SearchRun
 
 cache, workdir, section = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-search.sources.cache_for = lambda run: FeatureCache.open(cache)  # drawn features have no photos to compute a key from
+search.sources.cache_for = lambda run, policy=None: FeatureCache.open(cache)  # drawn: no photos, no key
 seconds = {}
 
 def timed(owner, name):
