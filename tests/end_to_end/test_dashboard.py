@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,20 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from reports.config import Run
 from search.leaderboard import load_study
+from tests.search.storages import free_port
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 HEADHUNT = str(Path(sys.executable).with_name("headhunt"))
 
 
@@ -38,15 +29,7 @@ def ended(server: subprocess.Popen[str]) -> Iterator[None]:
         server.kill()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, e.g. Debian's package")
-def test_the_dashboard_shows_the_study_and_the_review_of_a_trial(searched: Run) -> None:
+def test_the_dashboard_shows_the_study_and_the_review_of_a_trial(searched: Run, browser: Browser) -> None:
     facts = load_study(searched).trials[5].user_attrs
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
@@ -54,25 +37,23 @@ def test_the_dashboard_shows_the_study_and_the_review_of_a_trial(searched: Run) 
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as server, ended(server):
         assert server.stderr is not None
         assert f"http://127.0.0.1:{port}/dashboard/" in server.stderr.readline()
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-            page = browser.new_page(viewport={"width": 1200, "height": 900})
-            faults: list[str] = []
-            page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-            page.on("pageerror", lambda error: faults.append(str(error)))
-            page.goto(f"http://127.0.0.1:{port}/dashboard/studies/1/trials?numbers=5")
-            expect(page.get_by_text("Trial 5 (trial_id=6)")).to_be_visible(timeout=30_000)
-            expect(page.get_by_text(f"at epoch {facts['best_epoch']}, top-5 accuracy")).to_be_visible()
-            expect(page.get_by_role("cell", name=facts["head"])).to_be_visible()
-            expect(page.get_by_text(f"head {facts['head']}", exact=True)).to_be_attached()
-            expect(page.get_by_text(f"schedule {facts['schedule']}", exact=True)).to_be_attached()
-            pictures = page.locator("img[src*='/artifacts/']")
-            expect(pictures).to_have_count(2)  # in the note, and among the artifacts
-            for picture in pictures.all():
-                expect(picture).to_have_js_property("naturalWidth", 640)
-            assert page.evaluate("document.documentElement.scrollWidth") <= 1200  # long attributes wrap
-            assert faults == []
-            browser.close()
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        faults: list[str] = []
+        page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(f"http://127.0.0.1:{port}/dashboard/studies/1/trials?numbers=5")
+        expect(page.get_by_text("Trial 5 (trial_id=6)")).to_be_visible(timeout=30_000)
+        expect(page.get_by_text(f"at epoch {facts['best_epoch']}, top-5 accuracy")).to_be_visible()
+        expect(page.get_by_role("cell", name=facts["head"])).to_be_visible()
+        expect(page.get_by_text(f"head {facts['head']}", exact=True)).to_be_attached()
+        expect(page.get_by_text(f"schedule {facts['schedule']}", exact=True)).to_be_attached()
+        pictures = page.locator("img[src*='/artifacts/']")
+        expect(pictures).to_have_count(2)  # in the note, and among the artifacts
+        for picture in pictures.all():
+            expect(picture).to_have_js_property("naturalWidth", 640)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1200  # long attributes wrap
+        assert faults == []
+        page.close()
         server.send_signal(signal.SIGINT)
         assert server.wait(20) == 130
 
