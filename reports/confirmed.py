@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from reports.style import COLOURS, figure
 from search.config import SearchRun
-from search.confirmation import Confirmed, load_confirmation
+from search.confirm.ranking import Confirmed, load_confirmation
+from search.confirm.statistics import Interval
 from search.leaderboard import leaders
-from search.statistics import Interval
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -10,7 +10,7 @@ from features.errors import CacheError, UsageError
 from reports import confirmed, confusions, dataset_section, history, importance, leader_curves, promotions
 from reports.config import Run
 from reports.section import LeftOutError, PageSection, Table
-from search.confirmation_table import show_p
+from search.confirm.table import show_p
 from search.leaderboard import Leader, leaders, load_study
 from train.promote import promoted
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from search.describe import short
-from search.objective import Progressed
-from search.population import TrialState
-from search.progress import Row
-from search.review import Ended
+from search.population.objective import Progressed
+from search.population.program import TrialState
+from search.review.describe import short
+from search.review.notes import Ended
+from search.review.progress import Row
 from search.trial import Objective, TrialConfig, TrialResult
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ from rich.table import Table
 from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, log, settings
 from features.errors import UsageError
 from search.config import SearchRun
-from search.confirm import SEEDS, TOP, confirm
-from search.confirmation import Confirmation, load_confirmation
-from search.confirmation_table import confirmation_table, show_confirmed
-from search.dashboard import dashboard
+from search.confirm.ranking import Confirmation, load_confirmation
+from search.confirm.rerun import SEEDS, TOP, confirm
+from search.confirm.table import confirmation_table, show_confirmed
 from search.leaderboard import Leader, leaders, load_study
 from search.parameters import Range, Space
-from search.samplers import make_sampler
+from search.review.dashboard import dashboard
+from search.samplers.choice import make_sampler
 from search.space import SearchSpace
 from search.study import open_space, run_search, show_size
 

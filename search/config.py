@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from features.config import FeaturesRun, Section, Workers
 from features.views import Views
-from search.samplers import cannot_search
+from search.samplers.choice import cannot_search
 from search.space import SearchSpace
 from search.trial import Objective
 

@@ -60,7 +60,7 @@ class HypermodelSpace:
 
     def size(self) -> float:
         """The number of different trials; infinite with a continuous range in it."""
-        from search.grid import Grid
+        from search.samplers.grid import Grid
 
         infinite = any(math.isinf(parameter.size()) for parameter in self._parameters)
         return float("inf") if infinite else Grid(self._parameters).size

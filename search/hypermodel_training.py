@@ -19,9 +19,9 @@ from features.errors import UsageError
 from features.executors import check_wanted
 from features.views import order_of_epoch
 from search.hypermodel import build_model
-from search.objective import Progressed, Task
-from search.population import TrialState
-from search.sources import Features, load_features
+from search.population.objective import Progressed, Task
+from search.population.program import TrialState
+from search.population.sources import Features, load_features
 from search.trial import EpochMetrics, TrialResult, is_better
 
 EVALUATED = 1024

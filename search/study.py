@@ -23,23 +23,23 @@ from features.errors import UsageError
 from features.executors import Executor, open_executor
 from search.candidate import Candidate, final_outcome
 from search.config import SearchConfig, SearchRun
-from search.describe import short
 from search.hypermodel import HypermodelSpace
 from search.hypermodel_training import HypermodelTask, train_hypermodel
 from search.leaderboard import ranking
-from search.objective import Progressed, Task, give_up, train_trials
-from search.oracles import allotment, hyperband_trials
 from search.ownership import Ownership, owned
 from search.parameters import Space
-from search.progress import Best, Progress, Standing
+from search.population.objective import Progressed, Task, give_up, train_trials
+from search.population.sources import Caches
+from search.population.structure import chunks
 from search.pruners import is_pruned, make_pruner, rungs
 from search.records import claim_trials, keep_weights, write_trial
-from search.review import draw_pictures, write_reviews
-from search.samplers import ask_again, ends, make_sampler
-from search.sources import Caches
+from search.review.describe import short
+from search.review.notes import draw_pictures, write_reviews
+from search.review.progress import Best, Progress, Standing
+from search.samplers.choice import ask_again, ends, make_sampler
+from search.samplers.oracles import allotment, hyperband_trials
 from search.stopping import End, check_failures, reached_end, space_is_used_up
 from search.storage import mend_journal, open_storage, storage_faults, storage_url
-from search.structure import chunks
 from search.trial import TrialConfig
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from features.config import Augmentation
 from features.dataset import SPLITS, load_index
 from features.engine import start_keras
 from features.errors import HeadhuntError, UsageError
-from search.confirmation import by_confirmation, load_confirmation
+from search.confirm.ranking import by_confirmation, load_confirmation
 from search.heads import build_head, feature_moments, set_head_weights
 from search.leaderboard import Leader, leaders
 from search.records import load_weights

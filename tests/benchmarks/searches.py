@@ -22,12 +22,12 @@ OURS = """
 import json, sys, time
 started = time.perf_counter()
 from pathlib import Path
-import search.sources, search.study
+import search.population.sources, search.study
 from features.cache import FeatureCache
 from search.config import SearchRun
 
 cache, workdir, section = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-search.sources.cache_for = lambda run, policy=None: FeatureCache.open(cache)  # drawn: no photos, no key
+search.population.sources.cache_for = lambda run, policy=None: FeatureCache.open(cache)  # drawn: no photos, no key
 seconds = {}
 
 def timed(owner, name):

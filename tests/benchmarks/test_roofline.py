@@ -18,9 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 import jax, jax.numpy as jnp, numpy as np
 from features.views import Views
 from search.heads import HeadConfig, feature_moments
-from search.population import Program
-from search.sources import Features
-from search.structure import structure_of
+from search.population.program import Program
+from search.population.sources import Features
+from search.population.structure import structure_of
 from search.trial import TrialConfig
 
 threads, units = int(sys.argv[1]), json.loads(sys.argv[2])

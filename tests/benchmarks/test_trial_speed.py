@@ -13,9 +13,9 @@ BODY = """
 import json, statistics, time
 import keras, numpy as np
 from search.heads import HeadConfig, build_head, feature_moments
-from search.population import Program
-from search.sources import Features
-from search.structure import structure_of
+from search.population.program import Program
+from search.population.sources import Features
+from search.population.structure import structure_of
 from search.trial import TrialConfig
 from features.views import Views
 import jax

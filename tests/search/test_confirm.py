@@ -20,10 +20,9 @@ from reports import confirmed as section
 from reports.config import Run
 from reports.page import _confirmed
 from reports.section import LeftOutError
-from search import confirm as module
 from search.cli import _leaderboard, _row
-from search.confirm import confirm, confirmation_seeds
-from search.confirmation import (
+from search.confirm import rerun as module
+from search.confirm.ranking import (
     Confirmation,
     by_confirmation,
     confirmation_file,
@@ -32,24 +31,25 @@ from search.confirmation import (
     rank,
     write_confirmation,
 )
-from search.confirmation_table import confirmation_table, show_p
+from search.confirm.rerun import confirm, confirmation_seeds
+from search.confirm.seed_runs import SeedRun, load_runs, write_runs
+from search.confirm.table import confirmation_table, show_p
 from search.leaderboard import Leader, leaders, load_study
-from search.seed_runs import SeedRun, load_runs, write_runs
 from tests.conftest import run_headhunt
 from train.promote import _choose
 
 BODY = """
 import json, os, shutil
 from pathlib import Path
-import search.confirm
+import search.confirm.rerun
 from features.configfile import load
 from search.config import SearchRun
 
 run = load(SearchRun, Path("headhunt.yaml"))
-print(json.dumps(search.confirm.confirm(run, 3, 2)), flush=True)
+print(json.dumps(search.confirm.rerun.confirm(run, 3, 2)), flush=True)
 shutil.move("run/confirm", "before")
 Path("run/confirm.json").unlink()
-write, calls = search.confirm.write_runs, []
+write, calls = search.confirm.rerun.write_runs, []
 
 def kill(*arguments):
     write(*arguments)
@@ -57,8 +57,8 @@ def kill(*arguments):
     if len(calls) == 2:
         os.kill(os.getpid(), 9)
 
-search.confirm.write_runs = kill
-search.confirm.confirm(run, 3, 2)
+search.confirm.rerun.write_runs = kill
+search.confirm.rerun.confirm(run, 3, 2)
 """
 
 
@@ -266,7 +266,7 @@ def test_trainings_are_found_again_and_damaged_files_are_named(tmp_path: Path) -
 
 
 def test_leaders_that_all_fail_and_memory_that_runs_out(searched: Run) -> None:
-    from search.objective import Progressed
+    from search.population.objective import Progressed
     from search.trial import TrialResult
 
     best = leaders(searched, 2)

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from features.views import Views
-from search.describe import describe, head_line, optimizer_line, schedule_line, short, show, views_line
 from search.heads import HeadConfig
 from search.optimizers import SGD, Adam, AdamW
+from search.review.describe import describe, head_line, optimizer_line, schedule_line, short, show, views_line
 from search.schedules import SCHEDULES, Constant, Plateau, StepDecay, WarmupCosine
 from search.trial import HypermodelChoice, TrialConfig
 

@@ -24,9 +24,9 @@ from reports.section import LeftOutError
 from search.config import SearchRun
 from search.hypermodel import HypermodelSpace
 from search.leaderboard import leaders
-from search.oracles import allotment
 from search.records import load_curves, load_weights
-from search.samplers import make_sampler
+from search.samplers.choice import make_sampler
+from search.samplers.oracles import allotment
 from tests.conftest import run_headhunt
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -210,7 +210,7 @@ def test_a_hypermodels_study_has_curves_weights_and_leaders(study_folder: Path) 
         "from search.study import run_search\n"
         "options = ['search.sampler=keras_tuner.hyperband', 'search.pruner=none', 'search.trials=6']\n"
         "run_search(load(SearchRun, Path('headhunt.yaml'), options))\n"
-        "from search.confirm import confirm\n"
+        "from search.confirm.rerun import confirm\n"
         "print(json.dumps(confirm(load(SearchRun, Path('headhunt.yaml'), options), 2, 2)))\n"
         "assert 'keras' in sys.modules and 'tensorflow' not in sys.modules\n"
     )
@@ -281,8 +281,8 @@ def test_rungs_and_ray_workers_give_a_hypermodels_trials_the_same_curves(study_f
 def test_models_that_cannot_be_trained(folder: Path, searched: Run, function: str, message: str) -> None:
     from features.cache import cache_for
     from search.hypermodel_training import HypermodelTask, train_hypermodel
-    from search.objective import Task
-    from search.sources import Source
+    from search.population.objective import Task
+    from search.population.sources import Source
     from search.trial import HypermodelChoice, TrialConfig
 
     config = TrialConfig(

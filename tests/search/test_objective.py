@@ -11,8 +11,8 @@ from typing import Any
 
 from features.cache import cache_for
 from reports.config import Run
-from search.objective import Task, give_up
-from search.population import TrialState
+from search.population.objective import Task, give_up
+from search.population.program import TrialState
 from search.trial import EpochMetrics, TrialConfig
 
 BODY = """
@@ -21,10 +21,10 @@ from pathlib import Path
 import jax
 from features.views import Views
 from search.heads import HeadConfig
-from search.objective import Task, train_trials
-from search.population import Program
+from search.population.objective import Task, train_trials
+from search.population.program import Program
 from search.schedules import Constant
-from search.sources import Source
+from search.population.sources import Source
 from search.trial import TrialConfig
 
 cache, compiled, room = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from search.progress import Best, Progress, Row, Standing, line, table
+from search.review.progress import Best, Progress, Row, Standing, line, table
 
 BEST = Best(17, 0.7321, ["256-relu, dropout 0.3", "constant, learning rate 1e-3"])
 STANDING = Standing(

@@ -18,10 +18,10 @@ from optuna_dashboard import get_note, save_note
 from PIL import Image
 
 from reports.config import Run
-from search.curves_image import HEIGHT, WIDTH, collect, draw
 from search.heads import HeadConfig
 from search.leaderboard import load_study
-from search.review import Ended, artifact_id, artifact_store, draw_pictures, note, write_reviews
+from search.review.curves_image import HEIGHT, WIDTH, collect, draw
+from search.review.notes import Ended, artifact_id, artifact_store, draw_pictures, note, write_reviews
 from search.trial import EpochMetrics, HypermodelChoice, TrialConfig, TrialResult
 from tests.conftest import run_headhunt
 

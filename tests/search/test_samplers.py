@@ -19,8 +19,8 @@ from features.configfile import load
 from features.errors import UsageError
 from features.views import Views
 from search.config import SearchConfig, SearchRun
-from search.oracles import allotment, hyperband_trials
-from search.samplers import SAMPLERS, ask_again, ends, make_sampler
+from search.samplers.choice import SAMPLERS, ask_again, ends, make_sampler
+from search.samplers.oracles import allotment, hyperband_trials
 from search.space import SearchSpace
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -14,7 +14,7 @@ from features.errors import UsageError
 from features.views import Views
 from reports.config import Run
 from search.leaderboard import leaders
-from search.sources import Caches, load_features
+from search.population.sources import Caches, load_features
 from tests.conftest import run_headhunt
 from train.promote import check_cache
 

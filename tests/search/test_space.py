@@ -13,7 +13,7 @@ from features.configfile import load
 from features.errors import UsageError
 from features.views import Views
 from search.config import SearchRun
-from search.samplers import make_sampler
+from search.samplers.choice import make_sampler
 from search.schedules import SCHEDULES
 from search.space import SearchSpace, fixed_space
 from search.trial import TrialConfig

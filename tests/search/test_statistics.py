@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from search.statistics import holm, interval, paired_p_value
+from search.confirm.statistics import holm, interval, paired_p_value
 
 
 def test_an_interval_is_students() -> None:

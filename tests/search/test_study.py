@@ -205,7 +205,7 @@ def test_neither_workers_nor_the_grouping_of_trials_change_the_study(fresh: Run,
     """Local workers are threads; tasks of 1, 2 and 8 trials of a structure; lanes side by side are the same within rounding."""
     body = (
         "import shutil\nfrom pathlib import Path\nfrom features.configfile import load\nfrom search.config import SearchRun\n"
-        "import search.study\nfrom features.config import Workers\nfrom search.structure import chunks\n"
+        "import search.study\nfrom features.config import Workers\nfrom search.population.structure import chunks\n"
         "def study(workdir, workers, size, **changed):\n"
         "    shutil.copytree('run', workdir)\n"
         "    run = load(SearchRun, Path('headhunt.yaml'))\n"

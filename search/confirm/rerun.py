@@ -22,15 +22,15 @@ from features.command import log, relative
 from features.errors import HeadhuntError, UsageError
 from features.executors import Executor, open_executor
 from search.config import SearchRun
-from search.confirmation import Confirmation, Confirmed, confirmation_file, digests, rank, write_confirmation
+from search.confirm.ranking import Confirmation, Confirmed, confirmation_file, digests, rank, write_confirmation
+from search.confirm.seed_runs import SeedRun, load_runs, run_key, write_runs
 from search.hypermodel import HypermodelSpace
 from search.hypermodel_training import HypermodelTask, train_hypermodel
 from search.leaderboard import Leader, leaders, load_study
-from search.objective import Progressed, Task, train_trials
 from search.parameters import Space
-from search.seed_runs import SeedRun, load_runs, run_key, write_runs
-from search.sources import Caches
-from search.structure import chunks
+from search.population.objective import Progressed, Task, train_trials
+from search.population.sources import Caches
+from search.population.structure import chunks
 from search.study import GPU_LANES, check_identity, environment, open_space
 from search.trial import TrialConfig
 

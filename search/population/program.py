@@ -24,10 +24,10 @@ import numpy.typing as npt
 
 from features.executors import check_wanted
 from features.views import order_of_epoch
-from search.dropout import dropout_layer
 from search.heads import build_head
-from search.sources import Features
-from search.structure import Structure, power_of_two
+from search.population.dropout import dropout_layer
+from search.population.sources import Features
+from search.population.structure import Structure, power_of_two
 from search.trial import EpochMetrics, Objective, TrialConfig, is_better
 
 

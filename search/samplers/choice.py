@@ -13,10 +13,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from features.errors import UsageError
-from search.grid import continuous, grid_sampler
-from search.history import earlier, mixed
-from search.oracles import bayesian_oracle, hyperband_oracle, random_oracle
 from search.parameters import Parameter, Question, Range, Space
+from search.samplers.grid import continuous, grid_sampler
+from search.samplers.history import earlier, mixed
+from search.samplers.oracles import bayesian_oracle, hyperband_oracle, random_oracle
 
 if TYPE_CHECKING:
     import optuna

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from features.atomic import make_folder
-from search.curves_image import collect, draw
-from search.describe import describe, show
+from search.review.curves_image import collect, draw
+from search.review.describe import describe, show
 from search.trial import Objective, TrialConfig, TrialResult
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from features.atomic import write_text
 from features.command import log, relative
 from features.config import Section
 from search.config import SearchRun
+from search.confirm.statistics import Interval, holm, interval, paired_p_value
 from search.leaderboard import Leader, load_study
-from search.statistics import Interval, holm, interval, paired_p_value
 from search.trial import Objective
 
 if TYPE_CHECKING:

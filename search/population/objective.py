@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from search.population import Program, TrialState
-from search.sources import Features, Source, load_features, zeros_for_cache_lines
-from search.structure import Structure, structure_of
+from search.population.program import Program, TrialState
+from search.population.sources import Features, Source, load_features, zeros_for_cache_lines
+from search.population.structure import Structure, structure_of
 from search.trial import Objective, TrialConfig, TrialResult
 
 

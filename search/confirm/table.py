@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from search.config import SearchRun
-from search.confirmation import Confirmed
+from search.confirm.ranking import Confirmed
 
 
 def confirmation_table(run: SearchRun, result: dict[str, Any]) -> Table:

@@ -23,8 +23,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from features.engine import start_keras
-from search.history import earlier, mixed
 from search.parameters import Parameter, Question, Range
+from search.samplers.history import earlier, mixed
 
 if TYPE_CHECKING:
     import optuna

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from search.review import artifact_store
+from search.review.notes import artifact_store
 from search.storage import open_storage
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
