@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +42,18 @@ def write_trial(workdir: Path, number: int, config: TrialConfig, result: TrialRe
     with atomic_path(folder / "curves.csv") as temporary:
         curves.to_csv(temporary, index=False, lineterminator="\n")
     if result.weights:
-        with atomic_path(folder / "weights.npz") as temporary, temporary.open("wb") as file:
-            np.savez(file, **result.weights)  # type: ignore[arg-type]
+        write_weights(workdir, number, result.weights)
+
+
+def write_weights(workdir: Path, number: int, weights: Mapping[str, npt.NDArray[np.float32]]) -> None:
+    """Writes the weights of a trial's best epoch."""
+    with atomic_path(trial_folder(workdir, number) / "weights.npz") as temporary, temporary.open("wb") as file:
+        np.savez(file, **weights)  # type: ignore[arg-type]
+
+
+def are_kept(workdir: Path, number: int) -> bool:
+    """Whether a trial's weights are still there."""
+    return (trial_folder(workdir, number) / "weights.npz").exists()
 
 
 def keep_weights(workdir: Path, numbers: Iterable[int]) -> None:

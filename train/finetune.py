@@ -94,16 +94,14 @@ def finetune(
         rates = schedule.rates_of_epoch(epoch, steps_per_epoch, config.epochs, val_losses)
         last_rate = float(str(rates[-1]))  # 1e-05, not the 9.999999747378752e-06 that float32 is in float64
         callbacks = schedule.keras_callbacks(steps_per_epoch, config.epochs, val_losses)
-        fitted = _fit(network, data, epoch, config.epochs, steps_per_epoch, callbacks) | {"learning_rate": last_rate}
+        fitted, bad_step = _fit(network, data, epoch, config.epochs, steps_per_epoch, callbacks)
+        if bad_step:
+            where = f"at step {bad_step} of {steps_per_epoch} of epoch {epoch + 1}"
+            raise _not_finite("the loss", where, float(rates[bad_step - 1]), config, epoch, folder)
+        fitted["learning_rate"] = last_rate
         _validate(network, val, state, fitted, time.monotonic() - started, config.batch_size)
-        row = state.history[-1]
-        if not math.isfinite(row["loss"] + row["val_loss"]):
-            which = "train.finetune.schedule.learning_rate" if config.schedule else "train.finetune.learning_rate"
-            raise HeadhuntError(
-                f"trial {folder.name}: the loss is not finite in epoch {epoch + 1} (training {row['loss']:.3g}, validation "
-                f"{row['val_loss']:.3g}, learning rate {last_rate:.3g}). Lower `{which}`. The weights and the history up to "
-                f"epoch {epoch} are kept in {folder}."
-            )
+        if not math.isfinite(state.history[-1]["val_loss"]):
+            raise _not_finite("the validation loss", f"after epoch {epoch + 1}", last_rate, config, epoch, folder)
         if state.history[-1]["val_accuracy"] > state.best_accuracy:
             state.best_epoch, state.best_accuracy = epoch + 1, state.history[-1]["val_accuracy"]
             checkpoint.mark_best()
@@ -114,8 +112,19 @@ def finetune(
     return Finetuned(state.best_epoch, len(state.history) - 1, earlier_seconds)
 
 
-def _fit(network: Any, data: Any, epoch: int, epochs: int, steps: int, callbacks: list[Any]) -> dict[str, float]:
-    """One epoch of Keras's fit, counted from 0; gives loss and accuracy."""
+def _not_finite(what: str, where: str, rate: float, config: FinetuneConfig, kept: int, folder: Path) -> HeadhuntError:
+    key = "train.finetune.schedule.learning_rate" if config.schedule else "train.finetune.learning_rate"
+    return HeadhuntError(
+        f"trial {folder.name}: {what} is not finite {where} (learning rate {rate:.3g}). Lower `{key}`. The weights and the "
+        f"history up to epoch {kept} are kept in {folder}."
+    )
+
+
+def _fit(
+    network: Any, data: Any, epoch: int, epochs: int, steps: int, callbacks: list[Any]
+) -> tuple[dict[str, float], int]:
+    """One epoch of Keras's fit, counted from 0; gives loss and accuracy, and the first step (from 1) whose loss is not finite,
+    where it ends: 0 when there is none."""
     import keras
 
     title = f"epoch {epoch + 1}/{epochs}"
@@ -125,15 +134,21 @@ def _fit(network: Any, data: Any, epoch: int, epochs: int, steps: int, callbacks
     )  # fmt: skip
 
     class Steps(keras.callbacks.Callback):  # type: ignore[misc]
+        bad = 0
+
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            progress.update(bar, completed=batch + 1, loss=float((logs or {}).get("loss", math.nan)))
+            mean = float((logs or {})["loss"])  # of the steps so far
+            progress.update(bar, completed=batch + 1, loss=mean)
+            if not math.isfinite(mean) and not self.bad:
+                self.bad = batch + 1
+                self.model.stop_training = True
 
     with progress:
-        bar = progress.add_task("", total=steps, loss=math.nan)
+        bar, watch = progress.add_task("", total=steps, loss=math.nan), Steps()
         history = network.fit(
-            data, initial_epoch=epoch, epochs=epoch + 1, verbose=0, shuffle=False, callbacks=[Steps(), *callbacks]
+            data, initial_epoch=epoch, epochs=epoch + 1, verbose=0, shuffle=False, callbacks=[watch, *callbacks]
         ).history
-    return {"loss": float(history["loss"][0]), "accuracy": float(history["accuracy"][0])}
+    return {"loss": float(history["loss"][0]), "accuracy": float(history["accuracy"][0])}, watch.bad
 
 
 def _validate(
@@ -227,8 +242,15 @@ class _Checkpoint:
         arrays = {"facts": np.array(facts)}
         for name, values in (("weight", self._weights), ("best", self._best), ("optimizer", self._optimizer.variables)):
             arrays |= {f"{name}_{number}": np.array(value) for number, value in enumerate(values)}
-        with atomic_path(self._path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+        try:
+            with atomic_path(self._path) as temporary, temporary.open("wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
+        except HeadhuntError as error:
+            before = len(state.history) - 2
+            kept = f"the checkpoint of epoch {before} is whole, and the same command goes on from there"
+            raise HeadhuntError(
+                f"{error} Nothing else is lost: {kept if before >= 0 else 'no epoch had ended'}."
+            ) from error
 
     def load(self) -> Progressed | None:
         """Puts a checkpoint back; None when there is none for this identity."""

@@ -26,7 +26,7 @@ from features.errors import HeadhuntError, UsageError
 from search.confirm.ranking import by_confirmation, load_confirmation
 from search.heads import build_head, feature_moments, set_head_weights
 from search.leaderboard import Leader, leaders
-from search.records import load_weights
+from search.retrain import trial_weights
 from train.config import TrainRun
 from train.evaluate import Metrics, measure, predict, prediction_table, softmax
 from train.finetune import finetune
@@ -178,7 +178,7 @@ def _promote(inputs: Inputs, leader: Leader) -> None:
     identity = _identity(run, cache, leader)
     (folder / "metrics.json").unlink(missing_ok=True)  # of another configuration, see _is_finished
     policy: Policy = "mixed_bfloat16" if compute_dtype(run.features) == "bfloat16" else "float32"
-    weights = load_weights(run.workdir, leader.number)
+    weights = trial_weights(run, leader)
     network = build_network(run.features, leader.config.head, classes, inputs.moments, policy)
     set_head(network, weights)
     unfrozen = unfreeze(network, tuning.unfreeze_conv_layers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from features.errors import HeadhuntError, UsageError
 from features.shards import Shard, read_shard, write_shard
 from reports.config import Run
 from search.leaderboard import leaders
+from search.records import load_weights
+from search.retrain import trial_weights
 from train.promote import load_metrics, promote
 
 
@@ -99,6 +102,21 @@ def test_a_network_that_differs_from_its_head_is_refused(searched: Run) -> None:
         promote(searched)
 
 
+def test_weights_that_were_not_kept_are_trained_again_from_the_trials_seed(searched: Run) -> None:
+    leader = leaders(searched, 1)[0]
+    kept = load_weights(searched.workdir, leader.number)
+    file = searched.workdir / "trials" / str(leader.number) / "weights.npz"
+    file.unlink()
+    again = trial_weights(searched, leader)
+    assert file.exists()
+    assert again.keys() == kept.keys()
+    assert all(np.array_equal(again[name], kept[name]) for name in kept)
+    file.unlink()
+    with pytest.raises(HeadhuntError, match=r"trained again it reaches val_accuracy [01]\.\d{4} instead of 9\.0000"):
+        trial_weights(searched, replace(leader, value=9.0))
+    assert not file.exists()
+
+
 def test_an_unknown_trial_names_the_ones_there_are(searched: Run) -> None:
     with pytest.raises(
         UsageError, match=r"trial 77 has not run to its end in the study 'tiny'. The best that have: \d"
@@ -114,8 +132,36 @@ def test_a_changed_cache_is_refused(searched: Run) -> None:
         promote(searched.model_copy(update={"features": features}))
 
 
-def test_a_loss_that_is_not_finite_stops_with_its_history(searched: Run) -> None:
+def test_a_loss_that_is_not_finite_stops_at_its_step_with_its_history(searched: Run) -> None:
     with pytest.raises(
-        HeadhuntError, match=r"the loss is not finite in epoch \d.*Lower `train.finetune.learning_rate`"
-    ):
+        HeadhuntError,
+        match=r"the loss is not finite at step \d+ of \d+ of epoch (\d).*Lower `train.finetune.learning_rate`. The weights and",
+    ) as raised:
         promote(change(searched, learning_rate=1e30, epochs=6))
+    epoch = int(str(raised.value).partition("of epoch ")[2][0])
+    (history,) = searched.workdir.glob("promotions/*/history.csv")
+    assert pd.read_csv(history)["epoch"].tolist() == list(range(epoch))
+
+
+def test_a_disk_that_is_full_keeps_the_checkpoint_before(searched: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    undisturbed = promote(searched)["promotions"][0]
+    folder = Path(undisturbed["folder"])
+    metrics = load_metrics(searched, undisturbed["trial"])
+    for file in folder.iterdir():
+        file.unlink()
+    savez, calls = np.savez, []
+
+    def full(file: Any, **arrays: Any) -> None:
+        calls.append(file)
+        with Path("/dev/full").open("wb") as no_space:
+            savez(no_space if len(calls) == 2 else file, **arrays)
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(
+        HeadhuntError,
+        match=r"cannot write .*checkpoint.npz: No space left.*checkpoint of epoch 0 is whole, and the same command goes on",
+    ):
+        promote(searched)
+    promote(searched)
+    again = load_metrics(searched, undisturbed["trial"])
+    assert again["tuned"]["test"] == pytest.approx(metrics["tuned"]["test"], rel=1e-5)

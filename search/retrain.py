@@ -1,0 +1,72 @@
+"""A trial's weights: as the search kept them, or trained again from the trial's seed where it did not.
+
+A search keeps the weights of its best `search.keep` trials. A training depends on its configuration, the search's seed and the
+cache alone, so that any other trial's weights can be had again, on the same kind of machine bit by bit.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+
+from features.atomic import make_folder
+from features.command import log
+from features.errors import HeadhuntError
+from search.config import SearchRun
+from search.leaderboard import Leader
+from search.population.objective import Task, train_trials
+from search.population.sources import Caches
+from search.records import are_kept, load_weights, write_weights
+from search.study import environment
+from search.trial import TrialResult
+
+Weights = dict[str, npt.NDArray[np.float32]]
+
+
+def trial_weights(run: SearchRun, leader: Leader) -> Weights:
+    """The weights of a trial's best epoch, by `<layer>.<weight>`; those that were not kept are trained again, and kept.
+
+    Raises HeadhuntError when the training fails, or when it does not reach what the trial did, by more than half a point of
+    accuracy (0.005 of the objective): the cache, the versions or the machine are others then.
+    """
+    if are_kept(run.workdir, leader.number):
+        return load_weights(run.workdir, leader.number)
+    result = _retrain(run, leader)
+    if result.failure:
+        raise HeadhuntError(
+            f"the weights of trial {leader.number} were not kept, and training it again failed: {result.failure}."
+        )
+    value = float(getattr(result.curves[result.best_epoch - 1], run.search.objective))
+    if abs(value - leader.value) > 0.005:
+        raise HeadhuntError(
+            f"the weights of trial {leader.number} were not kept, and trained again it reaches {run.search.objective} "
+            f"{value:.4f} instead of {leader.value:.4f}. Go on where the search ran, with its versions of JAX and Keras, or "
+            "choose a trial whose weights are kept."
+        )
+    log.print(
+        f"The weights of trial {leader.number} were not kept; trained again from its seed, it reaches {run.search.objective} "
+        f"{value:.4f} (in the search {leader.value:.4f})."
+    )
+    write_weights(run.workdir, leader.number, result.weights)
+    return result.weights
+
+
+def _retrain(run: SearchRun, leader: Leader) -> TrialResult:
+    """Trains in a process of its own: this one's Keras may be on another backend than a search's."""
+    config = leader.config
+    compiled = make_folder(run.workdir / ".jax").resolve()
+    sources = Caches(run).sources
+    task = Task((config,), (None,), sources, compiled, config.epochs, run.search.objective, run.search.seed, 1)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, _set_up, (environment(run),)) as pool:
+        (trained,) = pool.submit(train_trials, task).result()
+    return trained.result
+
+
+def _set_up(variables: Mapping[str, str]) -> None:
+    os.environ.update(variables)
