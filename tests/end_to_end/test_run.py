@@ -100,7 +100,7 @@ def test_the_result_has_the_keys_of_every_stage(result: dict[str, Any]) -> None:
     (promotion,) = result["promote"]["promotions"]
     assert promotion["trial"] == result["search"]["best"]["number"]
     assert promotion["frozen"]["val_accuracy"] == pytest.approx(result["search"]["best"]["value"], abs=1e-6)
-    assert set(result["export"]["formats"]) == {"keras", "config"}
+    assert set(result["export"]["formats"]) == {"keras", "savedmodel", "onnx", "litert", "config"}
     assert not set(result["report"]["sections"]) & set(result["report"]["left_out"])
 
 
