@@ -63,7 +63,18 @@ def _onnx(source: Path, target: Path) -> None:
         tensors_to_rename={inputs.name: "photos", outputs.name: "probabilities"},
         opset=OPSET,
         output_path=target,
+        custom_op_handlers={"Erfc": (_erfc, [])},
     )
+
+
+def _erfc(graph: Any, node: Any, name: str, arguments: Any) -> None:
+    """Keras's gelu is of TensorFlow's Erfc, which ONNX and tf2onnx lack: 1 - Erf, in ONNX's own operations."""
+    import numpy as np
+
+    one = graph.make_const(f"{name}_one", np.array(1, np.float32)).output[0]
+    erf = graph.make_node("Erf", node.input).output[0]
+    graph.remove_node(name)
+    graph.make_node("Sub", [one, erf], name=name, outputs=node.output, domain="")
 
 
 def _litert(source: Path, target: Path) -> None:

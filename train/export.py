@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -91,6 +92,7 @@ def export(run: TrainRun, trial: int | None, formats: Sequence[str] | None = Non
     tuning = FinetuneConfig.model_validate(metrics["finetune"])
     run = run.model_copy(update={"train": run.train.model_copy(update={"finetune": tuning})})
     bundle = Bundle(run, leader, source, folder, _originals(run, source.with_name("predictions.csv")))
+    _remove_outdated(bundle, chosen)
     written = {name: FORMATS[name](bundle) for name in chosen}
     write_text(folder / "labels.txt", "".join(f"{name}\n" for name in cache.class_names))
     write_text(folder / "model_card.md", model_card(run, leader, cache, metrics))
@@ -130,6 +132,21 @@ def _choose(run: TrainRun, trial: int | None) -> int:
     if not finished:
         raise UsageError(f"nothing is promoted in {run.workdir}. Run `headhunt train promote`.")
     return finished[0]
+
+
+def _remove_outdated(bundle: Bundle, chosen: Sequence[str]) -> None:
+    """A bundle holds one network: formats that are not written now go, when they are of an earlier promotion of the trial."""
+    for name, runtime in RUNTIMES.items():
+        file = bundle.folder / runtime.file
+        if name in chosen or not file.exists() or file.stat().st_mtime >= bundle.source.stat().st_mtime:
+            continue
+        log.print(
+            f"Removed {relative(file)}: it is of an earlier promotion of trial {bundle.leader.number}.", markup=False
+        )
+        if file.is_dir():
+            shutil.rmtree(file)
+        else:
+            file.unlink()
 
 
 def _originals(run: TrainRun, predictions: Path) -> Originals:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -126,3 +127,17 @@ def test_a_model_that_is_not_the_promoted_one_is_refused(promoted: Run) -> None:
     assert "savedmodel" in names  # the earlier one, which is right
     assert not names & {"model.keras", "model.onnx", "model.tflite"}
     assert not [name for name in names if name.startswith(".")]
+
+
+def test_an_export_of_an_earlier_promotion_does_not_stay(promoted: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(export(promoted, None, ["keras", "savedmodel", "onnx"])["folder"])
+    source = Path("run") / "promotions" / folder.name / "model.keras"
+    later = (folder / "savedmodel").stat().st_mtime + 1
+    os.utime(source, (later, later))
+    os.utime(folder / "model.onnx", (later, later))
+    export(promoted, None, ["keras"])
+    assert not (folder / "savedmodel").exists()
+    assert (folder / "model.onnx").exists()
+    assert (
+        f"Removed {folder}/savedmodel: it is of an earlier promotion of trial {folder.name}." in capsys.readouterr().err
+    )
