@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,33 @@ def atomic_path(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
-    _flush_folder(path.parent)
+    _flush(path.parent)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yields the temporary name of a folder that the block makes; when the block ends well, flushes its files and renames it.
+
+    A block that raises leaves `path` as it was. An older folder of that name is moved aside first: a process that is killed in
+    between leaves no folder, never half of one. Raises HeadhuntError when the disk is full or the folder cannot be written.
+    """
+    make_folder(path.parent)
+    temporary, old = (path.with_name(f".{path.name}.{os.getpid()}.{state}") for state in ("tmp", "old"))
+    try:
+        yield temporary
+        for part in [*temporary.rglob("*"), temporary]:
+            _flush(part)
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+    except OSError as error:
+        raise HeadhuntError(
+            f"cannot write {path}: {error.strerror or error}. Free space or choose another `workdir`."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    _flush(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -74,8 +101,8 @@ def only_process(lock: Path, refusal: str) -> Iterator[None]:
         yield
 
 
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

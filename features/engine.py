@@ -21,7 +21,7 @@ def start_keras(backend: str) -> None:
             "for its life. Run the stage with its own command, or on Ray workers (`workers.executor: ray`)."
         )
     os.environ["KERAS_BACKEND"] = backend
-    with _quiet_start():
+    with quiet():
         importlib.import_module("keras")
         if backend == "tensorflow":
             importlib.import_module("tensorflow").config.list_physical_devices()
@@ -46,8 +46,8 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def _quiet_start() -> Iterator[None]:
-    """Keeps what TensorFlow's C++ says of itself at its start off the terminal; its log level does not cover that."""
+def quiet() -> Iterator[None]:
+    """Keeps what the C++ of TensorFlow and other runtimes says of itself off the terminal; log levels do not cover it all."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)

@@ -84,18 +84,22 @@ def load_images(
 
     Returns (len(rows), height, width, 3) uint8. Raises DatasetError naming a file that cannot be read.
     """
-    height, width = image_size
-    pixels = np.empty((len(rows), height, width, 3), np.uint8)
+    pixels = np.empty((len(rows), *image_size, 3), np.uint8)
 
     located = locate(index, rows, crop_to_bbox)
 
     def load(position: int) -> None:
-        photo = open_photo(*located[position])
-        pixels[position] = np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR))
+        pixels[position] = resized(open_photo(*located[position]), image_size)
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(load, range(len(rows))))
     return pixels
+
+
+def resized(photo: Image.Image, image_size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """An RGB photo as pixels (height, width, 3) uint8 of `image_size`, bilinear, aspect not kept: what every model is given."""
+    height, width = image_size
+    return np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def locate(

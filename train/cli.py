@@ -1,16 +1,21 @@
-"""`headhunt train`: promote, export."""
+"""`headhunt train`: promote, export, predict."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, settings
+from features.errors import UsageError
 from train.config import TrainRun
 from train.export import FORMATS, export
+from train.predict import exported_model, model_in, predict_images
 from train.promote import promote
+from train.runtimes import RUNTIMES
 
 app = typer.Typer(no_args_is_help=True, help="Stage 3: study in, fine-tuned and exported models out.")
 
@@ -50,14 +55,56 @@ def export_command(
     config: ConfigOption = DEFAULT_CONFIG,
     set_: SetOption = [],  # noqa: B006
     trial: Annotated[int | None, typer.Option(help="The promoted trial; default: the best one.")] = None,
-    format_: Annotated[str, typer.Option("--format", help=f"Any of {','.join(FORMATS)}.")] = ",".join(FORMATS),
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", help=f"Any of {','.join(FORMATS)}; default: all that can be written here."),
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Write the model bundle of a promoted trial."""
+    """Write the model bundle of a promoted trial; every format is loaded again and compared with the promotion."""
     with command(json_) as output:
-        formats = [name.strip() for name in format_.split(",") if name.strip()]
+        formats = None if format_ is None else [name.strip() for name in format_.split(",") if name.strip()]
         result = export(settings(context, TrainRun, config, set_), trial, formats)
-        output.console.print(
-            f"Trial {result['trial']} is in {result['folder']}: {', '.join(result['formats'])}, labels, model card."
+        table = Table("format", "path", "largest difference", "allowed")
+        for name, row in result["formats"].items():
+            compared = row["max_abs_difference"] is not None
+            difference = f"{row['max_abs_difference']:.1e}" if compared else ""
+            table.add_row(name, row["path"], difference, f"{row['tolerance']:g}" if compared else "")
+        table.caption = (
+            f"of a probability, against the promotion's predictions of {result['photos']} validation photos; "
+            f"with labels and a model card in {result['folder']}"
         )
+        output.console.print(table)
+        output.result(result)
+
+
+@app.command("predict")
+def predict_command(
+    context: typer.Context,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images of any size and kind.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    set_: SetOption = [],  # noqa: B006
+    model: Annotated[
+        Path | None, typer.Option(help="A model file or a bundle's folder instead; needs no configuration file.")
+    ] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help=f"One of {', '.join(RUNTIMES)}; default: the first exported.")
+    ] = None,
+    trial: Annotated[int | None, typer.Option(help="The exported trial; default: the best one.")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """The five best classes of any images, by an exported model."""
+    with command(json_) as output:
+        if model is not None and trial is not None:
+            raise UsageError("either --model or --trial, not both.")
+        if model is None:
+            chosen = exported_model(settings(context, TrainRun, config, set_), trial, format_)
+        else:
+            chosen = model_in(model, format_)
+        result = predict_images(chosen, images)
+        for row in result["images"]:
+            table = Table("class", "probability", title=escape(row["image"]), title_justify="left")
+            for found in row["predictions"]:
+                table.add_row(escape(found["class"]), f"{found['probability']:.4f}")
+            output.console.print(table)
         output.result(result)

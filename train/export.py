@@ -1,43 +1,82 @@
-"""`train export`: a promotion as a ModelBundle: the network, the configuration that made it, labels, a model card."""
+"""`train export`: a promotion as a ModelBundle: the network in every format, its configuration, labels, a model card."""
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from features.atomic import atomic_path, make_folder, write_text
-from features.cache import FeatureCache, cache_for
-from features.command import relative
+from features.atomic import atomic_folder, atomic_path, make_folder, write_text
+from features.backbones import image_size
+from features.cache import cache_for
+from features.command import log, relative
 from features.dataset import load_index
 from features.engine import start_keras
 from features.errors import HeadhuntError, UsageError
+from features.images import load_images
 from features.template import commented_yaml
-from search.leaderboard import Leader, leaders
+from search.leaderboard import Leader, leaders, load_study
 from search.space import fixed_space
 from train.config import FinetuneConfig, TrainRun
-from train.evaluate import TOP, predict
+from train.convert import convert
+from train.evaluate import TOP
+from train.hyperparameters import keras_tuner_config, optuna_trial
 from train.model_card import model_card
-from train.photos import Photos
 from train.promote import check_cache, load_metrics, promoted, promotion_folder
+from train.runtimes import EXTRA, RUNTIMES, Pixels, load_model, missing, packages
 
-TOLERANCE = 1e-4
-"""Largest difference of a probability between the exported network, loaded again, and the table of predictions."""
+TOLERANCE = {"keras": 1e-4, "savedmodel": 1e-4, "onnx": 1e-4, "litert": 1e-4}
+"""Largest difference of a probability between an export, loaded by its stock runtime, and the promotion's predictions, by format:
+all compute in float32, and differ in the order of their sums."""
+
+TOLERANCE_GPU = 5e-3
+"""The same for a promotion that a GPU evaluated, which may multiply with 10 bits of mantissa; exports are compared on the CPU."""
+
+PHOTOS = 64
+"""Validation photos that every export is compared on, spread evenly."""
+
+BATCH = 16
 
 
-def export(run: TrainRun, trial: int | None, formats: Sequence[str]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Originals:
+    """What an export must give: `pixels` (n, h, w, 3) uint8 of validation photos, the classes that the promotion listed for each,
+    the most probable first, (n, 1…5), and their probabilities."""
+
+    pixels: Pixels
+    classes: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What every format is written from."""
+
+    run: TrainRun
+    leader: Leader
+    source: Path
+    folder: Path
+    originals: Originals
+
+
+def export(run: TrainRun, trial: int | None, formats: Sequence[str] | None = None) -> dict[str, Any]:
     """Writes `exports/<number>/` for a promoted trial (default: the best); returns the `--json` object of `train export`.
 
-    labels.txt and model_card.md are always written. Raises UsageError for an unknown format or a trial that is not promoted,
-    HeadhuntError when an export does not predict what the promotion predicted.
+    Without `formats`, those that can be written with what is installed, and a line says what is left out. labels.txt and
+    model_card.md are always written. Raises UsageError for an unknown format, one whose packages are not installed, or a trial
+    that is not promoted; HeadhuntError when an export does not predict what the promotion predicted.
     """
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown:
-        raise UsageError(f"--format: received {unknown[0]!r}; allowed: {', '.join(FORMATS)}.")
+    chosen = _formats(formats)
     number = _choose(run, trial)
     metrics = load_metrics(run, number)
     cache = cache_for(run)
@@ -45,13 +84,44 @@ def export(run: TrainRun, trial: int | None, formats: Sequence[str]) -> dict[str
     if leader is None:
         raise UsageError(f"trial {number} is not in the study {run.name!r}; its promotion belongs to another study.")
     check_cache(run, leader)
+    source = promotion_folder(run, number) / "model.keras"
+    if not source.exists():
+        raise HeadhuntError(f"{source} is missing. Delete {source.parent} and run `headhunt train promote` again.")
+    start_keras("tensorflow")  # Keras's exporters need it; a network that JAX trained is the same there
     folder = make_folder(run.workdir / "exports" / str(number))
     tuning = FinetuneConfig.model_validate(metrics["finetune"])
     run = run.model_copy(update={"train": run.train.model_copy(update={"finetune": tuning})})
-    written = {name: FORMATS[name](run, leader, cache, folder) for name in formats}
+    bundle = Bundle(run, leader, source, folder, _originals(run, source.with_name("predictions.csv")))
+    _remove_outdated(bundle, chosen)
+    written = {name: FORMATS[name](bundle) for name in chosen}
     write_text(folder / "labels.txt", "".join(f"{name}\n" for name in cache.class_names))
     write_text(folder / "model_card.md", model_card(run, leader, cache, metrics))
-    return {"trial": number, "folder": relative(folder), "formats": written}
+    return {"trial": number, "folder": relative(folder), "photos": len(bundle.originals.pixels), "formats": written}
+
+
+def _formats(wanted: Sequence[str] | None) -> list[str]:
+    """The formats to write: the wanted ones, or all that can be."""
+    if wanted is None:
+        lacking = {name: missing(name, writing=True) for name in RUNTIMES}
+        left_out = [name for name, modules in lacking.items() if modules]
+        if left_out:
+            needed = list(dict.fromkeys(module for name in left_out for module in lacking[name]))
+            log.print(
+                f"Left out: {' and '.join(left_out)}, which need {packages(needed)}. "
+                f"Run `{EXTRA}`, then `headhunt train export`.",
+                markup=False,
+            )
+        return [name for name in FORMATS if name not in left_out]
+    unknown = [name for name in wanted if name not in FORMATS]
+    if unknown or not wanted:
+        raise UsageError(f"--format: received {(*unknown, '')[0]!r}; allowed: {', '.join(FORMATS)}.")
+    for name in wanted:
+        modules = missing(name, writing=True) if name in RUNTIMES else []
+        if modules:
+            raise UsageError(
+                f"--format: {name} needs {packages(modules)}, missing here. Run `{EXTRA}`, or leave {name} out."
+            )
+    return list(dict.fromkeys(wanted))
 
 
 def _choose(run: TrainRun, trial: int | None) -> int:
@@ -64,39 +134,68 @@ def _choose(run: TrainRun, trial: int | None) -> int:
     return finished[0]
 
 
-def _export_keras(run: TrainRun, leader: Leader, cache: FeatureCache, folder: Path) -> dict[str, Any]:
-    """Copies the promoted network, loads it with plain Keras and compares it with the table of predictions."""
-    source = promotion_folder(run, leader.number) / "model.keras"
-    target = folder / "model.keras"
-    if not source.exists():
-        raise HeadhuntError(f"{source} is missing. Delete {source.parent} and run `headhunt train promote` again.")
-    with atomic_path(target) as temporary:
-        shutil.copyfile(source, temporary)
-    difference = _difference(run, target, source.with_name("predictions.csv"))
-    if difference > TOLERANCE:
-        raise HeadhuntError(
-            f"{target} predicts otherwise than the promotion did: probabilities differ by {difference:.2e}."
+def _remove_outdated(bundle: Bundle, chosen: Sequence[str]) -> None:
+    """A bundle holds one network: formats that are not written now go, when they are of an earlier promotion of the trial."""
+    for name, runtime in RUNTIMES.items():
+        file = bundle.folder / runtime.file
+        if name in chosen or not file.exists() or file.stat().st_mtime >= bundle.source.stat().st_mtime:
+            continue
+        log.print(
+            f"Removed {relative(file)}: it is of an earlier promotion of trial {bundle.leader.number}.", markup=False
         )
-    return {"path": relative(target), "max_abs_difference": difference}
+        if file.is_dir():
+            shutil.rmtree(file)
+        else:
+            file.unlink()
 
 
-def _difference(run: TrainRun, model_file: Path, predictions: Path) -> float:
-    """Largest difference of the listed probabilities, over validation photos."""
-    start_keras("jax" if run.features.workers.gpus else "tensorflow")
-    import keras
-
-    model = keras.saving.load_model(model_file, compile=False, safe_mode=True)
-    photos = Photos(run, load_index(run), "val")
+def _originals(run: TrainRun, predictions: Path) -> Originals:
+    index = load_index(run)
+    rows = index.of_split("val").index.to_numpy()
     table = pd.read_csv(predictions).query("split == 'val'")
-    probabilities = predict(model, photos, run.train.finetune.batch_size)
-    columns = range(1, min(TOP, probabilities.shape[1]) + 1)
-    order = table[[f"predicted_{rank}" for rank in columns]].to_numpy()
-    listed = table[[f"probability_{rank}" for rank in columns]].to_numpy()
-    return float(np.abs(np.take_along_axis(probabilities, order, axis=1) - listed).max())
+    if len(table) != len(rows):
+        raise HeadhuntError(
+            f"{predictions} is not of this index. Delete its folder and run `headhunt train promote` again."
+        )
+    places = np.unique(np.linspace(0, len(rows) - 1, min(PHOTOS, len(rows))).astype(np.int64))
+    crop = bool(getattr(run.dataset, "crop_to_bbox", False))
+    pixels = load_images(index, rows[places].tolist(), image_size(run.features), crop, os.cpu_count() or 1)
+    ranks = [rank for rank in range(1, TOP + 1) if f"predicted_{rank}" in table]
+    classes = table[[f"predicted_{rank}" for rank in ranks]].to_numpy()[places]
+    return Originals(pixels, classes, table[[f"probability_{rank}" for rank in ranks]].to_numpy()[places])
 
 
-def _export_config(run: TrainRun, leader: Leader, cache: FeatureCache, folder: Path) -> dict[str, Any]:
-    """The run's configuration with the search space narrowed to the winner: `headhunt run -c` trains it again."""
+def _export_model(name: str, bundle: Bundle) -> dict[str, Any]:
+    """Writes the network in one format, loads it with the stock runtime and compares; a file that differs gets no name."""
+    target = bundle.folder / RUNTIMES[name].file
+    gpu = bool(bundle.run.features.workers.gpus)
+    tolerance = TOLERANCE_GPU if gpu else TOLERANCE[name]
+    atomic = atomic_path if target.suffix else atomic_folder
+    with atomic(target) as temporary:
+        convert(bundle.source, temporary, name)
+        difference = _difference(temporary, name, bundle.originals)
+        if not difference <= tolerance:
+            raise HeadhuntError(
+                f"{relative(target)} is not written: in {RUNTIMES[name].name} it predicts otherwise than the promotion did: "
+                f"probabilities differ by {difference:.2e}, more than {tolerance:g} "
+                f"({len(bundle.originals.pixels)} validation photos). Promote the trial again, or leave {name} out of --format."
+            )
+    return {"path": relative(target), "max_abs_difference": difference, "tolerance": tolerance}
+
+
+def _difference(model_file: Path, format_: str, originals: Originals) -> float:
+    """Largest difference of the listed probabilities. The first photo goes alone, then batches: both must work."""
+    model = load_model(model_file, format_)
+    starts = [0, *range(1, len(originals.pixels), BATCH), len(originals.pixels)]
+    outputs = [model.run(originals.pixels[start:end]) for start, end in pairwise(starts)]
+    found = np.take_along_axis(np.concatenate(outputs), originals.classes, axis=1)
+    return float(np.abs(found - originals.probabilities).max())
+
+
+def _export_config(bundle: Bundle) -> dict[str, Any]:
+    """The run's configuration with the search space narrowed to the winner, which `headhunt run -c` trains again; and the
+    winner's hyperparameters for Optuna and KerasTuner."""
+    run, leader, folder = bundle.run, bundle.leader, bundle.folder
     name = f"{run.name}-trial-{leader.number}"
     search = run.search.model_copy(
         update={
@@ -120,11 +219,19 @@ def _export_config(run: TrainRun, leader: Leader, cache: FeatureCache, folder: P
         f"# Run it again from the folder that its paths start from:  headhunt run -c {relative(folder / 'headhunt.yaml')}\n"
     )
     write_text(folder / "headhunt.yaml", head + commented_yaml(winner))
-    return {"path": relative(folder / "headhunt.yaml"), "max_abs_difference": None}
+    trial = load_study(run).get_trials(deepcopy=False)[leader.number]
+    others = {"optuna": optuna_trial(trial, run.name), "keras_tuner": keras_tuner_config(trial)}
+    for tool, values in others.items():
+        write_text(folder / f"{tool}.json", json.dumps(values, indent=1) + "\n")
+    return {
+        "path": relative(folder / "headhunt.yaml"),
+        "max_abs_difference": None,
+        **{tool: relative(folder / f"{tool}.json") for tool in others},
+    }
 
 
-FORMATS: dict[str, Callable[[TrainRun, Leader, FeatureCache, Path], dict[str, Any]]] = {
-    "keras": _export_keras,
+FORMATS: dict[str, Callable[[Bundle], dict[str, Any]]] = {
+    **{name: partial(_export_model, name) for name in RUNTIMES},
     "config": _export_config,
 }
 """Every export by its name in `--format`."""

@@ -25,6 +25,9 @@ HEAVY = (
     "sklearn",
     "scipy",
     "fsspec",
+    "onnx",
+    "onnxruntime",
+    "ai_edge_litert",
 )
 MODULES = sorted(
     module.name

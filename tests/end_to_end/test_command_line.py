@@ -20,7 +20,7 @@ def test_help_lists_every_command_of_the_tree(headhunt: Headhunt) -> None:
     for group, commands in {
         "features": ("prepare", "cache", "info", "verify", "repair"),
         "search": ("run", "top", "dashboard"),
-        "train": ("promote", "export"),
+        "train": ("promote", "export", "predict"),
         "reports": ("build",),
     }.items():
         words = set(headhunt(group, "--help").stdout.split())
@@ -61,6 +61,9 @@ def test_init_overwrites_nothing(headhunt: Headhunt, tmp_path: Path) -> None:
         (["search", "top", "-c", "toys.yaml"], "headhunt search run"),
         (["train", "promote", "-c", "toys.yaml"], "headhunt"),
         (["train", "export", "-c", "toys.yaml"], "headhunt"),
+        (["train", "predict", "a.jpg", "-c", "toys.yaml"], "nothing is exported in run. Run `headhunt train export`."),
+        (["train", "predict", "a.jpg", "--model", "a.onnx"], "there is no model at a.onnx."),
+        (["train", "predict", "a.jpg", "--model", "a.onnx", "--trial", "1"], "either --model or --trial, not both."),
         (["features", "prepare", "-c", "toys.yaml", "--set", "workdir=toys.yaml/run"], "cannot make the folder"),
     ],
 )

@@ -100,7 +100,7 @@ def test_the_result_has_the_keys_of_every_stage(result: dict[str, Any]) -> None:
     (promotion,) = result["promote"]["promotions"]
     assert promotion["trial"] == result["search"]["best"]["number"]
     assert promotion["frozen"]["val_accuracy"] == pytest.approx(result["search"]["best"]["value"], abs=1e-6)
-    assert set(result["export"]["formats"]) == {"keras", "config"}
+    assert set(result["export"]["formats"]) == {"keras", "savedmodel", "onnx", "litert", "config"}
     assert not set(result["report"]["sections"]) & set(result["report"]["left_out"])
 
 
@@ -116,6 +116,11 @@ def test_the_run_folder_is_laid_out_as_documented(folder: Path, result: dict[str
         f"promotions/{number}/predictions.csv",
         f"promotions/{number}/metrics.json",
         f"exports/{number}/model.keras",
+        f"exports/{number}/savedmodel/saved_model.pb",
+        f"exports/{number}/model.onnx",
+        f"exports/{number}/model.tflite",
+        f"exports/{number}/optuna.json",
+        f"exports/{number}/keras_tuner.json",
         f"exports/{number}/headhunt.yaml",
         f"exports/{number}/labels.txt",
         f"exports/{number}/model_card.md",

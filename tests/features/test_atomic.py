@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from features.atomic import atomic_path, make_folder, write_text
+from features.atomic import atomic_folder, atomic_path, make_folder, write_text
 from features.errors import HeadhuntError, UsageError
 
 
@@ -56,3 +56,18 @@ def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
         atomic_path(tmp_path / "x.csv"),
     ):
         Path("/dev/full").write_text("x")
+
+
+def test_a_folder_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    for text in ("old", "new"):
+        with atomic_folder(target) as temporary:
+            (temporary / "inner").mkdir(parents=True)
+            (temporary / "inner" / "file").write_text(text)
+            assert not target.exists() or (target / "inner" / "file").read_text() == "old"
+        assert (target / "inner" / "file").read_text() == text
+    with pytest.raises(RuntimeError), atomic_folder(target) as temporary:
+        temporary.mkdir()
+        raise RuntimeError
+    assert (target / "inner" / "file").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

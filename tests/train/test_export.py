@@ -1,35 +1,79 @@
-"""Exports: the network in plain Keras, and a configuration that runs again."""
+"""Exports: the network in the stock runtime of every format, and a configuration that runs again."""
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from features.configfile import load
+from features.dataset import load_index
 from features.errors import HeadhuntError, UsageError
 from reports.config import Run
 from search.leaderboard import leaders
-from train.export import export
+from train.export import FORMATS, export
+from train.photos import Photos
 from train.promote import promote
+from train.runtimes import RUNTIMES, load_model
 
 
-def test_a_bundle(searched: Run) -> None:
-    number = promote(searched)["promotions"][0]["trial"]
-    result = export(searched, None, ["keras", "config"])
-    assert result["trial"] == number
-    assert result["formats"]["keras"]["max_abs_difference"] < 1e-5
+def test_a_bundle(promoted: Run) -> None:
+    result = export(promoted, None)
+    number = result["trial"]
+    assert list(result["formats"]) == ["keras", "savedmodel", "onnx", "litert", "config"] == list(FORMATS)
     folder = Path(result["folder"])
+    photos = Photos(promoted, load_index(promoted), "val").pixels([0, 1, 2])
+    expected = load_model(folder / "model.keras", "keras").run(photos)
+    for name in RUNTIMES:
+        assert result["formats"][name]["max_abs_difference"] < 1e-5, name
+        model = load_model(Path(result["formats"][name]["path"]), name)
+        assert (model.input_shape, model.input_dtype) == ((None, 32, 32, 3), "uint8"), name
+        for batch in (photos, photos[:1], photos[1:]):  # any batch size, in any order
+            found = model.run(batch)
+            assert found.shape == (len(batch), 3) and found.dtype == np.float32, name
+            assert found.sum(1) == pytest.approx(1, abs=1e-5), name
+        assert model.run(photos) == pytest.approx(expected, abs=1e-5), name
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        *(runtime.file for runtime in RUNTIMES.values()),
+        *("headhunt.yaml", "optuna.json", "keras_tuner.json", "labels.txt", "model_card.md"),
+    }
     assert (folder / "labels.txt").read_text() == "a\nb\nc\n"
-    card = (folder / "model_card.md").read_text()
-    assert "| fine-tuned | test |" in card
+    assert "| fine-tuned | test |" in (folder / "model_card.md").read_text()
     again = load(Run, folder / "headhunt.yaml")
-    leader = leaders(searched, 1)[0]
+    leader = leaders(promoted, 1)[0]
     assert again.search.trials == 1
     assert again.search.space.size() == 1
     assert again.search.space.schedule["learning_rate"] == leader.config.schedule.learning_rate
     assert again.workdir == Path(f"run-trial-{number}")
-    assert again.features == searched.features
+    assert again.features == promoted.features
+
+
+def test_the_hyperparameters_are_taken_by_optuna_and_keras_tuner(promoted: Run) -> None:
+    import keras_tuner
+    import optuna
+
+    written = export(promoted, None, ["config"])["formats"]["config"]
+    leader = leaders(promoted, 1)[0]
+    stored = json.loads(Path(written["optuna"]).read_text())
+    assert (stored["study"], stored["trial"], stored["value"]) == ("tiny", leader.number, leader.value)
+    study = optuna.create_study()
+    study.enqueue_trial(stored["params"])
+    asked = study.ask(
+        {
+            name: optuna.distributions.json_to_distribution(json.dumps(distribution))
+            for name, distribution in stored["distributions"].items()
+        }
+    )
+    assert asked.params == leader.params == stored["params"]
+    found = keras_tuner.HyperParameters.from_config(json.loads(Path(written["keras_tuner"]).read_text()))
+    assert found.values == leader.params
+    rate = found.Float("schedule.learning_rate", 1e-4, 1e-2, sampling="log")
+    assert rate == leader.params["schedule.learning_rate"]
 
 
 def test_nothing_promoted(searched: Run) -> None:
@@ -42,17 +86,55 @@ def test_nothing_promoted(searched: Run) -> None:
 
 
 def test_an_unknown_format(searched: Run) -> None:
-    with pytest.raises(UsageError, match=r"--format: received 'onxx'; allowed: keras, config"):
+    with pytest.raises(
+        UsageError, match=r"--format: received 'onxx'; allowed: keras, savedmodel, onnx, litert, config"
+    ):
         export(searched, None, ["keras", "onxx"])
+    with pytest.raises(UsageError, match=r"--format: received ''; allowed: keras"):
+        export(searched, None, [])
 
 
-def test_a_model_that_is_not_the_promoted_one_is_refused(searched: Run) -> None:
-    number = promote(searched)["promotions"][0]["trial"]
+def test_without_the_extra_its_formats_are_left_out_aloud_and_refused_by_name(
+    promoted: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in ("tf2onnx", "ai_edge_litert"):
+        monkeypatch.setitem(sys.modules, module, None)
+    assert list(export(promoted, None)["formats"]) == ["keras", "savedmodel", "config"]
+    assert (
+        "Left out: onnx and litert, which need tf2onnx and ai-edge-litert. Run `pip install 'headhunt[export]'`, then "
+        "`headhunt train export`." in capsys.readouterr().err
+    )
+    with pytest.raises(
+        UsageError, match=r"--format: onnx needs tf2onnx, missing here. Run `pip install 'headhunt\[export\]'`"
+    ):
+        export(promoted, None, ["onnx"])
+
+
+def test_a_model_that_is_not_the_promoted_one_is_refused(promoted: Run) -> None:
+    number = promote(promoted)["promotions"][0]["trial"]
     import keras
 
     file = Path("run") / "promotions" / str(number) / "model.keras"
     model = keras.saving.load_model(file)
     model.get_layer("head").get_layer("classifier").bias.assign([3.0, 0.0, -3.0])
     model.save(file)
-    with pytest.raises(HeadhuntError, match=r"predicts otherwise than the promotion did: probabilities differ by"):
-        export(searched, number, ["keras"])
+    for name in RUNTIMES:
+        with pytest.raises(HeadhuntError, match=r"predicts otherwise than the promotion did: probabilities differ by"):
+            export(promoted, number, [name])
+    folder = Path("run") / "exports" / str(number)
+    names = {path.name for path in folder.iterdir()}
+    assert names == set()  # no file that differs, and none half written
+
+
+def test_an_export_of_an_earlier_promotion_does_not_stay(promoted: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(export(promoted, None, ["keras", "savedmodel", "onnx"])["folder"])
+    source = Path("run") / "promotions" / folder.name / "model.keras"
+    later = (folder / "savedmodel").stat().st_mtime + 1
+    os.utime(source, (later, later))
+    os.utime(folder / "model.onnx", (later, later))
+    export(promoted, None, ["keras"])
+    assert not (folder / "savedmodel").exists()
+    assert (folder / "model.onnx").exists()
+    assert (
+        f"Removed {folder}/savedmodel: it is of an earlier promotion of trial {folder.name}." in capsys.readouterr().err
+    )

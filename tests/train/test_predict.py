@@ -1,0 +1,139 @@
+"""`train predict`: an exported model of any format on images of any kind, as a process; and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from features.errors import HeadhuntError, UsageError
+from reports.config import Run
+from tests.conftest import run_headhunt
+from train.export import export
+from train.predict import exported_model, model_in, predict_images
+from train.promote import promote
+from train.runtimes import RUNTIMES, format_of, load_model
+
+
+@pytest.fixture
+def bundle(promoted: Run) -> Path:
+    """An exported bundle: every format but SavedModel."""
+    return Path(export(promoted, None, ["keras", "onnx", "litert"])["folder"])
+
+
+def test_the_command_gives_what_the_promotion_gave(promoted: Run, bundle: Path, photos: Path) -> None:
+    table = pd.read_csv(Path(promote(promoted)["promotions"][0]["folder"]) / "predictions.csv").head(2)
+    images = [str(photos / path) for path in table["path"]]
+    done = run_headhunt(Path.cwd(), "train", "predict", *images, "--format", "onnx", "--json")
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (result["model"], result["format"]) == (str(bundle / "model.onnx"), "onnx")
+    assert [row["image"] for row in result["images"]] == images
+    for row, (_, expected) in zip(result["images"], table.iterrows(), strict=True):
+        assert [found["label"] for found in row["predictions"]] == [expected[f"predicted_{rank}"] for rank in (1, 2, 3)]
+        for rank, found in enumerate(row["predictions"], start=1):
+            assert found["class"] == "abc"[found["label"]]
+            assert found["probability"] == pytest.approx(expected[f"probability_{rank}"], abs=1e-5)
+        assert f"{row['predictions'][0]['probability']:.4f}" in done.stderr  # the table
+
+
+def test_a_bundle_needs_no_configuration(bundle: Path, photos: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(bundle, moved)
+    image = str(photos / "a" / "0.png")
+    done = run_headhunt(tmp_path, "train", "predict", image, "--model", "elsewhere/model.tflite", "--json")
+    assert json.loads(done.stdout)["format"] == "litert"
+    assert model_in(moved, None) == moved / "model.keras"
+    assert model_in(moved, "onnx") == moved / "model.onnx"
+
+
+def test_every_format_and_kind_of_image(bundle: Path, photos: Path, tmp_path: Path) -> None:
+    upright = Image.open(photos / "b" / "1.png")
+    turned = tmp_path / "turned.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the viewer turns it by 90 degrees clockwise
+    upright.rotate(90, expand=True).save(turned, exif=exif)
+    grey, palette = tmp_path / "grey.png", tmp_path / "palette.gif"
+    upright.convert("L").save(grey)
+    upright.convert("P").save(palette)
+    images = [photos / "b" / "1.png", turned, grey, palette]
+    first = predict_images(bundle / "model.keras", images)["images"]
+    assert first[0]["predictions"] == first[1]["predictions"]
+    for file in ("model.onnx", "model.tflite"):
+        for row, expected in zip(predict_images(bundle / file, images)["images"], first, strict=True):
+            assert [found["probability"] for found in row["predictions"]] == pytest.approx(
+                [found["probability"] for found in expected["predictions"]], abs=1e-5
+            )
+
+
+def test_images_that_cannot_be_read_are_refused_first(bundle: Path, photos: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.jpg"
+    text.write_text("no image")
+    good = photos / "a" / "0.png"
+    for image, fault in ((tmp_path / "none.jpg", "missing"), (text, "not a readable image"), (tmp_path, "a folder")):
+        with pytest.raises(UsageError, match=rf"{image}: {fault}"):
+            predict_images(bundle / "model.keras", [good, image])
+
+
+def test_models_that_are_not_there(promoted: Run, photos: Path) -> None:
+    with pytest.raises(UsageError, match=r"nothing is exported in run. Run `headhunt train export`"):
+        exported_model(promoted, None, None)
+    with pytest.raises(UsageError, match=r"trial 5 is not exported. Run `headhunt train export --trial 5`"):
+        exported_model(promoted, 5, None)
+    folder = Path(export(promoted, None, ["keras"])["folder"])
+    assert exported_model(promoted, None, None) == folder / "model.keras"
+    with pytest.raises(UsageError, match=r"has no litert, only keras. Run `headhunt train export --format litert`"):
+        exported_model(promoted, None, "litert")
+    with pytest.raises(UsageError, match=r"--format: received 'tflite'; allowed: keras, savedmodel, onnx, litert"):
+        exported_model(promoted, None, "tflite")
+    with pytest.raises(UsageError, match=r"there is no model at nowhere.onnx. Write one with `headhunt train export`"):
+        model_in(Path("nowhere.onnx"), None)
+    with pytest.raises(UsageError, match=r"is keras, not onnx. Leave --format out"):
+        model_in(folder / "model.keras", "onnx")
+    with pytest.raises(UsageError, match=r"labels.txt is no model that can be run. Allowed: .keras, .onnx, .tflite"):
+        format_of(folder / "labels.txt")
+    (folder / "labels.txt").write_text("a\nb\n")
+    with pytest.raises(HeadhuntError, match=r"names 2 classes, but .*model.keras has 3. They are of two exports"):
+        predict_images(folder / "model.keras", [photos / "a" / "0.png"])
+    (folder / "labels.txt").unlink()
+    with pytest.raises(UsageError, match=r"labels.txt is missing: it names the classes, one a line"):
+        predict_images(folder / "model.keras", [photos / "a" / "0.png"])
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_damaged_model_is_one_message(name: str, tmp_path: Path) -> None:
+    path = tmp_path / RUNTIMES[name].file
+    if path.suffix:
+        path.write_bytes(b"not a model")
+    else:
+        path.mkdir()
+        (path / "saved_model.pb").write_bytes(b"not a model")
+    with pytest.raises(HeadhuntError, match=rf"{RUNTIMES[name].name} cannot load .*{path.name}: \S"):
+        load_model(path, format_of(path))
+
+
+def test_a_model_of_other_inputs_is_refused(tmp_path: Path) -> None:
+    import keras
+
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
+    model.save(tmp_path / "other.keras")
+    loaded = load_model(tmp_path / "other.keras", "keras")
+    assert loaded.run(np.zeros((2, 8, 8, 3), np.uint8)).shape == (2, 3)
+    with pytest.raises(UsageError, match=r"the model takes float32 of the shape \(None, 8, 8, 3\), not uint8 photos"):
+        _ = loaded.image_size
+
+
+def test_a_runtime_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(
+        UsageError,
+        match=r"model.onnx needs onnxruntime, missing here. Run `pip install 'headhunt\[export\]'`, or choose "
+        r"another --format: keras, savedmodel, litert",
+    ):
+        load_model(tmp_path / "model.onnx", "onnx")

@@ -1,0 +1,121 @@
+"""The promoted network in each format, by Keras's own exporters and tf2onnx."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from features.engine import quiet, start_keras
+from features.errors import HeadhuntError
+
+OPSET = 18
+"""Of ONNX: read by onnxruntime since 1.14 (2023)."""
+
+
+def convert(source: Path, target: Path, format_: str) -> None:
+    """Writes the `.keras` file `source` to `target` in another format; any batch size stays possible.
+
+    Raises HeadhuntError when the network has a layer that the format cannot express.
+    """
+    try:
+        with _calm():
+            CONVERTERS[format_](source, target)
+    except (HeadhuntError, OSError):
+        raise
+    except Exception as error:  # converters raise whatever their innermost library does
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise HeadhuntError(
+            f"{source} cannot be written as {format_}: {reason[0].rstrip('.')}. Leave that format out of --format, or choose a "
+            "backbone of stock layers."
+        ) from error
+
+
+def _keras(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+
+
+def _savedmodel(source: Path, target: Path) -> None:
+    _export(source, target, format="tf_saved_model")
+
+
+def _onnx(source: Path, target: Path) -> None:
+    """By way of a frozen graph: Keras's own exporter takes the moments of a Normalization layer, which are no variables, for
+    inputs of the model."""
+    import tensorflow as tf
+    import tf2onnx
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    model, photos = _load(source)
+    serve = tf.function(lambda pixels: model(pixels, training=False))
+    frozen = convert_variables_to_constants_v2(
+        serve.get_concrete_function(tf.TensorSpec(photos.shape, photos.dtype, photos.name))
+    )
+    (inputs,), (outputs,) = frozen.inputs, frozen.outputs
+    tf2onnx.convert.from_graph_def(
+        frozen.graph.as_graph_def(),
+        input_names=[inputs.name],
+        output_names=[outputs.name],
+        tensors_to_rename={inputs.name: "photos", outputs.name: "probabilities"},
+        opset=OPSET,
+        output_path=target,
+        custom_op_handlers={"Erfc": (_erfc, [])},
+    )
+
+
+def _erfc(graph: Any, node: Any, name: str, arguments: Any) -> None:
+    """Keras's gelu is of TensorFlow's Erfc, which ONNX and tf2onnx lack: 1 - Erf, in ONNX's own operations."""
+    import numpy as np
+
+    one = graph.make_const(f"{name}_one", np.array(1, np.float32)).output[0]
+    erf = graph.make_node("Erf", node.input).output[0]
+    graph.remove_node(name)
+    graph.make_node("Sub", [one, erf], name=name, outputs=node.output, domain="")
+
+
+def _litert(source: Path, target: Path) -> None:
+    """Of built-in operations alone: the stock runtime has no others, and a file that needs more must fail here."""
+    import tensorflow as tf
+
+    _export(source, target, format="litert", target_spec={"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]})
+
+
+def _export(source: Path, target: Path, **options: Any) -> None:
+    model, photos = _load(source)
+    model.export(target, verbose=False, input_signature=[photos], **options)
+
+
+def _load(source: Path) -> tuple[Any, Any]:
+    """The network on TensorFlow, which the converters need, and its input as a keras.InputSpec of any number of photos."""
+    start_keras("tensorflow")
+    import keras
+
+    model = keras.saving.load_model(source, compile=False, safe_mode=True)
+    (inputs,) = model.inputs
+    return model, keras.InputSpec(shape=(None, *inputs.shape[1:]), dtype=inputs.dtype, name=inputs.name)
+
+
+@contextmanager
+def _calm() -> Iterator[None]:
+    """Keeps the converters' notes for their own developers off the terminal: C++ logs, Python logs and warnings."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+CONVERTERS: dict[str, Callable[[Path, Path], None]] = {
+    "keras": _keras,
+    "savedmodel": _savedmodel,
+    "onnx": _onnx,
+    "litert": _litert,
+}
+"""Writers by format: (the `.keras` file, where to)."""

@@ -1,0 +1,184 @@
+"""A model file of a bundle, in any format, as one function: uint8 photos in, probabilities out, by the format's stock runtime.
+
+Export compares with it what it has written, and `train predict` runs it: nothing of Headhunt is between a file and its answer.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from features.engine import quiet, start_keras
+from features.errors import HeadhuntError, UsageError
+
+Pixels = npt.NDArray[np.uint8]
+Probabilities = npt.NDArray[np.float32]
+
+EXTRA = "pip install 'headhunt[export]'"
+"""What brings the runtimes that the plain installation lacks."""
+
+
+class Loaded(NamedTuple):
+    """A model ready to run.
+
+    `input_shape` is what it takes, the batch first and None where any size will do; `run` gives (n, classes) float32 for
+    (n, height, width, 3) uint8 RGB.
+    """
+
+    input_shape: tuple[int | None, ...]
+    input_dtype: str
+    run: Callable[[Pixels], Probabilities]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the photos; UsageError when the model takes anything but RGB photos of one size as uint8."""
+        if self.input_dtype != "uint8" or len(self.input_shape) != 4 or self.input_shape[3] != 3:
+            raise UsageError(
+                f"the model takes {self.input_dtype} of the shape {self.input_shape}, not uint8 photos (n, height, width, 3). "
+                "Name a model that `headhunt train export` wrote."
+            )
+        height, width = self.input_shape[1:3]
+        if height is None or width is None:
+            raise UsageError(
+                f"the model takes photos of any size, {self.input_shape}; one with a fixed size is needed."
+            )
+        return height, width
+
+
+class Runtime(NamedTuple):
+    """How one format is run: its name in a bundle, the runtime's name for people, what must be installed, and how it loads."""
+
+    file: str
+    name: str
+    load: Callable[[Path], Loaded]
+    modules: tuple[str, ...] = ()
+    """Beyond the plain installation, to run it."""
+    writers: tuple[str, ...] = ()
+    """Beyond that, to write it."""
+
+
+def missing(format_: str, writing: bool = False) -> list[str]:
+    """The modules that this format needs and that are not installed."""
+    runtime = RUNTIMES[format_]
+    wanted = (*runtime.writers, *runtime.modules) if writing else runtime.modules
+    return [module for module in wanted if importlib.util.find_spec(module) is None]
+
+
+def packages(modules: list[str]) -> str:
+    """Modules by the names of the packages that bring them, for a message."""
+    *first, last = [module.replace("_", "-") for module in modules]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def format_of(path: Path) -> str:
+    """The format of a model file or SavedModel folder; UsageError for anything else."""
+    if not path.exists():
+        raise UsageError(f"there is no model at {path}. Write one with `headhunt train export`.")
+    if path.is_dir() and (path / "saved_model.pb").exists():
+        return "savedmodel"
+    by_suffix = {Path(runtime.file).suffix: name for name, runtime in RUNTIMES.items() if Path(runtime.file).suffix}
+    if path.is_dir() or path.suffix not in by_suffix:
+        raise UsageError(
+            f"{path} is no model that can be run. Allowed: {', '.join(by_suffix)}, the folder of a SavedModel, or of a "
+            "bundle."
+        )
+    return by_suffix[path.suffix]
+
+
+def load_model(path: Path, format_: str) -> Loaded:
+    """Loads a model with the stock runtime of its format.
+
+    Raises UsageError when the runtime is not installed, HeadhuntError when the runtime cannot read the file.
+    """
+    runtime = RUNTIMES[format_]
+    lacking = missing(format_)
+    if lacking:
+        raise UsageError(
+            f"{path} needs {packages(lacking)}, missing here. Run `{EXTRA}`, or choose another --format: "
+            f"{', '.join(name for name in RUNTIMES if not missing(name))}."
+        )
+    try:
+        return runtime.load(path)
+    except HeadhuntError:
+        raise
+    except Exception as error:  # whatever a runtime raises on a damaged or foreign file, it is that file's fault
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise HeadhuntError(f"{runtime.name} cannot load {path}: {reason[0]}") from error
+
+
+def _keras(path: Path) -> Loaded:
+    start_keras("tensorflow")
+    import keras
+
+    model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    inputs = model.inputs[0]
+
+    def run(pixels: Pixels) -> Probabilities:
+        return np.asarray(model.predict_on_batch(pixels), np.float32)
+
+    return Loaded(tuple(inputs.shape), str(inputs.dtype), run)
+
+
+def _savedmodel(path: Path) -> Loaded:
+    with quiet():
+        import tensorflow as tf
+
+        restored = tf.saved_model.load(str(path))
+        serve = restored.signatures["serving_default"]
+    ((name, spec),) = serve.structured_input_signature[1].items()
+
+    def run(pixels: Pixels, owner: Any = restored) -> Probabilities:  # the function does not keep its variables alive
+        (outputs,) = serve(**{name: tf.constant(pixels)}).values()
+        return np.asarray(outputs.numpy(), np.float32)
+
+    return Loaded(tuple(spec.shape.as_list()), str(spec.dtype.name), run)
+
+
+def _onnx(path: Path) -> Loaded:
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (inputs,) = session.get_inputs()
+    shape = tuple(size if isinstance(size, int) else None for size in inputs.shape)
+
+    def run(pixels: Pixels) -> Probabilities:
+        (outputs,) = session.run(None, {inputs.name: pixels})
+        return np.asarray(outputs, np.float32)
+
+    return Loaded(shape, inputs.type.removeprefix("tensor(").removesuffix(")"), run)
+
+
+def _litert(path: Path) -> Loaded:
+    from ai_edge_litert.interpreter import Interpreter
+
+    with quiet():
+        interpreter = Interpreter(model_path=str(path))
+        interpreter.allocate_tensors()
+    (inputs,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def run(pixels: Pixels) -> Probabilities:
+        if tuple(interpreter.get_input_details()[0]["shape"]) != pixels.shape:
+            with quiet():
+                interpreter.resize_tensor_input(inputs["index"], pixels.shape)
+                interpreter.allocate_tensors()
+        interpreter.set_tensor(inputs["index"], pixels)
+        interpreter.invoke()
+        return np.array(interpreter.get_tensor(outputs["index"]), np.float32)
+
+    shape = tuple(None if size < 0 else int(size) for size in inputs["shape_signature"])
+    return Loaded(shape, np.dtype(inputs["dtype"]).name, run)
+
+
+RUNTIMES: dict[str, Runtime] = {
+    "keras": Runtime("model.keras", "Keras", _keras),
+    "savedmodel": Runtime("savedmodel", "TensorFlow", _savedmodel),
+    "onnx": Runtime("model.onnx", "onnxruntime", _onnx, ("onnxruntime",), ("tf2onnx", "onnx")),
+    "litert": Runtime("model.tflite", "LiteRT", _litert, ("ai_edge_litert",)),
+}
+"""Every format that holds a model, by its name in `--format`; `predict` takes the first of them that a bundle has."""
