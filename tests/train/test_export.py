@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,9 @@ def test_a_bundle(searched: Run) -> None:
     folder = Path(result["folder"])
     assert (folder / "labels.txt").read_text() == "a\nb\nc\n"
     card = (folder / "model_card.md").read_text()
-    assert "| fine-tuned | test |" in card
+    (tested,) = [line for line in card.splitlines() if line.startswith("| fine-tuned | test |")]
+    assert re.search(r"\| \d+\.\d\d% \(\d+\.\d% to \d+\.\d%\) \|", tested)
+    assert "the test photos were used once, after every choice was made." in card
     again = load(Run, folder / "headhunt.yaml")
     leader = leaders(searched, 1)[0]
     assert again.search.trials == 1
