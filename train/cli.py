@@ -1,13 +1,14 @@
-"""`headhunt train`: promote, export."""
+"""`headhunt train`: promote, export, baselines."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, settings
+from train.baselines import BASELINES, measure_baselines
+from train.comparison import comparison_table
 from train.config import TrainRun
 from train.export import FORMATS, export
 from train.promote import promote
@@ -24,23 +25,13 @@ def promote_command(
     trial: Annotated[list[int], typer.Option(help="This trial instead. Repeatable.")] = [],  # noqa: B006
     json_: JsonOption = False,
 ) -> None:
-    """Fine-tune the winners."""
+    """Fine-tune the winners, and measure what they are compared with."""
     with command(json_) as output:
         chosen = [] if top is None else [f"train.top={top}"]
-        result = promote(settings(context, TrainRun, config, [*set_, *chosen]), trial)
-        table = Table("trial", "val frozen", "val tuned", "test tuned", "test top-5", "seconds", "folder")
-        for row in result["promotions"]:
-            tuned = row["tuned"]
-            table.add_row(
-                str(row["trial"]),
-                f"{row['frozen']['val_accuracy']:.4f}",
-                f"{tuned['val_accuracy']:.4f}",
-                f"{tuned['test_accuracy']:.4f}",
-                f"{tuned['test_top5_accuracy']:.4f}",
-                f"{row['seconds']:.0f}",
-                row["folder"],
-            )
-        output.console.print(table)
+        run = settings(context, TrainRun, config, [*set_, *chosen])
+        result = promote(run, trial)
+        result["baselines"] = measure_baselines(run)["baselines"]
+        output.console.print(comparison_table(run, result["baselines"], result["promotions"]))
         output.result(result)
 
 
@@ -60,4 +51,20 @@ def export_command(
         output.console.print(
             f"Trial {result['trial']} is in {result['folder']}: {', '.join(result['formats'])}, labels, model card."
         )
+        output.result(result)
+
+
+@app.command("baselines")
+def baselines_command(
+    context: typer.Context,
+    config: ConfigOption = DEFAULT_CONFIG,
+    set_: SetOption = [],  # noqa: B006
+    only: Annotated[str | None, typer.Option(help=f"One of {', '.join(BASELINES)}.", metavar="NAME")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Measure what the promoted models are compared with."""
+    with command(json_) as output:
+        run = settings(context, TrainRun, config, set_)
+        result = measure_baselines(run, only)
+        output.console.print(comparison_table(run, result["baselines"], []))
         output.result(result)
