@@ -139,29 +139,48 @@ def _curves(run: Run) -> PageSection:
 
 
 def _promotions(run: Run) -> PageSection:
-    rows = promotions.collect(run)
-    if not rows:
+    rows, baselines = promotions.collect(run), promotions.collect_baselines(run)
+    if not rows and not baselines:
         raise LeftOutError("Nothing is promoted yet: `headhunt train promote` fine-tunes the best trials.")
     table = [
         [
-            str(row.trial),
+            row.title,
+            row.chosen,
+            *(_share(row.metrics[split]["accuracy"]) for split in promotions.SPLITS),
+            *(_share(row.metrics[split]["top5_accuracy"]) for split in promotions.SPLITS),
+            _share(row.metrics["test"]["ece"]),
+            *("", "", ""),
+        ]
+        for row in baselines
+    ]
+    table += [
+        [
+            f"trial {row.trial}",
             row.stage,
             *(_share(row.top1[split]) for split in promotions.SPLITS),
             *(_share(row.top5[split]) for split in promotions.SPLITS),
+            "" if row.ece is None else _share(row.ece),
             row.head,
             row.dropout,
             row.schedule,
         ]
         for row in rows
     ]
-    columns = ["trial", "backbone", "train", "val", "test", "train top-5", "val top-5", "test top-5"]
+    columns = ["model", "backbone", "train", "val", "test", "train top-5", "val top-5", "test top-5", "test ECE"]
     columns += ["hidden units", "dropout", "schedule"]
     text = (
         "Frozen: the head on the cached features of clean photos. Fine-tuned: the exported network, backbone and head together. "
-        "Neither the search nor fine-tuning looked at the test photos. Epoch 0 of the figure is the frozen network."
+        "Test photos were used once, after every choice was made. ECE is the expected calibration error: how far confidence is "
+        "from accuracy. Epoch 0 of the figure is the frozen network."
     )
-    figures = [promotions.draw_finetuning(promotions.collect_finetuning(run))]
-    return PageSection("promotions", "Promoted models", text, figures, [Table(columns, table, {0, *range(2, 8), 9})])
+    if baselines:
+        columns[1] = "backbone, or chosen"
+        text += (
+            " The baselines' probes see the same clean features, and validation chose their settings; the training photos of the "
+            "nearest neighbours are measured without themselves."
+        )
+    figures = [promotions.draw_finetuning(promotions.collect_finetuning(run))] if rows else []
+    return PageSection("promotions", "Promoted models", text, figures, [Table(columns, table, {*range(2, 9), 10})])
 
 
 def _confusions(run: Run) -> PageSection:

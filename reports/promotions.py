@@ -1,4 +1,4 @@
-"""The promoted models: the table of what they reached, and how their fine-tuning went."""
+"""The promoted models and the baselines: the table of what they reached, and how the fine-tuning went."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import pandas as pd
 
 from reports.style import COLOURS, RATE_AXIS, figure
 from search.leaderboard import leaders
+from train.baselines import load_baselines
 from train.config import TrainRun
+from train.evaluate import Metrics
 from train.promote import load_metrics, promoted, promotion_folder
 
 if TYPE_CHECKING:
@@ -17,8 +19,17 @@ if TYPE_CHECKING:
 SPLITS = ("train", "val", "test")
 
 
+class BaselineRow(NamedTuple):
+    """One line of the table: a baseline, what validation chose for it, and its metrics by split."""
+
+    title: str
+    chosen: str
+    metrics: dict[str, Metrics]
+
+
 class PromotedRow(NamedTuple):
-    """One line of the table: a trial before or after fine-tuning, accuracies as shares by split."""
+    """One line of the table: a trial before or after fine-tuning, accuracies as shares by split; `ece` is the expected
+    calibration error on the test photos, None where an earlier version did not measure it."""
 
     trial: int
     stage: str
@@ -27,6 +38,7 @@ class PromotedRow(NamedTuple):
     schedule: str
     top1: dict[str, float]
     top5: dict[str, float]
+    ece: float | None
 
 
 class Finetuning(NamedTuple):
@@ -54,9 +66,22 @@ def collect(run: TrainRun) -> list[PromotedRow]:
                     config.schedule.kind if config else "unknown",
                     {split: metrics[key][split]["accuracy"] for split in SPLITS},
                     {split: metrics[key][split]["top5_accuracy"] for split in SPLITS},
+                    metrics[key]["test"].get("ece"),
                 )
             )
     return rows
+
+
+def collect_baselines(run: TrainRun) -> list[BaselineRow]:
+    """A row for each baseline that has been measured."""
+    return [
+        BaselineRow(
+            found["title"],
+            ", ".join(f"{name} {value:g}" for name, value in found["chosen"].items()),
+            {split: found[split] for split in SPLITS},
+        )
+        for found in load_baselines(run.workdir)
+    ]
 
 
 def collect_finetuning(run: TrainRun) -> list[Finetuning]:

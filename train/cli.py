@@ -1,4 +1,4 @@
-"""`headhunt train`: promote, export, predict."""
+"""`headhunt train`: promote, export, predict, baselines."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from rich.table import Table
 
 from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, settings
 from features.errors import UsageError
+from train.baselines import BASELINES, measure_baselines
+from train.comparison import comparison_table
 from train.config import TrainRun
 from train.export import FORMATS, export
 from train.predict import exported_model, model_in, predict_images
@@ -29,23 +31,13 @@ def promote_command(
     trial: Annotated[list[int], typer.Option(help="This trial instead. Repeatable.")] = [],  # noqa: B006
     json_: JsonOption = False,
 ) -> None:
-    """Fine-tune the winners."""
+    """Fine-tune the winners, and measure what they are compared with."""
     with command(json_) as output:
         chosen = [] if top is None else [f"train.top={top}"]
-        result = promote(settings(context, TrainRun, config, [*set_, *chosen]), trial)
-        table = Table("trial", "val frozen", "val tuned", "test tuned", "test top-5", "seconds", "folder")
-        for row in result["promotions"]:
-            tuned = row["tuned"]
-            table.add_row(
-                str(row["trial"]),
-                f"{row['frozen']['val_accuracy']:.4f}",
-                f"{tuned['val_accuracy']:.4f}",
-                f"{tuned['test_accuracy']:.4f}",
-                f"{tuned['test_top5_accuracy']:.4f}",
-                f"{row['seconds']:.0f}",
-                row["folder"],
-            )
-        output.console.print(table)
+        run = settings(context, TrainRun, config, [*set_, *chosen])
+        result = promote(run, trial)
+        result["baselines"] = measure_baselines(run)["baselines"]
+        output.console.print(comparison_table(run, result["baselines"], result["promotions"]))
         output.result(result)
 
 
@@ -107,4 +99,20 @@ def predict_command(
             for found in row["predictions"]:
                 table.add_row(escape(found["class"]), f"{found['probability']:.4f}")
             output.console.print(table)
+        output.result(result)
+
+
+@app.command("baselines")
+def baselines_command(
+    context: typer.Context,
+    config: ConfigOption = DEFAULT_CONFIG,
+    set_: SetOption = [],  # noqa: B006
+    only: Annotated[str | None, typer.Option(help=f"One of {', '.join(BASELINES)}.", metavar="NAME")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Measure what the promoted models are compared with."""
+    with command(json_) as output:
+        run = settings(context, TrainRun, config, set_)
+        result = measure_baselines(run, only)
+        output.console.print(comparison_table(run, result["baselines"], []))
         output.result(result)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from features.augment import resolve_policy
 from features.backbones import image_size
@@ -43,11 +43,39 @@ class FinetuneConfig(Section):
         return followed.model_copy(update={"learning_rate": self.learning_rate})
 
 
+class SimpleCnnConfig(Section):
+    """The simple CNN from scratch: four convolutions with pooling, a hidden layer of 256, dropout 0.5."""
+
+    image_size: int = Field(128, ge=16, le=1024, description="pixels on each side")
+    epochs: int = Field(30, ge=1)
+    early_stopping_epochs: int = Field(5, ge=1, description="stop where validation accuracy has not risen for so long")
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(1e-3, gt=0, description="of Adam")
+    seed: int = Field(0, ge=0)
+
+
+class BaselinesConfig(Section):
+    """What the promoted models are compared with."""
+
+    neighbours: tuple[PositiveInt, ...] = Field(
+        (1, 3, 5, 10, 20), min_length=1, description="the numbers that validation chooses among"
+    )
+    l2: tuple[PositiveFloat, ...] = Field(
+        (1.0, 0.1, 0.01, 0.001, 0.0001),
+        min_length=1,
+        description="the penalties of the linear probe that validation chooses among",
+    )
+    simple_cnn: SimpleCnnConfig | None = Field(
+        None, description="a mapping, {} for its defaults, trains a CNN from scratch too (slow)"
+    )
+
+
 class TrainConfig(Section):
     """Promotion of the best trials into full fine-tuning runs."""
 
     top: int = Field(1, ge=1, description="how many winners are fine-tuned")
     finetune: FinetuneConfig = FinetuneConfig()
+    baselines: BaselinesConfig = BaselinesConfig()
 
 
 class TrainRun(SearchRun):

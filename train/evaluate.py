@@ -1,7 +1,8 @@
-"""Predictions of a network or a head, the metrics of them, and the table of predictions."""
+"""Predictions of a network or a head, the metrics of them, the table of predictions and the table of classes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, TypedDict
 
@@ -17,12 +18,17 @@ TOP = 5
 Probabilities = npt.NDArray[np.float32]
 
 
+BINS = 15
+"""Bins of the expected calibration error, as in Guo et al. (2017)."""
+
+
 class Metrics(TypedDict):
-    """Of one split: mean cross-entropy, top-1 and top-5 accuracy (shares)."""
+    """Of one split: mean cross-entropy, top-1 and top-5 accuracy (shares), expected calibration error (a share)."""
 
     loss: float
     accuracy: float
     top5_accuracy: float
+    ece: float
 
 
 def predict(model: Any, photos: Photos, batch_size: int) -> npt.NDArray[np.float32]:
@@ -46,14 +52,57 @@ def softmax(logits: npt.NDArray[np.float32]) -> Probabilities:
 
 
 def measure(probabilities: Probabilities, labels: npt.NDArray[np.int32]) -> Metrics:
-    """The metrics of probabilities (n, classes) against labels (n,)."""
-    truth = probabilities[np.arange(len(labels)), labels]
-    above = (probabilities > truth[:, None]).sum(1)
+    """The metrics of probabilities (n, classes) against labels (n,).
+
+    Of classes that are equally probable the one with the lower label comes first, as in the table of predictions. A photo whose
+    probabilities are not numbers is named wrongly.
+    """
+    truth = probabilities[np.arange(len(labels)), labels][:, None]
+    not_earlier = np.arange(probabilities.shape[1]) >= labels[:, None]
+    above = (~((probabilities < truth) | ((probabilities == truth) & not_earlier))).sum(1)
     return {
         "loss": float(-np.log(np.maximum(truth, 1e-12)).mean()),
-        "accuracy": float((probabilities.argmax(1) == labels).mean()),
+        "accuracy": float((above == 0).mean()),
         "top5_accuracy": float((above < TOP).mean()),
+        "ece": calibration_error(probabilities.max(1), above == 0),
     }
+
+
+def calibration_error(confidence: npt.NDArray[np.floating], right: npt.NDArray[np.bool_]) -> float:
+    """The expected calibration error of the most probable classes' probabilities (n,) and whether each was right (n,).
+
+    Photos are sorted by confidence into BINS bins of equal width, (0, 1/15], (1/15, 2/15], …; the error is the mean distance of
+    a bin's accuracy from its mean confidence, weighted by its photos (Guo et al., "On Calibration of Modern Neural Networks",
+    2017, equation 3). NaN where a confidence is not a number.
+    """
+    if not np.isfinite(confidence).all():
+        return math.nan
+    bins = np.clip(np.ceil(confidence.astype(np.float64) * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    gaps = np.bincount(bins, right.astype(np.float64) - confidence, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share of `count` photos (Wilson, 1927): it stays within 0 and 1 and is right for few photos."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(round(share * count), count).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def class_table(predicted: Iterable[tuple[Photos, Probabilities]], class_names: tuple[str, ...]) -> pd.DataFrame:
+    """One row a class: label, class_name, and for each split how many images it has, the share of them that is named rightly
+    (accuracy), and the share of the photos given this name that are of it (precision). What is of no photo is NaN."""
+    classes = len(class_names)
+    table = pd.DataFrame({"label": np.arange(classes), "class_name": list(class_names)})
+    for photos, probabilities in predicted:
+        named = probabilities.argmax(1)
+        images = np.bincount(photos.labels, minlength=classes)
+        right = np.bincount(photos.labels[named == photos.labels], minlength=classes).astype(np.float64)
+        table[f"{photos.split}_images"] = images
+        for what, of in (("accuracy", images), ("precision", np.bincount(named, minlength=classes))):
+            table[f"{photos.split}_{what}"] = np.divide(right, of, out=np.full(classes, np.nan), where=of > 0)
+    return table
 
 
 def prediction_table(predicted: Iterable[tuple[Photos, Probabilities]], class_names: tuple[str, ...]) -> pd.DataFrame:

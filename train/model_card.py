@@ -8,6 +8,7 @@ from features.backbones import image_size
 from features.cache import FeatureCache
 from search.leaderboard import Leader
 from train.config import TrainRun
+from train.evaluate import wilson_interval
 
 
 def model_card(run: TrainRun, leader: Leader, cache: FeatureCache, metrics: dict[str, Any]) -> str:
@@ -15,7 +16,9 @@ def model_card(run: TrainRun, leader: Leader, cache: FeatureCache, metrics: dict
     height, width = image_size(run.features)
     head, tuning = leader.config.head, metrics["finetune"]
     rows = [
-        f"| {stage} | {split} | {numbers['accuracy']:.2%} | {numbers['top5_accuracy']:.2%} | {numbers['loss']:.4f} |"
+        f"| {stage} | {split} | {_with_interval(numbers['accuracy'], cache.manifest.splits[split])} | "
+        f"{_with_interval(numbers['top5_accuracy'], cache.manifest.splits[split])} | {numbers['loss']:.4f} | "
+        f"{f'{ece:.4f}' if (ece := numbers.get('ece')) is not None else 'not measured'} |"
         for stage, splits in (("frozen backbone", metrics["frozen"]), ("fine-tuned", metrics["tuned"]))
         for split, numbers in splits.items()
     ]
@@ -59,11 +62,14 @@ def model_card(run: TrainRun, leader: Leader, cache: FeatureCache, metrics: dict
             "",
             "## Results",
             "",
-            "| stage | split | top-1 | top-5 | loss |",
-            "|---|---|---|---|---|",
+            "| stage | split | top-1 | top-5 | loss | ECE |",
+            "|---|---|---|---|---|---|",
             *rows,
             "",
-            "The validation split ranked the trials and chose the epoch; nothing was chosen by the test split.",
+            "In brackets: 95 % intervals (Wilson). ECE: expected calibration error of the most probable class, in 15 bins.",
+            "",
+            "The validation split ranked the trials and chose the epoch; the test photos were used once, after every choice was "
+            "made.",
             "",
             f"Network and head agreed on {parity['images']} clean photos before fine-tuning: largest difference of a probability "
             f"{parity['max_abs_difference']:.1e}.",
@@ -76,3 +82,8 @@ def model_card(run: TrainRun, leader: Leader, cache: FeatureCache, metrics: dict
             "",
         ]
     )
+
+
+def _with_interval(share: float, count: int) -> str:
+    low, high = wilson_interval(share, count)
+    return f"{share:.2%} ({low:.1%} to {high:.1%})"

@@ -28,7 +28,7 @@ from search.heads import build_head, feature_moments, set_head_weights
 from search.leaderboard import Leader, leaders
 from search.retrain import trial_weights
 from train.config import TrainRun
-from train.evaluate import Metrics, measure, predict, prediction_table, softmax
+from train.evaluate import Metrics, Probabilities, class_table, measure, predict, prediction_table, softmax
 from train.finetune import finetune
 from train.model import Policy, build_network, deployable, set_head, unfreeze
 from train.photos import Photos
@@ -182,9 +182,11 @@ def _promote(inputs: Inputs, leader: Leader) -> None:
     network = build_network(run.features, leader.config.head, classes, inputs.moments, policy)
     set_head(network, weights)
     unfrozen = unfreeze(network, tuning.unfreeze_conv_layers)
-    frozen, parity = _check_head(inputs, leader, network, weights)
+    head = build_head(leader.config.head, cache.feature_shape, classes, inputs.moments)
+    set_head_weights(head, weights)
+    parity = _check_head(inputs, leader, network, head)
     log.print(
-        f"Trial {leader.number}: validation accuracy {frozen['val']['accuracy']:.4f} frozen; same as its head on "
+        f"Trial {leader.number}: validation accuracy {parity.pop('accuracy'):.4f} frozen; same as its head on "
         f"{parity['images']} cached photos within {parity['max_abs_difference']:.1e}. Fine-tuning {len(unfrozen)} convolutional "
         f"layers and the head, {tuning.epochs} epochs."
     )
@@ -203,6 +205,8 @@ def _promote(inputs: Inputs, leader: Leader) -> None:
     shipped = deployable(network, run.features, leader.config.head, classes, inputs.moments)
     with atomic_path(folder / "model.keras") as temporary:
         shipped.save(temporary)
+    # Every choice is made: from here on, and only from here on, the test photos are looked at.
+    frozen = {split: measure(_head_probabilities(head, cache, split), cache.labels(split)) for split in SPLITS}
     tuned = _evaluate(inputs, shipped, folder)
     metrics = {
         "trial": leader.number,
@@ -220,36 +224,34 @@ def _promote(inputs: Inputs, leader: Leader) -> None:
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
 
 
-def _check_head(
-    inputs: Inputs, leader: Leader, network: Any, weights: dict[str, npt.NDArray[np.float32]]
-) -> tuple[dict[str, Metrics], dict[str, Any]]:
-    """The head's metrics on the cached features of every split, and whether the network gives the same on clean photos."""
+def _head_probabilities(head: Any, cache: FeatureCache, split: str) -> Probabilities:
+    """What the head gives on the clean cached features of a split: (n, classes)."""
+    features, _ = cache.arrays(split)
+    chunks = range(0, len(features), HEAD_BATCH)
+    logits = [np.asarray(head(features[n : n + HEAD_BATCH].astype(np.float32), training=False)) for n in chunks]
+    return softmax(np.concatenate(logits))
+
+
+def _check_head(inputs: Inputs, leader: Leader, network: Any, head: Any) -> dict[str, Any]:
+    """Whether the network gives on clean validation photos what the head gives on their cached features, and the head's
+    accuracy on all of them."""
     run, cache = inputs.run, inputs.cache
-    head = build_head(leader.config.head, cache.feature_shape, len(cache.class_names), inputs.moments)
-    set_head_weights(head, weights)
-    frozen: dict[str, Metrics] = {}
-    probabilities = {}
-    for split in SPLITS:
-        features, labels = cache.arrays(split)
-        chunks = range(0, len(features), HEAD_BATCH)
-        logits = [np.asarray(head(features[n : n + HEAD_BATCH].astype(np.float32), training=False)) for n in chunks]
-        probabilities[split] = softmax(np.concatenate(logits))
-        frozen[split] = measure(probabilities[split], labels)
     val = inputs.photos["val"]
     positions = np.unique(np.linspace(0, len(val) - 1, min(PARITY_IMAGES, len(val))).astype(np.int64))
     if cache.images("val").tolist() != val.rows:
         raise HeadhuntError("the cache's validation photos are not the index's. Run `headhunt features verify`.")
+    probabilities = _head_probabilities(head, cache, "val")
     outputs = softmax(_predict_positions(network, val, positions, run.features.batch_size))
-    difference = float(np.abs(outputs - probabilities["val"][positions]).max())
+    difference = float(np.abs(outputs - probabilities[positions]).max())
     tolerance = TOLERANCE[run.features.dtype]
-    parity = {"images": len(positions), "max_abs_difference": difference, "tolerance": tolerance}
     if not difference <= tolerance:
         raise HeadhuntError(
             f"the network of trial {leader.number} does not give what its head gave on the cached features: probabilities "
             f"differ by up to {difference:.2e}, more than {tolerance:g} ({len(positions)} clean validation photos). The cache "
             "may have been made with other versions or on another device: run `headhunt features verify`, or build it anew here."
         )
-    return frozen, parity
+    accuracy = measure(probabilities, val.labels)["accuracy"]
+    return {"images": len(positions), "max_abs_difference": difference, "tolerance": tolerance, "accuracy": accuracy}
 
 
 def _predict_positions(
@@ -265,18 +267,18 @@ def _predict_positions(
 
 
 def _evaluate(inputs: Inputs, shipped: Any, folder: Path) -> dict[str, Metrics]:
-    """Metrics of the model as it is shipped, on clean photos; nothing was chosen by the test split."""
-    tuned: dict[str, Metrics] = {}
-    predicted = []
-    for split, photos in inputs.photos.items():
-        probabilities = predict(shipped, photos, inputs.run.train.finetune.batch_size)
-        tuned[split] = measure(probabilities, photos.labels)
-        if split != "train":
-            predicted.append((photos, probabilities))
-    table = prediction_table(predicted, inputs.cache.class_names)
-    with atomic_path(folder / "predictions.csv") as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n", float_format="%.8g")
-    return tuned
+    """Metrics of the model as it is shipped, on clean photos, and the tables of photos and of classes."""
+    predicted = [
+        (photos, predict(shipped, photos, inputs.run.train.finetune.batch_size)) for photos in inputs.photos.values()
+    ]
+    tables = {
+        "predictions.csv": prediction_table(predicted[1:], inputs.cache.class_names),  # all but the training photos
+        "per_class.csv": class_table(predicted, inputs.cache.class_names),
+    }
+    for name, table in tables.items():
+        with atomic_path(folder / name) as temporary:
+            table.to_csv(temporary, index=False, lineterminator="\n", float_format="%.8g")
+    return {photos.split: measure(probabilities, photos.labels) for photos, probabilities in predicted}
 
 
 def _summary(run: TrainRun, number: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def test_help_lists_every_command_of_the_tree(headhunt: Headhunt) -> None:
     for group, commands in {
         "features": ("prepare", "cache", "info", "verify", "repair"),
         "search": ("run", "top", "dashboard"),
-        "train": ("promote", "export", "predict"),
+        "train": ("promote", "export", "predict", "baselines"),
         "reports": ("build",),
     }.items():
         words = set(headhunt(group, "--help").stdout.split())

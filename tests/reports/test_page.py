@@ -16,6 +16,7 @@ from reports.config import Run
 from search.leaderboard import leaders, load_study
 from search.records import load_curves
 from search.schedules import Plateau
+from train.baselines import measure_baselines
 from train.promote import promote
 
 
@@ -72,6 +73,23 @@ def test_every_section_is_drawn_without_a_complaint_or_the_network(
     assert rows.count() == 2
     assert "frozen" in rows.nth(0).inner_text()
     assert "fine-tuned" in rows.nth(1).inner_text()
+    page.close()
+
+
+def test_baselines_stand_above_the_promoted_models(searched: Run, browser: Browser) -> None:
+    measured = measure_baselines(searched)["baselines"]
+    assert [row.title for row in promotions.collect_baselines(searched)] == [found["title"] for found in measured]
+    promote(searched)
+    page, noise = open_page(browser, Path(build(searched)["report"]))
+    assert noise == []
+    rows = page.locator("#promotions tbody tr")
+    assert rows.count() == 3 + 2
+    for number, found in enumerate(measured):
+        told = rows.nth(number).inner_text()
+        assert told.startswith(found["title"])
+        assert f"{100 * found['test']['accuracy']:.1f} %" in told
+    assert "fine-tuned" in rows.nth(4).inner_text()
+    assert "Test photos were used once, after every choice was made." in page.locator("#promotions").inner_text()
     page.close()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from features.dataset import load_index
 from reports.config import Run
-from train.evaluate import measure, predict, prediction_table, softmax
+from train.evaluate import calibration_error, class_table, measure, predict, prediction_table, softmax, wilson_interval
 from train.photos import Photos
 
 
@@ -26,6 +26,53 @@ def test_top_5_counts_the_classes_that_are_more_probable() -> None:
     row = np.array([[0.30, 0.25, 0.20, 0.15, 0.06, 0.04]], np.float32)
     found = [measure(row, np.array([label], np.int32))["top5_accuracy"] for label in range(6)]
     assert found == [1, 1, 1, 1, 1, 0]
+
+
+def test_of_equally_probable_classes_the_first_count() -> None:
+    row = np.full((1, 8), 1 / 8, np.float32)
+    found = [measure(row, np.array([label], np.int32)) for label in range(8)]
+    assert [metrics["top5_accuracy"] for metrics in found] == [1, 1, 1, 1, 1, 0, 0, 0]
+    assert [metrics["accuracy"] for metrics in found] == [1, 0, 0, 0, 0, 0, 0, 0]
+
+
+def test_what_is_not_a_number_is_not_right() -> None:
+    metrics = measure(np.full((2, 3), np.nan, np.float32), np.array([0, 2], np.int32))
+    assert (metrics["accuracy"], metrics["top5_accuracy"]) == (0, 1)  # of three classes all are among the first five
+    assert math.isnan(metrics["ece"])
+
+
+def test_calibration_error_by_hand() -> None:
+    # bins of 1/15: 0.95 and 0.97 share the last but … (14/15, 1], 0.5 is in (7/15, 8/15], 0.40 at an edge belongs to (5/15, 6/15]
+    confidence = np.array([0.95, 0.97, 0.5, 0.40])
+    right = np.array([True, False, True, False])
+    wanted = (abs(0.5 - 0.96) * 2 + abs(1 - 0.5) + abs(0 - 0.40)) / 4
+    assert calibration_error(confidence, right) == pytest.approx(wanted)
+    assert calibration_error(np.ones(3), np.ones(3, np.bool_)) == 0
+    probabilities = np.array([[0.95, 0.05], [0.97, 0.03], [0.5, 0.5], [0.6, 0.4]], np.float32)
+    assert measure(probabilities, np.array([0, 1, 0, 0], np.int32))["ece"] == pytest.approx(
+        (0.46 * 2 + 0.5 + 0.4) / 4, abs=1e-6
+    )
+
+
+def test_wilson_intervals_are_those_of_the_formula() -> None:
+    z, n, p = 1.959964, 40, 0.9
+    centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    wanted = [(centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)]
+    assert wilson_interval(p, n) == pytest.approx(wanted, abs=1e-6)
+    low, high = wilson_interval(1.0, 10)
+    assert 0.7 < low < high == 1
+
+
+def test_classes_without_a_photo_have_empty_cells(searched: Run) -> None:
+    photos = Photos(searched, load_index(searched), "test")
+    photos.labels = np.array([0, 0, 2][: len(photos)], np.int32)
+    probabilities = np.eye(4, dtype=np.float32)[[0, 2, 2][: len(photos)]]
+    table = class_table([(photos, probabilities)], ("a", "b", "c", "d"))
+    assert table.columns.tolist() == ["label", "class_name", "test_images", "test_accuracy", "test_precision"]
+    assert table["test_images"].tolist() == [2, 0, 1, 0]
+    assert table["test_accuracy"].tolist() == pytest.approx([0.5, math.nan, 1, math.nan], nan_ok=True)
+    assert table["test_precision"].tolist() == pytest.approx([1, math.nan, 0.5, math.nan], nan_ok=True)
+    assert table.to_csv(index=False).splitlines()[2] == "1,b,0,,"
 
 
 def test_softmax_of_large_logits_stays_finite() -> None:

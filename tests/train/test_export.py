@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -43,7 +44,10 @@ def test_a_bundle(promoted: Run) -> None:
         *("headhunt.yaml", "optuna.json", "keras_tuner.json", "labels.txt", "model_card.md"),
     }
     assert (folder / "labels.txt").read_text() == "a\nb\nc\n"
-    assert "| fine-tuned | test |" in (folder / "model_card.md").read_text()
+    card = (folder / "model_card.md").read_text()
+    (tested,) = [line for line in card.splitlines() if line.startswith("| fine-tuned | test |")]
+    assert re.search(r"\| \d+\.\d\d% \(\d+\.\d% to \d+\.\d%\) \|", tested)
+    assert "the test photos were used once, after every choice was made." in card
     again = load(Run, folder / "headhunt.yaml")
     leader = leaders(promoted, 1)[0]
     assert again.search.trials == 1

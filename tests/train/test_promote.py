@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 import train.finetune
+import train.promote
 from features.cache import cache_for
 from features.errors import HeadhuntError, UsageError
 from features.shards import Shard, read_shard, write_shard
@@ -19,6 +20,7 @@ from reports.config import Run
 from search.leaderboard import leaders
 from search.records import load_weights
 from search.retrain import trial_weights
+from train.photos import Photos
 from train.promote import load_metrics, promote
 
 
@@ -46,6 +48,39 @@ def test_a_promotion_measures_checks_and_writes_everything(searched: Run) -> Non
         share = (found["label"] == found["predicted_1"]).mean()
         assert metrics["tuned"][split]["accuracy"] == pytest.approx(share)
     assert set(table["split"]) == {"val", "test"}
+    classes = pd.read_csv(folder / "per_class.csv")
+    assert classes["class_name"].tolist() == ["a", "b", "c"]
+    for split in ("train", "val", "test"):
+        weighted = (classes[f"{split}_accuracy"] * classes[f"{split}_images"]).sum() / classes[f"{split}_images"].sum()
+        assert weighted == pytest.approx(metrics["tuned"][split]["accuracy"])
+        assert 0 <= metrics["tuned"][split]["ece"] <= 1
+
+
+def test_test_photos_are_looked_at_after_every_choice_and_once(searched: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    finetune, pixels, features = train.promote.finetune, Photos.pixels, train.promote._head_probabilities
+
+    def tuned(*arguments: Any) -> Any:
+        done = finetune(*arguments)
+        seen.append("chosen")
+        return done
+
+    def looked(photos: Photos, positions: Any) -> Any:
+        seen.append(f"{photos.split} photos")
+        return pixels(photos, positions)
+
+    def measured(head: Any, cache: Any, split: str) -> Any:
+        seen.append(f"{split} features")
+        return features(head, cache, split)
+
+    monkeypatch.setattr(train.promote, "finetune", tuned)
+    monkeypatch.setattr(Photos, "pixels", looked)
+    monkeypatch.setattr(train.promote, "_head_probabilities", measured)
+    promote(searched)
+    before, after = seen[: seen.index("chosen")], seen[seen.index("chosen") :]
+    assert not [what for what in before if what.startswith("test")]
+    assert after.count("test features") == 1
+    assert after.count("test photos") == 1  # four photos: one batch
 
 
 def test_a_finished_promotion_is_not_repeated_and_another_configuration_is(searched: Run) -> None:

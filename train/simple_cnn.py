@@ -1,0 +1,90 @@
+"""The simple CNN, a baseline: four convolutions with pooling and a hidden layer, trained from scratch on the photos."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.augment import POLICIES, Augmenter
+from features.command import log
+from features.config import FeaturesRun
+from features.dataset import SPLITS, load_index
+from features.engine import start_keras
+from features.errors import HeadhuntError
+from train.config import SimpleCnnConfig
+from train.evaluate import measure, predict
+from train.photos import Photos, augmented_epoch
+from train.probes import Measured
+
+FILTERS = (32, 64, 128, 256)
+"""Of the four convolutions."""
+
+HIDDEN = 256
+DROPOUT = 0.5
+
+
+def build_simple_cnn(size: int, classes: int, seed: int) -> Any:
+    """Photos (batch, size, size, 3) float32 in 0…255 to probabilities (batch, classes), as a keras.Model.
+
+    Four times a 3×3 convolution and 2×2 max pooling, a hidden layer of 256, dropout 0.5. Weights and dropout are drawn by `seed`.
+    """
+    import keras
+    from keras import layers
+
+    inputs = keras.Input((size, size, 3), dtype="float32", name="photos")
+    x = layers.Rescaling(1 / 255)(inputs)
+    for number, filters in enumerate(FILTERS):
+        initial = keras.initializers.GlorotUniform(seed + number)
+        x = layers.Conv2D(filters, 3, padding="same", activation="relu", kernel_initializer=initial)(x)
+        x = layers.MaxPooling2D()(x)
+    initial = keras.initializers.GlorotUniform(seed + len(FILTERS))
+    x = layers.Dense(HIDDEN, activation="relu", kernel_initializer=initial)(layers.Flatten()(x))
+    x = layers.Dropout(DROPOUT, seed=seed)(x)
+    initial = keras.initializers.GlorotUniform(seed + len(FILTERS) + 1)
+    outputs = layers.Dense(classes, activation="softmax", kernel_initializer=initial)(x)
+    return keras.Model(inputs, outputs, name="simple_cnn")
+
+
+def simple_cnn(run: FeaturesRun, config: SimpleCnnConfig) -> Measured:
+    """Trains it on the training photos as they are and measures it with the weights of the best validation accuracy.
+
+    Raises HeadhuntError when the loss is not finite.
+    """
+    start_keras("jax" if run.features.workers.gpus else "tensorflow")
+    import keras
+
+    index = load_index(run)
+    sized = run.features.model_copy(update={"image_size": (config.image_size, config.image_size)})
+    photos = {split: Photos(run.model_copy(update={"features": sized}), index, split) for split in SPLITS}
+    classes = len(index.class_names)
+    network = build_simple_cnn(config.image_size, classes, config.seed)
+    network.compile(
+        optimizer=keras.optimizers.Adam(config.learning_rate),
+        loss="categorical_crossentropy",
+        jit_compile="auto" if keras.backend.backend() == "jax" else False,
+    )
+    unchanged = Augmenter(POLICIES["none"])
+    best_epoch, best_accuracy = 0, -1.0
+    best: list[npt.NDArray[np.float32]] = []
+    for epoch in range(config.epochs):
+        data = augmented_epoch(photos["train"], unchanged, 1.0, epoch, config.seed, config.batch_size, classes)
+        loss = network.fit(data, epochs=1, verbose=0, shuffle=False).history["loss"][0]
+        if not np.isfinite(loss):
+            raise HeadhuntError(
+                f"the simple CNN's loss is not finite in epoch {epoch + 1} (learning rate {config.learning_rate:.3g}). Lower "
+                "`train.baselines.simple_cnn.learning_rate`."
+            )
+        accuracy = measure(predict(network, photos["val"], config.batch_size), photos["val"].labels)["accuracy"]
+        if accuracy > best_accuracy:
+            best_epoch, best_accuracy, best = epoch + 1, accuracy, network.get_weights()
+        mark = " (best)" if best_epoch == epoch + 1 else ""
+        log.print(f"  epoch {epoch + 1}/{config.epochs}: loss {loss:.3f}, val accuracy {accuracy:.4f}{mark}")
+        if epoch + 1 - best_epoch >= config.early_stopping_epochs:
+            break
+    network.set_weights(best)
+    metrics = {
+        split: measure(predict(network, found, config.batch_size), found.labels) for split, found in photos.items()
+    }
+    return Measured(metrics, {"epoch": best_epoch})
