@@ -49,7 +49,7 @@ def export_command(
     trial: Annotated[int | None, typer.Option(help="The promoted trial; default: the best one.")] = None,
     format_: Annotated[
         str | None,
-        typer.Option("--format", help=f"Any of {','.join(FORMATS)}; default: all that can be written here."),
+        typer.Option("--format", help=f"Any of {','.join(FORMATS)}; default: train.formats."),
     ] = None,
     json_: JsonOption = False,
 ) -> None:

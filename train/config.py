@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from features.augment import resolve_policy
@@ -70,12 +72,19 @@ class BaselinesConfig(Section):
     )
 
 
+Format = Literal["keras", "savedmodel", "onnx", "litert", "config"]
+"""What a promoted network is exported as."""
+
+
 class TrainConfig(Section):
     """Promotion of the best trials into full fine-tuning runs."""
 
     top: int = Field(1, ge=1, description="how many winners are fine-tuned")
     finetune: FinetuneConfig = FinetuneConfig()
     baselines: BaselinesConfig = BaselinesConfig()
+    formats: tuple[Format, ...] | None = Field(
+        None, description="what is exported; default: every format that can be written here"
+    )
 
 
 class TrainRun(SearchRun):

@@ -72,11 +72,11 @@ class Bundle:
 def export(run: TrainRun, trial: int | None, formats: Sequence[str] | None = None) -> dict[str, Any]:
     """Writes `exports/<number>/` for a promoted trial (default: the best); returns the `--json` object of `train export`.
 
-    Without `formats`, those that can be written with what is installed, and a line says what is left out. labels.txt and
-    model_card.md are always written. Raises UsageError for an unknown format, one whose packages are not installed, or a trial
-    that is not promoted; HeadhuntError when an export does not predict what the promotion predicted.
+    Without `formats`, those of `train.formats`, or else all that can be written with what is installed, and a line says what is
+    left out. labels.txt and model_card.md are always written. Raises UsageError for an unknown format, one whose packages are
+    not installed, or a trial that is not promoted; HeadhuntError when an export does not predict what the promotion predicted.
     """
-    chosen = _formats(formats)
+    chosen = _formats(run.train.formats if formats is None else formats)
     number = _choose(run, trial)
     metrics = load_metrics(run, number)
     cache = cache_for(run)

@@ -142,3 +142,8 @@ def test_an_export_of_an_earlier_promotion_does_not_stay(promoted: Run, capsys: 
     assert (
         f"Removed {folder}/savedmodel: it is of an earlier promotion of trial {folder.name}." in capsys.readouterr().err
     )
+
+
+def test_the_configuration_chooses_the_formats(promoted: Run) -> None:
+    chosen = promoted.train.model_copy(update={"formats": ("config",)})
+    assert list(export(promoted.model_copy(update={"train": chosen}), None)["formats"]) == ["config"]
