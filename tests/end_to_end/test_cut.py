@@ -20,6 +20,7 @@ def test_a_head_on_an_inner_activation(searched: Run, pooling: str) -> None:
     layers = keras.saving.load_model(searched.features.backbone, compile=False).layers
     cut = next(layer.name for layer in layers if isinstance(layer, keras.layers.ReLU))
     options = [f"features.cut={cut}", f"features.pooling={pooling}", "search.trials=2", "train.finetune.epochs=1"]
+    options.append("train.formats=[keras]")
     arguments = [part for option in options for part in ("--set", option)]
     done = run_headhunt(Path.cwd(), "run", *arguments, "--json")
     result = json.loads(done.stdout.splitlines()[-1])
