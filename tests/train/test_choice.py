@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from features.build import build_cache
-from features.errors import HeadhuntError, UsageError
+from features.errors import UsageError
 from reports.config import Run
 from search.leaderboard import leaders
-from search.records import trial_folder
 from train.export import export
 from train.promote import promote, promoted
 
@@ -35,10 +34,3 @@ def test_trials_of_another_cache_are_neither_promoted_nor_exported(searched: Run
         promote(other)
     with pytest.raises(UsageError, match=message):
         export(other, None, ["keras"])
-
-
-def test_weights_that_were_not_kept_are_named(searched: Run) -> None:
-    number = leaders(searched, 1)[0].number
-    (trial_folder(searched.workdir, number) / "weights.npz").unlink()
-    with pytest.raises(HeadhuntError, match=rf"the weights of trial {number} are not in .*raise `search.keep`"):
-        promote(searched)
