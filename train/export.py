@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -138,7 +139,7 @@ def _remove_outdated(bundle: Bundle, chosen: Sequence[str]) -> None:
     """A bundle holds one network: formats that are not written now go, when they are of an earlier promotion of the trial."""
     for name, runtime in RUNTIMES.items():
         file = bundle.folder / runtime.file
-        if name in chosen or not file.exists() or file.stat().st_mtime >= bundle.source.stat().st_mtime:
+        if name in chosen or not file.exists() or _is_current(file, bundle):
             continue
         log.print(
             f"Removed {relative(file)}: it is of an earlier promotion of trial {bundle.leader.number}.", markup=False
@@ -147,6 +148,11 @@ def _remove_outdated(bundle: Bundle, chosen: Sequence[str]) -> None:
             shutil.rmtree(file)
         else:
             file.unlink()
+
+
+def _is_current(file: Path, bundle: Bundle) -> bool:
+    """Whether an export is there, and of the network that is promoted now."""
+    return file.exists() and file.stat().st_mtime >= bundle.source.stat().st_mtime
 
 
 def _originals(run: TrainRun, predictions: Path) -> Originals:
@@ -170,6 +176,12 @@ def _export_model(name: str, bundle: Bundle) -> dict[str, Any]:
     target = bundle.folder / RUNTIMES[name].file
     gpu = bool(bundle.run.features.workers.gpus)
     tolerance = TOLERANCE_GPU if gpu else TOLERANCE[name]
+    row = {"path": relative(target), "tolerance": tolerance}
+    if _is_current(target, bundle):  # compared again, but not converted again unless that fails
+        with suppress(HeadhuntError):
+            difference = _difference(target, name, bundle.originals)
+            if difference <= tolerance:
+                return {**row, "max_abs_difference": difference}
     atomic = atomic_path if target.suffix else atomic_folder
     with atomic(target) as temporary:
         convert(bundle.source, temporary, name)
@@ -180,7 +192,7 @@ def _export_model(name: str, bundle: Bundle) -> dict[str, Any]:
                 f"probabilities differ by {difference:.2e}, more than {tolerance:g} "
                 f"({len(bundle.originals.pixels)} validation photos). Promote the trial again, or leave {name} out of --format."
             )
-    return {"path": relative(target), "max_abs_difference": difference, "tolerance": tolerance}
+    return {**row, "max_abs_difference": difference}
 
 
 def _difference(model_file: Path, format_: str, originals: Originals) -> float:

@@ -184,9 +184,9 @@ def _promote(inputs: Inputs, leader: Leader) -> None:
     unfrozen = unfreeze(network, tuning.unfreeze_conv_layers)
     head = build_head(leader.config.head, cache.feature_shape, classes, inputs.moments)
     set_head_weights(head, weights)
-    parity = _check_head(inputs, leader, network, head)
+    accuracy, parity = _check_head(inputs, leader, network, head)
     log.print(
-        f"Trial {leader.number}: validation accuracy {parity.pop('accuracy'):.4f} frozen; same as its head on "
+        f"Trial {leader.number}: validation accuracy {accuracy:.4f} frozen; same as its head on "
         f"{parity['images']} cached photos within {parity['max_abs_difference']:.1e}. Fine-tuning {len(unfrozen)} convolutional "
         f"layers and the head, {tuning.epochs} epochs."
     )
@@ -232,9 +232,8 @@ def _head_probabilities(head: Any, cache: FeatureCache, split: str) -> Probabili
     return softmax(np.concatenate(logits))
 
 
-def _check_head(inputs: Inputs, leader: Leader, network: Any, head: Any) -> dict[str, Any]:
-    """Whether the network gives on clean validation photos what the head gives on their cached features, and the head's
-    accuracy on all of them."""
+def _check_head(inputs: Inputs, leader: Leader, network: Any, head: Any) -> tuple[float, dict[str, Any]]:
+    """The head's accuracy on the validation photos' cached features, and whether the network gives the same on photos."""
     run, cache = inputs.run, inputs.cache
     val = inputs.photos["val"]
     positions = np.unique(np.linspace(0, len(val) - 1, min(PARITY_IMAGES, len(val))).astype(np.int64))
@@ -251,7 +250,7 @@ def _check_head(inputs: Inputs, leader: Leader, network: Any, head: Any) -> dict
             "may have been made with other versions or on another device: run `headhunt features verify`, or build it anew here."
         )
     accuracy = measure(probabilities, val.labels)["accuracy"]
-    return {"images": len(positions), "max_abs_difference": difference, "tolerance": tolerance, "accuracy": accuracy}
+    return accuracy, {"images": len(positions), "max_abs_difference": difference, "tolerance": tolerance}
 
 
 def _predict_positions(

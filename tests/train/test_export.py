@@ -147,3 +147,13 @@ def test_an_export_of_an_earlier_promotion_does_not_stay(promoted: Run, capsys: 
 def test_the_configuration_chooses_the_formats(promoted: Run) -> None:
     chosen = promoted.train.model_copy(update={"formats": ("config",)})
     assert list(export(promoted.model_copy(update={"train": chosen}), None)["formats"]) == ["config"]
+
+
+def test_what_is_exported_is_compared_again_but_converted_again_only_when_damaged(promoted: Run) -> None:
+    folder = Path(export(promoted, None, ["keras", "onnx"])["folder"])
+    written = {name: (folder / name).stat().st_mtime_ns for name in ("model.keras", "model.onnx")}
+    (folder / "model.keras").write_bytes(b"damaged")
+    again = export(promoted, None, ["keras", "onnx"])["formats"]
+    assert (folder / "model.onnx").stat().st_mtime_ns == written["model.onnx"]
+    assert (folder / "model.keras").stat().st_size > 1000
+    assert max(row["max_abs_difference"] for row in again.values()) < 1e-5
