@@ -11,21 +11,17 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 
-import numpy as np
-import numpy.typing as npt
-
 from features.atomic import make_folder
 from features.command import log
 from features.errors import HeadhuntError
 from search.config import SearchRun
+from search.heads import Weights
 from search.leaderboard import Leader
 from search.population.objective import Task, train_trials
 from search.population.sources import Caches
 from search.records import are_kept, load_weights, write_weights
 from search.study import environment
 from search.trial import TrialResult
-
-Weights = dict[str, npt.NDArray[np.float32]]
 
 
 def trial_weights(run: SearchRun, leader: Leader) -> Weights:
