@@ -45,7 +45,7 @@ def test_six_classes_of_real_cars(tmp_path: Path) -> None:
         "search.epochs": 10,
         "search.workers.executor": "local",
         "train.finetune.epochs": 1,
-        "train.formats": "[keras, config]",  # the others of a ResNet101V2 take minutes and 9 GB: tests/train/test_export.py
+        "train.formats": "[keras, config]",  # the others take a minute: tests/train/test_export.py
     }
     command = [
         str(Path(sys.executable).with_name("headhunt")),
