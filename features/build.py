@@ -13,7 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from features.atomic import atomic_path, make_folder, only_process, write_text
 from features.augment import policy_name
-from features.backbones import compute_dtype, is_file
 from features.blocks import Block, Task, plan_blocks, write_block
 from features.cache import FeatureCache, split_copies
 from features.checksums import Checksum, discard_shard, file_sha256, read_checksum, write_checksum
@@ -23,7 +22,7 @@ from features.contact_sheet import Sheet, sheet_of, write_contact_sheet
 from features.dataset import SPLITS, DatasetIndex, load_index
 from features.errors import CacheError
 from features.executors import open_executor
-from features.keys import AUGMENTED, cache_folder, changed_parts, explain_key, key_parts, sound_manifests
+from features.keys import AUGMENTED, cache_folder, changed_parts, explain_key, for_workers, key_parts, sound_manifests
 from features.manifest import FORMAT_VERSION, MANIFEST, Manifest, ShardEntry, cache_key, write_manifest
 from features.mirror import exchange, push_manifest
 from features.shards import shard_bytes
@@ -65,7 +64,7 @@ def build_cache(run: FeaturesRun, copies: int = 0) -> dict[str, Any]:
         if not kept and (nearest := explain_key(run, parts)):
             log.print(f"A new cache, {folder.name}: {nearest}.", markup=False)
         tasks = _tasks(run, index, folder, blocks, wanted, kept, store)
-        sheet = sheet_of(_for_workers(run), index, folder.resolve(), max(copy for _, copy in wanted))
+        sheet = sheet_of(for_workers(run), index, folder.resolve(), max(copy for _, copy in wanted))
         computed = _compute(run, tasks, folder, kept, sheet)
         _sweep(folder)
         named = policy_name(run.features)  # the same layers may have had another name in an earlier configuration
@@ -110,7 +109,7 @@ def _tasks(
     store: Store | None,
 ) -> list[Task]:
     """A task for each block of which a copy is missing."""
-    features, crop = _for_workers(run).features.model_dump_json(), bool(getattr(run.dataset, "crop_to_bbox", False))
+    features, crop = for_workers(run).features.model_dump_json(), bool(getattr(run.dataset, "crop_to_bbox", False))
     tasks = []
     for block in blocks:
         copies = tuple(copy for split, copy in wanted if split == block.split and block.file(copy) not in kept)
@@ -135,17 +134,6 @@ def _take_over(run: FeaturesRun, parts: dict[str, Any], folder: Path) -> None:
                 except OSError:  # a file system without links
                     shutil.copyfile(source, temporary)
             write_checksum(target, Checksum(entry.sha256, manifest.feature_shape))
-
-
-def _for_workers(run: FeaturesRun) -> FeaturesRun:
-    """The run as a worker needs it: paths absolute, and the compute dtype of the machine that made the key."""
-    config = run.features
-    paths = {"backbone": config.backbone} if is_file(config) else {}
-    if config.weights not in ("imagenet", "random"):
-        paths["weights"] = config.weights
-    absolute = {name: str(Path(path).resolve()) for name, path in paths.items()}
-    features = config.model_copy(update={**absolute, "compute": compute_dtype(config)})
-    return run.model_copy(update={"features": features})
 
 
 def _compute(run: FeaturesRun, tasks: list[Task], folder: Path, kept: dict[str, Checksum], sheet: Sheet) -> int:

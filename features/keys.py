@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from features.augment import resolve_policy
-from features.backbones import compute_dtype, image_size, pooling, preprocessing, weights_digest
+from features.backbones import compute_dtype, image_size, is_file, pooling, preprocessing, weights_digest
 from features.config import FeaturesConfig, FeaturesRun
 from features.dataset import DatasetIndex
 from features.errors import CacheError
@@ -15,6 +15,8 @@ from features.manifest import FORMAT_VERSION, MANIFEST, Manifest, read_manifest
 
 AUGMENTED = frozenset({"augmentation", "seed"})
 """The parts that only augmented copies depend on: caches that differ in nothing else share their clean shards."""
+
+R = TypeVar("R", bound=FeaturesRun)
 
 LONGEST = 60
 """Characters of a part's value that a message shows."""
@@ -52,6 +54,17 @@ def _augmentation_parts(config: FeaturesConfig) -> dict[str, Any]:
 def cache_folder(run: FeaturesRun, key: str) -> Path:
     """`cache/<first 16 digits of the key>`."""
     return run.workdir / "cache" / key[:16]
+
+
+def for_workers(run: R) -> R:
+    """The run as a worker elsewhere needs it: paths absolute, and the compute dtype of the machine that made the key."""
+    config = run.features
+    paths = {"backbone": config.backbone} if is_file(config) else {}
+    if config.weights not in ("imagenet", "random"):
+        paths["weights"] = config.weights
+    absolute = {name: str(Path(path).resolve()) for name, path in paths.items()}
+    features = config.model_copy(update={**absolute, "compute": compute_dtype(config)})
+    return run.model_copy(update={"features": features, "workdir": run.workdir.resolve()})
 
 
 def changed_parts(parts: dict[str, Any], other: dict[str, Any]) -> list[str]:

@@ -67,19 +67,28 @@ def build_suffix(config: FeaturesConfig, policy: Policy) -> Any:
 
     Raises UsageError without a cut, or when other paths lead past it (as a residual connection does).
     """
-    import keras
 
     if not config.cut:
         raise UsageError("features.cut: name the layer that the suffix begins behind.")
     model = _whole(config)
-    layer = _cut_layer(config, model)
-    try:
-        return _frozen(keras.Model(layer.output, model.output), policy, "suffix")
-    except ValueError:
+    _cut_layer(config, model)
+    suffix = suffix_of(model, config.cut)
+    if suffix is None:
         raise UsageError(
             f"features.cut: the network cannot be cut at {config.cut!r}: other paths lead past it, such as a residual "
             "connection. Choose the layer that ends a block."
-        ) from None
+        )
+    return _frozen(suffix, policy, "suffix")
+
+
+def suffix_of(model: Any, layer: str) -> Any | None:
+    """The model from the output of `layer` on, of the same layers; None when other paths lead past it."""
+    import keras
+
+    try:
+        return keras.Model(model.get_layer(layer).output, model.output)
+    except ValueError:
+        return None
 
 
 def _cut_layer(config: FeaturesConfig, model: Any) -> Any:

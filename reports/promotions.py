@@ -11,7 +11,8 @@ from search.leaderboard import leaders
 from train.baselines import load_baselines
 from train.config import TrainRun
 from train.evaluate import Metrics
-from train.promote import load_metrics, promoted, promotion_folder
+from train.promote import load_metrics, promoted
+from train.promotion import promotion_folder
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -4,17 +4,84 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from features.augment import resolve_policy
 from features.backbones import image_size
-from features.config import Augmentation, Section
+from features.config import Augmentation, Section, Workers
 from search.config import SearchRun
+from search.optimizers import Adam, Optimizer
 from search.schedules import Constant, Plateau, PlateauRule, Schedule, ScheduleConfig
 
 
-class FinetuneConfig(Section):
-    """The full run: backbone and head on freshly augmented photos, the last convolutional layers unfrozen."""
+class Recipe(Section):
+    """How long and with which optimiser and rates something is trained, and when it stops early."""
+
+    epochs: int = Field(50, ge=1)
+    optimizer: Optimizer = Adam()
+    learning_rate: float = Field(1e-5, gt=0, description="the first rate; with a schedule, the schedule's own counts")
+    plateau: PlateauRule | None = PlateauRule()
+    schedule: Schedule | None = Field(None, description="instead of learning_rate and plateau")
+    depth_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="the rate is multiplied by this once for every trained layer on the way to the input",
+    )
+    early_stopping_epochs: int | None = Field(
+        None, ge=1, description="stop where validation accuracy has not risen for so long"
+    )
+
+    @property
+    def followed(self) -> ScheduleConfig:
+        """The schedule that is followed: `schedule`, or else `learning_rate` with or without `plateau`."""
+        if self.schedule is not None:
+            return self.schedule
+        followed = Constant() if self.plateau is None else Plateau(**self.plateau.model_dump())
+        return followed.model_copy(update={"learning_rate": self.learning_rate})
+
+
+class PhaseConfig(Recipe):
+    """A part of the full run: what is trained besides the head, and how. Batch normalisation stays frozen in every phase."""
+
+    unfreeze: NonNegativeInt | str = Field(
+        "head",
+        description="head | all | the number of last convolutional layers | the name of the layer from which on all are trained",
+    )
+
+    @property
+    def title(self) -> str:
+        """What is trained, in words."""
+        match self.unfreeze:
+            case "head" | 0:
+                return "the head"
+            case "all":
+                return "the head and the whole backbone"
+            case int(count):
+                return f"the head and the last {count} convolutional layer{'s' if count > 1 else ''}"
+            case name:
+                return f"the head and the backbone from {name} on"
+
+
+PRESETS: dict[str, tuple[PhaseConfig, ...]] = {
+    "seed_2021": (
+        PhaseConfig(unfreeze=5, epochs=15, learning_rate=1e-5),
+        PhaseConfig(unfreeze=5, epochs=35, learning_rate=8e-6),
+    ),
+    "head_then_last_5": (
+        PhaseConfig(unfreeze="head", epochs=10, learning_rate=1e-4, early_stopping_epochs=3),
+        PhaseConfig(unfreeze=5, epochs=40, learning_rate=1e-5, early_stopping_epochs=10),
+    ),
+}
+"""Phases by the name of a recipe. `seed_2021`: half of ResNet101's last block, Adam at 1e-5 and, from the best checkpoint on, at
+8e-6, both halved where the validation loss has stood still for 5 epochs, floor 1e-6."""
+
+
+class FinetuneConfig(Recipe):
+    """The full run on augmented photos: one phase in which the last convolutional layers are unfrozen; or a preset, or phases.
+
+    A phase begins with the best weights so far.
+    """
 
     augmentation: Augmentation | None = Field(
         None, description="in the forms of features.augmentation, which is the default"
@@ -25,24 +92,49 @@ class FinetuneConfig(Section):
     unfreeze_conv_layers: int = Field(
         5, ge=0, description="the last convolutional layers to train; batch normalisation stays frozen"
     )
-    epochs: int = Field(50, ge=1)
-    batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(1e-5, gt=0, description="of Adam")
-    plateau: PlateauRule | None = PlateauRule()
-    schedule: Schedule | None = Field(None, description="instead of learning_rate and plateau")
-    early_stopping_epochs: int | None = Field(
-        None, ge=1, description="stop where validation accuracy has not risen for so long"
+    preset: Literal["seed_2021", "head_then_last_5"] | None = Field(None, description="a recipe by name, instead")
+    phases: tuple[PhaseConfig, ...] | None = Field(None, min_length=1, description="one after the other, instead")
+    activation_copies: int = Field(
+        0,
+        ge=0,
+        description="K: what is frozen in all phases is computed once, for K augmented copies of the training photos, and only "
+        "the rest is trained, from these cached activations; 0: another view in every epoch, through the whole network",
     )
+    batch_size: int = Field(32, ge=1)
     label_smoothing: float | None = Field(None, ge=0, lt=1, description="default: the trial's")
     seed: int = Field(0, ge=0)
 
     @property
-    def followed(self) -> ScheduleConfig:
-        """The schedule that the run follows: `schedule`, or else `learning_rate` with or without `plateau`."""
-        if self.schedule is not None:
-            return self.schedule
-        followed = Constant() if self.plateau is None else Plateau(**self.plateau.model_dump())
-        return followed.model_copy(update={"learning_rate": self.learning_rate})
+    def plan(self) -> tuple[PhaseConfig, ...]:
+        """The phases of the run."""
+        if self.phases is not None:
+            return self.phases
+        if self.preset is not None:
+            return PRESETS[self.preset]
+        one = {name: getattr(self, name) for name in Recipe.model_fields}
+        return (PhaseConfig(unfreeze=self.unfreeze_conv_layers, **one),)
+
+    def rate_key(self, phase: int) -> str:
+        """The configuration's key of the learning rate that a phase (from 1) begins with."""
+        owner = "train.finetune"
+        if self.phases is not None:
+            owner += f".phases.{phase - 1}"
+        elif self.preset is not None:
+            return f"{owner}.preset"
+        followed = self.plan[phase - 1].schedule
+        return f"{owner}.schedule.learning_rate" if followed else f"{owner}.learning_rate"
+
+    @model_validator(mode="after")
+    def _one_plan(self) -> FinetuneConfig:
+        given = [name for name in ("preset", "phases") if getattr(self, name) is not None]
+        single = ("unfreeze_conv_layers", *Recipe.model_fields)
+        changed = [name for name in single if getattr(self, name) != type(self).model_fields[name].get_default()]
+        if len(given) == 2 or (given and changed):
+            also = "preset" if len(given) == 2 else changed[0]
+            raise ValueError(
+                f"both {given[-1]} and {also} are given, but {given[-1]} says it all by itself. Leave one of them out"
+            )
+        return self
 
 
 class SimpleCnnConfig(Section):
@@ -80,6 +172,11 @@ class TrainConfig(Section):
     """Promotion of the best trials into full fine-tuning runs."""
 
     top: int = Field(1, ge=1, description="how many winners are fine-tuned")
+    workers: Workers | None = Field(
+        None,
+        description="how many promotions run at once, and what each is given; more than one GPU: data-parallel; default: as "
+        "features.workers",
+    )
     finetune: FinetuneConfig = FinetuneConfig()
     baselines: BaselinesConfig = BaselinesConfig()
     formats: tuple[Format, ...] | None = Field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -31,15 +31,29 @@ class Metrics(TypedDict):
     ece: float
 
 
-def predict(model: Any, photos: Photos, batch_size: int) -> npt.NDArray[np.float32]:
-    """A model's outputs for every clean photo of a split, in order, in batches of one size (the last is padded)."""
+class Examples(Protocol):
+    """What a model can be given, by position: photos of a split, or their activations."""
+
+    labels: npt.NDArray[np.int32]
+
+    def __len__(self) -> int: ...
+
+    def inputs(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """What the model takes for the examples at these positions."""
+        ...
+
+
+def predict(
+    model: Any, examples: Examples, batch_size: int, positions: npt.NDArray[np.int64] | None = None
+) -> npt.NDArray[np.float32]:
+    """A model's outputs for the examples at these positions (default: all), in batches of one size (the last is padded)."""
+    wanted = np.arange(len(examples)) if positions is None else positions
     outputs = []
-    for start in range(0, len(photos), batch_size):
-        positions = np.arange(start, min(start + batch_size, len(photos)))
-        pixels = photos.pixels(positions)
-        padded = np.zeros((batch_size, *pixels.shape[1:]), model.inputs[0].dtype)
-        padded[: len(pixels)] = pixels
-        outputs.append(np.asarray(model.predict_on_batch(padded), np.float32)[: len(pixels)])
+    for start in range(0, len(wanted), batch_size):
+        given = examples.inputs(wanted[start : start + batch_size])
+        padded = np.zeros((batch_size, *given.shape[1:]), model.inputs[0].dtype)
+        padded[: len(given)] = given
+        outputs.append(np.asarray(model.predict_on_batch(padded), np.float32)[: len(given)])
     return np.concatenate(outputs)
 
 

@@ -33,7 +33,8 @@ from train.convert import convert
 from train.evaluate import TOP
 from train.hyperparameters import keras_tuner_config, optuna_trial
 from train.model_card import model_card
-from train.promote import check_cache, load_metrics, promoted, promotion_folder
+from train.promote import check_cache, load_metrics, promoted
+from train.promotion import promotion_folder
 from train.runtimes import EXTRA, RUNTIMES, Pixels, load_model, missing, packages
 
 TOLERANCE = {"keras": 1e-4, "savedmodel": 1e-4, "onnx": 1e-4, "litert": 1e-4}

@@ -1,10 +1,11 @@
-"""The full augmented run: resumable after every epoch, with the history of an undisturbed one."""
+"""The full augmented run, phase by phase: resumable after every epoch, with the history of an undisturbed one."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,153 +13,214 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from features.atomic import atomic_path
-from features.augment import AugmentationPolicy, Augmenter
-from features.command import log
+from features.config import FeaturesConfig
 from features.errors import HeadhuntError
 from search.heads import HeadConfig
-from train.config import FinetuneConfig
-from train.evaluate import measure, predict, softmax
-from train.photos import Photos, augmented_epoch
+from train.batches import TrainSource, steps_per_epoch, training_epoch
+from train.config import FinetuneConfig, PhaseConfig
+from train.evaluate import Examples, measure, predict, softmax
+from train.journal import HISTORY, Journal, Progress
+from train.model import trainees
+from train.optimizer import build_optimizer
+from train.unfreeze import leaves, rate_factors, trained_layers, unfreeze
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a network is trained and validated with: photos, or activations of what is frozen in all phases."""
+
+    train: TrainSource
+    val: Examples
+    are_activations: bool = False
 
 
 @dataclass
 class Progressed:
-    """What an epoch leaves behind besides weights."""
+    """What an epoch leaves behind besides weights; the phase (from 1), and the epochs before it."""
 
+    phase: int = 1
+    before_phase: int = 0
     best_epoch: int = 0
     best_accuracy: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
 
+    @property
+    def epochs(self) -> int:
+        """Epochs that have ended."""
+        return len(self.history) - 1
+
+    def is_over(self, phase: PhaseConfig) -> bool:
+        """Whether the present phase, which is this one, is at its end."""
+        waited = self.epochs - max(self.best_epoch, self.before_phase)
+        stopped = phase.early_stopping_epochs is not None and waited >= phase.early_stopping_epochs
+        return stopped or self.epochs - self.before_phase >= phase.epochs
+
 
 @dataclass(frozen=True)
 class Finetuned:
-    """The result: the epoch whose weights the network has now (0: none was better than the frozen network), how many ran, and
-    the seconds of those that an earlier process ran."""
+    """The result: the epoch whose weights the network has now (0: none was better than the frozen network), how many ran, the
+    seconds of those that an earlier process ran, and the layers of the backbone that were trained in any phase."""
 
     best_epoch: int
     epochs: int
     earlier_seconds: float
+    unfrozen: list[str]
 
 
 def finetune(
     network: Any,
+    features: FeaturesConfig,
     head: HeadConfig,
     config: FinetuneConfig,
-    policy: AugmentationPolicy,
-    clean_share: float,
-    train: Photos,
-    val: Photos,
+    data: Data,
     folder: Path,
     identity: str,
+    journal: Journal,
 ) -> Finetuned:
-    """Trains the network's trainable layers and leaves it with the weights of the best validation accuracy.
+    """Trains the network phase by phase and leaves it with the weights of the best validation accuracy.
 
-    Writes history.csv after every epoch and goes on from checkpoint.npz when it was written for the same `identity`. Raises
-    HeadhuntError when the loss is not finite; the checkpoint before it is kept.
+    Each phase begins with the best weights so far. Writes history.csv after every epoch and goes on from checkpoint.npz when it
+    was written for the same `identity`. Raises HeadhuntError when the loss is not finite; the checkpoint before it is kept.
     """
-    import keras
-
-    classes = network.output.shape[-1]
-    steps_per_epoch = -(-len(train) // config.batch_size)
-    schedule = config.followed
-    smoothing = head.label_smoothing if config.label_smoothing is None else config.label_smoothing
+    trained = trained_layers(_backbone(network), [phase.unfreeze for phase in config.plan])
+    models = trainees(network, features, trained)
+    model = models.on_activations if data.are_activations else models.on_photos
+    measured = models.on_activations if data.are_activations else network
     _penalise(network, head)
-    network.compile(
-        optimizer=keras.optimizers.Adam(schedule.keras_rate(steps_per_epoch, config.epochs)),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing),
-        metrics=["accuracy"],
-        jit_compile="auto" if keras.backend.backend() == "jax" else False,
-    )
-    network.optimizer.build(network.trainable_variables)
-    augment = Augmenter(policy)
-    checkpoint = _Checkpoint(folder / "checkpoint.npz", network, identity)
-    state = checkpoint.load()
+    checkpoint = _Checkpoint(folder / "checkpoint.npz", network, trained, identity)
+    state = checkpoint.load(journal)
     earlier_seconds = sum(row["seconds"] for row in state.history) if state else 0.0
     if state is None:
         state = Progressed()
-        _validate(network, val, state, None, 0.0, config.batch_size)
+        _validate(measured, data.val, state, None, 0.0, config.batch_size)
         state.best_accuracy = state.history[0]["val_accuracy"]
         checkpoint.mark_best()
-        checkpoint.save(state)
-        _write_history(folder, state)
-        _say(state, config)
-    while len(state.history) <= config.epochs and not _stopped(state, config):
-        epoch = len(state.history) - 1
+        checkpoint.save(state, None)
+        _say(state, config, journal)
+    _write_history(folder, state)
+    for number in range(state.phase, len(config.plan) + 1):
+        if number > state.phase:
+            state.phase, state.before_phase = number, state.epochs
+            checkpoint.restore_best()
+            checkpoint.forget_optimizer()
+        phase = config.plan[number - 1]
+        run = _Phase(network, model, measured, head, config, data, state, checkpoint, journal, folder)
+        if not state.is_over(phase):
+            run.train(phase)
+    checkpoint.restore_best()
+    unfrozen = [layer.name for layer in leaves(_backbone(network)) if layer.name in trained]
+    return Finetuned(state.best_epoch, state.epochs, earlier_seconds, unfrozen)
+
+
+@dataclass
+class _Phase:
+    """One phase, from its next epoch to its end."""
+
+    network: Any
+    model: Any
+    measured: Any
+    head: HeadConfig
+    config: FinetuneConfig
+    data: Data
+    state: Progressed
+    checkpoint: _Checkpoint
+    journal: Journal
+    folder: Path
+
+    def train(self, phase: PhaseConfig) -> None:
+        """Compiles the model for this phase and trains it epoch by epoch; the checkpoint holds every one of them."""
+        import keras
+
+        state, config = self.state, self.config
+        names = unfreeze(self.network, phase.unfreeze)
+        self.measured.predict_function = None  # compiled for what was trained before
+        steps = steps_per_epoch(len(self.data.train.labels), config.batch_size)
+        weights = self.model.trainable_variables
+        optimizer = build_optimizer(phase, rate_factors(self.network, phase.depth_decay), steps, weights)
+        smoothing = self.head.label_smoothing if config.label_smoothing is None else config.label_smoothing
+        self.model.compile(
+            optimizer=optimizer,
+            loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing),
+            metrics=["accuracy"],
+            jit_compile="auto" if keras.backend.backend() == "jax" else False,
+        )
+        self.checkpoint.load_optimizer(optimizer)
+        if len(config.plan) > 1:
+            self.journal.say(
+                f"Phase {state.phase} of {len(config.plan)}: {phase.title} ({len(names)} layers of the backbone)."
+            )
+        while not state.is_over(phase):
+            self._train_epoch(phase, steps)
+            self.checkpoint.save(state, optimizer)
+            _write_history(self.folder, state)
+            _say(state, config, self.journal)
+
+    def _train_epoch(self, phase: PhaseConfig, steps: int) -> None:
+        state, config = self.state, self.config
+        epoch, own = state.epochs, state.epochs - state.before_phase
         started = time.monotonic()
-        _seed_dropout(network, config.seed, epoch)
-        data = augmented_epoch(train, augment, clean_share, epoch, config.seed, config.batch_size, classes)
-        val_losses = [row["val_loss"] for row in state.history[1:]]
-        rates = schedule.rates_of_epoch(epoch, steps_per_epoch, config.epochs, val_losses)
+        _seed_dropout(self.network, config.seed, epoch)
+        classes = self.network.output.shape[-1]
+        batches = training_epoch(self.data.train, epoch, config.batch_size, classes, config.seed)
+        val_losses = [row["val_loss"] for row in state.history[state.before_phase + 1 :]]
+        rates = phase.followed.rates_of_epoch(own, steps, phase.epochs, val_losses)
         last_rate = float(str(rates[-1]))  # 1e-05, not the 9.999999747378752e-06 that float32 is in float64
-        callbacks = schedule.keras_callbacks(steps_per_epoch, config.epochs, val_losses)
-        fitted, bad_step = _fit(network, data, epoch, config.epochs, steps_per_epoch, callbacks)
+        callbacks = phase.followed.keras_callbacks(steps, phase.epochs, val_losses)
+        fitted, bad_step = self._fit(batches, own, Progress(epoch + 1, _total(config), 0, steps, math.nan), callbacks)
         if bad_step:
-            where = f"at step {bad_step} of {steps_per_epoch} of epoch {epoch + 1}"
-            raise _not_finite("the loss", where, float(rates[bad_step - 1]), config, epoch, folder)
+            where = f"at step {bad_step} of {steps} of epoch {epoch + 1}"
+            raise self._not_finite("the loss", where, float(rates[bad_step - 1]))
         fitted["learning_rate"] = last_rate
-        _validate(network, val, state, fitted, time.monotonic() - started, config.batch_size)
+        _validate(self.measured, self.data.val, state, fitted, time.monotonic() - started, config.batch_size)
         if not math.isfinite(state.history[-1]["val_loss"]):
-            raise _not_finite("the validation loss", f"after epoch {epoch + 1}", last_rate, config, epoch, folder)
+            state.history.pop()
+            raise self._not_finite("the validation loss", f"after epoch {epoch + 1}", last_rate)
         if state.history[-1]["val_accuracy"] > state.best_accuracy:
             state.best_epoch, state.best_accuracy = epoch + 1, state.history[-1]["val_accuracy"]
-            checkpoint.mark_best()
-        checkpoint.save(state)
-        _write_history(folder, state)
-        _say(state, config)
-    checkpoint.restore_best()
-    return Finetuned(state.best_epoch, len(state.history) - 1, earlier_seconds)
+            self.checkpoint.mark_best()
 
+    def _fit(self, batches: Any, epoch: int, begun: Progress, callbacks: Sequence[Any]) -> tuple[dict[str, float], int]:
+        """One epoch of Keras's fit, counted from 0 in its phase; gives loss and accuracy, and the first step (from 1) whose loss
+        is not finite, where it ends: 0 when there is none."""
+        import keras
 
-def _not_finite(what: str, where: str, rate: float, config: FinetuneConfig, kept: int, folder: Path) -> HeadhuntError:
-    key = "train.finetune.schedule.learning_rate" if config.schedule else "train.finetune.learning_rate"
-    return HeadhuntError(
-        f"trial {folder.name}: {what} is not finite {where} (learning rate {rate:.3g}). Lower `{key}`. The weights and the "
-        f"history up to epoch {kept} are kept in {folder}."
-    )
+        journal = self.journal
 
+        class Steps(keras.callbacks.Callback):  # type: ignore[misc]
+            bad = 0
 
-def _fit(
-    network: Any, data: Any, epoch: int, epochs: int, steps: int, callbacks: list[Any]
-) -> tuple[dict[str, float], int]:
-    """One epoch of Keras's fit, counted from 0; gives loss and accuracy, and the first step (from 1) whose loss is not finite,
-    where it ends: 0 when there is none."""
-    import keras
+            def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+                mean = float((logs or {})["loss"])  # of the steps so far
+                journal.step(begun._replace(step=batch + 1, loss=mean))
+                if not math.isfinite(mean) and not self.bad:
+                    self.bad = batch + 1
+                    self.model.stop_training = True
 
-    title = f"epoch {epoch + 1}/{epochs}"
-    progress = Progress(
-        TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeRemainingColumn(),
-        console=log, transient=True, disable=not log.is_terminal,
-    )  # fmt: skip
-
-    class Steps(keras.callbacks.Callback):  # type: ignore[misc]
-        bad = 0
-
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            mean = float((logs or {})["loss"])  # of the steps so far
-            progress.update(bar, completed=batch + 1, loss=mean)
-            if not math.isfinite(mean) and not self.bad:
-                self.bad = batch + 1
-                self.model.stop_training = True
-
-    with progress:
-        bar, watch = progress.add_task("", total=steps, loss=math.nan), Steps()
-        history = network.fit(
-            data, initial_epoch=epoch, epochs=epoch + 1, verbose=0, shuffle=False, callbacks=[watch, *callbacks]
+        watch = Steps()
+        history = self.model.fit(
+            batches, initial_epoch=epoch, epochs=epoch + 1, verbose=0, shuffle=False, callbacks=[watch, *callbacks]
         ).history
-    return {"loss": float(history["loss"][0]), "accuracy": float(history["accuracy"][0])}, watch.bad
+        return {"loss": float(history["loss"][0]), "accuracy": float(history["accuracy"][0])}, watch.bad
+
+    def _not_finite(self, what: str, where: str, rate: float) -> HeadhuntError:
+        key = self.config.rate_key(self.state.phase)
+        return HeadhuntError(
+            f"trial {self.folder.name}: {what} is not finite {where} (learning rate {rate:.3g}). Lower `{key}`. The weights and "
+            f"the history up to epoch {self.state.epochs} are kept in {self.folder}."
+        )
 
 
 def _validate(
-    network: Any, val: Photos, state: Progressed, fitted: dict[str, float] | None, seconds: float, batch_size: int
+    model: Any, val: Examples, state: Progressed, fitted: dict[str, float] | None, seconds: float, batch_size: int
 ) -> None:
-    """Appends a row to the history; epoch 0 is the network before any fine-tuning."""
+    """Appends a row to the history; epoch 0, of phase 0, is the network before any fine-tuning."""
     started = time.monotonic()
-    metrics = measure(softmax(predict(network, val, batch_size)), val.labels)
+    metrics = measure(softmax(predict(model, val, batch_size)), val.labels)
     row = {
         "epoch": float(len(state.history)),
+        "phase": float(state.phase if fitted else 0),
         "loss": math.nan,
         "accuracy": math.nan,
         "learning_rate": math.nan,
@@ -172,9 +234,13 @@ def _validate(
     state.history.append({**row, "seconds": round(seconds + time.monotonic() - started, 3)})
 
 
-def _stopped(state: Progressed, config: FinetuneConfig) -> bool:
-    waited = len(state.history) - 1 - state.best_epoch
-    return config.early_stopping_epochs is not None and waited >= config.early_stopping_epochs
+def _backbone(network: Any) -> Any:
+    return network.get_layer("extractor").get_layer("backbone")
+
+
+def _total(config: FinetuneConfig) -> int:
+    """Epochs of all phases, where none stops early."""
+    return sum(phase.epochs for phase in config.plan)
 
 
 def _penalise(network: Any, head: HeadConfig) -> None:
@@ -194,13 +260,13 @@ def _seed_dropout(network: Any, seed: int, epoch: int) -> None:
 
 
 def _write_history(folder: Path, state: Progressed) -> None:
-    names = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "val_top5_accuracy", "learning_rate", "seconds"]
-    table = pd.DataFrame(state.history, columns=names).astype({"epoch": int})
-    with atomic_path(folder / "history.csv") as temporary:
+    measured = ["loss", "accuracy", "val_loss", "val_accuracy", "val_top5_accuracy", "learning_rate", "seconds"]
+    table = pd.DataFrame(state.history, columns=["epoch", "phase", *measured]).astype({"epoch": int, "phase": int})
+    with atomic_path(folder / HISTORY) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
 
 
-def _say(state: Progressed, config: FinetuneConfig) -> None:
+def _say(state: Progressed, config: FinetuneConfig, journal: Journal) -> None:
     row = state.history[-1]
     epoch = int(row["epoch"])
     trained = (
@@ -209,8 +275,8 @@ def _say(state: Progressed, config: FinetuneConfig) -> None:
         else "frozen; "
     )
     mark = " (best)" if epoch == state.best_epoch else ""
-    log.print(
-        f"  epoch {epoch}/{config.epochs}: {trained}val loss {row['val_loss']:.3f}, val accuracy "
+    journal.say(
+        f"epoch {epoch}/{_total(config)}: {trained}val loss {row['val_loss']:.3f}, val accuracy "
         f"{row['val_accuracy']:.4f}{mark}, {row['seconds']:.0f} s"
     )
 
@@ -218,14 +284,13 @@ def _say(state: Progressed, config: FinetuneConfig) -> None:
 class _Checkpoint:
     """Everything that changes during fine-tuning, in one npz file, written atomically."""
 
-    def __init__(self, path: Path, network: Any, identity: str) -> None:
+    def __init__(self, path: Path, network: Any, trained: set[str], identity: str) -> None:
         self._path = path
         self._identity = identity
-        head = network.get_layer("head")
-        trained = {id(variable) for variable in network.trainable_variables}
-        self._weights = [*network.trainable_variables, *(v for v in head.weights if id(v) not in trained)]
-        self._optimizer = network.optimizer
+        inside = [weight for layer in leaves(_backbone(network)) if layer.name in trained for weight in layer.weights]
+        self._weights = [*inside, *network.get_layer("head").weights]
         self._best: list[npt.NDArray[Any]] = []
+        self._optimizer: list[npt.NDArray[Any]] | None = None
 
     def mark_best(self) -> None:
         """Keeps the weights of now as the best ones."""
@@ -236,35 +301,48 @@ class _Checkpoint:
         for variable, value in zip(self._weights, self._best, strict=True):
             variable.assign(value)
 
-    def save(self, state: Progressed) -> None:
+    def save(self, state: Progressed, optimizer: Any | None) -> None:
         """Writes weights, best weights, the optimiser's variables and the state."""
         facts = json.dumps({"identity": self._identity, "state": asdict(state)})
         arrays = {"facts": np.array(facts)}
-        for name, values in (("weight", self._weights), ("best", self._best), ("optimizer", self._optimizer.variables)):
+        kept = optimizer.variables if optimizer else []
+        for name, values in (("weight", self._weights), ("best", self._best), ("optimizer", kept)):
             arrays |= {f"{name}_{number}": np.array(value) for number, value in enumerate(values)}
         try:
             with atomic_path(self._path) as temporary, temporary.open("wb") as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
         except HeadhuntError as error:
-            before = len(state.history) - 2
-            kept = f"the checkpoint of epoch {before} is whole, and the same command goes on from there"
+            before = state.epochs - 1
+            kept_too = f"the checkpoint of epoch {before} is whole, and the same command goes on from there"
             raise HeadhuntError(
-                f"{error} Nothing else is lost: {kept if before >= 0 else 'no epoch had ended'}."
+                f"{error} Nothing else is lost: {kept_too if before >= 0 else 'no epoch had ended'}."
             ) from error
 
-    def load(self) -> Progressed | None:
-        """Puts a checkpoint back; None when there is none for this identity."""
+    def load(self, journal: Journal) -> Progressed | None:
+        """Puts the weights of a checkpoint back; None when there is none for this identity."""
         if not self._path.exists():
             return None
         with np.load(self._path, allow_pickle=False) as arrays:
             facts = json.loads(str(arrays["facts"]))
             if facts["identity"] != self._identity:
-                log.print("The checkpoint there belongs to another configuration; starting anew.", style="yellow")
+                journal.say("The checkpoint there belongs to another configuration; starting anew.")
                 return None
-            for name, variables in (("weight", self._weights), ("optimizer", self._optimizer.variables)):
-                for number, variable in enumerate(variables):
-                    variable.assign(arrays[f"{name}_{number}"])
+            for number, variable in enumerate(self._weights):
+                variable.assign(arrays[f"weight_{number}"])
             self._best = [arrays[f"best_{number}"] for number in range(len(self._weights))]
+            names = [name for name in arrays.files if name.startswith("optimizer_")]
+            self._optimizer = [arrays[f"optimizer_{number}"] for number in range(len(names))] or None
         state = Progressed(**facts["state"])
-        log.print(f"Going on after epoch {len(state.history) - 1}.")
+        journal.say(f"Going on after epoch {state.epochs}.")
         return state
+
+    def load_optimizer(self, optimizer: Any) -> None:
+        """Puts the variables of a checkpoint back into the optimiser of the phase that it was written in, once."""
+        if self._optimizer is not None:
+            for variable, value in zip(optimizer.variables, self._optimizer, strict=True):
+                variable.assign(value)
+            self._optimizer = None
+
+    def forget_optimizer(self) -> None:
+        """The next phase begins with an optimiser of its own."""
+        self._optimizer = None

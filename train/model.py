@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -10,8 +11,9 @@ import numpy.typing as npt
 
 from features.backbones import image_size
 from features.config import FeaturesConfig
-from features.networks import build_extractor
+from features.networks import build_extractor, pool, preprocessing_layers, suffix_of
 from search.heads import HeadConfig, build_head, set_head_weights
+from train.unfreeze import leaves
 
 Policy = Literal["float32", "mixed_bfloat16"]
 
@@ -37,40 +39,82 @@ def set_head(network: Any, weights: Mapping[str, npt.NDArray[np.float32]]) -> No
     set_head_weights(network.get_layer("head"), weights)
 
 
-def unfreeze(network: Any, conv_layers: int) -> list[str]:
-    """Makes the head and the last `conv_layers` convolutional layers of the backbone trainable, and nothing else; their names.
+def find_cut(backbone: Any, trained: Set[str]) -> str | None:
+    """The last layer of a backbone before all layers of these names (also inside networks in it) that no path leads past.
 
-    Batch normalisation, of the backbone and of the head, is set `trainable=False`, the only thing that keeps its statistics in
-    Keras 3: a call with `training=False` does not. The head's are those of the cached features; a run of a few epochs would leave
-    them behind the features that it changes.
+    None when there is none: what is trained begins with the first layer, or paths lead past every layer before it.
     """
     import keras
 
-    kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
-    extractor = network.get_layer("extractor")
-    backbone = extractor.get_layer("backbone")
-    backbone.trainable = True  # a network that is not trainable hides the layers in it that are
-    leaves = _leaves(backbone)
-    for layer in [*(layer for layer in extractor.layers if layer is not backbone), *leaves]:
-        layer.trainable = False
-    convolutions = [layer for layer in leaves if isinstance(layer, kinds)]
-    chosen = convolutions[-conv_layers:] if conv_layers else []
-    for layer in chosen:
-        layer.trainable = True
-    for layer in network.get_layer("head").layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False
-    return [layer.name for layer in chosen]
+    def holds(layer: Any) -> bool:
+        inside = (
+            [layer.name, *(leaf.name for leaf in leaves(layer))] if isinstance(layer, keras.Model) else [layer.name]
+        )
+        return not trained.isdisjoint(inside)
+
+    first = next(number for number, layer in enumerate(backbone.layers) if holds(layer))
+    for layer in reversed(backbone.layers[:first]):
+        if not isinstance(layer, keras.layers.InputLayer) and suffix_of(backbone, layer.name) is not None:
+            return str(layer.name)
+    return None
 
 
-def _leaves(model: Any) -> list[Any]:
-    """The layers of a network from input to output, those of networks inside it among them."""
+@dataclass(frozen=True)
+class Trainees:
+    """A network as it is trained: what is frozen runs as it does in inference, its dropout too. All share the network's layers.
+
+    `on_photos`: photos (batch, h, w, 3) float32 to logits; `on_activations`: what the frozen part gives to logits, None where no
+    part of the backbone can be split off.
+    """
+
+    on_photos: Any
+    on_activations: Any | None
+
+
+def trainees(network: Any, features: FeaturesConfig, trained: Set[str]) -> Trainees:
+    """The models that train these layers of the network's backbone and the head."""
     import keras
 
-    found = []
-    for layer in model.layers:
-        found += _leaves(layer) if isinstance(layer, keras.Model) else [layer]
-    return found
+    extractor, head = network.get_layer("extractor"), network.get_layer("head")
+    backbone = extractor.get_layer("backbone")
+    inputs = keras.Input((*image_size(features), 3), dtype="float32", name="photos")
+    stored = features.dtype
+    if not trained:
+        activation = keras.Input(extractor.output.shape[1:], dtype=stored, name="activations")
+        return Trainees(
+            keras.Model(inputs, head(_in_inference(extractor)(inputs))), keras.Model(activation, head(activation))
+        )
+    cut = find_cut(backbone, trained)
+    if cut is None:
+        return Trainees(network, None)
+    middle = backbone.get_layer(cut).output
+    prefix = keras.Model(backbone.input, middle)
+    suffix: Any = suffix_of(backbone, cut)
+    x: Any = inputs
+    for layer in preprocessing_layers(features):
+        x = layer(x)
+    whole = keras.Model(inputs, head(pool(features, suffix(_in_inference(prefix)(x)))))
+    activation = keras.Input(middle.shape[1:], dtype=stored, name="activations")
+    return Trainees(whole, keras.Model(activation, head(pool(features, suffix(activation)))))
+
+
+def _in_inference(model: Any) -> Any:
+    """A layer that always runs the model as in inference. Calling it with training=False is not enough in Keras 3: a network
+    around it that is called with training=True passes that on."""
+    import keras
+
+    class Frozen(keras.layers.Layer):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(dtype=model.dtype_policy, name="frozen")
+            self.model = model
+
+        def call(self, inputs: Any) -> Any:
+            return self.model(inputs, training=False)
+
+        def compute_output_shape(self, input_shape: Any) -> Any:
+            return self.model.compute_output_shape(input_shape)
+
+    return Frozen()
 
 
 def deployable(network: Any, features: FeaturesConfig, head: HeadConfig, classes: int, moments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Photos for the full network: decoded once where they fit into memory, augmented afresh in every epoch."""
+"""Photos for the full network: decoded once where they fit into memory, in another view in every epoch."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from features.backbones import image_size
 from features.config import FeaturesRun
 from features.dataset import DatasetIndex
 from features.images import load_images
+from features.views import Views
 
 MEMORY_BYTES = 4 << 30
 """Decoded photos of a split are kept in memory up to this size."""
@@ -42,7 +43,7 @@ class Photos:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def pixels(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    def inputs(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """The photos at these positions: (n, h, w, 3) uint8."""
         if self._held is not None:
             return self._held[positions]
@@ -52,39 +53,45 @@ class Photos:
         return load_images(self._index, rows, self._size, self._crop, os.cpu_count() or 1)
 
 
-def augmented_epoch(
-    photos: Photos,
-    augment: Augmenter,
-    clean_share: float,
-    epoch: int,
-    seed: int,
-    batch_size: int,
-    classes: int,
-) -> Any:
-    """One epoch of training batches as a keras PyDataset: photos (batch, h, w, 3) float32, labels (batch, classes) one-hot.
+class PhotoViews:
+    """Training photos as a network sees them from epoch to epoch: (n, h, w, 3) float32 in 0…255.
 
-    Order and views are pure functions of (seed, epoch); the next batches are prepared in a thread while the model trains.
-    About `clean_share` of the photos are left as they are, besides those that the policy leaves clean.
+    Without `views`, every epoch shows fresh views, about `clean_share` of them clean besides those that the policy leaves so.
+    With `views`, it shows the copies of a cache with this policy and the seed `cache_seed`.
     """
-    import keras
 
-    random = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], np.uint64)))
-    order = random.permutation(len(photos))
-    clean = random.random(len(photos)) < clean_share
-    one_hot = np.eye(classes, dtype=np.float32)
+    def __init__(
+        self,
+        photos: Photos,
+        augment: Augmenter,
+        seed: int,
+        clean_share: float = 0.0,
+        views: Views | None = None,
+        cache_seed: int = 0,
+    ) -> None:
+        self.labels = photos.labels
+        self._photos = photos
+        self._augment = augment
+        self._seed = seed
+        self._clean_share = clean_share
+        self._views = views
+        self._view_seed = seed if views is None else cache_seed
 
-    class Epoch(keras.utils.PyDataset):  # type: ignore[misc]
-        def __len__(self) -> int:
-            return -(-len(order) // batch_size)
+    def copies_of_epoch(self, epoch: int) -> npt.NDArray[np.int32]:
+        """Which copy of each photo epoch `epoch` (from 0) shows, 0 = clean: (n,) int32, a pure function of (seed, epoch)."""
+        if self._views is not None:
+            return self._views.of_epoch(epoch, len(self._photos), self._seed)
+        random = np.random.Generator(np.random.Philox(key=np.array([self._seed, epoch], np.uint64)))
+        clean = random.random(len(self._photos)) < self._clean_share
+        return np.where(clean, 0, FRESH + epoch).astype(np.int32)
 
-        def __getitem__(self, number: int) -> tuple[Any, Any]:
-            chosen = order[number * batch_size : (number + 1) * batch_size]
-            pixels = photos.pixels(chosen)
-            filled = np.zeros((batch_size, *pixels.shape[1:]), np.float32)
-            filled[: len(chosen)] = pixels
-            identities = [None if clean[position] else photos.identities[position] for position in chosen]
-            padded = [*identities, *[None] * (batch_size - len(chosen))]
-            views = augment(filled, padded, seed, photos.split, FRESH + epoch)
-            return np.asarray(views)[: len(chosen)], one_hot[photos.labels[chosen]]
-
-    return Epoch(workers=1, use_multiprocessing=False, max_queue_size=4)
+    def shown(self, positions: npt.NDArray[np.int64], copies: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+        """The photos at these positions, each as its copy."""
+        photos = self._photos
+        views: Any = photos.inputs(positions).astype(np.float32)
+        clean, drawn = views, [copy for copy in np.unique(copies).tolist() if copy]
+        for copy in drawn:
+            identities = [photos.identities[p] if c == copy else None for p, c in zip(positions, copies, strict=True)]
+            seen = self._augment(clean, identities, self._view_seed, photos.split, copy)
+            views = seen if len(drawn) == 1 else np.where((copies == copy)[:, None, None, None], seen, views)
+        return np.asarray(views)

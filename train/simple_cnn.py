@@ -13,9 +13,10 @@ from features.config import FeaturesRun
 from features.dataset import SPLITS, load_index
 from features.engine import start_keras
 from features.errors import HeadhuntError
+from train.batches import training_epoch
 from train.config import SimpleCnnConfig
 from train.evaluate import measure, predict
-from train.photos import Photos, augmented_epoch
+from train.photos import Photos, PhotoViews
 from train.probes import Measured
 
 FILTERS = (32, 64, 128, 256)
@@ -65,11 +66,11 @@ def simple_cnn(run: FeaturesRun, config: SimpleCnnConfig) -> Measured:
         loss="categorical_crossentropy",
         jit_compile="auto" if keras.backend.backend() == "jax" else False,
     )
-    unchanged = Augmenter(POLICIES["none"])
+    shown = PhotoViews(photos["train"], Augmenter(POLICIES["none"]), config.seed, clean_share=1.0)
     best_epoch, best_accuracy = 0, -1.0
     best: list[npt.NDArray[np.float32]] = []
     for epoch in range(config.epochs):
-        data = augmented_epoch(photos["train"], unchanged, 1.0, epoch, config.seed, config.batch_size, classes)
+        data = training_epoch(shown, epoch, config.batch_size, classes, config.seed)
         loss = network.fit(data, epochs=1, verbose=0, shuffle=False).history["loss"][0]
         if not np.isfinite(loss):
             raise HeadhuntError(

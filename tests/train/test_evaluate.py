@@ -86,7 +86,7 @@ def test_predictions_do_not_depend_on_the_batch(searched: Run) -> None:
     whole = predict(model, photos, len(photos))
     assert whole.shape == (len(photos), 3)
     assert np.abs(predict(model, photos, 2) - whole).max() < 1e-6
-    assert np.abs(whole - photos.pixels(range(len(photos))).mean((1, 2)) / 255).max() < 1e-5
+    assert np.abs(whole - photos.inputs(range(len(photos))).mean((1, 2)) / 255).max() < 1e-5
 
 
 def test_the_table_lists_the_most_probable_classes_first(searched: Run) -> None:

@@ -27,7 +27,7 @@ def test_a_bundle(promoted: Run) -> None:
     number = result["trial"]
     assert list(result["formats"]) == ["keras", "savedmodel", "onnx", "litert", "config"] == list(FORMATS)
     folder = Path(result["folder"])
-    photos = Photos(promoted, load_index(promoted), "val").pixels([0, 1, 2])
+    photos = Photos(promoted, load_index(promoted), "val").inputs([0, 1, 2])
     expected = load_model(folder / "model.keras", "keras").run(photos)
     for name in RUNTIMES:
         assert result["formats"][name]["max_abs_difference"] < 1e-5, name

@@ -14,15 +14,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features.augment import POLICIES
+from features.augment import POLICIES, Augmenter
 from features.dataset import load_index
 from reports.config import Run
 from search.heads import HeadConfig
 from search.schedules import CosineRestarts, PlateauRule
 from train.config import FinetuneConfig
-from train.finetune import Finetuned, finetune
-from train.model import build_network, unfreeze
-from train.photos import Photos
+from train.finetune import Data, Finetuned, finetune
+from train.journal import Journal
+from train.model import build_network
+from train.photos import Photos, PhotoViews
 
 HEAD = HeadConfig(units=(8,), dropout=0.3, l2=1e-3, label_smoothing=0.1)
 MEASURED = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "val_top5_accuracy", "learning_rate"]
@@ -38,11 +39,12 @@ def tune(run: Run, folder: Path, head: HeadConfig = HEAD, **settings: Any) -> tu
     random = np.random.default_rng(0)
     for weight in network.get_layer("head").trainable_variables:
         weight.assign(random.normal(0, 0.3, weight.shape).astype(np.float32))
-    unfreeze(network, 1)
     index = load_index(run)
-    config = FinetuneConfig(**{"batch_size": 4, "learning_rate": 1e-3, **settings})
+    given = settings if "phases" in settings else {"learning_rate": 1e-3, "unfreeze_conv_layers": 1, **settings}
+    config = FinetuneConfig(**{"batch_size": 4, **given})
     train, val = Photos(run, index, "train"), Photos(run, index, "val")
-    done = finetune(network, head, config, POLICIES["flip_rotate_zoom"], 0.25, train, val, folder, "same")
+    data = Data(PhotoViews(train, Augmenter(POLICIES["flip_rotate_zoom"]), config.seed, 0.25), val)
+    done = finetune(network, run.features, head, config, data, folder, "same", Journal(folder))
     return network, done, pd.read_csv(folder / "history.csv")
 
 
@@ -128,7 +130,7 @@ def test_a_schedule_is_followed_step_by_step_on_both_backends(searched: Run, tmp
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     on_jax = pd.read_csv(tmp_path / "jax" / "history.csv")
-    steps = -(-len(load_index(searched).of_split("train")) // 4)
+    steps = len(load_index(searched).of_split("train")) // 4
     last = CosineRestarts(learning_rate=0.02, first_period_epochs=1, multiplier=1).values(steps, 1)[-1]
     assert here["learning_rate"].tolist()[1:] == pytest.approx([last, last])
     assert last < 0.5 * 0.02
@@ -136,9 +138,7 @@ def test_a_schedule_is_followed_step_by_step_on_both_backends(searched: Run, tmp
     pd.testing.assert_frame_equal(on_jax[columns], here[columns], rtol=2e-3)
 
 
-def test_a_checkpoint_of_another_configuration_is_not_gone_on_with(
-    searched: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_checkpoint_of_another_configuration_is_not_gone_on_with(searched: Run, tmp_path: Path) -> None:
     tune(searched, tmp_path / "run", epochs=1)
     checkpoint = tmp_path / "run" / "checkpoint.npz"
     with np.load(checkpoint, allow_pickle=False) as stored:
@@ -147,4 +147,4 @@ def test_a_checkpoint_of_another_configuration_is_not_gone_on_with(
     np.savez(checkpoint, **{**arrays, "facts": np.array(json.dumps({**facts, "identity": "other"}))})
     _, done, _ = tune(searched, tmp_path / "run", epochs=1)
     assert done.earlier_seconds == 0
-    assert "belongs to another configuration; starting anew" in capsys.readouterr().err
+    assert "belongs to another configuration; starting anew" in (tmp_path / "run" / "log.txt").read_text()

@@ -11,7 +11,8 @@ from features.config import AugmentationConfig
 from features.dataset import load_index
 from reports.config import Run
 from train import photos as photos_module
-from train.photos import Photos, augmented_epoch
+from train.batches import training_epoch
+from train.photos import Photos, PhotoViews
 
 Batches = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
@@ -29,9 +30,9 @@ def epoch(
     policy: AugmentationPolicy = POLICIES["flip_rotate_zoom"],
     batch_size: int = 4,
 ) -> Batches:
-    data = augmented_epoch(train, Augmenter(policy), clean_share, number, seed, batch_size, 3)
+    data = training_epoch(PhotoViews(train, Augmenter(policy), seed, clean_share), number, batch_size, 3, seed)
     batches = [data[position] for position in range(len(data))]
-    assert [len(pixels) for pixels, _ in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    assert [len(pixels) for pixels, _ in batches] == [batch_size] * (len(train) // batch_size)
     return np.concatenate([pixels for pixels, _ in batches]), np.concatenate([labels for _, labels in batches])
 
 
@@ -44,20 +45,20 @@ def test_an_epoch_is_a_pure_function_of_seed_and_number(train: Photos) -> None:
 
 @pytest.mark.parametrize("policy", ["flip_rotate_zoom", "rand_augment"])
 def test_views_do_not_depend_on_the_batches(train: Photos, policy: str) -> None:
-    small, large = (epoch(train, 1, 0.25, policy=POLICIES[policy], batch_size=size)[0] for size in (3, 8))
-    assert np.array_equal(small, large)
+    small, large = (epoch(train, 1, 0.25, policy=POLICIES[policy], batch_size=size)[0] for size in (3, 4))
+    assert np.array_equal(small[:12], large[:12])
 
 
 def test_a_policy_leaves_photos_clean_besides_the_clean_share(train: Photos) -> None:
     policy = resolve_policy(AugmentationConfig(policy="flip_rotate_zoom", clean_probability=0.5))
-    originals = {train.pixels([n])[0].astype(np.float32).tobytes() for n in range(len(train))}
+    originals = {train.inputs([n])[0].astype(np.float32).tobytes() for n in range(len(train))}
     clean = [p.tobytes() in originals for number in range(20) for p in epoch(train, number, 0.5, policy=policy)[0]]
     assert 0.65 < np.mean(clean) < 0.85
 
 
 def test_every_photo_is_there_once_with_its_label(train: Photos) -> None:
     pixels, labels = epoch(train, 0, clean_share=1.0)
-    originals = {train.pixels([n])[0].tobytes(): int(train.labels[n]) for n in range(len(train))}
+    originals = {train.inputs([n])[0].tobytes(): int(train.labels[n]) for n in range(len(train))}
     found = {
         photo.astype(np.uint8).tobytes(): int(label) for photo, label in zip(pixels, labels.argmax(1), strict=True)
     }
@@ -67,7 +68,7 @@ def test_every_photo_is_there_once_with_its_label(train: Photos) -> None:
 
 
 def test_about_the_clean_share_is_left_as_it_is(train: Photos) -> None:
-    originals = {train.pixels([n])[0].astype(np.float32).tobytes() for n in range(len(train))}
+    originals = {train.inputs([n])[0].astype(np.float32).tobytes() for n in range(len(train))}
     clean = [photo.tobytes() in originals for number in range(20) for photo in epoch(train, number, 0.5)[0]]
     assert 0.35 < np.mean(clean) < 0.65
     assert not any(photo.tobytes() in originals for photo in epoch(train, 0)[0])
@@ -80,4 +81,4 @@ def test_photos_that_do_not_fit_into_memory_are_the_same(
     from_disk = Photos(searched, load_index(searched), "train")
     positions = np.array([3, 0, 5])
     assert from_disk._held is None
-    assert np.array_equal(from_disk.pixels(positions), train.pixels(positions))
+    assert np.array_equal(from_disk.inputs(positions), train.inputs(positions))

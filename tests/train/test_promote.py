@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import train.finetune
-import train.promote
+import train.promotion
 from features.cache import cache_for
 from features.errors import HeadhuntError, UsageError
 from features.shards import Shard, read_shard, write_shard
@@ -58,7 +58,7 @@ def test_a_promotion_measures_checks_and_writes_everything(searched: Run) -> Non
 
 def test_test_photos_are_looked_at_after_every_choice_and_once(searched: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
-    finetune, pixels, features = train.promote.finetune, Photos.pixels, train.promote._head_probabilities
+    finetune, pixels, features = train.promotion.finetune, Photos.inputs, train.promotion._head_probabilities
 
     def tuned(*arguments: Any) -> Any:
         done = finetune(*arguments)
@@ -73,9 +73,9 @@ def test_test_photos_are_looked_at_after_every_choice_and_once(searched: Run, mo
         seen.append(f"{split} features")
         return features(head, cache, split)
 
-    monkeypatch.setattr(train.promote, "finetune", tuned)
-    monkeypatch.setattr(Photos, "pixels", looked)
-    monkeypatch.setattr(train.promote, "_head_probabilities", measured)
+    monkeypatch.setattr(train.promotion, "finetune", tuned)
+    monkeypatch.setattr(Photos, "inputs", looked)
+    monkeypatch.setattr(train.promotion, "_head_probabilities", measured)
     promote(searched)
     before, after = seen[: seen.index("chosen")], seen[seen.index("chosen") :]
     assert not [what for what in before if what.startswith("test")]
@@ -101,7 +101,7 @@ def test_fine_tuning_goes_on_after_an_interruption_with_the_same_history(
     history, metrics = pd.read_csv(folder / "history.csv"), load_metrics(searched, undisturbed["trial"])
     for file in folder.iterdir():
         file.unlink()
-    fit, calls = train.finetune._fit, []
+    fit, calls = train.finetune._Phase._fit, []
 
     def interrupted(*arguments: Any) -> Any:
         calls.append(arguments)
@@ -109,7 +109,7 @@ def test_fine_tuning_goes_on_after_an_interruption_with_the_same_history(
             raise KeyboardInterrupt
         return fit(*arguments)
 
-    monkeypatch.setattr(train.finetune, "_fit", interrupted)
+    monkeypatch.setattr(train.finetune._Phase, "_fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         promote(searched)
     assert not (folder / "metrics.json").exists()

@@ -11,7 +11,8 @@ import pytest
 
 from features.config import FeaturesConfig
 from search.heads import HeadConfig
-from train.model import build_network, unfreeze
+from train.model import build_network
+from train.unfreeze import unfreeze
 
 MOMENTS = (np.zeros(6, np.float32), np.ones(6, np.float32))
 

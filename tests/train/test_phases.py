@@ -1,0 +1,285 @@
+"""Phases: what each trains and with which rates, presets, and training from cached activations of what is frozen."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from features.augment import Augmenter, resolve_policy
+from features.build import build_cache
+from features.cache import FeatureCache
+from features.config import FeaturesConfig
+from features.dataset import load_index
+from features.errors import UsageError
+from features.views import Views
+from reports.config import Run
+from search.heads import HeadConfig
+from search.optimizers import SGD, AdamW
+from search.schedules import Plateau
+from tests.train.test_finetune import HEAD, MEASURED, tune
+from train.activations import Activations, ActivationViews, activation_features
+from train.config import FinetuneConfig, PhaseConfig
+from train.finetune import Data, finetune
+from train.journal import Journal
+from train.model import build_network, find_cut, trainees
+from train.optimizer import build_optimizer
+from train.photos import Photos, PhotoViews
+from train.unfreeze import rate_factors, trained_layers, unfreeze
+
+PHASES = [
+    {"unfreeze": "head", "epochs": 2, "learning_rate": 1e-2, "plateau": None},
+    {"unfreeze": 1, "epochs": 2, "learning_rate": 1e-3, "optimizer": {"kind": "sgd"}},
+    {"unfreeze": "all", "epochs": 2, "learning_rate": 1e-3, "depth_decay": 0.5, "early_stopping_epochs": 1},
+]
+
+
+def kernels(network: Any) -> list[Any]:
+    backbone = network.get_layer("extractor").get_layer("backbone")
+    return [layer for layer in backbone.layers if isinstance(layer, keras.layers.Conv2D)]
+
+
+def test_each_phase_has_its_own_layers_rates_and_end(searched: Run, tmp_path: Path) -> None:
+    network, done, history = tune(searched, tmp_path / "run", phases=PHASES)
+    assert history["phase"].tolist()[:6] == [0, 1, 1, 2, 2, 3]
+    assert history["learning_rate"].tolist()[1:6] == [1e-2, 1e-2, 1e-3, 1e-3, 1e-3]
+    assert done.unfrozen == [layer.name for layer in kernels(network)]
+    if len(history) == 6:  # the third phase stopped early
+        assert history["val_accuracy"][5] <= history["val_accuracy"][:5].max()
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "Phase 1 of 3: the head (0 layers of the backbone)." in log
+    assert "Phase 2 of 3: the head and the last 1 convolutional layer (1 layers of the backbone)." in log
+    assert "Phase 3 of 3: the head and the whole backbone (2 layers of the backbone)." in log
+
+
+def test_batch_normalisation_stays_to_the_bit_through_every_phase_and_the_head_alone_moves_nothing_else(
+    searched: Run, tmp_path: Path
+) -> None:
+    before, _, _ = tune(searched, tmp_path / "none", phases=[{"unfreeze": "head", "epochs": 1, "learning_rate": 1e-30}])
+    after, done, _ = tune(
+        searched, tmp_path / "all", HEAD, phases=[{**PHASES[0], "epochs": 3}, {**PHASES[2], "learning_rate": 0.05}]
+    )
+    head_only, _, _ = tune(searched, tmp_path / "head", phases=[{**PHASES[0], "epochs": 3}])
+
+    def weights(network: Any, kind: type) -> list[Any]:
+        layers = network.get_layer("extractor").get_layer("backbone").layers
+        return [np.array(weight) for layer in layers if isinstance(layer, kind) for weight in layer.weights]
+
+    normalised = keras.layers.BatchNormalization
+    assert len(weights(before, normalised)) == 4
+    for one, other in zip(weights(before, normalised), weights(after, normalised), strict=True):
+        assert np.array_equal(one, other)
+    for one, other in zip(weights(before, keras.layers.Conv2D), weights(head_only, keras.layers.Conv2D), strict=True):
+        assert np.array_equal(one, other)
+    assert done.best_epoch >= 0
+
+
+@pytest.mark.parametrize("interrupted_after", [1, 2, 3, 5])
+def test_a_run_of_phases_goes_on_with_the_same_history_wherever_it_was_interrupted(
+    searched: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted_after: int
+) -> None:
+    import train.finetune
+
+    phases = [{**phase, "early_stopping_epochs": None} for phase in PHASES]
+    _, _, undisturbed = tune(searched, tmp_path / "undisturbed", phases=phases)
+    fit, calls = train.finetune._Phase._fit, []
+
+    def interrupted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == interrupted_after + 1:
+            raise KeyboardInterrupt
+        return fit(*arguments)
+
+    monkeypatch.setattr(train.finetune._Phase, "_fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tune(searched, tmp_path / "interrupted", phases=phases)
+    _, _, resumed = tune(searched, tmp_path / "interrupted", phases=phases)
+    assert len(calls) == 7
+    pd.testing.assert_frame_equal(resumed[[*MEASURED, "phase"]], undisturbed[[*MEASURED, "phase"]], rtol=1e-5)
+
+
+def test_rates_fall_with_the_depth_and_decay_follows_them(tiny_backbone: Path) -> None:
+    config = FeaturesConfig(backbone=str(tiny_backbone), preprocessing="resnet_v2", image_size=(32, 32))
+    moments = np.zeros(6, np.float32), np.ones(6, np.float32)
+    network = build_network(config, HeadConfig(), 3, moments, "float32")
+    unfreeze(network, "all")
+    factors = rate_factors(network, 0.5)
+    first, last = kernels(network)
+    classifier = network.get_layer("head").get_layer("classifier").kernel
+    assert (factors[classifier.path], factors[last.kernel.path], factors[first.kernel.path]) == (1, 0.5, 0.25)
+    for optimizer, moved in ((SGD(momentum=0), 0.1), (AdamW(weight_decay=0.0), 0.1)):
+        phase = PhaseConfig(optimizer=optimizer, learning_rate=0.1, plateau=None, unfreeze="all")
+        weights = network.trainable_variables
+        built = build_optimizer(phase, factors, 4, weights)
+        before = [np.array(weight) for weight in weights]
+        built.apply([keras.ops.ones(weight.shape) for weight in weights])
+        for old, weight in zip(before, weights, strict=True):
+            assert np.allclose(old - np.array(weight), moved * factors[weight.path], atol=1e-5)
+    decaying = build_optimizer(
+        PhaseConfig(optimizer=AdamW(weight_decay=0.5), learning_rate=0.1, plateau=None), factors, 4, weights
+    )
+    before = [np.array(weight) for weight in weights]
+    decaying.apply([keras.ops.zeros(weight.shape) for weight in weights])
+    for old, weight in zip(before, weights, strict=True):
+        assert np.allclose(np.array(weight), old * (1 - 0.1 * factors[weight.path] * 0.5), atol=1e-6)
+
+
+def test_the_seeds_recipe_by_its_name() -> None:
+    one, two = FinetuneConfig(preset="seed_2021").plan
+    assert (one.unfreeze, one.learning_rate, two.unfreeze, two.learning_rate) == (5, 1e-5, 5, 8e-6)
+    for phase in (one, two):
+        rule = phase.followed
+        assert isinstance(rule, Plateau)
+        assert (rule.factor, rule.patience_epochs, rule.floor, phase.optimizer.kind) == (0.5, 5, 1e-6, "adam")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"preset": "seed_2021", "epochs": 3}, "both preset and epochs are given, but preset says it all by itself"),
+        ({"preset": "seed_2021", "phases": [{}]}, "both phases and preset are given"),
+        ({"phases": [{"unfreeze": 3}], "unfreeze_conv_layers": 3}, "both phases and unfreeze_conv_layers are given"),
+        ({"phases": []}, "phases"),
+        ({"phases": [{"unfreeze": -1}]}, "greater than or equal to 0"),
+    ],
+)
+def test_a_plan_that_is_said_twice_or_not_at_all_is_refused(settings: Any, message: str) -> None:
+    if "unfreeze_conv_layers" in settings:
+        settings = {**settings, "unfreeze_conv_layers": 7}
+    with pytest.raises(ValidationError, match=message):
+        FinetuneConfig(**settings)
+
+
+def test_an_unknown_layer_is_refused_with_the_nearest(tiny_backbone: Path) -> None:
+    config = FeaturesConfig(backbone=str(tiny_backbone), preprocessing="resnet_v2", image_size=(32, 32))
+    moments = np.zeros(6, np.float32), np.ones(6, np.float32)
+    network = build_network(config, HeadConfig(), 3, moments, "float32")
+    name = kernels(network)[-1].name
+    assert unfreeze(network, name) == [name]
+    with pytest.raises(UsageError, match=rf"no layer '{name}x'\. Did you mean .*{name}"):
+        unfreeze(network, name + "x")
+
+
+@pytest.fixture
+def residual(tmp_path: Path) -> Path:
+    """A backbone of two residual blocks, with dropout before and within the last."""
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(6, 3, strides=4, padding="same", name="stem")(inputs)
+    x = keras.layers.Dropout(0.5, name="drop")(x)
+    for block in ("one", "two"):
+        y = keras.layers.Conv2D(6, 3, padding="same", name=f"{block}_a")(keras.layers.ReLU(name=f"{block}_relu")(x))
+        y = keras.layers.BatchNormalization(name=f"{block}_bn")(y)
+        y = keras.layers.Conv2D(6, 1, name=f"{block}_b")(y)
+        x = keras.layers.Add(name=f"{block}_out")([x, y])
+    keras.Model(inputs, x).save(tmp_path / "residual.keras")
+    return tmp_path / "residual.keras"
+
+
+@pytest.mark.parametrize(
+    ("what", "cut"),
+    [(1, "one_out"), (2, "one_out"), (3, "drop"), ("two_b", "one_out"), ("one_relu", "drop"), ("all", None)],
+)
+def test_the_cut_is_behind_the_last_layer_that_no_path_leads_past(residual: Path, what: Any, cut: str | None) -> None:
+    backbone = keras.saving.load_model(residual)
+    assert find_cut(backbone, trained_layers(backbone, [what])) == cut
+
+
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+@pytest.mark.parametrize("draw", ["rotation", "per_image"])
+def test_training_from_cached_activations_is_training_through_the_whole_network_on_the_same_views(
+    searched: Run, residual: Path, tmp_path: Path, compute: str, draw: Any
+) -> None:
+    features = searched.features.model_copy(update={"backbone": str(residual), "compute": compute, "dtype": "float32"})
+    run = searched.model_copy(update={"features": features})
+    phases = [
+        {"unfreeze": "head", "epochs": 1, "learning_rate": 1e-2},
+        {"unfreeze": 2, "epochs": 3, "learning_rate": 1e-2},
+    ]
+    config = FinetuneConfig(phases=phases, batch_size=4, activation_copies=2)
+    cached = activation_features(run.features, config.plan, 2)
+    assert (cached.cut, cached.pooling, cached.copies) == ("one_out", "none", 2)
+    cache = FeatureCache.open(Path(build_cache(run.model_copy(update={"features": cached}))["cache"]))
+    views = Views(copies=2, clean_share=0.25, draw=draw)
+    photos = {split: Photos(run, load_index(run), split) for split in ("train", "val")}
+    augment = Augmenter(resolve_policy(run.features.augmentation))
+    through = PhotoViews(photos["train"], augment, config.seed, views=views, cache_seed=run.features.seed)
+    histories = []
+    for name, data in (
+        ("whole", Data(through, photos["val"])),
+        ("suffix", Data(ActivationViews(cache, views, config.seed), Activations(cache, "val"), are_activations=True)),
+    ):
+        (tmp_path / name).mkdir()
+        policy: Any = "mixed_bfloat16" if compute == "bfloat16" else "float32"
+        moments = np.zeros(6, np.float32), np.ones(6, np.float32)
+        network = build_network(run.features, HEAD, 3, moments, policy)
+        random = np.random.default_rng(0)
+        for weight in network.get_layer("head").trainable_variables:
+            weight.assign(random.normal(0, 0.3, weight.shape).astype(np.float32))
+        finetune(network, run.features, HEAD, config, data, tmp_path / name, "same", Journal(tmp_path / name))
+        histories.append(pd.read_csv(tmp_path / name / "history.csv"))
+    whole, suffix = histories
+    tolerance = 1e-4 if compute == "float32" else 2e-2
+    pd.testing.assert_frame_equal(suffix[["loss", "val_loss"]], whole[["loss", "val_loss"]], rtol=tolerance)
+    assert whole["loss"][1:].nunique() == 4
+
+
+def test_where_everything_is_trained_there_is_nothing_to_compute_once(searched: Run, residual: Path) -> None:
+    features = searched.features.model_copy(update={"backbone": str(residual)})
+    with pytest.raises(UsageError, match=r"activation_copies: the phases train the backbone from its first layer on"):
+        activation_features(features, [PhaseConfig(unfreeze="all")], 2)
+    alone = activation_features(features, [PhaseConfig(unfreeze="head")], 3)
+    assert (alone.cut, alone.pooling, alone.copies) == (features.cut, features.pooling, 3)
+
+
+def test_the_trained_models_share_their_weights_with_the_network(searched: Run, residual: Path) -> None:
+    features = searched.features.model_copy(update={"backbone": str(residual)})
+    moments = np.zeros(6, np.float32), np.ones(6, np.float32)
+    network = build_network(features, HEAD, 3, moments, "float32")
+    unfreeze(network, 2)
+    models = trainees(network, features, {"two_a", "two_b"})
+    paths = {weight.path for weight in network.trainable_variables}
+    for model in (models.on_photos, models.on_activations):
+        assert {weight.path for weight in model.trainable_variables} == paths
+    photos = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    assert np.allclose(models.on_photos(photos), network(photos), atol=1e-5)
+
+
+DEVICES = """
+import sys
+from pathlib import Path
+import yaml
+from reports.config import Run
+from tests.train.test_finetune import HEAD, tune
+from train.devices import use_every_device
+run = Run.model_validate(yaml.safe_load(Path("headhunt.yaml").read_text()))
+print(use_every_device(4))
+tune(run, Path(sys.argv[1]), HEAD.model_copy(update={"dropout": 0.0}), epochs=2)
+"""
+
+
+def test_two_devices_train_as_one_does(searched: Run, tmp_path: Path) -> None:
+    histories = []
+    for devices in (1, 2):
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        root = str(Path(__file__).parents[2])
+        environment = {
+            **os.environ,
+            "KERAS_BACKEND": "jax",
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": flags,
+            "PYTHONPATH": root,
+        }
+        command = [sys.executable, "-P", "-c", DEVICES, str(tmp_path / str(devices))]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == str(devices)
+        histories.append(pd.read_csv(tmp_path / str(devices) / "history.csv"))
+    pd.testing.assert_frame_equal(histories[1][["loss", "val_loss"]], histories[0][["loss", "val_loss"]], rtol=1e-3)

@@ -1,0 +1,76 @@
+"""What is frozen in all phases, computed once: a cache of activations where the trained part of the network begins."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.cache import FeatureCache
+from features.config import FeaturesConfig
+from features.errors import UsageError
+from features.networks import build_backbone
+from features.views import Views
+from train.config import PhaseConfig
+from train.model import find_cut
+from train.unfreeze import trained_layers
+
+
+class Activations:
+    """Cached activations of one split on clean photos, by position."""
+
+    def __init__(self, cache: FeatureCache, split: str) -> None:
+        self.labels = cache.labels(split)
+        self._features = cache.mapped(split)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def inputs(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.floating]:
+        """The activations at these positions: (n, *feature_shape) in the cache's dtype."""
+        return self._features[positions]
+
+
+class ActivationViews:
+    """The training activations from epoch to epoch: the copies that `views` (checked against the cache) draw with `seed`."""
+
+    def __init__(self, cache: FeatureCache, views: Views, seed: int) -> None:
+        self.labels = cache.labels("train")
+        self._copies = [cache.mapped("train", copy) for copy in range((views.copies or 0) + 1)]
+        self._views = views
+        self._seed = seed
+
+    def copies_of_epoch(self, epoch: int) -> npt.NDArray[np.int32]:
+        """Which copy of each photo epoch `epoch` (from 0) shows, 0 = clean: (n,) int32."""
+        return self._views.of_epoch(epoch, len(self.labels), self._seed)
+
+    def shown(self, positions: npt.NDArray[np.int64], copies: npt.NDArray[np.int32]) -> npt.NDArray[np.floating]:
+        """(n, *feature_shape) in the cache's dtype."""
+        first = self._copies[0]
+        found = np.empty((len(positions), *first.shape[1:]), first.dtype)
+        for copy in np.unique(copies):
+            rows = copies == copy
+            found[rows] = self._copies[copy][positions[rows]]
+        return found
+
+
+def activation_features(features: FeaturesConfig, phases: Collection[PhaseConfig], copies: int) -> FeaturesConfig:
+    """The features section of the cache whose activations all these phases can be trained from, with `copies` copies.
+
+    Cut behind the last layer that lies before everything they train and that no path leads past; the whole of the backbone, with
+    its pooling, where they train the head alone. Raises UsageError where nothing is left to compute once.
+    """
+    backbone = build_backbone(features, "float32")
+    trained = trained_layers(backbone, [phase.unfreeze for phase in phases])
+    section: dict[str, Any] = {"copies": copies, "other_policies": []}
+    if trained:
+        cut = find_cut(backbone, trained)
+        if cut is None:
+            raise UsageError(
+                "train.finetune.activation_copies: the phases train the backbone from its first layer on (or paths lead past "
+                "every layer before what they train), so that nothing is left to compute once. Set it to 0, or unfreeze less."
+            )
+        section |= {"cut": cut, "pooling": "none"}
+    return features.model_copy(update=section)

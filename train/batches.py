@@ -1,0 +1,70 @@
+"""The batches of an epoch of training, from photos or from cached activations."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from features.views import order_of_epoch
+
+
+AHEAD = 3
+"""Batches that are prepared while the model trains."""
+
+
+class TrainSource(Protocol):
+    """Training examples, each of which can be shown as one of several copies."""
+
+    labels: npt.NDArray[np.int32]
+
+    def copies_of_epoch(self, epoch: int) -> npt.NDArray[np.int32]:
+        """Which copy of each example epoch `epoch` (from 0) shows, 0 = clean: (n,) int32."""
+        ...
+
+    def shown(self, positions: npt.NDArray[np.int64], copies: npt.NDArray[np.int32]) -> npt.NDArray[np.floating]:
+        """The examples at these positions, each as its copy: what the model takes."""
+        ...
+
+
+def steps_per_epoch(images: int, batch_size: int) -> int:
+    """Whole batches in an epoch, at least one; the examples left over are others in every epoch."""
+    return max(1, images // batch_size)
+
+
+def training_epoch(source: TrainSource, epoch: int, batch_size: int, classes: int, seed: int) -> Any:
+    """The batches of epoch `epoch` (from 0) as a keras PyDataset: examples and labels (batch, classes) one-hot.
+
+    All batches have one shape: programs are compiled once, and a batch can be divided among devices. Order and copies are pure
+    functions of (seed, epoch). The next batches are prepared while the model trains on one: by a thread, since Keras itself
+    prepares nothing ahead with one worker and does not keep to the order with several.
+    """
+    import keras
+
+    images = len(source.labels)
+    order, copies = order_of_epoch(epoch, images, seed), source.copies_of_epoch(epoch)
+    one_hot = np.eye(classes, dtype=np.float32)
+    steps = steps_per_epoch(images, batch_size)
+
+    def prepare(number: int) -> tuple[Any, Any]:
+        chosen = order[number * batch_size : (number + 1) * batch_size]
+        return source.shown(chosen, copies[chosen]), one_hot[source.labels[chosen]]
+
+    class Epoch(keras.utils.PyDataset):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(workers=1, use_multiprocessing=False)
+            self._thread = ThreadPoolExecutor(1, "batches")
+            self._ahead: dict[int, Future[tuple[Any, Any]]] = {}
+
+        def __len__(self) -> int:
+            return steps
+
+        def __getitem__(self, number: int) -> tuple[Any, Any]:
+            for coming in range(number, min(number + 1 + AHEAD, steps)):
+                if coming not in self._ahead:
+                    self._ahead[coming] = self._thread.submit(prepare, coming)
+            return self._ahead.pop(number).result()
+
+    return Epoch()

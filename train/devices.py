@@ -1,0 +1,27 @@
+"""Data-parallel training: every GPU that a promotion is given takes a share of each batch."""
+
+from __future__ import annotations
+
+from features.errors import UsageError
+
+
+def use_every_device(batch_size: int) -> int:
+    """Divides batches among the devices that this process sees, from now on; gives their number.
+
+    With Keras on JAX (keras.distribution.DataParallel); on TensorFlow, the backend of CPUs, there is one device. Raises
+    UsageError for batches that cannot be divided evenly.
+    """
+    import keras
+
+    if keras.backend.backend() != "jax":
+        return 1
+    devices = keras.distribution.list_devices()
+    if len(devices) == 1:
+        return 1
+    if batch_size % len(devices):
+        raise UsageError(
+            f"train.finetune.batch_size: {batch_size} cannot be divided among {len(devices)} devices. Set it to a multiple of "
+            f"{len(devices)}, or give each promotion another number of GPUs (`train.workers.gpus`)."
+        )
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices, auto_shard_dataset=False))
+    return len(devices)

@@ -1,0 +1,84 @@
+"""Following promotions while they run, here or on other machines: what they say, their bars, and their epochs for the record."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from features.command import log
+from train.journal import Reader
+from train.promotion import Task
+from train.record import PromotionStudy
+
+LOOK_SECONDS = 1.0
+
+
+class Followed:
+    """The promotions that are looked at, by a thread every second and whenever one has ended."""
+
+    def __init__(self, tasks: Sequence[Task], record: PromotionStudy, bars: Bars) -> None:
+        self._tasks = tasks
+        self._record = record
+        self._bars = bars
+        self._rows: dict[str, TaskID] = {}
+        self._readers = {task.made_from: Reader(task.folder) for task in tasks}
+        self._reported = {task.made_from: 0 for task in tasks}
+        self._lock = threading.Lock()
+
+    def look(self) -> None:
+        """Shows and records what is new in all of them."""
+        for task in self._tasks:
+            self.catch_up(task)
+
+    def catch_up(self, task: Task) -> None:
+        """Shows and records what is new in this one."""
+        with self._lock:
+            reader = self._readers[task.made_from]
+            accuracies = reader.accuracies()
+            for line in reader.sentences():
+                log.print(f"Trial {task.leader.number}: {line}", markup=False)
+            if len(accuracies) > self._reported[task.made_from]:
+                self._record.report(task.leader, task.made_from, accuracies)
+                self._reported[task.made_from] = len(accuracies)
+            self._show(task, reader)
+
+    def _show(self, task: Task, reader: Reader) -> None:
+        progress, row = reader.progress(), self._rows.get(task.made_from)
+        if progress is None:
+            if row is not None:
+                self._bars.remove_task(self._rows.pop(task.made_from))
+            return
+        title = f"trial {task.leader.number}, epoch {progress.epoch}/{progress.epochs}"
+        if row is None or self._bars.tasks[self._bars.task_ids.index(row)].description != title:
+            if row is not None:
+                self._bars.remove_task(row)
+            row = self._rows[task.made_from] = self._bars.add_task(title, total=progress.steps, loss=progress.loss)
+        self._bars.update(row, completed=progress.step, loss=progress.loss)
+
+
+@contextmanager
+def follow(tasks: Sequence[Task], record: PromotionStudy) -> Iterator[Followed]:
+    """Follows these promotions until the end of the block."""
+    bars = Bars(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"),
+        TimeRemainingColumn(), console=log, transient=True, disable=not log.is_terminal,
+    )  # fmt: skip
+    followed, ended = Followed(tasks, record, bars), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(LOOK_SECONDS):
+            followed.look()
+
+    with bars:
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield followed
+        finally:
+            ended.set()
+            thread.join()
+            followed.look()

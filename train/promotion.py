@@ -1,0 +1,201 @@
+"""One promotion, from the trial's weights to the evaluated model: parity check, fine-tuning, evaluation. Runs on a worker."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.atomic import atomic_path, make_folder, write_text
+from features.augment import Augmenter, resolve_policy
+from features.backbones import compute_dtype
+from features.cache import FeatureCache
+from features.config import Augmentation
+from features.dataset import SPLITS, DatasetIndex
+from features.errors import HeadhuntError
+from features.views import Views
+from search.heads import build_head, feature_moments, set_head_weights
+from search.leaderboard import Leader
+from search.records import load_weights
+from train.activations import Activations, ActivationViews
+from train.config import TrainRun
+from train.devices import use_every_device
+from train.evaluate import Metrics, Probabilities, class_table, measure, predict, prediction_table, softmax
+from train.finetune import Data, finetune
+from train.journal import Journal
+from train.model import Policy, build_network, deployable, set_head
+from train.photos import Photos, PhotoViews
+
+PARITY_IMAGES = 64
+
+HEAD_BATCH = 4096
+"""Cached features that a head sees at a time."""
+
+TOLERANCE = {"float16": 5e-3, "float32": 1e-3}
+"""Largest difference of any probability between the network and its head on cached features, by the cache's dtype: a float16
+feature is off by up to 5e-4 of its value, and the head sums many of them."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A promotion to be made, with absolute paths; `made_from` identifies everything that its numbers depend on.
+
+    `cache` is the folder of the search's features, `activations` that of the activations to train from, where the configuration
+    asks for them.
+    """
+
+    run: TrainRun
+    leader: Leader
+    index: DatasetIndex
+    cache: Path
+    augmentation: Augmentation
+    made_from: str
+    activations: Path | None
+
+    @property
+    def folder(self) -> Path:
+        """Where it is written."""
+        return promotion_folder(self.run, self.leader.number)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What became of a promotion: nothing to say, or why there is none."""
+
+    error: HeadhuntError | None = None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a promotion needs of its run."""
+
+    run: TrainRun
+    cache: FeatureCache
+    photos: dict[str, Photos]
+    moments: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+
+
+def promotion_folder(run: TrainRun, number: int) -> Path:
+    """`promotions/<number>`."""
+    return run.workdir / "promotions" / str(number)
+
+
+def promote_trial(task: Task) -> Ended:
+    """Makes a promotion, going on after the last epoch of one that was interrupted; its metrics.json comes last."""
+    journal = Journal(make_folder(task.folder))
+    try:
+        _promote(task, journal)
+    except HeadhuntError as error:  # the others go on
+        return Ended(error)
+    finally:
+        journal.close()
+    return Ended()
+
+
+def _promote(task: Task, journal: Journal) -> None:
+    started = time.monotonic()
+    run, leader, folder = task.run, task.leader, task.folder
+    tuning, head_config = run.train.finetune, leader.config.head
+    devices = use_every_device(tuning.batch_size)
+    cache = FeatureCache.open(task.cache)
+    photos = {split: Photos(run, task.index, split) for split in SPLITS}
+    inputs = Inputs(run, cache, photos, feature_moments(cache.arrays("train")[0]))
+    classes = len(cache.class_names)
+    policy: Policy = "mixed_bfloat16" if compute_dtype(run.features) == "bfloat16" else "float32"
+    weights = load_weights(run.workdir, leader.number)
+    network = build_network(run.features, head_config, classes, inputs.moments, policy)
+    set_head(network, weights)
+    head = build_head(head_config, cache.feature_shape, classes, inputs.moments)
+    set_head_weights(head, weights)
+    accuracy, parity = _check_head(inputs, leader, network, head)
+    journal.say(
+        f"validation accuracy {accuracy:.4f} frozen; same as its head on {parity['images']} cached photos within "
+        f"{parity['max_abs_difference']:.1e}. Fine-tuning{f' on {devices} devices' if devices > 1 else ''}: "
+        f"{'; then '.join(f'{phase.title}, {phase.epochs} epochs' for phase in tuning.plan)}."
+    )
+    done = finetune(network, run.features, head_config, tuning, _data(task, inputs), folder, task.made_from, journal)
+    shipped = deployable(network, run.features, head_config, classes, inputs.moments)
+    with atomic_path(folder / "model.keras") as temporary:
+        shipped.save(temporary)
+    # Every choice is made: from here on, and only from here on, the test photos are looked at.
+    frozen = {split: measure(_head_probabilities(head, cache, split), cache.labels(split)) for split in SPLITS}
+    tuned = _evaluate(inputs, shipped, folder)
+    metrics = {
+        "trial": leader.number,
+        "frozen": frozen,
+        "tuned": tuned,
+        "parity": parity,
+        "unfrozen": done.unfrozen,
+        "finetune": tuning.model_dump(mode="json"),
+        "devices": devices,
+        "epochs": done.epochs,
+        "best_epoch": done.best_epoch,
+        "seconds": round(time.monotonic() - started + done.earlier_seconds, 1),
+        "versions": {name: metadata.version(name) for name in ("headhunt", "keras", "tensorflow")},
+        "made_from": task.made_from,
+    }
+    write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+
+
+def _data(task: Task, inputs: Inputs) -> Data:
+    """What the network is trained and validated with."""
+    tuning, own = task.run.train.finetune, task.leader.config.views
+    clean_share = own.clean_share if tuning.clean_share is None else tuning.clean_share
+    if task.activations is None:
+        augment = Augmenter(resolve_policy(task.augmentation, "train.finetune.augmentation"))
+        return Data(PhotoViews(inputs.photos["train"], augment, tuning.seed, clean_share), inputs.photos["val"])
+    cache = FeatureCache.open(task.activations)
+    if cache.images("train").tolist() != inputs.photos["train"].rows:
+        raise HeadhuntError(f"the activations in {task.activations} are of other photos. Delete that folder.")
+    views = Views(copies=tuning.activation_copies, clean_share=clean_share, draw=own.draw)
+    return Data(ActivationViews(cache, views, tuning.seed), Activations(cache, "val"), are_activations=True)
+
+
+def _head_probabilities(head: Any, cache: FeatureCache, split: str) -> Probabilities:
+    """What the head gives on the clean cached features of a split: (n, classes)."""
+    features, _ = cache.arrays(split)
+    chunks = range(0, len(features), HEAD_BATCH)
+    logits = [np.asarray(head(features[n : n + HEAD_BATCH].astype(np.float32), training=False)) for n in chunks]
+    return softmax(np.concatenate(logits))
+
+
+def _check_head(inputs: Inputs, leader: Leader, network: Any, head: Any) -> tuple[float, dict[str, Any]]:
+    """The head's accuracy on the validation photos' cached features, and whether the network gives the same on photos."""
+    run, cache = inputs.run, inputs.cache
+    val = inputs.photos["val"]
+    positions = np.unique(np.linspace(0, len(val) - 1, min(PARITY_IMAGES, len(val))).astype(np.int64))
+    if cache.images("val").tolist() != val.rows:
+        raise HeadhuntError("the cache's validation photos are not the index's. Run `headhunt features verify`.")
+    probabilities = _head_probabilities(head, cache, "val")
+    outputs = softmax(predict(network, val, run.train.finetune.batch_size, positions))
+    difference = float(np.abs(outputs - probabilities[positions]).max())
+    tolerance = TOLERANCE[run.features.dtype]
+    if not difference <= tolerance:
+        raise HeadhuntError(
+            f"the network of trial {leader.number} does not give what its head gave on the cached features: probabilities "
+            f"differ by up to {difference:.2e}, more than {tolerance:g} ({len(positions)} clean validation photos). The cache "
+            "may have been made with other versions or on another device: run `headhunt features verify`, or build it anew here."
+        )
+    accuracy = measure(probabilities, val.labels)["accuracy"]
+    return accuracy, {"images": len(positions), "max_abs_difference": difference, "tolerance": tolerance}
+
+
+def _evaluate(inputs: Inputs, shipped: Any, folder: Path) -> dict[str, Metrics]:
+    """Metrics of the model as it is shipped, on clean photos, and the tables of photos and of classes."""
+    predicted = [
+        (photos, predict(shipped, photos, inputs.run.train.finetune.batch_size)) for photos in inputs.photos.values()
+    ]
+    tables = {
+        "predictions.csv": prediction_table(predicted[1:], inputs.cache.class_names),  # all but the training photos
+        "per_class.csv": class_table(predicted, inputs.cache.class_names),
+    }
+    for name, table in tables.items():
+        with atomic_path(folder / name) as temporary:
+            table.to_csv(temporary, index=False, lineterminator="\n", float_format="%.8g")
+    return {photos.split: measure(probabilities, photos.labels) for photos, probabilities in predicted}

@@ -1,0 +1,101 @@
+"""The promotions of a run as an Optuna study of their own, next to the search: a trial each, with every epoch's accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from features.command import relative
+from search.leaderboard import Leader, load_study
+from search.review.describe import short
+from search.storage import open_storage
+from train.config import TrainRun
+from train.promotion import promotion_folder
+
+if TYPE_CHECKING:
+    import optuna
+
+
+class PromotionStudy:
+    """The study `<name>-promotions`, whose values are validation accuracies. It is written by the driver alone.
+
+    A promotion is one trial, however often it was interrupted: until it ends, its trial is RUNNING, and the process that goes on
+    with it finds it by what it is made from.
+    """
+
+    def __init__(self, run: TrainRun) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._run = run
+        self._searched = {trial.number: trial for trial in load_study(run).get_trials(deepcopy=False)}
+        self._study = optuna.create_study(
+            study_name=f"{run.name}-promotions",
+            storage=open_storage(run.search.storage, run.workdir),
+            direction="maximize",
+            load_if_exists=True,
+        )
+
+    def report(self, leader: Leader, made_from: str, accuracies: Sequence[float]) -> None:
+        """Adds the epochs (from 0, the frozen network) that the promotion's trial does not have yet."""
+        trial = self._begun(leader, made_from)
+        known = self._study._storage.get_trial(trial._trial_id).intermediate_values
+        for epoch, accuracy in enumerate(accuracies):
+            if epoch not in known:
+                trial.report(accuracy, epoch)
+
+    def finish(self, leader: Leader, made_from: str, metrics: dict[str, Any]) -> None:
+        """The promotion has ended with these metrics; does nothing where that is known."""
+        if self._found(made_from, "COMPLETE"):
+            return
+        trial = self._begun(leader, made_from)
+        facts = {
+            "frozen val_accuracy": metrics["frozen"]["val"]["accuracy"],
+            "test_accuracy": metrics["tuned"]["test"]["accuracy"],
+            "best_epoch": metrics["best_epoch"],
+            "seconds": metrics["seconds"],
+        }
+        for name, value in facts.items():
+            trial.set_user_attr(name, value)
+        self._study.tell(trial, metrics["tuned"]["val"]["accuracy"])
+
+    def fail(self, leader: Leader, made_from: str, reason: str) -> None:
+        """The promotion has ended without a model."""
+        import optuna
+
+        trial = self._begun(leader, made_from)
+        trial.set_user_attr("reason", reason)
+        self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+    def _found(self, made_from: str, state: str) -> optuna.trial.FrozenTrial | None:
+        trials = self._study.get_trials(deepcopy=False)
+        return next((t for t in trials if t.user_attrs["made_from"] == made_from and t.state.name == state), None)
+
+    def _begun(self, leader: Leader, made_from: str) -> optuna.Trial:
+        """The promotion's running trial; those that other configurations of it left running end here."""
+        import optuna
+
+        running = self._found(made_from, "RUNNING")
+        if running:
+            return optuna.trial.Trial(self._study, running._trial_id)
+        for trial in self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+            if trial.user_attrs["trial"] == leader.number:
+                left = optuna.trial.Trial(self._study, trial._trial_id)
+                left.set_user_attr("reason", "interrupted, and not gone on with: the configuration is another one now")
+                self._study.tell(left, state=optuna.trial.TrialState.FAIL)
+        searched = self._searched[leader.number]
+        facts = {
+            "trial": leader.number,
+            "head": short(leader.config)[0],
+            "phases": [phase.title for phase in self._run.train.finetune.plan],
+            "folder": relative(promotion_folder(self._run, leader.number)),
+            "made_from": made_from,
+        }
+        begun = optuna.trial.create_trial(
+            state=optuna.trial.TrialState.RUNNING,
+            params=searched.params,
+            distributions=searched.distributions,
+            user_attrs=facts,
+        )
+        number = self._study._storage.create_new_trial(self._study._study_id, template_trial=begun)
+        return optuna.trial.Trial(self._study, number)
