@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from features.views import order_of_epoch
 
-
 AHEAD = 3
 """Batches that are prepared while the model trains."""
 

@@ -97,7 +97,10 @@ def export(run: TrainRun, trial: int | None, formats: Sequence[str] | None = Non
     _remove_outdated(bundle, chosen)
     written = {name: FORMATS[name](bundle) for name in chosen}
     write_text(folder / "labels.txt", "".join(f"{name}\n" for name in cache.class_names))
-    write_text(folder / "model_card.md", model_card(run, leader, cache, metrics))
+    write_text(
+        folder / "model_card.md",
+        model_card(run, leader, cache, metrics, {name: row["path"] for name, row in written.items()}),
+    )
     return {"trial": number, "folder": relative(folder), "photos": len(bundle.originals.pixels), "formats": written}
 
 

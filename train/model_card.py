@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from features.backbones import image_size
@@ -11,10 +13,12 @@ from train.config import TrainRun
 from train.evaluate import wilson_interval
 
 
-def model_card(run: TrainRun, leader: Leader, cache: FeatureCache, metrics: dict[str, Any]) -> str:
-    """The card as Markdown."""
+def model_card(
+    run: TrainRun, leader: Leader, cache: FeatureCache, metrics: dict[str, Any], files: Mapping[str, str]
+) -> str:
+    """The card as Markdown; `files` are those of the bundle by the name of their format."""
     height, width = image_size(run.features)
-    head, tuning = leader.config.head, metrics["finetune"]
+    head, phases = leader.config.head, run.train.finetune.plan
     rows = [
         f"| {stage} | {split} | {_with_interval(numbers['accuracy'], cache.manifest.splits[split])} | "
         f"{_with_interval(numbers['top5_accuracy'], cache.manifest.splits[split])} | {numbers['loss']:.4f} | "
@@ -32,7 +36,7 @@ def model_card(run: TrainRun, leader: Leader, cache: FeatureCache, metrics: dict
             f"# {run.name}, trial {leader.number}",
             "",
             f"An image classifier of {len(cache.class_names)} classes: {run.features.backbone} with a head that was searched for "
-            "on cached features and then fine-tuned together with the last convolutional layers.",
+            "on cached features and then fine-tuned together with the backbone.",
             "",
             "## Use",
             "",
@@ -42,6 +46,9 @@ def model_card(run: TrainRun, leader: Leader, cache: FeatureCache, metrics: dict
             'model = keras.saving.load_model("model.keras")',
             f"probabilities = model.predict(photos)  # photos: (n, {height}, {width}, 3) uint8, RGB",
             "```",
+            "",
+            f"The bundle: {', '.join(f'`{Path(file).name}` ({name})' for name, file in files.items())}; `headhunt train predict "
+            "IMAGE… --model .` runs any of them.",
             "",
             "Resize photos bilinearly to that size, without keeping the aspect. Line n of `labels.txt` (from 0) names class n.",
             "",
@@ -57,8 +64,13 @@ def model_card(run: TrainRun, leader: Leader, cache: FeatureCache, metrics: dict
             f"label smoothing {head.label_smoothing:g}",
             f"- head trained with {leader.config.optimizer.kind}, `{leader.config.schedule.kind}` schedule, "
             f"learning rate {leader.config.schedule.learning_rate:.3g}, batch size {leader.config.batch_size}",
-            f"- fine-tuned: {len(metrics['unfrozen'])} convolutional layers and the head, {metrics['epochs']} epochs, the "
-            f"best was epoch {metrics['best_epoch']}; Adam at {tuning['learning_rate']:g}",
+            f"- fine-tuned: the head and {len(metrics['unfrozen'])} layers of the backbone, {metrics['epochs']} epochs, the "
+            f"best was epoch {metrics['best_epoch']}",
+            *(
+                f"  - {phase.title}: up to {phase.epochs} epochs with {phase.optimizer.kind}, "
+                f"`{type(phase.followed).__name__}` schedule, learning rate {phase.followed.learning_rate:.3g}"
+                for phase in phases
+            ),
             "",
             "## Results",
             "",
