@@ -94,8 +94,8 @@ def test_an_epoch_from_cached_activations_against_one_through_the_network(run: F
     kib = np.prod(cache.feature_shape) * 2 / 1024
     print(
         f"\n5 unfrozen convolutional layers of ResNet101V2, {len(photos['train'])} photos of 224 px, batch 32, bfloat16, medians "
-        f"of {EPOCHS}: an epoch with its validation takes {whole:.2f} s through the whole network, {suffix:.2f} s from activations "
-        f"cut at {cached.cut} ({kib:.0f} KiB a view): {whole / suffix:.1f} times as fast. Building that cache of 2 copies took "
+        f"of {EPOCHS}: an epoch with its validation takes {whole:.2f} s through the network, {suffix:.2f} s from activations "
+        f"cut at {cached.cut} ({kib:.0f} KiB a view): {whole / suffix:.1f} times as fast. Building it for 2 copies took "
         f"{building:.0f} s. Training losses of the epoch: {losses['whole'][0]:.5f} and {losses['suffix'][0]:.5f}"
     )
 
