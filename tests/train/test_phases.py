@@ -158,6 +158,20 @@ def test_a_plan_that_is_said_twice_or_not_at_all_is_refused(settings: Any, messa
         FinetuneConfig(**settings)
 
 
+@pytest.mark.parametrize(
+    ("settings", "phase", "key"),
+    [
+        ({}, 1, "learning_rate"),
+        ({"schedule": {"kind": "cosine"}}, 1, "schedule.learning_rate"),
+        ({"preset": "seed_2021"}, 2, "preset"),
+        ({"phases": [{}, {"schedule": {"kind": "cosine"}}]}, 2, "phases.1.schedule.learning_rate"),
+        ({"phases": [{}, {}]}, 1, "phases.0.learning_rate"),
+    ],
+)
+def test_a_message_about_a_rate_names_the_key_that_sets_it(settings: Any, phase: int, key: str) -> None:
+    assert FinetuneConfig(**settings).rate_key(phase) == f"train.finetune.{key}"
+
+
 def test_an_unknown_layer_is_refused_with_the_nearest(tiny_backbone: Path) -> None:
     config = FeaturesConfig(backbone=str(tiny_backbone), preprocessing="resnet_v2", image_size=(32, 32))
     moments = np.zeros(6, np.float32), np.ones(6, np.float32)
