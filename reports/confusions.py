@@ -7,8 +7,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from train.config import TrainRun
-from train.promote import promoted
-from train.promotion import promotion_folder
+from train.promotion.promote import promoted
+from train.promotion.worker import promotion_folder
 
 
 class Confusion(NamedTuple):

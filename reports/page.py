@@ -12,7 +12,7 @@ from reports.config import Run
 from reports.section import LeftOutError, PageSection, Table
 from search.confirm.table import show_p
 from search.leaderboard import Leader, leaders, load_study
-from train.promote import promoted
+from train.promotion.promote import promoted
 
 
 def _share(value: float) -> str:

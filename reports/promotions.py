@@ -8,11 +8,11 @@ import pandas as pd
 
 from reports.style import COLOURS, RATE_AXIS, figure
 from search.leaderboard import leaders
-from train.baselines import load_baselines
+from train.baselines.measure import load_baselines
 from train.config import TrainRun
 from train.evaluate import Metrics
-from train.promote import load_metrics, promoted
-from train.promotion import promotion_folder
+from train.promotion.promote import load_metrics, promoted
+from train.promotion.worker import promotion_folder
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

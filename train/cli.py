@@ -11,13 +11,13 @@ from rich.table import Table
 
 from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, settings
 from features.errors import UsageError
-from train.baselines import BASELINES, measure_baselines
-from train.comparison import comparison_table
+from train.baselines.comparison import comparison_table
+from train.baselines.measure import BASELINES, measure_baselines
 from train.config import TrainRun
-from train.export import FORMATS, export
-from train.predict import exported_model, model_in, predict_images
-from train.promote import promote
-from train.runtimes import RUNTIMES
+from train.exports.export import FORMATS, export
+from train.exports.predict import exported_model, model_in, predict_images
+from train.exports.runtimes import RUNTIMES
+from train.promotion.promote import promote
 
 app = typer.Typer(no_args_is_help=True, help="Stage 3: study in, fine-tuned and exported models out.")
 

@@ -20,12 +20,12 @@ from features.dataset import load_index
 from features.prepare import prepare
 from features.views import Views
 from search.heads import HeadConfig
-from train.activations import Activations, ActivationViews, activation_features
-from train.batches import training_epoch
 from train.config import FinetuneConfig
-from train.finetune import Data, finetune
-from train.journal import Journal
-from train.model import Policy, build_network
+from train.finetuning.activations import Activations, ActivationViews, activation_features
+from train.finetuning.batches import training_epoch
+from train.finetuning.finetune import Data, finetune
+from train.finetuning.journal import Journal
+from train.finetuning.model import Policy, build_network
 from train.photos import Photos, PhotoViews
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(3600)]

@@ -16,8 +16,8 @@ from reports.config import Run
 from search.leaderboard import leaders, load_study
 from search.records import load_curves
 from search.schedules import Plateau
-from train.baselines import measure_baselines
-from train.promote import promote
+from train.baselines.measure import measure_baselines
+from train.promotion.promote import promote
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ from search.confirm.seed_runs import SeedRun, load_runs, write_runs
 from search.confirm.table import confirmation_table, show_p
 from search.leaderboard import Leader, leaders, load_study
 from tests.conftest import run_headhunt
-from train.promote import _choose
+from train.promotion.promote import _choose
 
 BODY = """
 import json, os, shutil

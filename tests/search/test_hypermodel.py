@@ -245,7 +245,7 @@ def test_a_hypermodels_study_has_curves_weights_and_leaders(study_folder: Path) 
     with pytest.raises(LeftOutError, match="models of a function, which sets their learning rates itself"):
         _rates(run)
     from train.config import TrainRun
-    from train.promote import promote
+    from train.promotion.promote import promote
 
     with pytest.raises(
         UsageError, match=r"is a model of hypermodels:named, and only the heads of `search.space` can be"

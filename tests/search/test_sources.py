@@ -16,7 +16,7 @@ from reports.config import Run
 from search.leaderboard import leaders
 from search.population.sources import Caches, load_features
 from tests.conftest import run_headhunt
-from train.promote import check_cache
+from train.promotion.promote import check_cache
 
 
 def changed(run: Run, **search: object) -> Run:

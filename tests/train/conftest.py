@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from reports.config import Run
-from train.promote import promote
+from train.promotion.promote import promote
 
 
 @pytest.fixture(scope="session")

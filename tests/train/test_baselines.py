@@ -17,10 +17,8 @@ from features.cache import cache_for
 from features.errors import UsageError
 from reports.config import Run
 from tests.conftest import run_headhunt
-from train.baselines import BASELINES, baselines_file, load_baselines, measure_baselines
-from train.cli import app
-from train.evaluate import measure
-from train.probes import (
+from train.baselines.measure import BASELINES, baselines_file, load_baselines, measure_baselines
+from train.baselines.probes import (
     clean_features,
     fit_linear,
     frequencies,
@@ -30,7 +28,9 @@ from train.probes import (
     objective,
     votes,
 )
-from train.simple_cnn import build_simple_cnn
+from train.baselines.simple_cnn import build_simple_cnn
+from train.cli import app
+from train.evaluate import measure
 
 CHEAP = ["most_frequent", "nearest_neighbours", "linear_probe"]
 
@@ -51,7 +51,7 @@ def clusters(photos: int, classes: int, dim: int, seed: int = 0) -> tuple[Any, A
 
 @pytest.mark.parametrize("same", [False, True])
 def test_neighbours_are_those_of_a_search_by_brute_force(same: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.probes.CHUNK_BYTES", 40 * 4 * 7)  # seven queries at a time
+    monkeypatch.setattr("train.baselines.probes.CHUNK_BYTES", 40 * 4 * 7)  # seven queries at a time
     train, _ = clusters(40, 4, 8)
     queries = train if same else clusters(23, 4, 8, seed=1)[0]
     positions, cosines = neighbours(queries, train, 5, same)

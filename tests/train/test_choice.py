@@ -8,8 +8,8 @@ from features.build import build_cache
 from features.errors import UsageError
 from reports.config import Run
 from search.leaderboard import leaders
-from train.export import export
-from train.promote import promote, promoted
+from train.exports.export import export
+from train.promotion.promote import promote, promoted
 
 
 def test_a_trial_named_twice_is_promoted_once_and_stray_folders_do_not_matter(searched: Run) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from features.errors import HeadhuntError
 from search.heads import HeadConfig
-from train.convert import CONVERTERS, convert
-from train.runtimes import RUNTIMES, load_model
+from train.exports.convert import CONVERTERS, convert
+from train.exports.runtimes import RUNTIMES, load_model
 
 ACTIVATIONS = get_args(HeadConfig.model_fields["activation"].annotation)
 

@@ -16,10 +16,10 @@ from features.dataset import load_index
 from features.errors import HeadhuntError, UsageError
 from reports.config import Run
 from search.leaderboard import leaders
-from train.export import FORMATS, export
+from train.exports.export import FORMATS, export
+from train.exports.runtimes import RUNTIMES, load_model
 from train.photos import Photos
-from train.promote import promote
-from train.runtimes import RUNTIMES, load_model
+from train.promotion.promote import promote
 
 
 def test_a_bundle(promoted: Run) -> None:

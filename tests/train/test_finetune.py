@@ -20,9 +20,9 @@ from reports.config import Run
 from search.heads import HeadConfig
 from search.schedules import CosineRestarts, PlateauRule
 from train.config import FinetuneConfig
-from train.finetune import Data, Finetuned, finetune
-from train.journal import Journal
-from train.model import build_network
+from train.finetuning.finetune import Data, Finetuned, finetune
+from train.finetuning.journal import Journal
+from train.finetuning.model import build_network
 from train.photos import Photos, PhotoViews
 
 HEAD = HeadConfig(units=(8,), dropout=0.3, l2=1e-3, label_smoothing=0.1)

@@ -9,7 +9,7 @@ import optuna
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from train.hyperparameters import keras_tuner_config, optuna_trial
+from train.exports.hyperparameters import keras_tuner_config, optuna_trial
 
 CASES: list[tuple[BaseDistribution, object, str, object]] = [
     (IntDistribution(32, 512, step=32), 96, "Int", 96),

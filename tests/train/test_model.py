@@ -11,8 +11,8 @@ import pytest
 from features.config import FeaturesConfig
 from search.heads import HeadConfig
 from train.evaluate import softmax
-from train.model import build_network, deployable
-from train.unfreeze import unfreeze
+from train.finetuning.model import build_network, deployable
+from train.finetuning.unfreeze import unfreeze
 
 HEAD = HeadConfig(units=(8,), batch_norm=True, dropout=0.3)
 MOMENTS = (np.full(6, 0.1, np.float32), np.full(6, 0.5, np.float32))

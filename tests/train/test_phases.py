@@ -26,14 +26,14 @@ from search.heads import HeadConfig
 from search.optimizers import SGD, AdamW
 from search.schedules import Plateau
 from tests.train.test_finetune import HEAD, MEASURED, tune
-from train.activations import Activations, ActivationViews, activation_features
 from train.config import FinetuneConfig, PhaseConfig
-from train.finetune import Data, finetune
-from train.journal import Journal
-from train.model import build_network, find_cut, trainees
-from train.optimizer import build_optimizer
+from train.finetuning.activations import Activations, ActivationViews, activation_features
+from train.finetuning.finetune import Data, finetune
+from train.finetuning.journal import Journal
+from train.finetuning.model import build_network, find_cut, trainees
+from train.finetuning.optimizer import build_optimizer
+from train.finetuning.unfreeze import rate_factors, trained_layers, unfreeze
 from train.photos import Photos, PhotoViews
-from train.unfreeze import rate_factors, trained_layers, unfreeze
 
 PHASES = [
     {"unfreeze": "head", "epochs": 2, "learning_rate": 1e-2, "plateau": None},
@@ -86,11 +86,11 @@ def test_batch_normalisation_stays_to_the_bit_through_every_phase_and_the_head_a
 def test_a_run_of_phases_goes_on_with_the_same_history_wherever_it_was_interrupted(
     searched: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted_after: int
 ) -> None:
-    import train.finetune
+    import train.finetuning.finetune
 
     phases = [{**phase, "early_stopping_epochs": None} for phase in PHASES]
     _, _, undisturbed = tune(searched, tmp_path / "undisturbed", phases=phases)
-    fit, calls = train.finetune._Phase._fit, []
+    fit, calls = train.finetuning.finetune._Phase._fit, []
 
     def interrupted(*arguments: Any) -> Any:
         calls.append(arguments)
@@ -98,7 +98,7 @@ def test_a_run_of_phases_goes_on_with_the_same_history_wherever_it_was_interrupt
             raise KeyboardInterrupt
         return fit(*arguments)
 
-    monkeypatch.setattr(train.finetune._Phase, "_fit", interrupted)
+    monkeypatch.setattr(train.finetuning.finetune._Phase, "_fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tune(searched, tmp_path / "interrupted", phases=phases)
     _, _, resumed = tune(searched, tmp_path / "interrupted", phases=phases)
@@ -272,7 +272,7 @@ from pathlib import Path
 import yaml
 from reports.config import Run
 from tests.train.test_finetune import HEAD, tune
-from train.devices import use_every_device
+from train.finetuning.devices import use_every_device
 run = Run.model_validate(yaml.safe_load(Path("headhunt.yaml").read_text()))
 print(use_every_device(4))
 tune(run, Path(sys.argv[1]), HEAD.model_copy(update={"dropout": 0.0}), epochs=2)

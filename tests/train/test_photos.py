@@ -11,7 +11,7 @@ from features.config import AugmentationConfig
 from features.dataset import load_index
 from reports.config import Run
 from train import photos as photos_module
-from train.batches import training_epoch
+from train.finetuning.batches import training_epoch
 from train.photos import Photos, PhotoViews
 
 Batches = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]

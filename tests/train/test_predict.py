@@ -15,10 +15,10 @@ from PIL import Image
 from features.errors import HeadhuntError, UsageError
 from reports.config import Run
 from tests.conftest import run_headhunt
-from train.export import export
-from train.predict import exported_model, model_in, predict_images
-from train.promote import promote
-from train.runtimes import RUNTIMES, format_of, load_model
+from train.exports.export import export
+from train.exports.predict import exported_model, model_in, predict_images
+from train.exports.runtimes import RUNTIMES, format_of, load_model
+from train.promotion.promote import promote
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import train.finetune
-import train.promotion
+import train.finetuning.finetune
+import train.promotion.worker
 from features.cache import cache_for
 from features.errors import HeadhuntError, UsageError
 from features.shards import Shard, read_shard, write_shard
@@ -21,7 +21,7 @@ from search.leaderboard import leaders
 from search.records import load_weights
 from search.retrain import trial_weights
 from train.photos import Photos
-from train.promote import load_metrics, promote
+from train.promotion.promote import load_metrics, promote
 
 
 def change(run: Run, **finetune: Any) -> Run:
@@ -58,7 +58,11 @@ def test_a_promotion_measures_checks_and_writes_everything(searched: Run) -> Non
 
 def test_test_photos_are_looked_at_after_every_choice_and_once(searched: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
-    finetune, pixels, features = train.promotion.finetune, Photos.inputs, train.promotion._head_probabilities
+    finetune, pixels, features = (
+        train.promotion.worker.finetune,
+        Photos.inputs,
+        train.promotion.worker._head_probabilities,
+    )
 
     def tuned(*arguments: Any) -> Any:
         done = finetune(*arguments)
@@ -73,9 +77,9 @@ def test_test_photos_are_looked_at_after_every_choice_and_once(searched: Run, mo
         seen.append(f"{split} features")
         return features(head, cache, split)
 
-    monkeypatch.setattr(train.promotion, "finetune", tuned)
+    monkeypatch.setattr(train.promotion.worker, "finetune", tuned)
     monkeypatch.setattr(Photos, "inputs", looked)
-    monkeypatch.setattr(train.promotion, "_head_probabilities", measured)
+    monkeypatch.setattr(train.promotion.worker, "_head_probabilities", measured)
     promote(searched)
     before, after = seen[: seen.index("chosen")], seen[seen.index("chosen") :]
     assert not [what for what in before if what.startswith("test")]
@@ -101,7 +105,7 @@ def test_fine_tuning_goes_on_after_an_interruption_with_the_same_history(
     history, metrics = pd.read_csv(folder / "history.csv"), load_metrics(searched, undisturbed["trial"])
     for file in folder.iterdir():
         file.unlink()
-    fit, calls = train.finetune._Phase._fit, []
+    fit, calls = train.finetuning.finetune._Phase._fit, []
 
     def interrupted(*arguments: Any) -> Any:
         calls.append(arguments)
@@ -109,7 +113,7 @@ def test_fine_tuning_goes_on_after_an_interruption_with_the_same_history(
             raise KeyboardInterrupt
         return fit(*arguments)
 
-    monkeypatch.setattr(train.finetune._Phase, "_fit", interrupted)
+    monkeypatch.setattr(train.finetuning.finetune._Phase, "_fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         promote(searched)
     assert not (folder / "metrics.json").exists()

@@ -21,7 +21,7 @@ from reports.config import Run
 from search.leaderboard import leaders
 from tests.conftest import run_headhunt
 from tests.kills import SEED, descendants
-from train.promote import load_metrics, promote
+from train.promotion.promote import load_metrics, promote
 
 KILLS = 8
 
@@ -80,9 +80,9 @@ def test_one_that_fails_does_not_stop_the_others_and_is_recorded_with_its_reason
 def test_an_interrupted_promotion_is_one_trial_and_another_configuration_is_another(
     searched: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import train.finetune
+    import train.finetuning.finetune
 
-    fit = train.finetune._Phase._fit
+    fit = train.finetuning.finetune._Phase._fit
 
     def interrupted(*arguments: Any) -> Any:
         if arguments[2] == 1:
@@ -90,7 +90,7 @@ def test_an_interrupted_promotion_is_one_trial_and_another_configuration_is_anot
         return fit(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.finetune._Phase, "_fit", interrupted)
+        patch.setattr(train.finetuning.finetune._Phase, "_fit", interrupted)
         with pytest.raises(KeyboardInterrupt):
             promote(searched)
     (trial,) = promotions(searched)

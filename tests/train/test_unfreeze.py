@@ -11,8 +11,8 @@ import pytest
 
 from features.config import FeaturesConfig
 from search.heads import HeadConfig
-from train.model import build_network
-from train.unfreeze import unfreeze
+from train.finetuning.model import build_network
+from train.finetuning.unfreeze import unfreeze
 
 MOMENTS = (np.zeros(6, np.float32), np.ones(6, np.float32))
 

@@ -13,11 +13,11 @@ from features.config import FeaturesRun
 from features.dataset import SPLITS, load_index
 from features.engine import start_keras
 from features.errors import HeadhuntError
-from train.batches import training_epoch
+from train.baselines.probes import Measured
 from train.config import SimpleCnnConfig
 from train.evaluate import measure, predict
+from train.finetuning.batches import training_epoch
 from train.photos import Photos, PhotoViews
-from train.probes import Measured
 
 FILTERS = (32, 64, 128, 256)
 """Of the four convolutions."""

@@ -10,9 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 
 from features.command import log
-from train.journal import Reader
-from train.promotion import Task
-from train.record import PromotionStudy
+from train.finetuning.journal import Reader
+from train.promotion.record import PromotionStudy
+from train.promotion.worker import Task
 
 LOOK_SECONDS = 1.0
 

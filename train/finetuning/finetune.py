@@ -18,13 +18,13 @@ from features.atomic import atomic_path
 from features.config import FeaturesConfig
 from features.errors import HeadhuntError
 from search.heads import HeadConfig
-from train.batches import TrainSource, steps_per_epoch, training_epoch
 from train.config import FinetuneConfig, PhaseConfig
 from train.evaluate import Examples, measure, predict, softmax
-from train.journal import HISTORY, Journal, Progress
-from train.model import trainees
-from train.optimizer import build_optimizer
-from train.unfreeze import leaves, rate_factors, trained_layers, unfreeze
+from train.finetuning.batches import TrainSource, steps_per_epoch, training_epoch
+from train.finetuning.journal import HISTORY, Journal, Progress
+from train.finetuning.model import trainees
+from train.finetuning.optimizer import build_optimizer
+from train.finetuning.unfreeze import leaves, rate_factors, trained_layers, unfreeze
 
 
 @dataclass(frozen=True)

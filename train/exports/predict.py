@@ -13,8 +13,8 @@ from features.errors import HeadhuntError, UsageError
 from features.images import inspect_image, open_photo, resized
 from train.config import TrainRun
 from train.evaluate import TOP
-from train.promote import promoted
-from train.runtimes import RUNTIMES, format_of, load_model
+from train.exports.runtimes import RUNTIMES, format_of, load_model
+from train.promotion.promote import promoted
 
 MAX_PIXELS = 100_000_000
 """Larger images are refused, as width × height."""

@@ -10,7 +10,7 @@ from search.leaderboard import Leader, load_study
 from search.review.describe import short
 from search.storage import open_storage
 from train.config import TrainRun
-from train.promotion import promotion_folder
+from train.promotion.worker import promotion_folder
 
 if TYPE_CHECKING:
     import optuna

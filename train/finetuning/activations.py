@@ -14,8 +14,8 @@ from features.errors import UsageError
 from features.networks import build_backbone
 from features.views import Views
 from train.config import PhaseConfig
-from train.model import find_cut
-from train.unfreeze import trained_layers
+from train.finetuning.model import find_cut
+from train.finetuning.unfreeze import trained_layers
 
 
 class Activations:

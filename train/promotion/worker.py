@@ -23,13 +23,13 @@ from features.views import Views
 from search.heads import build_head, feature_moments, set_head_weights
 from search.leaderboard import Leader
 from search.records import load_weights
-from train.activations import Activations, ActivationViews
 from train.config import TrainRun
-from train.devices import use_every_device
 from train.evaluate import Metrics, Probabilities, class_table, measure, predict, prediction_table, softmax
-from train.finetune import Data, finetune
-from train.journal import Journal
-from train.model import Policy, build_network, deployable, set_head
+from train.finetuning.activations import Activations, ActivationViews
+from train.finetuning.devices import use_every_device
+from train.finetuning.finetune import Data, finetune
+from train.finetuning.journal import Journal
+from train.finetuning.model import Policy, build_network, deployable, set_head
 from train.photos import Photos, PhotoViews
 
 PARITY_IMAGES = 64

@@ -29,13 +29,13 @@ from features.template import commented_yaml
 from search.leaderboard import Leader, leaders, load_study
 from search.space import fixed_space
 from train.config import FinetuneConfig, TrainRun
-from train.convert import convert
 from train.evaluate import TOP
-from train.hyperparameters import keras_tuner_config, optuna_trial
-from train.model_card import model_card
-from train.promote import check_cache, load_metrics, promoted
-from train.promotion import promotion_folder
-from train.runtimes import EXTRA, RUNTIMES, Pixels, load_model, missing, packages
+from train.exports.convert import convert
+from train.exports.hyperparameters import keras_tuner_config, optuna_trial
+from train.exports.model_card import model_card
+from train.exports.runtimes import EXTRA, RUNTIMES, Pixels, load_model, missing, packages
+from train.promotion.promote import check_cache, load_metrics, promoted
+from train.promotion.worker import promotion_folder
 
 TOLERANCE = {"keras": 1e-4, "savedmodel": 1e-4, "onnx": 1e-4, "litert": 1e-4}
 """Largest difference of a probability between an export, loaded by its stock runtime, and the promotion's predictions, by format:

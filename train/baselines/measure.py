@@ -13,9 +13,9 @@ from features.atomic import write_text
 from features.cache import FeatureCache, cache_for
 from features.command import log, relative
 from features.errors import UsageError
+from train.baselines.probes import Measured, linear_probe, most_frequent_class, nearest_neighbours
+from train.baselines.simple_cnn import simple_cnn
 from train.config import BaselinesConfig, SimpleCnnConfig, TrainRun
-from train.probes import Measured, linear_probe, most_frequent_class, nearest_neighbours
-from train.simple_cnn import simple_cnn
 
 VERSION = 1
 """Raised when a baseline computes something else from the same settings."""

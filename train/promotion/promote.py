@@ -21,12 +21,12 @@ from features.keys import for_workers
 from search.confirm.ranking import by_confirmation, load_confirmation
 from search.leaderboard import Leader, leaders
 from search.retrain import trial_weights
-from train.activations import activation_features
 from train.config import TrainRun
-from train.follow import follow
-from train.journal import HISTORY
-from train.promotion import Ended, Task, promote_trial, promotion_folder
-from train.record import PromotionStudy
+from train.finetuning.activations import activation_features
+from train.finetuning.journal import HISTORY
+from train.promotion.follow import follow
+from train.promotion.record import PromotionStudy
+from train.promotion.worker import Ended, Task, promote_trial, promotion_folder
 
 
 def promote(run: TrainRun, numbers: Sequence[int] = ()) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from features.backbones import image_size
 from features.config import FeaturesConfig
 from features.networks import build_extractor, pool, preprocessing_layers, suffix_of
 from search.heads import HeadConfig, build_head, set_head_weights
-from train.unfreeze import leaves
+from train.finetuning.unfreeze import leaves
 
 Policy = Literal["float32", "mixed_bfloat16"]
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from train.config import TrainRun
 from train.evaluate import Metrics
-from train.promote import load_metrics
+from train.promotion.promote import load_metrics
 
 
 def comparison_table(run: TrainRun, baselines: Sequence[dict[str, Any]], promotions: Sequence[dict[str, Any]]) -> Table:

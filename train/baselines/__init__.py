@@ -1,0 +1,1 @@
+"""What the promoted models are compared with, and the table of both."""
