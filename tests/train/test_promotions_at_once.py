@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,8 @@ def test_kills_at_random_moments_leave_the_history_of_an_undisturbed_promotion(
     print(f"HEADHUNT_KILL_SEED={SEED}")
     raw = yaml.safe_load(Path("headhunt.yaml").read_text())
     phases = [
-        {"unfreeze": "head", "epochs": 6, "learning_rate": 1e-3},
-        {"unfreeze": 1, "epochs": 6, "learning_rate": 1e-3},
+        {"unfreeze": "head", "epochs": 25, "learning_rate": 1e-3},
+        {"unfreeze": 1, "epochs": 25, "learning_rate": 1e-3},
     ]
     raw["train"] = {"top": 2, "finetune": {"batch_size": 4, "phases": phases}, "workers": {"executor": workers}}
     if workers == "ray":
@@ -134,29 +135,23 @@ def test_kills_at_random_moments_leave_the_history_of_an_undisturbed_promotion(
     run_headhunt(tmp_path / "calm", "train", "promote")
     command = [str(Path(sys.executable).with_name("headhunt")), "train", "promote"]
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
-    started, killed = time.monotonic(), 0
+    started, killed, said = time.monotonic(), 0, (tmp_path / "said.txt").open("a")
     while True:
-        process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE)
+        process = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
         try:
-            process.communicate(timeout=moments.uniform(8, 25) if killed < KILLS else 500)
-            assert process.returncode == 0
+            assert process.wait(moments.uniform(7, 16) if killed < KILLS else 500) == 0
             break
         except subprocess.TimeoutExpired:
-            below = [pid for pid, line in descendants(process.pid) if workers == "local" or "ray::" in line]
-            victims = [process.pid, *below] if moments.random() < 0.5 or not below else [moments.choice(below)]
-            for victim in victims:
-                try:
+            below = [pid for pid, line in descendants(process.pid) if "ray" in line]
+            alone = [pid for pid, line in descendants(process.pid) if "ray::" in line]
+            worker = bool(alone) and moments.random() < 0.5
+            for victim in [moments.choice(alone)] if worker else [process.pid, *below]:
+                with suppress(ProcessLookupError):
                     os.kill(victim, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
             killed += 1
-            if process.pid in victims:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
-            else:
-                process.communicate(timeout=500)  # its task runs again
-                if process.returncode == 0:
-                    break
+            if worker and process.wait(500) == 0:  # its task ran again
+                break
+            process.wait(500)
     print(f"{killed} kills in {time.monotonic() - started:.0f} s")
     assert killed
     for calm in sorted((tmp_path / "calm").glob("run/promotions/*/history.csv")):
