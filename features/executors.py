@@ -6,11 +6,12 @@ dies. Expensive state (a backbone, features in memory) is kept by the function, 
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -132,6 +133,16 @@ class RayExecutor:
         finally:
             for reference in () if self._cluster.is_lost else running:
                 ray.cancel(reference, force=True)
+
+
+def in_own_process(environment: Mapping[str, str], function: Callable[..., R], *arguments: Any) -> R:
+    """What a module-level function gives in a new process with these variables: this one's Keras may be on another backend."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _set_environment, (dict(environment),)) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def _set_environment(variables: Mapping[str, str]) -> None:
+    os.environ.update(variables)
 
 
 class DeadWorkersError(LostError):

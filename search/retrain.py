@@ -6,14 +6,10 @@ cache alone, so that any other trial's weights can be had again, on the same kin
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
-
 from features.atomic import make_folder
 from features.command import log
 from features.errors import HeadhuntError
+from features.executors import in_own_process
 from search.config import SearchRun
 from search.heads import Weights
 from search.leaderboard import Leader
@@ -58,11 +54,5 @@ def _retrain(run: SearchRun, leader: Leader) -> TrialResult:
     compiled = make_folder(run.workdir / ".jax").resolve()
     sources = Caches(run).sources
     task = Task((config,), (None,), sources, compiled, config.epochs, run.search.objective, run.search.seed, 1)
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawn, _set_up, (environment(run),)) as pool:
-        (trained,) = pool.submit(train_trials, task).result()
+    (trained,) = in_own_process(environment(run), train_trials, task)
     return trained.result
-
-
-def _set_up(variables: Mapping[str, str]) -> None:
-    os.environ.update(variables)

@@ -189,6 +189,16 @@ class TrainRun(SearchRun):
 
     train: TrainConfig = TrainConfig()
 
+    @property
+    def promotion_workers(self) -> Workers:
+        """What `train.workers` says, or one worker at a time of the kind that computes features."""
+        return self.train.workers or self.features.workers.model_copy(update={"count": 1, "cpus": None})
+
+    @property
+    def backend(self) -> Literal["jax", "tensorflow"]:
+        """Keras's backend for whole networks: JAX on GPUs, TensorFlow on CPUs."""
+        return "jax" if self.promotion_workers.gpus else "tensorflow"
+
     @model_validator(mode="after")
     def _known_augmentation(self) -> TrainRun:
         """Refused here, not after the hours of the stages before."""

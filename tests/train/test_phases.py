@@ -79,7 +79,7 @@ def test_batch_normalisation_stays_to_the_bit_through_every_phase_and_the_head_a
         assert np.array_equal(one, other)
     for one, other in zip(weights(before, keras.layers.Conv2D), weights(head_only, keras.layers.Conv2D), strict=True):
         assert np.array_equal(one, other)
-    assert done.best_epoch >= 0
+    assert done.unfrozen
 
 
 @pytest.mark.parametrize("interrupted_after", [1, 2, 3, 5])
@@ -249,8 +249,12 @@ def test_where_everything_is_trained_there_is_nothing_to_compute_once(searched: 
     features = searched.features.model_copy(update={"backbone": str(residual)})
     with pytest.raises(UsageError, match=r"activation_copies: the phases train the backbone from its first layer on"):
         activation_features(features, [PhaseConfig(unfreeze="all")], 2)
-    alone = activation_features(features, [PhaseConfig(unfreeze="head")], 3)
-    assert (alone.cut, alone.pooling, alone.copies) == (features.cut, features.pooling, 3)
+    alone = activation_features(features, [PhaseConfig(unfreeze="head")], 2)
+    assert (alone.cut, alone.pooling, alone.copies) == (features.cut, features.pooling, 2)
+    with pytest.raises(
+        UsageError, match=r"activation_copies: received 3, .* the search's own cache, which has 2 copies"
+    ):
+        activation_features(features, [PhaseConfig(unfreeze="head")], 3)
 
 
 def test_the_trained_models_share_their_weights_with_the_network(searched: Run, residual: Path) -> None:
@@ -272,9 +276,9 @@ from pathlib import Path
 import yaml
 from reports.config import Run
 from tests.train.test_finetune import HEAD, tune
-from train.finetuning.devices import use_every_device
+from train.finetuning.devices import use_devices
 run = Run.model_validate(yaml.safe_load(Path("headhunt.yaml").read_text()))
-print(use_every_device(4))
+print(use_devices(4))
 tune(run, Path(sys.argv[1]), HEAD.model_copy(update={"dropout": 0.0}), epochs=2)
 """
 

@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from features.errors import HeadhuntError
 from reports.config import Run
 from search.leaderboard import leaders
 from tests.conftest import run_headhunt
@@ -59,12 +60,11 @@ def test_two_promotions_at_once_are_trials_of_a_study_next_to_the_search(searche
 
 
 def test_one_that_fails_does_not_stop_the_others_and_is_recorded_with_its_reason(searched: Run) -> None:
-    worst, best = leaders(searched)[-1], leaders(searched)[0]
+    best = leaders(searched)[0]
+    worst = next(leader for leader in leaders(searched) if leader.config.head.units != best.config.head.units)
     file = searched.workdir / "trials" / str(worst.number) / "weights.npz"
     other = searched.workdir / "trials" / str(best.number) / "weights.npz"
     kept = file.read_bytes()
-    if worst.config.head.units == best.config.head.units:
-        pytest.skip("the heads are alike")
     file.write_bytes(other.read_bytes())  # the weights of another head
     with pytest.raises(Exception, match="the stored weights belong to another head"):
         promote(searched, [worst.number, best.number])
@@ -102,6 +102,54 @@ def test_an_interrupted_promotion_is_one_trial_and_another_configuration_is_anot
     assert (first.state.name, second.state.name) == ("FAIL", "COMPLETE")
     assert "the configuration is another one now" in first.user_attrs["reason"]
     assert list(second.intermediate_values) == [0, 1]
+
+
+def test_an_unexpected_fault_of_one_is_a_reason_and_a_traceback_and_the_others_go_on(
+    searched: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import train.promotion.worker
+
+    first = leaders(searched)[0]
+    second = next(leader for leader in leaders(searched) if leader.config.head != first.config.head)
+    build = train.promotion.worker.build_network
+
+    def broken(features: Any, head: Any, *rest: Any) -> Any:
+        if head == first.config.head:
+            raise MemoryError("out of memory on the device")
+        return build(features, head, *rest)
+
+    monkeypatch.setattr(train.promotion.worker, "build_network", broken)
+    with pytest.raises(
+        HeadhuntError, match=rf"the promotion of trial {first.number} failed: MemoryError: out of memory"
+    ):
+        promote(searched, [first.number, second.number])
+    states = {trial.user_attrs["trial"]: trial.state.name for trial in promotions(searched)}
+    assert states == {first.number: "FAIL", second.number: "COMPLETE"}
+    folder = searched.workdir / "promotions" / str(first.number)
+    assert "MemoryError: out of memory on the device" in (folder / "fault.txt").read_text()
+    assert "the promotion of trial" in capsys.readouterr().err
+
+
+def test_going_back_to_a_configuration_leaves_no_trial_running(searched: Run) -> None:
+    shorter = change(searched, finetune=searched.train.finetune.model_copy(update={"epochs": 1}))
+    for run in (shorter, searched, shorter):
+        promote(run)
+        assert {trial.state.name for trial in promotions(searched)} == {"COMPLETE"}
+    assert [list(trial.intermediate_values) for trial in promotions(searched)] == [[0, 1], [0, 1, 2, 3], [0, 1]]
+
+
+def test_what_a_killed_driver_did_not_record_is_recorded_by_the_next(searched: Run) -> None:
+    promote(searched)
+    (before,) = promotions(searched)
+    storage = f"sqlite:///{searched.workdir}/study.db"
+    optuna.delete_study(study_name=f"{searched.name}-promotions", storage=storage)
+    promote(searched)
+    (after,) = promotions(searched)
+    assert (after.state, after.value, after.intermediate_values) == (
+        before.state,
+        before.value,
+        before.intermediate_values,
+    )
 
 
 def test_promotion_from_cached_activations_goes_through_every_stage(searched: Run) -> None:
@@ -150,14 +198,18 @@ def test_kills_at_random_moments_leave_the_history_of_an_undisturbed_promotion(
                 with suppress(ProcessLookupError):
                     os.kill(victim, signal.SIGKILL)
             killed += 1
-            if worker and process.wait(500) == 0:  # its task ran again
+            status = process.wait(500)
+            if worker:  # its task ran again
+                assert status == 0
                 break
-            process.wait(500)
     print(f"{killed} kills in {time.monotonic() - started:.0f} s")
     assert killed
     for calm in sorted((tmp_path / "calm").glob("run/promotions/*/history.csv")):
         mine = Path(*calm.parts[-4:])
         columns = [name for name in pd.read_csv(calm) if name != "seconds"]
         pd.testing.assert_frame_equal(pd.read_csv(mine)[columns], pd.read_csv(calm)[columns], rtol=1e-5)
-    states = [trial.state.name for trial in promotions(searched)]
-    assert states == ["COMPLETE", "COMPLETE"]
+    found = promotions(searched)
+    assert [trial.state.name for trial in found] == ["COMPLETE", "COMPLETE"]
+    for trial in found:
+        history = pd.read_csv(Path(trial.user_attrs["folder"]) / "history.csv")
+        assert trial.intermediate_values == dict(zip(history["epoch"], history["val_accuracy"], strict=True))

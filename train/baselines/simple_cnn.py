@@ -9,12 +9,11 @@ import numpy.typing as npt
 
 from features.augment import POLICIES, Augmenter
 from features.command import log
-from features.config import FeaturesRun
 from features.dataset import SPLITS, load_index
 from features.engine import start_keras
 from features.errors import HeadhuntError
 from train.baselines.probes import Measured
-from train.config import SimpleCnnConfig
+from train.config import SimpleCnnConfig, TrainRun
 from train.evaluate import measure, predict
 from train.finetuning.batches import training_epoch
 from train.photos import Photos, PhotoViews
@@ -48,12 +47,12 @@ def build_simple_cnn(size: int, classes: int, seed: int) -> Any:
     return keras.Model(inputs, outputs, name="simple_cnn")
 
 
-def simple_cnn(run: FeaturesRun, config: SimpleCnnConfig) -> Measured:
+def simple_cnn(run: TrainRun, config: SimpleCnnConfig) -> Measured:
     """Trains it on the training photos as they are and measures it with the weights of the best validation accuracy.
 
     Raises HeadhuntError when the loss is not finite.
     """
-    start_keras("jax" if run.features.workers.gpus else "tensorflow")
+    start_keras(run.backend)
     import keras
 
     index = load_index(run)

@@ -69,6 +69,7 @@ class Bundle:
     source: Path
     folder: Path
     originals: Originals
+    on_gpu: bool
 
 
 def export(run: TrainRun, trial: int | None, formats: Sequence[str] | None = None) -> dict[str, Any]:
@@ -93,7 +94,14 @@ def export(run: TrainRun, trial: int | None, formats: Sequence[str] | None = Non
     folder = make_folder(run.workdir / "exports" / str(number))
     tuning = FinetuneConfig.model_validate(metrics["finetune"])
     run = run.model_copy(update={"train": run.train.model_copy(update={"finetune": tuning})})
-    bundle = Bundle(run, leader, source, folder, _originals(run, source.with_name("predictions.csv")))
+    bundle = Bundle(
+        run,
+        leader,
+        source,
+        folder,
+        _originals(run, source.with_name("predictions.csv")),
+        metrics.get("backend") == "jax",
+    )
     _remove_outdated(bundle, chosen)
     written = {name: FORMATS[name](bundle) for name in chosen}
     write_text(folder / "labels.txt", "".join(f"{name}\n" for name in cache.class_names))
@@ -178,8 +186,7 @@ def _originals(run: TrainRun, predictions: Path) -> Originals:
 def _export_model(name: str, bundle: Bundle) -> dict[str, Any]:
     """Writes the network in one format, loads it with the stock runtime and compares; a file that differs gets no name."""
     target = bundle.folder / RUNTIMES[name].file
-    gpu = bool(bundle.run.features.workers.gpus)
-    tolerance = TOLERANCE_GPU if gpu else TOLERANCE[name]
+    tolerance = TOLERANCE_GPU if bundle.on_gpu else TOLERANCE[name]
     row = {"path": relative(target), "tolerance": tolerance}
     if _is_current(target, bundle):  # compared again, but not converted again unless that fails
         with suppress(HeadhuntError):

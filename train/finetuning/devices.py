@@ -5,8 +5,8 @@ from __future__ import annotations
 from features.errors import UsageError
 
 
-def use_every_device(batch_size: int) -> int:
-    """Divides batches among the devices that this process sees, from now on; gives their number.
+def use_devices(batch_size: int, at_most: int | None = None) -> int:
+    """Divides batches among the devices that this process sees, or the first `at_most`, from now on; gives their number.
 
     With Keras on JAX (keras.distribution.DataParallel); on TensorFlow, the backend of CPUs, there is one device. Raises
     UsageError for batches that cannot be divided evenly.
@@ -15,7 +15,7 @@ def use_every_device(batch_size: int) -> int:
 
     if keras.backend.backend() != "jax":
         return 1
-    devices = keras.distribution.list_devices()
+    devices = keras.distribution.list_devices()[:at_most]
     if len(devices) == 1:
         return 1
     if batch_size % len(devices):

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+
+from features.errors import HeadhuntError
 
 LOG, PROGRESS, HISTORY = "log.txt", "progress.json", "history.csv"
 
@@ -37,8 +40,12 @@ class Journal:
 
     def say(self, line: str) -> None:
         """Adds a sentence to the log."""
-        with (self._folder / LOG).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        path = self._folder / LOG
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise HeadhuntError(f"{path} cannot be written: {error.strerror}. The last checkpoint is whole.") from error
 
     def step(self, progress: Progress) -> None:
         """Notes how far the epoch is; most calls write nothing."""
@@ -47,8 +54,9 @@ class Journal:
             return
         self._written = now
         temporary = self._folder / f".{PROGRESS}.tmp"
-        temporary.write_text(json.dumps(progress), encoding="utf-8")
-        temporary.replace(self._folder / PROGRESS)
+        with suppress(OSError):  # the checkpoint will say that the disk is full
+            temporary.write_text(json.dumps(progress), encoding="utf-8")
+            temporary.replace(self._folder / PROGRESS)
 
     def close(self) -> None:
         """Nothing runs here any more."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
@@ -70,15 +70,29 @@ def follow(tasks: Sequence[Task], record: PromotionStudy) -> Iterator[Followed]:
     followed, ended = Followed(tasks, record, bars), threading.Event()
 
     def watch() -> None:
+        faults = 0
         while not ended.wait(LOOK_SECONDS):
-            followed.look()
+            try:
+                followed.look()
+                faults = 0
+            except Exception as error:  # a storage that is away: the promotions go on, and the next look records all
+                faults += 1
+                if faults == 1:
+                    log.print(
+                        f"Cannot record the promotions at present, trying again: {error}", markup=False, style="yellow"
+                    )
 
     with bars:
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
         try:
             yield followed
-        finally:
+        except BaseException:
             ended.set()
             thread.join()
-            followed.look()
+            with suppress(Exception):  # what went wrong before matters more
+                followed.look()
+            raise
+        ended.set()
+        thread.join()
+        followed.look()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +14,18 @@ from features.atomic import make_folder, only_process, write_text
 from features.build import build_cache
 from features.cache import FeatureCache, cache_for
 from features.command import log, relative
-from features.config import Augmentation, Workers
+from features.config import Augmentation
 from features.dataset import DatasetIndex, load_index
-from features.engine import start_keras
 from features.errors import HeadhuntError, UsageError
-from features.executors import open_executor
+from features.executors import in_own_process, open_executor
 from features.keys import for_workers
 from search.confirm.ranking import by_confirmation, load_confirmation
 from search.leaderboard import Leader, leaders
 from search.retrain import trial_weights
+from search.storage import storage_faults
 from train.config import TrainRun
 from train.finetuning.activations import activation_features
-from train.finetuning.journal import HISTORY
+from train.finetuning.journal import HISTORY, PROGRESS, Reader
 from train.promotion.follow import follow
 from train.promotion.record import PromotionStudy
 from train.promotion.worker import Ended, Task, promote_trial, promotion_folder
@@ -39,13 +41,17 @@ def promote(run: TrainRun, numbers: Sequence[int] = ()) -> dict[str, Any]:
     cache = cache_for(run)
     chosen = _choose(run, cache, numbers)
     lock = make_folder(run.workdir / "promotions") / ".lock"
-    with only_process(lock, f"another process promotes trials of {run.name!r}"):
+    with (
+        only_process(lock, f"another process promotes trials of {run.name!r}"),
+        storage_faults(run.search.storage, run.workdir),
+    ):
         record = PromotionStudy(run)
         waiting = []
         for leader in chosen:
             made_from = _identity(run, cache, leader)
             if _is_finished(run, leader, made_from):
-                record.finish(leader, made_from, load_metrics(run, leader.number))
+                accuracies = Reader(promotion_folder(run, leader.number)).accuracies()
+                record.finish(leader, made_from, load_metrics(run, leader.number), accuracies)
             else:
                 waiting.append((leader, made_from))
         if waiting:
@@ -53,32 +59,37 @@ def promote(run: TrainRun, numbers: Sequence[int] = ()) -> dict[str, Any]:
     return {"promotions": [_summary(run, leader.number) for leader in chosen]}
 
 
-def workers_of(run: TrainRun) -> Workers:
-    """What `train.workers` says, or one worker at a time of the kind that computes features."""
-    extraction = run.features.workers
-    return run.train.workers or extraction.model_copy(update={"count": 1, "cpus": None})
-
-
 def _run(run: TrainRun, cache: FeatureCache, waiting: Sequence[tuple[Leader, str]], record: PromotionStudy) -> None:
     """Makes the promotions that are not there; raises the first error of any of them when all have ended."""
-    workers = workers_of(run)
-    backend = "jax" if workers.gpus else "tensorflow"
-    tasks = [_task(run, cache, leader, made_from, backend) for leader, made_from in waiting]
-    errors = []
-    with open_executor(workers, run.workdir, {"KERAS_BACKEND": backend}) as executor, follow(tasks, record) as followed:
-        for position, ended in executor.map(promote_trial, tasks, _given_up):
+    tasks, errors = [], []
+
+    def failed(leader: Leader, made_from: str, error: HeadhuntError) -> None:
+        record.fail(leader, made_from, str(error))
+        errors.append(error)
+        if len(waiting) > 1:
+            log.print(f"Trial {leader.number} failed: {error}", markup=False, style="yellow")
+
+    for leader, made_from in waiting:
+        try:
+            tasks.append(_task(run, cache, leader, made_from))
+        except HeadhuntError as error:
+            failed(leader, made_from, error)
+    variables = {"KERAS_BACKEND": run.backend}
+    with (
+        open_executor(run.promotion_workers, run.workdir, variables) if tasks else nullcontext() as executor,
+        follow(tasks, record) as followed,
+    ):
+        for position, ended in executor.map(promote_trial, tasks, _given_up) if executor else ():
             task = tasks[position]
             followed.catch_up(task)
             if ended.error is None:
-                record.finish(task.leader, task.made_from, load_metrics(run, task.leader.number))
+                found = load_metrics(run, task.leader.number)
+                record.finish(task.leader, task.made_from, found, Reader(task.folder).accuracies())
                 log.print(
                     f"Trial {task.leader.number} is promoted: {relative(promotion_folder(run, task.leader.number))}"
                 )
             else:
-                record.fail(task.leader, task.made_from, str(ended.error))
-                errors.append(ended.error)
-                if len(tasks) > 1:
-                    log.print(f"Trial {task.leader.number} failed: {ended.error}", markup=False, style="yellow")
+                failed(task.leader, task.made_from, ended.error)
     if errors:
         raise errors[0]
 
@@ -87,35 +98,38 @@ def _given_up(task: Task, reason: str) -> Ended:
     return Ended(HeadhuntError(f"the promotion of trial {task.leader.number} failed: {reason}"))
 
 
-def _task(run: TrainRun, cache: FeatureCache, leader: Leader, made_from: str, backend: str) -> Task:
+def _task(run: TrainRun, cache: FeatureCache, leader: Leader, made_from: str) -> Task:
     """What a worker needs to make this promotion, with the weights and the activations that it asks for on disk."""
     trial_weights(run, leader)
     augmentation = _augmentation(run, leader)
-    activations = _activations(run, augmentation, backend) if run.train.finetune.activation_copies else None
+    activations = _activations(run, augmentation) if run.train.finetune.activation_copies else None
     index = load_index(run)
     index = DatasetIndex(index.table, index.class_names, index.root.resolve())
     task = Task(for_workers(run), leader, index, cache.folder.resolve(), augmentation, made_from, activations)
     (make_folder(task.folder) / "metrics.json").unlink(missing_ok=True)  # of another configuration, see _is_finished
-    if not _goes_on(task):
-        (task.folder / HISTORY).unlink(missing_ok=True)
+    _clear(task)
     return task
 
 
-def _goes_on(task: Task) -> bool:
-    """Whether the folder's files are an earlier part of this promotion, and not those of another configuration."""
+def _clear(task: Task) -> None:
+    """Takes away what another configuration left, and the progress of a process that was killed."""
+    (task.folder / PROGRESS).unlink(missing_ok=True)
     mark = task.folder / "made_from.txt"
-    same = mark.exists() and mark.read_text(encoding="utf-8").strip() == task.made_from
-    if not same:
+    if not mark.exists() or mark.read_text(encoding="utf-8").strip() != task.made_from:
+        (task.folder / HISTORY).unlink(missing_ok=True)
         write_text(mark, task.made_from + "\n")
-    return same
 
 
-def _activations(run: TrainRun, augmentation: Augmentation, backend: str) -> Path:
-    """The cache of what is frozen in all phases, built where it is not there."""
-    start_keras(backend)
+def _activations(run: TrainRun, augmentation: Augmentation) -> Path:
+    """The cache of what is frozen in all phases, built where it is not there.
+
+    Where to cut is found in a process of its own: Keras names layers by their number in a process, and on a GPU it would keep
+    memory that a worker needs.
+    """
     tuning = run.train.finetune
     own = run.features.model_copy(update={"augmentation": augmentation})
-    features = activation_features(own, tuning.plan, tuning.activation_copies)
+    variables = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    features = in_own_process(variables, activation_features, own, tuning.plan, tuning.activation_copies)
     behind = features.cut or "the pooling"
     log.print(f"What is frozen is computed once, up to {behind}, for {tuning.activation_copies} copies:")
     built = build_cache(run.model_copy(update={"features": features}))
@@ -192,6 +206,9 @@ def _identity(run: TrainRun, cache: FeatureCache, leader: Leader) -> str:
         cache.key,
         leader.config.model_dump_json(),
         run.train.finetune.model_dump_json(),
+        *(phase.model_dump_json() for phase in run.train.finetune.plan),
+        run.backend,
+        max(1, math.ceil(run.promotion_workers.gpus)),
         _augmentation(run, leader),
     ]
     return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()

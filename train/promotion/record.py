@@ -44,10 +44,11 @@ class PromotionStudy:
             if epoch not in known:
                 trial.report(accuracy, epoch)
 
-    def finish(self, leader: Leader, made_from: str, metrics: dict[str, Any]) -> None:
-        """The promotion has ended with these metrics; does nothing where that is known."""
-        if self._found(made_from, "COMPLETE"):
+    def finish(self, leader: Leader, made_from: str, metrics: dict[str, Any], accuracies: Sequence[float]) -> None:
+        """The promotion has ended with these metrics and epochs; does nothing where that is known."""
+        if self._found(made_from, "COMPLETE") and not self._found(made_from, "RUNNING"):
             return
+        self.report(leader, made_from, accuracies)
         trial = self._begun(leader, made_from)
         facts = {
             "frozen val_accuracy": metrics["frozen"]["val"]["accuracy"],

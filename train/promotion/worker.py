@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import time
+import traceback
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +30,7 @@ from search.records import load_weights
 from train.config import TrainRun
 from train.evaluate import Metrics, Probabilities, class_table, measure, predict, prediction_table, softmax
 from train.finetuning.activations import Activations, ActivationViews
-from train.finetuning.devices import use_every_device
+from train.finetuning.devices import use_devices
 from train.finetuning.finetune import Data, finetune
 from train.finetuning.journal import Journal
 from train.finetuning.model import Policy, build_network, deployable, set_head
@@ -89,10 +93,20 @@ def promotion_folder(run: TrainRun, number: int) -> Path:
 def promote_trial(task: Task) -> Ended:
     """Makes a promotion, going on after the last epoch of one that was interrupted; its metrics.json comes last."""
     journal = Journal(make_folder(task.folder))
+    for left in task.folder.glob(".*.tmp*"):  # of a process that was killed while it wrote
+        left.unlink(missing_ok=True)
     try:
         _promote(task, journal)
+    except CancelledError:
+        raise
     except HeadhuntError as error:  # the others go on
         return Ended(error)
+    except Exception as error:
+        fault = task.folder / "fault.txt"
+        with suppress(OSError):
+            fault.write_text(traceback.format_exc(), encoding="utf-8")
+        named = f"the promotion of trial {task.leader.number} failed: {type(error).__name__}: {error}"
+        return Ended(HeadhuntError(f"{named}. Its traceback is in {fault}; what is finished is kept."))
     finally:
         journal.close()
     return Ended()
@@ -102,7 +116,7 @@ def _promote(task: Task, journal: Journal) -> None:
     started = time.monotonic()
     run, leader, folder = task.run, task.leader, task.folder
     tuning, head_config = run.train.finetune, leader.config.head
-    devices = use_every_device(tuning.batch_size)
+    devices = use_devices(tuning.batch_size, math.ceil(run.promotion_workers.gpus) or None)
     cache = FeatureCache.open(task.cache)
     photos = {split: Photos(run, task.index, split) for split in SPLITS}
     inputs = Inputs(run, cache, photos, feature_moments(cache.arrays("train")[0]))
@@ -133,6 +147,7 @@ def _promote(task: Task, journal: Journal) -> None:
         "parity": parity,
         "unfrozen": done.unfrozen,
         "finetune": tuning.model_dump(mode="json"),
+        "backend": run.backend,
         "devices": devices,
         "epochs": done.epochs,
         "best_epoch": done.best_epoch,
