@@ -103,8 +103,15 @@ class EpochBatches:
     def _batch(self, plan: tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]], number: int) -> Batch:
         order, copies = plan
         rows = order[number * self._batch_size : (number + 1) * self._batch_size]
-        features = np.empty((len(rows), *self._copies[0].shape[1:]), self._copies[0].dtype)
-        for copy in np.unique(copies[rows]):
-            chosen = copies[rows] == copy
-            features[chosen] = self._copies[copy][rows[chosen]]
-        return features, self._labels[rows]
+        return gather(self._copies, rows, copies[rows]), self._labels[rows]
+
+
+def gather(
+    copies: Sequence[MappedFeatures], rows: npt.NDArray[np.int64], numbers: npt.NDArray[np.int32]
+) -> npt.NDArray[np.floating]:
+    """The features of these images, each from the copy of its number: (len(rows), *feature_shape) in the stored dtype."""
+    features = np.empty((len(rows), *copies[0].shape[1:]), copies[0].dtype)
+    for number in np.unique(numbers):
+        chosen = numbers == number
+        features[chosen] = copies[number][rows[chosen]]
+    return features

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from features.cache import FeatureCache
 from features.config import FeaturesConfig
 from features.errors import UsageError
+from features.loaders import gather
 from features.networks import build_backbone
 from features.views import Views
 from train.config import PhaseConfig
@@ -48,12 +49,7 @@ class ActivationViews:
 
     def shown(self, positions: npt.NDArray[np.int64], copies: npt.NDArray[np.int32]) -> npt.NDArray[np.floating]:
         """(n, *feature_shape) in the cache's dtype."""
-        first = self._copies[0]
-        found = np.empty((len(positions), *first.shape[1:]), first.dtype)
-        for copy in np.unique(copies):
-            rows = copies == copy
-            found[rows] = self._copies[copy][positions[rows]]
-        return found
+        return gather(self._copies, positions, copies)
 
 
 def activation_features(features: FeaturesConfig, phases: Collection[PhaseConfig], copies: int) -> FeaturesConfig:
