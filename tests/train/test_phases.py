@@ -301,3 +301,27 @@ def test_two_devices_train_as_one_does(searched: Run, tmp_path: Path) -> None:
         assert done.stdout.strip() == str(devices)
         histories.append(pd.read_csv(tmp_path / str(devices) / "history.csv"))
     pd.testing.assert_frame_equal(histories[1][["loss", "val_loss"]], histories[0][["loss", "val_loss"]], rtol=1e-3)
+
+
+PROMOTION = """
+from pathlib import Path
+import yaml
+from reports.config import Run
+from train.promotion.promote import load_metrics, promote
+raw = yaml.safe_load(Path("headhunt.yaml").read_text())
+raw["train"]["workers"] = {"executor": "local", "gpus": 2}
+run = Run.model_validate(raw)
+(found,) = promote(run)["promotions"]
+metrics = load_metrics(run, found["trial"])
+print(metrics["backend"], metrics["devices"], metrics["parity"]["images"], metrics["epochs"])
+"""
+
+
+@pytest.mark.slow
+def test_a_whole_promotion_on_two_devices(searched: Run) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    command = [sys.executable, "-c", PROMOTION]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["jax", "2", "5", "3"]
