@@ -45,7 +45,7 @@ from features.executors import interrupt
 from features.template import commented_yaml
 from reports.cli import app as reports_app
 from reports.config import Run
-from reports.dataset_section import collect as dataset_facts
+from reports.dataset.section import collect as dataset_facts
 from search.cli import app as search_app
 from search.leaderboard import leaders
 from train.cli import app as train_app

@@ -38,24 +38,27 @@ class Block:
 
     title: str
     text: str
-    figures: list[go.Figure] = field(default_factory=list)
+    figures: dict[str, go.Figure] = field(default_factory=dict)
     tables: list[Table] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class PageSection:
-    """One section: a heading, a sentence, figures or tables below it, and then its blocks."""
+    """One section: a heading, a sentence, figures or tables below it, and then its blocks.
+
+    Figures have names, no two on the page the same: `reports build --only NAME` writes one by itself.
+    """
 
     name: str
     title: str
     text: str
-    figures: list[go.Figure] = field(default_factory=list)
+    figures: dict[str, go.Figure] = field(default_factory=dict)
     tables: list[Table] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
 
-    def every_figure(self) -> Iterator[go.Figure]:
-        """Its own figures, then those of its blocks."""
-        yield from self.figures
+    def every_figure(self) -> Iterator[tuple[str, go.Figure]]:
+        """Its own figures with their names, then those of its blocks."""
+        yield from self.figures.items()
         for block in self.blocks:
-            yield from block.figures
+            yield from block.figures.items()

@@ -37,3 +37,8 @@ def figure(title_x: str, title_y: str, **axis: Any) -> go.Figure:
 def text(value: object) -> str:
     """A name as text: plotly reads some HTML in labels."""
     return html.escape(str(value), quote=False)
+
+
+def share(value: float) -> str:
+    """A share as a percentage."""
+    return f"{100 * value:.1f} %"

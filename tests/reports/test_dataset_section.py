@@ -18,10 +18,10 @@ from features.cache import cache_for
 from features.contact_sheet import sheet_of, write_contact_sheet
 from features.dataset import BOX, DatasetIndex, load_index
 from features.prepare import prepare
-from reports import class_counts, photo_sizes, pictures
 from reports.build import build
 from reports.config import Run
-from reports.dataset_section import section
+from reports.dataset import class_counts, photo_sizes, pictures
+from reports.dataset.section import section
 
 
 def index_of(root: Path, rows: list[tuple[int, str, int, int]], box: Any = None) -> DatasetIndex:
@@ -88,7 +88,7 @@ def test_sizes_of_photos_and_of_their_boxes(tmp_path: Path) -> None:
 def test_photos_of_one_size_need_no_histogram(searched: Run) -> None:
     assert photo_sizes.collect(load_index(searched), False).edges == []
     sizes = next(block for block in section(searched).blocks if block.title == "Photo sizes")
-    assert sizes.figures == []
+    assert sizes.figures == {}
     assert sizes.text.startswith("The photos are all 24 × 20 pixels. That suggests 32 × 32")
     assert sizes.text.endswith("This run resizes them to 32 × 32.")
 

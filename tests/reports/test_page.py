@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Browser, Page
 
-from reports import confusions, dataset_section, history, importance, leader_curves, promotions
 from reports.build import build
 from reports.config import Run
+from reports.dataset import section as dataset_section
+from reports.models import confusions, promotions
+from reports.study import history, importance, leader_curves
 from search.leaderboard import leaders, load_study
 from search.records import load_curves
 from search.schedules import Plateau

@@ -16,10 +16,10 @@ import pytest
 from features.atomic import only_process
 from features.cache import cache_for
 from features.errors import HeadhuntError, UsageError
-from reports import confirmed as section
 from reports.config import Run
-from reports.page import _confirmed
 from reports.section import LeftOutError
+from reports.study import confirmed as section
+from reports.study.confirmed import section as _confirmed
 from search.cli import _leaderboard, _row
 from search.confirm import rerun as module
 from search.confirm.ranking import (

@@ -19,8 +19,9 @@ from features.configfile import load
 from features.errors import UsageError
 from features.views import Views
 from reports.config import Run
-from reports.page import _leaderboard, _rates
 from reports.section import LeftOutError
+from reports.study.leader_curves import rates_section as _rates
+from reports.study.leaders_table import section as _leaderboard
 from search.config import SearchRun
 from search.hypermodel import HypermodelSpace
 from search.leaderboard import leaders

@@ -11,8 +11,8 @@ from features.errors import HeadhuntError
 from features.info import class_balance
 from features.keys import cache_folder, key_parts
 from features.manifest import cache_key
-from reports import class_counts, photo_sizes, pictures
 from reports.config import Run
+from reports.dataset import class_counts, photo_sizes, pictures
 from reports.section import Block, PageSection, Picture, Table
 
 
@@ -78,7 +78,12 @@ def _classes(index: DatasetIndex, facts: DatasetFacts) -> Block:
     if facts.classes > class_counts.BARS:
         text = f"How many of the {facts.classes} classes have how many photos."
     drawn = class_counts.draw(class_counts.collect(index))
-    return Block("Photos of each class", text, [drawn], [Table(columns, rows, {1, 2, 3}, "All classes in numbers")])
+    return Block(
+        "Photos of each class",
+        text,
+        {"class-counts": drawn},
+        [Table(columns, rows, {1, 2, 3}, "All classes in numbers")],
+    )
 
 
 def _sizes(run: Run, index: DatasetIndex, crop: bool) -> Block:
@@ -93,7 +98,7 @@ def _sizes(run: Run, index: DatasetIndex, crop: bool) -> Block:
         f"{found} That suggests {sizes.suggested} × {sizes.suggested}: the median short side, {sizes.short:g}, as the nearest "
         f"multiple of {photo_sizes.STRIDE}, at most {photo_sizes.LARGEST}. {_configured(run)}"
     )
-    return Block("Photo sizes", text, [photo_sizes.draw(sizes)] if sizes.edges else [])
+    return Block("Photo sizes", text, {"photo-sizes": photo_sizes.draw(sizes)} if sizes.edges else {})
 
 
 def _configured(run: Run) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from reports.config import Run
+from reports.section import LeftOutError, PageSection
 from reports.style import figure, text
+from search.leaderboard import load_study
 
 if TYPE_CHECKING:
     import optuna
@@ -56,3 +59,12 @@ def draw(importance: Importance) -> go.Figure:
     drawn.update_layout(height=120 + 34 * len(importance.names))
     drawn.update_xaxes(tickformat=".0%")
     return drawn
+
+
+def section(run: Run) -> PageSection:
+    """What mattered; LeftOutError when too few trials have run to tell."""
+    found = collect(load_study(run))
+    if isinstance(found, str):
+        raise LeftOutError(f"{found[:1].upper()}{found[1:]} `headhunt search run --trials N` adds trials.")
+    text = f"How much of the objective's variance each parameter explains, over {found.trials} complete trials."
+    return PageSection("importance", "Parameter importance", text, {"importance": draw(found)})

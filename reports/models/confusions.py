@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from features.dataset import load_index
+from reports.config import Run
+from reports.section import LeftOutError, PageSection, Table
 from train.config import TrainRun
 from train.promotion.promote import promoted
 from train.promotion.worker import promotion_folder
@@ -42,3 +45,16 @@ def collect(run: TrainRun, class_names: tuple[str, ...], top: int) -> Confusions
         for label, predicted, count in worst.itertuples(index=False)
     ]
     return Confusions(number, len(wrong), len(table), pairs_named)
+
+
+def section(run: Run) -> PageSection:
+    """The most frequent confusions; LeftOutError where nothing is promoted."""
+    if not promoted(run):
+        raise LeftOutError("Confusions are those of a promoted model: `headhunt train promote`.")
+    found = collect(run, load_index(run).class_names, run.reports.confusions)
+    rows = [[pair.truth, pair.predicted, f"{pair.photos} of {pair.of}"] for pair in found.worst]
+    text = (
+        f"The fine-tuned trial {found.trial} takes {found.wrong:,} of the {found.photos:,} test photos for another class; the "
+        "most frequent pairs first."
+    )
+    return PageSection("confusions", "Worst confusions", text, tables=[Table(["is", "taken for", "photos"], rows, {2})])

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
+from features.dataset import load_index
 from features.errors import HeadhuntError
+from reports.config import Run
+from reports.section import LeftOutError, PageSection
 from reports.style import COLOURS, RATE_AXIS, figure, text
 from search.config import SearchRun
-from search.leaderboard import Leader
+from search.leaderboard import Leader, leaders
 from search.records import load_curves
 
 if TYPE_CHECKING:
@@ -110,3 +113,27 @@ def draw_curves(curves: list[Curves]) -> go.Figure:
 def _name(leader: Leader) -> str:
     config = leader.config
     return f"trial {leader.number} ({config.hypermodel.function if config.hypermodel else config.schedule.kind})"
+
+
+def rates_section(run: Run) -> PageSection:
+    """The leaders' schedules; LeftOutError where none is known."""
+    sizes = load_index(run).table["split"].value_counts()
+    curves = collect_rates(run, leaders(run, run.reports.leaders), int(sizes["train"]))
+    if not curves:
+        if run.search.hypermodel is not None:
+            raise LeftOutError("The leaders are models of a function, which sets their learning rates itself.")
+        raise LeftOutError("The leaders' curves are not in the run's folder: `headhunt search run` writes them.")
+    text = "The schedules of the leaders, as they were followed step by step."
+    return PageSection("rates", "Learning rates", text, {"rates": draw_rates(curves)})
+
+
+def curves_section(run: Run) -> PageSection:
+    """How the leaders learned; LeftOutError where no record is left."""
+    curves = collect_curves(run, leaders(run, run.reports.leaders))
+    if not curves:
+        raise LeftOutError("The leaders' curves are not in the run's folder: `headhunt search run` writes them.")
+    text = (
+        "Accuracy of the leaders on cached features: on the validation photos, and on each epoch's views of the training "
+        "photos while they trained."
+    )
+    return PageSection("curves", "Learning curves", text, {"curves": draw_curves(curves)})

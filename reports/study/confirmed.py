@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from reports.style import COLOURS, figure
+from reports.config import Run
+from reports.section import LeftOutError, PageSection, Table
+from reports.style import COLOURS, figure, share
 from search.config import SearchRun
 from search.confirm.ranking import Confirmed, load_confirmation
 from search.confirm.statistics import Interval
+from search.confirm.table import show_p
 from search.leaderboard import leaders
 
 if TYPE_CHECKING:
@@ -67,3 +70,33 @@ def draw(found: ConfirmedLeaders, objective: str) -> go.Figure:
     if is_share:
         drawn.update_xaxes(tickformat=".1%")
     return drawn
+
+
+def section(run: Run) -> PageSection:
+    """The ranking over several seeds; LeftOutError where there is none of these leaders."""
+    found = collect(run)
+    if found is None:
+        raise LeftOutError(
+            "No ranking over several seeds is there for these leaders: `headhunt search confirm` makes one."
+        )
+    show = "{:.4f}".format if run.search.objective == "val_loss" else share
+    rows = [
+        [
+            str(row.number),
+            show(mean),
+            f"{show(low)} to {show(high)}",
+            show(row.searched),
+            show_p(row.p_value),
+            show_p(row.p_holm),
+        ]
+        for row, (mean, low, high) in found.ranked
+    ]
+    rows += [[str(row.number), "failed", f"{row.failure}", show(row.searched), "", ""] for row in found.failed]
+    columns = ["trial", "mean", "95 % interval", "as searched", "p against the best", "p, Holm"]
+    text = (
+        f"The leaders, each trained again with {found.seeds} seeds. As searched: the value of one seed that each was chosen by, "
+        "which favours lucky seeds. p is that of a paired t-test against the best, seed by seed; Holm's is corrected for the "
+        "number of comparisons."
+    )
+    figures = {"confirmed": draw(found, run.search.objective)}
+    return PageSection("confirmed", "Confirmed leaders", text, figures, [Table(columns, rows, {0, 1, 2, 3, 4, 5})])

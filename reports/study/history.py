@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from reports.config import Run
+from reports.section import PageSection
 from reports.style import figure
+from search.leaderboard import load_study
 
 if TYPE_CHECKING:
     import optuna
@@ -51,8 +54,8 @@ def collect(study: optuna.Study, objective: str) -> History:
 
 def draw(history: History) -> go.Figure:
     """Points for trials, a line for the best so far."""
-    share = history.objective != "val_loss"
-    drawn = figure("trial", history.objective.replace("_", " "), **({"tickformat": ".0%"} if share else {}))
+    is_share = history.objective != "val_loss"
+    drawn = figure("trial", history.objective.replace("_", " "), **({"tickformat": ".0%"} if is_share else {}))
     for state, symbol in (("complete", "circle"), ("pruned", "x-thin-open")):
         rows = [n for n, found in enumerate(history.states) if found == state]
         drawn.add_scatter(
@@ -66,3 +69,11 @@ def draw(history: History) -> go.Figure:
         x=history.numbers, y=history.best, mode="lines", name="best so far", line={"shape": "hv", "width": 2}
     )
     return drawn
+
+
+def section(run: Run) -> PageSection:
+    """The search, trial by trial; UsageError when there is no study."""
+    found = collect(load_study(run), run.search.objective)
+    counts = ", ".join(f"{count} {state}" for state, count in found.counts.items())
+    text = f"{sum(found.counts.values())} trials: {counts}."
+    return PageSection("history", "Search history", text, {"history": draw(found)})

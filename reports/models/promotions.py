@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from reports.style import COLOURS, RATE_AXIS, figure
+from reports.config import Run
+from reports.section import LeftOutError, PageSection, Table
+from reports.style import COLOURS, RATE_AXIS, figure, share
 from search.leaderboard import leaders
 from train.baselines.measure import load_baselines
 from train.config import TrainRun
@@ -117,3 +119,49 @@ def draw_finetuning(histories: list[Finetuning]) -> go.Figure:
         anchor="y2", dtick=1 if max((len(history.table) for history in histories), default=0) < 20 else None
     )
     return drawn
+
+
+def section(run: Run) -> PageSection:
+    """The table of the promoted models and baselines; LeftOutError where there is neither."""
+    rows, baselines = collect(run), collect_baselines(run)
+    if not rows and not baselines:
+        raise LeftOutError("Nothing is promoted yet: `headhunt train promote` fine-tunes the best trials.")
+    table = [
+        [
+            row.title,
+            row.chosen,
+            *(share(row.metrics[split]["accuracy"]) for split in SPLITS),
+            *(share(row.metrics[split]["top5_accuracy"]) for split in SPLITS),
+            share(row.metrics["test"]["ece"]),
+            *("", "", ""),
+        ]
+        for row in baselines
+    ]
+    table += [
+        [
+            f"trial {row.trial}",
+            row.stage,
+            *(share(row.top1[split]) for split in SPLITS),
+            *(share(row.top5[split]) for split in SPLITS),
+            "" if row.ece is None else share(row.ece),
+            row.head,
+            row.dropout,
+            row.schedule,
+        ]
+        for row in rows
+    ]
+    columns = ["model", "backbone", "train", "val", "test", "train top-5", "val top-5", "test top-5", "test ECE"]
+    columns += ["hidden units", "dropout", "schedule"]
+    text = (
+        "Frozen: the head on the cached features of clean photos. Fine-tuned: the exported network, backbone and head together. "
+        "Test photos were used once, after every choice was made. ECE is the expected calibration error: how far confidence is "
+        "from accuracy. Epoch 0 of the figure is the frozen network."
+    )
+    if baselines:
+        columns[1] = "backbone, or chosen"
+        text += (
+            " The baselines' probes see the same clean features, and validation chose their settings; the training photos of the "
+            "nearest neighbours are measured without themselves."
+        )
+    figures = {"finetuning": draw_finetuning(collect_finetuning(run))} if rows else {}
+    return PageSection("promotions", "Promoted models", text, figures, [Table(columns, table, {*range(2, 9), 10})])

@@ -1,0 +1,1 @@
+"""The data set on the page: its numbers, sizes and examples."""

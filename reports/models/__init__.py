@@ -1,0 +1,1 @@
+"""The promoted models on the page: what they reached, and where they err."""

@@ -1,0 +1,1 @@
+"""The search on the page: its leaders, its history, and what mattered."""

@@ -1,0 +1,62 @@
+"""The leaders of the search as a table."""
+
+from __future__ import annotations
+
+from reports.config import Run
+from reports.section import PageSection, Table
+from reports.style import share
+from search.leaderboard import Leader, leaders
+
+
+def section(run: Run) -> PageSection:
+    """A row for each leader; UsageError when no trial has run to its end."""
+    best = leaders(run, run.reports.leaders)
+    if run.search.hypermodel is not None:
+        return _hypermodels(run, best)
+    rows = []
+    for leader in best:
+        config = leader.config
+        rows.append(
+            [
+                str(leader.number),
+                f"{leader.value:.4f}" if run.search.objective == "val_loss" else share(leader.value),
+                share(leader.top5),
+                " → ".join(map(str, config.head.units)) or "none",
+                f"{config.head.dropout:g}",
+                f"{config.head.l2:.1e}",
+                config.schedule.kind,
+                f"{config.schedule.learning_rate:.1e}",
+                f"{config.optimizer.kind}, {config.batch_size}",
+            ]
+        )
+    columns = [
+        "trial",
+        run.search.objective.replace("_", " "),
+        "top-5",
+        "hidden units",
+        "dropout",
+        "L2",
+        "schedule",
+        "peak rate",
+        "optimiser, batch",
+    ]
+    text = "The heads that did best on the cached features of the validation photos."
+    return PageSection("leaders", "Leaders", text, tables=[Table(columns, rows, {0, 1, 2, 4, 5, 7})])
+
+
+def _hypermodels(run: Run, best: list[Leader]) -> PageSection:
+    """The leaders of a function, by the values that it drew."""
+    rows = [
+        [
+            str(leader.number),
+            f"{leader.value:.4f}" if run.search.objective == "val_loss" else share(leader.value),
+            share(leader.top5),
+            ", ".join(
+                f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in params
+            ),
+        ]
+        for leader, params in ((leader, leader.params.items()) for leader in best)
+    ]
+    columns = ["trial", run.search.objective.replace("_", " "), "top-5", "hyperparameters"]
+    text = f"The models of {run.search.hypermodel} that did best on the cached features of the validation photos."
+    return PageSection("leaders", "Leaders", text, tables=[Table(columns, rows, {0, 1, 2})])
