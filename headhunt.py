@@ -13,8 +13,6 @@ signal.signal(
 )  # Ctrl-C during the imports below ends quietly; main() takes over after them
 
 import json
-import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -40,8 +38,9 @@ from features.command import (
 )
 from features.configfile import validate
 from features.dataset import load_index
-from features.errors import HeadhuntError, UsageError
+from features.errors import UsageError
 from features.executors import interrupt
+from features.stages import run_stage
 from features.template import commented_yaml
 from reports.cli import app as reports_app
 from reports.config import Run
@@ -192,34 +191,11 @@ def _run_stages(checked: Run, file: Path, overrides: Sequence[str], output: Outp
     for position, (key, words) in enumerate(STAGES.items(), start=1):
         log.rule(f"{position}/{len(STAGES)}  {' '.join(words)}", align="left")
         started = time.monotonic()
-        results[key] = _run_stage([*words, *settings_, "--json"])
+        results[key] = run_stage([*words, *settings_, "--json"])
         seconds[key] = time.monotonic() - started
     output.console.print(_summary(checked, results, seconds))
     output.console.print(f"\nreport  {results['report']['report']}\nexport  {results['export']['folder']}")
     output.result({**results, "seconds": seconds})
-
-
-def _run_stage(arguments: list[str]) -> Any:
-    """Runs one `headhunt` command and gives its JSON object; its exit status becomes ours when it fails.
-
-    The stage is in a process group of its own, so that Ctrl-C reaches it once, from here, and it can save its state.
-    `-P` keeps a user's own `train.py` or `search.py` in the working directory from shadowing our packages.
-    """
-    command_line = [sys.executable, "-P", "-m", "headhunt", *arguments]
-    with subprocess.Popen(command_line, stdout=subprocess.PIPE, text=True, process_group=0) as stage:
-        try:
-            printed, _ = stage.communicate()
-        except KeyboardInterrupt:
-            stage.send_signal(signal.SIGINT)
-            stage.communicate()
-            raise
-    if stage.returncode:
-        log.print(f"Mend that, then go on with the same command; this stage alone: {shlex.join(arguments[:2])}")
-        raise typer.Exit(stage.returncode if stage.returncode > 0 else 1)
-    lines = printed.splitlines()
-    if not lines:
-        raise HeadhuntError(f"`headhunt {shlex.join(arguments)}` ended without a result.")
-    return json.loads(lines[-1])
 
 
 def _summary(checked: Run, results: dict[str, Any], seconds: dict[str, float]) -> Table:

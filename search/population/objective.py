@@ -22,7 +22,7 @@ class Task:
     same results.
 
     `sources` are held in memory; compiled programs are kept in `compiled`. `lanes` trials are trained side by side. Batches and
-    views are those of `seed`, or of `seeds`, one for each trial.
+    views are those of `seed`, or of `seeds`, one for each trial. `train_share` of each class's training photos are seen.
     """
 
     configs: tuple[TrialConfig, ...]
@@ -34,6 +34,7 @@ class Task:
     seed: int
     lanes: int
     seeds: tuple[int, ...] | None = None
+    train_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def train_trials(task: Task) -> list[Progressed]:
     started = time.monotonic()
     with _LOCK:
         _keep_programs(task.compiled)
-        program = _program(structure_of(task.configs[0]), task.sources)
+        program = _program(structure_of(task.configs[0]), task.sources, task.train_share)
     states = [state or program.start(config) for config, state in zip(task.configs, task.states, strict=True)]
     states = _train(program, task, task.configs, states, task.seeds or (task.seed,) * len(states))
     seconds = (time.monotonic() - started) / len(states)
@@ -94,16 +95,16 @@ _LOCK = threading.Lock()
 
 
 @lru_cache(maxsize=64)
-def _program(structure: Structure, sources: tuple[Source, ...]) -> Program:
-    return Program(structure, _data(sources))
+def _program(structure: Structure, sources: tuple[Source, ...], train_share: float) -> Program:
+    return Program(structure, _data(sources, train_share))
 
 
 @lru_cache(maxsize=1)
-def _data(sources: tuple[Source, ...]) -> Features:
+def _data(sources: tuple[Source, ...], train_share: float) -> Features:
     """What trials train on, on the device."""
     import jax
 
-    found = load_features(sources)
+    found = load_features(sources).with_part(train_share)
     if jax.default_backend() == "cpu":
         found = found.with_zeros(zeros_for_cache_lines(found.shape))
     names = ("train", "train_labels", "val", "val_labels")

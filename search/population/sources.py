@@ -108,6 +108,19 @@ class Features:
             return self
         return replace(self, train=_widened(self.train, zeros), val=_widened(self.val, zeros), zeros=zeros)
 
+    def with_part(self, train_share: float) -> Features:
+        """The same with this share of every class's training images, at least one of each, evenly spread over their order."""
+        if train_share == 1:
+            return self
+        kept = []
+        for label in np.unique(self.train_labels):
+            rows = np.flatnonzero(self.train_labels == label)
+            places = np.linspace(0, len(rows), max(1, round(train_share * len(rows))), endpoint=False)
+            kept.append(rows[places.astype(np.int64)])
+        chosen = np.sort(np.concatenate(kept))
+        train = self.train[:, chosen]
+        return replace(self, train=train, train_labels=self.train_labels[chosen], moments=feature_moments(train[0]))
+
     def rows_of_epoch(self, views: Views, epoch: int, seed: int) -> npt.NDArray[np.int32]:
         """The row of `train` in which epoch `epoch` (from 0) finds each image: (n,) int32."""
         copies = views.of_epoch(epoch, len(self.train_labels), seed)

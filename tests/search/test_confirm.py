@@ -42,6 +42,7 @@ BODY = """
 import json, os, shutil
 from pathlib import Path
 import search.confirm.rerun
+import search.confirm.trainings
 from features.configfile import load
 from search.config import SearchRun
 
@@ -49,7 +50,7 @@ run = load(SearchRun, Path("headhunt.yaml"))
 print(json.dumps(search.confirm.rerun.confirm(run, 3, 2)), flush=True)
 shutil.move("run/confirm", "before")
 Path("run/confirm.json").unlink()
-write, calls = search.confirm.rerun.write_runs, []
+write, calls = search.confirm.trainings.write_runs, []
 
 def kill(*arguments):
     write(*arguments)
@@ -57,7 +58,7 @@ def kill(*arguments):
     if len(calls) == 2:
         os.kill(os.getpid(), 9)
 
-search.confirm.rerun.write_runs = kill
+search.confirm.trainings.write_runs = kill
 search.confirm.rerun.confirm(run, 3, 2)
 """
 
