@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from features.atomic import atomic_path, make_folder, only_process, write_text
+from features.atomic import make_folder, only_process, write_text
 from features.augment import policy_name
 from features.blocks import Block, Task, plan_blocks, write_block
 from features.cache import FeatureCache, split_copies
-from features.checksums import Checksum, discard_shard, file_sha256, read_checksum, write_checksum
+from features.checksums import Checksum, discard_shard, read_checksum
 from features.command import log, relative
 from features.config import FeaturesRun
 from features.contact_sheet import Sheet, sheet_of, write_contact_sheet
@@ -27,6 +26,7 @@ from features.manifest import FORMAT_VERSION, MANIFEST, Manifest, ShardEntry, ca
 from features.mirror import exchange, push_manifest
 from features.shards import shard_bytes
 from features.store import Store, open_store
+from features.takeover import take_over
 
 
 def build_caches(run: FeaturesRun) -> dict[str, Any]:
@@ -124,16 +124,7 @@ def _take_over(run: FeaturesRun, parts: dict[str, Any], folder: Path) -> None:
     for other, manifest in sound_manifests(run):
         if other == folder or not AUGMENTED.issuperset(changed_parts(parts, manifest.key_parts)):
             continue
-        for entry in manifest.shards:
-            source, target = other / entry.file, folder / entry.file
-            if entry.copy_number or target.exists() or not source.exists() or file_sha256(source) != entry.sha256:
-                continue
-            with atomic_path(target) as temporary:
-                try:
-                    temporary.hardlink_to(source)
-                except OSError:  # a file system without links
-                    shutil.copyfile(source, temporary)
-            write_checksum(target, Checksum(entry.sha256, manifest.feature_shape))
+        take_over(other, manifest, folder, augmented=False)
 
 
 def _compute(run: FeaturesRun, tasks: list[Task], folder: Path, kept: dict[str, Checksum], sheet: Sheet) -> int:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from features.dataset import load_index
-from features.errors import CacheError, UsageError
+from features.errors import HeadhuntError, UsageError
 from reports.config import Run
 from reports.dataset import section as dataset_section
+from reports.fidelity import section as fidelity_section
 from reports.models import confusions, promotions
 from reports.section import LeftOutError, PageSection
 from reports.study import confirmed, history, importance, leader_curves, leaders_table
@@ -24,6 +25,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Run], PageSection]]] = {
     "rates": ("Learning rates", leader_curves.rates_section),
     "curves": ("Learning curves", leader_curves.curves_section),
     "confusions": ("Worst confusions", confusions.section),
+    "fidelity": ("Fidelity", fidelity_section.section),
     "dataset": ("Data set", dataset_section.section),
 }
 """Every section in its order on the page."""
@@ -35,7 +37,7 @@ def collect_sections(run: Run) -> tuple[list[PageSection], dict[str, str]]:
     for name, (_, make) in SECTIONS.items():
         try:
             sections.append(make(run))
-        except (LeftOutError, UsageError, CacheError) as reason:
+        except (LeftOutError, HeadhuntError) as reason:
             left_out[name] = str(reason)
     return sections, left_out
 

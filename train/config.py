@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -105,6 +106,11 @@ class FinetuneConfig(Recipe):
     seed: int = Field(0, ge=0)
 
     @property
+    def digest(self) -> str:
+        """16 hex digits by which this recipe is known again."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+    @property
     def plan(self) -> tuple[PhaseConfig, ...]:
         """The phases of the run."""
         if self.phases is not None:
@@ -172,6 +178,9 @@ class TrainConfig(Section):
     """Promotion of the best trials into full fine-tuning runs."""
 
     top: int = Field(1, ge=1, description="how many winners are fine-tuned")
+    fidelity_floor: float = Field(
+        0.7, ge=-1, le=1, description="warn where `headhunt reports fidelity` found a lower rank correlation"
+    )
     workers: Workers | None = Field(
         None,
         description="how many promotions run at once, and what each is given; more than one GPU: data-parallel; default: as "

@@ -19,8 +19,9 @@ from features.dataset import DatasetIndex, load_index
 from features.errors import HeadhuntError, UsageError
 from features.executors import in_own_process, open_executor
 from features.keys import for_workers
+from search.certificate import load_certificate
 from search.confirm.ranking import by_confirmation, load_confirmation
-from search.leaderboard import Leader, leaders
+from search.leaderboard import Leader, leaders, load_study
 from search.retrain import trial_weights
 from search.storage import storage_faults
 from train.config import TrainRun
@@ -40,6 +41,7 @@ def promote(run: TrainRun, numbers: Sequence[int] = ()) -> dict[str, Any]:
     """
     cache = cache_for(run)
     chosen = _choose(run, cache, numbers)
+    _tell_fidelity(run)
     lock = make_folder(run.workdir / "promotions") / ".lock"
     with (
         only_process(lock, f"another process promotes trials of {run.name!r}"),
@@ -174,6 +176,13 @@ def _choose(run: TrainRun, cache: FeatureCache, numbers: Sequence[int]) -> list[
                 f"in {relative(run.workdir / 'trials' / str(leader.number))}/weights.npz."
             )
     return chosen
+
+
+def _tell_fidelity(run: TrainRun) -> None:
+    """Says what a fidelity study found of this study, if there has been one."""
+    certificate = load_certificate(load_study(run))
+    for line in certificate.lines(run.train.finetune.digest, run.train.fidelity_floor) if certificate else ():
+        log.print(line, style="yellow" if line.startswith("Warning") else None)
 
 
 def _winners(run: TrainRun, ranked: Sequence[Leader]) -> list[Leader]:

@@ -1,0 +1,154 @@
+"""The figures of the fidelity study, drawn from its results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from reports.style import COLOURS, figure, text
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+Results = Mapping[str, Any]
+
+DASHES = {"rotation": "solid", "per_image": "dot"}
+DRAWS = {"rotation": "in rotation", "per_image": "per image"}
+
+
+class Line(NamedTuple):
+    """One way to draw views: the number of copies as text ("1" to "fresh"), and a value with its interval at each."""
+
+    policy: str
+    clean_share: float
+    draw: str
+    copies: list[str]
+    values: list[float | None]
+    above: list[float]
+    below: list[float]
+
+
+def lines(results: Results, value: str) -> Iterator[Line]:
+    """`accuracy`: the mean over configurations, as a share, with the interval of its gap to fresh views; `spearman`: the
+    correlation with fresh views."""
+    ranked = {_way(row): row for row in results["ranking"] if (row["what"], row["against"]) == ("views", "fresh")}
+    ways = dict.fromkeys(
+        (row["policy"], row["clean_share"], row["draw"])
+        for row in results["views"]
+        if row["copies"] and not row["fresh"]
+    )
+    draws = {draw for _, _, draw in ways}
+    for policy, share, draw in ways:
+        rows = [
+            row
+            for row in results["views"]
+            if (row["policy"], row["clean_share"]) == (policy, share)
+            and (row["draw"] == draw or row["copies"] == 1 or row["fresh"])
+        ]
+        if draw == "rotation" and "per_image" in draws and all(row["copies"] == 1 or row["fresh"] for row in rows):
+            continue  # the single copy belongs to the other draw's line
+        found = [_at(row, ranked[_way(row)], value) for row in sorted(rows, key=lambda row: int(row["copies"]))]
+        found = [each for each in found if each is not None]
+        copies, values, low, high = map(list, zip(*found, strict=True)) if found else ([], [], [], [])
+        yield Line(
+            policy,
+            share,
+            draw,
+            copies,
+            values,
+            [b - v for v, b in zip(values, high, strict=True)],
+            [v - a for v, a in zip(values, low, strict=True)],
+        )
+
+
+def _at(row: Results, ranking: Results, value: str) -> tuple[str, float, float, float] | None:
+    copies = "fresh" if row["fresh"] else str(row["copies"])
+    if value == "accuracy":
+        mean, gap = row["mean_accuracy"], row["gap_points"]
+        if row["fresh"]:
+            return copies, mean, mean, mean
+        shift = mean + gap["value"] / 100
+        return copies, mean, shift - gap["high"] / 100, shift - gap["low"] / 100
+    found = ranking["spearman"]
+    if row["fresh"] or None in found.values():
+        return None
+    return copies, found["value"], found["low"], found["high"]
+
+
+def _way(row: Results) -> tuple[Any, ...]:
+    return row["policy"], row["clean_share"], row["draw"], row["copies"]
+
+
+def draw_lines(results: Results, policy: str, value: str) -> go.Figure:
+    """A line for each share of clean views and each draw of one policy, over the number of cached copies."""
+    is_accuracy = value == "accuracy"
+    drawn = figure(
+        "cached augmented views",
+        "accuracy, mean of all" if is_accuracy else "Spearman with fresh views",
+        **({"tickformat": ".0%"} if is_accuracy else {}),
+    )
+    if is_accuracy:
+        clean = next(row for row in results["views"] if not row["copies"])
+        drawn.add_hline(
+            clean["mean_accuracy"], line={"color": "#1e293b", "width": 1.5, "dash": "dash"}, annotation_text="clean photos alone"
+        )  # fmt: skip
+    shares = sorted({line.clean_share for line in lines(results, value)})
+    for line in lines(results, value):
+        if line.policy == policy:
+            drawn.add_scatter(
+                x=line.copies,
+                y=line.values,
+                mode="lines+markers",
+                name=f"{line.clean_share:.0%} clean, {DRAWS[line.draw]}",
+                line={"color": COLOURS[shares.index(line.clean_share)], "dash": DASHES[line.draw]},
+                error_y={"type": "data", "array": line.above, "arrayminus": line.below, "thickness": 1, "width": 3},
+            )
+    order = sorted({row["copies"] for row in results["views"] if row["copies"] and not row["fresh"]})
+    drawn.update_xaxes(type="category", categoryorder="array", categoryarray=[*map(str, order), "fresh"])
+    return drawn
+
+
+def draw_agreement(results: Results) -> go.Figure:
+    """Each configuration: its accuracy as the search sees it, against fresh views and after fine-tuning."""
+    drawn = figure("accuracy as the search sees it", "accuracy in truth", tickformat=".0%")
+    for name, key, symbol in (("fresh views", "fresh", "circle"), ("fine-tuned", "tuned", "diamond")):
+        rows = [row for row in results["trials"] if row[key] is not None]
+        if rows:
+            drawn.add_scatter(
+                x=[row["own"] for row in rows],
+                y=[row[key] for row in rows],
+                mode="markers",
+                name=name,
+                marker={"size": 9, "symbol": symbol},
+                customdata=[f"trial {row['trial']}" for row in rows],
+                hovertemplate="%{customdata}: %{x:.1%} → %{y:.1%}",
+            )
+    ends = [min(row["own"] for row in results["trials"]), max(row["own"] for row in results["trials"])]
+    drawn.add_scatter(
+        x=ends, y=ends, mode="lines", name="the same", line={"color": "#94a3b8", "dash": "dash"}, hoverinfo="skip"
+    )
+    drawn.update_xaxes(tickformat=".0%")
+    return drawn
+
+
+def draw_cost(results: Results) -> go.Figure:
+    """Hours for a number of trials, in the three ways; both axes logarithmic."""
+    drawn = figure("trials", "hours", type="log")
+    table = results["cost"]["table"]
+    for name, key in WAYS.items():
+        drawn.add_scatter(
+            x=[row["trials"] for row in table],
+            y=[row[key] / 3600 for row in table],
+            mode="lines+markers",
+            name=text(name),
+        )
+    drawn.update_xaxes(type="log", dtick=1)
+    return drawn
+
+
+WAYS = {
+    "through the network": "network",
+    "from unpooled float32, ZLIB (the 2021 notebooks)": "seed_cache",
+    "from this cache": "own_cache",
+}
+"""The ways to run trials whose cost is compared, by their key in the results."""

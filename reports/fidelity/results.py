@@ -1,0 +1,275 @@
+"""What the fidelity study found: from the accuracies of its cells to tables of plain numbers, `fidelity/results.json`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from features.atomic import write_text
+from features.errors import HeadhuntError
+from reports.config import FidelityConfig
+from reports.fidelity.cost import Cost, Rates
+from reports.fidelity.plan import Cell, Plan
+from reports.fidelity.statistics import (
+    Draws,
+    Effect,
+    Estimate,
+    Ranking,
+    Values,
+    agreement_of_seeds,
+    closing,
+    compare,
+    draw,
+    effect,
+    gap,
+)
+from search.certificate import Agreement, Certificate
+from search.leaderboard import Leader
+
+FRESH, FINE_TUNED = "fresh", "fine_tuned"
+"""What a ranking is compared with: a fresh view in every epoch, or the networks after fine-tuning."""
+
+LEVELS = 4
+"""A numeric hyperparameter with more different values than this is cut at its median."""
+
+TRIALS = (1, 10, 100, 1000)
+"""Numbers of trials whose cost is told."""
+
+
+class Measured(NamedTuple):
+    """What was measured: `accuracy` has, for each cell, the best validation accuracy of (configurations, seeds), 0 where a
+    training failed; `first_epoch` the own cell's after one epoch; `tuned` the fine-tuned validation accuracy by trial."""
+
+    leaders: Sequence[Leader]
+    accuracy: Mapping[Cell, Values]
+    first_epoch: Values
+    tuned: Mapping[int, float]
+    failed: int
+
+
+def summarise(plan: Plan, settings: FidelityConfig, measured: Measured, date: str) -> dict[str, Any]:
+    """All tables but the cost, as they are in results.json."""
+    accuracy = measured.accuracy
+    configurations, seeds = accuracy[plan.own].shape
+    draws = draw(configurations, seeds, settings.resamples)
+    clean = next(cell for cell in plan.cells if cell.copies == 0)
+    fresh = accuracy[plan.full(plan.own)]
+    return {
+        "date": date,
+        "configurations": configurations,
+        "seeds": seeds,
+        "epochs": plan.epochs,
+        "failed_trainings": measured.failed,
+        "own": _cell(plan.own),
+        "views": [_views(plan, cell, accuracy, draws) for cell in plan.cells],
+        "closing": _closings(plan, accuracy, draws, settings.tolerance_points),
+        "augmentation": [
+            {
+                "policy": cell.policy,
+                "clean_share": cell.clean_share,
+                "points": _numbers(gap(accuracy[clean], accuracy[cell], draws)),
+            }
+            for cell in plan.cells
+            if cell.copies == plan.epochs
+        ],
+        "ranking": _rankings(plan, measured, draws, settings.resamples),
+        "agreement_of_seeds": _number(agreement_of_seeds(fresh)),
+        "hyperparameters": _effects(plan, measured, settings.resamples),
+        "trials": [
+            {
+                "trial": leader.number,
+                "params": leader.params,
+                "own": float(accuracy[plan.own][row].mean()),
+                "fresh": float(fresh[row].mean()),
+                "tuned": measured.tuned.get(leader.number),
+            }
+            for row, leader in enumerate(measured.leaders)
+        ],
+    }
+
+
+def certificate_of(plan: Plan, results: Mapping[str, Any], finetune: str) -> Certificate:
+    """The certificate of the search's own views."""
+    own = {row["against"]: row for row in results["ranking"] if row["what"] == "own"}
+    agreements = {
+        against: Agreement(
+            configurations=row["configurations"],
+            spearman=row["spearman"]["value"],
+            low=row["spearman"]["low"],
+            high=row["spearman"]["high"],
+            kendall=row["kendall"]["value"],
+            regret_points=row["top1_regret_points"]["value"],
+        )
+        for against, row in own.items()
+        if None not in row["spearman"].values()
+    }
+    if FRESH not in agreements:
+        raise HeadhuntError(
+            "all configurations have the same accuracy, so there is no ranking to compare. Search a space in which they differ."
+        )
+    return Certificate(
+        date=results["date"],
+        seeds=results["seeds"],
+        frozen=agreements[FRESH],
+        tuned=agreements.get(FINE_TUNED),
+        finetune=finetune,
+    )
+
+
+def cost_table(cost: Cost, rates: Rates) -> dict[str, Any]:
+    """The cost as it is in results.json."""
+    return {
+        **cost._asdict(),
+        "rates": rates._asdict(),
+        "break_even_trials": cost.break_even,
+        "table": [
+            dict(zip(("trials", "network", "seed_cache", "own_cache"), (trials, *cost.seconds(trials)), strict=True))
+            for trials in TRIALS
+        ],
+    }
+
+
+def results_file(workdir: Path) -> Path:
+    """`fidelity/results.json` of a run."""
+    return workdir / "fidelity" / "results.json"
+
+
+def write_results(workdir: Path, results: Mapping[str, Any]) -> None:
+    """Writes them, atomically."""
+    write_text(results_file(workdir), json.dumps(results, indent=1, allow_nan=False) + "\n")
+
+
+def load_results(workdir: Path) -> dict[str, Any] | None:
+    """The results of a run's fidelity study; None where there are none. HeadhuntError for a file that cannot be read."""
+    path = results_file(workdir)
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise HeadhuntError(f"{path} cannot be read: {error}. `headhunt reports fidelity` writes it anew.") from error
+    return found
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    return {
+        "policy": cell.policy if cell.copies else None,
+        "copies": cell.copies,
+        "fresh": cell.copies == cell.epochs,
+        "draw": cell.draw,
+        "clean_share": cell.clean_share,
+    }
+
+
+def _views(plan: Plan, cell: Cell, accuracy: Mapping[Cell, Values], draws: Draws) -> dict[str, Any]:
+    means = accuracy[cell].mean(1)
+    return {
+        **_cell(cell),
+        "mean_accuracy": float(means.mean()),
+        "best_accuracy": float(means.max()),
+        "gap_points": _numbers(gap(accuracy[cell], accuracy[plan.full(cell)], draws)),
+    }
+
+
+def _closings(plan: Plan, accuracy: Mapping[Cell, Values], draws: Draws, tolerance: float) -> list[dict[str, Any]]:
+    """For each way to draw views, from how many copies on it is as good as a fresh view in every epoch."""
+    groups: dict[tuple[str, str, float], dict[int, Values]] = {}
+    draws_of = dict.fromkeys(cell.draw for cell in plan.cells if cell.copies > 1)
+    for cell in plan.cells:
+        if 0 < cell.copies < plan.epochs:
+            for how in draws_of if cell.copies == 1 else [cell.draw]:
+                groups.setdefault((cell.policy, how, cell.clean_share), {})[cell.copies] = accuracy[cell]
+    return [
+        {
+            "policy": policy,
+            "draw": how,
+            "clean_share": share,
+            **closing(
+                sorted(by_copies.items()), accuracy[plan.full(Cell(policy, 1, "rotation", share, plan.epochs))], draws, tolerance
+            )._asdict(),
+        }
+        for (policy, how, share), by_copies in groups.items()
+    ]  # fmt: skip
+
+
+def _rankings(plan: Plan, measured: Measured, draws: Draws, resamples: int) -> list[dict[str, Any]]:
+    """Every cell's ranking, and those of cheaper ways, against fresh views and against fine-tuning."""
+    accuracy = measured.accuracy
+    asked: list[tuple[str, Cell, Values]] = [
+        ("own", plan.own, accuracy[plan.own]),
+        ("one_epoch", plan.own, measured.first_epoch),
+        ("half_epochs", plan.half_epochs, accuracy[plan.half_epochs]),
+        ("half_data", plan.half_data, accuracy[plan.half_data]),
+        *(("views", cell, accuracy[cell]) for cell in plan.cells),
+    ]
+    rows = [int(place) for place, leader in enumerate(measured.leaders) if leader.number in measured.tuned]
+    tuned = np.array([measured.tuned[measured.leaders[row].number] for row in rows])
+    few = draw(max(1, len(rows)), draws.seeds.max() + 1, resamples)
+    found = []
+    for what, cell, values in asked:
+        truths = {FRESH: compare(values, accuracy[plan.full(cell)], draws)}
+        if len(rows) >= 3:
+            truths[FINE_TUNED] = compare(values[rows], tuned, few)
+        shown = _cell(cell._replace(epochs=plan.epochs))
+        found += [{"what": what, **shown, "against": against, **_ranking(each)} for against, each in truths.items()]
+    return found
+
+
+def _effects(plan: Plan, measured: Measured, resamples: int) -> list[dict[str, Any]]:
+    cached, fresh = (measured.accuracy[cell] for cell in (plan.own, plan.full(plan.own)))
+    found = []
+    for name in dict.fromkeys(name for leader in measured.leaders for name in leader.params):
+        there = [row for row, leader in enumerate(measured.leaders) if name in leader.params]
+        values = [measured.leaders[row].params[name] for row in there]
+        draws = draw(len(there), cached.shape[1], resamples)
+        for shown, has in _levels(values):
+            if min(has.sum(), (~has).sum()) >= 2:
+                found.append(_effect(effect(name, shown, has, cached[there], fresh[there], draws)))
+    return found
+
+
+def _levels(values: Sequence[Any]) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+    """The values of a hyperparameter and who has each; a range with many values is cut at its median."""
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    levels = sorted(set(values), key=lambda value: value if numeric else str(value))
+    if numeric and len(levels) > LEVELS:
+        middle = float(np.median(values))
+        return [(f"above {middle:.3g}", np.array([value > middle for value in values]))]
+    told = levels[1:] if len(levels) == 2 else levels  # with two values, one is the other's opposite
+    return [(str(level), np.array([value == level for value in values])) for level in told]
+
+
+def _effect(found: Effect) -> dict[str, Any]:
+    estimates = {name: _numbers(getattr(found, name)) for name in ("cached", "truth", "difference")}
+    return {
+        "parameter": found.parameter,
+        "value": found.value,
+        "configurations": found.configurations,
+        **estimates,
+        "transfers": found.verdict,
+    }
+
+
+def _ranking(found: Ranking) -> dict[str, Any]:
+    return {
+        "configurations": found.configurations,
+        "spearman": _numbers(found.spearman),
+        "kendall": _numbers(found.kendall),
+        "top1_regret_points": _numbers(found.top1_regret),
+        "top3_regret_points": _numbers(found.top3_regret),
+    }
+
+
+def _numbers(estimate: Estimate) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in estimate._asdict().items()}
+
+
+def _number(value: float) -> float | None:
+    """A number as JSON has it: none that is not finite."""
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,253 @@
+"""The fidelity study on the page: the answer first, then what it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reports.config import Run
+from reports.fidelity.figures import DRAWS, WAYS, draw_agreement, draw_cost, draw_lines
+from reports.fidelity.results import load_results
+from reports.section import Block, LeftOutError, PageSection, Table
+from reports.style import share
+
+Results = Mapping[str, Any]
+
+AGAINST = {"fresh": "fresh views in every epoch", "fine_tuned": "after fine-tuning"}
+
+CHEAPER = {
+    "own": "as the search trains",
+    "half_epochs": "half the epochs",
+    "half_data": "half the training photos",
+    "one_epoch": "one epoch",
+}
+"""The ways to rank that are told beside each other, by their `what` in the results."""
+
+
+def section(run: Run) -> PageSection:
+    """The whole section; LeftOutError where there has been no fidelity study."""
+    found = load_results(run.workdir)
+    if found is None:
+        raise LeftOutError(
+            "How well this search predicts the full run is not measured: `headhunt reports fidelity` does it."
+        )
+    text = (
+        f"{found['configurations']} configurations spread evenly over the search space, each trained "
+        f"{found['epochs']} epochs with "
+        f"{found['seeds']} seeds in every way below, on {found['date']}. {_answer(found)} Intervals are 95 %, "
+        "of a bootstrap over "
+        "configurations and seeds; they say nothing about other photos."
+    )
+    blocks = [_ranking(found), _views(found), _hyperparameters(found), _cost(found), _everything(found)]
+    return PageSection("fidelity", "Fidelity", text, blocks=blocks)
+
+
+def _answer(found: Results) -> str:
+    own = {row["against"]: row for row in found["ranking"] if row["what"] == "own"}
+    told = [
+        f"As this study trains ({_way(found['own'])}), its ranking agrees with that under fresh views in every "
+        "epoch by a Spearman "
+        f"correlation of {_shown(own['fresh']['spearman'])}; the head that it puts first is "
+        f"{own['fresh']['top1_regret_points']['value']:.1f} points below the best."
+    ]
+    if "fine_tuned" in own:
+        row = own["fine_tuned"]
+        told.append(
+            f"After fine-tuning ({row['configurations']} of them, good, middling and bad): {_shown(row['spearman'])}, and "
+            f"{row['top1_regret_points']['value']:.1f} points."
+        )
+    return " ".join(told)
+
+
+def _ranking(found: Results) -> Block:
+    rows = [
+        [
+            CHEAPER[row["what"]],
+            AGAINST[row["against"]],
+            str(row["configurations"]),
+            _shown(row["spearman"]),
+            _shown(row["kendall"]),
+            _shown(row["top1_regret_points"], 1),
+            _shown(row["top3_regret_points"], 1),
+        ]
+        for row in found["ranking"]
+        if row["what"] in CHEAPER
+    ]
+    columns = [
+        "ranked by",
+        "compared with",
+        "configurations",
+        "Spearman",
+        "Kendall",
+        "regret of the first",
+        "of the first 3",
+    ]
+    text = (
+        "Does a cheaper way put heads in the same order? Regret is what one loses by trusting it, in points of "
+        "accuracy: the best "
+        "head's minus that of the head that it puts first, or of the best among its first three. "
+    )
+    if found["agreement_of_seeds"] is not None:
+        text += (
+            f"Two seeds of the full frozen run agree with each other by {found['agreement_of_seeds']:.2f}: more "
+            "is not to be had of "
+            "a single training."
+        )
+    return Block(
+        "Ranking", text, {"fidelity-agreement": draw_agreement(found)}, [Table(columns, rows, {2, 3, 4, 5, 6})]
+    )
+
+
+def _views(found: Results) -> Block:
+    policies = list(dict.fromkeys(row["policy"] for row in found["views"] if row["copies"]))
+    figures = {}
+    for policy in policies:
+        figures[f"fidelity-accuracy-{policy}"] = draw_lines(found, policy, "accuracy")
+        figures[f"fidelity-spearman-{policy}"] = draw_lines(found, policy, "spearman")
+    worth = [
+        [row["policy"], f"{row['clean_share']:.0%}", _shown(row["points"], 1, plus=True)]
+        for row in found["augmentation"]
+    ]
+    closes = [
+        [
+            row["policy"],
+            f"{row['clean_share']:.0%}",
+            DRAWS[row["draw"]],
+            _copies(row["copies"]),
+            f"{_copies(row['low'])} to {_copies(row['high'])}",
+        ]
+        for row in found["closing"]
+    ]
+    names = ", then ".join(policies)
+    text = (
+        f"How many cached views are as good as a fresh one in every epoch (policies: {names}; accuracy, then "
+        "the correlation of "
+        "rankings). The first table says what augmentation is worth to the frozen network: fresh views in "
+        "every epoch against clean "
+        "photos alone, points of accuracy in the mean over configurations. It says nothing against "
+        "augmentation in the fine-tuning "
+        "that follows, where the network can adapt to its views: there `train.finetune` sets it by itself. The "
+        "second table says "
+        "from how many copies on the gap to fresh views stays within the tolerance."
+    )
+    return Block(
+        "Views",
+        text,
+        figures,
+        [
+            Table(["policy", "clean views", "augmentation is worth"], worth, {1, 2}),
+            Table(["policy", "clean views", "drawn", "gap closed from", "95 % interval"], closes, {1, 3, 4}),
+        ],
+    )
+
+
+def _hyperparameters(found: Results) -> Block:
+    rows = [
+        [
+            row["parameter"],
+            row["value"],
+            str(row["configurations"]),
+            *(_shown(row[name], 1, plus=True) for name in ("cached", "truth")),
+            row["transfers"],
+        ]
+        for row in found["hyperparameters"]
+    ]
+    text = (
+        "What each value is worth, in points of accuracy: the configurations that have it against the others, "
+        "as the search sees them "
+        "and under fresh views. An effect transfers where it has the same sign and the difference of the two "
+        "is within its interval."
+    )
+    columns = ["hyperparameter", "value", "configurations", "as searched", "fresh views", "transfers"]
+    return Block("Does each hyperparameter's effect hold?", text, tables=[Table(columns, rows, {2, 3, 4})])
+
+
+def _cost(found: Results) -> Block:
+    cost = found["cost"]
+    rows = [[f"{row['trials']:,}", *(_duration(row[key]) for key in WAYS.values())] for row in cost["table"]]
+    even = cost["break_even_trials"]
+    text = (
+        f"Time for a number of trials of {cost['epochs']} epochs, building the cache with {cost['copies']} "
+        "augmented copies included. "
+        + (
+            f"The cache pays from {even} trial{'s' if even > 1 else ''} on. "
+            if even
+            else "The cache does not pay here: a trial through the network takes no longer. "
+        )
+        + f"Seconds for a photo or view, measured on {cost['rates']['photos']} photos: "
+        f"{1000 * cost['rates']['network_train']:.1f} ms through the network in training, "
+        f"{1000 * cost['rates']['network_val']:.1f} ms in validation, {1000 * cost['rates']['extract']:.1f} ms to cache, "
+        f"{1000 * cost['rates']['seed_read']:.2f} ms from unpooled maps in ZLIB records. A trial on this cache takes "
+        f"{cost['own_trial']:.2f} s (a search of {cost['trials']} trials, start-up and compilation included)."
+    )
+    return Block("Cost", text, {"fidelity-cost": draw_cost(found)}, [Table(["trials", *WAYS], rows, {0, 1, 2, 3})])
+
+
+def _everything(found: Results) -> Block:
+    ranked: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in found["ranking"]:
+        if row["what"] == "views":
+            ranked.setdefault(_key(row), {})[row["against"]] = row
+    has_tuned = any("fine_tuned" in each for each in ranked.values())
+    rows = []
+    for row in found["views"]:
+        each = ranked[_key(row)]
+        tuned = [_shown(each["fine_tuned"]["spearman"])] if has_tuned else []
+        rows.append(
+            [
+                row["policy"] or "none",
+                "fresh" if row["fresh"] else str(row["copies"]),
+                DRAWS[row["draw"]] if row["copies"] > 1 and not row["fresh"] else "",
+                f"{row['clean_share']:.0%}" if row["copies"] else "100%",
+                share(row["mean_accuracy"]),
+                share(row["best_accuracy"]),
+                _shown(row["gap_points"], 1, plus=True),
+                _shown(each["fresh"]["spearman"]),
+                _shown(each["fresh"]["top1_regret_points"], 1),
+                *tuned,
+            ]
+        )
+    columns = ["policy", "copies", "drawn", "clean", "mean", "best", "gap to fresh", "Spearman", "regret"]
+    columns += ["Spearman, fine-tuned"] if has_tuned else []
+    text = (
+        "Every way to draw views: the accuracy of the mean and of the best configuration, and how its ranking "
+        "agrees with that under "
+        "fresh views of the same kind (clean photos: of the search's kind)."
+    )
+    return Block(
+        "All views",
+        text,
+        tables=[Table(columns, rows, set(range(3, len(columns))), f"All {len(rows)} ways in numbers")],
+    )
+
+
+def _key(row: Results) -> tuple[Any, ...]:
+    return row["policy"], row["copies"], row["draw"], row["clean_share"]
+
+
+def _way(cell: Results) -> str:
+    if not cell["copies"]:
+        return "clean photos alone"
+    copies = f"{cell['copies']} cached view{'s' if cell['copies'] > 1 else ''} of {cell['policy']}"
+    return f"{copies}, {DRAWS[cell['draw']]}, {cell['clean_share']:.0%} of them clean"
+
+
+def _copies(number: int | None) -> str:
+    return "more" if number is None else str(number)
+
+
+def _shown(estimate: Mapping[str, float | None], digits: int = 2, plus: bool = False) -> str:
+    """`0.96 (0.90 to 0.99)`; a dash for what cannot be had."""
+    value, low, high = (estimate[name] for name in ("value", "low", "high"))
+    if value is None:
+        return "–"
+    sign = "+" if plus else ""
+    if low is None or high is None:
+        return f"{value:{sign}.{digits}f}"
+    return f"{value:{sign}.{digits}f} ({low:{sign}.{digits}f} to {high:{sign}.{digits}f})"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"

@@ -1,0 +1,76 @@
+"""Certificate: what a fidelity study found of a study's ranking, kept with the study for whoever promotes from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from features.config import Section
+
+if TYPE_CHECKING:
+    import optuna
+
+ATTRIBUTE = "fidelity"
+"""The study's attribute that holds it."""
+
+
+class Agreement(Section):
+    """How well the cached ranking of some configurations agrees with another one of them.
+
+    `spearman` and `kendall` (tau-b) are correlations, `low` and `high` Spearman's 95 % bootstrap interval; `regret_points` is how
+    much worse, in points of accuracy, the best by the cached ranking is than the best.
+    """
+
+    configurations: int
+    spearman: float
+    low: float
+    high: float
+    kendall: float
+    regret_points: float
+
+    def __str__(self) -> str:
+        return (
+            f"Spearman {self.spearman:.2f} (95 % interval {self.low:.2f} to {self.high:.2f}), Kendall {self.kendall:.2f}, regret "
+            f"{self.regret_points:.1f} points, {self.configurations} configurations"
+        )
+
+
+class Certificate(Section):
+    """How well the ranking on the study's cached views agrees with that of the frozen network under a fresh view in every epoch,
+    and with that after fine-tuning; `date` is ISO 8601, `finetune` the digest of the fine-tuning recipe that was measured."""
+
+    date: str
+    seeds: int
+    frozen: Agreement
+    tuned: Agreement | None = None
+    finetune: str = ""
+
+    def lines(self, finetune: str, floor: float) -> list[str]:
+        """What to tell somebody who promotes by the recipe of this digest; it warns where a correlation is below the floor."""
+        said = [f"Fidelity, measured {self.date}: against fresh views in every epoch {self.frozen}."]
+        judged = {"fresh views in every epoch would": self.frozen}
+        if self.tuned is not None:
+            other = "" if finetune == self.finetune else " by another recipe than this one"
+            said.append(f"Against the ranking after fine-tuning{other}: {self.tuned}.")
+            judged["fine-tuning does"] = self.tuned
+        for what, agreement in judged.items():
+            if agreement.spearman < floor:
+                said.append(
+                    f"Warning: {agreement.spearman:.2f} is below train.fidelity_floor, {floor:g}: this search does not rank "
+                    f"heads as {what}. Promote more than the first few (--top), or search with more cached views."
+                )
+        return said
+
+
+def write_certificate(study: optuna.Study, certificate: Certificate) -> None:
+    """Leaves it with the study."""
+    study.set_user_attr(ATTRIBUTE, certificate.model_dump(mode="json"))
+
+
+def load_certificate(study: optuna.Study) -> Certificate | None:
+    """A study's certificate; None where it has none that can be read."""
+    try:
+        return Certificate.model_validate(study.user_attrs[ATTRIBUTE])
+    except (KeyError, ValidationError):
+        return None
