@@ -1,21 +1,30 @@
-"""`reports build`: one self-contained page."""
+"""`reports build`: one self-contained page, or a part of it by itself."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jinja2
 
-from features.atomic import write_text
+from features.atomic import atomic_path, make_folder, write_text
 from features.command import relative
+from features.errors import HeadhuntError, UsageError
 from reports.config import Run
 from reports.page import SECTIONS, collect_sections, headline
+from reports.section import Block, LeftOutError, PageSection
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
+Format = Literal["html", "png", "json"]
+
+PNG = {"width": 1100, "scale": 2}
+"""A figure's width in pixels as a PNG, before it is scaled up for print and sharp screens."""
 
 
 def build(run: Run) -> dict[str, Any]:
@@ -23,28 +32,69 @@ def build(run: Run) -> dict[str, Any]:
 
     The page needs no network: plotly.js is in it. Sections without their artifacts are left out, and say so.
     """
+    sections, left_out = collect_sections(run)
+    path = run.workdir / "report" / "index.html"
+    reasons = [(SECTIONS[name][0], reason) for name, reason in left_out.items()]
+    write_text(path, _page(run, sections, reasons, headline(run)))
+    return {"report": relative(path), "sections": [section.name for section in sections], "left_out": sorted(left_out)}
+
+
+def build_only(run: Run, name: str, format_: Format) -> dict[str, Any]:
+    """Writes the section or figure of this name as `report/<name>.<format>`; returns the `--json` object.
+
+    A PNG is one figure's. Raises UsageError for a name that there is not, or that there is nothing to show of.
+    """
+    section, figures = _find(run, name)
+    path = make_folder(run.workdir / "report") / f"{name}.{format_}"
+    match format_:
+        case "png":
+            _write_png(path, name, figures)
+        case "json":
+            write_text(path, _as_json(name, section, figures))
+        case "html":
+            shown = section or PageSection(name, name, "", figures)
+            write_text(path, _page(run, [shown], [], []))
+    return {"report": relative(path), "sections": [section.name] if section else [], "left_out": []}
+
+
+def _find(run: Run, name: str) -> tuple[PageSection | None, dict[str, go.Figure]]:
+    """A section with its figures, or a figure by itself."""
+    if name in SECTIONS:
+        try:
+            section = SECTIONS[name][1](run)
+        except (LeftOutError, HeadhuntError) as reason:
+            raise UsageError(f"--only {name}: {reason}") from None
+        return section, dict(section.every_figure())
+    sections, _ = collect_sections(run)
+    figures = {key: figure for section in sections for key, figure in section.every_figure()}
+    if name not in figures:
+        raise UsageError(
+            f"--only: received {name!r}. Sections of this run: "
+            f"{', '.join(section.name for section in sections) or 'none yet'}; "
+            f"figures: {', '.join(figures) or 'none yet'}."
+        )
+    return None, {name: figures[name]}
+
+
+def _page(run: Run, sections: Sequence[PageSection], left_out: Sequence[tuple[str, str]], numbers: Any) -> str:
     from plotly.offline import get_plotlyjs
 
-    sections, left_out = collect_sections(run)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
     environment.globals["drawing"] = _html
-    page = environment.get_template("page.html").render(
+    return environment.get_template("page.html").render(
         run=run,
         backbone=Path(run.features.backbone).stem if run.features.preprocessing else run.features.backbone,
         sections=sections,
-        left_out=[(SECTIONS[name][0], reason) for name, reason in left_out.items()],
-        headline=headline(run),
+        left_out=left_out,
+        headline=numbers,
         plotlyjs=get_plotlyjs() if any(True for section in sections for _ in section.every_figure()) else "",
         version=metadata.version("headhunt"),
         built=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
     )
-    path = run.workdir / "report" / "index.html"
-    write_text(path, page)
-    return {"report": relative(path), "sections": [section.name for section in sections], "left_out": sorted(left_out)}
 
 
 def _html(figure: go.Figure, name: str) -> str:
@@ -56,3 +106,35 @@ def _html(figure: go.Figure, name: str) -> str:
         config={"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["select2d", "lasso2d"]},
     )
     return rendered
+
+
+def _as_json(name: str, section: PageSection | None, figures: dict[str, go.Figure]) -> str:
+    """A figure in plotly's own JSON; a section as its text, tables and figures."""
+    drawn = {key: json.loads(figure.to_json()) for key, figure in figures.items()}
+    if section is None:
+        return json.dumps(drawn[name]) + "\n"
+    parts: list[PageSection | Block] = [section, *section.blocks]
+    tables = [{"columns": table.columns, "rows": table.rows} for part in parts for table in part.tables]
+    texts = [part.text for part in parts]
+    return (
+        json.dumps({"section": name, "title": section.title, "texts": texts, "tables": tables, "figures": drawn}) + "\n"
+    )
+
+
+def _write_png(path: Path, name: str, figures: dict[str, go.Figure]) -> None:
+    if len(figures) != 1:
+        has = f"has the figures {', '.join(figures)}" if figures else "has no figure"
+        raise UsageError(
+            f"--only {name} --format png: a PNG is of one figure, but this section {has}. Name one of them."
+        )
+    (figure,) = figures.values()
+    try:
+        image = figure.to_image("png", **PNG, height=figure.layout.height)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise HeadhuntError(
+            "the figure cannot be drawn as a PNG, which takes Chrome or Chromium: "
+            f"{str(error).strip().splitlines()[0]} Install one "
+            "of them, or use --format html."
+        ) from error
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(image)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, settings
-from reports.build import build
+from features.errors import UsageError
+from reports.build import Format, build, build_only
 from reports.config import Run
 from reports.fidelity.experiment import fidelity
 from search.certificate import Certificate
@@ -23,11 +26,23 @@ def build_command(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
     set_: SetOption = [],  # noqa: B006
+    only: Annotated[str | None, typer.Option(metavar="NAME", help="A section or figure by itself.")] = None,
+    format_: Annotated[
+        Format, typer.Option("--format", help="What that is written as; a PNG is of one figure.")
+    ] = "html",
     json_: JsonOption = False,
 ) -> None:
     """Write report/index.html, one self-contained page."""
     with command(json_) as output:
-        result = build(settings(context, Run, config, set_))
+        if only is None and format_ != "html":
+            raise UsageError(f"--format {format_}: the page is HTML; with --only NAME a part of it can be {format_}.")
+        run = settings(context, Run, config, set_)
+        if only is not None:
+            result = build_only(run, only, format_)
+            output.console.print(result["report"])
+            output.result(result)
+            return
+        result = build(run)
         left_out = f"; left out: {', '.join(result['left_out'])}" if result["left_out"] else ""
         output.console.print(f"Report: {result['report']} ({', '.join(result['sections']) or 'empty'}{left_out})")
         output.result(result)
@@ -48,6 +63,11 @@ def fidelity_command(
         for line in certificate.lines(certificate.finetune, run.train.fidelity_floor):
             output.console.print(line)
         even = result["cost"]["break_even_trials"]
-        output.console.print(f"The cache pays from {even} trials on." if even else "The cache does not pay here.")
+        pays = (
+            f"from {even} trial{'s' if even > 1 else ''} on"
+            if even
+            else "in no case: a trial through the network is as quick"
+        )
+        output.console.print(f"The cache pays {pays}.")
         output.console.print(f"Page: {result['page']}#fidelity")
         output.result(result)

@@ -128,7 +128,7 @@ def measure_rates(run: Run, leader: Leader, photos: int) -> Rates:
     train = index.of_split("train")
     wanted = max(batch, min(photos, len(train)) // batch * batch)
     places = np.linspace(0, len(train) - 1, wanted).round().astype(int)
-    part = DatasetIndex(train.iloc[places], index.class_names, index.root)
+    part = DatasetIndex(train.iloc[places].reset_index(drop=True), index.class_names, index.root)
     sample = Photos(run, part, "train")
     pixels = sample.inputs(np.arange(len(sample)))
     extract = Extractor(for_workers(run).features)
@@ -183,8 +183,8 @@ def _from_seed_cache(run: Run, leader: Leader, part: DatasetIndex, pixels: Any, 
 
         written = _per_photo(write, len(maps))
         model = _pooled_head(leader, maps.shape[1:], classes)
-        batches = _dataset(files, maps.shape[1:], leader.config.batch_size)
-        return written, _per_photo(lambda: model.fit(batches, verbose=0), len(maps))
+        batches = _dataset(files, len(maps), maps.shape[1:], leader.config.batch_size)
+        return written, _per_photo(lambda: model.fit(batches, verbose=0, shuffle=False), len(maps))
 
 
 def _example(values: Any, label: int) -> Any:
@@ -200,7 +200,7 @@ def _example(values: Any, label: int) -> Any:
     )
 
 
-def _dataset(files: list[str], shape: tuple[int, ...], batch: int) -> Any:
+def _dataset(files: list[str], photos: int, shape: tuple[int, ...], batch: int) -> Any:
     """The best form of such a pipeline: files read in parallel, whole batches parsed at once, and prepared ahead."""
     import tensorflow as tf
 
@@ -211,7 +211,8 @@ def _dataset(files: list[str], shape: tuple[int, ...], batch: int) -> Any:
         return tf.reshape(tf.io.decode_raw(parsed["features"], tf.float32), (-1, *shape)), parsed["label"]
 
     records = tf.data.TFRecordDataset(files, "ZLIB", num_parallel_reads=tf.data.AUTOTUNE)
-    return records.batch(batch).map(parse, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    batches = records.batch(batch).map(parse, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return batches.apply(tf.data.experimental.assert_cardinality(-(-photos // batch)))
 
 
 def _pooled_head(leader: Leader, shape: tuple[int, ...], classes: int) -> Any:

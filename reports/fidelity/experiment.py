@@ -52,7 +52,7 @@ def fidelity(run: Run) -> dict[str, Any]:
     plan = make_plan(run)
     lay_out(plan, run)
     with only_process(plan.run.workdir / ".fidelity.lock", f"another fidelity study of {run.name!r} is running"):
-        os.environ.update(environment(plan.run))
+        os.environ.update({"TF_CPP_MIN_LOG_LEVEL": "3", **environment(plan.run)})
         file = ["--config", str(plan.file), "--json"]
         _headline(1, "the cache: a fresh view for every epoch")
         run_stage(["features", "cache", *file])
@@ -135,7 +135,7 @@ def _cost(plan: Plan, settings: FidelityConfig, chosen: Sequence[Leader], run: R
     known = _known_cost(path)
     if known is None or known["made_from"] != made_from:
         rates = in_own_process(
-            {"KERAS_BACKEND": plan.run.backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            {"KERAS_BACKEND": plan.run.backend},
             measure_rates, plan.run, middle, settings.cost_photos,
         )  # fmt: skip
         known = {

@@ -38,7 +38,10 @@ def lines(results: Results, value: str) -> Iterator[Line]:
         if row["copies"] and not row["fresh"]
     )
     draws = {draw for _, _, draw in ways}
-    for policy, share, draw in ways:
+    policies = dict.fromkeys(policy for policy, _, _ in ways)
+    for policy, share, draw in sorted(
+        ways, key=lambda way: (list(policies).index(way[0]), way[1], way[2] != "rotation")
+    ):
         rows = [
             row
             for row in results["views"]
@@ -133,7 +136,7 @@ def draw_agreement(results: Results) -> go.Figure:
 
 def draw_cost(results: Results) -> go.Figure:
     """Hours for a number of trials, in the three ways; both axes logarithmic."""
-    drawn = figure("trials", "hours", type="log")
+    drawn = figure("trials", "hours", type="log", dtick=1)
     table = results["cost"]["table"]
     for name, key in WAYS.items():
         drawn.add_scatter(

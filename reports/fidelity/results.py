@@ -32,6 +32,9 @@ from reports.fidelity.statistics import (
 from search.certificate import Agreement, Certificate
 from search.leaderboard import Leader
 
+VERSION = 1
+"""Of results.json: another one has other keys."""
+
 FRESH, FINE_TUNED = "fresh", "fine_tuned"
 """What a ranking is compared with: a fresh view in every epoch, or the networks after fine-tuning."""
 
@@ -61,10 +64,12 @@ def summarise(plan: Plan, settings: FidelityConfig, measured: Measured, date: st
     clean = next(cell for cell in plan.cells if cell.copies == 0)
     fresh = accuracy[plan.full(plan.own)]
     return {
+        "version": VERSION,
         "date": date,
         "configurations": configurations,
         "seeds": seeds,
         "epochs": plan.epochs,
+        "tolerance_points": settings.tolerance_points,
         "failed_trainings": measured.failed,
         "own": _cell(plan.own),
         "views": [_views(plan, cell, accuracy, draws) for cell in plan.cells],
@@ -154,6 +159,10 @@ def load_results(workdir: Path) -> dict[str, Any] | None:
         return None
     except ValueError as error:
         raise HeadhuntError(f"{path} cannot be read: {error}. `headhunt reports fidelity` writes it anew.") from error
+    if found.get("version") != VERSION:
+        raise HeadhuntError(
+            f"{path} was written by another version of headhunt. `headhunt reports fidelity` writes it anew."
+        )
     return found
 
 

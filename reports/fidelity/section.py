@@ -38,7 +38,9 @@ def section(run: Run) -> PageSection:
         "of a bootstrap over "
         "configurations and seeds; they say nothing about other photos."
     )
-    blocks = [_ranking(found), _views(found), _hyperparameters(found), _cost(found), _everything(found)]
+    policies = dict.fromkeys(row["policy"] for row in found["views"] if row["copies"])
+    views = [_views(found, policy) for policy in policies]
+    blocks = [_ranking(found), _worth(found), *views, _hyperparameters(found), _cost(found), _everything(found)]
     return PageSection("fidelity", "Fidelity", text, blocks=blocks)
 
 
@@ -98,47 +100,45 @@ def _ranking(found: Results) -> Block:
     )
 
 
-def _views(found: Results) -> Block:
-    policies = list(dict.fromkeys(row["policy"] for row in found["views"] if row["copies"]))
-    figures = {}
-    for policy in policies:
-        figures[f"fidelity-accuracy-{policy}"] = draw_lines(found, policy, "accuracy")
-        figures[f"fidelity-spearman-{policy}"] = draw_lines(found, policy, "spearman")
-    worth = [
+def _worth(found: Results) -> Block:
+    rows = [
         [row["policy"], f"{row['clean_share']:.0%}", _shown(row["points"], 1, plus=True)]
         for row in found["augmentation"]
     ]
-    closes = [
+    text = (
+        "Fresh views in every epoch against clean photos alone, in points of accuracy, in the mean over "
+        "configurations. It says "
+        "nothing against augmentation in the fine-tuning that follows: there the network can adapt to its views, and "
+        "train.finetune sets its own policy and share of clean photos."
+    )
+    columns = ["policy", "clean views", "augmentation is worth"]
+    return Block("What augmentation is worth to the frozen network", text, tables=[Table(columns, rows, {1, 2})])
+
+
+def _views(found: Results, policy: str) -> Block:
+    figures = {
+        f"fidelity-accuracy-{policy}": draw_lines(found, policy, "accuracy"),
+        f"fidelity-spearman-{policy}": draw_lines(found, policy, "spearman"),
+    }
+    rows = [
         [
-            row["policy"],
             f"{row['clean_share']:.0%}",
             DRAWS[row["draw"]],
             _copies(row["copies"]),
             f"{_copies(row['low'])} to {_copies(row['high'])}",
         ]
         for row in found["closing"]
+        if row["policy"] == policy
     ]
-    names = ", then ".join(policies)
     text = (
-        f"How many cached views are as good as a fresh one in every epoch (policies: {names}; accuracy, then "
-        "the correlation of "
-        "rankings). The first table says what augmentation is worth to the frozen network: fresh views in "
-        "every epoch against clean "
-        "photos alone, points of accuracy in the mean over configurations. It says nothing against "
-        "augmentation in the fine-tuning "
-        "that follows, where the network can adapt to its views: there `train.finetune` sets it by itself. The "
-        "second table says "
-        "from how many copies on the gap to fresh views stays within the tolerance."
+        "How many cached views are as good as a fresh one in every epoch: the accuracy, with the interval of "
+        "its distance to fresh "
+        "views, and how well the ranking agrees with theirs. The table says from how many views on the "
+        "distance stays within "
+        f"{found['tolerance_points']:g} point{'s' if found['tolerance_points'] != 1 else ''} of accuracy."
     )
-    return Block(
-        "Views",
-        text,
-        figures,
-        [
-            Table(["policy", "clean views", "augmentation is worth"], worth, {1, 2}),
-            Table(["policy", "clean views", "drawn", "gap closed from", "95 % interval"], closes, {1, 3, 4}),
-        ],
-    )
+    columns = ["clean views", "drawn", "as good from", "95 % interval"]
+    return Block(f"Cached views of {policy}", text, figures, [Table(columns, rows, {0, 2, 3})])
 
 
 def _hyperparameters(found: Results) -> Block:
