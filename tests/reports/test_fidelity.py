@@ -1,0 +1,298 @@
+"""The fidelity study: its plan, its folder, what it says, and as a command that is killed and run again."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from playwright.sync_api import Browser
+
+from features.configfile import load
+from features.errors import HeadhuntError, UsageError
+from reports.build import build
+from reports.config import FidelityConfig, Run
+from reports.fidelity.cost import Cost, Rates, cost_of
+from reports.fidelity.plan import Cell, lay_out, make_plan
+from reports.fidelity.results import (
+    Measured,
+    certificate_of,
+    cost_table,
+    load_results,
+    results_file,
+    summarise,
+    write_results,
+)
+from search.certificate import Certificate, load_certificate, write_certificate
+from search.leaderboard import leaders, load_study
+
+SMALL: dict[str, Any] = {
+    "configurations": 5,
+    "seeds": 2,
+    "copies": [0, 1, 2, 9],
+    "clean_shares": [0, 0.5],
+    "policies": ["mild"],
+    "finetuned": 3,
+    "resamples": 100,
+    "cost_photos": 8,
+}
+
+
+def with_fidelity(run: Run, **settings: Any) -> Run:
+    """The run with a small fidelity study."""
+    fidelity = FidelityConfig.model_validate({**SMALL, **settings})
+    return run.model_copy(update={"reports": run.reports.model_copy(update={"fidelity": fidelity})})
+
+
+def test_the_plan_measures_every_way_once(searched: Run) -> None:
+    plan = make_plan(with_fidelity(searched))
+    assert plan.epochs == 4
+    assert plan.own == Cell("flip_rotate_zoom", 2, "rotation", 0.0, 4)
+    assert (plan.half_epochs.epochs, plan.half_data.train_share) == (2, 0.5)
+    by_policy: dict[str, list[tuple[int, str, float]]] = {}
+    for cell in plan.cells:
+        by_policy.setdefault(cell.policy, []).append((cell.copies, cell.draw, cell.clean_share))
+    ways = [(1, "rotation"), (2, "rotation"), (2, "per_image"), (4, "rotation")]
+    expected = {(copies, draw, share) for copies, draw in ways for share in (0.0, 0.5)}
+    assert set(by_policy["mild"]) == expected
+    assert set(by_policy["flip_rotate_zoom"]) == {*expected, (0, "rotation", 0.0)}
+    assert len(plan.cells) == len(set(plan.cells)) == 2 * 8 + 1
+    assert plan.full(plan.own) == Cell("flip_rotate_zoom", 4, "rotation", 0.0, 4)
+    assert {plan.full(cell) for cell in plan.cells} <= set(plan.cells)
+    assert (plan.run.name, plan.run.search.sampler, plan.run.search.trials) == ("tiny-fidelity", "qmc", 5)
+    assert (plan.run.features.copies, plan.run.features.other_policies) == (4, ["mild"])
+
+
+def test_the_searchs_own_views_are_always_measured(searched: Run) -> None:
+    views = searched.search.views.model_copy(update={"clean_share": 0.3, "draw": "per_image"})
+    run = searched.model_copy(update={"search": searched.search.model_copy(update={"views": views})})
+    plan = make_plan(with_fidelity(run))
+    assert plan.own == Cell("flip_rotate_zoom", 2, "per_image", 0.3, 4)
+    assert plan.full(plan.own) in plan.cells
+    clean = views.model_copy(update={"copies": 0})
+    run = searched.model_copy(update={"search": searched.search.model_copy(update={"views": clean})})
+    plan = make_plan(with_fidelity(run))
+    assert plan.own == Cell("flip_rotate_zoom", 0, "rotation", 0.0, 4)
+    assert plan.full(plan.own).copies == 4
+
+
+def test_the_folder_has_what_is_cached_already_and_no_study_of_other_settings(searched: Run) -> None:
+    run = with_fidelity(searched)
+    plan = make_plan(run)
+    lay_out(plan, run)
+    assert load(Run, plan.file) == plan.run
+    shards = sorted(Path("run/cache").glob("*/*.tfrecord"))
+    assert shards
+    for shard in shards:
+        assert (Path("run/fidelity/cache") / shard.parent.name / shard.name).stat().st_ino == shard.stat().st_ino
+    assert Path("run/fidelity/dataset/index.csv").exists()
+    lay_out(make_plan(with_fidelity(searched, configurations=7, copies=[1], seeds=5)), run)  # it may grow
+    other = with_fidelity(searched.model_copy(update={"search": searched.search.model_copy(update={"seed": 9})}))
+    with pytest.raises(UsageError, match=r"is a fidelity study of other settings: search.seed. Set them back, or move"):
+        lay_out(make_plan(other), other)
+
+
+def test_settings_that_cannot_be(searched: Run) -> None:
+    with pytest.raises(ValueError, match=r"received 'milde'; allowed: mild, flip_rotate_zoom"):
+        FidelityConfig.model_validate({"policies": ["milde"]})
+    with pytest.raises(ValueError, match="`0 <= share < 1` must hold, but got 1"):
+        FidelityConfig.model_validate({"clean_shares": [1.0]})
+    search = searched.search.model_copy(update={"hypermodel": "module:function"})
+    with pytest.raises(UsageError, match=r"there is no full run to compare them with\. The fidelity study needs"):
+        make_plan(with_fidelity(searched.model_copy(update={"search": search})))
+
+
+def measured(run: Run, tuned: bool = True) -> Measured:
+    """Invented accuracies: the more copies, the closer to the truth."""
+    plan, chosen = make_plan(run), sorted(leaders(run), key=lambda leader: leader.number)
+    truth = np.linspace(0.3, 0.8, len(chosen))[:, None]
+    draw = np.random.default_rng(0)
+    accuracy = {
+        cell: np.clip(truth + draw.normal(0, 0.2 / (1 + cell.copies), (len(chosen), 2)), 0, 1)
+        for cell in dict.fromkeys([*plan.cells, plan.half_epochs, plan.half_data])
+    }
+    promoted = {leader.number: 0.5 + 0.05 * place for place, leader in enumerate(chosen[::2])} if tuned else {}
+    return Measured(chosen, accuracy, truth + draw.normal(0, 0.3, (len(chosen), 2)), promoted, 0)
+
+
+RATES = Rates(8, 0.02, 0.03, 0.02, 0.004, 0.001)
+
+
+def results_of(run: Run, tuned: bool = True) -> dict[str, Any]:
+    plan = make_plan(run)
+    results = summarise(plan, run.reports.fidelity, measured(run, tuned), "2026-11-25")
+    cost = cost_of(RATES, 0.5, 6, {"train": 100, "val": 20, "test": 10}, plan.epochs, 2)
+    return {**results, "cost": cost_table(cost, RATES)}
+
+
+def test_what_the_results_say(searched: Run) -> None:
+    run = with_fidelity(searched)
+    results = results_of(run)
+    json.dumps(results, allow_nan=False)
+    assert len(results["views"]) == 17
+    assert [row["fresh"] for row in results["views"]].count(True) == 4
+    assert {row["against"] for row in results["ranking"]} == {"fresh", "fine_tuned"}
+    own = next(row for row in results["ranking"] if (row["what"], row["against"]) == ("own", "fresh"))
+    same = next(
+        row
+        for row in results["ranking"]
+        if (row["what"], row["against"], row["copies"], row["draw"], row["clean_share"], row["policy"])
+        == ("views", "fresh", 2, "rotation", 0.0, "flip_rotate_zoom")
+    )
+    assert {**own, "what": ""} == {**same, "what": ""}
+    certificate = certificate_of(make_plan(run), results, "recipe")
+    assert certificate.frozen.spearman == own["spearman"]["value"]
+    assert certificate.tuned is not None and certificate.tuned.configurations == 3
+    assert certificate_of(make_plan(run), results_of(run, tuned=False), "recipe").tuned is None
+
+
+def test_all_the_same_is_no_ranking(searched: Run) -> None:
+    run = with_fidelity(searched)
+    found = measured(run)
+    equal = {cell: np.full_like(values, 0.5) for cell, values in found.accuracy.items()}
+    plan = make_plan(run)
+    results = summarise(plan, run.reports.fidelity, found._replace(accuracy=equal), "2026-11-25")
+    json.dumps(results, allow_nan=False)
+    with pytest.raises(HeadhuntError, match="so there is no ranking to compare"):
+        certificate_of(plan, results, "recipe")
+
+
+def test_the_break_even_is_the_first_number_of_trials_that_is_quicker() -> None:
+    cost = Cost(10, 2, 16, 60.0, 20.0, 2.0, 500.0, 300.0)
+    even = cost.break_even
+    assert even == 6
+    assert cost.seconds(even)[2] < cost.seconds(even)[0]
+    assert cost.seconds(even - 1)[2] >= cost.seconds(even - 1)[0]
+    assert cost._replace(network_trial=1.0).break_even is None
+    assert cost_of(RATES, 0.5, 6, {"train": 100, "val": 20, "test": 10}, 4, 2) == Cost(
+        4, 2, 6, pytest.approx(4 * 3.4), pytest.approx(0.48), 0.5, pytest.approx(330 * 0.024), pytest.approx(6.6)
+    )
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_the_section_in_a_browser(searched: Run, browser: Browser, width: int) -> None:
+    run = with_fidelity(searched)
+    write_results(run.workdir, results_of(run))
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    noise: list[str] = []
+    page.on("console", lambda message: noise.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: noise.append(str(error)))
+    page.goto(Path(build(run)["report"]).resolve().as_uri())
+    page.wait_for_function(
+        "[...document.querySelectorAll('#fidelity .js-plotly-plot')].every(plot => plot.querySelector('svg.main-svg'))"
+    )
+    section = page.locator("section#fidelity")
+    assert section.locator("h3").all_inner_texts() == [
+        "Ranking",
+        "What augmentation is worth to the frozen network",
+        "Cached views of flip_rotate_zoom",
+        "Cached views of mild",
+        "Does each hyperparameter's effect hold?",
+        "Cost",
+        "All views",
+    ]
+    assert section.locator(".js-plotly-plot").count() == 6
+    assert "its ranking agrees with that under fresh views in every epoch" in section.inner_text()
+    section.locator("summary").click()
+    assert section.locator("details tbody tr").count() == 17
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert noise == []
+    page.close()
+
+
+def test_results_that_cannot_be_used_are_left_out_with_the_command(searched: Run) -> None:
+    assert load_results(searched.workdir) is None
+    path = results_file(searched.workdir)
+    path.parent.mkdir()
+    for broken, said in (("{", "cannot be read"), ('{"version": 0}', "was written by another version of headhunt")):
+        path.write_text(broken)
+        with pytest.raises(HeadhuntError, match=said + r".*`headhunt reports fidelity` writes it anew"):
+            load_results(searched.workdir)
+        assert "fidelity" in build(searched)["left_out"]
+
+
+def test_the_certificate_warns_in_plain_words() -> None:
+    frozen = {"configurations": 16, "spearman": 0.96, "low": 0.9, "high": 0.99, "kendall": 0.87, "regret_points": 0.4}
+    certificate = Certificate.model_validate(
+        {"date": "2026-11-25", "seeds": 3, "frozen": frozen, "tuned": {**frozen, "spearman": 0.5}, "finetune": "this"}
+    )
+    study = optuna.create_study()
+    assert load_certificate(study) is None
+    write_certificate(study, certificate)
+    assert load_certificate(study) == certificate
+    assert certificate.lines("this", 0.3) == [
+        "Fidelity, measured 2026-11-25: against fresh views in every epoch Spearman 0.96 (95 % interval 0.90 "
+        "to 0.99), Kendall "
+        "0.87, regret 0.4 points, 16 configurations.",
+        "Against the ranking after fine-tuning: Spearman 0.50 (95 % interval 0.90 to 0.99), Kendall "
+        "regret 0.4 points, 16 "
+        "configurations.",
+    ]
+    *_, warning = certificate.lines("other", 0.7)
+    assert warning == (
+        "Warning: 0.50 is below train.fidelity_floor, 0.7: this search does not rank heads as fine-tuning "
+        "does. Promote more than "
+        "than the first few (--top), or search with more cached views."
+    )
+    assert "by another recipe than this one" in certificate.lines("other", 0.3)[1]
+
+
+COMMAND = [sys.executable, "-P", "-m", "headhunt", "reports", "fidelity", "--json"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_study_that_is_killed_again_and_again_says_the_same(searched: Run, tmp_path: Path) -> None:
+    settings = [f"reports.fidelity.{name}={json.dumps(value)}" for name, value in SMALL.items()]
+    overrides = [part for one in settings for part in ("--set", one)]
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    before = tmp_path / "undisturbed"
+    subprocess.run(["cp", "-r", ".", str(before)], check=True)
+
+    def finish(folder: Path) -> dict[str, Any]:
+        done = subprocess.run(
+            [*COMMAND, *overrides], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return found
+
+    undisturbed = finish(before)
+    moments, kills = random.Random(os.environ.get("HEADHUNT_KILL_SEED")), 0
+    while kills < 5:
+        with subprocess.Popen(
+            [*COMMAND, *overrides],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as running:
+            time.sleep(moments.uniform(3, 25))
+            if running.poll() is not None:
+                break
+            # Its stages are in process groups of their own, and go with their parent's session here.
+            subprocess.run(["pkill", "-9", "-s", str(running.pid)], check=False)
+            running.send_signal(signal.SIGKILL)
+            kills += 1
+    assert kills
+    killed = finish(Path.cwd())
+    untimed = {"cost", "date", "certificate"}
+    assert {k: v for k, v in killed.items() if k not in untimed} == {
+        k: v for k, v in undisturbed.items() if k not in untimed
+    }
+    certificate = load_certificate(load_study(searched))
+    assert certificate is not None and certificate.tuned is not None
+    said = subprocess.run(
+        [*COMMAND[:4], "train", "promote"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert said.returncode == 0, said.stderr
+    assert certificate.lines(certificate.finetune, 0.7)[0] in said.stderr

@@ -1,0 +1,98 @@
+"""The fidelity study's statistics, against scipy and against cases whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from reports.fidelity import statistics
+from reports.fidelity.statistics import Closing, agreement_of_seeds, closing, compare, draw, effect, gap
+
+
+def noisy(truth: np.ndarray, noise: float, seeds: int = 3, seed: int = 0) -> np.ndarray:
+    """Accuracies (configurations, seeds) around a truth (configurations,)."""
+    return truth[:, None] + noise * np.random.default_rng(seed).standard_normal((len(truth), seeds))
+
+
+def test_correlations_are_scipys_also_with_ties() -> None:
+    random = np.random.default_rng(1)
+    for _ in range(20):
+        a, b = random.integers(0, 6, (2, 12)).astype(float)
+        assert statistics.spearman(a[None], b[None])[0] == pytest.approx(stats.spearmanr(a, b).statistic)
+        assert statistics.kendall(a[None], b[None])[0] == pytest.approx(stats.kendalltau(a, b).statistic)
+    same = np.ones((1, 5))
+    assert np.isnan(statistics.spearman(same, same)[0])
+    assert np.isnan(statistics.kendall(same, same)[0])
+
+
+def test_the_same_ranking_agrees_and_costs_nothing() -> None:
+    truth = np.linspace(0.3, 0.8, 12)
+    found = compare(noisy(truth, 0.001), noisy(truth, 0.001, seed=1), draw(12, 3, 500))
+    assert found.spearman.value == pytest.approx(1)
+    assert found.spearman.low > 0.9
+    assert found.kendall.value == pytest.approx(1)
+    assert (found.top1_regret.value, found.top3_regret.value) == (0, 0)
+
+
+def test_regret_is_in_points_of_the_head_that_is_put_first() -> None:
+    values = np.array([[0.9, 0.8, 0.7, 0.1]])
+    truth = np.array([[0.60, 0.65, 0.71, 0.80]])
+    assert statistics.regret(values, truth, 1)[0] == pytest.approx(20)
+    assert statistics.regret(values, truth, 3)[0] == pytest.approx(9)
+    assert statistics.regret(values, truth, 4)[0] == pytest.approx(0)
+
+
+def test_a_wider_interval_for_fewer_configurations_and_the_same_for_the_same_arguments() -> None:
+    truth = np.linspace(0.3, 0.8, 40)
+    many = compare(noisy(truth, 0.2), noisy(truth, 0.2, seed=1), draw(40, 3, 1000)).spearman
+    few = compare(noisy(truth, 0.2)[::8], noisy(truth, 0.2, seed=1)[::8], draw(5, 3, 1000)).spearman
+    assert few.high - few.low > many.high - many.low > 0
+    assert many == compare(noisy(truth, 0.2), noisy(truth, 0.2, seed=1), draw(40, 3, 1000)).spearman
+    assert many.low < many.value < many.high
+
+
+def test_a_truth_of_one_value_each_is_drawn_with_its_configuration() -> None:
+    truth = np.linspace(0.3, 0.8, 6)
+    found = compare(noisy(truth, 1e-6), truth, draw(6, 3, 200))
+    assert found.configurations == 6
+    assert found.spearman == (1, pytest.approx(1), pytest.approx(1))
+
+
+def test_the_gap_is_in_points_and_closes_where_it_stays_small() -> None:
+    truth = noisy(np.linspace(0.5, 0.8, 16), 0.01)
+    draws = draw(16, 3, 500)
+    assert gap(truth - 0.03, truth, draws) == (pytest.approx(3), pytest.approx(3), pytest.approx(3))
+    by_copies = [(1, truth - 0.1), (2, truth - 0.005), (4, truth - 0.02), (8, truth - 0.004), (16, truth)]
+    assert closing(by_copies, truth, draws, 1.0) == Closing(8, 8, 8)
+    assert closing(by_copies, truth, draws, 0.1) == Closing(16, 16, 16)
+    assert closing(by_copies[:3], truth, draws, 1.0) == Closing(None, None, None)
+    assert closing(by_copies, truth, draws, 20.0) == Closing(1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("in_truth", "verdict"),
+    [(0.1, "yes"), (-0.1, "no: turns around"), (0.03, "in part: another size")],
+)
+def test_the_effect_of_a_value_transfers_or_not(in_truth: float, verdict: str) -> None:
+    has = np.arange(16) % 2 == 0
+    base = noisy(np.full(16, 0.5), 0.005)
+    cached, truth = base + 0.1 * has[:, None], base + in_truth * has[:, None]
+    found = effect("head.dropout", "0.5", has, cached, truth, draw(16, 3, 500))
+    assert found.cached.value == pytest.approx(10, abs=1)
+    assert found.truth.value == pytest.approx(100 * in_truth, abs=1)
+    assert found.verdict == verdict
+
+
+def test_noise_is_no_clear_effect() -> None:
+    has = np.arange(16) % 2 == 0
+    found = effect(
+        "l2", "high", has, noisy(np.full(16, 0.5), 0.05), noisy(np.full(16, 0.5), 0.05, seed=5), draw(16, 3, 500)
+    )
+    assert found.verdict == "no clear effect"
+
+
+def test_seeds_that_agree_and_seeds_that_do_not() -> None:
+    truth = np.linspace(0.3, 0.8, 10)
+    assert agreement_of_seeds(noisy(truth, 1e-6)) == pytest.approx(1)
+    assert abs(agreement_of_seeds(noisy(truth, 100.0, seeds=20))) < 0.3
