@@ -229,19 +229,15 @@ def test_the_certificate_warns_in_plain_words() -> None:
     assert load_certificate(study) is None
     write_certificate(study, certificate)
     assert load_certificate(study) == certificate
+    numbers = "(95 % interval 0.90 to 0.99), Kendall 0.87, regret 0.4 points, 16 configurations."
     assert certificate.lines("this", 0.3) == [
-        "Fidelity, measured 2026-11-25: against fresh views in every epoch Spearman 0.96 (95 % interval 0.90 "
-        "to 0.99), Kendall "
-        "0.87, regret 0.4 points, 16 configurations.",
-        "Against the ranking after fine-tuning: Spearman 0.50 (95 % interval 0.90 to 0.99), Kendall "
-        "regret 0.4 points, 16 "
-        "configurations.",
+        f"Fidelity, measured 2026-11-25: against fresh views in every epoch Spearman 0.96 {numbers}",
+        f"Against the ranking after fine-tuning: Spearman 0.50 {numbers}",
     ]
     *_, warning = certificate.lines("other", 0.7)
     assert warning == (
-        "Warning: 0.50 is below train.fidelity_floor, 0.7: this search does not rank heads as fine-tuning "
-        "does. Promote more than "
-        "than the first few (--top), or search with more cached views."
+        "Warning: 0.50 is below train.fidelity_floor, 0.7: this search does not rank heads as fine-tuning does. "
+        "Promote more than the first few (--top), or search with more cached views."
     )
     assert "by another recipe than this one" in certificate.lines("other", 0.3)[1]
 
