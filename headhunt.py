@@ -90,6 +90,25 @@ DEMO: dict[str, Any] = {
             "schedule": {"kind": "warmup_cosine", "learning_rate": 3e-4, "warmup_epochs": 1},
         }
     },
+    "reports": {
+        "fidelity": {  # for `headhunt reports fidelity`, which the demo does not run
+            "configurations": 8,
+            "seeds": 2,
+            "epochs": 5,
+            "copies": [0, 1, 2],
+            "clean_shares": [0.0, 0.5],
+            "policies": [],
+            "finetuned": 3,
+            "finetune": {
+                "augmentation": "mild",
+                "unfreeze_conv_layers": 3,
+                "epochs": 2,
+                "learning_rate": 3e-4,
+                "activation_copies": 1,
+            },
+            "cost_photos": 64,
+        }
+    },
 }
 """What `demo` runs: drawn cars, the backbone whose weights are installed, few trials."""
 
