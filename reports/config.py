@@ -13,6 +13,7 @@ class ReportsConfig(Section):
 
     leaders: int = Field(5, ge=1, le=20, description="trials whose curves are drawn")
     confusions: int = Field(15, ge=1, le=100, description="pairs of classes listed as most often confused")
+    mistakes: int = Field(12, ge=1, le=60, description="test photos shown that the best model names wrongly")
 
 
 class Run(TrainRun):

@@ -9,7 +9,8 @@ from features.dataset import load_index
 from features.errors import CacheError, UsageError
 from reports.config import Run
 from reports.dataset import section as dataset_section
-from reports.models import confusions, promotions
+from reports.errors import calibration, class_scores, confusions, mistakes
+from reports.models import promotions
 from reports.section import LeftOutError, PageSection
 from reports.study import confirmed, history, importance, leader_curves, leaders_table
 from reports.style import share
@@ -24,6 +25,9 @@ SECTIONS: dict[str, tuple[str, Callable[[Run], PageSection]]] = {
     "rates": ("Learning rates", leader_curves.rates_section),
     "curves": ("Learning curves", leader_curves.curves_section),
     "confusions": ("Worst confusions", confusions.section),
+    "mistakes": ("Mistakes", mistakes.section),
+    "classes": ("Best and worst classes", class_scores.section),
+    "calibration": ("Calibration", calibration.section),
     "dataset": ("Data set", dataset_section.section),
 }
 """Every section in its order on the page."""
