@@ -10,7 +10,7 @@ from features.errors import CacheError, UsageError
 from reports.config import Run
 from reports.dataset import section as dataset_section
 from reports.errors import calibration, class_scores, confusions, mistakes
-from reports.models import promotions
+from reports.models import histories, promotions
 from reports.section import LeftOutError, PageSection
 from reports.study import confirmed, history, importance, leader_curves, leaders_table
 from reports.style import share
@@ -18,6 +18,7 @@ from search.leaderboard import leaders
 
 SECTIONS: dict[str, tuple[str, Callable[[Run], PageSection]]] = {
     "promotions": ("Promoted models", promotions.section),
+    "histories": ("Earlier runs", histories.section),
     "leaders": ("Leaders", leaders_table.section),
     "confirmed": ("Confirmed leaders", confirmed.section),
     "history": ("Search history", history.section),
