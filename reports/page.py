@@ -8,6 +8,7 @@ from typing import Any
 from features.dataset import load_index
 from features.errors import CacheError, UsageError
 from reports.config import Run
+from reports.dataset import caches
 from reports.dataset import section as dataset_section
 from reports.errors import calibration, class_scores, confusions, mistakes
 from reports.models import histories, promotions
@@ -30,6 +31,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Run], PageSection]]] = {
     "classes": ("Best and worst classes", class_scores.section),
     "calibration": ("Calibration", calibration.section),
     "dataset": ("Data set", dataset_section.section),
+    "cache": ("Feature cache", caches.section),
 }
 """Every section in its order on the page."""
 
