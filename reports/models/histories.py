@@ -182,7 +182,7 @@ def section(run: Run) -> PageSection:
     columns = ["run", "files", "epochs", "best epoch", "train", "val", "lowest val loss", "learning rate"]
     text = (
         "Runs that were trained by other means, from their Keras training histories. Epochs are counted along the weights that "
-        "were kept; the best is the one with the highest validation accuracy."
+        "were kept; the best, marked by a star, is the one with the highest validation accuracy."
     )
     curves = [one.curve for one in runs]
     figures = {"earlier-runs": draw_together(curves)} if len(curves) > 1 else {}

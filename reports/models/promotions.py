@@ -122,9 +122,9 @@ def section(run: Run) -> PageSection:
     blocks = phases.blocks(run)
     if blocks:
         text += (
-            " Below, the training loss and accuracy are those of augmented photos while the network trained, with dropout; the "
-            "loss has the head's L2 penalty and label smoothing in it, the validation loss has neither. Validation is that of "
-            "the network in training; rounding may set it a few photos apart from the exported network in the table."
+            " In the curves, training is measured on augmented photos with dropout, and its loss has the head's L2 penalty and "
+            "label smoothing in it; rounding may set their validation a few photos apart from the exported network's in the "
+            "table. A star marks the best epoch."
         )
     return PageSection(
         "promotions", "Promoted models", text, figures, [Table(columns, table, {*range(2, 9), 10})], blocks
