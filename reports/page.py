@@ -8,9 +8,11 @@ from typing import Any
 from features.dataset import load_index
 from features.errors import HeadhuntError, UsageError
 from reports.config import Run
+from reports.dataset import caches
 from reports.dataset import section as dataset_section
+from reports.errors import calibration, class_scores, confusions, mistakes
 from reports.fidelity import section as fidelity_section
-from reports.models import confusions, promotions
+from reports.models import histories, promotions
 from reports.section import LeftOutError, PageSection
 from reports.study import confirmed, history, importance, leader_curves, leaders_table
 from reports.style import share
@@ -18,6 +20,8 @@ from search.leaderboard import leaders
 
 SECTIONS: dict[str, tuple[str, Callable[[Run], PageSection]]] = {
     "promotions": ("Promoted models", promotions.section),
+    "fidelity": ("Fidelity", fidelity_section.section),
+    "histories": ("Earlier runs", histories.section),
     "leaders": ("Leaders", leaders_table.section),
     "confirmed": ("Confirmed leaders", confirmed.section),
     "history": ("Search history", history.section),
@@ -25,8 +29,11 @@ SECTIONS: dict[str, tuple[str, Callable[[Run], PageSection]]] = {
     "rates": ("Learning rates", leader_curves.rates_section),
     "curves": ("Learning curves", leader_curves.curves_section),
     "confusions": ("Worst confusions", confusions.section),
-    "fidelity": ("Fidelity", fidelity_section.section),
+    "mistakes": ("Mistakes", mistakes.section),
+    "classes": ("Best and worst classes", class_scores.section),
+    "calibration": ("Calibration", calibration.section),
     "dataset": ("Data set", dataset_section.section),
+    "cache": ("Feature cache", caches.section),
 }
 """Every section in its order on the page."""
 

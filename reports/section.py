@@ -34,13 +34,17 @@ class Picture:
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a section below a smaller heading. Several pictures stand in a grid; a single one takes the whole width."""
+    """A part of a section below a smaller heading. Several pictures stand in a grid; a single one takes the whole width.
+
+    The two pictures of each of `pairs` stay side by side.
+    """
 
     title: str
     text: str
     figures: dict[str, go.Figure] = field(default_factory=dict)
     tables: list[Table] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
+    pairs: list[tuple[Picture, Picture]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

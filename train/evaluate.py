@@ -91,9 +91,14 @@ def calibration_error(confidence: npt.NDArray[np.floating], right: npt.NDArray[n
     """
     if not np.isfinite(confidence).all():
         return math.nan
-    bins = np.clip(np.ceil(confidence.astype(np.float64) * BINS).astype(np.int64) - 1, 0, BINS - 1)
-    gaps = np.bincount(bins, right.astype(np.float64) - confidence, minlength=BINS)
+    gaps = np.bincount(confidence_bins(confidence), right.astype(np.float64) - confidence, minlength=BINS)
     return float(np.abs(gaps).sum() / len(confidence))
+
+
+def confidence_bins(confidence: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
+    """The bin, from 0, that each of these probabilities (n,) falls into: (0, 1/15] is bin 0, and 0 is in it too."""
+    bins: npt.NDArray[np.int64] = np.ceil(confidence.astype(np.float64) * BINS).astype(np.int64) - 1
+    return np.clip(bins, 0, BINS - 1)
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:

@@ -41,7 +41,7 @@ def collect(index: DatasetIndex, crop_to_bbox: bool) -> Examples:
     pictures = []
     for label in labels:
         rows = np.flatnonzero((index.table["label"] == label).to_numpy() & in_train)
-        pictures.append(Picture(index.class_names[label], _thumbnail(index, int(rows[0]), crop_to_bbox)))
+        pictures.append(Picture(index.class_names[label], thumbnail(index, int(rows[0]), crop_to_bbox)))
     return Examples(pictures, classes, sum(picture.uri is None for picture in pictures))
 
 
@@ -62,7 +62,8 @@ def data_uri(image: Image.Image, longer_side: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(written.getvalue()).decode()
 
 
-def _thumbnail(index: DatasetIndex, row: int, crop_to_bbox: bool) -> str | None:
+def thumbnail(index: DatasetIndex, row: int, crop_to_bbox: bool) -> str | None:
+    """The data URI of the photo in this row of the index, or None where it cannot be read any more."""
     try:
         return data_uri(open_photo(*locate(index, [row], crop_to_bbox)[0]), THUMBNAIL)
     except DatasetError:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import pandas as pd
+from typing import Any, NamedTuple
 
 from reports.config import Run
+from reports.models import learning, phases
 from reports.section import LeftOutError, PageSection, Table
-from reports.style import COLOURS, RATE_AXIS, figure, share
+from reports.style import share
 from search.leaderboard import leaders
 from train.baselines.measure import load_baselines
 from train.config import TrainRun
 from train.evaluate import Metrics
 from train.promotion.promote import load_metrics, promoted
-from train.promotion.worker import promotion_folder
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 SPLITS = ("train", "val", "test")
 
@@ -42,13 +37,6 @@ class PromotedRow(NamedTuple):
     top1: dict[str, float]
     top5: dict[str, float]
     ece: float | None
-
-
-class Finetuning(NamedTuple):
-    """The history of one promotion, epoch 0 being the frozen network."""
-
-    trial: int
-    table: pd.DataFrame
 
 
 def collect(run: TrainRun) -> list[PromotedRow]:
@@ -87,40 +75,6 @@ def collect_baselines(run: TrainRun) -> list[BaselineRow]:
     ]
 
 
-def collect_finetuning(run: TrainRun) -> list[Finetuning]:
-    """The histories of the finished promotions."""
-    return [Finetuning(number, pd.read_csv(promotion_folder(run, number) / "history.csv")) for number in promoted(run)]
-
-
-def draw_finetuning(histories: list[Finetuning]) -> go.Figure:
-    """Accuracy above, the learning rate below, over the same epochs."""
-    drawn = figure("epoch", "accuracy", tickformat=".0%", domain=[0.34, 1])
-    for history, colour in zip(histories, COLOURS * 2, strict=False):
-        table, name = history.table, f"trial {history.trial}"
-        for column, kind, dash in (("val_accuracy", "val", "solid"), ("accuracy", "train", "dot")):
-            drawn.add_scatter(
-                x=table["epoch"],
-                y=table[column],
-                mode="lines+markers",
-                name=f"{name}, {kind}",
-                line={"color": colour, "dash": dash},
-            )
-        drawn.add_scatter(
-            x=table["epoch"],
-            y=table["learning_rate"],
-            mode="lines+markers",
-            name=f"{name}, rate",
-            line={"color": colour, "width": 1},
-            yaxis="y2",
-            showlegend=False,
-        )
-    drawn.update_layout(height=480, yaxis2={"title": "rate", "domain": [0, 0.26], **RATE_AXIS, "nticks": 4})
-    drawn.update_xaxes(
-        anchor="y2", dtick=1 if max((len(history.table) for history in histories), default=0) < 20 else None
-    )
-    return drawn
-
-
 def section(run: Run) -> PageSection:
     """The table of the promoted models and baselines; LeftOutError where there is neither."""
     rows, baselines = collect(run), collect_baselines(run)
@@ -155,7 +109,7 @@ def section(run: Run) -> PageSection:
     text = (
         "Frozen: the head on the cached features of clean photos. Fine-tuned: the exported network, backbone and head together. "
         "Test photos were used once, after every choice was made. ECE is the expected calibration error: how far confidence is "
-        "from accuracy. Epoch 0 of the figure is the frozen network."
+        "from accuracy."
     )
     if baselines:
         columns[1] = "backbone, or chosen"
@@ -163,5 +117,15 @@ def section(run: Run) -> PageSection:
             " The baselines' probes see the same clean features, and validation chose their settings; the training photos of the "
             "nearest neighbours are measured without themselves."
         )
-    figures = {"finetuning": draw_finetuning(collect_finetuning(run))} if rows else {}
-    return PageSection("promotions", "Promoted models", text, figures, [Table(columns, table, {*range(2, 9), 10})])
+    curves = phases.collect(run)
+    figures = {"finetuning": learning.draw_together(curves)} if len(curves) > 1 else {}
+    blocks = phases.blocks(run)
+    if blocks:
+        text += (
+            " In the curves, training is measured on augmented photos with dropout, and its loss has the head's L2 penalty and "
+            "label smoothing in it; rounding may set their validation a few photos apart from the exported network's in the "
+            "table. A star marks the best epoch."
+        )
+    return PageSection(
+        "promotions", "Promoted models", text, figures, [Table(columns, table, {*range(2, 9), 10})], blocks
+    )

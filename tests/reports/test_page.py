@@ -13,13 +13,15 @@ from playwright.sync_api import Browser, Page
 from reports.build import build
 from reports.config import Run
 from reports.dataset import section as dataset_section
-from reports.models import confusions, promotions
+from reports.errors import calibration, confusions
+from reports.errors.predictions import load_predictions
+from reports.models import phases, promotions
 from reports.study import history, importance, leader_curves
 from search.leaderboard import leaders, load_study
 from search.records import load_curves
 from search.schedules import Plateau
 from train.baselines.measure import measure_baselines
-from train.promotion.promote import promote
+from train.promotion.promote import load_metrics, promote
 
 
 @pytest.fixture
@@ -60,13 +62,14 @@ def test_every_section_is_drawn_without_a_complaint_or_the_network(
     promoted_run: Run, browser: Browser, width: int
 ) -> None:
     result = build(promoted_run)
-    assert result["sections"] == ["promotions", "leaders", "history", "rates", "curves", "confusions", "dataset"]
-    assert result["left_out"] == ["confirmed", "importance"]
+    search, errors = ["leaders", "history", "rates", "curves"], ["confusions", "mistakes", "classes", "calibration"]
+    assert result["sections"] == ["promotions", *search, *errors, "dataset", "cache"]
+    assert result["left_out"] == ["confirmed", "histories", "importance"]
     file = Path(result["report"])
     assert file.stat().st_size < 15e6
     page, noise = open_page(browser, file, width)
     assert noise == []
-    assert page.locator(".js-plotly-plot").count() == 5
+    assert page.locator(".js-plotly-plot").count() == 8
     for name in result["sections"]:
         assert page.locator(f"section#{name} h2").count() == 1
     assert page.locator("#left-out").inner_text().startswith("Left out")
@@ -100,7 +103,7 @@ def test_a_class_name_is_text_and_never_markup(promoted_run: Run, browser: Brows
     page, noise = open_page(browser, Path(build(promoted_run)["report"]))
     assert noise == []
     assert page.title() == "tiny · Headhunt"
-    page.locator("summary").click()
+    page.locator("#dataset summary").click()
     assert page.locator("#dataset td", has_text="<script>document.title=1</script>").is_visible()
     page.close()
 
@@ -133,14 +136,20 @@ def test_the_numbers_behind_the_figures(promoted_run: Run) -> None:
     frozen, tuned = promotions.collect(run)
     assert frozen.top1["val"] == pytest.approx(ranked[0].value, abs=1e-6)
     assert tuned.stage == "fine-tuned"
-    mistaken = confusions.collect(run, ("a", "b", "c"), 99)
+    (curve,) = phases.collect(run)
+    assert (curve.table["epoch"].tolist(), curve.starts, curve.table["thrown_away"].any()) == ([0, 1, 2, 3], [0], False)
+    predictions = load_predictions(run)
+    mistaken = confusions.collect(predictions, 99)
     table = pd.read_csv(run.workdir / "promotions" / str(mistaken.trial) / "predictions.csv").query("split == 'test'")
     assert mistaken.photos == len(table)
     assert mistaken.wrong == (table["label"] != table["predicted_1"]).sum() == sum(row.photos for row in mistaken.worst)
     assert mistaken.wrong == pytest.approx(len(table) * (1 - tuned.top1["test"]))
     counts = [pair.photos for pair in mistaken.worst]
     assert counts == sorted(counts, reverse=True)
-    assert confusions.collect(run, ("a", "b", "c"), 1).worst == mistaken.worst[:1]
+    assert confusions.collect(predictions, 1).worst == mistaken.worst[:1]
+    assert calibration.collect(predictions).ece == pytest.approx(
+        load_metrics(run, mistaken.trial)["tuned"]["test"]["ece"], abs=1e-6
+    )
     from features.dataset import load_index
 
     facts = dataset_section.collect(load_index(run))

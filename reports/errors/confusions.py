@@ -6,12 +6,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from features.dataset import load_index
 from reports.config import Run
-from reports.section import LeftOutError, PageSection, Table
-from train.config import TrainRun
-from train.promotion.promote import promoted
-from train.promotion.worker import promotion_folder
+from reports.errors.predictions import Predictions, load_predictions
+from reports.section import PageSection, Table
 
 
 class Confusion(NamedTuple):
@@ -32,26 +29,23 @@ class Confusions(NamedTuple):
     worst: list[Confusion]
 
 
-def collect(run: TrainRun, class_names: tuple[str, ...], top: int) -> Confusions:
-    """The `top` confusions of the best promoted model on the test split."""
-    number = promoted(run)[0]
-    table = pd.read_csv(promotion_folder(run, number) / "predictions.csv").query("split == 'test'")
+def collect(found: Predictions, top: int) -> Confusions:
+    """The `top` most frequent pairs of a class and what it was taken for."""
+    table = pd.DataFrame({"label": found.labels, "predicted": found.predicted[:, 0]})
     totals = table["label"].value_counts()
-    wrong = table[table["label"] != table["predicted_1"]]
-    pairs = wrong.groupby(["label", "predicted_1"]).size().reset_index(name="count")
-    worst = pairs.sort_values(["count", "label", "predicted_1"], ascending=[False, True, True]).head(top)
+    wrong = table[~found.right]
+    pairs = wrong.groupby(["label", "predicted"]).size().reset_index(name="count")
+    worst = pairs.sort_values(["count", "label", "predicted"], ascending=[False, True, True]).head(top)
     pairs_named = [
-        Confusion(class_names[label], class_names[predicted], int(count), int(totals[label]))
+        Confusion(found.class_names[label], found.class_names[predicted], int(count), int(totals[label]))
         for label, predicted, count in worst.itertuples(index=False)
     ]
-    return Confusions(number, len(wrong), len(table), pairs_named)
+    return Confusions(found.trial, len(wrong), len(table), pairs_named)
 
 
 def section(run: Run) -> PageSection:
     """The most frequent confusions; LeftOutError where nothing is promoted."""
-    if not promoted(run):
-        raise LeftOutError("Confusions are those of a promoted model: `headhunt train promote`.")
-    found = collect(run, load_index(run).class_names, run.reports.confusions)
+    found = collect(load_predictions(run), run.reports.confusions)
     rows = [[pair.truth, pair.predicted, f"{pair.photos} of {pair.of}"] for pair in found.worst]
     text = (
         f"The fine-tuned trial {found.trial} takes {found.wrong:,} of the {found.photos:,} test photos for another class; the "

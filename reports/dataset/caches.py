@@ -1,0 +1,106 @@
+"""The feature caches of a run: what they hold, and how fast they were computed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from features.cache import FeatureCache
+from features.dataset import load_index
+from features.info import cache_facts
+from features.keys import changed_parts, key_parts, sound_manifests
+from reports.config import Run
+from reports.section import LeftOutError, PageSection, Table
+
+CUT = {"cut", "pooling", "augmentation"}
+"""The parts of a key in which a cache of activations for fine-tuning may differ from the search's own."""
+
+
+class CacheRow(NamedTuple):
+    """What a cache is for, the records in it, and the rest as `features info` tells it."""
+
+    role: str
+    records: int
+    facts: dict[str, Any]
+
+
+def collect(run: Run) -> list[CacheRow]:
+    """Every finished cache in the run's folder: the configuration's own, its other policies, activations, and then the rest.
+
+    Raises LeftOutError where there is none, UsageError where there is no index.
+    """
+    index = load_index(run)
+    wanted = key_parts(run, index)
+    rows = []
+    for folder, manifest in sound_manifests(run):
+        records = sum(entry.records for entry in manifest.shards)
+        rows.append(
+            CacheRow(_role(run, wanted, manifest), records, cache_facts(run, index, FeatureCache(folder, manifest)))
+        )
+    if not rows:
+        raise LeftOutError("No feature cache is finished: `headhunt features cache` builds it.")
+    return sorted(rows, key=lambda row: list(ROLES).index(row.role))
+
+
+ROLES = {
+    "the search": "the features that heads are searched on",
+    "another policy": "the same photos with other views, from features.other_policies",
+    "fine-tuning": "activations of what is frozen while the winners are fine-tuned",
+    "another configuration": "of an earlier configuration of this run; not used now",
+}
+"""What a cache is for, in the order of the table."""
+
+
+def _role(run: Run, wanted: dict[str, Any], manifest: Any) -> str:
+    changed = set(changed_parts(wanted, manifest.key_parts))
+    if not changed:
+        return "the search"
+    if changed == {"augmentation"} and manifest.policy in run.features.other_policies:
+        return "another policy"
+    if manifest.key_parts["cut"] is not None and "cut" in changed <= CUT:
+        return "fine-tuning"
+    return "another configuration"
+
+
+def section(run: Run) -> PageSection:
+    """A row for each cache, and the parts of the key of the configuration's own."""
+    caches = collect(run)
+    rows = []
+    for role, records, facts in caches:
+        built = facts["last_build"]
+        rows.append(
+            [
+                facts["key"][:16],
+                role,
+                facts["policy"],
+                str(facts["copies"]),
+                " × ".join(map(str, facts["feature_shape"])),
+                facts["dtype"],
+                f"{records:,}",
+                _size(facts["bytes"]),
+                f"{built['seconds']:,.0f} s" if built else "unknown",
+                f"{built['images_per_second']:,.1f}" if built else "unknown",
+            ]
+        )
+    columns = ["key", "for", "policy", "copies", "features", "dtype", "records", "size", "last build", "images/s"]
+    roles = dict.fromkeys(row.role for row in caches)
+    text = (
+        "The outputs of the frozen backbone, computed once: a record for each clean photo, and for each augmented copy of a "
+        f"training photo. F{'; f'.join(f'or {role}: {ROLES[role]}' for role in roles)}."
+    )
+    if "another policy" in roles:
+        text += " Caches that differ in their policy alone share the clean records, so together they take less than the sum."
+    tables = [Table(columns, rows, {3, 4, 6, 7, 8, 9})]
+    if caches[0].role == "the search":
+        parts = caches[0].facts["key_parts"] | {"key": caches[0].facts["key"]}
+        values = [[name.replace("_", " "), _value(value)] for name, value in parts.items()]
+        tables.append(Table(["part", "value"], values, summary="Everything that the numbers of the search depend on"))
+    return PageSection("cache", "Feature cache", text, tables=tables)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,121 @@
+"""Whether the best promoted model is right as often as it is sure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from reports.config import Run
+from reports.errors.predictions import Predictions, load_predictions
+from reports.section import LeftOutError, PageSection
+from reports.style import COLOURS, figure, share
+from train.evaluate import BINS, calibration_error, confidence_bins
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+class ConfidenceBin(NamedTuple):
+    """The test photos whose highest probability lies in (low, high]: how many, how many named rightly, the mean of it."""
+
+    low: float
+    high: float
+    photos: int
+    right: int
+    confidence: float
+
+
+class Calibration(NamedTuple):
+    """The expected calibration error, the accuracy and mean confidence of all photos, and every bin that holds any."""
+
+    ece: float
+    accuracy: float
+    confidence: float
+    bins: list[ConfidenceBin]
+
+
+def collect(found: Predictions) -> Calibration:
+    """The bins of `train.evaluate.calibration_error`, and what it gives; LeftOutError where a probability is not a number."""
+    confidence, right = found.probabilities[:, 0], found.right
+    if not np.isfinite(confidence).all():
+        raise LeftOutError(
+            f"Some probabilities of trial {found.trial} are not numbers; with a lower rate, promote it anew: "
+            f"`headhunt train promote --trial {found.trial}`."
+        )
+    at = confidence_bins(confidence)
+    bins = [
+        ConfidenceBin(
+            number / BINS,
+            (number + 1) / BINS,
+            int((at == number).sum()),
+            int(right[at == number].sum()),
+            float(confidence[at == number].mean()),
+        )
+        for number in np.unique(at).tolist()
+    ]
+    return Calibration(calibration_error(confidence, right), float(right.mean()), float(confidence.mean()), bins)
+
+
+def draw(found: Calibration) -> go.Figure:
+    """Accuracy by confidence against the diagonal above, the photos of each bin below."""
+    drawn = figure("confidence", "accuracy", tickformat=".0%", domain=[0.36, 1], range=[0, 1.02])
+    centres = [(one.low + one.high) / 2 for one in found.bins]
+    hover = [
+        f"sure by {100 * one.low:.0f} to {share(one.high)}, {share(one.confidence)} in the mean<br>"
+        f"{one.right} of {one.photos} right: {share(one.right / one.photos)}"
+        for one in found.bins
+    ]
+    drawn.add_bar(
+        x=centres,
+        y=[one.right / one.photos for one in found.bins],
+        width=0.92 / BINS,
+        name="accuracy of a bin",
+        marker={"color": "#93b4f5"},
+        customdata=hover,
+        hovertemplate="%{customdata}<extra></extra>",
+    )
+    drawn.add_scatter(
+        x=[one.confidence for one in found.bins],
+        y=[one.confidence for one in found.bins],
+        mode="markers",
+        name="its mean confidence",
+        marker={"color": COLOURS[1], "symbol": "diamond", "size": 8},
+        hoverinfo="skip",
+    )
+    drawn.add_scatter(
+        x=[0, 1],
+        y=[0, 1],
+        mode="lines",
+        name="right as often as sure",
+        line={"color": "#475569", "width": 1.5, "dash": "dash"},
+        hoverinfo="skip",
+    )
+    drawn.add_bar(
+        x=centres,
+        y=[one.photos for one in found.bins],
+        width=0.92 / BINS,
+        yaxis="y2",
+        marker={"color": "#94a3b8"},
+        customdata=hover,
+        hovertemplate="%{customdata}<extra></extra>",
+        showlegend=False,
+    )
+    drawn.update_layout(height=500, yaxis2={"title": "photos", "domain": [0, 0.26], "nticks": 4})
+    drawn.update_xaxes(anchor="y2", tickformat=".0%", range=[-0.02, 1.02])
+    return drawn
+
+
+def section(run: Run) -> PageSection:
+    """The reliability diagram; LeftOutError where nothing is promoted."""
+    found = load_predictions(run)
+    measured = collect(found)
+    gap = measured.confidence - measured.accuracy
+    verdict = f"{100 * abs(gap):.1f} points {'more' if gap > 0 else 'less'} than"
+    text = (
+        f"The fine-tuned trial {found.trial} gives its first choice a probability of {share(measured.confidence)} on average, "
+        f"{verdict} the {share(measured.accuracy)} of the test photos that it names rightly. Its expected calibration error is "
+        f"{share(measured.ece)}: how far the accuracy of a bin of similar confidence lies from its mean confidence, weighted "
+        f"by photos, over {BINS} bins. Bars below the dashed line: more sure than right."
+    )
+    return PageSection("calibration", "Calibration", text, {"calibration": draw(measured)})

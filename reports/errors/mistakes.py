@@ -1,0 +1,121 @@
+"""The photos that the best promoted model names wrongly, the ones it was most sure of first."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from features.dataset import DatasetIndex, load_index
+from reports.config import Run
+from reports.dataset.pictures import thumbnail
+from reports.errors import truth_ranks
+from reports.errors.predictions import Predictions, load_predictions
+from reports.section import Block, PageSection, Picture, Table
+from reports.style import share
+
+LISTED = 200
+"""Mistakes listed without their picture, at most."""
+
+
+class Mistake(NamedTuple):
+    """A test photo, its true class, the class it was taken for, and the probabilities given to both.
+
+    `truth_probability` is None where the true class is not among the five that were kept.
+    """
+
+    path: str
+    truth: str
+    truth_probability: float | None
+    predicted: str
+    probability: float
+    label: int
+
+
+def collect(found: Predictions) -> list[Mistake]:
+    """Every mistake, the most confident first; `label` is that of the class it was taken for."""
+    wrong = np.flatnonzero(~found.right)
+    order = wrong[np.argsort(-found.probabilities[wrong, 0], kind="stable")]
+    mistakes = []
+    for row in order.tolist():
+        truth, predicted = int(found.labels[row]), int(found.predicted[row, 0])
+        at = np.flatnonzero(found.predicted[row] == truth)
+        mistakes.append(
+            Mistake(
+                found.paths[row],
+                found.class_names[truth],
+                float(found.probabilities[row, at[0]]) if len(at) else None,
+                found.class_names[predicted],
+                float(found.probabilities[row, 0]),
+                predicted,
+            )
+        )
+    return mistakes
+
+
+def pictures(mistakes: list[Mistake], index: DatasetIndex, crop_to_bbox: bool) -> list[tuple[Picture, Picture]]:
+    """Each mistaken photo beside the first training photo of the class it was taken for."""
+    rows = {path: row for row, path in enumerate(index.table["path"].astype(str))}
+    labels, in_train = index.table["label"].to_numpy(np.int64), (index.table["split"] == "train").to_numpy()
+    examples: dict[int, str | None] = {}
+    pairs = []
+    for mistake in mistakes:
+        if mistake.label not in examples:
+            of_class = np.flatnonzero(in_train & (labels == mistake.label))
+            examples[mistake.label] = thumbnail(index, int(of_class[0]), crop_to_bbox) if len(of_class) else None
+        own = thumbnail(index, rows[mistake.path], crop_to_bbox) if mistake.path in rows else None
+        pairs.append(
+            (
+                Picture(f"is {mistake.truth}: {_whole(_probability(mistake.truth_probability))}", own),
+                Picture(
+                    f"taken for {mistake.predicted}: {_whole(share(mistake.probability))}", examples[mistake.label]
+                ),
+            )
+        )
+    return pairs
+
+
+def section(run: Run) -> PageSection:
+    """How many, how near they were to the truth, and what they look like; LeftOutError where nothing is promoted."""
+    found = load_predictions(run)
+    mistakes, ranks = collect(found), truth_ranks.collect(found)
+    wrong, photos = len(mistakes), len(found.labels)
+    text = f"The fine-tuned trial {found.trial} names {wrong:,} of the {photos:,} test photos wrongly"
+    if wrong and len(ranks.counts) > 1:
+        second = ranks.counts[1]
+        text += f"; for {second:,} of them ({share(second / wrong)}) the true class was its second choice"
+    blocks = [_shown(run, mistakes)] if wrong else []
+    return PageSection("mistakes", "Mistakes", f"{text}.", {"truth-ranks": truth_ranks.draw(ranks)}, blocks=blocks)
+
+
+def _shown(run: Run, mistakes: list[Mistake]) -> Block:
+    shown, listed = mistakes[: run.reports.mistakes], mistakes[:LISTED]
+    pairs = pictures(shown, load_index(run), bool(getattr(run.dataset, "crop_to_bbox", False)))
+    text = (
+        "Wrong, and sure of it: beside each test photo stands a training photo of the class that it was taken for. The "
+        "percentages are the probabilities that the model gave to the two classes."
+    )
+    if gone := sum(own.uri is None for own, _ in pairs):
+        text += f" {gone} of these {len(shown)} test photos {'is' if gone == 1 else 'are'} no longer on disk."
+    rows = [
+        [
+            mistake.path,
+            mistake.truth,
+            _probability(mistake.truth_probability),
+            mistake.predicted,
+            share(mistake.probability),
+        ]
+        for mistake in listed
+    ]
+    summary = f"All {len(mistakes)} in a table" if len(listed) == len(mistakes) else f"The first {LISTED} in a table"
+    table = Table(["photo", "is", "given", "taken for", "given"], rows, {2, 4}, summary)
+    return Block("The most confident mistakes", text, tables=[table], pairs=pairs)
+
+
+def _probability(value: float | None) -> str:
+    return "not in the first five" if value is None else share(value)
+
+
+def _whole(words: str) -> str:
+    """Words that no line ends between."""
+    return words.replace(" ", "\u00a0")

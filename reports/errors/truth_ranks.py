@@ -1,0 +1,51 @@
+"""At which place the model named the true class."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from reports.errors.predictions import Predictions
+from reports.style import figure, share
+from train.evaluate import TOP
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+PLACES = ("first", "second", "third", "fourth", "fifth")
+
+
+class TruthRanks(NamedTuple):
+    """Of how many `photos` the true class was `first`, …, `fifth` most probable, or `beyond` those: places and counts.
+
+    With at most 5 classes no photo can lie beyond, and there is no such place.
+    """
+
+    photos: int
+    places: list[str]
+    counts: list[int]
+
+
+def collect(found: Predictions) -> TruthRanks:
+    """Counts over all test photos."""
+    at = found.predicted == found.labels[:, None]
+    counts = at.sum(0).tolist()
+    places = list(PLACES[: len(counts)])
+    if len(found.class_names) > TOP:
+        places, counts = [*places, "beyond"], [*counts, int((~at.any(1)).sum())]
+    return TruthRanks(len(found.labels), places, counts)
+
+
+def draw(ranks: TruthRanks) -> go.Figure:
+    """A bar for each place, its photos and their share written above it."""
+    drawn = figure("place of the true class", "test photos")
+    drawn.add_bar(
+        x=ranks.places,
+        y=ranks.counts,
+        text=[f"{count}<br>{share(count / ranks.photos)}" for count in ranks.counts],
+        textposition="outside",
+        cliponaxis=False,
+        textfont={"size": 11},
+        hoverinfo="skip",
+    )
+    drawn.update_layout(height=300, margin={"t": 30}, bargap=0.3, uniformtext={"minsize": 9, "mode": "show"})
+    return drawn

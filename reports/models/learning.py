@@ -1,0 +1,186 @@
+"""How a model learned in parts, each from the weights of an earlier epoch: the phases of a promotion, or a resumed run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from reports.style import COLOURS, RATE_AXIS, figure, text
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+MEASURES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+
+DECADES = 4
+"""What a learning rate's axis spans, from the highest rate down; a cosine ends near 0 and leaves it at the bottom."""
+
+MARKED = 30
+"""Epochs up to which each has a point of its own."""
+
+NARROW = 0.2
+"""Share of the epochs below which a part is too narrow for more than its number."""
+
+
+class LearningCurve(NamedTuple):
+    """The epochs of one model, a row each: `epoch`, `part` (from 1), `thrown_away`, and MEASURES, NaN where not recorded.
+
+    Epochs are counted along the weights that became the model. Those that were thrown away, because the next part went on from
+    an earlier epoch, stand beside them: in a resumed run their numbers occur twice.
+    """
+
+    name: str
+    table: pd.DataFrame
+
+    @property
+    def kept(self) -> pd.DataFrame:
+        """The epochs that led to the model, in their order."""
+        return self.table[~self.table["thrown_away"]].sort_values("epoch")
+
+    @property
+    def best(self) -> pd.Series[Any]:
+        """The kept epoch with the highest validation accuracy, the first of equals."""
+        kept = self.kept
+        return kept.iloc[int(np.nanargmax(kept["val_accuracy"]))]
+
+    @property
+    def lowest_loss(self) -> pd.Series[Any]:
+        """The kept epoch with the lowest validation loss, the first of equals."""
+        kept = self.kept
+        return kept.iloc[int(np.nanargmin(kept["val_loss"]))]
+
+    @property
+    def starts(self) -> list[int]:
+        """The first epoch of each part."""
+        return self.table.groupby("part")["epoch"].min().astype(int).tolist()
+
+
+def draw(curve: LearningCurve, part: str, beside: Sequence[LearningCurve] = ()) -> go.Figure:
+    """Accuracy, loss and learning rate over the same epochs, one below the other; `part` is what a part is called.
+
+    The axes are wide enough for the curves `beside` it too, so that figures of several models can be compared. What was thrown
+    away is faint. Without any learning rate that axis is left out.
+    """
+    whole = pd.concat([other.table for other in (curve, *beside)])
+    rated = bool(whole["learning_rate"].notna().any())
+    accuracy, loss = ([0.58, 1], [0.25, 0.51]) if rated else ([0.42, 1], [0, 0.34])
+    drawn = figure("epoch", "accuracy", tickformat=".0%", domain=accuracy)
+    drawn.update_layout(height=580 if rated else 480, yaxis2={"title": "loss", "domain": loss, "nticks": 5})
+    if rated:
+        drawn.update_layout(yaxis3={"title": "rate", "domain": [0, 0.18], **RATE_AXIS, "nticks": 4})
+        drawn.update_layout(yaxis3={"range": _rate_range(whole["learning_rate"])})
+    for column, name, axis, colour in (
+        ("val_accuracy", "validation", "y", COLOURS[0]),
+        ("accuracy", "training", "y", COLOURS[1]),
+        ("val_loss", "validation", "y2", COLOURS[0]),
+        ("loss", "training", "y2", COLOURS[1]),
+        *([("learning_rate", "learning rate", "y3", COLOURS[8])] if rated else []),
+    ):
+        _draw_measure(drawn, curve, column, {"name": name, "yaxis": axis, "line": {"color": colour}})
+    for name, row, column, axis, symbol in (
+        ("highest validation accuracy", curve.best, "val_accuracy", "y", "star"),
+        ("lowest validation loss", curve.lowest_loss, "val_loss", "y2", "diamond"),
+    ):
+        drawn.add_scatter(
+            x=[row["epoch"]],
+            y=[row[column]],
+            yaxis=axis,
+            mode="markers",
+            name=name,
+            marker={"symbol": symbol, "size": 13 if symbol == "star" else 10, "color": COLOURS[3]},
+            hoverinfo="skip",
+        )
+    _draw_starts(drawn, curve, part, int(whole["epoch"].max()))
+    low, high = whole["epoch"].min(), whole["epoch"].max()
+    margin = 0.03 * max(1, high - low)
+    drawn.update_xaxes(anchor="y3" if rated else "y2", range=[low - margin, high + margin])
+    drawn.update_yaxes(range=_range(whole, "accuracy", "val_accuracy"), selector={"title.text": "accuracy"})
+    drawn.update_yaxes(range=_range(whole, "loss", "val_loss"), selector={"title.text": "loss"})
+    return drawn
+
+
+def draw_together(curves: Sequence[LearningCurve]) -> go.Figure:
+    """The validation accuracy of several models, and where each is highest."""
+    drawn = figure("epoch", "validation accuracy", tickformat=".0%")
+    for curve, colour in zip(curves, COLOURS * 10, strict=False):
+        kept, best, name = curve.kept, curve.best, text(curve.name)
+        drawn.add_scatter(
+            x=kept["epoch"],
+            y=kept["val_accuracy"],
+            mode="lines",
+            name=name,
+            legendgroup=name,
+            line={"color": colour},
+        )
+        drawn.add_scatter(
+            x=[best["epoch"]],
+            y=[best["val_accuracy"]],
+            mode="markers",
+            name=name,
+            legendgroup=name,
+            showlegend=False,
+            marker={"symbol": "star", "size": 12, "color": colour},
+        )
+    return drawn
+
+
+def _draw_measure(drawn: go.Figure, curve: LearningCurve, column: str, look: dict[str, Any]) -> None:
+    """The line of the kept epochs, and faintly a line into each run of those thrown away."""
+    kept = curve.kept
+    mode = "lines+markers" if len(kept) <= MARKED else "lines"
+    drawn.add_scatter(
+        x=kept["epoch"], y=kept[column], mode=mode, marker={"size": 5}, showlegend=look["yaxis"] == "y", **look
+    )
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for part, gone in curve.table[curve.table["thrown_away"]].groupby("part"):
+        before = kept[(kept["part"] <= part) & (kept["epoch"] < gone["epoch"].min())].tail(1)
+        line = pd.concat([before, gone])
+        x += [*line["epoch"], None]
+        y += [*line[column], None]
+    if x:
+        named = column == "val_accuracy"
+        look = {**look, "name": "thrown away" if named else look["name"], "showlegend": named}
+        drawn.add_scatter(x=x, y=y, mode=mode, opacity=0.35, marker={"size": 4}, hoverinfo="skip", **look)
+
+
+def _draw_starts(drawn: go.Figure, curve: LearningCurve, part: str, last: int) -> None:
+    """A vertical line where each part but the first begins, and the number of every part if there are several."""
+    starts = curve.starts
+    narrow = min(np.diff([*starts, last]), default=0) < NARROW * last
+    for number, start in enumerate(starts, 1):
+        if number > 1:
+            line = {"color": "#94a3b8", "width": 1, "dash": "dash"}
+            drawn.add_shape(type="line", x0=start - 0.5, x1=start - 0.5, y0=0, y1=1, yref="paper", line=line)
+        if len(starts) > 1:
+            drawn.add_annotation(
+                x=start - 0.5 if number > 1 else start,
+                y=1,
+                yref="paper",
+                text=str(number) if narrow else f"{part} {number}",
+                showarrow=False,
+                xanchor="left",
+                yanchor="top",
+                font={"size": 11, "color": "#64748b"},
+            )
+
+
+def _range(table: pd.DataFrame, *columns: str) -> list[float]:
+    """From the lowest to the highest value, and a little more for the numbers of the parts above."""
+    values = table[list(columns)].to_numpy(np.float64)
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    span = max(high - low, 1e-3)
+    return [low - 0.05 * span, high + 0.12 * span]
+
+
+def _rate_range(rates: pd.Series[float]) -> list[float]:
+    """Powers of ten around the rates that are not 0: at least one decade, at most DECADES."""
+    given = rates[rates > 0]
+    if given.empty:
+        return [-6, -1]
+    top, low = float(np.log10(given.max())), float(np.log10(given.min()))
+    widened = max(0.0, 1 - (top - low)) / 2
+    return [max(low, top - DECADES) - widened - 0.2, top + widened + 0.2]

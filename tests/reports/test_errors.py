@@ -1,0 +1,146 @@
+"""The errors of the best promoted model: their numbers, and how they look in a headless Chromium."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser
+
+from features.dataset import load_index
+from reports.build import build
+from reports.config import HistoryConfig, Run
+from reports.errors import calibration, class_scores, confusions, mistakes, truth_ranks
+from reports.errors.predictions import Predictions, load_predictions
+from reports.section import LeftOutError
+from tests.fabricated import fabricate_promotion
+from tests.reports.test_page import open_page, rename_class
+from train.evaluate import calibration_error, wilson_interval
+from train.promotion.promote import load_metrics
+
+NAMES = ("a", "b", "c", "d", "e", "f", "g")
+
+
+def predictions(*rows: tuple[int, list[int], list[float]], names: tuple[str, ...] = NAMES) -> Predictions:
+    """Test photos 0.jpg, 1.jpg, … of (label, the five classes named, their probabilities)."""
+    labels, predicted, probabilities = zip(*rows, strict=True)
+    paths = [f"{number}.jpg" for number in range(len(rows))]
+    return Predictions(7, names, paths, np.array(labels), np.array(predicted), np.array(probabilities))
+
+
+FIVE = predictions(
+    (0, [0, 1, 2, 3, 4], [0.9, 0.04, 0.03, 0.02, 0.01]),
+    (0, [1, 0, 2, 3, 4], [0.5, 0.3, 0.1, 0.06, 0.04]),
+    (0, [1, 2, 0, 3, 4], [0.7, 0.1, 0.08, 0.06, 0.04]),
+    (1, [1, 0, 2, 3, 4], [0.6, 0.2, 0.1, 0.06, 0.04]),
+    (6, [2, 0, 1, 3, 4], [0.8, 0.1, 0.05, 0.03, 0.01]),
+)
+
+
+def test_confusions_are_counted_by_pair() -> None:
+    found = confusions.collect(FIVE, 5)
+    assert (found.trial, found.wrong, found.photos) == (7, 3, 5)
+    assert found.worst == [("a", "b", 2, 3), ("g", "c", 1, 1)]
+
+
+def test_mistakes_come_the_most_confident_first_with_both_probabilities() -> None:
+    assert mistakes.collect(FIVE) == [
+        ("4.jpg", "g", None, "c", 0.8, 2),
+        ("2.jpg", "a", 0.08, "b", 0.7, 1),
+        ("1.jpg", "a", 0.3, "b", 0.5, 1),
+    ]
+
+
+def test_the_place_of_the_truth_and_what_lies_beyond() -> None:
+    ranks = truth_ranks.collect(FIVE)
+    assert ranks == (5, ["first", "second", "third", "fourth", "fifth", "beyond"], [2, 1, 1, 0, 0, 1])
+    assert list(truth_ranks.draw(ranks).data[0].text)[:2] == ["2<br>40.0 %", "1<br>20.0 %"]
+    three = predictions((0, [0, 1, 2], [0.6, 0.3, 0.1]), (2, [1, 2, 0], [0.6, 0.3, 0.1]), names=("a", "b", "c"))
+    assert truth_ranks.collect(three) == (2, ["first", "second", "third"], [1, 1, 0])
+
+
+def test_classes_from_the_worst_on_with_intervals_and_what_they_are_taken_for() -> None:
+    scores = class_scores.collect(FIVE)
+    assert [(score.name, score.photos, score.right) for score in scores] == [("g", 1, 0), ("a", 3, 1), ("b", 1, 1)]
+    worst, second, best = scores
+    assert (second.taken_for, second.mistaken, second.named) == ("b", 2, 1)
+    assert second.interval == wilson_interval(1 / 3, 3)
+    assert (worst.named, best.named, best.taken_for, best.mistaken) == (0, 3, "", 0)
+
+
+def test_both_ends_are_drawn_and_no_class_twice() -> None:
+    rows = [(label, [0 if of <= label else label], [0.5]) for label in range(1, 30) for of in range(30)]
+    names = tuple(f"class {label} of a long name, longer than fits" for label in range(30))
+    scores = class_scores.collect(predictions(*rows, names=names))
+    worst, best = class_scores.ends(scores)
+    assert [score.name for score in worst] == [names[label] for label in range(29, 19, -1)]
+    assert [score.name for score in best] == list(names[1:11])
+    drawn = class_scores.draw(worst, best)
+    assert [len(points.x) for points in drawn.data] == [10, 10]
+    assert drawn.layout.yaxis.ticktext[0] == "class 29 of a long … (30)"
+    assert drawn.data[0].customdata[-1] == f"{names[1]}: 28 of 30"
+    assert drawn.data[0].x[-1] == best[0].accuracy == 28 / 30
+    few = class_scores.ends(scores[:4])
+    assert few == (scores[:4], [])
+
+
+def test_calibration_is_the_projects_own() -> None:
+    found = calibration.collect(FIVE)
+    confidence = FIVE.probabilities[:, 0]
+    assert found.ece == calibration_error(confidence, FIVE.right)
+    assert (found.accuracy, found.confidence) == (0.4, pytest.approx(0.7))
+    assert [(one.photos, one.right) for one in found.bins] == [(1, 0), (1, 1), (1, 0), (1, 0), (1, 1)]
+    by_hand = sum(one.photos * abs(one.right / one.photos - one.confidence) for one in found.bins) / 5
+    assert by_hand == pytest.approx(found.ece)
+    assert all(one.low < one.confidence <= one.high for one in found.bins)
+    bars = calibration.draw(found).data
+    assert sum(bars[-1].y) == 5
+    unknown = FIVE._replace(probabilities=np.full((5, 5), np.nan))
+    with pytest.raises(LeftOutError, match="trial 7 are not numbers"):
+        calibration.collect(unknown)
+
+
+def test_numbers_of_the_files_and_of_the_metrics_agree(searched: Run) -> None:
+    with pytest.raises(LeftOutError, match="`headhunt train promote`"):
+        load_predictions(searched)
+    number = fabricate_promotion(searched)
+    found = load_predictions(searched)
+    assert found.trial == number
+    assert len(found.paths) == len(load_index(searched).of_split("test"))
+    metrics: dict[str, Any] = load_metrics(searched, number)["tuned"]["test"]
+    assert calibration.collect(found).ece == pytest.approx(metrics["ece"], abs=1e-6)
+    assert found.right.mean() == pytest.approx(metrics["accuracy"])
+
+
+def test_the_new_sections_in_a_browser_with_a_hostile_class_and_a_photo_gone(
+    searched: Run, browser: Browser, tmp_path: Path
+) -> None:
+    name = "<script>document.title=1</script>"
+    fabricate_promotion(searched)
+    rename_class(searched, name)
+    table = tmp_path / "a-history-with-a-very-long-name-that-would-not-fit-on-the-screen-of-a-phone.csv"
+    table.write_text("loss,accuracy,val_loss,val_accuracy\n2,0.1,3,0.1\n1,0.2,2,0.2\n")
+    history = HistoryConfig(name=name, files=(str(table), str(table)))
+    shown = searched.reports.model_copy(update={"histories": (history,)})
+    index = searched.workdir / "dataset" / "index.csv"
+    mistaken = mistakes.collect(load_predictions(searched))
+    index.write_text(index.read_text().replace(f"{mistaken[0].path},", f"gone-{mistaken[0].path},"))
+    run = searched.model_copy(update={"reports": shown})
+    page, noise = open_page(browser, Path(build(run)["report"]), 390)
+    assert noise == []
+    for section, figures in {"promotions": 1, "histories": 1, "mistakes": 1, "classes": 1, "calibration": 1}.items():
+        assert page.locator(f"#{section} .js-plotly-plot").count() == figures
+    assert page.locator("#cache tbody tr").count() == 1
+    assert page.locator("#mistakes .pairs .pictures").count() == len(mistaken)
+    assert page.locator("#mistakes .gone").all_inner_texts() == ["not on disk"]
+    assert f"1 of these {len(mistaken)} test photos is no longer on disk." in page.locator("#mistakes").inner_text()
+    assert name in " ".join(page.locator("#mistakes figcaption").all_inner_texts())
+    assert page.locator("#histories h3").inner_text() == name
+    assert any(label.startswith(name[:19]) for label in page.locator("#classes .ytick text").all_text_contents())
+    for width in (390, 1200):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.title() == "tiny · Headhunt"
+    page.close()
