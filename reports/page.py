@@ -11,7 +11,7 @@ from reports.config import Run
 from reports.dataset import section as dataset_section
 from reports.models import confusions, promotions
 from reports.section import LeftOutError, PageSection
-from reports.study import confirmed, history, importance, leader_curves, leaders_table
+from reports.study import confirmed, history, importance, leader_curves, leaders_table, parameters
 from reports.style import share
 from search.leaderboard import leaders
 
@@ -21,6 +21,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Run], PageSection]]] = {
     "confirmed": ("Confirmed leaders", confirmed.section),
     "history": ("Search history", history.section),
     "importance": ("Parameter importance", importance.section),
+    "parameters": ("Hyperparameters", parameters.section),
     "rates": ("Learning rates", leader_curves.rates_section),
     "curves": ("Learning curves", leader_curves.curves_section),
     "confusions": ("Worst confusions", confusions.section),
