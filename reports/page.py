@@ -11,7 +11,17 @@ from reports.config import Run
 from reports.dataset import section as dataset_section
 from reports.models import confusions, promotions
 from reports.section import LeftOutError, PageSection
-from reports.study import confirmed, history, importance, leader_curves, leaders_table, parameters
+from reports.study import (
+    confirmed,
+    history,
+    importance,
+    leader_curves,
+    leaders_table,
+    parameters,
+    pruning,
+    side_by_side,
+    workers,
+)
 from reports.style import share
 from search.leaderboard import leaders
 
@@ -19,11 +29,14 @@ SECTIONS: dict[str, tuple[str, Callable[[Run], PageSection]]] = {
     "promotions": ("Promoted models", promotions.section),
     "leaders": ("Leaders", leaders_table.section),
     "confirmed": ("Confirmed leaders", confirmed.section),
+    "studies": ("Studies side by side", side_by_side.section),
     "history": ("Search history", history.section),
+    "pruning": ("Pruning", pruning.section),
     "importance": ("Parameter importance", importance.section),
     "parameters": ("Hyperparameters", parameters.section),
     "rates": ("Learning rates", leader_curves.rates_section),
     "curves": ("Learning curves", leader_curves.curves_section),
+    "workers": ("Workers", workers.section),
     "confusions": ("Worst confusions", confusions.section),
     "dataset": ("Data set", dataset_section.section),
 }

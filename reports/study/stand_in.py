@@ -44,9 +44,10 @@ def pair_stand_in(
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    columns, axes = [], {}
+    columns: list[list[float]] = []
+    axes: dict[str, optuna.distributions.BaseDistribution] = {}
     for name in pair:
-        values = np.array([trial.params[name] for trial in trials], float)
+        values = np.array([trial.params[name] for trial in trials], np.float64)
         log = bool(getattr(trials[0].distributions[name], "log", False))
         if len(np.unique(values)) > steps:
             places = (np.geomspace if log else np.linspace)(values.min(), values.max(), steps)
@@ -55,8 +56,8 @@ def pair_stand_in(
         columns.append(values.tolist())
         axes[text(name)] = optuna.distributions.FloatDistribution(values.min(), values.max(), log=log)
     copy = optuna.create_study(direction=study.direction)
-    for trial, *values in zip(trials, *columns, strict=True):
-        params = dict(zip(axes, values, strict=True))
+    for trial, *drawn in zip(trials, *columns, strict=True):
+        params = dict(zip(axes, drawn, strict=True))
         copy.add_trial(optuna.trial.create_trial(value=trial.value, params=params, distributions=axes))
     return copy
 
