@@ -60,13 +60,14 @@ def test_every_section_is_drawn_without_a_complaint_or_the_network(
     promoted_run: Run, browser: Browser, width: int
 ) -> None:
     result = build(promoted_run)
-    assert result["sections"] == ["promotions", "leaders", "history", "rates", "curves", "confusions", "dataset"]
-    assert result["left_out"] == ["confirmed", "importance"]
+    searched = ["leaders", "history", "pruning", "parameters", "rates", "curves", "workers"]
+    assert result["sections"] == ["promotions", *searched, "confusions", "dataset"]
+    assert result["left_out"] == ["confirmed", "importance", "studies"]
     file = Path(result["report"])
     assert file.stat().st_size < 15e6
     page, noise = open_page(browser, file, width)
     assert noise == []
-    assert page.locator(".js-plotly-plot").count() == 5
+    assert page.locator(".js-plotly-plot").count() == 12
     for name in result["sections"]:
         assert page.locator(f"section#{name} h2").count() == 1
     assert page.locator("#left-out").inner_text().startswith("Left out")
