@@ -139,7 +139,10 @@ def section(run: Run) -> PageSection:
     )
     if len(objectives) > 1:
         told += " They have different objectives, whose values do not compare: each objective has figures of its own."
-    if len({facts.photos for facts in found}) > 1:
+    photos = {facts.photos for facts in found}
+    if None in photos:
+        told += " Whether they have the same validation photos is not known: a run's index of photos is missing."
+    elif len(photos) > 1:
         told += " Their validation photos are not the same, so that their values are not of the same task."
     blocks = [
         Block(

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 BARS = 2000
 """Bars in the figure, at most."""
 
+ROWS_HEIGHT = 900
+"""Pixels that all rows take together, at most."""
+
+UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
+
 
 class Bar(NamedTuple):
     """Tasks of one worker that follow each other, in one bar; `start` is in seconds of search without the gaps between sessions,
@@ -158,12 +163,9 @@ def draw(found: Utilisation) -> go.Figure:
         )
     for start in found.starts[1:]:
         drawn.add_vline(x=start / unit, line={"dash": "dot", "color": COLOURS[3], "width": 1})
-    drawn.update_layout(height=110 + 26 * len(found.rows), barmode="overlay", bargap=0.25)
+    drawn.update_layout(height=110 + min(26 * len(found.rows), ROWS_HEIGHT), barmode="overlay", bargap=0.25)
     drawn.update_yaxes(categoryorder="array", categoryarray=[text(row) for row in found.rows])
     return drawn
-
-
-UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 
 
 def _told(bar: Bar) -> str:
