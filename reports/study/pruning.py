@@ -39,7 +39,6 @@ class Pruning(NamedTuple):
     pruned ones would have trained without it.
     """
 
-    epochs: int
     after: dict[int, int]
     trials: list[TrialValues]
     saved: float
@@ -57,7 +56,7 @@ def collect(study: optuna.Study, epochs: int) -> Pruning:
     not_trained = sum(epochs - length for length in lengths["pruned"])
     trained = sum(lengths["pruned"]) + sum(lengths["complete"])
     saved = not_trained / (trained + not_trained) if trained else 0.0
-    return Pruning(epochs, dict(sorted(Counter(lengths["pruned"]).items())), trials, saved)
+    return Pruning(dict(sorted(Counter(lengths["pruned"]).items())), trials, saved)
 
 
 def thinned(trials: list[TrialValues]) -> list[TrialValues]:
@@ -69,17 +68,17 @@ def draw_pruned(pruning: Pruning) -> go.Figure:
     """A bar for each epoch after which trials were pruned."""
     drawn = figure("after epoch", "trials pruned", rangemode="tozero")
     drawn.add_bar(
-        x=list(pruning.after),
+        x=[str(epoch) for epoch in pruning.after],
         y=list(pruning.after.values()),
         texttemplate="%{y}",
         textposition="outside",
         cliponaxis=False,
         hovertemplate="%{y} trials pruned after epoch %{x}<extra></extra>",
         marker={"color": STATES["pruned"]},
-        width=max(0.8, pruning.epochs / 25),
+        width=0.5,
     )
     drawn.update_layout(height=260)
-    drawn.update_xaxes(tickvals=list(pruning.after), range=[0, pruning.epochs + 1])
+    drawn.update_xaxes(type="category")  # rungs lie close together at first, and numbers above them would overlap
     return drawn
 
 
@@ -89,25 +88,24 @@ def draw_values(trials: list[TrialValues], objective: str) -> go.Figure:
     axis = {"tickformat": ".0%"} if is_share else {"type": "log"}
     drawn = figure("epoch", objective.replace("_", " "), **axis)
     for state, colour in STATES.items():
-        points = [
-            point
-            for trial in trials
-            if trial.state == state
-            for point in (*((epoch, value, trial.number) for epoch, value in trial.values), (None, None, trial.number))
-        ]
-        if not points:
+        own = [trial for trial in trials if trial.state == state]
+        if not own:
             continue
+        points = [
+            (epoch, value, trial.number, 5 if len(trial.values) == 1 else 0)  # one value makes no line
+            for trial in own
+            for epoch, value in (*trial.values, (None, None))
+        ]
+        epochs, values, numbers, sizes = zip(*points, strict=True)
         drawn.add_scatter(
-            x=[epoch for epoch, _, _ in points],
-            y=[value for _, value, _ in points],
-            customdata=[number for _, _, number in points],
+            x=epochs,
+            y=values,
+            customdata=numbers,
             hovertemplate="trial %{customdata}, epoch %{x}: %{y}" + f"<extra>{state}</extra>",
-            mode="lines+markers"
-            if any(len(trial.values) == 1 for trial in trials if trial.state == state)
-            else "lines",
+            mode="lines+markers" if any(sizes) else "lines",
             name=state,
             line={"color": colour, "width": 1},
-            marker={"size": 4},
+            marker={"size": sizes} if any(sizes) else None,
             opacity=0.6,
         )
     drawn.update_layout(height=420)
