@@ -116,7 +116,7 @@ class _Driver:
         self._ownership = ownership
         workers = run.search.workers
         at_a_time = 1 if workers.executor == "local" and run.search.hypermodel else workers.count
-        self._log = WorkLog(run.workdir, at_a_time)
+        self._log = WorkLog(run.workdir, at_a_time, goes_on=bool(study.get_trials(deepcopy=False)))
         self._end: End | None = None
 
     def drive(self) -> End:

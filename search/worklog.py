@@ -52,17 +52,17 @@ def this_worker() -> str:
 
 
 class WorkLog:
-    """The log of one session of a search, whose driver is the only one to write it."""
+    """The log of one session of a search, whose driver is the only one to write it; begun anew unless the study `goes_on`."""
 
-    def __init__(self, workdir: Path, workers: int) -> None:
-        self._path, self._is_whole = work_file(workdir), False
+    def __init__(self, workdir: Path, workers: int, goes_on: bool) -> None:
+        self._path, self._goes_on, self._is_whole = work_file(workdir), goes_on, False
         self.session, self.workers = round(time.time(), 3), workers
 
     def append(self, rows: Sequence[Work]) -> None:
         """Adds rows. A fault of the disk is said and passed over: what a search needs is written elsewhere, and fails there."""
         try:
             if not self._is_whole and self._path.exists():
-                os.truncate(self._path, self._path.read_bytes().rfind(b"\n") + 1)
+                os.truncate(self._path, self._path.read_bytes().rfind(b"\n") + 1 if self._goes_on else 0)
             self._is_whole = True
             with self._path.open("a", encoding="utf-8", newline="") as file:
                 header = [] if file.tell() else [Work._fields]

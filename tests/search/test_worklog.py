@@ -22,23 +22,31 @@ def folder(tmp_path: Path) -> Path:
 
 def test_rows_are_read_as_they_were_written(folder: Path) -> None:
     assert load_work(folder) == []
-    log = WorkLog(folder, 2)
+    log = WorkLog(folder, 2, goes_on=False)
     log.append([ROW])
     log.append([])
     log.append([ROW._replace(trials=5), ROW])
-    WorkLog(folder, 3).append([ROW])
+    WorkLog(folder, 3, goes_on=True).append([ROW])
     assert load_work(folder) == [ROW, ROW._replace(trials=5), ROW, ROW]
     assert work_file(folder).read_text().splitlines()[0] == ",".join(Work._fields)
 
 
 @pytest.mark.parametrize("cut", range(1, 8))
 def test_a_row_that_is_not_whole_is_no_row_and_the_next_search_drops_it(folder: Path, cut: int) -> None:
-    WorkLog(folder, 2).append([ROW, ROW])
+    WorkLog(folder, 2, goes_on=True).append([ROW, ROW])
     whole = work_file(folder).read_bytes()
     work_file(folder).write_bytes(whole[:-cut])
     assert load_work(folder) == [ROW]
-    WorkLog(folder, 2).append([ROW])
+    WorkLog(folder, 2, goes_on=True).append([ROW])
     assert work_file(folder).read_bytes() == whole
+
+
+def test_a_new_study_begins_the_log_anew(folder: Path) -> None:
+    WorkLog(folder, 2, goes_on=True).append([ROW, ROW])
+    log = WorkLog(folder, 2, goes_on=False)
+    for _ in range(3):
+        log.append([ROW])
+    assert load_work(folder) == [ROW] * 3
 
 
 def test_a_file_that_is_not_ours_has_no_rows(folder: Path) -> None:
@@ -48,7 +56,7 @@ def test_a_file_that_is_not_ours_has_no_rows(folder: Path) -> None:
 
 def test_a_log_that_cannot_be_written_stops_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     work_file(folder).mkdir()
-    WorkLog(folder, 1).append([ROW])
+    WorkLog(folder, 1, goes_on=False).append([ROW])
     assert "work.csv is not written: Is a directory." in capsys.readouterr().err
 
 
