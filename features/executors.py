@@ -60,7 +60,7 @@ class LocalExecutor:
                 check_wanted()
                 yield position, function(task)
             return
-        pool = ThreadPoolExecutor(self._threads)
+        pool = ThreadPoolExecutor(self._threads, "thread")
         try:
             positions = {pool.submit(function, task): position for position, task in enumerate(tasks)}
             for done in as_completed(positions):

@@ -92,6 +92,9 @@ class ReportsConfig(Section):
     """What the page shows."""
 
     leaders: int = Field(5, ge=1, le=20, description="trials whose curves are drawn")
+    compare: tuple[Path, ...] = Field(
+        (), description="headhunt.yaml of other runs, whose studies are set beside this one"
+    )
     confusions: int = Field(15, ge=1, le=100, description="pairs of classes listed as most often confused")
     fidelity: FidelityConfig = FidelityConfig()
     mistakes: int = Field(12, ge=1, le=60, description="test photos shown that the best model names wrongly")

@@ -14,7 +14,17 @@ from reports.errors import calibration, class_scores, confusions, mistakes
 from reports.fidelity import section as fidelity_section
 from reports.models import histories, promotions
 from reports.section import LeftOutError, PageSection
-from reports.study import confirmed, history, importance, leader_curves, leaders_table
+from reports.study import (
+    confirmed,
+    history,
+    importance,
+    leader_curves,
+    leaders_table,
+    parameters,
+    pruning,
+    side_by_side,
+    workers,
+)
 from reports.style import share
 from search.leaderboard import leaders
 
@@ -24,10 +34,14 @@ SECTIONS: dict[str, tuple[str, Callable[[Run], PageSection]]] = {
     "histories": ("Earlier runs", histories.section),
     "leaders": ("Leaders", leaders_table.section),
     "confirmed": ("Confirmed leaders", confirmed.section),
+    "studies": ("Studies side by side", side_by_side.section),
     "history": ("Search history", history.section),
+    "pruning": ("Pruning", pruning.section),
     "importance": ("Parameter importance", importance.section),
+    "parameters": ("Hyperparameters", parameters.section),
     "rates": ("Learning rates", leader_curves.rates_section),
     "curves": ("Learning curves", leader_curves.curves_section),
+    "workers": ("Workers", workers.section),
     "confusions": ("Worst confusions", confusions.section),
     "mistakes": ("Mistakes", mistakes.section),
     "classes": ("Best and worst classes", class_scores.section),

@@ -34,7 +34,8 @@ class Picture:
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a section below a smaller heading. Several pictures stand in a grid; a single one takes the whole width.
+    """A part of a section below a smaller heading. Several figures, or pictures, stand in a grid; a single one takes the whole
+    width.
 
     The two pictures of each of `pairs` stay side by side.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,20 +19,43 @@ def figure(title_x: str, title_y: str, **axis: Any) -> go.Figure:
     """An empty figure in the house style; `axis` goes to the y axis."""
     import plotly.graph_objects as go
 
-    drawn = go.Figure()
+    drawn = restyle(go.Figure())
+    drawn.update_xaxes(title=title_x)
+    drawn.update_yaxes(title=title_y, **axis)
+    return drawn
+
+
+def restyle(drawn: go.Figure, height: int = 380) -> go.Figure:
+    """Puts a figure, as a rule one that Optuna drew, into the house style: as wide as its place, without a title, `height` in
+    pixels, a colour bar lying above it."""
     drawn.update_layout(
         template="plotly_white",
         colorway=COLOURS,
-        height=380,
+        title=None,
+        width=None,
+        height=height,
         margin={"l": 60, "r": 20, "t": 20, "b": 50},
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "tracegroupgap": 0},
         dragmode=False,  # a finger scrolls the page; zooming is in the figure's own bar
         font={"family": "system-ui, sans-serif", "size": 13},
         hoverlabel={"namelength": -1},
     )
-    drawn.update_xaxes(title=title_x)
-    drawn.update_yaxes(title=title_y, **axis)
+    lying = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "len": 0.7, "thickness": 10}
+    bar = {**lying, "nticks": 5, "title": {"side": "top"}}
+    drawn.update_traces(colorbar=bar, selector={"type": "contour"})
     return drawn
+
+
+def log_ticks(low: float, high: float) -> dict[str, Any]:
+    """A logarithmic axis from `low` to `high` with at most 6 labels, which have room on a phone: 1e-4, 3e-4, 1e-3, …"""
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits, step in (((1, 3), 1), *(((1,), step) for step in range(1, len(exponents) + 1))):
+        places = [(digit, exponent) for exponent in exponents[::step] for digit in digits]
+        within = [(digit, exponent) for digit, exponent in places if low / 1.5 <= digit * 10.0**exponent <= high * 1.5]
+        if len(within) <= 6:
+            break
+    values = [digit * 10.0**exponent for digit, exponent in within]
+    return {"type": "log", "tickvals": values, "ticktext": [f"{digit}e{exponent}" for digit, exponent in within]}
 
 
 def text(value: object) -> str:

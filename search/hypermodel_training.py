@@ -23,6 +23,7 @@ from search.population.objective import Progressed, Task
 from search.population.program import TrialState
 from search.population.sources import Features, load_features
 from search.trial import EpochMetrics, TrialResult, is_better
+from search.worklog import Stint, this_worker
 
 EVALUATED = 1024
 """Validation images in a batch."""
@@ -42,7 +43,7 @@ def train_hypermodel(given: HypermodelTask) -> list[Progressed]:
     A loss that is not finite ends the trial with `failure` set. Raises UsageError for a model that does not take the features or
     does not give one output for each class.
     """
-    started = time.monotonic()
+    began, started = time.time(), time.monotonic()
     task, (config,), (before,) = given.task, given.task.configs, given.task.states
     assert config.hypermodel is not None
     features = _features(task.sources)
@@ -52,7 +53,8 @@ def train_hypermodel(given: HypermodelTask) -> list[Progressed]:
     if before is not None:
         _assign(model, before)
     state = replace(before, curves=list(before.curves)) if before else TrialState([], [], [], [], [])
-    for epoch in range(len(state.curves), task.until):
+    had = len(state.curves)
+    for epoch in range(had, task.until):
         check_wanted()
         metrics = _epoch(model, task, features, epoch)
         if not np.isfinite([metrics.loss, metrics.val_loss]).all():
@@ -71,7 +73,7 @@ def train_hypermodel(given: HypermodelTask) -> list[Progressed]:
     state.optimizer = [np.asarray(variable) for variable in model.optimizer.variables]
     weights = _best_weights(model, state) if state.best_epoch else {}
     result = TrialResult(tuple(state.curves), state.best_epoch, weights, state.failure, time.monotonic() - started)
-    return [Progressed(state, result)]
+    return [Progressed(state, result, Stint(this_worker(), began, len(state.curves) - had))]
 
 
 def _epoch(model: Any, task: Task, features: Features, epoch: int) -> EpochMetrics:

@@ -41,6 +41,7 @@ from search.samplers.oracles import allotment, hyperband_trials
 from search.stopping import End, check_failures, reached_end, space_is_used_up
 from search.storage import mend_journal, open_storage, storage_faults, storage_url
 from search.trial import TrialConfig
+from search.worklog import Work, WorkLog
 
 if TYPE_CHECKING:
     import optuna
@@ -113,6 +114,9 @@ class _Driver:
         self._caches = caches
         self._lanes = run.search.lanes or (GPU_LANES if run.search.workers.gpus else 1)
         self._ownership = ownership
+        workers = run.search.workers
+        at_a_time = 1 if workers.executor == "local" and run.search.hypermodel else workers.count
+        self._log = WorkLog(run.workdir, at_a_time, goes_on=bool(study.get_trials(deepcopy=False)))
         self._end: End | None = None
 
     def drive(self) -> End:
@@ -219,6 +223,7 @@ class _Driver:
             trials = self._study.get_trials(deepcopy=False)
             for candidate in alive:
                 self._judge(candidate, until, trials)
+            self._log.append([work for piece in pieces if (work := self._work(piece))])
             show()
         self._record([candidate for candidate in generation if candidate.progressed is not None])
 
@@ -252,6 +257,18 @@ class _Driver:
             self._search.seed,
             self._lanes,
         )
+
+    def _work(self, piece: list[Candidate]) -> Work | None:
+        """The log's row of a task that was judged; None of one that no worker got through."""
+        trained = [candidate.progressed for candidate in piece if candidate.progressed is not None]
+        stints = [each.stint for each in trained if each.stint is not None]
+        if not stints:
+            return None
+        seconds = round(sum(each.result.seconds for each in trained), 3)
+        ended = sum(candidate.outcome is not None for candidate in piece)
+        counts = (len(piece), ended, sum(stint.epochs for stint in stints))
+        began = round(stints[0].started, 3)
+        return Work(self._log.session, self._log.workers, stints[0].worker, began, seconds, *counts)
 
     def _report(self, candidate: Candidate) -> None:
         """Puts the values of the epochs that are new into the storage."""

@@ -10,8 +10,8 @@ import pandas as pd
 from features.dataset import load_index
 from features.errors import HeadhuntError
 from reports.config import Run
-from reports.section import LeftOutError, PageSection
-from reports.style import COLOURS, RATE_AXIS, figure, text
+from reports.section import LeftOutError, PageSection, Table
+from reports.style import COLOURS, RATE_AXIS, figure, share, text
 from search.config import SearchRun
 from search.leaderboard import Leader, leaders
 from search.records import load_curves
@@ -35,10 +35,11 @@ class Rates(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """One leader's curves: its name and the table of its epochs."""
+    """One leader's curves: its name, the table of its epochs, and the epoch whose weights were kept."""
 
     name: str
     table: pd.DataFrame
+    best_epoch: int
 
 
 def collect_rates(run: SearchRun, leaders: list[Leader], train_images: int) -> list[Rates]:
@@ -83,21 +84,25 @@ def collect_curves(run: SearchRun, leaders: list[Leader]) -> list[Curves]:
     found = []
     for leader in leaders:
         try:
-            found.append(Curves(_name(leader), load_curves(run.workdir, leader.number)))
+            table = load_curves(run.workdir, leader.number)
         except HeadhuntError:
             continue
+        values = table[run.search.objective].to_numpy()
+        best = np.nanargmin(values) if run.search.objective == "val_loss" else np.nanargmax(values)
+        found.append(Curves(_name(leader), table, int(table["epoch"].iloc[best])))
     return found
 
 
 def draw_curves(curves: list[Curves]) -> go.Figure:
-    """Validation accuracy above, training accuracy below; a leader has one colour."""
-    drawn = figure("epoch", "validation", tickformat=".0%", domain=[0.48, 1])
+    """Validation accuracy, training accuracy and their difference, one above the other; a leader has one colour."""
+    drawn = figure("epoch", "validation", tickformat=".0%", domain=[0.7, 1])
     for curve, colour in zip(curves, COLOURS * 2, strict=False):
         table, name = curve.table, text(curve.name)
-        for column, axis in (("val_accuracy", "y"), ("accuracy", "y2")):
+        panels = {"y": table["val_accuracy"], "y2": table["accuracy"], "y3": gaps(table)}
+        for axis, values in panels.items():
             drawn.add_scatter(
                 x=table["epoch"],
-                y=table[column],
+                y=values,
                 mode="lines",
                 name=name,
                 legendgroup=name,
@@ -105,9 +110,36 @@ def draw_curves(curves: list[Curves]) -> go.Figure:
                 line={"color": colour},
                 yaxis=axis,
             )
-    drawn.update_layout(height=560, yaxis2={"title": "training", "tickformat": ".0%", "domain": [0, 0.4]})
-    drawn.update_xaxes(anchor="y2")
+    drawn.update_layout(
+        height=700,
+        yaxis2={"title": "training", "tickformat": ".0%", "domain": [0.35, 0.65]},
+        yaxis3={"title": "gap, points", "domain": [0, 0.3], "zerolinecolor": "#64748b"},
+    )
+    drawn.update_xaxes(anchor="y3")
     return drawn
+
+
+def gaps(table: pd.DataFrame) -> pd.Series[float]:
+    """Training less validation accuracy after each epoch, in percentage points."""
+    return 100 * (table["accuracy"] - table["val_accuracy"])
+
+
+def gap_table(curves: list[Curves]) -> Table:
+    """The accuracies of each leader at its best epoch, and the gap between them."""
+    rows = []
+    for curve in curves:
+        (place,) = np.flatnonzero(curve.table["epoch"] == curve.best_epoch)
+        row = curve.table.iloc[place]
+        gap = gaps(curve.table).iloc[place]
+        rows.append(
+            [
+                curve.name,
+                f"{curve.best_epoch} of {len(curve.table)}",
+                share(row["val_accuracy"]),
+                *((share(row["accuracy"]), f"{gap:+.1f}") if np.isfinite(gap) else ("unknown", "unknown")),
+            ]
+        )
+    return Table(["leader", "best epoch", "validation", "training", "gap, points"], rows, {1, 2, 3, 4})
 
 
 def _name(leader: Leader) -> str:
@@ -134,6 +166,8 @@ def curves_section(run: Run) -> PageSection:
         raise LeftOutError("The leaders' curves are not in the run's folder: `headhunt search run` writes them.")
     text = (
         "Accuracy of the leaders on cached features: on the validation photos, and on each epoch's views of the training "
-        "photos while they trained."
+        "photos while they trained, with dropout. The gap is training less validation: it grows where a head learns its "
+        "photos by heart, and is below 0 where dropout and augmentation make training the harder task."
     )
-    return PageSection("curves", "Learning curves", text, {"curves": draw_curves(curves)})
+    figures = {"curves": draw_curves(curves)}
+    return PageSection("curves", "Learning curves", text, figures, [gap_table(curves)])

@@ -14,6 +14,7 @@ from search.population.program import Program, TrialState
 from search.population.sources import Features, Source, load_features, zeros_for_cache_lines
 from search.population.structure import Structure, structure_of
 from search.trial import Objective, TrialConfig, TrialResult
+from search.worklog import Stint, this_worker
 
 
 @dataclass(frozen=True)
@@ -39,22 +40,28 @@ class Task:
 
 @dataclass(frozen=True)
 class Progressed:
-    """A trial after a rung: what to record of it, and the state to go on from (None when nothing is left to do)."""
+    """A trial after a rung: what to record of it, and the state to go on from (None when nothing is left to do).
+
+    `stint` says who trained it, and when; None where nobody did.
+    """
 
     state: TrialState | None
     result: TrialResult
+    stint: Stint | None = None
 
 
 def train_trials(task: Task) -> list[Progressed]:
     """Trains on this worker; features and programs stay in the process for the next task. Threads may call it."""
-    started = time.monotonic()
+    began, started = time.time(), time.monotonic()
     with _LOCK:
         _keep_programs(task.compiled)
         program = _program(structure_of(task.configs[0]), task.sources, task.train_share)
     states = [state or program.start(config) for config, state in zip(task.configs, task.states, strict=True)]
+    had = [len(state.curves) for state in states]
     states = _train(program, task, task.configs, states, task.seeds or (task.seed,) * len(states))
     seconds = (time.monotonic() - started) / len(states)
-    return [_progressed(program, config, state, seconds) for config, state in zip(task.configs, states, strict=True)]
+    stints = [Stint(this_worker(), began, len(s.curves) - n) for s, n in zip(states, had, strict=True)]
+    return [_progressed(program, *each, seconds) for each in zip(task.configs, states, stints, strict=True)]
 
 
 def give_up(task: Task, reason: str) -> list[Progressed]:
@@ -83,11 +90,11 @@ def _train(
     )
 
 
-def _progressed(program: Program, config: TrialConfig, state: TrialState, seconds: float) -> Progressed:
+def _progressed(program: Program, config: TrialConfig, state: TrialState, stint: Stint, seconds: float) -> Progressed:
     ended = state.failure is not None or len(state.curves) >= config.epochs
     weights = program.best_weights(config, state) if ended and not state.failure else {}
     result = TrialResult(tuple(state.curves), state.best_epoch, weights, state.failure, seconds)
-    return Progressed(None if ended else state, result)
+    return Progressed(None if ended else state, result, stint)
 
 
 _LOCK = threading.Lock()

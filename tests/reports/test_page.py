@@ -62,14 +62,15 @@ def test_every_section_is_drawn_without_a_complaint_or_the_network(
     promoted_run: Run, browser: Browser, width: int
 ) -> None:
     result = build(promoted_run)
-    search, errors = ["leaders", "history", "rates", "curves"], ["confusions", "mistakes", "classes", "calibration"]
-    assert result["sections"] == ["promotions", *search, *errors, "dataset", "cache"]
-    assert result["left_out"] == ["confirmed", "histories", "importance"]
+    searched = ["leaders", "history", "pruning", "parameters", "rates", "curves", "workers"]
+    errors = ["confusions", "mistakes", "classes", "calibration"]
+    assert result["sections"] == ["promotions", *searched, *errors, "dataset", "cache"]
+    assert result["left_out"] == ["confirmed", "fidelity", "histories", "importance", "studies"]
     file = Path(result["report"])
     assert file.stat().st_size < 15e6
     page, noise = open_page(browser, file, width)
     assert noise == []
-    assert page.locator(".js-plotly-plot").count() == 8
+    assert page.locator(".js-plotly-plot").count() == 15
     for name in result["sections"]:
         assert page.locator(f"section#{name} h2").count() == 1
     assert page.locator("#left-out").inner_text().startswith("Left out")

@@ -28,6 +28,7 @@ from search.leaderboard import leaders
 from search.records import load_curves, load_weights
 from search.samplers.choice import make_sampler
 from search.samplers.oracles import allotment
+from search.worklog import load_work
 from tests.conftest import run_headhunt
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -220,6 +221,13 @@ def test_a_hypermodels_study_has_curves_weights_and_leaders(study_folder: Path) 
     assert done.returncode == 0, done.stderr
     run = Run.model_validate(yaml.safe_load(Path("headhunt.yaml").read_text()))
     assert len(leaders(run)) == 6
+    work = load_work(run.workdir)  # of the search alone: a confirmation is no part of it
+    assert (sum(row.trials for row in work), sum(row.ended for row in work), {row.workers for row in work}) == (
+        6,
+        6,
+        {1},
+    )
+    assert sum(row.epochs for row in work) == sum(len(trial.intermediate_values) for trial in trials())
     confirmed = json.loads(done.stdout.splitlines()[-1])
     assert sorted(row["number"] for row in confirmed["confirmed"]) == sorted(each.number for each in leaders(run, 2))
     assert confirmed["trained"] + confirmed["reused"] == 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from search.heads import HeadConfig
 from search.leaderboard import leaders, load_study
 from search.records import load_curves, load_weights
 from search.trial import TrialConfig
+from search.worklog import load_work
 from tests.conftest import run_headhunt
 
 FRESH = ["--set", "workdir=other"]
@@ -81,6 +83,11 @@ def test_leaders_are_ranked_by_value_then_number(searched: Run) -> None:
 def test_two_ray_workers_give_the_same_study_and_never_import_tensorflow(fresh: Run, searched_once: Path) -> None:
     run_headhunt(Path.cwd(), "search", "run", "--executor", "ray", "--workers", "2")
     assert history("run") == history(str(searched_once / "run"))
+    work = load_work(fresh.workdir)
+    assert (sum(row.ended for row in work), {row.workers for row in work}) == (6, {2})
+    assert all(
+        re.fullmatch(r"[^/]+/\d+", row.worker) for row in work
+    )  # processes, each of which trains one task at a time
 
 
 def test_a_local_search_does_not_import_tensorflow(fresh: Run) -> None:

@@ -1,0 +1,106 @@
+"""Optuna's plots of parameters, in the house style."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from reports.study.stand_in import pair_stand_in, stand_in
+from reports.style import log_ticks, restyle, text
+
+if TYPE_CHECKING:
+    import optuna
+    import plotly.graph_objects as go
+
+STEPS = 40
+"""Places on each axis of a contour, at most."""
+
+LABEL = 24
+"""Characters of a parameter's name below its axis of the parallel coordinates, at most."""
+
+VALUE = 8
+"""Characters of a choice beside its axis, at most: there is no room for more on a phone."""
+
+
+def draw_slice(study: optuna.Study, trials: Sequence[optuna.trial.FrozenTrial], name: str, objective: str) -> go.Figure:
+    """The objective over one parameter."""
+    from optuna.visualization import plot_slice
+
+    # Optuna colours by number: the stand-in's numbers must follow the search.
+    ordered = sorted(trials, key=lambda trial: trial.number)
+    drawn = restyle(plot_slice(stand_in(study, ordered, [name]), target_name=_title(objective)), 260)
+    drawn.update_traces(marker={"showscale": False, "size": 8})
+    drawn.update_yaxes(tickformat=_percent(objective))
+    if drawn.layout.xaxis.type == "category":  # Optuna writes choices as Python does, 'relu' in quotes
+        for trace in drawn.data:
+            trace.x = [_unquoted(value) for value in trace.x]
+        drawn.update_xaxes(categoryarray=[_unquoted(value) for value in drawn.layout.xaxis.categoryarray])
+    elif drawn.layout.xaxis.type == "log":
+        drawn.update_xaxes(log_ticks(*_ends(trials, name)))
+    return drawn
+
+
+def draw_parallel(
+    study: optuna.Study, trials: Sequence[optuna.trial.FrozenTrial], names: Sequence[str], objective: str
+) -> go.Figure:
+    """A line for each trial through the objective and its parameters; the last of `trials` lies on top."""
+    from optuna.visualization import plot_parallel_coordinate
+
+    drawn = restyle(plot_parallel_coordinate(stand_in(study, trials, names), target_name=_title(objective)), 460)
+    drawn.update_traces(marker={"showscale": False}, selector={"mode": "markers"})  # its first axis is the scale
+    labels = [_title(objective), *(text(_short(name, LABEL)) for name in sorted(names, key=text))]
+    drawn.update_xaxes(ticktext=labels, tickangle=-45, automargin=True)
+    for label in drawn.layout.annotations:
+        percent = label.x == 0 and objective != "val_loss"
+        label.update(text=_place(label.text, percent), bgcolor="rgba(255,255,255,0.8)", borderpad=0)
+    return drawn
+
+
+def draw_contour(
+    study: optuna.Study, trials: Sequence[optuna.trial.FrozenTrial], pair: tuple[str, str], objective: str
+) -> tuple[go.Figure, bool]:
+    """The objective over two parameters, and whether their values were rounded to STEPS places."""
+    from optuna.visualization import plot_contour
+
+    drawn = restyle(plot_contour(pair_stand_in(study, trials, pair, STEPS), target_name=_title(objective)), 460)
+    for axis, name in zip((drawn.layout.xaxis, drawn.layout.yaxis), sorted(pair, key=text), strict=True):
+        if axis.type == "log":
+            axis.update(log_ticks(*_ends(trials, name)))
+    drawn.update_traces(colorbar={"tickformat": _percent(objective)}, selector={"type": "contour"})
+    drawn.update_traces(marker={"size": 6, "line": {"width": 0}}, selector={"type": "scatter"})
+    rounded = any(len({trial.params[name] for trial in trials}) > STEPS for name in pair)
+    return drawn, rounded
+
+
+def _title(objective: str) -> str:
+    return objective.replace("_", " ")
+
+
+def _percent(objective: str) -> str | None:
+    return None if objective == "val_loss" else ".0%"
+
+
+def _ends(trials: Sequence[optuna.trial.FrozenTrial], name: str) -> tuple[float, float]:
+    values = [trial.params[name] for trial in trials if name in trial.params]
+    return min(values), max(values)
+
+
+def _short(name: str, most: int) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def _place(label: str, percent: bool) -> str:
+    """A value beside its axis: two digits of a number, the beginning of a choice."""
+    try:
+        value = float(label)
+    except ValueError:
+        return text(_short(html.unescape(label), VALUE))
+    if percent:
+        return f"{value:.0%}"
+    return label if value.is_integer() else re.sub(r"e([-+])0?", r"e\1", f"{value:.2g}")
+
+
+def _unquoted(value: str) -> str:
+    return value[1:-1] if value[:1] in ("'", '"') else value

@@ -1,0 +1,137 @@
+"""When trials were pruned, and how all of them stood epoch by epoch."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from reports.config import Run
+from reports.section import LeftOutError, PageSection
+from reports.style import COLOURS, figure, share
+from search.leaderboard import load_study
+
+if TYPE_CHECKING:
+    import optuna
+    import plotly.graph_objects as go
+
+LINES = 300
+"""Trials whose values are drawn, at most."""
+
+STATES = {"complete": COLOURS[0], "running": COLOURS[8], "failed": COLOURS[3], "pruned": COLOURS[1]}
+"""The colour of each state, in the order of drawing."""
+
+
+class TrialValues(NamedTuple):
+    """A trial's values of the objective: (epoch, value) in order, epochs counted from 1."""
+
+    number: int
+    state: str
+    values: list[tuple[int, float]]
+
+
+class Pruning(NamedTuple):
+    """How many trials were pruned after each epoch at which any was; and the values of every trial that has some.
+
+    `saved` is the share of epochs that pruning saved: those that pruned trials did not train, of all that the complete and the
+    pruned ones would have trained without it.
+    """
+
+    after: dict[int, int]
+    trials: list[TrialValues]
+    saved: float
+
+
+def collect(study: optuna.Study, epochs: int) -> Pruning:
+    """The values and prunings of a study whose trials train for `epochs` at most."""
+    trials = []
+    for trial in study.get_trials(deepcopy=False):
+        values = sorted((epoch, value) for epoch, value in trial.intermediate_values.items() if math.isfinite(value))
+        if values:
+            state = "failed" if trial.state.name == "FAIL" else trial.state.name.lower()
+            trials.append(TrialValues(trial.number, state, values))
+    lengths = {state: [trial.values[-1][0] for trial in trials if trial.state == state] for state in STATES}
+    not_trained = sum(epochs - length for length in lengths["pruned"])
+    trained = sum(lengths["pruned"]) + sum(lengths["complete"])
+    saved = not_trained / (trained + not_trained) if trained else 0.0
+    return Pruning(dict(sorted(Counter(lengths["pruned"]).items())), trials, saved)
+
+
+def thinned(trials: list[TrialValues]) -> list[TrialValues]:
+    """At most LINES of the trials, evenly spread over the search."""
+    return [trials[place] for place in np.unique(np.linspace(0, len(trials) - 1, LINES).astype(int))]
+
+
+def draw_pruned(pruning: Pruning) -> go.Figure:
+    """A bar for each epoch after which trials were pruned."""
+    drawn = figure("after epoch", "trials pruned", rangemode="tozero")
+    drawn.add_bar(
+        x=[str(epoch) for epoch in pruning.after],
+        y=list(pruning.after.values()),
+        texttemplate="%{y}",
+        textposition="outside",
+        cliponaxis=False,
+        hovertemplate="%{y} trials pruned after epoch %{x}<extra></extra>",
+        marker={"color": STATES["pruned"]},
+        width=0.5,
+    )
+    drawn.update_layout(height=260)
+    drawn.update_xaxes(type="category")  # rungs lie close together at first, and numbers above them would overlap
+    return drawn
+
+
+def draw_values(trials: list[TrialValues], objective: str) -> go.Figure:
+    """A line for each trial, in the colour of its state. Optuna's plot has a legend entry and a colour for each trial."""
+    is_share = objective != "val_loss"
+    axis = {"tickformat": ".0%"} if is_share else {"type": "log"}
+    drawn = figure("epoch", objective.replace("_", " "), **axis)
+    for state, colour in STATES.items():
+        own = [trial for trial in trials if trial.state == state]
+        if not own:
+            continue
+        points = [
+            (epoch, value, trial.number, 5 if len(trial.values) == 1 else 0)  # one value makes no line
+            for trial in own
+            for epoch, value in (*trial.values, (None, None))
+        ]
+        epochs, values, numbers, sizes = zip(*points, strict=True)
+        drawn.add_scatter(
+            x=epochs,
+            y=values,
+            customdata=numbers,
+            hovertemplate="trial %{customdata}, epoch %{x}: %{y}" + f"<extra>{state}</extra>",
+            mode="lines+markers" if any(sizes) else "lines",
+            name=state,
+            line={"color": colour, "width": 1},
+            marker={"size": sizes} if any(sizes) else None,
+            opacity=0.6,
+        )
+    drawn.update_layout(height=420)
+    return drawn
+
+
+def section(run: Run) -> PageSection:
+    """Prunings and values; LeftOutError when no trial has a value yet."""
+    found = collect(load_study(run), run.search.epochs)
+    if not found.trials:
+        raise LeftOutError("No trial has trained for an epoch yet: `headhunt search run` trains some.")
+    pruned = sum(found.after.values())
+    figures = {}
+    if pruned:
+        text = (
+            f"{pruned} of {len(found.trials)} trials were pruned by the {run.search.pruner.replace('_', ' ')} pruner, which "
+            f"saved {share(found.saved)} of the epochs that all of them would have trained: how many after which epoch, and "
+        )
+        figures["pruned"] = draw_pruned(found)
+    else:
+        text = f"No trial was pruned (`search.pruner` is {run.search.pruner}): "
+    shown = thinned(found.trials)
+    text += "the values of every trial, epoch by epoch."
+    if len(shown) < len(found.trials):
+        text = text.replace(
+            "every trial", f"{len(shown)} of the {len(found.trials)} trials, evenly spread over the search"
+        )
+    figures["intermediate-values"] = draw_values(shown, run.search.objective)
+    return PageSection("pruning", "Pruning", text, figures)

@@ -1,0 +1,195 @@
+"""Studies side by side: this run's and those of the configurations in `reports.compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from features.configfile import load
+from features.dataset import load_index
+from features.errors import UsageError
+from reports.config import Run
+from reports.section import Block, LeftOutError, PageSection, Table
+from reports.study import history
+from reports.style import COLOURS, figure, share, text
+from search.confirm.ranking import load_confirmation
+from search.confirm.statistics import Interval
+from search.leaderboard import leaders, load_study
+from search.ownership import read_driver
+from train.promotion.promote import load_metrics, promoted
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+class StudyFacts(NamedTuple):
+    """A study: its trials by state, the best value so far over trials and over the epochs that all trials before have trained,
+    both (points), and what came of its best.
+
+    `confirmed` is of the best trial over several seeds, `test` the accuracy of the best promoted model, `seconds` how long all
+    its searches ran, `photos` the sha256 of its validation photos; None of what there is not.
+    """
+
+    name: str
+    sampler: str
+    pruner: str
+    objective: str
+    counts: dict[str, int]
+    trials: list[int]
+    epochs: list[int]
+    best: list[float]
+    confirmed: Interval | None
+    test: float | None
+    seconds: float | None
+    photos: frozenset[str] | None
+
+
+def collect(run: Run) -> list[StudyFacts]:
+    """This run's study, then the others in the order of the configuration; UsageError for one that cannot be read."""
+    others = [(str(path), _other(run, path)) for path in run.reports.compare]
+    found = [_facts(run), *(_named(path, other) for path, other in others)]
+    names = [facts.name for facts in found]
+    places = ["this run", *(path for path, _ in others)]
+    return [
+        facts._replace(name=f"{facts.name} ({place})") if names.count(facts.name) > 1 else facts
+        for facts, place in zip(found, places, strict=True)
+    ]
+
+
+def _other(run: Run, path: Path) -> Run:
+    """The run of another configuration. A relative `workdir` is looked for beside the file, then in the working directory."""
+    if not path.is_file():
+        raise UsageError(f"reports.compare: there is no file {path}; allowed are paths of other runs' headhunt.yaml.")
+    other = load(Run, path)
+    beside = path.parent / other.workdir
+    other = other.model_copy(update={"workdir": beside if beside.exists() else other.workdir})
+    if (other.name, other.workdir.resolve()) == (run.name, run.workdir.resolve()):
+        raise UsageError(f"reports.compare: {path} is this run itself; name the headhunt.yaml of others.")
+    return other
+
+
+def _named(path: str, run: Run) -> StudyFacts:
+    try:
+        return _facts(run)
+    except UsageError as error:
+        raise UsageError(f"reports.compare: {path}: {error}") from None
+
+
+def _facts(run: Run) -> StudyFacts:
+    study, search = load_study(run), run.search
+    told = history.collect(study, search.objective)
+    points = [(n, value) for n, value in zip(told.numbers, told.best, strict=True) if value is not None]
+    trained = list(accumulate(len(trial.intermediate_values) for trial in study.get_trials(deepcopy=False)))
+    confirmation = load_confirmation(run, leaders(run)) if told.counts.get("complete") else None
+    models = [load_metrics(run, number)["tuned"]["test"]["accuracy"] for number in promoted(run)[:1]] if points else []
+    driver = read_driver(study)
+    return StudyFacts(
+        run.name,
+        search.sampler,
+        search.pruner,
+        search.objective,
+        told.counts,
+        [number + 1 for number, _ in points],
+        [trained[number] for number, _ in points],
+        [value for _, value in points],
+        confirmation.confirmed[0].interval if confirmation else None,
+        models[0] if models else None,
+        driver.seconds if driver else None,
+        _photos(run),
+    )
+
+
+def _photos(run: Run) -> frozenset[str] | None:
+    try:
+        return frozenset(load_index(run).of_split("val")["sha256"])
+    except UsageError:
+        return None
+
+
+def draw(studies: Sequence[StudyFacts], over: str) -> go.Figure:
+    """The best value so far of studies with one objective, a line each; `over` "trials" or "epochs"."""
+    objective = studies[0].objective
+    axis = {} if objective == "val_loss" else {"tickformat": ".0%"}
+    drawn = figure("trials" if over == "trials" else "epochs trained", objective.replace("_", " "), **axis)
+    for facts, colour in zip(studies, COLOURS * (1 + len(studies) // len(COLOURS)), strict=False):
+        drawn.add_scatter(
+            x=facts.trials if over == "trials" else facts.epochs,
+            y=facts.best,
+            mode="lines" if len(facts.best) > 1 else "markers",
+            name=text(facts.name),
+            line={"shape": "hv", "width": 2, "color": colour},
+        )
+    drawn.update_layout(showlegend=True)
+    return drawn
+
+
+def section(run: Run) -> PageSection:
+    """The table and the figures; LeftOutError when the configuration names no other study."""
+    if not run.reports.compare:
+        raise LeftOutError(
+            "No other study is named: list other runs' headhunt.yaml in `reports.compare`, then run `headhunt reports build`."
+        )
+    found = collect(run)
+    objectives = list(dict.fromkeys(facts.objective for facts in found))
+    told = (
+        f"{len(found)} studies. Best is the value, of one seed, that the best trial was chosen by; confirmed is the best mean "
+        "over several seeds, with its 95 % interval; test is the accuracy of the best fine-tuned model."
+    )
+    if len(objectives) > 1:
+        told += " They have different objectives, whose values do not compare: each objective has figures of its own."
+    photos = {facts.photos for facts in found}
+    if None in photos:
+        told += " Whether they have the same validation photos is not known: a run's index of photos is missing."
+    elif len(photos) > 1:
+        told += " Their validation photos are not the same, so that their values are not of the same task."
+    blocks = [
+        Block(
+            title,
+            what,
+            {_key(over, objective, objectives): draw(_with(found, objective), over) for objective in objectives},
+        )
+        for title, over, what in (
+            ("By trials", "trials", "The best value so far after each trial."),
+            (
+                "By epochs",
+                "epochs",
+                "The same over the epochs that all trials have trained, which is what a pruner saves.",
+            ),
+        )
+    ]
+    return PageSection("studies", "Studies side by side", told, tables=[_table(found)], blocks=blocks)
+
+
+def _key(over: str, objective: str, objectives: list[str]) -> str:
+    return f"studies-by-{over}" + (f"-{objective.replace('_', '-')}" if len(objectives) > 1 else "")
+
+
+def _with(found: Sequence[StudyFacts], objective: str) -> list[StudyFacts]:
+    return [facts for facts in found if facts.objective == objective]
+
+
+def _table(found: Sequence[StudyFacts]) -> Table:
+    columns = ["study", "sampler", "pruner", "objective", "complete", "pruned", "failed", "best", "confirmed", "test"]
+    rows = []
+    for facts in found:
+        show = "{:.4f}".format if facts.objective == "val_loss" else share
+        confirmed = ""
+        if facts.confirmed is not None:
+            mean, low, high = map(show, facts.confirmed)
+            confirmed = f"{mean} ({low} to {high})"
+        rows.append(
+            [
+                facts.name,
+                facts.sampler,
+                facts.pruner.replace("_", " "),
+                facts.objective.replace("_", " "),
+                *(str(facts.counts.get(state, 0)) for state in ("complete", "pruned", "failed")),
+                show(facts.best[-1]) if facts.best else "",
+                confirmed,
+                "" if facts.test is None else share(facts.test),
+                "" if facts.seconds is None else f"{facts.seconds:,.0f}",
+            ]
+        )
+    return Table([*columns, "seconds of search"], rows, {4, 5, 6, 7, 8, 9, 10})

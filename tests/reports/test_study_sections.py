@@ -1,0 +1,346 @@
+"""The search's part of the page: its numbers from real small studies, and how it looks in a headless Chromium."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+import yaml
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from playwright.sync_api import Browser
+
+from features.errors import UsageError
+from reports.build import build
+from reports.config import Run
+from reports.section import LeftOutError
+from reports.study import leader_curves, parameter_plots, parameters, pruning, side_by_side, workers
+from reports.style import log_ticks
+from search.leaderboard import leaders, load_study
+from search.trial import HypermodelChoice, TrialConfig
+from search.worklog import Work, load_work
+from tests.reports.test_page import open_page
+
+RATE, DROPOUT = FloatDistribution(1e-5, 1e-2, log=True), FloatDistribution(0, 0.6)
+KIND, LAYERS = CategoricalDistribution(["constant", "step_decay"]), IntDistribution(0, 3)
+MARKUP = "<script>document.title=1</script>"
+
+
+def study_of(trials: int, direction: str = "maximize", **changed: Any) -> optuna.Study:
+    """A study of complete trials that drew rate, dropout, kind, layers, and, with step_decay, a factor; one more was pruned and
+    one failed. Trial n has the value n."""
+    study = optuna.create_study(direction=direction)
+    draw = random.Random(0)
+    for number in range(trials):
+        params: dict[str, Any] = {
+            "schedule.learning_rate": 10 ** draw.uniform(-5, -2),
+            "head.dropout": draw.uniform(0, 0.6),
+            "schedule.kind": KIND.choices[number % 2],
+            "head.layers": number % 3,
+            "batch_size": 32,
+        }
+        kinds = {"schedule.learning_rate": RATE, "head.dropout": DROPOUT, "schedule.kind": KIND, "head.layers": LAYERS}
+        distributions: dict[str, Any] = {**kinds, "batch_size": CategoricalDistribution([32])}
+        if number % 2:
+            params["schedule.factor"], distributions["schedule.factor"] = (
+                draw.uniform(0.1, 0.9),
+                FloatDistribution(0.1, 0.9),
+            )
+        params |= {name: value for name, (value, _) in changed.items()}
+        distributions |= {name: distribution for name, (_, distribution) in changed.items()}
+        values = {1: number / 2, 2: float(number)}
+        study.add_trial(optuna.trial.create_trial(
+            value=float(number), params=params, distributions=distributions, intermediate_values=values
+        ))  # fmt: skip
+    for state in (optuna.trial.TrialState.PRUNED, optuna.trial.TrialState.FAIL):
+        study.add_trial(optuna.trial.create_trial(state=state, intermediate_values={1: 0.5}))
+    return study
+
+
+def shown_of(study: optuna.Study) -> parameters.Shown:
+    shown = parameters.collect(study)
+    assert isinstance(shown, parameters.Shown)
+    return shown
+
+
+def test_parameters_are_those_that_vary_and_trials_those_that_ran_to_their_end() -> None:
+    shown = shown_of(study_of(12))
+    assert [trial.number for trial in shown.trials] == list(range(12))
+    assert set(shown.names) == {
+        "schedule.learning_rate",
+        "head.dropout",
+        "schedule.kind",
+        "head.layers",
+        "schedule.factor",
+    }
+    assert (shown.names[-1], shown.varied, shown.ranked) == ("schedule.factor", 5, True)  # not every trial has it
+    assert (shown.pair, len(shown.pair_trials)) == (parameters.PAIR, 12)
+    assert [trial.number for trial in shown_of(study_of(5, "minimize")).trials] == [4, 3, 2, 1, 0]
+    assert not shown_of(study_of(5)).ranked
+
+
+@pytest.mark.parametrize("trials", [0, 1, 3])
+def test_too_few_trials_have_no_figures_of_parameters(trials: int) -> None:
+    assert (
+        parameters.collect(study_of(trials))
+        == f"{trials} trials ran to their end; figures of parameters need at least 4."
+    )
+
+
+def test_a_study_in_which_nothing_varies_says_so() -> None:
+    study = optuna.create_study()
+    for _ in range(5):
+        study.add_trial(
+            optuna.trial.create_trial(value=1.0, params={"x": 1}, distributions={"x": IntDistribution(0, 2)})
+        )
+    assert parameters.collect(study) == "no parameter has more than one value among the complete trials."
+
+
+def test_the_contour_takes_two_numeric_parameters_that_trials_have_together() -> None:
+    study = study_of(12, **{"head.dropout": (0.5, DROPOUT)})
+    assert set(shown_of(study).pair or ()) == {"schedule.learning_rate", "head.layers"}
+    one_rate = {"schedule.learning_rate": (1e-3, RATE), "head.layers": (1, LAYERS)}
+    assert set(shown_of(study_of(12, **one_rate)).pair or ()) == {"head.dropout", "schedule.factor"}
+    assert shown_of(study_of(12, **one_rate, **{"head.dropout": (0.5, DROPOUT)})).pair is None
+    assert shown_of(study_of(6, **one_rate)).pair is None  # 3 of 6 trials have a factor
+
+
+@pytest.mark.parametrize("objective", ["val_accuracy", "val_loss"])
+def test_optunas_plots_are_as_wide_as_the_page_and_without_titles(objective: str) -> None:
+    study = study_of(12, "minimize" if objective == "val_loss" else "maximize")
+    shown = shown_of(study)
+    kind = parameter_plots.draw_slice(study, shown.trials, "schedule.kind", objective)
+    assert list(kind.layout.xaxis.categoryarray) == ["constant", "step_decay"]
+    assert set(kind.data[0].x) == {"constant", "step_decay"}
+    rate = parameter_plots.draw_slice(study, shown.trials, "schedule.learning_rate", objective)
+    assert (rate.layout.xaxis.type, len(rate.data[0].x)) == ("log", 12)
+    assert len(parameter_plots.draw_slice(study, shown.trials, "schedule.factor", objective).data[0].x) == 6
+    lines = parameter_plots.draw_parallel(study, shown.trials, shown.names, objective)
+    assert list(lines.layout.xaxis.ticktext) == [objective.replace("_", " "), *sorted(shown.names)]
+    assert sum(trace.mode == "lines" for trace in lines.data) == 12
+    contour, rounded = parameter_plots.draw_contour(study, shown.pair_trials, parameters.PAIR, objective)
+    assert (contour.layout.yaxis.type, rounded, len(contour.data[1].x)) == ("log", False, 12)
+    for drawn in (kind, rate, lines, contour):
+        assert (drawn.layout.title.text, drawn.layout.width, drawn.layout.dragmode) == (None, None, False)
+
+
+def test_a_thousand_trials_are_thinned_or_rounded() -> None:
+    study = study_of(1000)
+    shown = shown_of_without_importance(study)
+    lines = parameters._parallel(study, shown, "val_accuracy")
+    assert "Of the 1000 trials 300 are drawn" in lines.text
+    assert len(lines.figures["parallel-coordinates"].to_json()) < 1e6
+    block = parameters._contour(study, shown, "val_accuracy")
+    assert "rounded to 40 steps" in block.text
+    contour = block.figures["contour"]
+    assert len(contour.data[0].x) <= parameter_plots.STEPS + 2
+    assert len(contour.to_json()) < 3e5
+    values = pruning.thinned(pruning.collect(study, 2).trials)
+    assert (len(values), values[0].number, values[-1].number) == (300, 0, 1001)
+
+
+def shown_of_without_importance(study: optuna.Study) -> parameters.Shown:
+    """What is shown of a study with many trials; their importance takes seconds."""
+    complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+    names = ["head.dropout", "schedule.kind", "schedule.learning_rate"]
+    return parameters.Shown(complete, names, 3, False, parameters.PAIR, complete)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (1e-4, 1e-2, ["1e-4", "3e-4", "1e-3", "3e-3", "1e-2"]),
+        (2e-6, 8e-3, ["1e-5", "1e-4", "1e-3", "1e-2"]),
+        (1e-12, 1, ["1e-12", "1e-9", "1e-6", "1e-3", "1e0"]),
+        (20, 70, ["3e1", "1e2"]),
+    ],
+)
+def test_a_logarithmic_axis_has_few_labels(low: float, high: float, labels: list[str]) -> None:
+    ticks = log_ticks(low, high)
+    assert ticks["ticktext"] == labels
+    assert ticks["tickvals"] == pytest.approx([float(label) for label in labels])
+
+
+def test_prunings_are_counted_by_epoch_and_what_they_saved() -> None:
+    study = optuna.create_study()
+    for state, epochs in (("COMPLETE", 10), ("PRUNED", 1), ("PRUNED", 3), ("PRUNED", 1), ("FAIL", 2), ("FAIL", 0)):
+        study.add_trial(optuna.trial.create_trial(
+            state=optuna.trial.TrialState[state], value=1.0 if state == "COMPLETE" else None,
+            intermediate_values={epoch: 0.1 * epoch for epoch in range(1, epochs + 1)},
+        ))  # fmt: skip
+    found = pruning.collect(study, 10)
+    assert found.after == {1: 2, 3: 1}
+    assert found.saved == pytest.approx((9 + 9 + 7) / 40)
+    assert [(trial.number, trial.state, len(trial.values)) for trial in found.trials] == [
+        (0, "complete", 10), (1, "pruned", 1), (2, "pruned", 3), (3, "pruned", 1), (4, "failed", 2),
+    ]  # fmt: skip
+    assert list(pruning.draw_pruned(found).data[0].y) == [2, 1]
+    lines = pruning.draw_values(found.trials, "val_loss")
+    assert {trace.name: len(trace.x) for trace in lines.data} == {"complete": 11, "failed": 3, "pruned": 8}
+
+
+def test_a_worker_is_a_row_and_the_time_between_sessions_is_left_out() -> None:
+    def task(session: float, worker: str, started: float, seconds: float, ended: int = 1) -> Work:
+        return Work(session, 2, worker, started, seconds, 2, ended, 8)
+
+    work = [
+        task(1000, "a/1/thread_0", 1010, 20), task(1000, "a/1/thread_1", 1010, 10), task(1000, "a/1/thread_1", 1020, 20, 0),
+        task(9000, "a/2/thread_1", 9000, 30), task(9000, "b/7", 9010, 20),
+    ]  # fmt: skip
+    found = workers.collect(work)
+    first, second = found.sessions
+    assert (first.seconds, first.busy, first.trials, first.epochs) == (40, pytest.approx(50 / 80), 2, 24)
+    assert (second.seconds, second.busy) == (30, pytest.approx(50 / 60))
+    assert found.starts == [0, 40]
+    assert (found.busy, found.trials_per_minute) == (pytest.approx(100 / 140), pytest.approx(60 * 4 / 70))
+    assert found.rows == ["a 1", "a 2", "b 1"]
+    assert [(bar.row, bar.start) for bar in found.bars] == [
+        ("a 1", 10),
+        ("a 2", 10),
+        ("a 2", 20),
+        ("a 1", 40),
+        ("b 1", 50),
+    ]
+
+
+def test_processes_that_never_work_at_once_share_a_row() -> None:
+    work = [Work(0, 1, f"a/{number}", 10.0 * number, 9, 1, 1, 1) for number in range(20)]
+    assert workers.collect(work).rows == ["a 1"]
+
+
+def test_many_bars_are_joined_where_the_gaps_are_smallest() -> None:
+    work = [Work(0, 1, "a/1", 10.0 * number + (number > 3), 9, 1, 1, 2) for number in range(8)]
+    bars = workers.joined(workers.collect(work).bars, 2)
+    assert [(bar.start, bar.seconds, bar.tasks, bar.trials, bar.epochs) for bar in bars] == [
+        (0, 39, 4, 4, 8),
+        (41, 39, 4, 4, 8),
+    ]
+    assert len(workers.joined(workers.collect(work).bars, 8)) == 8
+
+
+def test_the_workers_of_a_real_search(searched: Run) -> None:
+    found = workers.collect(load_work(searched.workdir))
+    assert 0 < found.busy <= 1
+    assert (sum(session.trials for session in found.sessions), len(found.rows) <= 2) == (6, True)
+    (searched.workdir / "trials" / "work.csv").unlink()
+    with pytest.raises(LeftOutError, match=r"no log of the workers .*`headhunt search run`"):
+        workers.section(searched)
+
+
+def test_the_gap_at_the_best_epoch(searched: Run) -> None:
+    curves = leader_curves.collect_curves(searched, leaders(searched))
+    for curve, leader in zip(curves, leaders(searched), strict=True):
+        assert curve.table["val_accuracy"][curve.best_epoch - 1] == pytest.approx(leader.value)
+    table = pd.DataFrame({"epoch": [1, 2], "accuracy": [0.5, 0.9], "val_accuracy": [0.6, 0.7]})
+    assert leader_curves.gaps(table).tolist() == pytest.approx([-10, 20])
+    unknown = leader_curves.Curves("x", table.assign(accuracy=float("nan")), 1)
+    rows = leader_curves.gap_table([leader_curves.Curves("trial 1", table, 2), unknown]).rows
+    assert rows == [["trial 1", "2 of 2", "70.0 %", "90.0 %", "+20.0"], ["x", "1 of 2", "60.0 %", "unknown", "unknown"]]
+
+
+def other_run(run: Run, folder: str, name: str, **search: Any) -> Path:
+    """A run beside this one with a copy of its study under another name; its configuration."""
+    raw = yaml.safe_load(Path("headhunt.yaml").read_text())
+    raw |= {"name": name, "workdir": "run", "search": {**raw["search"], **search}}
+    file = Path(folder, "headhunt.yaml")
+    shutil.copytree(run.workdir / "dataset", file.parent / "run" / "dataset")
+    file.write_text(yaml.safe_dump(raw))
+    storages = [f"sqlite:///{run.workdir}/study.db", f"sqlite:///{folder}/run/study.db"]
+    optuna.copy_study(
+        from_study_name=run.name, from_storage=storages[0], to_storage=storages[1], to_study_name=name
+    )  # fmt: skip
+    return file
+
+
+def compared(run: Run, *paths: Path) -> Run:
+    return run.model_copy(update={"reports": run.reports.model_copy(update={"compare": paths})})
+
+
+def test_studies_side_by_side(searched: Run) -> None:
+    file = other_run(searched, "other", "second", sampler="random")
+    run = compared(searched, file)
+    own, other = side_by_side.collect(run)
+    assert (own.name, other.name, own.sampler, other.sampler) == ("tiny", "second", "tpe", "random")
+    values = [trial.value for trial in load_study(searched).trials]
+    assert other.best == own.best == [max(values[: n + 1]) for n in range(6)]  # type: ignore[type-var]
+    assert (own.trials, own.epochs) == ([1, 2, 3, 4, 5, 6], [4, 8, 12, 16, 20, 24])
+    assert (own.counts, own.confirmed, own.test) == ({"complete": 6}, None, None)
+    assert own.seconds is not None and own.seconds > 0
+    assert own.photos == other.photos and len(own.photos or ()) > 0
+    section = side_by_side.section(run)
+    assert [name for name, _ in section.every_figure()] == ["studies-by-trials", "studies-by-epochs"]
+    assert "validation photos" not in section.text
+
+
+def test_other_objectives_and_other_photos_are_said_and_not_drawn_together(searched: Run) -> None:
+    file = other_run(searched, "other", "tiny", objective="val_loss")
+    index = file.parent / "run" / "dataset" / "index.csv"
+    index.write_text(index.read_text().replace(",val,", ",test,"))
+    section = side_by_side.section(compared(searched, file))
+    names = [name for name, _ in section.every_figure()]
+    assert names == [
+        f"studies-by-{over}-{one}" for over in ("trials", "epochs") for one in ("val-accuracy", "val-loss")
+    ]
+    assert "different objectives" in section.text
+    assert "validation photos are not the same" in section.text
+    assert [row[0] for row in section.tables[0].rows] == ["tiny (this run)", "tiny (other/headhunt.yaml)"]
+
+
+def test_a_study_that_is_not_there_is_named(searched: Run) -> None:
+    with pytest.raises(LeftOutError, match=r"`reports\.compare`"):
+        side_by_side.section(searched)
+    file = other_run(searched, "other", "second")
+    for path, message in (
+        ("nowhere.yaml", r"reports\.compare: there is no file nowhere\.yaml; allowed are"),
+        ("other", r"there is no file other; allowed are paths of other runs' headhunt\.yaml"),
+        ("headhunt.yaml", r"headhunt\.yaml is this run itself"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            side_by_side.collect(compared(searched, Path(path)))
+    (file.parent / "run" / "study.db").unlink()
+    with pytest.raises(UsageError, match=r"reports\.compare: other/headhunt\.yaml: there is no study 'second'"):
+        side_by_side.collect(compared(searched, file))
+    file.write_text("search: {sampler: tpx}")
+    with pytest.raises(UsageError, match=r"headhunt\.yaml is not valid(.|\n)*received 'tpx'"):
+        side_by_side.collect(compared(searched, file))
+
+
+def test_names_and_choices_are_text_in_every_figure(searched: Run, browser: Browser) -> None:
+    """A study whose parameters are free text, as a hypermodel's are, beside the one that the fixture searched."""
+    study = optuna.create_study(
+        storage=f"sqlite:///{searched.workdir}/study.db", study_name=MARKUP, direction="maximize"
+    )
+    known, draw = leaders(searched)[0], random.Random(1)
+    unit, rate = FloatDistribution(0, 1), FloatDistribution(1e-4, 1e-1, log=True)
+    choice = CategoricalDistribution(["<b>a</b>", MARKUP])
+    for number in range(10):
+        params = {
+            MARKUP: draw.random(),
+            "<i>rate</i>": 10 ** draw.uniform(-4, -1),
+            "choice": choice.choices[number % 2],
+        }
+        config = TrialConfig(hypermodel=HypermodelChoice(function=MARKUP, values=params))
+        study.add_trial(optuna.trial.create_trial(
+            value=draw.random(), params=params, intermediate_values={1: 0.1, 2: 0.2},
+            distributions={MARKUP: unit, "<i>rate</i>": rate, "choice": choice},
+            user_attrs={"config": config.model_dump_json(), "top5": 1.0, "cache": known.cache_key},
+        ))  # fmt: skip
+    run = compared(searched.model_copy(update={"name": MARKUP}), Path("headhunt.yaml"))
+    result = build(run)
+    assert {"studies", "pruning", "importance", "parameters", "workers"} <= set(result["sections"])
+    page, noise = open_page(browser, Path(result["report"]), 390)
+    assert noise == []
+    assert page.title() == f"{MARKUP} · Headhunt"
+    section = page.locator("section#parameters")
+    titles = section.locator(".xtitle").all_text_contents()
+    assert set(titles) == {MARKUP, "<i>rate</i>", "choice"}
+    assert "<b>a</b>" in section.locator(".xtick text").all_text_contents()
+    assert section.locator(".js-plotly-plot").count() == 5
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    overflow = "[...document.querySelectorAll('.js-plotly-plot')].map(p => p.getBoundingClientRect().right)"
+    assert max(page.evaluate(overflow)) <= 390
+    page.close()
