@@ -210,6 +210,14 @@ def open_executor(
                 f"no Ray cluster answers at {workers.address!r}: {error}. Correct `workers.address`, or leave it "
                 "out to start Ray on this machine."
             ) from error
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+            # A node that did not come up in time: Ray has no class of its own for that.
+            raise LostError(
+                f"Ray did not start: {error} The machine may have too much to do. Run the command again when it has less, or "
+                "set `workers.executor: local`."
+            ) from error
     cluster = Cluster(own=started and workers.address is None)
     try:
         _check_capacity(ray.cluster_resources(), cpus, workers.gpus)

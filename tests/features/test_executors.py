@@ -164,3 +164,18 @@ def test_a_task_that_kills_its_workers_is_given_up_and_the_others_are_done(ray_e
     assert done[1].startswith("1 is given up: its workers died, as they do when memory is out: ")
     with pytest.raises(LostError, match="its workers died"):
         list(executor.map(die_on_one, [1]))
+
+
+def test_a_ray_that_does_not_come_up_says_what_to_do(tmp_path: Path) -> None:
+    body = (
+        "import ray\nfrom pathlib import Path\nfrom features.config import Workers\n"
+        "from features.executors import open_executor\n"
+        "def late(**_): raise Exception('The current node timed out during startup.')\n"
+        "ray.init = late\n"
+        "with open_executor(Workers(), Path('run'), {}): pass\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", body], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert "LostError: Ray did not start: The current node timed out during startup." in done.stderr
+    assert "set `workers.executor: local`" in done.stderr
