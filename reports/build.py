@@ -123,10 +123,8 @@ def _as_json(name: str, section: PageSection | None, figures: dict[str, go.Figur
 
 def _write_png(path: Path, name: str, figures: dict[str, go.Figure]) -> None:
     if len(figures) != 1:
-        has = f"has the figures {', '.join(figures)}" if figures else "has no figure"
-        raise UsageError(
-            f"--only {name} --format png: a PNG is of one figure, but this section {has}. Name one of them."
-        )
+        has = f"has the figures {', '.join(figures)}. Name one of them" if figures else "has none. Use html or json"
+        raise UsageError(f"--only {name} --format png: a PNG is of one figure, and this section {has}.")
     (figure,) = figures.values()
     try:
         image = figure.to_image("png", **PNG, height=figure.layout.height)

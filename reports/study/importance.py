@@ -55,6 +55,8 @@ def draw(importance: Importance) -> go.Figure:
         orientation="h",
         texttemplate="%{x:.0%}",
         textposition="auto",
+        textangle=0,
+        cliponaxis=False,
     )
     drawn.update_layout(height=120 + 34 * len(importance.names))
     drawn.update_xaxes(tickformat=".0%")
