@@ -31,7 +31,7 @@ def run_stage(arguments: Sequence[str]) -> Any:
             stage.communicate()
             raise
     if stage.returncode:
-        log.print(f"Mend that, then go on with the same command; this stage alone: {shlex.join(arguments[:2])}")
+        log.print(f"Mend that, then go on with the same command; this stage alone:\n  headhunt {shlex.join(arguments)}")
         raise typer.Exit(stage.returncode if stage.returncode > 0 else 1)
     lines = printed.splitlines()
     if not lines:

@@ -37,6 +37,13 @@ class FidelityConfig(Section):
         1.0, gt=0, description="points of accuracy from a fresh view in every epoch that count as none"
     )
 
+    @field_validator("finetuned")
+    @classmethod
+    def _enough(cls, finetuned: int) -> int:
+        if finetuned in (1, 2):
+            raise ValueError(f"received {finetuned}; a ranking takes at least 3, and 0 leaves fine-tuning out")
+        return finetuned
+
     @field_validator("policies")
     @classmethod
     def _known(cls, policies: tuple[str, ...]) -> tuple[str, ...]:

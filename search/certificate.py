@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from features.config import Section
+from features.errors import HeadhuntError
 
 if TYPE_CHECKING:
     import optuna
@@ -49,16 +50,16 @@ class Certificate(Section):
     def lines(self, finetune: str, floor: float) -> list[str]:
         """What to tell somebody who promotes by the recipe of this digest; it warns where a correlation is below the floor."""
         said = [f"Fidelity, measured {self.date}: against fresh views in every epoch {self.frozen}."]
-        judged = {"fresh views in every epoch would": self.frozen}
+        judged = {"fresh views in every epoch would": (self.frozen, "search with more cached views")}
         if self.tuned is not None:
             other = "" if finetune == self.finetune else " by another recipe than this one"
             said.append(f"Against the ranking after fine-tuning{other}: {self.tuned}.")
-            judged["fine-tuning does"] = self.tuned
-        for what, agreement in judged.items():
+            judged["fine-tuning does"] = (self.tuned, "confirm the leaders first (`headhunt search confirm`)")
+        for what, (agreement, advice) in judged.items():
             if agreement.spearman < floor:
                 said.append(
                     f"Warning: {agreement.spearman:.2f} is below train.fidelity_floor, {floor:g}: this search does not rank "
-                    f"heads as {what}. Promote more than the first few (--top), or search with more cached views."
+                    f"heads as {what}. Promote more than the first few (--top), or {advice}."
                 )
         return said
 
@@ -69,8 +70,13 @@ def write_certificate(study: optuna.Study, certificate: Certificate) -> None:
 
 
 def load_certificate(study: optuna.Study) -> Certificate | None:
-    """A study's certificate; None where it has none that can be read."""
+    """A study's certificate; None where it has none. HeadhuntError for one that another version wrote."""
+    if ATTRIBUTE not in study.user_attrs:
+        return None
     try:
         return Certificate.model_validate(study.user_attrs[ATTRIBUTE])
-    except (KeyError, ValidationError):
-        return None
+    except ValidationError as error:
+        raise HeadhuntError(
+            f"the fidelity certificate of the study {study.study_name!r} cannot be read: another version wrote it. "
+            "`headhunt reports fidelity` writes it anew."
+        ) from error

@@ -19,15 +19,19 @@ from features.atomic import make_folder
 from features.augment import Augmenter, resolve_policy
 from features.backbones import compute_dtype
 from features.cache import cache_for
+from features.checksums import file_sha256
 from features.dataset import DatasetIndex, load_index
 from features.executors import open_executor
 from features.extract import Extractor
 from features.keys import for_workers
+from features.shards import Shard, write_shard
 from reports.config import Run
+from search.confirm.trainings import side_by_side
 from search.heads import build_head, feature_moments
 from search.leaderboard import Leader
 from search.population.objective import Task, train_trials
 from search.population.sources import Caches
+from search.population.structure import chunks
 from search.study import environment
 from train.finetuning.batches import training_epoch
 from train.finetuning.model import build_network, trainees
@@ -40,22 +44,26 @@ SHARD = 10
 class Rates(NamedTuple):
     """Seconds for one photo or view, by what is done with it.
 
-    `extract`: the frozen network on an augmented view, as a cache is built; `network_train`, `network_val`: a step of training
-    the head through the network with online augmentation, and its validation; `seed_write`, `seed_read`: unpooled float32 maps
-    into ZLIB TFRecords, and a head trained for an epoch from them by Keras through tf.data.
+    `decode`: a photo read and resized; `extract`: the frozen network on an augmented view, as a cache is built; `own_write`: a
+    shard of ours written and digested; `network_train`, `network_val`: the head trained through the network with online
+    augmentation, and validated; `seed_write`, `seed_train`, `seed_val`: unpooled float32 maps into ZLIB TFRecords, and a head
+    trained and validated from them by Keras through tf.data.
     """
 
     photos: int
+    decode: float
     extract: float
+    own_write: float
     network_train: float
     network_val: float
     seed_write: float
-    seed_read: float
+    seed_train: float
+    seed_val: float
 
 
 class Cost(NamedTuple):
-    """Seconds: of a trial through the network, from the 2021 kind of cache, and from ours (a search of `trials` trials, start-up
-    included, divided by them); and of building each cache with `copies` augmented copies."""
+    """Seconds: of a trial through the network, from the 2021 kind of cache, and from ours; of starting a search on ours (workers,
+    features, compilation); and of building each cache with `copies` augmented copies. Ours was timed on `trials` trials."""
 
     epochs: int
     copies: int
@@ -63,6 +71,7 @@ class Cost(NamedTuple):
     network_trial: float
     seed_trial: float
     own_trial: float
+    own_start: float
     seed_build: float
     own_build: float
 
@@ -71,7 +80,7 @@ class Cost(NamedTuple):
         return (
             trials * self.network_trial,
             self.seed_build + trials * self.seed_trial,
-            self.own_build + trials * self.own_trial,
+            self.own_build + self.own_start + trials * self.own_trial,
         )
 
     @property
@@ -79,47 +88,59 @@ class Cost(NamedTuple):
         """The first number of trials for which building our cache and searching on it takes less than going through the network;
         None where it never does."""
         saved = self.network_trial - self.own_trial
-        return max(1, math.floor(self.own_build / saved) + 1) if saved > 0 else None
+        return max(1, math.floor((self.own_build + self.own_start) / saved) + 1) if saved > 0 else None
 
 
-def cost_of(rates: Rates, own_trial: float, trials: int, images: dict[str, int], epochs: int, copies: int) -> Cost:
-    """The cost from the measured rates: `images` are the photos by split."""
+def cost_of(
+    rates: Rates, own: tuple[float, float], trials: int, images: dict[str, int], epochs: int, copies: int
+) -> Cost:
+    """The cost from the measured rates and `own`, the seconds of a trial of ours and of its start; `images` are the photos by
+    split."""
     train, val = images["train"], images["val"]
-    views = (1 + copies) * train + val + images["test"]
+    photos = train + val + images["test"]
+    views = photos + copies * train
     return Cost(
         epochs,
         copies,
         trials,
-        epochs * (train * rates.network_train + val * rates.network_val),
-        epochs * (train + val) * rates.seed_read,
-        own_trial,
-        views * (rates.extract + rates.seed_write),
-        views * rates.extract,
+        (train + val) * rates.decode + epochs * (train * rates.network_train + val * rates.network_val),
+        epochs * (train * rates.seed_train + val * rates.seed_val),
+        *own,
+        photos * rates.decode + views * (rates.extract + rates.seed_write),
+        photos * rates.decode + views * (rates.extract + rates.own_write),
     )
 
 
-def time_own_trials(run: Run, leaders: list[Leader]) -> float:
-    """Seconds for a trial of a search on the cache: these are trained once, with the workers of the search, start-up included."""
-    sources = Caches(run).sources
+def time_own_trials(run: Run, leaders: list[Leader]) -> tuple[float, float]:
+    """Seconds for a trial on the cache, trained as a search's workers do, and for their start: these are trained twice, and what
+    the first time takes longer is the start. Asking for trials and recording them is not in it."""
+    caches = Caches(run)
+    configs = [leader.config for leader in leaders]
+    lanes, own = side_by_side(run), caches.own
     with tempfile.TemporaryDirectory(dir=make_folder(run.workdir / ".cost")) as compiled:  # nothing is compiled yet
+        folder = Path(compiled).resolve()
         tasks = [
             Task(
-                (each.config,),
-                (None,),
-                sources,
-                Path(compiled).resolve(),
-                each.config.epochs,
-                run.search.objective,
+                tuple(configs[n] for n in piece),
+                (None,) * len(piece),
+                caches.sources,
+                folder,
+                run.search.epochs,
+                "val_accuracy",
                 0,
-                1,
+                lanes,
             )
-            for each in leaders
+            for piece in chunks(configs, lanes, own.feature_shape[-1], len(own.class_names))
         ]
         started = time.monotonic()
         with open_executor(run.search.workers, run.workdir, environment(run), threads=True) as executor:
             for _ in executor.map(train_trials, tasks):
                 pass
-        return (time.monotonic() - started) / len(tasks)
+            once = time.monotonic()
+            for _ in executor.map(train_trials, tasks):
+                pass
+            again = time.monotonic() - once
+    return again / len(configs), max(0.0, once - started - again)
 
 
 def measure_rates(run: Run, leader: Leader, photos: int) -> Rates:
@@ -130,18 +151,40 @@ def measure_rates(run: Run, leader: Leader, photos: int) -> Rates:
     places = np.linspace(0, len(train) - 1, wanted).round().astype(int)
     part = DatasetIndex(train.iloc[places].reset_index(drop=True), index.class_names, index.root)
     sample = Photos(run, part, "train")
-    pixels = sample.inputs(np.arange(len(sample)))
+    started = time.monotonic()
+    pixels = Photos(run, part, "train").inputs(np.arange(wanted))
+    decode = (time.monotonic() - started) / wanted
     extract = Extractor(for_workers(run).features)
-    extraction = _per_photo(lambda: extract(pixels, sample.identities, "train", 1), len(sample))
-    network_train, network_val = _through_the_network(run, leader, sample)
-    write, read = _from_seed_cache(run, leader, part, pixels, len(index.class_names))
-    return Rates(len(sample), extraction, network_train, network_val, write, read)
+
+    def compute(passes: int) -> None:
+        for copy in range(1, passes + 1):
+            extract(pixels, sample.identities, "train", copy)
+
+    extraction = _per_photo(compute, wanted)
+    network = _through_the_network(run, leader, sample)
+    seed = _from_seed_cache(run, leader, part, pixels, len(index.class_names))
+    return Rates(wanted, decode, extraction, _own_writing(run, extract(pixels)), *network, *seed)
+
+
+def _own_writing(run: Run, features: Any) -> float:
+    """Seconds a view to write and digest a shard of ours."""
+    rows = np.arange(len(features))
+    shard = Shard(features.astype(run.features.dtype), rows, rows)
+    with tempfile.TemporaryDirectory(dir=make_folder(run.workdir / ".cost")) as folder:
+        path = Path(folder) / "train.tfrecord"
+
+        def write(passes: int) -> None:
+            for _ in range(passes):
+                write_shard(path, shard)
+                file_sha256(path)
+
+        return _per_photo(write, len(features))
 
 
 def _through_the_network(run: Run, leader: Leader, sample: Photos) -> tuple[float, float]:
     import keras
 
-    cache, batch = cache_for(run), leader.config.batch_size
+    cache, batch = cache_for(run), min(leader.config.batch_size, len(sample))
     policy = "mixed_bfloat16" if compute_dtype(run.features) == "bfloat16" else "float32"
     moments = feature_moments(cache.arrays("train")[0])
     network = build_network(run.features, leader.config.head, len(cache.class_names), moments, policy)  # type: ignore[arg-type]
@@ -153,19 +196,39 @@ def _through_the_network(run: Run, leader: Leader, sample: Photos) -> tuple[floa
         jit_compile="auto" if keras.backend.backend() == "jax" else False,
     )
     views = PhotoViews(sample, Augmenter(resolve_policy(run.features.augmentation)), 0)
-    seen = max(1, len(sample) // batch) * batch
+    clean = sample.inputs(np.arange(len(sample)))
 
-    def train() -> None:
-        model.fit(training_epoch(views, 0, batch, len(cache.class_names), 0), verbose=0, shuffle=False)
+    def train(passes: int) -> None:
+        batches = [training_epoch(views, n, batch, len(cache.class_names), 0) for n in range(passes)]
+        model.fit(_joined(batches), verbose=0, shuffle=False)
 
-    def validate() -> None:
-        model.predict(sample.inputs(np.arange(len(sample))), batch_size=batch, verbose=0)
+    def validate(passes: int) -> None:
+        model.predict(np.concatenate([clean] * passes), batch_size=batch, verbose=0)
 
-    return _per_photo(train, seen), _per_photo(validate, len(sample))
+    return _per_photo(train, len(sample) // batch * batch), _per_photo(validate, len(sample))
 
 
-def _from_seed_cache(run: Run, leader: Leader, part: DatasetIndex, pixels: Any, classes: int) -> tuple[float, float]:
-    """Seconds a photo to write unpooled float32 maps as the 2021 notebooks did, and to train a head for an epoch from them."""
+def _joined(epochs: list[Any]) -> Any:
+    """The batches of several epochs as those of one, each prepared ahead as they are in a full run."""
+    import keras
+
+    class Joined(keras.utils.PyDataset):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(workers=1, use_multiprocessing=False)
+
+        def __len__(self) -> int:
+            return sum(map(len, epochs))
+
+        def __getitem__(self, number: int) -> Any:
+            return epochs[number // len(epochs[0])][number % len(epochs[0])]
+
+    return Joined()
+
+
+def _from_seed_cache(
+    run: Run, leader: Leader, part: DatasetIndex, pixels: Any, classes: int
+) -> tuple[float, float, float]:
+    """Seconds a photo to write unpooled float32 maps as the 2021 notebooks did, and to train and validate a head from them."""
     import tensorflow as tf
 
     features = for_workers(run).features.model_copy(update={"pooling": "none", "dtype": "float32"})
@@ -174,8 +237,9 @@ def _from_seed_cache(run: Run, leader: Leader, part: DatasetIndex, pixels: Any, 
     with tempfile.TemporaryDirectory(dir=make_folder(run.workdir / ".cost")) as folder:
         files = [str(Path(folder) / f"{number:05d}.tfrecord") for number in range(-(-len(maps) // SHARD))]
 
-        def write() -> None:
-            for number, file in enumerate(files):
+        def write(passes: int) -> None:
+            for number, file in enumerate(files * passes):
+                number %= len(files)
                 rows = slice(number * SHARD, (number + 1) * SHARD)
                 with tf.io.TFRecordWriter(file, tf.io.TFRecordOptions(compression_type="ZLIB")) as writer:
                     for values, label in zip(maps[rows], labels[rows], strict=True):
@@ -183,8 +247,13 @@ def _from_seed_cache(run: Run, leader: Leader, part: DatasetIndex, pixels: Any, 
 
         written = _per_photo(write, len(maps))
         model = _pooled_head(leader, maps.shape[1:], classes)
-        batches = _dataset(files, len(maps), maps.shape[1:], leader.config.batch_size)
-        return written, _per_photo(lambda: model.fit(batches, verbose=0, shuffle=False), len(maps))
+        batch = min(leader.config.batch_size, len(maps))
+
+        def batches(passes: int) -> Any:
+            return _dataset(files * passes, passes * len(maps), maps.shape[1:], batch)
+
+        train = _per_photo(lambda passes: model.fit(batches(passes), verbose=0, shuffle=False), len(maps))
+        return written, train, _per_photo(lambda passes: model.evaluate(batches(passes), verbose=0), len(maps))
 
 
 def _example(values: Any, label: int) -> Any:
@@ -226,9 +295,15 @@ def _pooled_head(leader: Leader, shape: tuple[int, ...], classes: int) -> Any:
     return model
 
 
-def _per_photo(work: Callable[[], Any], photos: int) -> float:
-    """Seconds a photo: the work is done once to warm up, then timed."""
-    work()
+def _per_photo(work: Callable[[int], Any], photos: int) -> float:
+    """Seconds a photo of work that goes over them so many times: what two more passes take, so that what each call takes anyway,
+    and only a small sample would show, is not in it."""
+    work(1)
+    once, thrice = (min(_timed(work, passes) for _ in range(2)) for passes in (1, 3))
+    return max(thrice - once, 0.0) / (2 * photos)
+
+
+def _timed(work: Callable[[int], Any], passes: int) -> float:
     started = time.monotonic()
-    work()
-    return (time.monotonic() - started) / photos
+    work(passes)
+    return time.monotonic() - started

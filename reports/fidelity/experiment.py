@@ -8,32 +8,39 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import platform
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import typer
 
-from features.atomic import only_process, write_text
+from features.atomic import make_folder, only_process, write_text
 from features.cache import cache_for
 from features.command import log, relative
-from features.errors import UsageError
+from features.errors import HeadhuntError, UsageError
 from features.executors import in_own_process
 from features.stages import run_stage
 from reports.build import build
 from reports.config import FidelityConfig, Run
 from reports.fidelity.cost import Cost, Rates, cost_of, measure_rates, time_own_trials
 from reports.fidelity.plan import Cell, Plan, lay_out, make_plan
-from reports.fidelity.results import Measured, certificate_of, cost_table, summarise, write_results
+from reports.fidelity.results import Measured, certificate_of, cost_table, load_results, summarise, write_results
+from reports.fidelity.statistics import Values
 from search.certificate import write_certificate
 from search.confirm.rerun import confirmation_seeds
 from search.confirm.seed_runs import SeedRun
 from search.confirm.trainings import Training, train_all, training
 from search.leaderboard import Leader, leaders, load_study
 from search.population.sources import Caches
-from search.study import environment
+from search.storage import storage_faults
+from search.study import check_identity, environment
 from train.promotion.promote import load_metrics
+
+if TYPE_CHECKING:
+    import optuna
 
 NEEDED = 4
 """Configurations below which there is no ranking to speak of."""
@@ -45,49 +52,100 @@ VAL_ACCURACY = 4
 def fidelity(run: Run) -> dict[str, Any]:
     """Makes the fidelity study of a run and its page; returns the `--json` object of `reports fidelity`.
 
-    Raises UsageError where there is no study to certify, for settings that do not go together, and while another process runs it.
+    Raises UsageError where there is no study to certify or it was made with other settings, for settings that do not go together,
+    and while another process runs it.
     """
-    settings = run.reports.fidelity
-    study = load_study(run)
-    plan = make_plan(run)
-    lay_out(plan, run)
-    with only_process(plan.run.workdir / ".fidelity.lock", f"another fidelity study of {run.name!r} is running"):
-        os.environ.update({"TF_CPP_MIN_LOG_LEVEL": "3", **environment(plan.run)})
+    settings, plan = run.reports.fidelity, make_plan(run)
+    _check_study(run)
+    lock = make_folder(plan.run.workdir) / ".fidelity.lock"
+    with only_process(lock, f"another fidelity study of {run.name!r} is running"):
+        lay_out(plan, run)
         file = ["--config", str(plan.file), "--json"]
         _headline(1, "the cache: a fresh view for every epoch")
         run_stage(["features", "cache", *file])
         _headline(2, f"{settings.configurations} configurations, spread over the search space")
         run_stage(["search", "run", *file])
-        chosen = sorted(leaders(plan.run), key=lambda leader: leader.number)
-        if len(chosen) < NEEDED:
-            raise UsageError(
-                f"only {len(chosen)} of the {settings.configurations} configurations ran to their end, and a ranking needs "
-                f"at least {NEEDED}. Raise reports.fidelity.configurations, or lower the learning rates in the search space."
-            )
+        chosen, failed = _configurations(plan, settings)
         _headline(3, f"each of them in {len(plan.cells) + 2} ways, with {settings.seeds} seeds")
-        accuracy, first_epoch, failed = _train(plan, settings, chosen)
+        trained = _train(plan, settings, chosen)
+        failed |= trained.failed
+        chosen = [leader for leader in chosen if leader.number not in failed]
+        _check_number(chosen, settings, failed)
         _headline(4, "fine-tuning good, middling and bad ones")
-        tuned = _fine_tune(plan, settings, chosen, file)
+        tuned, given_up = _fine_tune(plan, settings, chosen, file)
         _headline(5, "what each way costs")
         cost, rates = _cost(plan, settings, chosen, run)
-        measured = Measured(chosen, accuracy, first_epoch, tuned, failed)
+        measured = Measured(chosen, trained.accuracy, trained.first_epoch, tuned, failed | given_up)
         results = summarise(plan, settings, measured, date.today().isoformat())
         results["cost"] = cost_table(cost, rates)
+        results["date"] = _date(run, results)
         write_results(run.workdir, results)
         certificate = certificate_of(plan, results, plan.run.train.finetune.digest)
-        write_certificate(study, certificate)
+        with storage_faults(run.search.storage, run.workdir):
+            write_certificate(_check_study(run), certificate)
     page = build(run)["report"]
     return {"page": page, **results, "certificate": certificate.model_dump(mode="json")}
+
+
+def _check_study(run: Run) -> optuna.Study:
+    """The run's study; UsageError where there is none, or where it was made with other settings than are to be certified."""
+    study = load_study(run)
+    check_identity(run, study, Caches(run), run.search.space)
+    return study
+
+
+def _date(run: Run, results: dict[str, Any]) -> str:
+    """Today, or the day on which the same was found before."""
+    try:
+        before = load_results(run.workdir)
+    except HeadhuntError:
+        before = None
+    same = before is not None and {**before, "date": ""} == {**json.loads(json.dumps(results)), "date": ""}
+    return str(before["date"]) if before is not None and same else str(results["date"])
+
+
+def _configurations(plan: Plan, settings: FidelityConfig) -> tuple[list[Leader], dict[int, str]]:
+    """The configurations that ran to their end in the study, by number, and why the others did not."""
+    trials = load_study(plan.run).get_trials(deepcopy=False)[: settings.configurations]
+    reasons = {
+        trial.number: f"in the search: {trial.user_attrs.get('reason', 'unknown')}"
+        for trial in trials
+        if trial.state.name != "COMPLETE"
+    }
+    there = {trial.number for trial in trials} - set(reasons)
+    if not there:
+        _check_number([], settings, reasons)
+    chosen = sorted(
+        (leader for leader in leaders(plan.run) if leader.number in there), key=lambda leader: leader.number
+    )
+    _check_number(chosen, settings, reasons)
+    return chosen, reasons
+
+
+def _check_number(chosen: Sequence[Leader], settings: FidelityConfig, failed: Mapping[int, str]) -> None:
+    if len(chosen) < NEEDED:
+        first = f" Trial {min(failed)} failed {failed[min(failed)]}." if failed else ""
+        raise UsageError(
+            f"only {len(chosen)} of the {settings.configurations} configurations ran to their end, and a ranking needs at least "
+            f"{NEEDED}.{first} Raise reports.fidelity.configurations, or lower the learning rates in the search space."
+        )
 
 
 def _headline(number: int, what: str) -> None:
     log.rule(f"fidelity {number}/5  {what}", align="left")
 
 
-def _train(
-    plan: Plan, settings: FidelityConfig, chosen: Sequence[Leader]
-) -> tuple[dict[Cell, np.ndarray[Any, Any]], np.ndarray[Any, Any], int]:
-    """Best validation accuracies by cell, (configurations, seeds); the own cell's after one epoch; how many trainings failed."""
+class Trained(NamedTuple):
+    """Best validation accuracies by cell, (configurations, seeds), and the own cell's after one epoch, of the configurations
+    whose trainings all went to their end; why the others' did not, by trial."""
+
+    accuracy: dict[Cell, Values]
+    first_epoch: Values
+    failed: dict[int, str]
+
+
+def _train(plan: Plan, settings: FidelityConfig, chosen: Sequence[Leader]) -> Trained:
+    """Trains what is missing, in a process of its own: this one starts others, which are to have an environment of their own."""
     policies = list(dict.fromkeys(cell.policy for cell in plan.cells))
     space = plan.run.search.space.model_copy(update={"views": {"policy": policies, "copies": [0, plan.epochs]}})
     search = plan.run.search.model_copy(update={"space": space})
@@ -102,53 +160,79 @@ def _train(
 
     every = dict.fromkeys([*plan.cells, plan.half_epochs, plan.half_data])
     wanted = {cell: [[one(cell, leader, seed) for seed in seeds] for leader in chosen] for cell in every}
-    records = train_all(run, caches, [each for rows in wanted.values() for row in rows for each in row])
+    asked = [each for rows in wanted.values() for row in rows for each in row]
+    records = in_own_process(environment(run), train_all, run, caches, asked)
+    failed = {each.trial: f"in a training: {each.failure}" for each in records.values() if each.failure}
+    kept = [row for row, leader in enumerate(chosen) if leader.number not in failed]
     accuracy = {
-        cell: np.array([[records[each.key].value or 0.0 for each in row] for row in rows])
+        cell: np.array([[records[each.key].value or 0.0 for each in rows[row]] for row in kept])
         for cell, rows in wanted.items()
     }
-    first = np.array([[_after_one_epoch(records[each.key]) for each in row] for row in wanted[plan.own]])
-    return accuracy, first, sum(record.failure is not None for record in records.values())
+    first = np.array([[_after_one_epoch(records[each.key]) for each in wanted[plan.own][row]] for row in kept])
+    return Trained(accuracy, first, failed)
 
 
 def _after_one_epoch(record: SeedRun) -> float:
-    return (record.curves[0][VAL_ACCURACY] or 0.0) if record.curves else 0.0
+    return record.curves[0][VAL_ACCURACY] or 0.0
 
 
-def _fine_tune(plan: Plan, settings: FidelityConfig, chosen: Sequence[Leader], file: list[str]) -> dict[int, float]:
-    """The validation accuracy after fine-tuning, by trial, of a sample that is spread evenly over the search's own ranking."""
+def _fine_tune(
+    plan: Plan, settings: FidelityConfig, chosen: Sequence[Leader], file: list[str]
+) -> tuple[dict[int, float], dict[int, str]]:
+    """The validation accuracy after fine-tuning, by trial, of a sample that is spread evenly over the search's own ranking; and
+    why others have none. One that fails does not stop the study: bad configurations are in the sample on purpose."""
     if not settings.finetuned:
         log.print("None: reports.fidelity.finetuned is 0.")
-        return {}
+        return {}, {}
     ranked = sorted(chosen, key=lambda leader: (-leader.value, leader.number))
     places = np.unique(np.linspace(0, len(ranked) - 1, min(settings.finetuned, len(ranked))).round().astype(int))
     sample = [ranked[place].number for place in places]
-    run_stage(["train", "promote", *(part for number in sample for part in ("--trial", str(number))), *file])
-    return {number: float(load_metrics(plan.run, number)["tuned"]["val"]["accuracy"]) for number in sample}
+    failed: set[int] = set()
+    try:
+        run_stage(["train", "promote", *(part for number in sample for part in ("--trial", str(number))), *file])
+    except typer.Exit as ended:
+        if ended.exit_code != 1:
+            raise
+        for number in sample:  # which of them it was
+            try:
+                run_stage(["train", "promote", "--trial", str(number), *file])
+            except typer.Exit as again:
+                if again.exit_code != 1:
+                    raise
+                failed.add(number)
+        if len(failed) == len(sample):
+            raise
+    tuned = {
+        number: float(load_metrics(plan.run, number)["tuned"]["val"]["accuracy"])
+        for number in sample
+        if number not in failed
+    }
+    return tuned, dict.fromkeys(sorted(failed), "in fine-tuning")
 
 
 def _cost(plan: Plan, settings: FidelityConfig, chosen: Sequence[Leader], run: Run) -> tuple[Cost, Rates]:
     """Measured once: the times stay in fidelity/cost.json."""
     path = plan.run.workdir / "cost.json"
     middle = chosen[len(chosen) // 2]
-    made_from = [settings.cost_photos, plan.epochs, len(chosen), middle.number, plan.run.backend]
+    images = cache_for(run).manifest.splits
+    made_from = [
+        *(settings.cost_photos, plan.epochs, len(chosen), middle.number, plan.run.backend, images, list(Rates._fields)),
+        *(getattr(plan.run, part).workers.model_dump(mode="json") for part in ("features", "search")),
+        *(platform.node(), os.cpu_count()),
+    ]
     known = _known_cost(path)
     if known is None or known["made_from"] != made_from:
-        rates = in_own_process(
-            {"KERAS_BACKEND": plan.run.backend},
-            measure_rates, plan.run, middle, settings.cost_photos,
-        )  # fmt: skip
-        known = {
-            "made_from": made_from,
-            "rates": rates._asdict(),
-            "own_trial": time_own_trials(plan.run, list(chosen)),
-        }
+        cores = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC"), str(os.cpu_count() or 1))
+        quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"}
+        variables = {"KERAS_BACKEND": plan.run.backend, **cores, **quiet}
+        rates = in_own_process(variables, measure_rates, plan.run, middle, settings.cost_photos)
+        own = in_own_process({**environment(plan.run), **quiet}, time_own_trials, plan.run, list(chosen))
+        known = {"made_from": made_from, "rates": rates._asdict(), "own": own}
         write_text(path, json.dumps(known, indent=1) + "\n")
     else:
         log.print(f"Measured already: {relative(path)}")
     rates = Rates(**known["rates"])
-    images = cache_for(run).manifest.splits
-    return cost_of(rates, known["own_trial"], len(chosen), images, plan.epochs, plan.own.copies), rates
+    return cost_of(rates, tuple(known["own"]), len(chosen), images, plan.epochs, plan.own.copies), rates
 
 
 def _known_cost(path: Path) -> dict[str, Any] | None:

@@ -39,6 +39,11 @@ class Cell(NamedTuple):
     train_share: float = 1.0
 
     @property
+    def is_fresh(self) -> bool:
+        """Whether every epoch shows a view that no other does."""
+        return self.draw == "rotation" and 0 < self.copies == self.epochs
+
+    @property
     def views(self) -> Views:
         """The views that it trains from."""
         return Views(policy=self.policy, copies=self.copies, clean_share=self.clean_share, draw=self.draw)
@@ -72,6 +77,16 @@ def make_plan(run: Run) -> Plan:
             "search.hypermodel: a function's models cannot be joined to the backbone, so there is no full run to compare them "
             "with. The fidelity study needs `search.space`."
         )
+    if run.search.objective != "val_accuracy":
+        raise UsageError(
+            f"search.objective: received {run.search.objective}; the fidelity study compares rankings by val_accuracy, and would "
+            "certify one that this study does not use."
+        )
+    if run.search.space.views:
+        raise UsageError(
+            "search.space.views: here every trial draws its own views, and the fidelity study certifies one way. Set "
+            "search.views to the leaders' and leave space.views out, in a run of another `name` and `workdir`."
+        )
     epochs = settings.epochs or run.search.epochs
     own_policy = policy_name(run.features)
     views = Caches(run).views
@@ -79,6 +94,11 @@ def make_plan(run: Run) -> Plan:
     if views.policy not in (None, own_policy):
         own = own._replace(policy=str(views.policy))
     own = _plain(own)
+    if own.is_fresh and epochs < run.search.epochs:
+        raise UsageError(
+            f"reports.fidelity.epochs: in {epochs} epochs the search's {own.copies} views are fresh ones throughout, in its "
+            f"{run.search.epochs} they are not. Set more epochs than views."
+        )
     derived = _derived(run, settings, epochs)
     policies = [own_policy, *derived.features.other_policies]
     cells = [own, *_grid(settings, policies, own, epochs)]
@@ -108,8 +128,8 @@ def _plain(cell: Cell) -> Cell:
     """The cell by its simplest name: the same views may be had in several ways."""
     if cell.draw == "rotation" and cell.copies > cell.epochs:
         cell = cell._replace(copies=cell.epochs)
-    if cell.copies == 0:
-        return cell._replace(draw="rotation", clean_share=0.0)
+    if cell.copies == 0 or cell.clean_share == 1:
+        return cell._replace(copies=0, draw="rotation", clean_share=0.0)
     return cell._replace(draw="rotation") if cell.copies == 1 else cell
 
 

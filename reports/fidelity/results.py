@@ -22,9 +22,9 @@ from reports.fidelity.statistics import (
     Estimate,
     Ranking,
     Values,
-    agreement_of_seeds,
     closing,
     compare,
+    compare_single,
     draw,
     effect,
     gap,
@@ -32,7 +32,7 @@ from reports.fidelity.statistics import (
 from search.certificate import Agreement, Certificate
 from search.leaderboard import Leader
 
-VERSION = 1
+VERSION = 2
 """Of results.json: another one has other keys."""
 
 FRESH, FINE_TUNED = "fresh", "fine_tuned"
@@ -46,14 +46,18 @@ TRIALS = (1, 10, 100, 1000)
 
 
 class Measured(NamedTuple):
-    """What was measured: `accuracy` has, for each cell, the best validation accuracy of (configurations, seeds), 0 where a
-    training failed; `first_epoch` the own cell's after one epoch; `tuned` the fine-tuned validation accuracy by trial."""
+    """What was measured of the configurations whose trainings all went to their end.
+
+    `accuracy` has, for each cell, the best validation accuracy of (configurations, seeds); `first_epoch` the own cell's after one
+    epoch; `tuned` the fine-tuned validation accuracy by trial. `failed` says why others are not there, by trial: the loss of a
+    training was not finite, in the search, in a cell or in fine-tuning.
+    """
 
     leaders: Sequence[Leader]
     accuracy: Mapping[Cell, Values]
     first_epoch: Values
     tuned: Mapping[int, float]
-    failed: int
+    failed: Mapping[int, str]
 
 
 def summarise(plan: Plan, settings: FidelityConfig, measured: Measured, date: str) -> dict[str, Any]:
@@ -70,7 +74,7 @@ def summarise(plan: Plan, settings: FidelityConfig, measured: Measured, date: st
         "seeds": seeds,
         "epochs": plan.epochs,
         "tolerance_points": settings.tolerance_points,
-        "failed_trainings": measured.failed,
+        "failed": [{"trial": trial, "reason": reason} for trial, reason in sorted(measured.failed.items())],
         "own": _cell(plan.own),
         "views": [_views(plan, cell, accuracy, draws) for cell in plan.cells],
         "closing": _closings(plan, accuracy, draws, settings.tolerance_points),
@@ -81,10 +85,10 @@ def summarise(plan: Plan, settings: FidelityConfig, measured: Measured, date: st
                 "points": _numbers(gap(accuracy[clean], accuracy[cell], draws)),
             }
             for cell in plan.cells
-            if cell.copies == plan.epochs
+            if cell.is_fresh
         ],
         "ranking": _rankings(plan, measured, draws, settings.resamples),
-        "agreement_of_seeds": _number(agreement_of_seeds(fresh)),
+        "single_seed": _ranking(compare_single(fresh, fresh, draws)),
         "hyperparameters": _effects(plan, measured, settings.resamples),
         "trials": [
             {
@@ -170,7 +174,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
     return {
         "policy": cell.policy if cell.copies else None,
         "copies": cell.copies,
-        "fresh": cell.copies == cell.epochs,
+        "fresh": cell.is_fresh,
         "draw": cell.draw,
         "clean_share": cell.clean_share,
     }
@@ -219,12 +223,13 @@ def _rankings(plan: Plan, measured: Measured, draws: Draws, resamples: int) -> l
     ]
     rows = [int(place) for place, leader in enumerate(measured.leaders) if leader.number in measured.tuned]
     tuned = np.array([measured.tuned[measured.leaders[row].number] for row in rows])
-    few = draw(max(1, len(rows)), draws.seeds.max() + 1, resamples)
+    few = draw(max(1, len(rows)), draws.of_seeds, resamples)
     found = []
     for what, cell, values in asked:
-        truths = {FRESH: compare(values, accuracy[plan.full(cell)], draws)}
+        judge = compare if what == "views" else compare_single  # as a search has it: one training of each
+        truths = {FRESH: judge(values, accuracy[plan.full(cell)], draws)}
         if len(rows) >= 3:
-            truths[FINE_TUNED] = compare(values[rows], tuned, few)
+            truths[FINE_TUNED] = judge(values[rows], tuned, few)
         shown = _cell(cell._replace(epochs=plan.epochs))
         found += [{"what": what, **shown, "against": against, **_ranking(each)} for against, each in truths.items()]
     return found

@@ -1,12 +1,14 @@
 """How two rankings of the same configurations agree, with intervals; all numbers come from accuracies (configurations, seeds).
 
 Intervals are percentiles of a bootstrap (Efron 1979, "Bootstrap Methods: Another Look at the Jackknife") over configurations and
-over seeds, both drawn with replacement; what is compared is drawn together, as it is paired by configuration and by seed.
+over seeds, both drawn with replacement; what is compared is drawn together, as it is paired by configuration and by seed. One
+seed fewer is drawn than there are, since a bootstrap of so few is too narrow; with three it still is, somewhat.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -27,10 +29,12 @@ class Estimate(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """Which configurations (resamples, configurations) and seeds (resamples, seeds) each resample of the bootstrap holds."""
+    """Which configurations (resamples, configurations) and seeds (resamples, fewer) each resample of the bootstrap holds, of how
+    many `of_seeds`."""
 
     configurations: npt.NDArray[np.int64]
     seeds: npt.NDArray[np.int64]
+    of_seeds: int
 
     def means(self, values: Values) -> Values:
         """Means over the drawn seeds, of the drawn configurations: (resamples, configurations). Values without seeds
@@ -46,7 +50,9 @@ def draw(configurations: int, seeds: int, resamples: int, seed: int = 0) -> Draw
     """The same resamples for the same arguments."""
     random = np.random.default_rng(seed)
     return Draws(
-        random.integers(0, configurations, (resamples, configurations)), random.integers(0, seeds, (resamples, seeds))
+        random.integers(0, configurations, (resamples, configurations)),
+        random.integers(0, seeds, (resamples, max(1, seeds - 1))),
+        seeds,
     )
 
 
@@ -65,14 +71,32 @@ class Ranking(NamedTuple):
 
 
 def compare(values: Values, truth: Values, draws: Draws) -> Ranking:
-    """Compares a ranking with the true one, both (configurations, seeds) or (configurations,); at least three configurations."""
+    """Compares the ranking by the mean of all seeds with the true one, both (configurations, seeds) or (configurations,)."""
     mean, true = _mean(values), _mean(truth)
     one, drawn = (mean[None], true[None]), (draws.means(values), draws.means(truth))
-    found = [
-        _estimate(float(measure(*one)[0]), measure(*drawn))
-        for measure in (spearman, kendall, lambda a, b: regret(a, b, 1), lambda a, b: regret(a, b, 3))
-    ]
+    found = [_estimate(float(measure(*one)[0]), measure(*drawn)) for measure in MEASURES]
     return Ranking(len(mean), *found)
+
+
+def compare_single(values: Values, truth: Values, draws: Draws) -> Ranking:
+    """Compares the ranking by a single seed, as a search sees each trial, with the true one by the mean of the other seeds.
+
+    Both are (configurations, seeds), of at least two seeds; or the truth is (configurations,), of other trainings. A seed is
+    never compared with a truth that it is part of: what it has by chance would be in both. The mean over the seeds.
+    """
+    every = list(range(values.shape[1]))
+    pairs = [
+        (values[:, seed], truth if truth.ndim == 1 else truth[:, [other for other in every if other != seed]].mean(1))
+        for seed in every
+    ]
+    drawn = draws.configurations
+    found = []
+    for measure in MEASURES:
+        point = np.mean([measure(a[None], b[None])[0] for a, b in pairs])
+        by_seed = np.stack([measure(a[drawn], b[drawn]) for a, b in pairs], 1)
+        chosen = np.take_along_axis(by_seed, draws.seeds, 1)
+        found.append(_estimate(float(point), chosen.mean(1)))
+    return Ranking(len(values), *found)
 
 
 def spearman(values: Values, truth: Values) -> Values:
@@ -94,7 +118,10 @@ def kendall(values: Values, truth: Values) -> Values:
 
 
 def regret(values: Values, truth: Values, top: int) -> Values:
-    """Points of accuracy between the best truth of each row and the best among the `top` first by `values`: (rows,)."""
+    """Points of accuracy between the best truth of each row and the best among the `top` first by `values`: (rows,); nan where
+    there are no more than that, three of three being no choice."""
+    if top > 1 and values.shape[1] <= top:
+        return np.full(len(values), np.nan)
     first = np.argsort(-values, axis=1, kind="stable")[:, :top]
     lost: Values = 100 * (truth.max(1) - np.take_along_axis(truth, first, 1).max(1))
     return lost
@@ -107,8 +134,8 @@ def gap(values: Values, truth: Values, draws: Draws) -> Estimate:
 
 
 class Closing(NamedTuple):
-    """The smallest number of copies from which on the gap stays within the tolerance, with its interval; None where no measured
-    number does."""
+    """The smallest number of copies from which on the views are no worse than fresh ones by more than the tolerance, with its
+    interval; None where no measured number is."""
 
     copies: int | None
     low: int | None
@@ -122,7 +149,7 @@ def closing(by_copies: Sequence[tuple[int, Values]], truth: Values, draws: Draws
     drawn = np.stack([100 * (draws.means(truth) - draws.means(values)).mean(1) for _, values in by_copies], 1)
 
     def first(gaps: npt.NDArray[np.float64]) -> float:
-        open_ = np.flatnonzero(np.abs(gaps) > tolerance)
+        open_ = np.flatnonzero(gaps > tolerance)
         place = int(open_[-1]) + 1 if len(open_) else 0
         return counts[place] if place < len(counts) else np.inf
 
@@ -145,14 +172,14 @@ class Effect(NamedTuple):
     @property
     def verdict(self) -> str:
         """Whether the effect transfers, in a word or two."""
-        clear = [each.low > 0 or each.high < 0 for each in (self.cached, self.truth)]
-        if not any(clear):
+        cached, truth, differs = (each.low > 0 or each.high < 0 for each in (self.cached, self.truth, self.difference))
+        if not (cached or truth):
             return "no clear effect"
-        if self.cached.value * self.truth.value < 0:
+        if cached and truth and self.cached.value * self.truth.value < 0:
             return "no: turns around"
-        if self.difference.low > 0 or self.difference.high < 0:
-            return "in part: another size"
-        return "yes"
+        if cached and truth:
+            return "in part: another size" if differs else "yes"
+        return "no: on one side only" if differs else "cannot be told"
 
 
 def effect(
@@ -178,11 +205,8 @@ def effect(
     )
 
 
-def agreement_of_seeds(values: Values) -> float:
-    """The mean Spearman correlation between the rankings of any two seeds: what noise leaves of a ranking of one seed."""
-    seeds = values.shape[1]
-    pairs = [(a, b) for a in range(seeds) for b in range(a)]
-    return float(np.mean([spearman(values[None, :, a], values[None, :, b])[0] for a, b in pairs]))
+MEASURES = (spearman, kendall, partial(regret, top=1), partial(regret, top=3))
+"""What a Ranking says, in its order."""
 
 
 def _mean(values: Values) -> Values:

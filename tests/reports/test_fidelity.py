@@ -106,6 +106,23 @@ def test_settings_that_cannot_be(searched: Run) -> None:
         FidelityConfig.model_validate({"policies": ["milde"]})
     with pytest.raises(ValueError, match="`0 <= share < 1` must hold, but got 1"):
         FidelityConfig.model_validate({"clean_shares": [1.0]})
+    with pytest.raises(ValueError, match="received 2; a ranking takes at least 3, and 0 leaves fine-tuning out"):
+        FidelityConfig.model_validate({"finetuned": 2})
+    views = searched.search.space.model_copy(update={"views": {"clean_share": [0.0, 0.5]}})
+    for changed, said in (
+        (
+            {"objective": "val_loss"},
+            r"search.objective: received val_loss; the fidelity study compares rankings by val_acc",
+        ),
+        ({"space": views}, r"search.space.views: here every trial draws its own views"),
+    ):
+        search = searched.search.model_copy(update=changed)
+        with pytest.raises(UsageError, match=said):
+            make_plan(with_fidelity(searched.model_copy(update={"search": search})))
+    with pytest.raises(
+        UsageError, match=r"in 2 epochs the search's 2 views are fresh ones throughout, in its 4 they are not"
+    ):
+        make_plan(with_fidelity(searched, epochs=2))
     search = searched.search.model_copy(update={"hypermodel": "module:function"})
     with pytest.raises(UsageError, match=r"there is no full run to compare them with\. The fidelity study needs"):
         make_plan(with_fidelity(searched.model_copy(update={"search": search})))
@@ -121,16 +138,17 @@ def measured(run: Run, tuned: bool = True) -> Measured:
         for cell in dict.fromkeys([*plan.cells, plan.half_epochs, plan.half_data])
     }
     promoted = {leader.number: 0.5 + 0.05 * place for place, leader in enumerate(chosen[::2])} if tuned else {}
-    return Measured(chosen, accuracy, truth + draw.normal(0, 0.3, (len(chosen), 2)), promoted, 0)
+    first_epoch = truth + draw.normal(0, 0.3, (len(chosen), 2))
+    return Measured(chosen, accuracy, first_epoch, promoted, {9: "in fine-tuning"})
 
 
-RATES = Rates(8, 0.02, 0.03, 0.02, 0.004, 0.001)
+RATES = Rates(8, 0.005, 0.02, 0.001, 0.03, 0.02, 0.004, 0.001, 0.0005)
 
 
 def results_of(run: Run, tuned: bool = True) -> dict[str, Any]:
     plan = make_plan(run)
     results = summarise(plan, run.reports.fidelity, measured(run, tuned), "2026-11-25")
-    cost = cost_of(RATES, 0.5, 6, {"train": 100, "val": 20, "test": 10}, plan.epochs, 2)
+    cost = cost_of(RATES, (0.5, 3.0), 6, {"train": 100, "val": 20, "test": 10}, plan.epochs, 2)
     return {**results, "cost": cost_table(cost, RATES)}
 
 
@@ -148,7 +166,11 @@ def test_what_the_results_say(searched: Run) -> None:
         if (row["what"], row["against"], row["copies"], row["draw"], row["clean_share"], row["policy"])
         == ("views", "fresh", 2, "rotation", 0.0, "flip_rotate_zoom")
     )
-    assert {**own, "what": ""} == {**same, "what": ""}
+    assert own["spearman"]["value"] <= same["spearman"]["value"]  # one seed, and the mean of them
+    assert results["failed"] == [{"trial": 9, "reason": "in fine-tuning"}]
+    assert {row["top3_regret_points"]["value"] for row in results["ranking"] if row["against"] == "fine_tuned"} == {
+        None
+    }
     certificate = certificate_of(make_plan(run), results, "recipe")
     assert certificate.frozen.spearman == own["spearman"]["value"]
     assert certificate.tuned is not None and certificate.tuned.configurations == 3
@@ -167,15 +189,18 @@ def test_all_the_same_is_no_ranking(searched: Run) -> None:
 
 
 def test_the_break_even_is_the_first_number_of_trials_that_is_quicker() -> None:
-    cost = Cost(10, 2, 16, 60.0, 20.0, 2.0, 500.0, 300.0)
+    cost = Cost(10, 2, 16, 60.0, 20.0, 2.0, 10.0, 500.0, 290.0)
     even = cost.break_even
     assert even == 6
     assert cost.seconds(even)[2] < cost.seconds(even)[0]
     assert cost.seconds(even - 1)[2] >= cost.seconds(even - 1)[0]
     assert cost._replace(network_trial=1.0).break_even is None
-    assert cost_of(RATES, 0.5, 6, {"train": 100, "val": 20, "test": 10}, 4, 2) == Cost(
-        4, 2, 6, pytest.approx(4 * 3.4), pytest.approx(0.48), 0.5, pytest.approx(330 * 0.024), pytest.approx(6.6)
-    )
+    found = cost_of(RATES, (0.5, 3.0), 6, {"train": 100, "val": 20, "test": 10}, 4, 2)
+    assert found.network_trial == pytest.approx(120 * 0.005 + 4 * (100 * 0.03 + 20 * 0.02))
+    assert found.seed_trial == pytest.approx(4 * (100 * 0.001 + 20 * 0.0005))
+    assert (found.own_trial, found.own_start) == (0.5, 3.0)
+    assert found.seed_build == pytest.approx(130 * 0.005 + 330 * 0.024)
+    assert found.own_build == pytest.approx(130 * 0.005 + 330 * 0.021)
 
 
 @pytest.mark.parametrize("width", [1200, 390])
@@ -234,11 +259,17 @@ def test_the_certificate_warns_in_plain_words() -> None:
         f"Fidelity, measured 2026-11-25: against fresh views in every epoch Spearman 0.96 {numbers}",
         f"Against the ranking after fine-tuning: Spearman 0.50 {numbers}",
     ]
+    assert certificate.lines("other", 0.97)[-2].endswith(
+        "Promote more than the first few (--top), or search with more cached views."
+    )
     *_, warning = certificate.lines("other", 0.7)
     assert warning == (
         "Warning: 0.50 is below train.fidelity_floor, 0.7: this search does not rank heads as fine-tuning does. "
-        "Promote more than the first few (--top), or search with more cached views."
+        "Promote more than the first few (--top), or confirm the leaders first (`headhunt search confirm`)."
     )
+    study.set_user_attr("fidelity", {"date": "?"})
+    with pytest.raises(HeadhuntError, match=r"another version wrote it\. `headhunt reports fidelity` writes it anew"):
+        load_certificate(study)
     assert "by another recipe than this one" in certificate.lines("other", 0.3)[1]
 
 

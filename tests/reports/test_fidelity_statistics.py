@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from reports.fidelity import statistics
-from reports.fidelity.statistics import Closing, agreement_of_seeds, closing, compare, draw, effect, gap
+from reports.fidelity.statistics import Closing, closing, compare, compare_single, draw, effect, gap
 
 
 def noisy(truth: np.ndarray, noise: float, seeds: int = 3, seed: int = 0) -> np.ndarray:
@@ -40,7 +40,7 @@ def test_regret_is_in_points_of_the_head_that_is_put_first() -> None:
     truth = np.array([[0.60, 0.65, 0.71, 0.80]])
     assert statistics.regret(values, truth, 1)[0] == pytest.approx(20)
     assert statistics.regret(values, truth, 3)[0] == pytest.approx(9)
-    assert statistics.regret(values, truth, 4)[0] == pytest.approx(0)
+    assert np.isnan(statistics.regret(values, truth, 4)[0])
 
 
 def test_a_wider_interval_for_fewer_configurations_and_the_same_for_the_same_arguments() -> None:
@@ -67,12 +67,14 @@ def test_the_gap_is_in_points_and_closes_where_it_stays_small() -> None:
     assert closing(by_copies, truth, draws, 1.0) == Closing(8, 8, 8)
     assert closing(by_copies, truth, draws, 0.1) == Closing(16, 16, 16)
     assert closing(by_copies[:3], truth, draws, 1.0) == Closing(None, None, None)
+    better = [(1, truth + 0.1), (2, truth + 0.1)]
+    assert closing(better, truth, draws, 1.0) == Closing(1, 1, 1)
     assert closing(by_copies, truth, draws, 20.0) == Closing(1, 1, 1)
 
 
 @pytest.mark.parametrize(
     ("in_truth", "verdict"),
-    [(0.1, "yes"), (-0.1, "no: turns around"), (0.03, "in part: another size")],
+    [(0.1, "yes"), (-0.1, "no: turns around"), (0.03, "in part: another size"), (0.0, "no: on one side only")],
 )
 def test_the_effect_of_a_value_transfers_or_not(in_truth: float, verdict: str) -> None:
     has = np.arange(16) % 2 == 0
@@ -92,7 +94,26 @@ def test_noise_is_no_clear_effect() -> None:
     assert found.verdict == "no clear effect"
 
 
-def test_seeds_that_agree_and_seeds_that_do_not() -> None:
+def test_a_single_seed_is_compared_with_the_other_seeds_alone() -> None:
     truth = np.linspace(0.3, 0.8, 10)
-    assert agreement_of_seeds(noisy(truth, 1e-6)) == pytest.approx(1)
-    assert abs(agreement_of_seeds(noisy(truth, 100.0, seeds=20))) < 0.3
+    sure = noisy(truth, 1e-6)
+    assert compare_single(sure, sure, draw(10, 3, 200)).spearman == (
+        pytest.approx(1),
+        pytest.approx(1),
+        pytest.approx(1),
+    )
+    chance = noisy(truth, 100.0, seeds=20)
+    found = compare_single(chance, chance, draw(10, 20, 200))
+    assert abs(found.spearman.value) < 0.3  # a seed's chance is not in what it is compared with
+    assert compare(chance, chance, draw(10, 20, 200)).spearman.value == pytest.approx(1)
+    noise = noisy(truth, 0.1)
+    single, mean = (how(noise, truth, draw(10, 3, 500)).spearman for how in (compare_single, compare))
+    assert single.value < mean.value
+    assert single.low < single.value < single.high
+
+
+def test_the_best_of_three_among_three_is_no_choice() -> None:
+    truth = np.linspace(0.3, 0.8, 3)
+    found = compare(noisy(truth, 0.1), truth, draw(3, 3, 100))
+    assert np.isnan(found.top3_regret.value)
+    assert found.top1_regret.value >= 0
