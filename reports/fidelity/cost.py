@@ -21,6 +21,7 @@ from features.backbones import compute_dtype
 from features.cache import cache_for
 from features.checksums import file_sha256
 from features.dataset import DatasetIndex, load_index
+from features.engine import quiet, start_keras
 from features.executors import open_executor
 from features.extract import Extractor
 from features.keys import for_workers
@@ -145,6 +146,9 @@ def time_own_trials(run: Run, leaders: list[Leader]) -> tuple[float, float]:
 
 def measure_rates(run: Run, leader: Leader, photos: int) -> Rates:
     """Measures on `photos` training photos, spread over all of them (fewer where there are fewer)."""
+    start_keras(run.backend)
+    with quiet():
+        import tensorflow  # noqa: F401
     index, batch = load_index(run), run.features.batch_size
     train = index.of_split("train")
     wanted = max(batch, min(photos, len(train)) // batch * batch)

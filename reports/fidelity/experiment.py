@@ -223,7 +223,7 @@ def _cost(plan: Plan, settings: FidelityConfig, chosen: Sequence[Leader], run: R
     known = _known_cost(path)
     if known is None or known["made_from"] != made_from:
         cores = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC"), str(os.cpu_count() or 1))
-        quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"}
+        quiet = {"PYTHONWARNINGS": "ignore"}
         variables = {"KERAS_BACKEND": plan.run.backend, **cores, **quiet}
         rates = in_own_process(variables, measure_rates, plan.run, middle, settings.cost_photos)
         own = in_own_process({**environment(plan.run), **quiet}, time_own_trials, plan.run, list(chosen))

@@ -22,6 +22,7 @@ from reports.study import confirmed as section
 from reports.study.confirmed import section as _confirmed
 from search.cli import _leaderboard, _row
 from search.confirm import rerun as module
+from search.confirm import trainings
 from search.confirm.ranking import (
     Confirmation,
     by_confirmation,
@@ -245,7 +246,7 @@ def test_the_leaderboard_and_the_report_show_what_is_confirmed(searched: Run) ->
     found = section.collect(searched)
     assert found is not None
     assert (len(found.ranked), len(found.failed), found.seeds) == (2, 1, 2)
-    assert list(page.figures[0].data[1].x) == [interval.mean for _, interval in found.ranked[::-1]]
+    assert list(page.figures["confirmed"].data[1].x) == [interval.mean for _, interval in found.ranked[::-1]]
     shown = confirmation_table(searched, {"confirmed": [each.model_dump(mode="json") for each in made.confirmed]})
     assert list(shown.columns[1].cells)[-1] == "failed"
     assert next(iter(shown.columns[3].cells)) == f"{made.confirmed[0].searched:.4f}"
@@ -276,7 +277,7 @@ def test_leaders_that_all_fail_and_memory_that_runs_out(searched: Run) -> None:
         HeadhuntError, match=rf"none of the 2 leaders got through all 2 seeds; trial {best[0].number} failed with seed 5: not"
     ):  # fmt: skip
         module._rank(searched, best, (5, 6), [[failed, failed], [failed, failed]])
-    wanted = module.Wanted(best[0], best[0].config, "key")
+    wanted = trainings.Training(best[0].number, best[0].config, "key")
     full = Progressed(None, TrialResult((), 0, {}, "out of memory: RESOURCE_EXHAUSTED", 1.0))
     with pytest.raises(HeadhuntError, match=r"ran out of memory.*lower `search.lanes`, then run the command again"):
-        module._record(searched, wanted, full)
+        trainings._record(searched, wanted, full)
