@@ -193,22 +193,19 @@ def _views(plan: Plan, cell: Cell, accuracy: Mapping[Cell, Values], draws: Draws
 def _closings(plan: Plan, accuracy: Mapping[Cell, Values], draws: Draws, tolerance: float) -> list[dict[str, Any]]:
     """For each way to draw views, from how many copies on it is as good as a fresh view in every epoch."""
     groups: dict[tuple[str, str, float], dict[int, Values]] = {}
+    policies = list(dict.fromkeys(cell.policy for cell in plan.cells))
     draws_of = dict.fromkeys(cell.draw for cell in plan.cells if cell.copies > 1)
     for cell in plan.cells:
         if 0 < cell.copies < plan.epochs:
             for how in draws_of if cell.copies == 1 else [cell.draw]:
                 groups.setdefault((cell.policy, how, cell.clean_share), {})[cell.copies] = accuracy[cell]
-    return [
-        {
-            "policy": policy,
-            "draw": how,
-            "clean_share": share,
-            **closing(
-                sorted(by_copies.items()), accuracy[plan.full(Cell(policy, 1, "rotation", share, plan.epochs))], draws, tolerance
-            )._asdict(),
-        }
-        for (policy, how, share), by_copies in groups.items()
-    ]  # fmt: skip
+    ordered = sorted(groups.items(), key=lambda one: (policies.index(one[0][0]), one[0][2], one[0][1]))
+    found = []
+    for (policy, how, share), by_copies in ordered:
+        truth = accuracy[plan.full(Cell(policy, 1, "rotation", share, plan.epochs))]
+        closed = closing(sorted(by_copies.items()), truth, draws, tolerance)
+        found.append({"policy": policy, "draw": how, "clean_share": share, **closed._asdict()})
+    return found
 
 
 def _rankings(plan: Plan, measured: Measured, draws: Draws, resamples: int) -> list[dict[str, Any]]:

@@ -104,8 +104,8 @@ def _ranking(found: Results) -> Block:
     if ceiling["value"] is not None:
         text += (
             "A search trains each head once, so each is ranked by one seed here and compared with the mean of "
-            "the others: even one "
-            f"training of the full frozen run agrees with the others by {_shown(ceiling)} only."
+            "the others: one "
+            f"training of the full frozen run agrees with the others by {_shown(ceiling)}."
         )
     return Block(
         "Ranking", text, {"fidelity-agreement": draw_agreement(found)}, [Table(columns, rows, {2, 3, 4, 5, 6})]
