@@ -201,10 +201,10 @@ def _closings(plan: Plan, accuracy: Mapping[Cell, Values], draws: Draws, toleran
                 groups.setdefault((cell.policy, how, cell.clean_share), {})[cell.copies] = accuracy[cell]
     ordered = sorted(groups.items(), key=lambda one: (policies.index(one[0][0]), one[0][2], one[0][1]))
     found = []
-    for (policy, how, share), by_copies in ordered:
+    for (policy, drawn, share), by_copies in ordered:
         truth = accuracy[plan.full(Cell(policy, 1, "rotation", share, plan.epochs))]
         closed = closing(sorted(by_copies.items()), truth, draws, tolerance)
-        found.append({"policy": policy, "draw": how, "clean_share": share, **closed._asdict()})
+        found.append({"policy": policy, "draw": drawn, "clean_share": share, **closed._asdict()})
     return found
 
 
