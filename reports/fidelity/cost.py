@@ -35,7 +35,7 @@ from search.population.sources import Caches
 from search.population.structure import chunks
 from search.study import environment
 from train.finetuning.batches import training_epoch
-from train.finetuning.model import build_network, trainees
+from train.finetuning.model import Policy, build_network, trainees
 from train.photos import Photos, PhotoViews
 
 SHARD = 10
@@ -147,8 +147,6 @@ def time_own_trials(run: Run, leaders: list[Leader]) -> tuple[float, float]:
 def measure_rates(run: Run, leader: Leader, photos: int) -> Rates:
     """Measures on `photos` training photos, spread over all of them (fewer where there are fewer)."""
     start_keras(run.backend)
-    with quiet():
-        import tensorflow  # noqa: F401
     index, batch = load_index(run), run.features.batch_size
     train = index.of_split("train")
     wanted = max(batch, min(photos, len(train)) // batch * batch)
@@ -189,9 +187,9 @@ def _through_the_network(run: Run, leader: Leader, sample: Photos) -> tuple[floa
     import keras
 
     cache, batch = cache_for(run), min(leader.config.batch_size, len(sample))
-    policy = "mixed_bfloat16" if compute_dtype(run.features) == "bfloat16" else "float32"
+    policy: Policy = "mixed_bfloat16" if compute_dtype(run.features) == "bfloat16" else "float32"
     moments = feature_moments(cache.arrays("train")[0])
-    network = build_network(run.features, leader.config.head, len(cache.class_names), moments, policy)  # type: ignore[arg-type]
+    network = build_network(run.features, leader.config.head, len(cache.class_names), moments, policy)
     network.get_layer("extractor").trainable = False
     model = trainees(network, run.features, set()).on_photos
     model.compile(
@@ -233,7 +231,8 @@ def _from_seed_cache(
     run: Run, leader: Leader, part: DatasetIndex, pixels: Any, classes: int
 ) -> tuple[float, float, float]:
     """Seconds a photo to write unpooled float32 maps as the 2021 notebooks did, and to train and validate a head from them."""
-    import tensorflow as tf
+    with quiet():
+        import tensorflow as tf
 
     features = for_workers(run).features.model_copy(update={"pooling": "none", "dtype": "float32"})
     maps = Extractor(features)(pixels)

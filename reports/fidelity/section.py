@@ -45,14 +45,12 @@ def section(run: Run) -> PageSection:
 
 
 def _failed(found: Results) -> str:
-    """Which configurations are not in the numbers."""
+    """Which configurations are not in all of the numbers."""
     if not found["failed"]:
         return ""
-    first = found["failed"][0]
-    return (
-        f"Besides these, {len(found['failed'])} failed where a loss was not finite and are left out, trial {first['trial']} "
-        f"{first['reason']}. "
-    )
+    first, many = found["failed"][0], len(found["failed"])
+    which = f"{many} configuration{'s' if many > 1 else ''} failed, trial {first['trial']} {first['reason']}"
+    return f"{which}: what failed is left out. "
 
 
 def _answer(found: Results) -> str:
