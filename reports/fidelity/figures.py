@@ -90,11 +90,6 @@ def draw_lines(results: Results, policy: str, value: str) -> go.Figure:
         "accuracy, mean of all" if is_accuracy else "Spearman with fresh views",
         **({"tickformat": ".0%"} if is_accuracy else {}),
     )
-    if is_accuracy:
-        clean = next(row for row in results["views"] if not row["copies"])
-        drawn.add_hline(
-            clean["mean_accuracy"], line={"color": "#1e293b", "width": 1.5, "dash": "dash"}, annotation_text="clean photos alone"
-        )  # fmt: skip
     shares = sorted({line.clean_share for line in lines(results, value)})
     for line in lines(results, value):
         if line.policy == policy:
@@ -107,7 +102,17 @@ def draw_lines(results: Results, policy: str, value: str) -> go.Figure:
                 error_y={"type": "data", "array": line.above, "arrayminus": line.below, "thickness": 1, "width": 3},
             )
     order = sorted({row["copies"] for row in results["views"] if row["copies"] and not row["fresh"]})
-    drawn.update_xaxes(type="category", categoryorder="array", categoryarray=[*map(str, order), "fresh"])
+    places = [*map(str, order), "fresh"]
+    if is_accuracy:
+        clean = next(row for row in results["views"] if not row["copies"])
+        drawn.add_scatter(
+            x=places,
+            y=[clean["mean_accuracy"]] * len(places),
+            mode="lines",
+            name="clean photos alone",
+            line={"color": "#1e293b", "width": 1.5, "dash": "dash"},
+        )
+    drawn.update_xaxes(type="category", categoryorder="array", categoryarray=places)
     return drawn
 
 

@@ -184,7 +184,7 @@ def _cost(found: Results) -> Block:
             if even
             else "The cache does not pay here: a trial through the network takes no longer. "
         )
-        + f"Seconds for a photo or view, measured on {cost['rates']['photos']} photos: "
+        + f"A photo or view takes, measured on {cost['rates']['photos']} photos, "
         f"{1000 * cost['rates']['network_train']:.1f} ms through the network in training, "
         f"{1000 * cost['rates']['network_val']:.1f} ms in validation, {1000 * cost['rates']['extract']:.1f} ms to cache, "
         f"{1000 * cost['rates']['seed_train']:.2f} ms in training from unpooled maps in ZLIB records. A trial on this cache "
