@@ -92,9 +92,9 @@ DEMO: dict[str, Any] = {
     },
     "reports": {
         "fidelity": {  # for `headhunt reports fidelity`, which the demo does not run
-            "configurations": 8,
+            "configurations": 6,
             "seeds": 2,
-            "epochs": 5,
+            "epochs": 4,
             "copies": [0, 1, 2],
             "clean_shares": [0.0, 0.5],
             "policies": [],
@@ -106,7 +106,7 @@ DEMO: dict[str, Any] = {
                 "learning_rate": 3e-4,
                 "activation_copies": 1,
             },
-            "cost_photos": 64,
+            "cost_photos": 32,
         }
     },
 }
