@@ -156,7 +156,7 @@ def draw_cost(results: Results) -> go.Figure:
 
 WAYS = {
     "through the network": "network",
-    "from unpooled float32, ZLIB (the 2021 notebooks)": "seed_cache",
+    "from the notebooks' cache (2021)": "seed_cache",
     "from this cache": "own_cache",
 }
 """The ways to run trials whose cost is compared, by their key in the results."""

@@ -187,10 +187,9 @@ def _cost(found: Results) -> Block:
         + f"A photo or view takes, measured on {cost['rates']['photos']} photos, "
         f"{1000 * cost['rates']['network_train']:.1f} ms through the network in training, "
         f"{1000 * cost['rates']['network_val']:.1f} ms in validation, {1000 * cost['rates']['extract']:.1f} ms to cache, "
-        f"{1000 * cost['rates']['seed_train']:.2f} ms in training from unpooled maps in ZLIB records. A trial on this cache "
-        f"takes {cost['own_trial']:.2f} s, and starting the workers and compiling takes {cost['own_start']:.0f} "
-        "s once (timed "
-        f"on {cost['trials']} trials; asking for trials and recording them is not in it)."
+        f"{1000 * cost['rates']['seed_train']:.2f} ms in training from the kind of cache that the 2021 notebooks had (unpooled "
+        f"float32, ZLIB). A trial on this cache takes {cost['own_trial']:.2f} s, and starting the workers and compiling takes "
+        f"{cost['own_start']:.0f} s once (timed on {cost['trials']} trials; asking for trials and recording them is not in it)."
     )
     return Block("Cost", text, {"fidelity-cost": draw_cost(found)}, [Table(["trials", *WAYS], rows, {0, 1, 2, 3})])
 
