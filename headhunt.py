@@ -83,6 +83,7 @@ DEMO: dict[str, Any] = {
         },
     },
     "train": {
+        "workers": {"count": 2, "cpus": 1},
         "finetune": {
             "augmentation": "mild",
             "unfreeze_conv_layers": 12,
