@@ -95,9 +95,9 @@ DEMO: dict[str, Any] = {
         "fidelity": {  # for `headhunt reports fidelity`, which the demo does not run
             "configurations": 6,
             "seeds": 2,
-            "epochs": 4,
+            "epochs": 3,
             "copies": [0, 1, 2],
-            "clean_shares": [0.0, 0.5],
+            "clean_shares": [0.5],
             "policies": [],
             "finetuned": 3,
             "finetune": {
@@ -107,7 +107,7 @@ DEMO: dict[str, Any] = {
                 "learning_rate": 3e-4,
                 "activation_copies": 1,
             },
-            "cost_photos": 32,
+            "cost_photos": 16,
         }
     },
 }

@@ -62,6 +62,9 @@ class DatasetSection(Section):
     on_missing: Literal["error", "skip"] = Field(
         "error", description="what a missing or unreadable photo is: a fault or a gap"
     )
+    within: Path | None = Field(
+        None, description="refuse photos that lie, links followed, outside this folder; default: they may lie anywhere"
+    )
     max_pixels: int = Field(100_000_000, gt=0, description="larger photos are refused, as width × height")
 
 

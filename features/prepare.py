@@ -108,7 +108,11 @@ def _inspect(run: FeaturesRun, source: Source) -> tuple[list[Photo], dict[str, I
             f"{len(twice)} photos are listed more than once, the first is {twice[0]}. List each photo once."
         )
 
+    within = run.dataset.within.resolve() if run.dataset.within else None
+
     def inspect(path: str) -> Inspected:
+        if within and not (source.root / path).resolve().is_relative_to(within):
+            return Inspected(f"outside the folder {within} (dataset.within)")
         if _printable(path) != path:
             return Inspected("with a name that is not UTF-8; rename it")
         return inspect_image(source.root / path, run.dataset.max_pixels, known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import shlex
 import signal
@@ -19,17 +20,22 @@ from features.errors import HeadhuntError
 def run_stage(arguments: Sequence[str]) -> Any:
     """Runs `headhunt ARGUMENTS` and gives its JSON object (the arguments ask for it); its exit status becomes ours when it fails.
 
-    The stage is in a process group of its own, so that Ctrl-C reaches it once, from here, and it can save its state.
+    The stage is in a process group of its own, so that Ctrl-C reaches it once, from here, and it can save its state. On Linux it
+    does not outlive this process, however that ends.
     `-P` keeps a user's own `train.py` or `search.py` in the working directory from shadowing our packages.
     """
     command_line = [sys.executable, "-P", "-m", "headhunt", *arguments]
-    with subprocess.Popen(command_line, stdout=subprocess.PIPE, text=True, process_group=0) as stage:
+    options: dict[str, Any] = {"preexec_fn": end_with_parent} if sys.platform == "linux" else {}
+    with subprocess.Popen(command_line, stdout=subprocess.PIPE, text=True, process_group=0, **options) as stage:
         try:
             printed, _ = stage.communicate()
         except KeyboardInterrupt:
             stage.send_signal(signal.SIGINT)
             stage.communicate()
             raise
+    if stage.returncode < 0:
+        killed = signal.Signals(-stage.returncode).name
+        log.print(f"headhunt: the process of this stage was ended by {killed}, which the system sends when memory is out, for one.")
     if stage.returncode:
         log.print(f"Mend that, then go on with the same command; this stage alone:\n  headhunt {shlex.join(arguments)}")
         raise typer.Exit(stage.returncode if stage.returncode > 0 else 1)
@@ -37,3 +43,15 @@ def run_stage(arguments: Sequence[str]) -> Any:
     if not lines:
         raise HeadhuntError(f"`headhunt {shlex.join(arguments)}` ended without a result.")
     return json.loads(lines[-1])
+
+
+_SET_PARENT_DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG of prctl(2)."""
+
+
+def end_with_parent() -> None:
+    """For a child, before it becomes another program."""
+    _prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
+_prctl: Any = ctypes.CDLL(None).prctl if sys.platform == "linux" else None

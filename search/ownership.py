@@ -8,19 +8,17 @@ machines need not agree. Every write of a driver first makes sure that the study
 
 from __future__ import annotations
 
-import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from features.command import log
 from features.errors import HeadhuntError, UsageError
+from features.processes import birth, this_process
 from search.storage import has_transactions, one_transaction
 
 if TYPE_CHECKING:
@@ -121,7 +119,7 @@ class Ownership:
                 self.write(self._study, running=False)
 
     def _record(self, running: bool = True) -> Driver:
-        return Driver(*_this_process(), self._started, _now(), round(self.seconds, 3), running, self._token)
+        return Driver(*this_process(), self._started, _now(), round(self.seconds, 3), running, self._token)
 
     def _check(self) -> None:
         if self.is_mine(self._study):
@@ -137,8 +135,8 @@ class Ownership:
         """Whether the driver lives; one on another machine that was silent is watched for a while."""
         if not driver.running:
             return False
-        if driver.place == _this_process().place:
-            return _birth(driver.pid) == driver.birth
+        if driver.place == this_process().place:
+            return birth(driver.pid) == driver.birth
         if abs(_age(driver)) <= self._patience.silence:
             return True
         log.print(
@@ -154,7 +152,7 @@ class Ownership:
 
     def _refusal(self, driver: Driver) -> str:
         advice = f"Wait for it, or stop it (kill {driver.pid})."
-        if driver.place != _this_process().place:
+        if driver.place != this_process().place:
             seconds = f"{self._patience.silence:.0f} s"
             advice = f"Wait for it, or stop it there. If that machine is gone, run this command again in {seconds}."
         return f"another search drives the study {self._study.study_name!r} in {self._shown}: {_who(driver)}. {advice}"
@@ -208,46 +206,6 @@ def _beat(
                     return
                 if not ended.is_set():
                     ownership.write(study)
-
-
-class _Process(NamedTuple):
-    host: str
-    pid: int
-    place: str
-    birth: str
-
-
-def _this_process() -> _Process:
-    return _Process(socket.gethostname(), os.getpid(), _place(), _birth(os.getpid()))
-
-
-def _place() -> str:
-    """Where process numbers are those of this process: the boot of the machine, and the container."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return socket.gethostname()
-
-
-def _birth(pid: int) -> str:
-    """When a process began, in ticks since the boot; "" when there is no such process, or only its remains."""
-    try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return "" if Path("/proc/self/stat").exists() else _by_signal(pid)
-    return "" if state in "ZX" else fields[18]
-
-
-def _by_signal(pid: int) -> str:
-    """The same where there is no /proc, without the time."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return ""
-    except PermissionError:
-        pass
-    return "alive"
 
 
 def _now() -> str:

@@ -58,7 +58,7 @@ def promote(run: TrainRun, numbers: Sequence[int] = ()) -> dict[str, Any]:
                 waiting.append((leader, made_from))
         if waiting:
             _run(run, cache, waiting, record)
-    return {"promotions": [_summary(run, leader.number) for leader in chosen]}
+    return {"promotions": [summary(run, leader.number) for leader in chosen]}
 
 
 def _run(run: TrainRun, cache: FeatureCache, waiting: Sequence[tuple[Leader, str]], record: PromotionStudy) -> None:
@@ -239,7 +239,7 @@ def _is_finished(run: TrainRun, leader: Leader, made_from: str) -> bool:
     return finished
 
 
-def _summary(run: TrainRun, number: int) -> dict[str, Any]:
+def summary(run: TrainRun, number: int) -> dict[str, Any]:
     metrics = load_metrics(run, number)
     tuned = metrics["tuned"]
     return {

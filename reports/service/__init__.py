@@ -1,0 +1,1 @@
+"""`headhunt serve`: searches, promotions and exports over HTTP, in front of Ray Jobs."""

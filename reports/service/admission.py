@@ -1,0 +1,211 @@
+"""Which configurations the service takes: valid ones that stay in the work directory and run no code but the operator's."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic import BaseModel
+
+from features.backbones import is_file
+from features.command import without_password
+from features.configfile import parse_yaml, validate
+from features.errors import UsageError
+from reports.config import HistoryConfig, Run
+from reports.service.settings import Settings
+
+LONGEST_NAME = 100
+"""Characters of a search's name: it is a folder, a study and a part of Ray's job numbers."""
+
+RESERVED = ("-promotions", "-fidelity")
+"""How the names of a search's other studies end, in the same storage."""
+
+DEEPEST = 32
+"""How deep a configuration may be nested."""
+
+
+class RefusedError(UsageError):
+    """A configuration that the service does not take; `faults` are its faults, one by one, each with its key path."""
+
+    def __init__(self, faults: list[str]) -> None:
+        self.faults = faults
+        super().__init__("\n  ".join(["the configuration is not taken:", *faults]))
+
+
+class Admitted(NamedTuple):
+    """A configuration as it is kept in the search's folder, and its model."""
+
+    text: str
+    run: Run
+
+
+def parse(body: bytes, is_json: bool) -> Any:
+    """A request's body as plain data; RefusedError when it is neither."""
+    try:
+        text = body.decode("utf-8")
+        if is_json:
+            return json.loads(text, parse_constant=_no_constant)
+        parsed = parse_yaml(text, "the configuration")
+        _check_anchors(text)
+        return parsed
+    except UnicodeDecodeError as error:
+        raise RefusedError([f"the body is not UTF-8: {error}."]) from None
+    except json.JSONDecodeError as error:
+        raise RefusedError([f"line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}."]) from None
+    except UsageError as error:
+        raise RefusedError([str(error)]) from None
+    except RecursionError:
+        raise RefusedError([f"the configuration is nested more than {DEEPEST} levels deep."]) from None
+    except ValueError as error:  # an integer of thousands of digits, a date that is none
+        raise RefusedError([f"a value cannot be read: {error}."]) from None
+
+
+def admit(raw: Any, settings: Settings) -> Admitted:
+    """Checks a submitted configuration and completes it with what the service decides; RefusedError names every fault."""
+    if not isinstance(raw, dict):
+        raise RefusedError([f"it must be a mapping with the sections {', '.join(Run.model_fields)}."])
+    if _depth(raw) > DEEPEST:
+        raise RefusedError([f"the configuration is nested more than {DEEPEST} levels deep."])
+    faults = _chosen_here(raw)
+    completed = {**raw, "workdir": str(raw.get("name", "headhunt"))}
+    if isinstance(raw.get("search", {}), dict | None):
+        completed["search"] = {**(raw.get("search") or {}), "storage": settings.storage_url}
+    if isinstance(raw.get("dataset"), dict):
+        completed["dataset"] = {**raw["dataset"], "within": str(settings.root)}
+    try:
+        run = validate(Run, completed, "submitted")
+    except UsageError as error:
+        raise RefusedError([*faults, *str(error).split("\n  ")[1:]] or [str(error)]) from None
+    except (RecursionError, OverflowError, OSError, ValueError, TypeError) as error:
+        raise RefusedError([*faults, f"a value cannot be used: {type(error).__name__}: {error}."]) from None
+    faults += [*_name(run), *_paths(run, settings.root), *_stores(run, settings), *_code(run, settings)]
+    if faults:
+        raise RefusedError(faults)
+    return Admitted(yaml.safe_dump(completed, sort_keys=False, allow_unicode=True), run)
+
+
+def contained(path: Path, root: Path) -> bool:
+    """Whether a path, from `root` on and with its links followed, is in `root`."""
+    try:
+        return Path(os.path.realpath(root / path)).is_relative_to(root)
+    except (OSError, ValueError):  # a name with a NUL, or too long
+        return False
+
+
+def _chosen_here(raw: dict[Any, Any]) -> list[str]:
+    """What the service decides, and a configuration therefore leaves out."""
+    faults = []
+    if "workdir" in raw:
+        faults.append("workdir: the service keeps every search in a folder of its name. Leave it out.")
+    search, dataset = raw.get("search"), raw.get("dataset")
+    if isinstance(search, dict) and "storage" in search:
+        faults.append("search.storage: the service keeps all studies in one storage. Leave it out.")
+    if isinstance(dataset, dict) and "within" in dataset:
+        faults.append("dataset.within: the service takes photos of its own work directory. Leave it out.")
+    for section in ("features", "search", "train"):
+        workers = raw[section].get("workers") if isinstance(raw.get(section), dict) else None
+        if isinstance(workers, dict) and workers.get("address") is not None:
+            faults.append(f"{section}.workers.address: the service chooses the cluster. Leave it out.")
+    return faults
+
+
+def _name(run: Run) -> list[str]:
+    if len(run.name) > LONGEST_NAME:
+        return [f"name: received {len(run.name)} characters; allowed: {LONGEST_NAME}."]
+    for ending in RESERVED:
+        if run.name.endswith(ending):
+            return [f"name: received {run.name!r}, but a name that ends in {ending} is that of another search's study."]
+    return []
+
+
+def _paths(run: Run, root: Path) -> list[str]:
+    faults = []
+    for key, path in _named_paths(run):
+        if not contained(path, root):
+            faults.append(
+                f"{key}: received {str(path)!r}, which is not in the service's work directory. Name a file or folder in it, "
+                "relative to it; `..`, absolute paths and links that lead out of it are not taken."
+            )
+    return faults
+
+
+def _named_paths(run: Run) -> Iterator[tuple[str, Path]]:
+    """Every path that a configuration names, with its key path."""
+    dataset = run.dataset
+    folder = getattr(dataset, "root", None) or Path()
+    for key, path in _path_values(dataset, "dataset"):
+        if key != "dataset.within":
+            yield key, path
+            if key != "dataset.root":
+                yield key, folder / path
+    features = run.features
+    if is_file(features):
+        yield "features.backbone", Path(features.backbone)
+    if features.weights not in ("imagenet", "random"):
+        yield "features.weights", Path(features.weights)
+    yield from _path_values(run.reports, "reports")
+
+
+def _path_values(value: Any, key: str) -> Iterator[tuple[str, Path]]:
+    match value:
+        case Path():
+            yield key, value
+        case HistoryConfig():
+            yield from ((f"{key}.files", part.path) for part in value.parts)
+        case BaseModel():
+            for name in type(value).model_fields:
+                yield from _path_values(getattr(value, name), f"{key}.{name}")
+        case list() | tuple():
+            for position, one in enumerate(value):
+                yield from _path_values(one, f"{key}.{position}")
+
+
+def _stores(run: Run, settings: Settings) -> list[str]:
+    store = run.features.store
+    if store is None:
+        return []
+    allowed = [prefix.rstrip("/") for prefix in settings.stores]
+    inside = any(store == prefix or store.startswith(f"{prefix}/") for prefix in allowed)
+    if inside and ".." not in store.split("/"):
+        return []
+    shown = f"allowed: {', '.join(allowed)} and what is below" if allowed else "the operator allowed none (--store)"
+    return [f"features.store: received {without_password(store)!r}; {shown}."]
+
+
+def _code(run: Run, settings: Settings) -> list[str]:
+    if run.search.hypermodel is None:
+        return []
+    module = run.search.hypermodel.partition(":")[0]
+    if module in settings.hypermodels:
+        return []
+    shown = f"allowed modules: {', '.join(settings.hypermodels)}" if settings.hypermodels else "the operator allowed none"
+    return [f"search.hypermodel: received {run.search.hypermodel!r}; {shown} (`headhunt serve --hypermodel MODULE`)."]
+
+
+def _check_anchors(text: str) -> None:
+    """A few lines of aliases can stand for gigabytes."""
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            line = event.start_mark.line + 1 if event.start_mark else 0
+            raise UsageError(f"line {line}: aliases (*{event.anchor}) are not taken. Write the value out.")
+
+
+def _depth(value: Any) -> int:
+    deepest, level = 0, [value]
+    while level and deepest <= DEEPEST:
+        deepest += 1
+        level = [
+            one
+            for node in level
+            if isinstance(node, dict | list)
+            for one in (node.values() if isinstance(node, dict) else node)
+        ]
+    return deepest
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")

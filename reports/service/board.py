@@ -1,0 +1,349 @@
+"""How every search stands, kept up to date by a thread, so that a request waits for neither storage nor Ray nor disk."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import Counter
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from features.command import log
+from features.configfile import load
+from features.errors import HeadhuntError
+from reports.config import Run
+from reports.service.downloads import exported_formats
+from reports.service.jobs import Jobs, Standing, UnknownError
+from reports.service.records import ACTIVE, CONFIGURATION, job_files
+from reports.service.schemas import (
+    Best,
+    Exported,
+    Exports,
+    Health,
+    History,
+    JobStatus,
+    Point,
+    Promotion,
+    Promotions,
+    Searches,
+    SearchStatus,
+    Top,
+    TopTrial,
+    TrialCounts,
+)
+from search.leaderboard import ranking
+from search.review.progress import STATES
+from search.storage import open_storage
+from train.promotion.promote import load_metrics, promoted, summary
+
+if TYPE_CHECKING:
+    import optuna
+
+LOOK_SECONDS = 1.0
+"""How often the thread looks after jobs and searches that are at work."""
+
+REST_SECONDS = 30.0
+"""How often it looks at the others, whose studies change only by a dashboard."""
+
+PACE_MINUTES = 5
+"""Trials a minute are those of so many minutes, or of the job where that is younger."""
+
+POINTS = 400
+
+UNANSWERED_SECONDS = 20
+"""Ray counts as unreachable when it was silent for so long."""
+
+
+class Study(NamedTuple):
+    """What a look at a study gave; `trials` are Optuna's, best first, those that ran to their end."""
+
+    id: int | None = None
+    counts: TrialCounts | None = None
+    per_minute: float | None = None
+    best: Best | None = None
+    ranked: tuple[Any, ...] = ()
+    history: tuple[Point, ...] = ()
+
+
+class Entry(NamedTuple):
+    """A search as it was last seen, and its answer as JSON."""
+
+    status: SearchStatus
+    study: Study
+    json: bytes
+
+
+class Board:
+    """The searches below `root`. `start` begins to look, `end` stops."""
+
+    def __init__(self, root: Path, jobs: Jobs, storage: str, version: str) -> None:
+        self._root, self._jobs, self._spec, self._version = root, jobs, storage, version
+        self._entries: dict[str, Entry] = {}
+        self._seen: dict[str, float] = {}
+        self._runs: dict[str, Run] = {}
+        self._studies: dict[str, optuna.Study] = {}
+        self._storage: optuna.storages.BaseStorage | None = None
+        self._storage_answers = False
+        self._lock = threading.Lock()
+        self._ended, self._wake = threading.Event(), threading.Event()
+        self._json = b'{"searches":[]}'
+        self._thread = threading.Thread(target=self._look_on, name="board", daemon=True)
+
+    def start(self) -> None:
+        """Looks once, and then goes on looking."""
+        self.look()
+        self._thread.start()
+
+    def end(self) -> None:
+        """Stops looking."""
+        self._ended.set()
+        self._wake.set()
+        self._thread.join(10)
+
+    @property
+    def all_json(self) -> bytes:
+        """Every search, as JSON of `Searches`."""
+        return self._json
+
+    def entry(self, name: str) -> Entry:
+        """A search; UnknownError when there is none."""
+        found = self._entries.get(name)
+        if found is None:
+            self._jobs.of(name)  # one that is younger than the last look
+            found = self.refresh(name)
+        return found
+
+    def entries(self) -> list[Entry]:
+        """Every search, the newest first."""
+        entries = self._entries
+        return [entries[name] for name in self._jobs.names() if name in entries]
+
+    def run(self, name: str) -> Run:
+        """The configuration of a search."""
+        self._jobs.of(name)
+        if name not in self._runs:
+            self._runs[name] = load(Run, self._root / name / CONFIGURATION)
+        return self._runs[name]
+
+    def refresh(self, name: str) -> Entry:
+        """Looks at a search now."""
+        with self._lock:
+            self._look_at(name)
+            self._write()
+            return self._entries[name]
+
+    def health(self) -> Health:
+        """Whether Ray and the storage answer."""
+        answered = self._jobs.ray_answered
+        ray = answered is not None and time.monotonic() - answered < UNANSWERED_SECONDS
+        return Health(
+            status="ok" if ray and self._storage_answers else "degraded",
+            ray="ok" if ray else "unreachable",
+            storage="ok" if self._storage_answers else "unreachable",
+            version=self._version,
+        )
+
+    def top(self, name: str, limit: int) -> Top:
+        """The leaderboard of a search."""
+        ranked = self.entry(name).study.ranked[:limit]
+        return Top(
+            trials=[
+                TopTrial(number=one.number, value=one.value, top5=one.user_attrs.get("top5"), params=one.params)
+                for one in ranked
+            ]
+        )
+
+    def history(self, name: str) -> History:
+        """The values of a search's trials."""
+        entry = self.entry(name)
+        return History(objective=entry.status.objective, points=thinned(entry.study.history))
+
+    def promotions(self, name: str) -> Promotions:
+        """The finished promotions of a search."""
+        run = self._here(name)
+        rows = [summary(run, number) for number in promoted(run)]
+        return Promotions(
+            promotions=[
+                Promotion.model_validate({**row, "folder": f"{name}/promotions/{row['trial']}"}) for row in rows
+            ]
+        )
+
+    def exports(self, name: str) -> Exports:
+        """What a search has exported."""
+        self._jobs.of(name)
+        folders = [path for path in (self._root / name / "exports").glob("*") if path.name.isdigit()]
+        found = [(int(folder.name), exported_formats(folder)) for folder in folders]
+        return Exports(exports=[Exported(trial=trial, formats=formats) for trial, formats in sorted(found) if formats])
+
+    def look(self) -> None:
+        """Looks after the jobs, and at every search that is at work or has not been looked at for a while."""
+        self._jobs.look_after()
+        with self._lock:
+            self._ask_storage()
+            for name in self._jobs.names():
+                rested = time.monotonic() - self._seen.get(name, -REST_SECONDS) >= REST_SECONDS
+                before = self._entries.get(name)
+                changed = before is None or _states(before.status) != _of(self._jobs.of(name))
+                if rested or changed or (before and before.status.state in ACTIVE):
+                    self._look_at(name)
+            self._write()
+
+    def _look_on(self) -> None:
+        while not self._ended.is_set():
+            began = time.monotonic()
+            try:
+                self.look()
+            except Exception as error:  # the thread must outlive any fault, and say so
+                log.print(f"headhunt serve: a look at the searches failed: {type(error).__name__}: {error}", markup=False)
+            self._ended.wait(max(LOOK_SECONDS, 4 * (time.monotonic() - began)))
+
+    def _write(self) -> None:
+        parts = b",".join(entry.json for entry in self.entries())
+        self._json = b'{"searches":[' + parts + b"]}"
+
+    def _here(self, name: str) -> Run:
+        """The configuration with a workdir that holds wherever this process is."""
+        return self.run(name).model_copy(update={"workdir": self._root / name})
+
+    def _ask_storage(self) -> None:
+        from sqlalchemy.exc import SQLAlchemyError
+
+        import optuna
+
+        try:
+            if self._storage is None:
+                self._storage = open_storage(self._spec, self._root)
+            self._storage.get_study_id_from_name(" ")  # any question will do: there is no such study
+        except KeyError:
+            self._storage_answers = True
+        except (HeadhuntError, SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            if self._storage_answers:
+                log.print(f"The storage does not answer: {error}", style="yellow", markup=False)
+            self._storage_answers = False
+
+    def _look_at(self, name: str) -> None:
+        standings = self._jobs.of(name)
+        run = self.run(name)
+        before = self._entries.get(name)
+        study = before.study if before else Study()
+        if self._storage_answers:
+            study = self._study(run, study, standings[-1])
+        workdir = self._root / name
+        last = standings[-1]
+        status = SearchStatus(
+            name=name,
+            state=last.state,
+            stage=last.stage if last.state in ACTIVE else None,
+            message=last.message,
+            objective=run.search.objective,
+            study_id=study.id,
+            trials=study.counts or TrialCounts(total=run.search.trials),
+            trials_per_minute=study.per_minute,
+            images_per_second=self._images_per_second(name, standings),
+            best=study.best,
+            created=standings[0].job.created,
+            jobs=[_job_status(standing) for standing in standings],
+            promotions=len(list(workdir.glob("promotions/*/metrics.json"))),
+            exports=len(self.exports(name).exports),
+            report=(workdir / "report" / "index.html").is_file(),
+        )
+        self._entries[name] = Entry(status, study, status.model_dump_json().encode())
+        self._seen[name] = time.monotonic()
+
+    def _study(self, run: Run, before: Study, last: Standing) -> Study:
+        from sqlalchemy.exc import SQLAlchemyError
+
+        import optuna
+
+        try:
+            if run.name not in self._studies:
+                self._studies[run.name] = optuna.load_study(study_name=run.name, storage=self._storage)
+            study = self._studies[run.name]
+            trials = study.get_trials(deepcopy=False)
+        except KeyError:
+            self._studies.pop(run.name, None)
+            return Study()
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError):
+            self._storage_answers = False
+            return before
+        states = Counter(trial.state.name for trial in trials)
+        counts = {word: states[state] for state, word in STATES.items()}
+        total = max(run.search.trials, sum(counts.values()))
+        ranked = tuple(ranking(study, run.search.objective))
+        best = Best(number=ranked[0].number, value=ranked[0].value, params=ranked[0].params) if ranked else None
+        per_minute = _pace(trials, last.begun) if last.state == "running" and last.stage == "search" else None
+        history = _history(ranked, run.search.objective)
+        return Study(study._study_id, TrialCounts(total=total, **counts), per_minute, best, ranked, history)
+
+    def _images_per_second(self, name: str, standings: list[Standing]) -> float | None:
+        """What the build that is under way said last, or what the latest one gave."""
+        last = standings[-1]
+        files = job_files(self._root, name, last.job.number)
+        if last.state == "running" and last.stage == "cache" and files.log.exists():
+            with files.log.open("rb") as file:
+                file.seek(max(0, files.log.stat().st_size - 2000))
+                said = re.findall(rb"([\d.]+) images/s", file.read())
+            if said:
+                return float(said[-1])
+        for standing in reversed(standings):
+            found = job_files(self._root, name, standing.job.number).results().get("cache")
+            if found:
+                return float(found["images_per_second"])
+        return None
+
+
+def thinned(points: tuple[Point, ...]) -> list[Point]:
+    """Every improvement, and of the others as many as POINTS leaves room for, evenly."""
+    if len(points) <= POINTS:
+        return list(points)
+    better = {point.number for before, point in zip(points, points[1:], strict=False) if point.best != before.best}
+    step = -(-len(points) // POINTS)
+    kept = {points[position].number for position in range(0, len(points), step)} | {points[0].number, points[-1].number}
+    return [point for point in points if point.number in kept | better]
+
+
+def _states(status: SearchStatus) -> list[tuple[int, str]]:
+    return [(job.number, job.state) for job in status.jobs]
+
+
+def _of(standings: list[Standing]) -> list[tuple[int, str]]:
+    return [(standing.job.number, standing.state) for standing in standings]
+
+
+def _job_status(standing: Standing) -> JobStatus:
+    job = standing.job
+    return JobStatus(
+        number=job.number,
+        kind=job.kind,
+        state=standing.state,
+        stage=standing.stage,
+        created=job.created,
+        started=standing.begun,
+        ended=standing.ended,
+        message=standing.message,
+        ray_id=job.ray_id,
+    )
+
+
+def _pace(trials: list[Any], begun: str | None) -> float | None:
+    """Trials that ended in a minute, lately."""
+    now = datetime.now()  # Optuna's times are local ones
+    since = now - timedelta(minutes=PACE_MINUTES)
+    if begun:
+        since = max(since, datetime.fromisoformat(begun).astimezone().replace(tzinfo=None))
+    ended = sum(trial.datetime_complete is not None and trial.datetime_complete > since for trial in trials)
+    minutes = (now - since).total_seconds() / 60
+    return round(ended / minutes, 2) if ended and minutes > 0 else None
+
+
+def _history(ranked: tuple[Any, ...], objective: str) -> tuple[Point, ...]:
+    choose = min if objective == "val_loss" else max
+    points, best = [], None
+    for trial in sorted(ranked, key=lambda one: one.number):
+        best = trial.value if best is None else choose(best, trial.value)
+        points.append(Point(number=trial.number, value=trial.value, best=best))
+    return tuple(points)
+
+

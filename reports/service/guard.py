@@ -1,0 +1,276 @@
+"""Who may ask, how often, how much, and what a browser may do with the answer: around every route, the dashboard's too."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import ipaddress
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from limits import RateLimitItem, parse
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+
+from reports.service.settings import Settings
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+COOKIE = "headhunt"
+COOKIE_SECONDS = 12 * 3600
+
+READING = ("GET", "HEAD", "OPTIONS")
+
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'"
+)
+"""Of everything that has no other."""
+
+DASHBOARD_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+    "connect-src 'self'; worker-src 'self' blob:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+"""Optuna's dashboard sets styles from its script."""
+
+REPORT_POLICY = (
+    "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src data: blob:; font-src data:; frame-ancestors 'none'; base-uri 'none'"
+)
+"""A report has its scripts in itself: it gets an origin of its own, which reaches nothing here."""
+
+HEADERS = {
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"same-origin",
+    b"cross-origin-opener-policy": b"same-origin",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"permissions-policy": b"camera=(), geolocation=(), microphone=()",
+    b"cache-control": b"no-store",
+}
+
+DASHBOARD = ("/dashboard", "/api/", "/static/", "/artifacts/", "/csv/", "/favicon.ico")
+"""Where Optuna's dashboard answers: it is not free in its paths."""
+
+OPEN = ("/login", "/assets/")
+"""What is answered without a token."""
+
+
+class Guard:
+    """An ASGI application around another one."""
+
+    def __init__(self, application: Application, settings: Settings) -> None:
+        self._application, self._settings = application, settings
+        self._token = settings.token.get_secret_value().encode() if settings.token else None
+        self._hosts = {settings.host, *settings.hosts}
+        if settings.is_loopback:
+            self._hosts |= {"localhost", "127.0.0.1", "::1"}
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._reads, self._writes, self._logins = (
+            parse(limit) for limit in (settings.reads, settings.writes, settings.logins)
+        )
+        self._active = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers, or lets the application answer."""
+        if scope["type"] == "lifespan":
+            await self._application(scope, receive, send)
+            return
+        if scope["type"] != "http":  # a web socket: there are none
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        headers = {name: value for name, value in scope["headers"]}
+        sending = _with_headers(scope, send, bool(self._settings.certificate))
+        refusal = self._refusal(scope, headers)
+        if refusal is not None:
+            await refusal(scope, receive, sending)
+            return
+        self._active += 1
+        try:
+            await self._application(scope, self._limited(receive, headers), sending)
+        except TooLargeError:
+            await _problem(413, self._too_large())(scope, receive, sending)
+        except TooSlowError:
+            await _problem(408, "the request's body did not arrive in time.")(scope, receive, sending)
+        finally:
+            self._active -= 1
+
+    def cookie(self) -> str:
+        """The value of a new cookie: until when it is good, and a signature by the token."""
+        until = str(int(time.time()) + COOKIE_SECONDS)
+        return f"{until}.{self._sign(until)}"
+
+    def is_token(self, given: str) -> bool:
+        """Whether this is the token; compared in constant time."""
+        return self._token is not None and hmac.compare_digest(_digest(given.encode()), _digest(self._token))
+
+    def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Application | None:
+        """What is answered instead, for a request that is not let through."""
+        path, method = scope["path"], scope["method"]
+        host = headers.get(b"host", b"").decode("latin-1")
+        if not self._is_known_host(host):
+            return _problem(
+                421,
+                f"the Host header names {host[:200]!r}, which this service is not known by. Start it with --allowed-host, if that "
+                "is its name.",
+            )
+        if self._active >= self._settings.connections:
+            return _problem(503, "too many requests at once. Try again.", {"Retry-After": "1"})
+        client = scope["client"][0] if scope.get("client") else ""
+        reading = method in READING
+        if path == "/login" and not reading:
+            limit, kind = self._logins, "logins"
+        else:
+            limit, kind = (self._reads, "reads") if reading else (self._writes, "writes")
+        if not self._limiter.hit(limit, kind, client):
+            return self._too_often(limit, kind, client)
+        if not reading and not self._is_own_origin(headers, host):
+            return _problem(403, "the request comes from a page of another site (its Origin header), and is not taken.")
+        if self._token is not None and not path.startswith(OPEN) and not self._is_known(headers):
+            return self._unknown(scope, headers, client)
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self._settings.body_bytes:
+            return _problem(413, self._too_large())
+        return None
+
+    def _unknown(self, scope: Scope, headers: dict[bytes, bytes], client: str) -> Application:
+        if b"authorization" in headers and not self._limiter.hit(self._logins, "logins", client):
+            return self._too_often(self._logins, "logins", client)
+        if b"text/html" in headers.get(b"accept", b"") and scope["method"] == "GET":
+            return _redirect(f"/login?next={quote(scope['path'])}")
+        return _problem(
+            401,
+            "a token is required: the header `Authorization: Bearer TOKEN`; on the command line --token-file or HEADHUNT_TOKEN; "
+            "in a browser /login.",
+            {"WWW-Authenticate": "Bearer"},
+        )
+
+    def _too_often(self, limit: RateLimitItem, kind: str, client: str) -> Application:
+        seconds = max(1, round(self._limiter.get_window_stats(limit, kind, client).reset_time - time.time()))
+        return _problem(429, f"too many requests: at most {limit}. Try again.", {"Retry-After": str(seconds)})
+
+    def _is_known(self, headers: dict[bytes, bytes]) -> bool:
+        kind, _, given = headers.get(b"authorization", b"").partition(b" ")
+        if kind.lower() == b"bearer":
+            return self.is_token(given.decode("latin-1").strip())
+        try:
+            morsel = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1")).get(COOKIE)
+        except CookieError:
+            return False
+        until, _, signature = (morsel.value if morsel else "").partition(".")
+        good = hmac.compare_digest(_digest(signature.encode()), _digest(self._sign(until).encode()))
+        return good and until.isdigit() and int(until) > time.time()
+
+    def _sign(self, until: str) -> str:
+        return hmac.new(self._token or b"", b"headhunt cookie " + until.encode(), hashlib.sha256).hexdigest()
+
+    def _is_known_host(self, host: str) -> bool:
+        """Whether a page elsewhere cannot have led here by a name of its own that it points at this machine."""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        if name in self._hosts:
+            return True
+        return self._settings.host in ("0.0.0.0", "::") and (_is_address(name) or not self._settings.hosts)
+
+    def _is_own_origin(self, headers: dict[bytes, bytes], host: str) -> bool:
+        origin = headers.get(b"origin")
+        if origin is None:
+            return headers.get(b"sec-fetch-site", b"none") in (b"none", b"same-origin")
+        return urlsplit(origin.decode("latin-1")).netloc == host
+
+    def _limited(self, receive: Receive, headers: dict[bytes, bytes]) -> Receive:
+        """`receive` that gives up on a body that is too large or too slow."""
+        taken, until = 0, time.monotonic() + self._settings.body_seconds
+        is_whole = False
+
+        async def limited() -> Message:
+            nonlocal taken, is_whole
+            if is_whole:
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), max(0.0, until - time.monotonic()))
+            except TimeoutError:
+                raise TooSlowError from None
+            if message["type"] == "http.request":
+                taken += len(message.get("body", b""))
+                is_whole = not message.get("more_body", False)
+                if taken > self._settings.body_bytes:
+                    raise TooLargeError
+            return message
+
+        return limited
+
+    def _too_large(self) -> str:
+        return f"the request's body is too large; at most {self._settings.body_bytes} bytes are taken."
+
+
+class TooLargeError(Exception):
+    """A body has more bytes than are taken."""
+
+
+class TooSlowError(Exception):
+    """A body did not arrive in time."""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _digest(value: bytes) -> bytes:
+    """Of one length, so that a comparison tells nothing of the value's."""
+    return hashlib.sha256(value).digest()
+
+
+def _with_headers(scope: Scope, send: Send, is_tls: bool) -> Send:
+    path: str = scope["path"]
+    policy = PAGE_POLICY
+    if path.startswith(DASHBOARD):
+        policy = DASHBOARD_POLICY
+    elif path.endswith("/report"):
+        policy = REPORT_POLICY
+    added = {**HEADERS, b"content-security-policy": policy.encode()}
+    if is_tls:
+        added[b"strict-transport-security"] = b"max-age=31536000"
+    if path.startswith(("/assets/", "/static/")):
+        added[b"cache-control"] = b"private, max-age=300"
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            kept = [(name, value) for name, value in message.get("headers", []) if name.lower() not in added]
+            message = {**message, "headers": [*kept, *added.items()]}
+        await send(message)
+
+    return sending
+
+
+def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Application:
+    """An answer that says why."""
+    return _plain(status, json.dumps({"detail": detail}).encode(), {"Content-Type": "application/json", **(headers or {})})
+
+
+def _redirect(to: str) -> Application:
+    return _plain(303, b"", {"Location": to})
+
+
+def _plain(status: int, body: bytes, headers: dict[str, str]) -> Application:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        given: Iterable[tuple[bytes, bytes]] = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        whole = [*given, (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": whole})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    return answer

@@ -1,0 +1,308 @@
+"""The jobs of the service: written down first, then given to Ray, and told apart by what is written whatever became of either."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from features.atomic import make_folder, write_text
+from features.command import log
+from features.errors import HeadhuntError, LostError, UsageError
+from features.processes import birth, this_process
+from reports.service.admission import Admitted, contained
+from reports.service.raycluster import RayJobs
+from reports.service.records import (
+    ACTIVE,
+    CONFIGURATION,
+    Ended,
+    Files,
+    Job,
+    Kind,
+    Started,
+    State,
+    job_files,
+    job_numbers,
+    now,
+    searches,
+)
+
+GRACE_SECONDS = 30
+"""How long a job may be unknown to Ray, or over there without having begun, before it is given to Ray again or called interrupted:
+a process needs some seconds to write down that it began."""
+
+
+class ConflictError(HeadhuntError):
+    """What is asked for does not go with what is there."""
+
+
+class UnknownError(HeadhuntError):
+    """There is no such search, job or file."""
+
+
+class Standing(NamedTuple):
+    """A job as it is now. `begun` and `ended` are ISO 8601 times."""
+
+    job: Job
+    state: State
+    stage: str | None
+    message: str | None
+    begun: str | None
+    ended: str | None
+
+
+class Request(NamedTuple):
+    """An idempotency key, and what was asked for with it: both as sha256 (hex)."""
+
+    key: str
+    asked: str
+
+    @classmethod
+    def of(cls, key: str, *asked: bytes | str) -> Request:
+        """The same for the same key and the same parts."""
+        digest = hashlib.sha256()
+        for part in asked:
+            digest.update(hashlib.sha256(part if isinstance(part, bytes) else part.encode()).digest())
+        return cls(hashlib.sha256(key.encode()).hexdigest(), digest.hexdigest())
+
+
+class Jobs:
+    """All jobs below `root`. Thread-safe; one process at a time may have them."""
+
+    def __init__(self, root: Path, ray: RayJobs) -> None:
+        self._root, self._ray = root, ray
+        self._lock = threading.RLock()
+        self._standings: dict[str, dict[int, Standing]] = {}
+        self._keys: dict[str, tuple[str, str, int]] = {}
+        self._unsure_since: dict[str, float] = {}
+        self.ray_answered: float | None = None
+        """When Ray's job server last answered, by the monotonic clock."""
+        self._sweep()
+        for name in searches(root):
+            self._standings[name] = {}
+            for number in job_numbers(root, name):
+                self._remember(job_files(root, name, number).job())
+
+    def names(self) -> list[str]:
+        """Every search, the newest first."""
+        with self._lock:
+            created = {name: standings[1].job.created for name, standings in self._standings.items() if standings}
+            return sorted(created, key=lambda name: (created[name], name), reverse=True)
+
+    def of(self, name: str) -> list[Standing]:
+        """The jobs of a search, the first one first; UnknownError when there is no such search."""
+        with self._lock:
+            if not self._standings.get(name):
+                raise UnknownError(f"there is no search {name!r}. GET /searches lists those that there are.")
+            return [standing for _, standing in sorted(self._standings[name].items())]
+
+    def files(self, name: str, number: int | None = None) -> Files:
+        """The folder of a job, by default the search's last one; UnknownError when there is none."""
+        numbers = [standing.job.number for standing in self.of(name)]
+        if number is not None and number not in numbers:
+            raise UnknownError(f"the search {name!r} has no job {number}; it has {', '.join(map(str, numbers))}.")
+        return job_files(self._root, name, number or numbers[-1])
+
+    def create(self, admitted: Admitted, request: Request | None) -> str:
+        """A new search, with its first job; its name. ConflictError when its name is taken."""
+        name = admitted.run.name
+        with self._lock:
+            known = self._known(request)
+            if known:
+                return known
+            folder = self._root / name
+            taken = ConflictError(
+                f"there is a search {name!r} already. Go on with it by POST /searches/{name}/resume (`headhunt submit --resume "
+                f"{name}`), or choose another `name`."
+            )
+            if self._standings.get(name):
+                raise taken
+            making = self._root / f".{name}.{os.getpid()}.tmp"
+            shutil.rmtree(making, ignore_errors=True)
+            write_text(making / CONFIGURATION, admitted.text)
+            job = self._job(name, 1, "search", (), request)
+            files = Files(make_folder(making / "jobs" / "0001"))
+            files.write_job(job)
+            try:
+                making.rename(folder)  # whole, and only where there is nothing
+            except OSError:
+                shutil.rmtree(making, ignore_errors=True)
+                raise ConflictError(
+                    f"in the work directory there is something called {name!r} that is no search of this service. Choose another "
+                    "`name`."
+                ) from None
+            self._remember(job)
+        self._give(job)
+        return name
+
+    def resume(self, name: str, request: Request | None) -> None:
+        """A new job that goes on with the search."""
+        self._add(name, "search", (), request, "resume it")
+
+    def promote(self, name: str, arguments: Sequence[str], request: Request | None) -> None:
+        """A new job that promotes trials, exports them and builds the report."""
+        self._add(name, "promotions", tuple(arguments), request, "promote its trials")
+
+    def stop(self, name: str) -> None:
+        """Asks the search's job to save its state and end; one that is over is left as it is."""
+        with self._lock:
+            active = [standing for standing in self.of(name) if standing.state in ACTIVE]
+            for standing in active:
+                files = job_files(self._root, name, standing.job.number)
+                write_text(files.stop, now() + "\n")
+                self._look(standing.job, None)
+        for standing in active:
+            with contextlib.suppress(LostError):  # `look_after` asks again
+                self._ray.stop(standing.job.ray_id)
+
+    def look_after(self) -> None:
+        """Finds out how every job that is not over stands, and gives to Ray what it should have. For a thread to call."""
+        statuses: dict[str, str] | None = None
+        try:
+            statuses = self._ray.statuses()
+            self.ray_answered = time.monotonic()
+        except LostError:
+            pass
+        with self._lock:
+            active = [
+                standing.job
+                for standings in self._standings.values()
+                for standing in standings.values()
+                if standing.state in ACTIVE
+            ]
+            given = [job for job in active if self._look(job, statuses)]
+        for job in given:
+            self._give(job)
+
+    def _add(self, name: str, kind: Kind, arguments: tuple[str, ...], request: Request | None, what: str) -> None:
+        with self._lock:
+            standings = self.of(name)
+            if self._known(request):
+                return
+            busy = [standing for standing in standings if standing.state in ACTIVE]
+            if busy:
+                raise ConflictError(
+                    f"the search {name!r} has a job that is {busy[0].state} ({busy[0].job.kind}). Wait for it or stop it, then "
+                    f"{what}."
+                )
+            job = self._job(name, standings[-1].job.number + 1, kind, arguments, request)
+            files = job_files(self._root, name, job.number)
+            make_folder(files.folder)
+            files.write_job(job)
+            self._remember(job)
+        self._give(job)
+
+    def _job(self, name: str, number: int, kind: Kind, arguments: tuple[str, ...], request: Request | None) -> Job:
+        key, asked = request if request else (None, None)
+        return Job(
+            search=name, number=number, kind=kind, arguments=arguments, created=now(), attempt=1, key=key, request=asked
+        )
+
+    def _known(self, request: Request | None) -> str | None:
+        """The search that this very request made or changed; ConflictError when its key was used for another one."""
+        found = self._keys.get(request.key) if request else None
+        if request is None or found is None:
+            return None
+        asked, name, _ = found
+        if asked != request.asked:
+            raise ConflictError("this Idempotency-Key was used for another request. Use a new key for a new request.")
+        return name
+
+    def _remember(self, job: Job) -> None:
+        if job.key and job.request:
+            self._keys[job.key] = (job.request, job.search, job.number)
+        self._look(job, None)
+
+    def _give(self, job: Job) -> None:
+        """Gives a job to Ray; where that does not answer, `look_after` does it later."""
+        with contextlib.suppress(LostError):
+            self._ray.submit(job.ray_id, self._root, job_files(self._root, job.search, job.number).folder)
+
+    def _look(self, job: Job, statuses: dict[str, str] | None) -> bool:
+        """Writes down how a job stands; whether it should be given to Ray (again). `statuses` is None when Ray did not answer."""
+        files = job_files(self._root, job.search, job.number)
+        started, ended = files.started(), files.ended()
+        give = False
+        if ended is None:
+            wanted_end = files.stop.exists()
+            if started is None and wanted_end and self._never_began(job, files):
+                ended = files.ended()
+            elif started is not None and not self._lives(job, started, statuses):
+                ended = files.ended() or self._end(files, wanted_end)
+            elif started is None and statuses is not None and self._is_due(job, statuses):
+                job = job.model_copy(update={"attempt": job.attempt + (job.ray_id in statuses)})
+                files.write_job(job)
+                give = True
+            elif wanted_end and statuses is not None and statuses.get(job.ray_id) in ("PENDING", "RUNNING"):
+                threading.Thread(target=self._stop_again, args=(job.ray_id,), daemon=True).start()
+        if ended:
+            state: State = ended.state
+        elif files.stop.exists():
+            state = "stopping"
+        else:
+            state = "running" if started else "queued"
+        standing = Standing(
+            job, state, files.stage(), ended and ended.message, started and started.time, ended and ended.time
+        )
+        self._standings.setdefault(job.search, {})[job.number] = standing
+        return give
+
+    def _stop_again(self, ray_id: str) -> None:
+        with contextlib.suppress(LostError):
+            self._ray.stop(ray_id)
+
+    def _never_began(self, job: Job, files: Files) -> bool:
+        """Ends a job that was stopped while it waited: by beginning it here, so that no process can any more."""
+        me = this_process()
+        here = Started(host=me.host, pid=me.pid, place=me.place, birth=me.birth, ray_id=job.ray_id, time=now())
+        if not files.begin(here):
+            return False
+        files.write_ended(Ended(state="stopped", message="stopped before it began; it can be resumed", time=now()))
+        return True
+
+    def _end(self, files: Files, wanted: bool) -> Ended:
+        """Writes down the end of a job whose process is gone without a word."""
+        message = "its process was killed; what is finished is saved, and it can be resumed"
+        ended = Ended(state="stopped" if wanted else "interrupted", message=message, time=now())
+        files.write_ended(ended)
+        return ended
+
+    def _lives(self, job: Job, started: Started, statuses: dict[str, str] | None) -> bool:
+        """Whether the process that began a job still lives: looked for on this machine, asked of Ray elsewhere."""
+        if started.place == this_process().place:
+            return birth(started.pid) == started.birth
+        if statuses is None or statuses.get(started.ray_id) in ("PENDING", "RUNNING"):
+            self._unsure_since.pop(job.ray_id, None)
+            return True
+        return self._is_recent(job)
+
+    def _is_due(self, job: Job, statuses: dict[str, str]) -> bool:
+        """Whether a job that did not begin has to be given to Ray: it is unknown there, or over."""
+        if statuses.get(job.ray_id) in ("PENDING", "RUNNING"):
+            self._unsure_since.pop(job.ray_id, None)
+            return False
+        return job.ray_id not in statuses or not self._is_recent(job)
+
+    def _is_recent(self, job: Job) -> bool:
+        since = self._unsure_since.setdefault(job.ray_id, time.monotonic())
+        return time.monotonic() - since < GRACE_SECONDS
+
+    def _sweep(self) -> None:
+        """Takes away what a killed service left half-made."""
+        for left in self._root.glob(".*.tmp"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def inside(path: Path, folder: Path) -> Path:
+    """The path, when it is there and, with its links followed, in the folder; UnknownError otherwise."""
+    if not path.exists() or not contained(path, Path(os.path.realpath(folder))):
+        raise UnknownError(f"there is no {path.name!r} here.")
+    return path
+
+

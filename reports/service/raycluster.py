@@ -1,0 +1,189 @@
+"""Ray, as the service sees it: a job server that queues, runs and stops; and a Ray of the service's own where none is given."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from features.command import log
+from features.errors import LostError
+from features.stages import end_with_parent
+
+SLOT = "headhunt_jobs"
+"""The resource of which a job takes one, on a cluster that has it: others wait in Ray's queue."""
+
+STOP_SECONDS = 60
+"""How long a job has to save its state, on a Ray that the service starts."""
+
+QUEUE_SECONDS = 10 * 365 * 86400
+"""How long a job may wait there."""
+
+START_SECONDS = 90
+
+
+class RayJobs:
+    """Ray's job server at an address. Every method raises LostError when it does not answer."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address.rstrip("/")
+        self._client: Any = None
+        self._slots: bool | None = None
+
+    def statuses(self) -> dict[str, str]:
+        """The status (PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED) of every job that this Ray knows, by its number."""
+
+        def listed(client: Any) -> dict[str, str]:
+            return {job.submission_id: str(job.status.value) for job in client.list_jobs() if job.submission_id}
+
+        found: dict[str, str] = self._ask(listed)
+        return found
+
+    def submit(self, ray_id: str, root: Path, folder: Path) -> None:
+        """Gives a job to Ray; one that it has already is left as it is."""
+        program = [sys.executable, "-P", "-m", "reports.service.job", str(folder)]
+        entrypoint = f"cd {shlex.quote(str(root))} && exec {shlex.join(program)}"
+
+        def give(client: Any) -> None:
+            resources = {SLOT: 1.0} if self._has_slots() else None
+            try:
+                client.submit_job(entrypoint=entrypoint, submission_id=ray_id, entrypoint_resources=resources)
+            except RuntimeError as error:
+                if "already exists" not in str(error):
+                    raise
+
+        self._ask(give)
+
+    def stop(self, ray_id: str) -> None:
+        """Asks a job to end: SIGTERM, and SIGKILL after Ray's own patience."""
+
+        def end(client: Any) -> None:
+            try:
+                client.stop_job(ray_id)
+            except RuntimeError as error:
+                if "does not exist" not in str(error):
+                    raise
+
+        self._ask(end)
+
+    def _has_slots(self) -> bool:
+        """Whether a node of the cluster has SLOT; asked once."""
+        if self._slots is None:
+            import requests
+            from ray.dashboard.modules.dashboard_sdk import get_auth_headers_if_auth_enabled
+
+            headers = get_auth_headers_if_auth_enabled({})
+            answer = requests.get(f"{self.address}/api/v0/nodes?detail=true", headers=headers, timeout=30)
+            answer.raise_for_status()
+            nodes = answer.json()["data"]["result"]["result"]
+            if not nodes:
+                raise LostError(f"the Ray cluster at {self.address} has no node yet")
+            self._slots = any(SLOT in node["resources_total"] for node in nodes)
+        return self._slots
+
+    def _ask(self, question: Any) -> Any:
+        import requests
+        from ray.job_submission import JobSubmissionClient
+
+        try:
+            self._client = self._client or JobSubmissionClient(self.address)
+            return question(self._client)
+        except (ConnectionError, requests.RequestException, RuntimeError, ValueError, OSError) as error:
+            self._client = None
+            said = str(error).strip().splitlines() or [type(error).__name__]
+            raise LostError(f"Ray's job server at {self.address} does not answer: {said[0]}") from error
+
+
+class OwnRay:
+    """A Ray head on this machine, on loopback, behind a token of its own, which ends with this process.
+
+    It is started again when it has died. Its token is in the environment of this process and of Ray's, and nowhere else.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+        self._folder = Path(tempfile.mkdtemp(prefix="headhunt-ray-", dir="/tmp"))  # the names of sockets must be short
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        self.port = _free_port()
+        self._head: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """Where its job server is."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def keep(self) -> None:
+        """Starts it, or starts it again; LostError when it does not come up."""
+        if self._head is not None and self._head.poll() is None:
+            return
+        if self._head is not None:
+            log.print("Ray has ended; it is started again.", style="yellow")
+        options = {
+            "--port": str(_free_port()),
+            "--node-ip-address": "127.0.0.1",
+            "--dashboard-host": "127.0.0.1",
+            "--dashboard-port": str(self.port),
+            "--ray-client-server-port": str(_free_port()),
+            "--temp-dir": str(self._folder),
+            "--resources": f'{{"{SLOT}": {self._jobs}}}',
+        }
+        program = [sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+        arguments = [part for option in options.items() for part in option]
+        with (self._folder / "ray.log").open("ab") as said:
+            self._head = subprocess.Popen(
+                [*program, "--include-dashboard=true", "--disable-usage-stats", *arguments],
+                env={**os.environ, **_environment()},
+                stdout=said,
+                stderr=said,
+                process_group=0,
+                preexec_fn=end_with_parent if sys.platform == "linux" else None,
+            )
+        jobs, until = RayJobs(self.address), time.monotonic() + START_SECONDS
+        while True:
+            try:
+                jobs.statuses()
+                return
+            except LostError as error:
+                if self._head.poll() is not None or time.monotonic() > until:
+                    said_last = (self._folder / "ray.log").read_text(errors="replace").strip().splitlines()[-1:]
+                    raise LostError(f"Ray did not start: {' '.join(said_last) or error}") from error
+                time.sleep(0.5)
+
+    def end(self) -> None:
+        """Ends it and what it runs."""
+        if self._head is not None and self._head.poll() is None:
+            self._head.send_signal(signal.SIGTERM)
+            try:
+                self._head.wait(20)
+            except subprocess.TimeoutExpired:
+                self._head.kill()
+                self._head.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _environment() -> Mapping[str, str]:
+    return {
+        "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS),
+        "RAY_JOB_START_TIMEOUT_SECONDS": str(QUEUE_SECONDS),
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
