@@ -1,0 +1,247 @@
+// One search on the page.
+
+import { draw } from "./curve.js";
+import { attribute, element, fill, say, table } from "./elements.js";
+import { LIVE, Log } from "./log.js";
+import { get, post, Refused, searchPath } from "./server.js";
+import { count, day, duration, objectiveName, paramName, score, share, short } from "./text.js";
+
+const STAGES = {
+  prepare: "preparing the data set",
+  cache: "computing the feature cache",
+  search: "searching",
+  promote: "fine-tuning",
+  export: "exporting",
+  report: "building the report",
+};
+
+export class Card {
+  #path;
+  #search = null;
+  #history = null;
+  #inView = false;
+  #fetched = new Map(); // what was fetched, and of which state of the search it is
+  #fetching = new Set();
+  #onChange;
+
+  /** `onChange` gets the search as the service gives it back after a button. */
+  constructor(name, onChange) {
+    this.#path = searchPath(name);
+    this.#onChange = onChange;
+    this.root = document.getElementById("card").content.firstElementChild.cloneNode(true);
+    this.root.id = `search-${name}`;
+    this.root.setAttribute("aria-label", name);
+    this.part("h3").textContent = name;
+    this.part("progress").setAttribute("aria-label", `Trials of ${name} that have ended`);
+    for (const action of ["stop", "resume", "promote"]) {
+      this.part(`button.${action}`).setAttribute("aria-label", `${this.part(`button.${action}`).textContent} ${name}`);
+    }
+    for (const panel of ["top", "promotions"]) {
+      this.part(`.${panel}`).addEventListener("toggle", () => this.#showPanels());
+      this.part(`.${panel} .scroll`).setAttribute("aria-label", `${panel === "top" ? "Top trials" : "Promotions"} of ${name}`);
+    }
+    this.#listen();
+    this.log = new Log(this.part(".log"), this.#path, `Log of ${name}`);
+    this.sizes = new ResizeObserver(() => this.#drawCurve());
+    this.sizes.observe(this.part("figure"));
+    this.views = new IntersectionObserver(([entry]) => {
+      this.#inView = entry.isIntersecting;
+      this.#showCurve();
+    });
+    this.views.observe(this.root);
+  }
+
+  part(selector) {
+    return this.root.querySelector(selector);
+  }
+
+  remove() {
+    this.log.stop();
+    this.sizes.disconnect();
+    this.views.disconnect();
+    this.root.remove();
+  }
+
+  show(search) {
+    const focused = this.root.contains(document.activeElement) ? document.activeElement : null;
+    this.#search = search;
+    attribute(this.root, "data-state", search.state);
+    say(this.part(".state"), search.state);
+    say(this.part(".stage"), STAGES[search.stage] ?? search.stage ?? "");
+    say(this.part("time"), day(search.created));
+    attribute(this.part("time"), "datetime", search.created);
+    say(this.part(".message"), search.message ?? "");
+    this.#showTrials(search);
+    this.#showBest(search);
+    this.#showActions(search);
+    this.#showCurve();
+    this.#showPanels();
+    this.log.show(search.jobs);
+    if (focused?.closest("[hidden]")) this.part("h3").focus(); // not lost with the button that went
+  }
+
+  #showTrials({ trials, trials_per_minute: rate }) {
+    const ended = trials.complete + trials.pruned + trials.failed;
+    const progress = this.part("progress");
+    progress.hidden = !trials.total;
+    attribute(progress, "max", trials.total || 1);
+    attribute(progress, "value", Math.min(ended, trials.total || 1));
+    const counts = ["complete", "pruned", "failed", "running"].filter((kind) => trials[kind] || kind === "complete");
+    const words = counts.map((kind) => `${trials[kind]} ${kind}`).join(", ");
+    const whole = trials.total ? `${ended} of ${count(trials.total, "trial")} ended` : `${count(ended, "trial")} ended`;
+    say(this.part(".counts"), `${whole}: ${words}${Number.isFinite(rate) ? ` · ${short(rate)} trials per minute` : ""}`);
+  }
+
+  #showBest({ best, objective }) {
+    this.part(".sides").hidden = !best;
+    if (!best) return;
+    say(this.part(".value"), score(objective, best.value));
+    say(this.part(".what"), `${objectiveName(objective)}, best so far: trial ${best.number}`);
+    fill(this.part(".params"), best.params, (params) =>
+      Object.entries(params).map(([name, value]) =>
+        element("div", {}, element("dt", {}, paramName(name)), element("dd", {}, short(value))),
+      ),
+    );
+  }
+
+  #showActions({ state, trials, study_id: study, report }) {
+    const live = LIVE.includes(state);
+    const stop = this.part(".stop");
+    stop.hidden = !live;
+    stop.disabled = state === "stopping";
+    this.part(".resume").hidden = !["stopped", "failed", "interrupted"].includes(state);
+    this.part(".promote").hidden = live || trials.complete === 0;
+    if (this.part(".promote").hidden) this.#openPromotion(false);
+    this.part(".study").hidden = study === null;
+    attribute(this.part(".study"), "href", `/dashboard/studies/${study}`);
+    this.part(".report").hidden = !report;
+    attribute(this.part(".report"), "href", `${this.#path}/report`);
+  }
+
+  #showCurve() {
+    if (!this.#inView || !this.#search?.best) return;
+    this.#fetch("history", this.#search.trials.complete, async () => {
+      this.#history = await get(`${this.#path}/history`);
+      this.#drawCurve();
+    });
+  }
+
+  #drawCurve() {
+    const svg = this.part("svg");
+    if (!this.#history || svg.clientWidth === 0) return;
+    const beyond = draw(svg, this.#history, svg.clientWidth);
+    say(this.part(".beyond"), beyond ? `; ${beyond} above the upper edge` : "");
+  }
+
+  #showPanels() {
+    const search = this.#search;
+    this.part(".top").hidden = search.trials.complete === 0;
+    this.part(".promotions").hidden = search.promotions === 0;
+    say(this.part(".promotions summary"), count(search.promotions, "promotion"));
+    const job = search.jobs.reduce((last, one) => (last && last.number > one.number ? last : one), null);
+    const work = `${job?.number} ${job?.state}`; // of a job that has ended there may be more than before
+    if (this.part(".top").open) this.#fetch("top", search.trials.complete, () => this.#showTop(search));
+    if (this.part(".promotions").open) {
+      this.#fetch("promotions", `${search.promotions} ${work}`, () => this.#showPromotions());
+    }
+    if (search.exports === 0) say(this.part(".exports"), "");
+    else this.#fetch("exports", `${search.exports} ${work}`, () => this.#showExports());
+  }
+
+  async #showTop({ objective, study_id: study }) {
+    const { trials } = await get(`${this.#path}/top?limit=10`);
+    const columns = [["trial", true], [objectiveName(objective), true], ["top-5", true], ["hyperparameters", false]];
+    fill(this.part(".top .scroll"), trials, () => [
+      table(columns, trials.map(({ number, value, top5, params }) => [
+        study === null ? String(number) : element("a", { href: `/dashboard/studies/${study}/trials?numbers=${number}` }, String(number)),
+        score(objective, value),
+        share(top5),
+        Object.entries(params).map(([name, drawn]) => `${paramName(name)} ${short(drawn)}`).join(", "),
+      ])),
+    ]);
+  }
+
+  async #showPromotions() {
+    const { promotions } = await get(`${this.#path}/promotions`);
+    const titles = ["trial", "validation, frozen", "validation, tuned", "test", "test top-5", "time"];
+    fill(this.part(".promotions .scroll"), promotions, () => [
+      table(titles.map((title) => [title, true]), promotions.map(({ trial, frozen, tuned, seconds }) => [
+        String(trial),
+        share(frozen?.val_accuracy),
+        share(tuned?.val_accuracy),
+        share(tuned?.test_accuracy),
+        share(tuned?.test_top5_accuracy),
+        duration(seconds),
+      ])),
+    ]);
+  }
+
+  async #showExports() {
+    const { exports } = await get(`${this.#path}/exports`);
+    const line = this.part(".exports");
+    line.hidden = exports.length === 0;
+    fill(line, exports, () => exports.flatMap(({ trial, formats }, at) => [
+      `${at ? " · " : "Download "}trial ${trial}:`,
+      ...formats.flatMap((format) => [
+        " ",
+        element("a", { href: `${this.#path}/exports/${trial}/${encodeURIComponent(format)}`, download: "" }, format),
+      ]),
+    ]));
+  }
+
+  /** Loads what is of another state of the search than what is shown; one request at a time, and again after a failure. */
+  async #fetch(what, state, load) {
+    if (this.#fetched.get(what) === state || this.#fetching.has(what)) return;
+    this.#fetching.add(what);
+    const note = this.part(`.${what} .note`);
+    try {
+      await load();
+      this.#fetched.set(what, state);
+      if (note) say(note, "");
+    } catch (error) {
+      if (note && error instanceof Refused) say(note, error.message); // no answer: the page says that above
+    } finally {
+      this.#fetching.delete(what);
+    }
+  }
+
+  #listen() {
+    this.part(".stop").addEventListener("click", () => this.#ask("stop"));
+    this.part(".resume").addEventListener("click", () => this.#ask("resume"));
+    const form = this.part(".promotion");
+    this.part(".promote").addEventListener("click", () => this.#openPromotion(form.hidden));
+    form.addEventListener("change", () => {
+      form.elements.top.disabled = form.elements.which.value !== "top";
+      form.elements.trials.disabled = form.elements.which.value !== "trials";
+    });
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      const { which, top, trials } = form.elements;
+      const wanted = which.value === "top" ? { top: Number(top.value) } : { trials: trials.value.match(/\d+/g).map(Number) };
+      if (await this.#ask("promotions", JSON.stringify(wanted))) this.#openPromotion(false);
+    });
+  }
+
+  #openPromotion(open) {
+    this.part(".promotion").hidden = !open;
+    this.part(".promote").setAttribute("aria-expanded", String(open));
+    if (open) this.part(".promotion [value=top]").focus();
+  }
+
+  /** Whether the service does it; why not stands in the card. */
+  async #ask(what, body) {
+    const buttons = this.root.querySelectorAll("button");
+    for (const button of buttons) button.disabled = true;
+    try {
+      const search = await post(`${this.#path}/${what}`, body);
+      say(this.part(":scope > .fault"), "");
+      for (const button of buttons) button.disabled = false;
+      this.#onChange(search);
+      return true;
+    } catch (error) {
+      for (const button of buttons) button.disabled = false;
+      say(this.part(":scope > .fault"), error.message);
+      return false;
+    }
+  }
+}

@@ -1,0 +1,66 @@
+// The service as the page knows it: requests, and what can become of them.
+
+/** The service answered, and said no: `message` is its one line, `faults` are those of a configuration. */
+export class Refused extends Error {
+  constructor(answer, body) {
+    super(body.detail ?? `The service answered with status ${answer.status}.`);
+    this.status = answer.status;
+    this.faults = body.faults ?? [];
+    this.retrySeconds = Number(answer.headers.get("Retry-After")) || 0;
+  }
+}
+
+/** There was no answer. */
+export class Unreachable extends Error {
+  constructor() {
+    super("The service cannot be reached.");
+  }
+}
+
+/** The answer when it is a good one; throws Refused or Unreachable. Without a valid login, the page leaves for /login. */
+export async function request(path, options = {}) {
+  let answer;
+  try {
+    answer = await fetch(path, { credentials: "same-origin", cache: "no-store", ...options });
+  } catch (error) {
+    throw error.name === "AbortError" ? error : new Unreachable();
+  }
+  if (answer.status === 401) {
+    location.assign("/login");
+    return new Promise(() => {}); // never: the page is on its way out
+  }
+  if (!answer.ok) throw new Refused(answer, await answer.json().catch(() => ({})));
+  return answer;
+}
+
+export async function get(path) {
+  return (await request(path, { signal: AbortSignal.timeout(20_000) })).json();
+}
+
+const unanswered = new Map(); // a call and its key, until the service has answered
+
+/** Sends it; the same call again, when there was no answer, has the same Idempotency-Key and so is done once. */
+export async function post(path, body, type = "application/json") {
+  const call = `${path} ${body}`;
+  const key = unanswered.get(call) ?? newKey();
+  unanswered.set(call, key);
+  try {
+    const headers = { "Idempotency-Key": key, ...(body === undefined ? {} : { "Content-Type": type }) };
+    const found = await (await request(path, { method: "POST", headers, body })).json();
+    unanswered.delete(call);
+    return found;
+  } catch (error) {
+    if (error instanceof Refused && error.status < 500) unanswered.delete(call);
+    throw error;
+  }
+}
+
+function newKey() {
+  if (crypto.randomUUID) return crypto.randomUUID();
+  const bytes = crypto.getRandomValues(new Uint8Array(16)); // plain http from another host: no randomUUID
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+export function searchPath(name) {
+  return `/searches/${encodeURIComponent(name)}`;
+}
