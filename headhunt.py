@@ -45,6 +45,7 @@ from features.template import commented_yaml
 from reports.cli import app as reports_app
 from reports.config import Run
 from reports.dataset.section import collect as dataset_facts
+from reports.service.cli import add_commands
 from search.cli import app as search_app
 from search.leaderboard import leaders
 from train.cli import app as train_app
@@ -89,7 +90,7 @@ DEMO: dict[str, Any] = {
             "unfreeze_conv_layers": 12,
             "epochs": 5,
             "schedule": {"kind": "warmup_cosine", "learning_rate": 3e-4, "warmup_epochs": 1},
-        }
+        },
     },
     "reports": {
         "fidelity": {  # for `headhunt reports fidelity`, which the demo does not run
@@ -243,6 +244,8 @@ def _summary(checked: Run, results: dict[str, Any], seconds: dict[str, float]) -
     table.caption = f"Always naming the most frequent class would be right for {frequent:.4f} of the test photos."
     return table
 
+
+add_commands(app)
 
 if __name__ == "__main__":
     main()

@@ -25,6 +25,11 @@ def load(model: type[R], file: Path, overrides: Sequence[str] = ()) -> R:
 
     Raises UsageError naming every wrong key path, what was received and what is allowed.
     """
+    return validate(model, merged(file, overrides, tuple(model.model_fields)), str(file))
+
+
+def merged(file: Path, overrides: Sequence[str] = (), keys: Sequence[str] = ()) -> dict[str, Any]:
+    """What `file` holds, with the `key.path=value` overrides; not yet validated. UsageError when it holds no mapping (`keys`)."""
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -35,12 +40,13 @@ def load(model: type[R], file: Path, overrides: Sequence[str] = ()) -> R:
         raise UsageError(f"the configuration file {file} cannot be read: {error}.") from error
     raw = parse_yaml(text, str(file))
     if not isinstance(raw, dict):
+        shown = ", ".join(keys)
         raise UsageError(
-            f"{file} must hold a mapping with the keys {', '.join(model.model_fields)}, but holds {type(raw).__name__}."
+            f"{file} must hold a mapping{f' with the keys {shown}' if keys else ''}, but holds {type(raw).__name__}."
         )
     for override in overrides:
         _apply(raw, override)
-    return validate(model, raw, str(file))
+    return raw
 
 
 def validate(model: type[R], raw: dict[str, Any], source: str) -> R:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Process(NamedTuple):
-    """A process of this machine: `place` is where its number means something, `birth` tells it from a later one with its number."""
+    """A process: `place` is where its number means something, `birth` tells it from a later one with that number."""
 
     host: str
     pid: int

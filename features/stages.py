@@ -35,7 +35,9 @@ def run_stage(arguments: Sequence[str]) -> Any:
             raise
     if stage.returncode < 0:
         killed = signal.Signals(-stage.returncode).name
-        log.print(f"headhunt: the process of this stage was ended by {killed}, which the system sends when memory is out, for one.")
+        log.print(
+            f"headhunt: the process of this stage was ended by {killed}, which the system sends when memory is out, for one."
+        )
     if stage.returncode:
         log.print(f"Mend that, then go on with the same command; this stage alone:\n  headhunt {shlex.join(arguments)}")
         raise typer.Exit(stage.returncode if stage.returncode > 0 else 1)

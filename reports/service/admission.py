@@ -104,7 +104,7 @@ def _chosen_here(raw: dict[Any, Any]) -> list[str]:
     search, dataset = raw.get("search"), raw.get("dataset")
     if isinstance(search, dict) and "storage" in search:
         faults.append("search.storage: the service keeps all studies in one storage. Leave it out.")
-    if isinstance(dataset, dict) and "within" in dataset:
+    if isinstance(dataset, dict) and dataset.get("within") is not None:
         faults.append("dataset.within: the service takes photos of its own work directory. Leave it out.")
     for section in ("features", "search", "train"):
         workers = raw[section].get("workers") if isinstance(raw.get(section), dict) else None
@@ -182,7 +182,9 @@ def _code(run: Run, settings: Settings) -> list[str]:
     module = run.search.hypermodel.partition(":")[0]
     if module in settings.hypermodels:
         return []
-    shown = f"allowed modules: {', '.join(settings.hypermodels)}" if settings.hypermodels else "the operator allowed none"
+    shown = (
+        f"allowed modules: {', '.join(settings.hypermodels)}" if settings.hypermodels else "the operator allowed none"
+    )
     return [f"search.hypermodel: received {run.search.hypermodel!r}; {shown} (`headhunt serve --hypermodel MODULE`)."]
 
 

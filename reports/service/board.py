@@ -6,7 +6,9 @@ import re
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +17,7 @@ from features.configfile import load
 from features.errors import HeadhuntError
 from reports.config import Run
 from reports.service.downloads import exported_formats
-from reports.service.jobs import Jobs, Standing, UnknownError
+from reports.service.jobs import Jobs, Standing
 from reports.service.records import ACTIVE, CONFIGURATION, job_files
 from reports.service.schemas import (
     Best,
@@ -27,7 +29,6 @@ from reports.service.schemas import (
     Point,
     Promotion,
     Promotions,
-    Searches,
     SearchStatus,
     Top,
     TopTrial,
@@ -36,7 +37,7 @@ from reports.service.schemas import (
 from search.leaderboard import ranking
 from search.review.progress import STATES
 from search.storage import open_storage
-from train.promotion.promote import load_metrics, promoted, summary
+from train.promotion.promote import promoted, summary
 
 if TYPE_CHECKING:
     import optuna
@@ -78,8 +79,11 @@ class Entry(NamedTuple):
 class Board:
     """The searches below `root`. `start` begins to look, `end` stops."""
 
-    def __init__(self, root: Path, jobs: Jobs, storage: str, version: str) -> None:
-        self._root, self._jobs, self._spec, self._version = root, jobs, storage, version
+    def __init__(
+        self, root: Path, jobs: Jobs, storage: str, version: str, keep_ray: Callable[[], None] | None = None
+    ) -> None:
+        """`keep_ray` starts Ray again where it has died."""
+        self._root, self._jobs, self._spec, self._version, self._keep_ray = root, jobs, storage, version, keep_ray
         self._entries: dict[str, Entry] = {}
         self._seen: dict[str, float] = {}
         self._runs: dict[str, Run] = {}
@@ -87,7 +91,7 @@ class Board:
         self._storage: optuna.storages.BaseStorage | None = None
         self._storage_answers = False
         self._lock = threading.Lock()
-        self._ended, self._wake = threading.Event(), threading.Event()
+        self._ended = threading.Event()
         self._json = b'{"searches":[]}'
         self._thread = threading.Thread(target=self._look_on, name="board", daemon=True)
 
@@ -99,7 +103,6 @@ class Board:
     def end(self) -> None:
         """Stops looking."""
         self._ended.set()
-        self._wake.set()
         self._thread.join(10)
 
     @property
@@ -179,6 +182,8 @@ class Board:
 
     def look(self) -> None:
         """Looks after the jobs, and at every search that is at work or has not been looked at for a while."""
+        if self._keep_ray:
+            self._keep_ray()
         self._jobs.look_after()
         with self._lock:
             self._ask_storage()
@@ -196,7 +201,9 @@ class Board:
             try:
                 self.look()
             except Exception as error:  # the thread must outlive any fault, and say so
-                log.print(f"headhunt serve: a look at the searches failed: {type(error).__name__}: {error}", markup=False)
+                log.print(
+                    f"headhunt serve: a look at the searches failed: {type(error).__name__}: {error}", markup=False
+                )
             self._ended.wait(max(LOOK_SECONDS, 4 * (time.monotonic() - began)))
 
     def _write(self) -> None:
@@ -208,9 +215,8 @@ class Board:
         return self.run(name).model_copy(update={"workdir": self._root / name})
 
     def _ask_storage(self) -> None:
-        from sqlalchemy.exc import SQLAlchemyError
-
         import optuna
+        from sqlalchemy.exc import SQLAlchemyError
 
         try:
             if self._storage is None:
@@ -253,12 +259,12 @@ class Board:
         self._seen[name] = time.monotonic()
 
     def _study(self, run: Run, before: Study, last: Standing) -> Study:
-        from sqlalchemy.exc import SQLAlchemyError
-
         import optuna
+        from sqlalchemy.exc import SQLAlchemyError
 
         try:
             if run.name not in self._studies:
+                assert self._storage is not None
                 self._studies[run.name] = optuna.load_study(study_name=run.name, storage=self._storage)
             study = self._studies[run.name]
             trials = study.get_trials(deepcopy=False)
@@ -298,7 +304,7 @@ def thinned(points: tuple[Point, ...]) -> list[Point]:
     """Every improvement, and of the others as many as POINTS leaves room for, evenly."""
     if len(points) <= POINTS:
         return list(points)
-    better = {point.number for before, point in zip(points, points[1:], strict=False) if point.best != before.best}
+    better = {point.number for before, point in pairwise(points) if point.best != before.best}
     step = -(-len(points) // POINTS)
     kept = {points[position].number for position in range(0, len(points), step)} | {points[0].number, points[-1].number}
     return [point for point in points if point.number in kept | better]
@@ -345,5 +351,3 @@ def _history(ranked: tuple[Any, ...], objective: str) -> tuple[Point, ...]:
         best = trial.value if best is None else choose(best, trial.value)
         points.append(Point(number=trial.number, value=trial.value, best=best))
     return tuple(points)
-
-

@@ -55,7 +55,9 @@ def download(root: Path, search: str, trial: int, format_: str) -> Download:
 
 def _zipped(paths: list[Path], folder: Path) -> Path:
     """A temporary zip archive of files and folders, named from `folder` on. Weights do not get smaller: they are stored."""
-    files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*"))) if file.is_file()]
+    files = [
+        file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*"))) if file.is_file()
+    ]
     with tempfile.NamedTemporaryFile(prefix="headhunt-", suffix=".zip", delete=False) as archive:
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as archived:
             for file in files:

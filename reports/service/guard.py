@@ -60,8 +60,8 @@ HEADERS = {
 DASHBOARD = ("/dashboard", "/api/", "/static/", "/artifacts/", "/csv/", "/favicon.ico")
 """Where Optuna's dashboard answers: it is not free in its paths."""
 
-OPEN = ("/login", "/assets/")
-"""What is answered without a token."""
+LOGIN, ASSETS = "/login", "/assets/"
+"""What is answered without a token: where it is given, and how the pages look."""
 
 
 class Guard:
@@ -87,7 +87,7 @@ class Guard:
         if scope["type"] != "http":  # a web socket: there are none
             await send({"type": "websocket.close", "code": 1008})
             return
-        headers = {name: value for name, value in scope["headers"]}
+        headers = dict(scope["headers"])
         sending = _with_headers(scope, send, bool(self._settings.certificate))
         refusal = self._refusal(scope, headers)
         if refusal is not None:
@@ -95,11 +95,11 @@ class Guard:
             return
         self._active += 1
         try:
-            await self._application(scope, self._limited(receive, headers), sending)
-        except TooLargeError:
-            await _problem(413, self._too_large())(scope, receive, sending)
-        except TooSlowError:
-            await _problem(408, "the request's body did not arrive in time.")(scope, receive, sending)
+            body = await self._body(receive, headers)
+            if isinstance(body, bytes):
+                await self._application(scope, _replayed(body, receive), sending)
+            else:
+                await body(scope, receive, sending)
         finally:
             self._active -= 1
 
@@ -119,14 +119,14 @@ class Guard:
         if not self._is_known_host(host):
             return _problem(
                 421,
-                f"the Host header names {host[:200]!r}, which this service is not known by. Start it with --allowed-host, if that "
-                "is its name.",
+                f"the Host header names {host[:200]!r}, which this service is not known by. Start it with "
+                "--allowed-host, if that is its name.",
             )
         if self._active >= self._settings.connections:
             return _problem(503, "too many requests at once. Try again.", {"Retry-After": "1"})
         client = scope["client"][0] if scope.get("client") else ""
         reading = method in READING
-        if path == "/login" and not reading:
+        if path == LOGIN and not reading:
             limit, kind = self._logins, "logins"
         else:
             limit, kind = (self._reads, "reads") if reading else (self._writes, "writes")
@@ -134,7 +134,7 @@ class Guard:
             return self._too_often(limit, kind, client)
         if not reading and not self._is_own_origin(headers, host):
             return _problem(403, "the request comes from a page of another site (its Origin header), and is not taken.")
-        if self._token is not None and not path.startswith(OPEN) and not self._is_known(headers):
+        if self._token is not None and path != LOGIN and not path.startswith(ASSETS) and not self._is_known(headers):
             return self._unknown(scope, headers, client)
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._settings.body_bytes:
@@ -145,7 +145,7 @@ class Guard:
         if b"authorization" in headers and not self._limiter.hit(self._logins, "logins", client):
             return self._too_often(self._logins, "logins", client)
         if b"text/html" in headers.get(b"accept", b"") and scope["method"] == "GET":
-            return _redirect(f"/login?next={quote(scope['path'])}")
+            return _redirect(f"{LOGIN}?next={quote(scope['path'])}")
         return _problem(
             401,
             "a token is required: the header `Authorization: Bearer TOKEN`; on the command line --token-file or HEADHUNT_TOKEN; "
@@ -188,38 +188,39 @@ class Guard:
             return headers.get(b"sec-fetch-site", b"none") in (b"none", b"same-origin")
         return urlsplit(origin.decode("latin-1")).netloc == host
 
-    def _limited(self, receive: Receive, headers: dict[bytes, bytes]) -> Receive:
-        """`receive` that gives up on a body that is too large or too slow."""
-        taken, until = 0, time.monotonic() + self._settings.body_seconds
-        is_whole = False
-
-        async def limited() -> Message:
-            nonlocal taken, is_whole
-            if is_whole:
-                return await receive()
+    async def _body(self, receive: Receive, headers: dict[bytes, bytes]) -> bytes | Application:
+        """The request's body, whole; or the answer to one that is too large or too slow."""
+        if headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers:
+            return b""
+        parts: bytes = b""
+        until = time.monotonic() + self._settings.body_seconds
+        while True:
             try:
                 message = await asyncio.wait_for(receive(), max(0.0, until - time.monotonic()))
             except TimeoutError:
-                raise TooSlowError from None
-            if message["type"] == "http.request":
-                taken += len(message.get("body", b""))
-                is_whole = not message.get("more_body", False)
-                if taken > self._settings.body_bytes:
-                    raise TooLargeError
-            return message
-
-        return limited
+                return _problem(408, "the request's body did not arrive in time.", {"Connection": "close"})
+            parts += message.get("body", b"")
+            if len(parts) > self._settings.body_bytes:
+                return _problem(413, self._too_large(), {"Connection": "close"})
+            if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                return parts
 
     def _too_large(self) -> str:
         return f"the request's body is too large; at most {self._settings.body_bytes} bytes are taken."
 
 
-class TooLargeError(Exception):
-    """A body has more bytes than are taken."""
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """`receive` of a request whose body was read already."""
+    is_given = False
 
+    async def replayed() -> Message:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        is_given = True
+        return {"type": "http.request", "body": body, "more_body": False}
 
-class TooSlowError(Exception):
-    """A body did not arrive in time."""
+    return replayed
 
 
 def _is_address(name: str) -> bool:
@@ -245,7 +246,7 @@ def _with_headers(scope: Scope, send: Send, is_tls: bool) -> Send:
     added = {**HEADERS, b"content-security-policy": policy.encode()}
     if is_tls:
         added[b"strict-transport-security"] = b"max-age=31536000"
-    if path.startswith(("/assets/", "/static/")):
+    if path.startswith((ASSETS, "/static/")):
         added[b"cache-control"] = b"private, max-age=300"
 
     async def sending(message: Message) -> None:
@@ -259,7 +260,9 @@ def _with_headers(scope: Scope, send: Send, is_tls: bool) -> Send:
 
 def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Application:
     """An answer that says why."""
-    return _plain(status, json.dumps({"detail": detail}).encode(), {"Content-Type": "application/json", **(headers or {})})
+    return _plain(
+        status, json.dumps({"detail": detail}).encode(), {"Content-Type": "application/json", **(headers or {})}
+    )
 
 
 def _redirect(to: str) -> Application:
@@ -268,7 +271,9 @@ def _redirect(to: str) -> Application:
 
 def _plain(status: int, body: bytes, headers: dict[str, str]) -> Application:
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        given: Iterable[tuple[bytes, bytes]] = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        given: Iterable[tuple[bytes, bytes]] = [
+            (name.lower().encode(), value.encode()) for name, value in headers.items()
+        ]
         whole = [*given, (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": whole})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

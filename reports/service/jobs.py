@@ -8,13 +8,12 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from features.atomic import make_folder, write_text
-from features.command import log
-from features.errors import HeadhuntError, LostError, UsageError
+from features.errors import HeadhuntError, LostError
 from features.processes import birth, this_process
 from reports.service.admission import Admitted, contained
 from reports.service.raycluster import RayJobs
@@ -34,8 +33,8 @@ from reports.service.records import (
 )
 
 GRACE_SECONDS = 30
-"""How long a job may be unknown to Ray, or over there without having begun, before it is given to Ray again or called interrupted:
-a process needs some seconds to write down that it began."""
+"""How long a job may be over in Ray's eyes without having begun, or without a word of its end, before it is given to Ray again or
+called interrupted: a process needs some seconds to write either down."""
 
 
 class ConflictError(HeadhuntError):
@@ -88,6 +87,11 @@ class Jobs:
             self._standings[name] = {}
             for number in job_numbers(root, name):
                 self._remember(job_files(root, name, number).job())
+
+    @property
+    def ray_address(self) -> str:
+        """Where Ray's job server is."""
+        return self._ray.address
 
     def names(self) -> list[str]:
         """Every search, the newest first."""
@@ -247,9 +251,8 @@ class Jobs:
             state = "stopping"
         else:
             state = "running" if started else "queued"
-        standing = Standing(
-            job, state, files.stage(), ended and ended.message, started and started.time, ended and ended.time
-        )
+        message, end = (ended.message, ended.time) if ended else (None, None)
+        standing = Standing(job, state, files.stage(), message, started.time if started else None, end)
         self._standings.setdefault(job.search, {})[job.number] = standing
         return give
 
@@ -304,5 +307,3 @@ def inside(path: Path, folder: Path) -> Path:
     if not path.exists() or not contained(path, Path(os.path.realpath(folder))):
         raise UnknownError(f"there is no {path.name!r} here.")
     return path
-
-

@@ -1,0 +1,150 @@
+"""The service as one ASGI application: interface, pages, dashboard, and the guard around all of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from features.errors import HeadhuntError, LostError, UsageError
+from reports.config import Run
+from reports.service.admission import RefusedError
+from reports.service.board import Board
+from reports.service.guard import COOKIE, COOKIE_SECONDS, DASHBOARD, LOGIN, Application, Guard, Receive, Scope, Send
+from reports.service.jobs import ConflictError, Jobs, UnknownError
+from reports.service.metrics import registry
+from reports.service.routes import router
+from reports.service.settings import Settings
+
+STATIC = Path(__file__).parent / "static"
+
+STATUS: dict[type[HeadhuntError], int] = {
+    RefusedError: 422,
+    UnknownError: 404,
+    ConflictError: 409,
+    UsageError: 422,
+    LostError: 503,
+    HeadhuntError: 500,
+}
+"""The HTTP status of our errors."""
+
+
+def application(settings: Settings, jobs: Jobs, board: Board, dashboard: Application, version: str) -> Application:
+    """Everything that `headhunt serve` answers."""
+    app = FastAPI(title="Headhunt", version=version, docs_url=None, redoc_url=None)
+    guard = Guard(_with_dashboard(app, dashboard), settings)
+    app.include_router(router(settings, jobs, board, registry(board)))
+    for kind, status in STATUS.items():
+        app.add_exception_handler(kind, _refusal(status))
+    app.add_exception_handler(RequestValidationError, _not_valid)
+    app.add_exception_handler(HTTPException, _http)
+    app.mount("/assets", StaticFiles(directory=STATIC), name="assets")
+    _add_pages(app, guard, bool(settings.token), bool(settings.certificate))
+    app.openapi = lambda: _document(app, bool(settings.token))  # type: ignore[method-assign]
+    return guard
+
+
+def _with_dashboard(app: Application, dashboard: Application) -> Application:
+    async def either(scope: Scope, receive: Receive, send: Send) -> None:
+        is_dashboard = scope["type"] == "http" and scope["path"].startswith(DASHBOARD)
+        await (dashboard if is_dashboard else app)(scope, receive, send)
+
+    return either
+
+
+def _add_pages(app: FastAPI, guard: Guard, has_login: bool, is_tls: bool) -> None:
+    start = (STATIC / "index.html").read_text(encoding="utf-8").replace("{{ login }}", "yes" if has_login else "no")
+    login = (STATIC / "login.html").read_text(encoding="utf-8")
+
+    @app.get("/", include_in_schema=False)
+    async def start_page() -> Response:
+        return HTMLResponse(start)
+
+    if not has_login:
+        return
+
+    @app.get(LOGIN, include_in_schema=False)
+    async def login_page() -> Response:
+        return HTMLResponse(login.replace("{{ fault }}", ""))
+
+    @app.post(LOGIN, include_in_schema=False)
+    async def log_in(request: Request) -> Response:
+        form = parse_qs((await request.body()).decode("utf-8", errors="replace"))
+        if not guard.is_token(form.get("token", [""])[0].strip()):
+            return HTMLResponse(login.replace("{{ fault }}", "That is not the token of this service."), 401)
+        answer = RedirectResponse(_own_path(request.query_params.get("next", "/")), 303)
+        answer.set_cookie(COOKIE, guard.cookie(), COOKIE_SECONDS, httponly=True, samesite="strict", secure=is_tls)
+        return answer
+
+    @app.post("/logout", include_in_schema=False)
+    async def log_out() -> Response:
+        answer = RedirectResponse(LOGIN, 303)
+        answer.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=is_tls)
+        return answer
+
+
+def _own_path(path: str) -> str:
+    """A path of this service to go on to, and nothing else."""
+    is_own = (
+        path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable() and not urlsplit(path).netloc
+    )
+    return path if is_own else "/"
+
+
+def _refusal(status: int) -> Any:
+    async def refuse(request: Request, error: Exception) -> Response:
+        content: dict[str, Any] = {"detail": str(error)}
+        if isinstance(error, RefusedError):
+            content["faults"] = error.faults
+        return JSONResponse(content, status)
+
+    return refuse
+
+
+async def _not_valid(request: Request, error: Exception) -> Response:
+    """A path, a query, a header or a small body that is not valid: each fault by the name of what it is about."""
+    assert isinstance(error, RequestValidationError)
+    faults = []
+    for detail in error.errors():
+        where = ".".join(str(part) for part in detail["loc"][1:]) or "the body"
+        faults.append(f"{where}: {detail['msg']}.")
+    return JSONResponse({"detail": f"the request is not valid: {' '.join(faults)}", "faults": faults}, 422)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = str(error.detail)
+    if error.status_code == 404 and detail == "Not Found":
+        detail = f"there is nothing at {request.url.path}. /openapi.json describes what there is."
+    return JSONResponse({"detail": detail}, error.status_code, error.headers)
+
+
+def _document(app: FastAPI, has_token: bool) -> dict[str, Any]:
+    """The OpenAPI document, with the configuration's schema in it."""
+    if app.openapi_schema:
+        return app.openapi_schema
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        description="Searches of classifier heads, promotions and exports. Every error has a `detail` that says what to do.",
+        routes=app.routes,
+    )
+    schemas = document["components"]["schemas"]
+    configuration = Run.model_json_schema(ref_template="#/components/schemas/Configuration.{model}")
+    for name, schema in configuration.pop("$defs").items():
+        schemas[f"Configuration.{name}"] = schema
+    schemas["Configuration"] = configuration
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    if has_token:
+        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"token": []}]
+    app.openapi_schema = document
+    return document

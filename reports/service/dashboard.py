@@ -1,0 +1,54 @@
+"""Optuna's dashboard on the storage of all studies, with the pictures of every search's trials."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from features.atomic import make_folder
+from search.review.dashboard import styled
+from search.storage import open_storage
+
+if TYPE_CHECKING:
+    from optuna.artifacts import FileSystemArtifactStore
+
+
+class Pictures:
+    """An artifact store of Optuna's: what the searches have, and a folder for what somebody adds in the dashboard."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        """A file of any search."""
+        reader: BinaryIO = self._store(artifact_id).open_reader(artifact_id)
+        return reader
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        """Adds a file."""
+        self._in(self._root / ".artifacts").write(artifact_id, content_body)
+
+    def remove(self, artifact_id: str) -> None:
+        """Takes a file away."""
+        self._store(artifact_id).remove(artifact_id)
+
+    def _store(self, artifact_id: str) -> FileSystemArtifactStore:
+        found = None
+        if re.fullmatch(r"[0-9a-fA-F-]+", artifact_id):
+            found = next(self._root.glob(f"*/artifacts/{artifact_id}"), None)
+        return self._in(found.parent if found else self._root / ".artifacts")
+
+    def _in(self, folder: Path) -> FileSystemArtifactStore:
+        from optuna.artifacts import FileSystemArtifactStore
+
+        return FileSystemArtifactStore(make_folder(folder))
+
+
+def dashboard(root: Path, storage: str) -> Any:
+    """The dashboard as an ASGI application."""
+    from a2wsgi import WSGIMiddleware
+    from optuna_dashboard import wsgi
+
+    application: Any = styled(wsgi(open_storage(storage, root), Pictures(root)))
+    return WSGIMiddleware(application, workers=8)

@@ -1,0 +1,273 @@
+"""The routes of the HTTP interface."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import anyio.to_thread
+from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
+from fastapi import Path as InPath
+from fastapi.responses import FileResponse, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.background import BackgroundTask
+
+from reports.service import jobs as jobs_module
+from reports.service.admission import admit, contained, parse
+from reports.service.board import Board
+from reports.service.downloads import download
+from reports.service.jobs import Jobs, UnknownError
+from reports.service.logs import stream
+from reports.service.records import ACTIVE
+from reports.service.schemas import (
+    Exports,
+    Health,
+    History,
+    Problem,
+    PromotionRequest,
+    Promotions,
+    Searches,
+    SearchStatus,
+    Top,
+)
+from reports.service.settings import Settings
+
+Name = Annotated[
+    str, InPath(description="of the search", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100, examples=["cars"])
+]
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=200,
+        pattern=r"^[\x21-\x7e]+$",
+        description="the same key with the same request does it once, however often it is sent",
+    ),
+]
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """How a route may refuse, for the OpenAPI document: these, and what the guard around every route refuses."""
+    words = {
+        400: "The request cannot be read",
+        401: "A token is required",
+        403: "From a page of another site",
+        404: "There is none",
+        408: "The body did not arrive in time",
+        409: "It does not go with what is there",
+        413: "The body is too large",
+        415: "The body is of a type that is not taken",
+        421: "The service is not known by this name",
+        422: "The request is not valid",
+        429: "Too many requests",
+        503: "Too many at once, or what the service stands on does not answer",
+    }
+    return {status: {"model": Problem, "description": words[status]} for status in (*statuses, 401, 421, 429, 503)}
+
+
+WRITING = (400, 403, 408, 409, 413)
+
+
+def router(settings: Settings, jobs: Jobs, board: Board, registry: CollectorRegistry) -> APIRouter:
+    """Every route under the service's own paths."""
+    routes = APIRouter()
+    followers = 0
+
+    def answer(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+        return Response(body, status, headers, "application/json")
+
+    def fresh(name: str, status: int) -> Response:
+        return answer(board.refresh(name).json, status, {"Location": f"/searches/{name}"})
+
+    @routes.get("/healthz", response_model=Health, responses=problems(), tags=["service"])
+    async def health() -> Response:
+        """Whether the service, Ray and the storage answer; 503 when one of them does not, with the same body."""
+        found = board.health()
+        return answer(found.model_dump_json().encode(), 200 if found.status == "ok" else 503)
+
+    @routes.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems()},
+        tags=["service"],
+    )
+    async def metrics() -> Response:
+        """Metrics in Prometheus's text format."""
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    @routes.get("/searches", response_model=Searches, responses=problems(), tags=["searches"])
+    async def list_searches() -> Response:
+        """Every search and how it stands, the newest first."""
+        return answer(board.all_json)
+
+    @routes.post(
+        "/searches",
+        status_code=201,
+        response_model=SearchStatus,
+        responses={
+            201: {"headers": {"Location": {"schema": {"type": "string"}, "description": "the search's address"}}},
+            **problems(*WRITING, 415, 422),
+        },
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "description": "a configuration as `headhunt run` takes it, without `workdir` and `search.storage`",
+                "content": {
+                    "application/json": {"schema": {"$ref": "#/components/schemas/Configuration"}},
+                    "application/yaml": {"schema": {"type": "string", "maxLength": settings.body_bytes}},
+                },
+            }
+        },
+        tags=["searches"],
+    )
+    async def start_search(request: Request, key: Key = None) -> Response:
+        """Checks a configuration and starts its search: prepare, cache, search. Nothing is started when it is not valid."""
+        body = await request.body()
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind not in ("application/json", "application/yaml", "application/x-yaml", "text/yaml"):
+            raise HTTPException(
+                415,
+                f"the Content-Type is {kind!r}; allowed: application/yaml and application/json, of a configuration.",
+            )
+
+        def start() -> Response:
+            asked = jobs_module.Request.of(key, "create", body) if key else None
+            admitted = admit(parse(body, kind == "application/json"), settings)
+            return fresh(jobs.create(admitted, asked), 201)
+
+        return await anyio.to_thread.run_sync(start)
+
+    @routes.get("/searches/{name}", response_model=SearchStatus, responses=problems(404, 422), tags=["searches"])
+    async def show_search(name: Name) -> Response:
+        """How a search stands: its progress, its best trial, its jobs."""
+        return answer(board.entry(name).json)
+
+    @routes.get("/searches/{name}/history", response_model=History, responses=problems(404, 422), tags=["searches"])
+    async def show_history(name: Name) -> Response:
+        """The values of the trials that ran to their end, in the order of their numbers, with the best so far."""
+        return answer(board.history(name).model_dump_json().encode())
+
+    @routes.get("/searches/{name}/top", response_model=Top, responses=problems(404, 422), tags=["searches"])
+    async def show_top(name: Name, limit: Annotated[int, Query(ge=1, le=1000)] = 10) -> Response:
+        """The leaderboard, best first."""
+        return answer(board.top(name, limit).model_dump_json().encode())
+
+    @routes.get(
+        "/searches/{name}/logs",
+        response_class=StreamingResponse,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems(404, 422)},
+        tags=["searches"],
+    )
+    async def show_logs(
+        name: Name,
+        job: Annotated[int | None, Query(ge=1, le=10**9, description="default: the latest")] = None,
+        follow: Annotated[bool, Query(description="go on until the job is over")] = False,
+    ) -> Response:
+        """What a job said."""
+        nonlocal followers
+        files = jobs.files(name, job)
+        if follow and followers >= settings.followers:
+            raise HTTPException(503, f"{followers} logs are followed already. Read this one without `follow`.")
+
+        def is_over() -> bool:
+            number = int(files.folder.name)
+            return all(standing.state not in ACTIVE for standing in jobs.of(name) if standing.job.number == number)
+
+        async def told() -> Any:
+            nonlocal followers
+            followers += follow
+            try:
+                async for piece in stream(files.log, follow, is_over):
+                    yield piece
+            finally:
+                followers -= follow
+
+        return StreamingResponse(told(), media_type="text/plain; charset=utf-8")
+
+    @routes.post(
+        "/searches/{name}/stop",
+        status_code=202,
+        response_model=SearchStatus,
+        responses=problems(*WRITING, 404, 422),
+        tags=["searches"],
+    )
+    def stop_search(name: Name) -> Response:
+        """Asks the search's job to save its state and end; what is over already stays as it is."""
+        jobs.stop(name)
+        return fresh(name, 202)
+
+    @routes.post(
+        "/searches/{name}/resume",
+        status_code=202,
+        response_model=SearchStatus,
+        responses=problems(*WRITING, 404, 422),
+        tags=["searches"],
+    )
+    def resume_search(name: Name, key: Key = None) -> Response:
+        """Goes on with a search that was stopped, failed or was interrupted; what is finished is not done again."""
+        jobs.resume(name, jobs_module.Request.of(key, "resume", name) if key else None)
+        return fresh(name, 202)
+
+    @routes.get(
+        "/searches/{name}/promotions", response_model=Promotions, responses=problems(404, 422), tags=["promotions"]
+    )
+    def list_promotions(name: Name) -> Promotions:
+        """The finished promotions, the best first."""
+        return board.promotions(name)
+
+    @routes.post(
+        "/searches/{name}/promotions",
+        status_code=202,
+        response_model=SearchStatus,
+        responses=problems(*WRITING, 404, 422),
+        tags=["promotions"],
+    )
+    def promote(name: Name, wanted: PromotionRequest, key: Key = None) -> Response:
+        """Fine-tunes the best trials, or those named, through the whole network; exports them and builds the report."""
+        arguments = wanted.arguments
+        jobs.promote(name, arguments, jobs_module.Request.of(key, "promote", name, *arguments) if key else None)
+        return fresh(name, 202)
+
+    @routes.get("/searches/{name}/exports", response_model=Exports, responses=problems(404, 422), tags=["promotions"])
+    def list_exports(name: Name) -> Exports:
+        """What can be downloaded, by trial."""
+        return board.exports(name)
+
+    @routes.get(
+        "/searches/{name}/exports/{trial}/{format}",
+        response_class=FileResponse,
+        responses={
+            200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+            **problems(404, 422),
+        },
+        tags=["promotions"],
+    )
+    def download_export(
+        name: Name,
+        trial: Annotated[int, InPath(ge=0, le=10**9)],
+        format: Annotated[str, InPath(description="keras, savedmodel, onnx, litert, config, or bundle", max_length=40)],
+    ) -> Response:
+        """The export of a trial as a file; a folder comes as a zip archive."""
+        jobs.of(name)
+        found = download(settings.root, name, trial, format)
+        remove = BackgroundTask(found.path.unlink, missing_ok=True) if found.temporary else None
+        return FileResponse(found.path, filename=found.name, media_type="application/octet-stream", background=remove)
+
+    @routes.get(
+        "/searches/{name}/report",
+        response_class=FileResponse,
+        responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}, **problems(404, 422)},
+        tags=["promotions"],
+    )
+    def show_report(name: Name) -> Response:
+        """The report's page."""
+        jobs.of(name)
+        page = settings.root / name / "report" / "index.html"
+        if not page.is_file() or not contained(page, settings.root / name):
+            raise UnknownError(
+                f"the search {name!r} has no report yet. One is built after its promotions: POST /searches/{name}/promotions."
+            )
+        return FileResponse(page, media_type="text/html")
+
+    return routes
