@@ -92,7 +92,7 @@ export class Card {
     this.part(".sides").hidden = !best;
     if (!best) return;
     say(this.part(".value"), score(objective, best.value));
-    say(this.part(".what"), `${objectiveName(objective)}, best so far: trial ${best.number}`);
+    say(this.part(".what"), `best ${objectiveName(objective)} so far, trial ${best.number}`);
     fill(this.part(".params"), best.params, (params) =>
       Object.entries(params).map(([name, value]) =>
         element("div", {}, element("dt", {}, paramName(name)), element("dd", {}, short(value))),
@@ -125,7 +125,7 @@ export class Card {
     const svg = this.part("svg");
     if (!this.#history || svg.clientWidth === 0) return;
     const beyond = draw(svg, this.#history, svg.clientWidth);
-    say(this.part(".beyond"), beyond ? `; ${beyond} above the upper edge` : "");
+    say(this.part("figcaption .beyond"), beyond ? `; ${beyond} above the upper edge` : "");
   }
 
   #showPanels() {

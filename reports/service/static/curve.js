@@ -23,7 +23,7 @@ export function draw(svg, { objective, points }, width) {
     shape("line", { class: "grid", x1: left, x2: width - RIGHT, y1: y(tick), y2: y(tick) }),
     shape("text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, labels[at]),
   ]);
-  for (const tick of ticks(0, last, Math.max(2, Math.floor(width / 90)), 1)) {
+  for (const tick of ticks(0, last, Math.max(2, Math.floor(width / 70)), 1)) {
     drawn.push(shape("text", { x: x(tick), y: HEIGHT - BOTTOM + 16, "text-anchor": "middle" }, String(tick)));
   }
   const middle = (left + width - RIGHT) / 2;
