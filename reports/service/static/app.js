@@ -30,6 +30,7 @@ async function poll() {
       const since = shownAt === null ? "" : ` What is shown is from ${clock(shownAt)}.`;
       say(place("connection"), `${error.message}${since}`);
       pause = Math.max(pause, error.retrySeconds ?? 0);
+      healthAt = 0;
     }
     if (Date.now() - healthAt > 1000 * HEALTH_SECONDS) await showHealth();
   }

@@ -1,7 +1,7 @@
 // One search on the page.
 
 import { draw } from "./curve.js";
-import { attribute, element, fill, say, table } from "./elements.js";
+import { attribute, element, fill, say, table, tell } from "./elements.js";
 import { LIVE, Log } from "./log.js";
 import { get, post, Refused, searchPath } from "./server.js";
 import { count, day, duration, objectiveName, paramName, score, share, short } from "./text.js";
@@ -22,6 +22,7 @@ export class Card {
   #inView = false;
   #fetched = new Map(); // what was fetched, and of which state of the search it is
   #fetching = new Set();
+  #asking = false;
   #onChange;
 
   /** `onChange` gets the search as the service gives it back after a button. */
@@ -32,16 +33,8 @@ export class Card {
     this.root.id = `search-${name}`;
     this.root.setAttribute("aria-label", name);
     this.part("h3").textContent = name;
-    this.part("progress").setAttribute("aria-label", `Trials of ${name} that have ended`);
-    for (const action of ["stop", "resume", "promote"]) {
-      this.part(`button.${action}`).setAttribute("aria-label", `${this.part(`button.${action}`).textContent} ${name}`);
-    }
-    for (const panel of ["top", "promotions"]) {
-      this.part(`.${panel}`).addEventListener("toggle", () => this.#showPanels());
-      this.part(`.${panel} .scroll`).setAttribute("aria-label", `${panel === "top" ? "Top trials" : "Promotions"} of ${name}`);
-    }
     this.#listen();
-    this.log = new Log(this.part(".log"), this.#path, `Log of ${name}`);
+    this.log = new Log(this.part(".log"), this.#path);
     this.sizes = new ResizeObserver(() => this.#drawCurve());
     this.sizes.observe(this.part("figure"));
     this.views = new IntersectionObserver(([entry]) => {
@@ -70,7 +63,7 @@ export class Card {
     say(this.part(".stage"), STAGES[search.stage] ?? search.stage ?? "");
     say(this.part("time"), day(search.created));
     attribute(this.part("time"), "datetime", search.created);
-    say(this.part(".message"), search.message ?? "");
+    tell(this.part(".message"), search.message ?? "");
     this.#showTrials(search);
     this.#showBest(search);
     this.#showActions(search);
@@ -86,17 +79,20 @@ export class Card {
     progress.hidden = !trials.total;
     attribute(progress, "max", trials.total || 1);
     attribute(progress, "value", Math.min(ended, trials.total || 1));
-    const counts = ["complete", "pruned", "failed", "running"].filter((kind) => trials[kind] || kind === "complete");
-    const words = counts.map((kind) => `${trials[kind]} ${kind}`).join(", ");
-    const whole = trials.total ? `${ended} of ${count(trials.total, "trial")} ended` : `${count(ended, "trial")} ended`;
-    say(this.part(".counts"), `${whole}: ${words}${Number.isFinite(rate) ? ` · ${short(rate)} trials per minute` : ""}`);
+    const kinds = ["complete", "pruned", "failed", "running"].filter((kind) => trials[kind]);
+    const words = [
+      trials.total ? `${ended} of ${count(trials.total, "trial")} ended` : `${count(ended, "trial")} ended`,
+      kinds.map((kind) => `${trials[kind]} ${kind}`).join(", "),
+      Number.isFinite(rate) ? `${short(rate)} trials per minute` : "",
+    ];
+    say(this.part(".counts"), words.filter(Boolean).join(" · "));
   }
 
   #showBest({ best, objective }) {
     this.part(".sides").hidden = !best;
     if (!best) return;
     say(this.part(".value"), score(objective, best.value));
-    say(this.part(".what"), `${objectiveName(objective)}, best so far: trial ${best.number}`);
+    say(this.part(".what"), `best ${objectiveName(objective)} so far, trial ${best.number}`);
     fill(this.part(".params"), best.params, (params) =>
       Object.entries(params).map(([name, value]) =>
         element("div", {}, element("dt", {}, paramName(name)), element("dd", {}, short(value))),
@@ -106,12 +102,11 @@ export class Card {
 
   #showActions({ state, trials, study_id: study, report }) {
     const live = LIVE.includes(state);
-    const stop = this.part(".stop");
-    stop.hidden = !live;
-    stop.disabled = state === "stopping";
+    this.part(".stop").hidden = !live || state === "stopping";
     this.part(".resume").hidden = !["stopped", "failed", "interrupted"].includes(state);
     this.part(".promote").hidden = live || trials.complete === 0;
     if (this.part(".promote").hidden) this.#openPromotion(false);
+    attribute(this.part("[name=top]"), "max", trials.complete);
     this.part(".study").hidden = study === null;
     attribute(this.part(".study"), "href", `/dashboard/studies/${study}`);
     this.part(".report").hidden = !report;
@@ -130,7 +125,7 @@ export class Card {
     const svg = this.part("svg");
     if (!this.#history || svg.clientWidth === 0) return;
     const beyond = draw(svg, this.#history, svg.clientWidth);
-    say(this.part(".beyond"), beyond ? `; ${beyond} above the upper edge` : "");
+    say(this.part("figcaption .beyond"), beyond ? `; ${beyond} above the upper edge` : "");
   }
 
   #showPanels() {
@@ -181,9 +176,9 @@ export class Card {
     const line = this.part(".exports");
     line.hidden = exports.length === 0;
     fill(line, exports, () => exports.flatMap(({ trial, formats }, at) => [
-      `${at ? " · " : "Download "}trial ${trial}:`,
-      ...formats.flatMap((format) => [
-        " ",
+      `${at ? " · " : "Download "}trial ${trial}: `,
+      ...formats.flatMap((format, nth) => [
+        nth ? ", " : "",
         element("a", { href: `${this.#path}/exports/${trial}/${encodeURIComponent(format)}`, download: "" }, format),
       ]),
     ]));
@@ -206,6 +201,7 @@ export class Card {
   }
 
   #listen() {
+    for (const panel of [".top", ".promotions"]) this.part(panel).addEventListener("toggle", () => this.#showPanels());
     this.part(".stop").addEventListener("click", () => this.#ask("stop"));
     this.part(".resume").addEventListener("click", () => this.#ask("resume"));
     const form = this.part(".promotion");
@@ -230,18 +226,16 @@ export class Card {
 
   /** Whether the service does it; why not stands in the card. */
   async #ask(what, body) {
-    const buttons = this.root.querySelectorAll("button");
-    for (const button of buttons) button.disabled = true;
+    if (this.#asking) return false; // a second click; a disabled button would lose the focus
+    this.#asking = true;
+    let fault = "";
     try {
-      const search = await post(`${this.#path}/${what}`, body);
-      say(this.part(":scope > .fault"), "");
-      for (const button of buttons) button.disabled = false;
-      this.#onChange(search);
-      return true;
+      this.#onChange(await post(`${this.#path}/${what}`, body));
     } catch (error) {
-      for (const button of buttons) button.disabled = false;
-      say(this.part(":scope > .fault"), error.message);
-      return false;
+      fault = error.message;
     }
+    this.#asking = false;
+    tell(this.part(":scope > .fault"), fault);
+    return fault === "";
   }
 }

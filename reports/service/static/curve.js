@@ -12,7 +12,7 @@ const LETTER = 7; // about the width of a digit of the labels, in pixels
 export function draw(svg, { objective, points }, width) {
   const known = points.filter((point) => Number.isFinite(point.value) && Number.isFinite(point.best));
   const [low, high] = range(objective, known);
-  const yTicks = ticks(low, high, 4);
+  const yTicks = ticks(low, high, 5);
   const labels = yTicks.map((tick) => (isLoss(objective) ? short(tick) : `${short(100 * tick)} %`));
   const left = 12 + LETTER * Math.max(2, ...labels.map((label) => label.length));
   const last = Math.max(1, ...known.map((point) => point.number));
@@ -23,11 +23,11 @@ export function draw(svg, { objective, points }, width) {
     shape("line", { class: "grid", x1: left, x2: width - RIGHT, y1: y(tick), y2: y(tick) }),
     shape("text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, labels[at]),
   ]);
-  for (const tick of ticks(0, last, Math.max(2, Math.floor(width / 90)), 1)) {
+  for (const tick of ticks(0, last, Math.max(2, Math.floor(width / 70)), 1)) {
     drawn.push(shape("text", { x: x(tick), y: HEIGHT - BOTTOM + 16, "text-anchor": "middle" }, String(tick)));
   }
   const middle = (left + width - RIGHT) / 2;
-  drawn.push(shape("text", { x: middle, y: HEIGHT - 5, "text-anchor": "middle" }, "number of the trial"));
+  drawn.push(shape("text", { x: middle, y: HEIGHT - 5, "text-anchor": "middle" }, "trial number"));
   drawn.push(shape("text", { x: 0, y: 12 }, objectiveName(objective)));
   for (const { number, value } of known) {
     const title = shape("title", {}, `trial ${number}: ${score(objective, value)}`);

@@ -14,6 +14,12 @@ export function say(node, text) {
   node.hidden = text === "";
 }
 
+/** As `say`, with what stands between backticks as code. */
+export function tell(node, text) {
+  node.hidden = text === "";
+  fill(node, text, () => text.split("`").map((part, at) => (at % 2 ? element("code", {}, part) : part)));
+}
+
 /** Sets an attribute, or takes it away where the value is null. */
 export function attribute(node, name, value) {
   if (value === null) node.removeAttribute(name);

@@ -16,11 +16,10 @@ export class Log {
   #followed = null; // the number of the job that is shown
   #whole = false; // whether that log was read to its end
 
-  constructor(panel, path, label) {
+  constructor(panel, path) {
     this.#panel = panel;
     this.#path = path;
     this.text = panel.querySelector("pre");
-    this.text.setAttribute("aria-label", label);
     this.note = panel.querySelector(".note");
     this.choice = panel.querySelector("select");
     panel.addEventListener("toggle", () => (panel.open ? this.#follow() : this.stop()));
@@ -53,7 +52,7 @@ export class Log {
   async #follow() {
     this.stop();
     const job = this.#chosen();
-    if (!job) return say(this.note, "There is no job yet.");
+    if (!job || job.state === "queued") return say(this.note, "It has not begun.");
     const stream = new AbortController();
     this.#stream = stream;
     if (this.#followed !== job.number) this.text.replaceChildren();

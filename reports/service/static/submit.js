@@ -1,6 +1,6 @@
 // The form that submits a configuration.
 
-import { element, say } from "./elements.js";
+import { element, say, tell } from "./elements.js";
 import { post } from "./server.js";
 
 /** Sets the form up; `onSubmitted` gets the new search. */
@@ -18,10 +18,11 @@ export function setUpForm(onSubmitted) {
     text.focus();
   });
   text.addEventListener("input", showExample);
+  let asking = false;
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const button = form.querySelector("[type=submit]");
-    button.disabled = true;
+    if (asking) return;
+    asking = true;
     say(document.getElementById("submitted"), "");
     try {
       const search = await post("/searches", text.value, "application/yaml");
@@ -31,7 +32,7 @@ export function setUpForm(onSubmitted) {
     } catch (error) {
       showRefusal(error);
     }
-    button.disabled = false;
+    asking = false;
   });
 
   function showExample() {
@@ -49,9 +50,11 @@ function showSubmitted(name) {
 /** What the service has against the configuration, fault by fault; the text stays as it is. */
 function showRefusal(error) {
   const place = document.getElementById("refusal");
-  document.getElementById("configuration").setAttribute("aria-invalid", String(error !== null));
+  document.getElementById("configuration").setAttribute("aria-invalid", String(error?.status === 422));
   if (error === null) return place.replaceChildren();
-  const faults = (error.faults ?? []).map((fault) => element("li", {}, fault));
-  place.replaceChildren(element("p", {}, error.message), ...(faults.length > 0 ? [element("ul", {}, ...faults)] : []));
+  const list = element("ul");
+  place.replaceChildren(element("p"), list);
+  tell(place.firstChild, error.message);
+  for (const fault of error.faults ?? []) tell(list.appendChild(element("li")), fault);
   return undefined;
 }

@@ -31,9 +31,9 @@ export function objectiveName(objective) {
   return objective.replace(/^val_/, "validation_").replace("top5", "top-5").replaceAll("_", " ");
 }
 
-/** `head.units_1` without its section. */
+/** A parameter's name, short where it is the head's. */
 export function paramName(name) {
-  return name.replace(/^head\./, "").replaceAll("_", " ").replace(".", " ");
+  return name.replace(/^head\./, "");
 }
 
 export function duration(seconds) {
