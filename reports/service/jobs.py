@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from features.atomic import make_folder, write_text
+from features.command import log
 from features.errors import HeadhuntError, LostError
 from features.processes import birth, this_process
 from reports.service.admission import Admitted, contained
@@ -80,6 +81,9 @@ class Jobs:
         self._standings: dict[str, dict[int, Standing]] = {}
         self._keys: dict[str, tuple[str, str, int]] = {}
         self._unsure_since: dict[str, float] = {}
+        self._asking: set[tuple[str, str]] = set()
+        self._threads = ThreadPoolExecutor(4, "ray")  # Ray may take its time; nobody waits for it
+        self._complaint = ""
         self.ray_answered: float | None = None
         """When Ray's job server last answered, by the monotonic clock."""
         self._sweep()
@@ -142,7 +146,7 @@ class Jobs:
                     "`name`."
                 ) from None
             self._remember(job)
-        self._give(job)
+        self._ask("submit", job)
         return name
 
     def resume(self, name: str, request: Request | None) -> None:
@@ -162,8 +166,7 @@ class Jobs:
                 write_text(files.stop, now() + "\n")
                 self._look(standing.job, None)
         for standing in active:
-            with contextlib.suppress(LostError):  # `look_after` asks again
-                self._ray.stop(standing.job.ray_id)
+            self._ask("stop", standing.job)
 
     def look_after(self) -> None:
         """Finds out how every job that is not over stands, and gives to Ray what it should have. For a thread to call."""
@@ -171,8 +174,8 @@ class Jobs:
         try:
             statuses = self._ray.statuses()
             self.ray_answered = time.monotonic()
-        except LostError:
-            pass
+        except LostError as error:
+            self._complain(str(error))
         with self._lock:
             active = [
                 standing.job
@@ -180,9 +183,8 @@ class Jobs:
                 for standing in standings.values()
                 if standing.state in ACTIVE
             ]
-            given = [job for job in active if self._look(job, statuses)]
-        for job in given:
-            self._give(job)
+            for job in active:
+                self._look(job, statuses)
 
     def _add(self, name: str, kind: Kind, arguments: tuple[str, ...], request: Request | None, what: str) -> None:
         with self._lock:
@@ -200,7 +202,7 @@ class Jobs:
             make_folder(files.folder)
             files.write_job(job)
             self._remember(job)
-        self._give(job)
+        self._ask("submit", job)
 
     def _job(self, name: str, number: int, kind: Kind, arguments: tuple[str, ...], request: Request | None) -> Job:
         key, asked = request if request else (None, None)
@@ -223,16 +225,38 @@ class Jobs:
             self._keys[job.key] = (job.request, job.search, job.number)
         self._look(job, None)
 
-    def _give(self, job: Job) -> None:
-        """Gives a job to Ray; where that does not answer, `look_after` does it later."""
-        with contextlib.suppress(LostError):
-            self._ray.submit(job.ray_id, self._root, job_files(self._root, job.search, job.number).folder)
+    def _ask(self, what: Literal["submit", "stop"], job: Job) -> None:
+        """Asks Ray for it, on another thread, and once at a time; where that does not answer, `look_after` asks again."""
+        asked = (what, job.ray_id)
+        if asked in self._asking:
+            return
+        self._asking.add(asked)
+        folder = job_files(self._root, job.search, job.number).folder
 
-    def _look(self, job: Job, statuses: dict[str, str] | None) -> bool:
-        """Writes down how a job stands; whether it should be given to Ray (again). `statuses` is None when Ray did not answer."""
+        def ask() -> None:
+            try:
+                if what == "submit":
+                    self._ray.submit(job.ray_id, self._root, folder)
+                else:
+                    self._ray.stop(job.ray_id)
+                self._complain("")
+            except LostError as error:
+                self._complain(str(error))
+            finally:
+                self._asking.discard(asked)
+
+        self._threads.submit(ask)
+
+    def _complain(self, message: str) -> None:
+        """Says what Ray fails in, once."""
+        if message and message != self._complaint:
+            log.print(f"headhunt serve: {message}", style="yellow", markup=False)
+        self._complaint = message
+
+    def _look(self, job: Job, statuses: dict[str, str] | None) -> None:
+        """Writes down how a job stands, and asks Ray for what it should do. `statuses` is None when Ray did not answer."""
         files = job_files(self._root, job.search, job.number)
         started, ended = files.started(), files.ended()
-        give = False
         if ended is None:
             wanted_end = files.stop.exists()
             if started is None and wanted_end and self._never_began(job, files):
@@ -242,9 +266,9 @@ class Jobs:
             elif started is None and statuses is not None and self._is_due(job, statuses):
                 job = job.model_copy(update={"attempt": job.attempt + (job.ray_id in statuses)})
                 files.write_job(job)
-                give = True
+                self._ask("submit", job)
             elif wanted_end and statuses is not None and statuses.get(job.ray_id) in ("PENDING", "RUNNING"):
-                threading.Thread(target=self._stop_again, args=(job.ray_id,), daemon=True).start()
+                self._ask("stop", job)
         if ended:
             state: State = ended.state
         elif files.stop.exists():
@@ -254,11 +278,6 @@ class Jobs:
         message, end = (ended.message, ended.time) if ended else (None, None)
         standing = Standing(job, state, files.stage(), message, started.time if started else None, end)
         self._standings.setdefault(job.search, {})[job.number] = standing
-        return give
-
-    def _stop_again(self, ray_id: str) -> None:
-        with contextlib.suppress(LostError):
-            self._ray.stop(ray_id)
 
     def _never_began(self, job: Job, files: Files) -> bool:
         """Ends a job that was stopped while it waited: by beginning it here, so that no process can any more."""

@@ -134,6 +134,7 @@ class OwnRay:
             "--node-ip-address": "127.0.0.1",
             "--dashboard-host": "127.0.0.1",
             "--dashboard-port": str(self.port),
+            "--dashboard-agent-listen-port": str(_free_port()),
             "--ray-client-server-port": str(_free_port()),
             "--temp-dir": str(self._folder),
             "--resources": f'{{"{SLOT}": {self._jobs}}}',
