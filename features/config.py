@@ -124,7 +124,8 @@ class Workers(Section):
     )
     gpus: float = Field(0, ge=0, description="GPUs for each worker; fractions are allowed")
     address: str | None = Field(
-        None, description="a Ray cluster to join, e.g. `auto` or ray://head:10001; default: start one here"
+        None,
+        description="a Ray cluster to join, e.g. `auto` or ray://head:10001; default: RAY_ADDRESS, or else start one here",
     )
 
 

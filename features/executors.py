@@ -173,6 +173,7 @@ def open_executor(
 ) -> Iterator[Executor]:
     """Starts (or joins) what the configuration names and stops it at the end of the block.
 
+    Where it names no cluster, the one of RAY_ADDRESS is joined, which Ray sets for the processes of a Ray job.
     `environment` holds the variables that a worker needs before its first import (KERAS_BACKEND, thread counts); for
     the local executor they are set in this process. Workers start in an empty folder below `workdir`, so that a
     `train.py` or `search.py` in the user's working directory does not shadow our packages. With `threads`, the local
@@ -191,24 +192,27 @@ def open_executor(
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = (
+        "1"  # a Ray job's own folder and variables would be a conflict with ours
+    )
     import ray
 
-    started = not ray.is_initialized()
+    started, address = not ray.is_initialized(), _address(workers)
     if started:
         empty = make_folder(workdir.resolve() / ".ray")
         try:
-            _check_address(workers.address)
+            _check_address(address)
             ray.init(
-                address=workers.address,
+                address=address,
                 runtime_env={"working_dir": str(empty), "env_vars": variables},
-                include_dashboard=False if workers.address is None else None,
+                include_dashboard=False if address == "local" else None,
                 logging_level="error",
                 log_to_driver=False,
             )
         except (ConnectionError, TimeoutError, socket.gaierror) as error:
+            named = "`workers.address`" if workers.address else "RAY_ADDRESS in the environment"
             raise UsageError(
-                f"no Ray cluster answers at {workers.address!r}: {error}. Correct `workers.address`, or leave it "
-                "out to start Ray on this machine."
+                f"no Ray cluster answers at {address!r}: {error}. Correct {named}, or leave it out to start Ray on this machine."
             ) from error
         except Exception as error:
             if type(error) is not Exception:
@@ -218,7 +222,7 @@ def open_executor(
                 f"Ray did not start: {error} The machine may have too much to do. Run the command again when it has less, or "
                 "set `workers.executor: local`."
             ) from error
-    cluster = Cluster(own=started and workers.address is None)
+    cluster = Cluster(own=started and address == "local")
     try:
         _check_capacity(ray.cluster_resources(), cpus, workers.gpus)
         yield RayExecutor(workers, cpus, cluster)
@@ -227,9 +231,16 @@ def open_executor(
             ray.shutdown()  # also of a cluster that is lost: it takes seconds, and without it the process ends in a crash
 
 
-def _check_address(address: str | None) -> None:
+def _address(workers: Workers) -> str:
+    """The cluster to join, or `local`: start one. Ray, left without an address, joins any that it finds on this machine."""
+    found = os.environ.get("RAY_ADDRESS", "")
+    named = "" if found.startswith(("http:", "https:")) else found  # where `ray job submit` sends jobs
+    return workers.address or named or "local"
+
+
+def _check_address(address: str) -> None:
     """Connects once to a `host:port`, with or without ray://; Ray itself goes on trying for minutes."""
-    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
 

@@ -14,7 +14,7 @@ import pytest
 from features.cluster import Cluster
 from features.config import Workers
 from features.errors import CacheError, LostError, UsageError
-from features.executors import Executor, RayExecutor, check_wanted, open_executor
+from features.executors import Executor, RayExecutor, _address, check_wanted, open_executor
 
 
 def square(value: int) -> int:
@@ -154,6 +154,34 @@ def test_no_cluster_at_the_address(tmp_path: Path) -> None:
         [sys.executable, "-P", "-c", body], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
     )
     assert "no Ray cluster answers at '127.0.0.1:1'" in done.stderr
+    assert "Correct `workers.address`, or leave it out to start Ray on this machine." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("named", "variable", "joined"),
+    [
+        (None, "", "local"),
+        (None, "10.0.0.1:6379", "10.0.0.1:6379"),
+        ("10.0.0.2:6379", "10.0.0.1:6379", "10.0.0.2:6379"),
+        (None, "http://127.0.0.1:8265", "local"),  # where `ray job submit` sends jobs
+    ],
+)
+def test_the_cluster_of_the_environment_is_joined_where_none_is_named(
+    named: str | None, variable: str, joined: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", variable)
+    assert _address(Workers(address=named)) == joined
+
+
+def test_no_cluster_at_the_address_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with (
+        pytest.raises(
+            UsageError, match=r"answers at '127.0.0.1:1': .* Correct RAY_ADDRESS in the environment, or leave it"
+        ),
+        open_executor(Workers(), tmp_path, {}),
+    ):
+        pass
 
 
 def test_a_task_that_kills_its_workers_is_given_up_and_the_others_are_done(ray_executor: Executor) -> None:
