@@ -173,15 +173,17 @@ def test_the_cluster_of_the_environment_is_joined_where_none_is_named(
     assert _address(Workers(address=named)) == joined
 
 
-def test_no_cluster_at_the_address_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with (
-        pytest.raises(
-            UsageError, match=r"answers at '127.0.0.1:1': .* Correct RAY_ADDRESS in the environment, or leave it"
-        ),
-        open_executor(Workers(), tmp_path, {}),
-    ):
-        pass
+def test_no_cluster_at_the_address_of_the_environment(tmp_path: Path) -> None:
+    body = (
+        "from pathlib import Path\nfrom features.config import Workers\nfrom features.executors import open_executor\n"
+        "with open_executor(Workers(), Path('run'), {}): pass\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", body], cwd=tmp_path, env={**os.environ, "RAY_ADDRESS": "127.0.0.1:1"},
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert "answers at '127.0.0.1:1': " in done.stderr
+    assert "Correct RAY_ADDRESS in the environment, or leave it" in done.stderr
 
 
 def test_a_task_that_kills_its_workers_is_given_up_and_the_others_are_done(ray_executor: Executor) -> None:
