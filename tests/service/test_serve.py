@@ -1,0 +1,239 @@
+"""The service as people use it: as a process, by its commands, by HTTP, and in a browser."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import socket
+import subprocess
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from playwright.sync_api import Browser, Page, expect
+
+from features.atomic import make_folder
+from tests.service.serving import HEADHUNT, TOKEN, Service, configuration
+
+
+def written(service: Service, raw: dict[str, Any]) -> str:
+    """A configuration as a file in the folder of the clients."""
+    path = service.root.parent / f"{raw['name']}.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return path.name
+
+
+@pytest.fixture(scope="module")
+def promoted(service: Service) -> str:
+    """A search that was submitted and followed on the command line, and whose best trial was promoted."""
+    done = service.headhunt("submit", "-c", written(service, configuration("cars")), "--follow", "--json")
+    assert done.returncode == 0, done.stderr
+    status = json.loads(done.stdout)
+    assert (status["name"], status["state"]) == ("cars", "finished")
+    assert status["trials"] == {"total": 6, "complete": 6, "pruned": 0, "failed": 0, "running": 0}
+    for stage in ("features prepare", "features cache", "search run"):
+        assert stage in done.stderr
+    answer = service.http.post("/searches/cars/promotions", json={"top": 1}, headers={"Idempotency-Key": "once"})
+    assert answer.status_code == 202, answer.text
+    assert service.over("cars")["state"] == "finished", service.log_of("cars")
+    again = service.http.post("/searches/cars/promotions", json={"top": 1}, headers={"Idempotency-Key": "once"})
+    assert (again.status_code, len(again.json()["jobs"])) == (202, 2)
+    return "cars"
+
+
+def test_the_leaderboard_the_promotion_and_the_exports_of_a_search(service: Service, promoted: str) -> None:
+    best = service.get("/searches/cars")["best"]
+    top = service.get("/searches/cars/top?limit=3")["trials"]
+    assert len(top) == 3 and top[0]["number"] == best["number"] and top[0]["value"] == best["value"]
+    (promotion,) = service.get("/searches/cars/promotions")["promotions"]
+    assert promotion["trial"] == best["number"]
+    assert promotion["folder"] == f"cars/promotions/{best['number']}"
+    assert 0 <= promotion["tuned"]["test_accuracy"] <= promotion["tuned"]["test_top5_accuracy"] <= 1
+    history = service.get("/searches/cars/history")
+    assert [point["number"] for point in history["points"]] == list(range(6))
+    (exported,) = service.get("/searches/cars/exports")["exports"]
+    assert exported["trial"] == best["number"]
+    assert {"keras", "savedmodel", "onnx", "litert", "config"} <= set(exported["formats"])
+
+
+def test_an_export_is_downloaded_and_runs(service: Service, promoted: str) -> None:
+    import onnxruntime
+
+    trial = service.get("/searches/cars/exports")["exports"][0]["trial"]
+    onnx = service.http.get(f"/searches/cars/exports/{trial}/onnx")
+    assert onnx.headers["content-disposition"] == f'attachment; filename="cars-trial-{trial}.onnx"'
+    session = onnxruntime.InferenceSession(onnx.content, providers=["CPUExecutionProvider"])
+    (put,) = session.get_inputs()
+    (given,) = session.run(None, {put.name: np.zeros((1, 32, 32, 3), np.uint8)})
+    assert given.shape == (1, 3) and given.sum() == pytest.approx(1, abs=1e-4)
+    bundle = zipfile.ZipFile(io.BytesIO(service.http.get(f"/searches/cars/exports/{trial}/bundle").content))
+    assert bundle.testzip() is None
+    assert {"model.onnx", "headhunt.yaml"} <= {Path(name).name for name in bundle.namelist()}
+    missing = service.http.get(f"/searches/cars/exports/{trial}/tflite")
+    assert missing.status_code == 404 and "it has keras" in missing.json()["detail"]
+
+
+def test_the_commands_list_the_searches_and_the_jobs_of_one(service: Service, promoted: str) -> None:
+    listed = service.headhunt("jobs")
+    assert listed.returncode == 0, listed.stderr
+    assert re.search(r"cars\s+│ finished │\s+│ 6 of 6 │ val_accuracy \d\.\d{4} \(trial \d\)", listed.stdout)
+    jobs = service.headhunt("jobs", "cars")
+    assert re.search(r"1\s+│ search\s+│ finished", jobs.stdout) and re.search(
+        r"2\s+│ promotions │ finished", jobs.stdout
+    )
+    first = service.headhunt("logs", "cars", "--job", "1")
+    assert "features prepare" in first.stdout and "promote" not in first.stdout.splitlines()[0]
+    assert first.stdout == service.http.get("/searches/cars/logs?job=1").text
+
+
+def test_nothing_in_the_records_or_in_the_logs_is_the_token(service: Service, promoted: str) -> None:
+    texts = [path for path in (service.root / "cars").rglob("*") if path.is_file() and path.stat().st_size < 1e6]
+    assert len(texts) > 10
+    assert all(TOKEN.encode() not in path.read_bytes() for path in texts)
+    assert TOKEN not in service.said
+
+
+def test_the_metrics_tell_the_search(service: Service, promoted: str) -> None:
+    text = service.http.get("/metrics").text
+    assert 'headhunt_trials{search="cars",state="complete"} 6.0' in text
+    assert re.search(r'headhunt_best_value\{search="cars"\} 0\.\d+|1\.0', text)
+    assert re.search(r'headhunt_images_per_second\{search="cars"\} [1-9]', text)
+    assert 'headhunt_up{part="ray"} 1.0' in text and 'headhunt_up{part="storage"} 1.0' in text
+
+
+def test_a_search_is_stopped_and_resumed_by_command(service: Service) -> None:
+    name = "long"
+    raw = configuration(name, trials=100_000, generation=4)
+    assert service.submit(raw).status_code == 201
+    service.wait(name, lambda found: found["trials"]["complete"] >= 4)
+    stopped = service.headhunt("stop", name)
+    assert stopped.returncode == 0 and f"Go on with it: headhunt submit --resume {name}" in stopped.stdout
+    before = service.over(name)
+    assert before["state"] == "stopped" and before["message"] == "stopped as asked for; it can be resumed"
+    ended = before["trials"]["complete"]
+    resumed = service.headhunt("submit", "--resume", name)
+    assert resumed.returncode == 0, resumed.stderr
+    service.wait(name, lambda found: found["trials"]["complete"] >= ended + 4)
+    twice = service.headhunt("submit", "--resume", name)
+    assert twice.returncode == 2
+    assert f"the search '{name}' has a job that is running (search). Wait for it or stop it, then resume it." in (
+        " ".join(twice.stderr.split())
+    )
+    assert service.headhunt("stop", name, "--json").returncode == 0
+    after = service.over(name)
+    assert [job["state"] for job in after["jobs"]] == ["stopped", "stopped"]
+    assert "Reused" in service.log_of(name) or "0 shards written" in service.log_of(name)
+
+
+def test_a_bad_configuration_is_refused_before_anything_starts(service: Service) -> None:
+    raw = configuration("bad")
+    raw["search"]["trails"] = raw["search"].pop("trials")
+    raw["features"]["backbone"] = "../elsewhere.keras"
+    done = service.headhunt("submit", "-c", written(service, raw))
+    assert done.returncode == 2
+    assert "search.trails" in done.stderr and "Traceback" not in done.stderr
+    raw["search"]["trials"] = raw["search"].pop("trails")
+    done = service.headhunt("submit", "-c", written(service, raw))
+    assert "features.backbone: received '../elsewhere.keras', which is not in the service's work directory" in (
+        " ".join(done.stderr.split())
+    )
+    assert not (service.root / "bad").exists()
+
+
+def test_a_client_without_the_token_or_without_a_service(service: Service) -> None:
+    done = service.headhunt("jobs", HEADHUNT_TOKEN="another-token-than-that")
+    assert done.returncode == 2 and "401: a token is required" in " ".join(done.stderr.split())
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    done = service.headhunt("jobs", "--url", url)
+    assert done.returncode == 1
+    assert f"no service answers at {url}" in done.stderr and "headhunt serve" in done.stderr
+
+
+def test_a_second_service_on_the_same_work_directory_is_refused(service: Service) -> None:
+    done = subprocess.run(
+        [HEADHUNT, "serve", "--root", str(service.root), "--port", "0"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "another service has the work directory" in " ".join(done.stderr.split())
+
+
+def watched(browser: Browser) -> tuple[Page, list[str]]:
+    """A page, and what it complains about."""
+    page = browser.new_page(viewport={"width": 1200, "height": 1000})
+    faults: list[str] = []
+    page.on("console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    return page, faults
+
+
+def test_a_search_is_submitted_watched_promoted_and_downloaded_in_a_browser(
+    service: Service, browser: Browser, tmp_path: Path
+) -> None:
+    page, faults = watched(browser)
+    page.goto(service.url)
+    page.get_by_label("Token").fill(TOKEN)
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_text("Submit a search").click()
+    raw = configuration("browser", workers={"count": 2, "cpus": 0.5})
+    page.get_by_label("Configuration, in YAML").fill(yaml.safe_dump({**raw, "search": {"trails": 6}}))
+    page.get_by_role("button", name="Submit", exact=True).click()
+    expect(page.locator("#refusal")).to_contain_text("search.trails")
+    faults.clear()  # the browser itself notes the refusal, a 422
+    page.get_by_label("Configuration, in YAML").fill(yaml.safe_dump(raw))
+    page.get_by_role("button", name="Submit", exact=True).click()
+    card = page.locator("article").filter(has=page.get_by_role("heading", name="browser"))
+    expect(card.locator(".state")).to_have_text(re.compile("queued|running"), timeout=30_000)
+    expect(card.locator(".stage")).to_have_text(re.compile("prepar|cache|searching"), timeout=120_000)
+    expect(card.locator(".state")).to_have_text("finished", timeout=240_000)
+    expect(card.locator(".counts")).to_contain_text("6 of 6")
+    expect(card.locator("svg circle")).to_have_count(6)
+    card.get_by_text("Log", exact=True).click()
+    expect(card.locator("details.log pre")).to_contain_text("search run")
+    card.get_by_role("button", name="Promote…").click()
+    card.get_by_role("button", name="Promote", exact=True).click()
+    expect(card.locator(".exports")).to_contain_text("onnx", timeout=240_000)
+    expect(card.locator(".state")).to_have_text("finished", timeout=240_000)
+    with page.expect_download() as downloaded:
+        card.get_by_role("link", name="onnx").click()
+    downloaded.value.save_as(make_folder(tmp_path / "downloads") / "model.onnx")
+    trial = service.get("/searches/browser/exports")["exports"][0]["trial"]
+    assert downloaded.value.suggested_filename == f"browser-trial-{trial}.onnx"
+    exported = service.root / "browser" / "exports" / str(trial)
+    assert (tmp_path / "downloads" / "model.onnx").read_bytes() in [
+        path.read_bytes() for path in exported.rglob("*.onnx")
+    ]
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1200
+    assert faults == []
+    card.get_by_role("link", name="Study in the dashboard").click()
+    expect(page).to_have_url(re.compile(r"/dashboard/studies/\d+"))
+    expect(page.get_by_text("History", exact=True).first).to_be_visible(timeout=30_000)
+    page.goto(f"{service.url}/dashboard/")
+    expect(page.get_by_text("browser", exact=True).first).to_be_visible(timeout=30_000)
+    assert faults == []
+    page.goto(f"{service.url}/searches/browser/report")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.js-plotly-plot')].every(plot => plot.querySelector('svg.main-svg'))"
+    )
+    assert page.locator("section h2").count() > 5
+    assert faults == []
+    page.goto(service.url)
+    page.get_by_role("button", name="Log out").click()
+    expect(page.get_by_label("Token")).to_be_visible()
+    page.goto(f"{service.url}/dashboard/")
+    expect(page.get_by_label("Token")).to_be_visible()
+    page.close()
+
+
+def test_ctrl_c_ends_the_service_and_its_ray(service: Service) -> None:
+    from tests.kills import descendants
+
+    processes = [number for number, _ in descendants(service.process.pid)]
+    assert service.interrupt() == 130
+    assert not [number for number in processes if Path(f"/proc/{number}").exists()]
+    service.start()
+    assert service.get("/healthz")["status"] == "ok"
