@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from features.atomic import write_text
 from features.command import log
 from features.errors import LostError
 from features.stages import end_with_parent
@@ -30,6 +32,9 @@ QUEUE_SECONDS = 10 * 365 * 86400
 """How long a job may wait there."""
 
 START_SECONDS = 90
+
+PREFIX = "headhunt-ray-"
+"""How the folder of such a Ray is called."""
 
 
 class RayJobs:
@@ -110,9 +115,15 @@ class OwnRay:
     It is started again when it has died. Its token is in the environment of this process and of Ray's, and nowhere else.
     """
 
-    def __init__(self, jobs: int) -> None:
+    def __init__(self, root: Path, jobs: int) -> None:
         self._jobs = jobs
-        self._folder = Path(tempfile.mkdtemp(prefix="headhunt-ray-", dir="/tmp"))  # the names of sockets must be short
+        note = root / ".ray"
+        if note.is_file():  # of a service that was killed; its Ray has ended with it
+            left = note.read_text().strip()
+            if re.fullmatch(PREFIX + r"\w+", left):
+                shutil.rmtree(Path("/tmp") / left, ignore_errors=True)
+        self._folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))  # the names of sockets must be short
+        write_text(note, self._folder.name + "\n")
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         self.port = _free_port()

@@ -38,7 +38,7 @@ def serve(settings: Settings, ready: Callable[[dict[str, Any]], None]) -> None:
         own = None
         if settings.ray is None:
             log.print("Starting Ray on this machine …")
-            own = OwnRay(settings.jobs)
+            own = OwnRay(settings.root, settings.jobs)
             stack.callback(own.end)
             own.keep()
         jobs = Jobs(settings.root, RayJobs(own.address if own else str(settings.ray)))
