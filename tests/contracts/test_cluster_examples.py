@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import click
 import jsonschema
 import pytest
 import typer
 import yaml
 from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT202012
 
 from features.configfile import load, merged, validate
 from headhunt import app
@@ -161,7 +161,7 @@ def test_the_compose_file_is_valid() -> None:
 def test_the_kubernetes_objects_are_valid() -> None:
     schemas = {name: json.loads((SCHEMAS / name).read_text()) for name in ("kubernetes.json", "kuberay.json")}
     registry: Any = Registry().with_resources(
-        [(name, Resource(schema, specification=jsonschema_2020())) for name, schema in schemas.items()]
+        [(name, Resource(schema, specification=DRAFT202012)) for name, schema in schemas.items()]
     )
     kinds = {
         **{name: f"kubernetes.json#/$defs/{full}" for name, full in schemas["kubernetes.json"]["kinds"].items()},
@@ -170,12 +170,6 @@ def test_the_kubernetes_objects_are_valid() -> None:
     for one in [*KUBERNETES, RAY_JOB]:
         schema = {"$ref": kinds[one["kind"]], "required": ["apiVersion", "kind", "metadata", "spec"]}
         jsonschema.Draft202012Validator(schema, registry=registry).validate(one)
-
-
-def jsonschema_2020() -> Any:
-    from referencing.jsonschema import DRAFT202012
-
-    return DRAFT202012
 
 
 def test_ray_takes_the_file_for_ray_up() -> None:
@@ -201,7 +195,6 @@ def test_commands_were_found_in_every_file() -> None:
     assert sum(words[1] == "start" for words in LINES) == 2 + 2 + 2 + 2  # compose, kubernetes, RayJob, ray up
     assert len(SERVES) == 3
     assert {words[1] for words in LINES} >= {"run", "submit", "jobs", "stop", "up", "health-check"}
-    assert all(not isinstance(words, click.Command) for words in LINES)
 
 
 @pytest.mark.parametrize("words", SERVES, ids=["compose", "kubernetes", "README"])
@@ -395,14 +388,15 @@ def test_variables_of_ray_are_ones_that_it_reads() -> None:
     import ray
 
     package = Path(ray.__file__).parent
-    sources = [
-        package / "dashboard/consts.py",
-        package / "dashboard/modules/job/job_supervisor.py",
-        package / "_private/authentication_test_utils.py",
-        package / "_private/ray_constants.py",
-        package / "_common/usage_constants.py",
-    ]
-    text = "".join(file.read_text() for file in sources)
+    readers = (
+        "_common/usage/usage_constants.py",
+        "_private/accelerators/__init__.py",
+        "_private/authentication_test_utils.py",
+        "_private/utils.py",
+        "dashboard/consts.py",
+        "dashboard/modules/job/job_supervisor.py",
+    )
+    text = "".join((package / reader).read_text() for reader in readers)
     names = set(COMPOSE["services"]["ray-head"]["environment"]) - {"PGPASSFILE"}
     names |= {one["name"] for one in OUR_PODS["Deployment headhunt"]["containers"][0]["env"]} - {"PGPASSWORD"}
     assert {name for name in names if f'"{name}"' not in text} == set()
@@ -531,7 +525,7 @@ def test_the_ray_job_runs_the_same_search_in_the_work_directory() -> None:
 def test_what_the_page_names_exists() -> None:
     for link in re.findall(r"\]\(([\w.]+)\)", README):
         assert (HERE / link).exists(), link
-    for path in re.findall(r"(?<![\w/])(examples/[\w./]+)", README):
+    for path in re.findall(r"(?<![\w/])(examples/[\w./-]+)", README):
         assert (ROOT / path).exists() or path.startswith("examples/cluster/secrets/"), path
     for file in HERE.iterdir():
         if file.is_file() and file.suffix in (".yml", ".yaml", ".py"):
@@ -543,7 +537,6 @@ def test_the_pages_numbers_are_those_of_the_configuration() -> None:
     photos, training = 16185, 10520
     views = photos + run.features.copies * training
     assert README.count(f"{views:,}") == 3
-    assert f"{views / (8 * 3600) * 28800:,.0f}" == f"{views:,}"
     assert f"{views * 2048 * 2 * 1.02 / 1e9:.2f} GB" in README
     assert f"{run.search.trials:,} / (60 × *s*)" in README
     assert f"{run.train.top} / 8 × {run.train.finetune.epochs} × *p*" in README
