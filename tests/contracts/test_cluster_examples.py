@@ -390,7 +390,7 @@ def test_variables_of_ray_are_ones_that_it_reads() -> None:
     package = Path(ray.__file__).parent
     readers = (
         "_common/usage/usage_constants.py",
-        "_private/accelerators/__init__.py",
+        "_private/accelerators/accelerator.py",
         "_private/authentication_test_utils.py",
         "_private/utils.py",
         "dashboard/consts.py",
