@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from tests.kills import descendants
 
 SERVER = """
 import sys, warnings
@@ -30,39 +33,74 @@ def binaries() -> Path | None:
     return found[-1].parent if found else None
 
 
+class PostgreSQL:
+    """A server that asks for a password, with an empty database. `kill` ends it as a power cut does, `start` begins it again."""
+
+    def __init__(self, folder: Path) -> None:
+        programs = binaries()
+        assert programs is not None
+        self._folder, self.port = folder, free_port()
+        (folder / "password").write_text(PASSWORD)
+        as_user: list[str] = []
+        if os.getuid() == 0:  # it refuses to run as root
+            as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+            for path in (folder, folder / "password"):
+                shutil.chown(path, "postgres", "postgres")
+        options = [
+            "--username=headhunt",
+            f"--pwfile={folder / 'password'}",
+            "--auth=scram-sha-256",
+            "--no-sync",
+            "--no-locale",
+        ]
+        initdb = [*as_user, programs / "initdb", "--pgdata", folder / "data", "--encoding=UTF8", *options]
+        subprocess.run(initdb, check=True, capture_output=True, cwd=folder)
+        settings = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": folder}
+        chosen = [part for name, value in {**settings, "fsync": "off"}.items() for part in ("-c", f"{name}={value}")]
+        self._command = [*as_user, programs / "postgres", "-D", folder / "data", *chosen]
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://headhunt:{PASSWORD}@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        self._server = subprocess.Popen(
+            self._command, cwd=self._folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        _wait_for(self.port)
+
+    def kill(self) -> None:
+        """SIGKILL to all of its processes."""
+        for number in [self._server.pid, *(number for number, _ in descendants(self._server.pid))]:
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+        self._server.wait()
+
+    def end(self) -> None:
+        self._server.send_signal(signal.SIGINT)  # its fast shutdown
+        self._server.wait(20)
+
+
+@contextmanager
+def postgresql_server() -> Iterator[PostgreSQL]:
+    """A new PostgreSQL server."""
+    folder = Path(tempfile.mkdtemp(prefix="headhunt-pg-"))  # a socket's path must be short
+    try:
+        server = PostgreSQL(folder)
+        try:
+            yield server
+        finally:
+            server.end()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextmanager
 def postgresql() -> Iterator[str]:
-    """A new PostgreSQL server that asks for a password; yields the URL of an empty database on it."""
-    programs = binaries()
-    assert programs is not None
-    folder = Path(tempfile.mkdtemp(prefix="headhunt-pg-"))  # a socket's path must be short
-    (folder / "password").write_text(PASSWORD)
-    as_user: list[str] = []
-    if os.getuid() == 0:  # it refuses to run as root
-        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-        for path in (folder, folder / "password"):
-            shutil.chown(path, "postgres", "postgres")
-    options = [
-        "--username=headhunt",
-        f"--pwfile={folder / 'password'}",
-        "--auth=scram-sha-256",
-        "--no-sync",
-        "--no-locale",
-    ]
-    initdb = [*as_user, programs / "initdb", "--pgdata", folder / "data", "--encoding=UTF8", *options]
-    subprocess.run(initdb, check=True, capture_output=True, cwd=folder)
-    port = free_port()
-    settings = {"port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": folder, "fsync": "off"}
-    chosen = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-    command = [*as_user, programs / "postgres", "-D", folder / "data", *chosen]
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            _wait_for(port)
-            yield f"postgresql://headhunt:{PASSWORD}@127.0.0.1:{port}/postgres"
-        finally:
-            server.send_signal(2)  # SIGINT: its fast shutdown
-            server.wait(20)
-            shutil.rmtree(folder, ignore_errors=True)
+    """The URL of an empty database on a new PostgreSQL server."""
+    with postgresql_server() as server:
+        yield server.url
 
 
 @contextmanager

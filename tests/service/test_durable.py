@@ -1,0 +1,157 @@
+"""Service, Ray's head and PostgreSQL are killed with -9 during a search: all is found as it was, and nothing is run twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+
+from tests.conftest import run_headhunt
+from tests.kills import descendants
+from tests.nodes import ray_nodes
+from tests.search.storages import PASSWORD, binaries, postgresql_server
+from tests.service.serving import OVER, Service, configuration, work_directory
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+LONG: dict[str, Any] = {
+    "trials": 120,
+    "generation": 4,
+    "epochs": 9,
+    "pruner": "hyperband",
+    "space": {"schedule": {"learning_rate": {"low": 1e-4, "high": 1.0, "log": True}}, "batch_size": 4},
+}
+
+
+@contextmanager
+def served(root: Path, *options: str, **variables: str) -> Iterator[Service]:
+    service = Service(root, *options, variables=variables).start()
+    try:
+        yield service
+    finally:
+        if service.process.poll() is None:
+            service.kill()
+
+
+def trials(storage: str, name: str) -> list[Any]:
+    """Of a study: what must be the same however often it was disturbed."""
+    found = optuna.load_study(study_name=name, storage=storage).trials
+    assert [trial.number for trial in found] == list(range(len(found)))
+    return [(trial.state.name, trial.value, trial.params, trial.intermediate_values) for trial in found]
+
+
+def ended(storage: str, name: str) -> dict[int, Any]:
+    """When each trial that is over ended: another time would be that of another training."""
+    found = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
+    return {trial.number: (trial._trial_id, trial.datetime_complete) for trial in found if trial.state.is_finished()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, photos: Path) -> list[Any]:
+    """The trials of the search when nothing is killed, and no service is there."""
+    root = work_directory(tmp_path_factory.mktemp("calm"), tiny_backbone, photos)
+    (root / "headhunt.yaml").write_text(yaml.safe_dump({**configuration("calm", **LONG), "workdir": "calm"}))
+    for stage in (("features", "prepare"), ("features", "cache"), ("search", "run")):
+        run_headhunt(root, *stage)
+    found = trials(f"sqlite:///{root}/calm/study.db", "calm")
+    assert {state for state, *_ in found} == {"COMPLETE", "PRUNED"}
+    return found
+
+
+@pytest.fixture
+def root(tmp_path: Path, tiny_backbone: Path, photos: Path) -> Path:
+    return work_directory(tmp_path, tiny_backbone, photos)
+
+
+def kill_everything_of(service: Service) -> None:
+    """Its Ray and its jobs too, as a machine that goes down does."""
+    processes = [service.process.pid, *(number for number, _ in descendants(service.process.pid))]
+    for wanted in (signal.SIGSTOP, signal.SIGKILL):
+        for number in processes:
+            try:
+                os.kill(number, wanted)
+            except ProcessLookupError:
+                continue
+    service.kill()
+
+
+@pytest.mark.parametrize("killed", ["the service", "the machine", "Ray's head"])
+def test_a_search_and_the_one_that_waits_for_it(root: Path, undisturbed: list[Any], killed: str) -> None:
+    storage = f"sqlite:///{root}/headhunt.db"
+    with served(root) as service:
+        assert service.submit(configuration("first", **LONG), **{"Idempotency-Key": "first"}).status_code == 201
+        assert service.submit(configuration("second")).status_code == 201
+        found = service.wait("first", lambda found: found["trials"]["complete"] > 8)
+        assert service.get("/searches/second")["state"] == "queued"
+        before = ended(storage, "first")
+        if killed == "Ray's head":
+            (head,) = [number for number, line in descendants(service.process.pid) if "gcs_server" in line.split()[0]]
+            os.kill(head, signal.SIGKILL)
+        else:
+            kill_everything_of(service) if killed == "the machine" else service.kill()
+            service.start()
+        found = service.wait("first", lambda found: found["state"] in OVER)
+        assert found["state"] == "interrupted", service.said
+        assert found["message"] == "its process was killed; what is finished is saved, and it can be resumed"
+        assert found["trials"]["complete"] >= len([1 for _ in before]) - found["trials"]["pruned"]
+        # The same request again is answered by what it made, and starts nothing.
+        again = service.submit(configuration("first", **LONG), **{"Idempotency-Key": "first"})
+        assert (again.status_code, len(again.json()["jobs"])) == (201, 1)
+        assert service.over("second")["state"] == "finished", service.log_of("second")
+        assert len(service.get("/searches/second")["jobs"]) == 1
+        assert service.http.post("/searches/first/resume").status_code == 202
+        assert service.over("first")["state"] == "finished", service.log_of("first")
+        assert trials(storage, "first") == undisturbed
+        after = ended(storage, "first")
+        assert {number: after[number] for number in before} == before
+        assert service.get("/searches/second")["best"]["value"] is not None
+        assert service.get("/healthz")["status"] == "ok"
+
+
+def test_a_search_on_another_ray_goes_on_without_the_service(root: Path, undisturbed: list[Any]) -> None:
+    storage = f"sqlite:///{root}/headhunt.db"
+    with ray_nodes(workers=0, head_cpus=2, dashboard=True, more=('--resources={"headhunt_jobs": 1}',)) as nodes:
+        with served(root, "--ray", nodes.dashboard, RAY_AUTH_MODE="disabled") as service:
+            assert service.submit(configuration("first", **LONG)).status_code == 201
+            service.wait("first", lambda found: found["trials"]["complete"] > 4)
+            service.kill()
+            service.start()
+            found = service.get("/searches/first")
+            assert found["state"] in ("running", "finished")
+            assert service.over("first")["state"] == "finished", service.log_of("first")
+            assert len(service.get("/searches/first")["jobs"]) == 1
+        assert trials(storage, "first") == undisturbed
+
+
+@pytest.mark.skipif(binaries() is None, reason="needs PostgreSQL's server, e.g. Debian's package")
+def test_postgresql_is_killed_during_a_search(root: Path, undisturbed: list[Any]) -> None:
+    with postgresql_server() as database:
+        url = database.url.replace(f":{PASSWORD}@", "@")
+        with served(root, "--storage", url, PGPASSWORD=PASSWORD) as service:
+            assert service.submit(configuration("first", **LONG)).status_code == 201
+            service.wait("first", lambda found: found["trials"]["complete"] > 8)
+            before = ended(database.url, "first")
+            database.kill()
+            found = service.wait("first", lambda found: found["state"] in OVER)
+            health = service.http.get("/healthz")
+            assert (health.status_code, health.json()["storage"]) == (503, "unreachable")
+            assert found["state"] == "failed" and "storage" in found["message"], found
+            assert found["trials"]["complete"] > 8  # what was seen last is still told
+            refused = service.submit(configuration("second"))
+            assert refused.status_code in (201, 503)
+            database.start()
+            service.wait("first", lambda _: service.http.get("/healthz").status_code == 200)
+            assert service.http.post("/searches/first/resume").status_code == 202
+            assert service.over("first")["state"] == "finished", service.log_of("first")
+            assert trials(database.url, "first") == undisturbed
+            after = ended(database.url, "first")
+            assert {number: after[number] for number in before} == before
+            said = [path for path in root.rglob("*") if path.is_file() and path.suffix in (".json", ".txt", ".yaml")]
+            assert said and all(PASSWORD not in path.read_text() for path in said)
