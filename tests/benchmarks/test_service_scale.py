@@ -242,7 +242,7 @@ def _watch(http: httpx.Client, service: int, root: Path) -> None:
             wall = row["time"] - before["time"]
             memory.append((row["rss"], resident(service)))
             print(
-                f"{row['trials']:6}: {60 * trials / wall:5.0f} trials a minute; driver's ms a trial {parts}; slowest answers, ms, "
+                f"{row['trials']:6}: {60 * trials / wall:5.0f} trials a minute; driver's ms a trial {parts}; slowest answers "
                 f"{answers}; MB driver {row['rss']:.0f}, service {memory[-1][1]:.0f}",
                 flush=True,
             )
