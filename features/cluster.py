@@ -1,4 +1,4 @@
-"""What a driver knows of the Ray cluster under its run: whether it lives, which nodes it lost, and whether one can take its tasks.
+"""What a driver knows of the Ray cluster under its run: whether it lives, which nodes it lost, whether one can take its tasks.
 
 Left to itself, Ray waits for a scheduler that is gone, and ends the driver's process without a word a minute after the cluster's
 head went away; and a task that no node can take waits without a word for ever. So a driver looks for itself whenever it waits.
@@ -25,6 +25,10 @@ REMIND_SECONDS = 600.0
 
 IDLE = 4
 """Why an autoscaler took a node away that had nothing to do (NodeDeathInfo in Ray's gcs.proto)."""
+
+
+TOLD_HERE = ("has been marked dead", "node it was running on is dead")
+"""What Ray says at length of nodes that `Cluster.look` tells of."""
 
 
 class Node(NamedTuple):
@@ -113,6 +117,18 @@ class Cluster:
     def _lose(self, what: str) -> None:
         self.is_lost = True
         raise LostError(f"the Ray cluster is gone: {what}. What is finished is saved.")
+
+
+def shorten_ray() -> None:
+    """Ray's own messages to a driver are one line each, on standard error; it puts paragraphs on standard output, the result's."""
+    from ray._private import worker
+
+    def say(data: dict[str, Any], ignore_prefix: bool) -> None:
+        for text in data["lines"]:
+            if not any(known in text for known in TOLD_HERE):
+                log.print(f"Ray: {text.strip().splitlines()[0][:300]}", markup=False)
+
+    worker.print_to_stdstream = say
 
 
 def _tell_lost(nodes: list[Node]) -> None:

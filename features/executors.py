@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from features.atomic import make_folder
-from features.cluster import Cluster
+from features.cluster import Cluster, shorten_ray
 from features.config import Workers
 from features.engine import start_keras
 from features.errors import HeadhuntError, LostError, UsageError
@@ -215,6 +215,7 @@ def open_executor(
         empty = make_folder(workdir.resolve() / ".ray")
         try:
             _check_address(address)
+            shorten_ray()
             ray.init(
                 address=address,
                 runtime_env={"working_dir": str(empty), "env_vars": variables},
