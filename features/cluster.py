@@ -120,7 +120,7 @@ class Cluster:
 
 
 def shorten_ray() -> None:
-    """Ray's own messages to a driver are one line each, on standard error; it puts paragraphs on standard output, the result's."""
+    """Ray's messages to a driver are one line each, on standard error. Left alone they are paragraphs on standard output."""
     from ray._private import worker
 
     def say(data: dict[str, Any], ignore_prefix: bool) -> None:
