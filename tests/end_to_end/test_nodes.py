@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,9 @@ from tests.nodes import Node, Nodes, ray_nodes
 from tests.search.test_search_kills import COMMAND, everything, forget
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+LOST = re.compile(r"The Ray cluster has lost (?:a|(\d+)) nodes? \([0-9.]+\); tasks that ran there run again\.")
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +97,10 @@ def end(process: subprocess.Popen[str], folder: Path) -> dict[str, Any]:
 
 
 def assert_told_once(folder: Path) -> None:
-    lines = [line for line in said(folder).splitlines() if "node" in line or "(raylet)" in line]
-    assert len(lines) == 1, said(folder)
-    assert lines[0].startswith("The Ray cluster has lost a node (")
-    assert lines[0].endswith("); tasks that ran there run again.")
+    """One line, or none where the run was through before the cluster's head had given the node up, which takes it 15 seconds."""
+    lines = [line for line in said(folder).splitlines() if "node" in line or "Ray" in line]
+    assert len(lines) <= 1, said(folder)
+    assert all(LOST.fullmatch(line) for line in lines), lines
 
 
 @pytest.fixture
@@ -194,7 +198,7 @@ def test_without_nodes_a_search_waits_and_says_so_and_goes_on_with_a_new_one(
         node.lose()
     waits = "No node of the Ray cluster has 1 CPUs for a worker; of its 1 nodes the largest has 0 CPUs. Tasks wait until one"
     wait(process, unsearched, lambda: waits in said(unsearched), "it says that tasks wait")
-    assert said(unsearched).count("has lost") <= 2
+    assert sum(int(count or 1) for count in LOST.findall(said(unsearched))) == 2
     nodes.add()
     wait(process, unsearched, lambda: "The Ray cluster has a node for the tasks now" in said(unsearched), "it goes on")
     assert end(process, unsearched)["ended"] == "trials"
