@@ -105,11 +105,11 @@ class Cluster:
             self._waits_since = self._waits_since or now
             self._reminded = now
             wanted = {name: need for name, need in self._needs.items() if need}
+            most = {name: max((node.resources.get(name, 0) for node in nodes), default=0) for name in wanted}
             keys = " or ".join(f"`workers.{name.lower()}s`" for name in wanted)
             log.print(
-                f"No node of the Ray cluster has {_amounts(wanted)} for a worker; of its {len(nodes)} nodes the largest has "
-                f"{_amounts({name: max((n.resources.get(name, 0) for n in nodes), default=0) for name in wanted})}. "
-                f"Tasks wait until one joins. If none will: Ctrl-C, and lower {keys}.",
+                f"No node of the Ray cluster has {_amounts(wanted)}, as each worker asks; its nodes have up to {_amounts(most)}. "
+                f"Tasks wait until one joins that has. If none will: Ctrl-C, and lower {keys}.",
                 style="yellow",
                 markup=False,
             )
@@ -140,7 +140,7 @@ def _tell_lost(nodes: list[Node]) -> None:
 
 
 def _amounts(resources: Mapping[str, float]) -> str:
-    return " and ".join(f"{amount:g} {name}s" for name, amount in resources.items())
+    return " and ".join(f"{amount:g} {name}{'' if amount == 1 else 's'}" for name, amount in resources.items())
 
 
 def _node() -> Any:

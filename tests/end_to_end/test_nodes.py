@@ -196,7 +196,7 @@ def test_without_nodes_a_search_waits_and_says_so_and_goes_on_with_a_new_one(
     lose_one(nodes, process, unsearched, "train_trials")
     for node in nodes.living:
         node.lose()
-    waits = "No node of the Ray cluster has 1 CPUs for a worker; of its 1 nodes the largest has 0 CPUs. Tasks wait until one"
+    waits = "No node of the Ray cluster has 1 CPU, as each worker asks; its nodes have up to 0 CPUs. Tasks wait until one joins"
     wait(process, unsearched, lambda: waits in said(unsearched), "it says that tasks wait")
     assert sum(int(count or 1) for count in LOST.findall(said(unsearched))) == 2
     nodes.add()
@@ -208,7 +208,9 @@ def test_without_nodes_a_search_waits_and_says_so_and_goes_on_with_a_new_one(
 
 def test_a_task_too_large_for_every_node_waits_and_can_be_interrupted(nodes: Nodes, unsearched: Path) -> None:
     process = start(nodes, unsearched, *COMMAND, "--set", "search.workers.gpus=1")
-    waits = "has 1 CPUs and 1 GPUs for a worker; of its 3 nodes the largest has 1 CPUs and 0 GPUs."
+    waits = (
+        "No node of the Ray cluster has 1 CPU and 1 GPU, as each worker asks; its nodes have up to 1 CPU and 0 GPUs."
+    )
     wait(process, unsearched, lambda: waits in said(unsearched), "it says that tasks wait")
     assert "Ctrl-C, and lower `workers.cpus` or `workers.gpus`." in said(unsearched)
     time.sleep(3)
