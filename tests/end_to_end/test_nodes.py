@@ -219,19 +219,3 @@ def test_a_task_too_large_for_every_node_waits_and_can_be_interrupted(nodes: Nod
     assert process.returncode == 130, said(unsearched)
     assert "interrupted; what is finished is saved" in said(unsearched)
     assert "Traceback" not in said(unsearched)
-
-
-def test_a_head_that_answers_nothing_ends_a_search_that_goes_on_elsewhere(unsearched: Path, tmp_path: Path) -> None:
-    shutil.copytree(unsearched, tmp_path / "calm")
-    run_headhunt(tmp_path / "calm", *COMMAND)
-    with ray_nodes(workers=1) as nodes:
-        process = start(nodes, unsearched, *COMMAND)
-        wait(process, unsearched, lambda: nodes.workers[0].tasks("train_trials"), "a trial is trained")
-        nodes.head.freeze()
-        process.communicate(timeout=150)
-    assert process.returncode == 1, said(unsearched)
-    assert "headhunt: the Ray cluster is gone: " in said(unsearched)
-    assert "Resume with:\n  headhunt search run --json" in said(unsearched)
-    assert "Traceback" not in said(unsearched)
-    run_headhunt(unsearched, *COMMAND)
-    assert everything(unsearched / "run") == everything(tmp_path / "calm" / "run")
