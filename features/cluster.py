@@ -17,9 +17,6 @@ from features.errors import LostError
 PATIENCE = 20.0
 """Seconds for which the head of a cluster may be away (it may be restarted elsewhere); Ray's own limit is 60."""
 
-SILENCE = 40.0
-"""Seconds for which a head that takes connections may leave questions unanswered: a frozen machine, or a very busy one."""
-
 LOOK_SECONDS = 5.0
 """How often the nodes are looked at."""
 
@@ -55,7 +52,6 @@ class Cluster:
         self._own = own
         self._needs = {"CPU": cpus, "GPU": gpus}
         self._away_since: float | None = None
-        self._silent_since: float | None = None
         self._looked: float | None = None
         self._waits_since: float | None = None
         self._reminded = 0.0
@@ -82,7 +78,7 @@ class Cluster:
     def look(self, now: bool = False) -> None:
         """Says which nodes were lost since the last look, and when tasks begin and end to wait for a node that can take them.
 
-        Every LOOK_SECONDS at most, or `now`. LostError when the head no longer answers.
+        Every LOOK_SECONDS at most, or `now`.
         """
         if self._own or self._away_since is not None:
             return
@@ -90,12 +86,7 @@ class Cluster:
             return
         nodes = _nodes()
         if nodes is None:
-            self._silent_since = self._silent_since or time.monotonic()
-            silence = time.monotonic() - self._silent_since
-            if silence > SILENCE:
-                self._lose(f"its head has not answered for {silence:.0f} s")
             return
-        self._silent_since = None
         lost = {node.number: node for node in nodes if not node.alive}
         new = [node for number, node in lost.items() if number not in self.lost_nodes and not node.idle]
         if new and self._looked is not None:
