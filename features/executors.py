@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from features.atomic import make_folder
-from features.cluster import Cluster
+from features.cluster import Cluster, shorten_ray
 from features.config import Workers
 from features.engine import start_keras
 from features.errors import HeadhuntError, LostError, UsageError
@@ -100,7 +100,10 @@ def check_wanted() -> None:
 
 
 class RayExecutor:
-    """Tasks on Ray workers, at most `count` at a time; a task whose worker dies runs again, up to `retries` times."""
+    """Tasks on Ray workers, at most `count` at a time; a task whose worker dies runs again, up to `retries` times.
+
+    Tasks that are lost with their node run again as often as that happens: a long run on preemptible machines loses many.
+    """
 
     def __init__(self, workers: Workers, cpus: float, cluster: Cluster, retries: int = 3) -> None:
         self._workers = workers
@@ -114,18 +117,21 @@ class RayExecutor:
 
         remote = ray.remote(function).options(**self._options)
         waiting = list(enumerate(tasks))[::-1]
-        running: dict[Any, int] = {}
+        running: dict[Any, tuple[int, frozenset[str]]] = {}  # with the nodes that were lost before
         try:
             while waiting or running:
                 self._cluster.check()
+                self._cluster.look()
                 while waiting and len(running) < self._workers.count:
                     position, task = waiting.pop()
-                    running[remote.remote(task)] = position
+                    running[remote.remote(task)] = position, self._cluster.lost_nodes
                 done, _ = ray.wait(list(running), num_returns=1, timeout=LOOK_SECONDS)
                 if done:
-                    position = running.pop(done[0])
+                    position, lost_before = running.pop(done[0])
                     try:
-                        yield position, _result(done[0], self._cluster)
+                        yield position, _result(done[0], self._cluster, lost_before)
+                    except _LostNodeError:
+                        waiting.append((position, tasks[position]))
                     except DeadWorkersError as error:
                         if given_up is None:
                             raise
@@ -149,21 +155,28 @@ class DeadWorkersError(LostError):
     """A task whose worker died, and every worker that it was given to after that."""
 
 
-def _result(reference: Any, cluster: Cluster) -> Any:
+class _LostNodeError(LostError):
+    """A task, or its result, that was lost with the node that it was on."""
+
+
+def _result(reference: Any, cluster: Cluster, lost_before: frozenset[str]) -> Any:
     import ray
-    from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
+    from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
     try:
         return ray.get(reference)
     except RayTaskError as error:
         cause = error.cause
         raise cause if isinstance(cause, HeadhuntError) else error from None
-    except (OutOfMemoryError, WorkerCrashedError) as error:
-        cluster.check()
-        short = str(error).strip().splitlines()[0]
-        raise DeadWorkersError(f"its workers died, as they do when memory is out: {short}") from error
     except RayError as error:
         cluster.check()
+        cluster.look(now=True)
+        # A lost node shows in several ways, and Ray counts it among the retries of its tasks.
+        if isinstance(error, NodeDiedError) or cluster.lost_nodes - lost_before:
+            raise _LostNodeError(str(error)) from error
+        if isinstance(error, OutOfMemoryError | WorkerCrashedError):
+            short = str(error).strip().splitlines()[0]
+            raise DeadWorkersError(f"its workers died, as they do when memory is out: {short}") from error
         raise LostError(f"a Ray worker failed for good: {error} What is finished is saved.") from error
 
 
@@ -202,6 +215,7 @@ def open_executor(
         empty = make_folder(workdir.resolve() / ".ray")
         try:
             _check_address(address)
+            shorten_ray()
             ray.init(
                 address=address,
                 runtime_env={"working_dir": str(empty), "env_vars": variables},
@@ -222,9 +236,10 @@ def open_executor(
                 f"Ray did not start: {error} The machine may have too much to do. Run the command again when it has less, or "
                 "set `workers.executor: local`."
             ) from error
-    cluster = Cluster(own=started and address == "local")
+    cluster = Cluster(started and address == "local", cpus, workers.gpus)
     try:
-        _check_capacity(ray.cluster_resources(), cpus, workers.gpus)
+        if address == "local":
+            _check_capacity(ray.cluster_resources(), cpus, workers.gpus)
         yield RayExecutor(workers, cpus, cluster)
     finally:
         if started:

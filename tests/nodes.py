@@ -40,17 +40,23 @@ class Node:
 
     def lose(self) -> None:
         """SIGKILL to all of them. They are stopped before, so that none sees another's end, or starts a process."""
-        for wanted in (signal.SIGSTOP, signal.SIGKILL):
-            for number, _ in self.processes():
-                with suppress(ProcessLookupError):
-                    os.kill(number, wanted)
+        self._signal(signal.SIGSTOP)
+        self._signal(signal.SIGKILL)
         self._process.kill()
         self._process.wait()
 
     def freeze(self) -> None:
         """Stops them all: the connections stay and nobody answers, as when a machine loses its power or its network."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Undoes `freeze`."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, wanted: signal.Signals) -> None:
         for number, _ in self.processes():
-            os.kill(number, signal.SIGSTOP)
+            with suppress(ProcessLookupError):
+                os.kill(number, wanted)
 
 
 class Nodes:
@@ -70,6 +76,11 @@ class Nodes:
         ]  # fmt: skip
         self.head = self._start(options)
         self.workers: list[Node] = []
+
+    @property
+    def living(self) -> list[Node]:
+        """The worker nodes that are not lost."""
+        return [node for node in self.workers if not node.ended]
 
     def add(self, cpus: int = 1) -> Node:
         """Starts another node, and waits until the cluster has it."""
