@@ -178,6 +178,8 @@ class Guard:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             return False
+        if "@" in host:
+            return False
         if name in self._hosts:
             return True
         return self._settings.host in ("0.0.0.0", "::") and (_is_address(name) or not self._settings.hosts)
@@ -186,7 +188,10 @@ class Guard:
         origin = headers.get(b"origin")
         if origin is None:
             return headers.get(b"sec-fetch-site", b"none") in (b"none", b"same-origin")
-        return urlsplit(origin.decode("latin-1")).netloc == host
+        try:
+            return urlsplit(origin.decode("latin-1")).netloc == host
+        except ValueError:
+            return False
 
     async def _body(self, receive: Receive, headers: dict[bytes, bytes]) -> bytes | Application:
         """The request's body, whole; or the answer to one that is too large or too slow."""
@@ -246,7 +251,9 @@ def _with_headers(scope: Scope, send: Send, is_tls: bool) -> Send:
     added = {**HEADERS, b"content-security-policy": policy.encode()}
     if is_tls:
         added[b"strict-transport-security"] = b"max-age=31536000"
-    if path.startswith((ASSETS, "/static/")):
+    if path.startswith(ASSETS):
+        added[b"cache-control"] = b"no-cache"
+    elif path.startswith("/static/"):
         added[b"cache-control"] = b"private, max-age=300"
 
     async def sending(message: Message) -> None:

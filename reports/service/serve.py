@@ -64,6 +64,7 @@ def serve(settings: Settings, ready: Callable[[dict[str, Any]], None]) -> None:
                 ssl_keyfile=settings.key,
                 proxy_headers=False,
                 lifespan="off",
+                ws="none",
             )
         )
         server.run(sockets=[listening])

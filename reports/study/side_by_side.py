@@ -85,7 +85,11 @@ def _facts(run: Run) -> StudyFacts:
     confirmation = load_confirmation(run, leaders(run)) if told.counts.get("complete") else None
     models = [load_metrics(run, number)["tuned"]["test"]["accuracy"] for number in promoted(run)[:1]] if points else []
     driver = read_driver(study)
-    made = {"sampler": search.sampler, "pruner": search.pruner, **study.user_attrs.get("identity", {})}  # not as the file is now
+    made = {
+        "sampler": search.sampler,
+        "pruner": search.pruner,
+        **study.user_attrs.get("identity", {}),
+    }  # not as the file is now
     return StudyFacts(
         run.name,
         made["sampler"],
