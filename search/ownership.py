@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from features.command import log
 from features.errors import HeadhuntError, UsageError
 from features.processes import birth, this_process
-from search.storage import has_transactions, one_transaction
+from search.storage import has_transactions, let_go_of_reads, one_transaction
 
 if TYPE_CHECKING:
     import optuna
@@ -177,9 +177,10 @@ def owned(
     thread.start()
     try:
         yield ownership
-    except BaseException:
+    except BaseException as error:
         ended.set()
         with suppress(Exception):  # the fault that ends the search is the one to show
+            let_go_of_reads(study._storage, error)
             ownership.release()
         raise
     ended.set()

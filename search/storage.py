@@ -8,6 +8,7 @@ that goes on finds trials half asked, reported or told, computes the same values
 from __future__ import annotations
 
 import os
+import traceback
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -82,6 +83,15 @@ def one_transaction(storage: optuna.storages.BaseStorage, study_id: int | None =
         finally:
             database.scoped_session.remove()
             database.scoped_session = own
+
+
+def let_go_of_reads(storage: optuna.storages.BaseStorage, error: BaseException) -> None:
+    """Ends the reads that an interrupt fell into. The frames of its traceback keep them open, and as long as SQLite reads on one
+    connection it commits on none: what is written next would wait for itself."""
+    database = _database(storage)
+    if database is not None:
+        traceback.clear_frames(error.__traceback__)
+        database.scoped_session.remove()
 
 
 def has_transactions(storage: optuna.storages.BaseStorage) -> bool:

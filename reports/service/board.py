@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 1.0
 """How often the thread looks after jobs and searches that are at work."""
 
+LONGEST_PAUSE = 10.0
+"""Between two looks: four times as long as a look takes, and no longer than this."""
+
 REST_SECONDS = 30.0
 """How often it looks at the others, whose studies change only by a dashboard."""
 
@@ -204,7 +207,7 @@ class Board:
                 log.print(
                     f"headhunt serve: a look at the searches failed: {type(error).__name__}: {error}", markup=False
                 )
-            self._ended.wait(max(LOOK_SECONDS, 4 * (time.monotonic() - began)))
+            self._ended.wait(min(max(LOOK_SECONDS, 4 * (time.monotonic() - began)), LONGEST_PAUSE))
 
     def _write(self) -> None:
         parts = b",".join(entry.json for entry in self.entries())

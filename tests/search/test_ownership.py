@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -139,3 +140,24 @@ def test_a_driver_that_has_lost_its_study_writes_nothing_more(study: optuna.Stud
             study.ask()
     assert len(study.get_trials()) == 1
     assert read_driver(study) == other
+
+
+def test_an_interrupt_in_the_middle_of_a_read_does_not_hold_the_release_up(study: optuna.Study, own: Own) -> None:
+    """What was read keeps SQLite's lock on the file for as long as it is not read to its end, or dropped."""
+    database = study._storage._backend  # type: ignore[attr-defined]
+    for _ in range(3):
+        study.set_user_attr("some", "rows")
+        study.set_user_attr("more", "rows")
+
+    def interrupted() -> None:
+        session = database.scoped_session()
+        rows = session.connection().connection.cursor().execute("select * from study_user_attributes")
+        assert rows.fetchone() is not None
+        raise KeyboardInterrupt
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), own(Patience(beat=60)):
+        interrupted()
+    assert time.monotonic() - began < 20  # SQLite would try for a minute
+    left = read_driver(study)
+    assert left is not None and not left.running
