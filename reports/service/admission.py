@@ -71,15 +71,16 @@ def admit(raw: Any, settings: Settings) -> Admitted:
     if _depth(raw) > DEEPEST:
         raise RefusedError([f"the configuration is nested more than {DEEPEST} levels deep."])
     faults = _chosen_here(raw)
-    completed = {**raw, "workdir": str(raw.get("name", "headhunt"))}
+    completed = {**raw}
     if isinstance(raw.get("search", {}), dict | None):
         completed["search"] = {**(raw.get("search") or {}), "storage": settings.storage_url}
     if isinstance(raw.get("dataset"), dict):
         completed["dataset"] = {**raw["dataset"], "within": str(settings.root)}
     try:
+        completed["workdir"] = str(raw.get("name", "headhunt"))
         run = validate(Run, completed, "submitted")
     except UsageError as error:
-        raise RefusedError([*faults, *str(error).split("\n  ")[1:]] or [str(error)]) from None
+        raise RefusedError([*faults, *(str(error).split("\n  ")[1:] or [str(error)])]) from None
     except (RecursionError, OverflowError, OSError, ValueError, TypeError) as error:
         raise RefusedError([*faults, f"a value cannot be used: {type(error).__name__}: {error}."]) from None
     faults += [*_name(run), *_paths(run, settings.root), *_stores(run, settings), *_code(run, settings)]

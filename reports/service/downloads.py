@@ -31,7 +31,12 @@ class Download(NamedTuple):
 
 def exported_formats(folder: Path) -> list[str]:
     """The formats that an export's folder holds whole."""
-    return [name for name, parts in PARTS.items() if all((folder / part).exists() for part in parts)]
+    return [name for name, parts in PARTS.items() if all(_is_own(folder / part, folder) for part in parts)]
+
+
+def _is_own(path: Path, folder: Path) -> bool:
+    """Whether it is there, and is no link that leads out of the folder."""
+    return path.exists() and contained(path, folder)
 
 
 def download(root: Path, search: str, trial: int, format_: str) -> Download:

@@ -57,10 +57,10 @@ def ended(storage: str, name: str) -> dict[int, Any]:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, photos: Path) -> list[Any]:
     """The trials of the search when nothing is killed, and no service is there."""
     root = work_directory(tmp_path_factory.mktemp("calm"), tiny_backbone, photos)
-    (root / "headhunt.yaml").write_text(yaml.safe_dump({**configuration("calm", **LONG), "workdir": "calm"}))
+    (root / "headhunt.yaml").write_text(yaml.safe_dump({**configuration("first", **LONG), "workdir": "calm"}))
     for stage in (("features", "prepare"), ("features", "cache"), ("search", "run")):
         run_headhunt(root, *stage)
-    found = trials(f"sqlite:///{root}/calm/study.db", "calm")
+    found = trials(f"sqlite:///{root}/calm/study.db", "first")  # a Hyperband pruner draws brackets by the name
     assert {state for state, *_ in found} == {"COMPLETE", "PRUNED"}
     return found
 
