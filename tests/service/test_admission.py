@@ -172,7 +172,7 @@ def test_all_faults_are_told_at_once(service: Served) -> None:
         "name": "a-fidelity",
         "workdir": "x",
         "dataset": {"kind": "folder", "root": "/etc"},
-        "features": {"store": "/x"},
+        "features": {"store": "s3://x"},
     }
     found = faults(service, raw)
     assert {fault.partition(":")[0] for fault in found} == {"workdir", "name", "dataset.root", "features.store"}

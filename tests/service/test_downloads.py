@@ -1,0 +1,68 @@
+"""What the service hands out of a search's folder: logs and exports."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reports.service.records import Ended, job_files, now
+from tests.service.in_process import Served, eventually, served
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service with a finished search `cars` that has an export."""
+    with served(tmp_path_factory.mktemp("root")) as service:
+        fill(service)
+        yield service
+
+
+def fill(service: Served) -> None:
+    assert service.http.post("/searches", json={"name": "cars", "dataset": {"kind": "toy_cars"}}).status_code == 201
+    folder = service.root / "cars" / "exports" / "1"
+    folder.mkdir(parents=True)
+    for name in ("model.keras", "headhunt.yaml", "optuna.json", "keras_tuner.json"):
+        (folder / name).write_text("x")
+    files = job_files(service.root, "cars", 1)
+    files.log.write_bytes(b"a log with \xff in it\n")
+    files.write_ended(Ended(state="finished", message=None, time=now()))
+    service.board.look()
+
+
+def test_a_log_is_given_as_it_is(service: Served) -> None:
+    answer = service.http.get("/searches/cars/logs")
+    assert answer.content == b"a log with \xff in it\n"
+    assert service.http.get("/searches/cars/logs?follow=true").content == answer.content  # its job is over
+    assert service.http.get("/searches/cars/logs?job=7").json()["detail"] == "the search 'cars' has no job 7; it has 1."
+
+
+def test_downloads(service: Served) -> None:
+    assert service.http.get("/searches/cars/exports").json() == {
+        "exports": [{"trial": 1, "formats": ["keras", "config"]}]
+    }
+    one = service.http.get("/searches/cars/exports/1/keras")
+    assert (one.content, one.headers["content-disposition"]) == (b"x", 'attachment; filename="cars-trial-1.keras"')
+    before = set(Path(tempfile.gettempdir()).glob("headhunt-*.zip"))
+    for format_, names in (
+        ("config", {"headhunt.yaml", "optuna.json", "keras_tuner.json"}),
+        ("bundle", {"headhunt.yaml", "optuna.json", "keras_tuner.json", "model.keras"}),
+    ):
+        answer = service.http.get(f"/searches/cars/exports/1/{format_}")
+        archive = zipfile.ZipFile(io.BytesIO(answer.content))
+        assert set(archive.namelist()) == names and archive.testzip() is None
+    eventually(lambda: set(Path(tempfile.gettempdir()).glob("headhunt-*.zip")) <= before)
+    missing = service.http.get("/searches/cars/exports/1/onnx")
+    assert "has no export as 'onnx'; it has keras, config, and bundle" in missing.json()["detail"]
+
+
+def test_followed_logs_are_few(tmp_path: Path) -> None:
+    with served(tmp_path, followers=0) as service:
+        fill(service)
+        assert service.http.get("/searches/cars/logs").status_code == 200
+        answer = service.http.get("/searches/cars/logs?follow=true")
+        assert answer.status_code == 503 and "Read this one without `follow`" in answer.json()["detail"]
