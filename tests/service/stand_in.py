@@ -133,9 +133,7 @@ class Place:
         return files.begin(Started.model_validate({**begun, "time": now(), **changed}))
 
     def finish(self, state: str, message: str | None = None, name: str = "cars", number: int = 1) -> None:
-        self.files(name, number).write_ended(
-            Ended.model_validate({"state": state, "message": message, "time": now()})
-        )
+        self.files(name, number).write_ended(Ended.model_validate({"state": state, "message": message, "time": now()}))
 
 
 def eventually(wanted: Callable[[], bool], seconds: float = 10) -> None:
