@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict
 
@@ -116,7 +117,7 @@ class Files(NamedTuple):
 
     def begin(self, started: Started) -> bool:
         """Makes this process the one that does it; False when there is, or was, another."""
-        mine = self.folder / f".started.{os.getpid()}"
+        mine = self.folder / f".started.{uuid4().hex}"  # process numbers of two machines may be the same
         write_text(mine, started.model_dump_json(indent=1) + "\n")
         try:
             os.link(mine, self.folder / "started.json")  # the whole file, and only where there is none

@@ -80,7 +80,9 @@ def router(settings: Settings, jobs: Jobs, board: Board, registry: CollectorRegi
     def fresh(name: str, status: int) -> Response:
         return answer(board.refresh(name).json, status, {"Location": f"/searches/{name}"})
 
-    @routes.get("/healthz", response_model=Health, responses=problems(), tags=["service"])
+    silent = {"model": Health | Problem, "description": "Ray or the storage does not answer, or too many ask at once"}
+
+    @routes.get("/healthz", response_model=Health, responses={**problems(), 503: silent}, tags=["service"])
     async def health() -> Response:
         """Whether the service, Ray and the storage answer; 503 when one of them does not, with the same body."""
         found = board.health()
@@ -192,8 +194,8 @@ def router(settings: Settings, jobs: Jobs, board: Board, registry: CollectorRegi
         responses=problems(*WRITING, 404, 422),
         tags=["searches"],
     )
-    def stop_search(name: Name) -> Response:
-        """Asks the search's job to save its state and end; what is over already stays as it is."""
+    def stop_search(name: Name, key: Key = None) -> Response:
+        """Asks the search's job to save its state and end; what is over already stays as it is, so no key is needed."""
         jobs.stop(name)
         return fresh(name, 202)
 

@@ -1,0 +1,144 @@
+"""The service in this process, on a root of its own: all of it real but Ray, for which an object stands that keeps a list."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from features.errors import LostError
+from features.processes import this_process
+from reports.service.app import application
+from reports.service.board import Board
+from reports.service.dashboard import dashboard
+from reports.service.jobs import Jobs
+from reports.service.raycluster import RayJobs
+from reports.service.records import Ended, Files, Started, job_files, now
+from reports.service.settings import Settings
+from search.storage import open_storage
+from tests.service.serving import configuration
+
+PLENTY = "1000000/second"
+
+
+@cache
+def _empty_storage() -> bytes:
+    """A storage's file as it is before the first study; making one takes seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "headhunt.db"
+        storage = open_storage(f"sqlite:///{file}", Path(folder))
+        storage.remove_session()
+        return file.read_bytes()
+
+
+class StandIn(RayJobs):
+    """What it was asked for, and what it answers to `statuses`; `silent` when it does not answer."""
+
+    def __init__(self) -> None:
+        super().__init__("http://stand-in.invalid:8265")
+        self.known: dict[str, str] = {}
+        self.submitted: list[str] = []
+        self.stopped: list[str] = []
+        self.silent = False
+
+    def statuses(self) -> dict[str, str]:
+        self._answer()
+        return dict(self.known)
+
+    def submit(self, ray_id: str, root: Path, folder: Path) -> None:
+        self._answer()
+        self.submitted.append(ray_id)
+        self.known.setdefault(ray_id, "PENDING")
+
+    def stop(self, ray_id: str) -> None:
+        self._answer()
+        self.stopped.append(ray_id)
+
+    def _answer(self) -> None:
+        if self.silent:
+            raise LostError("Ray does not answer at http://stand-in.invalid:8265.")
+
+
+class Http:
+    """Asks an application without a socket, from any thread."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return self._request("GET", path, **options)
+
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        return self._request("POST", path, **options)
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(self._app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(ask())
+
+
+class Place:
+    """A root with the service on it; `restart` is a new service on the same root."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.root = Path(os.path.realpath(folder)) / "root"
+        (self.root / "photos").mkdir(parents=True)
+        (self.root / "tiny.keras").write_bytes(b"")
+        chosen = {"reads": PLENTY, "writes": PLENTY, "logins": PLENTY, **settings}
+        self.settings = Settings(root=self.root, **chosen)
+        self.ray = StandIn()
+        (self.root / "headhunt.db").write_bytes(_empty_storage())
+        self.restart()
+
+    url = ""
+    """Where it listens, if it does."""
+
+    def restart(self) -> None:
+        self.jobs = Jobs(self.root, self.ray)
+        self.board = Board(self.root, self.jobs, self.settings.storage_url, "1.2.3")
+        shown = dashboard(self.root, self.settings.storage_url)
+        self.app = application(self.settings, self.jobs, self.board, shown, "1.2.3")
+        self.http = Http(self.app)
+        self.board.look()
+
+    def submit(self, name: str = "cars", key: str | None = None, **search: Any) -> httpx.Response:
+        headers = {"Content-Type": "application/yaml"} | ({"Idempotency-Key": key} if key else {})
+        return self.http.post("/searches", content=yaml.safe_dump(configuration(name, **search)), headers=headers)
+
+    def files(self, name: str = "cars", number: int = 1) -> Files:
+        return job_files(self.root, name, number)
+
+    def state(self, name: str = "cars") -> str:
+        """How the search's last job stands, after a look."""
+        self.board.look()
+        found: str = self.http.get(f"/searches/{name}").json()["state"]
+        return found
+
+    def begin(self, name: str = "cars", number: int = 1, **changed: Any) -> bool:
+        """Begins a job in this process's name."""
+        files = self.files(name, number)
+        me = this_process()
+        begun = {"host": me.host, "pid": me.pid, "place": me.place, "birth": me.birth, "ray_id": files.job().ray_id}
+        return files.begin(Started.model_validate({**begun, "time": now(), **changed}))
+
+    def finish(self, state: str, message: str | None = None, name: str = "cars", number: int = 1) -> None:
+        self.files(name, number).write_ended(Ended.model_validate({"state": state, "message": message, "time": now()}))
+
+
+def eventually(wanted: Callable[[], bool], seconds: float = 10) -> None:
+    """Waits until it is so: Ray is asked on another thread."""
+    until = time.monotonic() + seconds
+    while not wanted():
+        assert time.monotonic() < until
+        time.sleep(0.01)

@@ -1,0 +1,61 @@
+"""What Prometheus reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+from prometheus_client.parser import text_string_to_metric_families
+
+from reports.service.records import ACTIVE
+from search.storage import open_storage
+from tests.service.stand_in import Place
+
+
+def _read(place: Place) -> dict[tuple[str, ...], float]:
+    """Every sample, by its name and its labels' values."""
+    answer = place.http.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain")
+    families = text_string_to_metric_families(answer.text)
+    return {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
+
+
+def test_metrics_tell_of_trials_pace_queue_and_best_value(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    for name in ("cars", "v1.2_odd-name"):
+        assert place.submit(name).status_code == 201
+    study = optuna.create_study(
+        study_name="cars", storage=open_storage(place.settings.storage_url, place.root), direction="maximize"
+    )
+    assert place.begin()
+    place.files().write_stage("search")
+    place.files().write_results({"cache": {"images_per_second": 123.5}})
+    states = optuna.trial.TrialState
+    for value in (0.25, 0.75):
+        study.add_trial(optuna.trial.create_trial(value=value, user_attrs={"top5": 0.9}))
+    for state in (states.PRUNED, states.FAIL, states.RUNNING):
+        study.add_trial(optuna.trial.create_trial(state=state))
+    place.jobs.look_after()
+    place.board.refresh("cars")
+    found = _read(place)
+    for state, count in (("complete", 2), ("pruned", 1), ("failed", 1), ("running", 1)):
+        assert found["headhunt_trials", "cars", state] == count
+        assert found["headhunt_trials", "v1.2_odd-name", state] == 0
+    assert found["headhunt_trials_per_minute", "cars"] > 0
+    assert found["headhunt_trials_per_minute", "v1.2_odd-name"] == 0
+    assert found["headhunt_images_per_second", "cars"] == 123.5
+    assert found["headhunt_best_value", "cars"] == 0.75
+    assert ("headhunt_best_value", "v1.2_odd-name") not in found
+    assert found["headhunt_queue_length",] == 1
+    assert [found["headhunt_jobs", state] for state in ACTIVE] == [1, 1, 0]
+    assert found["headhunt_up", "ray"] == found["headhunt_up", "storage"] == 1
+    assert found["process_resident_memory_bytes",] > 0
+
+
+def test_metrics_of_an_empty_service_are_well_formed(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.jobs.ray_answered = None
+    found = _read(place)
+    assert found["headhunt_queue_length",] == 0
+    assert found["headhunt_up", "ray"] == 0
