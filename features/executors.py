@@ -196,7 +196,9 @@ def open_executor(
     at_a_time = workers.count if threads and workers.executor == "local" else 1
     cores = str(max(1, int(cpus * at_a_time)))
     shares = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC"), cores)
-    if 0 < workers.gpus < 1:  # several processes on one GPU: JAX, left alone, takes three quarters of its memory at once
+    if (
+        0 < workers.gpus < 1
+    ):  # several processes on one GPU: JAX, left alone, takes three quarters of its memory at once
         shares["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     variables = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore", **shares, **environment}
     if workers.executor == "local":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import ssl
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, SecretStr
@@ -88,6 +89,14 @@ def check(settings: Settings) -> None:
     for option, path in (("--tls-certificate", settings.certificate), ("--tls-key", settings.key)):
         if path is not None and not path.is_file():
             raise UsageError(f"{option}: there is no file {path}.")
+    if settings.certificate is not None and settings.key is not None:
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.certificate, settings.key)
+        except (OSError, ssl.SSLError) as error:
+            raise UsageError(
+                f"--tls-certificate {settings.certificate} with --tls-key {settings.key} cannot be used: {error}. Both are PEM "
+                "files, and the key belongs to the first certificate."
+            ) from None
     _check_storage(settings.storage)
 
 

@@ -97,15 +97,15 @@ def served(root: Path, **given: Any) -> Iterator[Served]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         headers = BEARER if settings.token else {}
-        with httpx.Client(base_url=url, headers=headers, timeout=30, verify=False) as http:
-            others: list[httpx.Client] = []
-            try:
-                yield Served(http, jobs, board, ray, settings, app, others)
-            finally:
-                for other in others:
-                    other.close()
-                server.should_exit = True
-                thread.join(10)
+        others: list[httpx.Client] = []
+        http = httpx.Client(base_url=url, headers=headers, timeout=30, verify=False)
+        try:
+            yield Served(http, jobs, board, ray, settings, app, others)
+        finally:
+            for client in (http, *others):  # before the server ends: it would wait for them
+                client.close()
+            server.should_exit = True
+            thread.join(10)
 
 
 def eventually(wanted: Any, seconds: float = 10) -> None:
