@@ -1,58 +1,28 @@
-"""The service in this process, on a real socket, with all that is real but Ray: what would be given to that is written down."""
+"""The service in this process behind its guard, on a real socket; Ray alone is a stand-in."""
 
 from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import httpx
 import uvicorn
 from pydantic import SecretStr
 
-from features.errors import LostError
 from reports.service.app import application
 from reports.service.board import Board
 from reports.service.dashboard import dashboard
 from reports.service.guard import Application
 from reports.service.jobs import Jobs
-from reports.service.raycluster import RayJobs
 from reports.service.settings import Settings
+from tests.service.stand_in import StandIn
 
 TOKEN = "a-token-for-the-tests-alone"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
-
-
-class QuietRay:
-    """Takes every job and begins none; `lost` does not answer."""
-
-    address = "http://127.0.0.1:1"
-
-    def __init__(self) -> None:
-        self.known: dict[str, str] = {}
-        self.submitted: list[str] = []
-        self.lost = False
-
-    def statuses(self) -> dict[str, str]:
-        self._answer()
-        return dict(self.known)
-
-    def submit(self, ray_id: str, root: Path, folder: Path) -> None:
-        self._answer()
-        self.submitted.append(ray_id)
-        self.known.setdefault(ray_id, "PENDING")
-
-    def stop(self, ray_id: str) -> None:
-        self._answer()
-        self.known[ray_id] = "STOPPED"
-
-    def _answer(self) -> None:
-        if self.lost:
-            raise LostError("Ray's job server does not answer")
 
 
 class Served(NamedTuple):
@@ -61,7 +31,7 @@ class Served(NamedTuple):
     http: httpx.Client
     jobs: Jobs
     board: Board
-    ray: QuietRay
+    ray: StandIn
     settings: Settings
     app: Application
     others: list[httpx.Client]
@@ -76,16 +46,12 @@ class Served(NamedTuple):
         return self.others[-1]
 
 
-def jobs_of(root: Path, ray: QuietRay) -> Jobs:
-    return Jobs(root, cast(RayJobs, ray))
-
-
 @contextmanager
 def served(root: Path, **given: Any) -> Iterator[Served]:
     """The service on this work directory; keywords are settings, by default with a token."""
     settings = Settings(root=root.resolve(), **{"token": SecretStr(TOKEN), **given})
-    ray = QuietRay()
-    jobs = jobs_of(settings.root, ray)
+    ray = StandIn()
+    jobs = Jobs(settings.root, ray)
     board = Board(settings.root, jobs, settings.storage_url, "1")
     board.look()
     app = application(settings, jobs, board, dashboard(settings.root, settings.storage_url), "1")
@@ -106,11 +72,3 @@ def served(root: Path, **given: Any) -> Iterator[Served]:
                 client.close()
             server.should_exit = True
             thread.join(10)
-
-
-def eventually(wanted: Any, seconds: float = 10) -> None:
-    """Waits until it is so."""
-    until = time.monotonic() + seconds
-    while not wanted():
-        assert time.monotonic() < until
-        time.sleep(0.02)

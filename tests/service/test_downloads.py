@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from reports.service.records import Ended, job_files, now
-from tests.service.in_process import Served, eventually, served
+from tests.service.in_process import Served, served
+from tests.service.stand_in import eventually
 
 
 @pytest.fixture(scope="module")
