@@ -95,10 +95,12 @@ def _stage(stage: str, command: list[str], job: Job, results: dict[str, Any]) ->
 
 
 def _last_error(path: Path) -> str:
-    """The last message of a command in the log, without what follows it."""
+    """The last message of a command in the log, without the command that follows it and what leads over to that."""
     text = path.read_text(encoding="utf-8", errors="replace")
     found = re.findall(r"^headhunt: (.*(?:\n  .*)*)", text, re.MULTILINE)
-    return found[-1] if found else "a stage ended without a message; its log has what it said"
+    return (
+        re.sub(r" [^.\n]*:$", "", found[-1]) if found else "a stage ended without a message; its log has what it said"
+    )
 
 
 @contextmanager
