@@ -218,7 +218,7 @@ def test_a_search_is_submitted_watched_and_stopped_and_an_export_downloaded_in_a
     expect(page).to_have_url(re.compile(r"/dashboard/studies/\d+"))
     expect(page.get_by_role("heading", name="History")).to_be_visible(timeout=30_000)
     page.goto(f"{service.url}/dashboard/")
-    expect(page.get_by_text("browser", exact=True).first).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("heading", name=re.compile(r"\d+\. browser"))).to_be_visible(timeout=30_000)
     assert faults == []
     page.goto(f"{service.url}/searches/{promoted}/report")
     page.wait_for_function(
