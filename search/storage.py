@@ -57,6 +57,14 @@ def open_storage(spec: str, workdir: Path) -> optuna.storages.BaseStorage:
         return _open_database(address)
 
 
+def cached_storage(spec: str, workdir: Path) -> optuna.storages.BaseStorage:
+    """The same for a reader that stays: trials that are over are read once. Optuna's studies do so by themselves, its dashboard
+    does not, and would read all trials for every question."""
+    from optuna.storages import get_storage
+
+    return get_storage(open_storage(spec, workdir))
+
+
 @contextmanager
 def one_transaction(storage: optuna.storages.BaseStorage, study_id: int | None = None) -> Iterator[None]:
     """What is written inside is committed to a database once, at the end, or not at all; other storages write as they always do.

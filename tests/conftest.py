@@ -126,16 +126,10 @@ def cached_run(make_run: MakeRun) -> FeaturesRun:
     return run
 
 
-@pytest.fixture(scope="session")
-def searched_once(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, photos: Path) -> Path:
-    """A folder with headhunt.yaml and its run up to a study of 6 trials; not to be written to, see `searched`."""
-    folder = tmp_path_factory.mktemp("searched")
-    raw = {
-        "name": "tiny",
-        "workdir": "run",
-        "dataset": {"kind": "folder", "root": str(photos)},
+def tiny_sections() -> dict[str, dict[str, Any]]:
+    """The sections `features`, without its backbone, and `search` of a run of 6 trials that takes seconds."""
+    return {
         "features": {
-            "backbone": str(tiny_backbone),
             "preprocessing": "resnet_v2",
             "image_size": 32,
             "copies": 2,
@@ -150,6 +144,20 @@ def searched_once(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path,
             "space": {"head": {"layers": [0, 1], "units": [8], "dropout": 0.2}, "batch_size": 4},
             "workers": {"executor": "local"},
         },
+    }
+
+
+@pytest.fixture(scope="session")
+def searched_once(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, photos: Path) -> Path:
+    """A folder with headhunt.yaml and its run up to a study of 6 trials; not to be written to, see `searched`."""
+    folder = tmp_path_factory.mktemp("searched")
+    tiny = tiny_sections()
+    tiny["features"]["backbone"] = str(tiny_backbone)
+    raw = {
+        "name": "tiny",
+        "workdir": "run",
+        "dataset": {"kind": "folder", "root": str(photos)},
+        **tiny,
         "train": {"finetune": {"epochs": 3, "batch_size": 4, "unfreeze_conv_layers": 1, "learning_rate": 1e-3}},
     }
     (folder / "headhunt.yaml").write_text(yaml.safe_dump(raw))

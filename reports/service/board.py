@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from features.command import log
 from features.configfile import load
-from features.errors import HeadhuntError
 from reports.config import Run
-from reports.service.downloads import exported_formats
+from reports.service.downloads import exported_formats, report_page
 from reports.service.jobs import Jobs, Standing
 from reports.service.records import ACTIVE, CONFIGURATION, job_files
 from reports.service.schemas import (
@@ -36,11 +35,11 @@ from reports.service.schemas import (
 )
 from search.leaderboard import ranking
 from search.review.progress import STATES
-from search.storage import open_storage
 from train.promotion.promote import promoted, summary
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.storages import BaseStorage
 
 LOOK_SECONDS = 1.0
 """How often the thread looks after jobs and searches that are at work."""
@@ -60,6 +59,14 @@ UNANSWERED_SECONDS = 20
 """Ray counts as unreachable when it was silent for so long."""
 
 
+class Reached(NamedTuple):
+    """The value of a trial that ran to its end, and the best one up to it."""
+
+    number: int
+    value: float
+    best: float
+
+
 class Study(NamedTuple):
     """What a look at a study gave; `trials` are Optuna's, best first, those that ran to their end."""
 
@@ -68,7 +75,7 @@ class Study(NamedTuple):
     per_minute: float | None = None
     best: Best | None = None
     ranked: tuple[Any, ...] = ()
-    history: tuple[Point, ...] = ()
+    history: tuple[Reached, ...] = ()
 
 
 class Entry(NamedTuple):
@@ -83,15 +90,14 @@ class Board:
     """The searches below `root`. `start` begins to look, `end` stops."""
 
     def __init__(
-        self, root: Path, jobs: Jobs, storage: str, version: str, keep_ray: Callable[[], None] | None = None
+        self, root: Path, jobs: Jobs, storage: BaseStorage, version: str, keep_ray: Callable[[], None] | None = None
     ) -> None:
         """`keep_ray` starts Ray again where it has died."""
-        self._root, self._jobs, self._spec, self._version, self._keep_ray = root, jobs, storage, version, keep_ray
+        self._root, self._jobs, self._storage, self._version, self._keep_ray = root, jobs, storage, version, keep_ray
         self._entries: dict[str, Entry] = {}
         self._seen: dict[str, float] = {}
         self._runs: dict[str, Run] = {}
         self._studies: dict[str, optuna.Study] = {}
-        self._storage: optuna.storages.BaseStorage | None = None
         self._storage_answers = False
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -164,7 +170,8 @@ class Board:
     def history(self, name: str) -> History:
         """The values of a search's trials."""
         entry = self.entry(name)
-        return History(objective=entry.status.objective, points=thinned(entry.study.history))
+        points = [Point(**reached._asdict()) for reached in thinned(entry.study.history)]
+        return History(objective=entry.status.objective, points=points)
 
     def promotions(self, name: str) -> Promotions:
         """The finished promotions of a search."""
@@ -222,12 +229,10 @@ class Board:
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            if self._storage is None:
-                self._storage = open_storage(self._spec, self._root)
             self._storage.get_study_id_from_name(" ")  # any question will do: there is no such study
         except KeyError:
             self._storage_answers = True
-        except (HeadhuntError, SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             if self._storage_answers:
                 log.print(f"The storage does not answer: {error}", style="yellow", markup=False)
             self._storage_answers = False
@@ -256,7 +261,7 @@ class Board:
             jobs=[_job_status(standing) for standing in standings],
             promotions=len(list(workdir.glob("promotions/*/metrics.json"))),
             exports=len(self.exports(name).exports),
-            report=(workdir / "report" / "index.html").is_file(),
+            report=report_page(self._root, name) is not None,
         )
         self._entries[name] = Entry(status, study, status.model_dump_json().encode())
         self._seen[name] = time.monotonic()
@@ -267,7 +272,6 @@ class Board:
 
         try:
             if run.name not in self._studies:
-                assert self._storage is not None
                 self._studies[run.name] = optuna.load_study(study_name=run.name, storage=self._storage)
             study = self._studies[run.name]
             trials = study.get_trials(deepcopy=False)
@@ -303,7 +307,7 @@ class Board:
         return None
 
 
-def thinned(points: tuple[Point, ...]) -> list[Point]:
+def thinned(points: tuple[Reached, ...]) -> list[Reached]:
     """Every improvement, and of the others as many as POINTS leaves room for, evenly."""
     if len(points) <= POINTS:
         return list(points)
@@ -347,10 +351,10 @@ def _pace(trials: list[Any], begun: str | None) -> float | None:
     return round(ended / minutes, 2) if ended and minutes > 0 else None
 
 
-def _history(ranked: tuple[Any, ...], objective: str) -> tuple[Point, ...]:
+def _history(ranked: tuple[Any, ...], objective: str) -> tuple[Reached, ...]:
     choose = min if objective == "val_loss" else max
     points, best = [], None
     for trial in sorted(ranked, key=lambda one: one.number):
         best = trial.value if best is None else choose(best, trial.value)
-        points.append(Point(number=trial.number, value=trial.value, best=best))
+        points.append(Reached(trial.number, trial.value, best))
     return tuple(points)

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from features.atomic import make_folder
+from reports.service.admission import contained
 from search.review.dashboard import styled
-from search.storage import open_storage
 
 if TYPE_CHECKING:
     from optuna.artifacts import FileSystemArtifactStore
+    from optuna.storages import BaseStorage
 
 
 class Pictures:
@@ -34,10 +35,9 @@ class Pictures:
         self._store(artifact_id).remove(artifact_id)
 
     def _store(self, artifact_id: str) -> FileSystemArtifactStore:
-        found = None
-        if re.fullmatch(r"[0-9a-fA-F-]+", artifact_id):
-            found = next(self._root.glob(f"*/artifacts/{artifact_id}"), None)
-        return self._in(found.parent if found else self._root / ".artifacts")
+        """Where a file is: links that lead out of the work directory are not followed."""
+        found = self._root.glob(f"*/artifacts/{artifact_id}") if re.fullmatch(r"[0-9a-fA-F-]+", artifact_id) else ()
+        return self._in(next((path.parent for path in found if contained(path, self._root)), self._root / ".artifacts"))
 
     def _in(self, folder: Path) -> FileSystemArtifactStore:
         from optuna.artifacts import FileSystemArtifactStore
@@ -45,10 +45,10 @@ class Pictures:
         return FileSystemArtifactStore(make_folder(folder))
 
 
-def dashboard(root: Path, storage: str) -> Any:
+def dashboard(root: Path, storage: BaseStorage) -> Any:
     """The dashboard as an ASGI application."""
     from a2wsgi import WSGIMiddleware
     from optuna_dashboard import wsgi
 
-    application: Any = styled(wsgi(open_storage(storage, root), Pictures(root)))
+    application: Any = styled(wsgi(storage, Pictures(root)))
     return WSGIMiddleware(application, workers=8)

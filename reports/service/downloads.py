@@ -58,6 +58,12 @@ def download(root: Path, search: str, trial: int, format_: str) -> Download:
     return Download(_zipped(paths, folder), f"{stem}-{format_}.zip", True)
 
 
+def report_page(root: Path, search: str) -> Path | None:
+    """The page of a search's report, where there is one."""
+    page = root / search / "report" / "index.html"
+    return page if page.is_file() and contained(page, root / search) else None
+
+
 def _zipped(paths: list[Path], folder: Path) -> Path:
     """A temporary zip archive of files and folders, named from `folder` on. Weights do not get smaller: they are stored."""
     files = [

@@ -249,9 +249,10 @@ class Jobs:
 
     def _complain(self, message: str) -> None:
         """Says what Ray fails in, once."""
-        if message and message != self._complaint:
-            log.print(f"headhunt serve: {message}", style="yellow", markup=False)
-        self._complaint = message
+        with self._lock:
+            if message and message != self._complaint:
+                log.print(f"headhunt serve: {message}", style="yellow", markup=False)
+            self._complaint = message
 
     def _look(self, job: Job, statuses: dict[str, str] | None) -> None:
         """Writes down how a job stands, and asks Ray for what it should do. `statuses` is None when Ray did not answer."""

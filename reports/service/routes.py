@@ -13,9 +13,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from starlette.background import BackgroundTask
 
 from reports.service import jobs as jobs_module
-from reports.service.admission import admit, contained, parse
+from reports.service.admission import admit, parse
 from reports.service.board import Board
-from reports.service.downloads import download
+from reports.service.downloads import download, report_page
 from reports.service.jobs import Jobs, UnknownError
 from reports.service.logs import stream
 from reports.service.records import ACTIVE
@@ -265,8 +265,8 @@ def router(settings: Settings, jobs: Jobs, board: Board, registry: CollectorRegi
     def show_report(name: Name) -> Response:
         """The report's page."""
         jobs.of(name)
-        page = settings.root / name / "report" / "index.html"
-        if not page.is_file() or not contained(page, settings.root / name):
+        page = report_page(settings.root, name)
+        if page is None:
             raise UnknownError(
                 f"the search {name!r} has no report yet. One is built after its promotions: POST /searches/{name}/promotions."
             )

@@ -7,16 +7,26 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from importlib import metadata
-from typing import Any
+from typing import Any, NamedTuple
 
 from features.atomic import make_folder, only_process
 from features.command import log, without_password
 from features.errors import UsageError
 from reports.service.board import Board
 from reports.service.dashboard import dashboard
+from reports.service.guard import Application
 from reports.service.jobs import Jobs
 from reports.service.raycluster import OwnRay, RayJobs
 from reports.service.settings import Settings, check
+from search.storage import cached_storage
+
+
+class Parts(NamedTuple):
+    """What answers, and what it answers from."""
+
+    jobs: Jobs
+    board: Board
+    app: Application
 
 
 def serve(settings: Settings, ready: Callable[[dict[str, Any]], None]) -> None:
@@ -25,8 +35,6 @@ def serve(settings: Settings, ready: Callable[[dict[str, Any]], None]) -> None:
     Raises UsageError for settings that are not safe or cannot work, LostError when Ray does not start.
     """
     import uvicorn
-
-    from reports.service.app import application
 
     check(settings)
     make_folder(settings.root)
@@ -41,20 +49,17 @@ def serve(settings: Settings, ready: Callable[[dict[str, Any]], None]) -> None:
             own = OwnRay(settings.root, settings.jobs)
             stack.callback(own.end)
             own.keep()
-        jobs = Jobs(settings.root, RayJobs(own.address if own else str(settings.ray)))
-        version = metadata.version("headhunt")
-        board = Board(settings.root, jobs, settings.storage_url, version, own.keep if own else None)
-        optuna_dashboard = dashboard(settings.root, settings.storage_url)
-        board.start()
-        stack.callback(board.end)
-        app = application(settings, jobs, board, optuna_dashboard, version)
+        ray = RayJobs(own.address if own else str(settings.ray))
+        parts = assemble(settings, ray, metadata.version("headhunt"), own.keep if own else None)
+        parts.board.start()
+        stack.callback(parts.board.end)
         port = listening.getsockname()[1]
         url = settings.model_copy(update={"port": port}).url
         log.print(f"Headhunt: {url} (Ctrl-C stops it)\nStudies: {without_password(settings.storage_url)}", markup=False)
-        ready({"url": url, "root": str(settings.root), "storage": settings.storage_url, "ray": jobs.ray_address})
+        ready({"url": url, "root": str(settings.root), "storage": settings.storage_url, "ray": ray.address})
         server = uvicorn.Server(
             uvicorn.Config(
-                app,
+                parts.app,
                 log_level="warning",
                 access_log=False,
                 server_header=False,
@@ -68,6 +73,16 @@ def serve(settings: Settings, ready: Callable[[dict[str, Any]], None]) -> None:
             )
         )
         server.run(sockets=[listening])
+
+
+def assemble(settings: Settings, ray: RayJobs, version: str, keep_ray: Callable[[], None] | None = None) -> Parts:
+    """The service on its work directory and its storage; its board does not look by itself yet."""
+    from reports.service.app import application
+
+    storage = cached_storage(settings.storage_url, settings.root)
+    jobs = Jobs(settings.root, ray)
+    board = Board(settings.root, jobs, storage, version, keep_ray)
+    return Parts(jobs, board, application(settings, jobs, board, dashboard(settings.root, storage), version))
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from search.review.notes import artifact_store
-from search.storage import open_storage
+from search.storage import cached_storage
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 """A WSGI application: of an environment and `start_response`, the body."""
@@ -22,7 +22,7 @@ def dashboard(storage: str, workdir: Path) -> Application:
     """The dashboard as a WSGI application."""
     from optuna_dashboard import wsgi
 
-    return styled(wsgi(open_storage(storage, workdir), artifact_store(workdir)))
+    return styled(wsgi(cached_storage(storage, workdir), artifact_store(workdir)))
 
 
 def styled(application: Application) -> Application:

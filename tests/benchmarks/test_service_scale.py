@@ -127,10 +127,7 @@ import json, socket, subprocess, sys
 from pathlib import Path
 import uvicorn
 from reports.service.admission import admit
-from reports.service.app import application
-from reports.service.board import Board
-from reports.service.dashboard import dashboard
-from reports.service.jobs import Jobs
+from reports.service.serve import assemble
 from reports.service.settings import Settings
 
 root, cache, storage, driver, section = Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4], sys.argv[5]
@@ -149,12 +146,10 @@ class Simulation:  # stands for Ray's job server: a job is a process
         self.jobs[ray_id].terminate()
 
 settings = Settings(root=root, storage=storage, reads="100000/second")
-jobs = Jobs(root, Simulation())
-board = Board(root, jobs, settings.storage_url, "0")
+jobs, board, app = assemble(settings, Simulation(), "0")
 plain = {key: value for key, value in json.loads(section).items() if key != "storage"}
 jobs.create(admit({"name": "scale", "dataset": {"kind": "toy_cars"}, "search": plain}, settings), None)
 board.start()
-app = application(settings, jobs, board, dashboard(root, settings.storage_url), "0")
 listening = socket.create_server(("127.0.0.1", 0))
 print(listening.getsockname()[1], flush=True)
 uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")).run(sockets=[listening])

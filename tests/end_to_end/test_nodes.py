@@ -14,14 +14,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from PIL import Image
 
 from tests.conftest import run_headhunt
-from tests.features.test_kills import contents, finished
+from tests.features.test_kills import contents, finished, index_noise
 from tests.nodes import Node, Nodes, ray_nodes
 from tests.search.test_search_kills import COMMAND, everything, forget
 
@@ -105,21 +103,7 @@ def assert_told_once(folder: Path) -> None:
 
 @pytest.fixture
 def indexed(tmp_path: Path, tiny_backbone: Path) -> Path:
-    """headhunt.yaml on 240 photos in shards of 4 with 3 copies, indexed."""
-    noise = np.random.default_rng(0)
-    for label in range(4):
-        (tmp_path / "photos" / str(label)).mkdir(parents=True)
-        for number in range(60):
-            pixels = noise.integers(0, 255, (40, 40, 3), np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "photos" / str(label) / f"{number}.jpg")
-    features = {
-        "backbone": str(tiny_backbone), "preprocessing": "resnet_v2", "image_size": 32, "copies": 3, "batch_size": 4,
-        "images_per_shard": 4, "compute": "float32",
-    }  # fmt: skip
-    raw = {"workdir": "run", "dataset": {"kind": "folder", "root": "photos"}, "features": features}
-    (tmp_path / "headhunt.yaml").write_text(yaml.safe_dump(raw))
-    run_headhunt(tmp_path, "features", "prepare")
-    return tmp_path
+    return index_noise(tmp_path, tiny_backbone)
 
 
 @pytest.fixture

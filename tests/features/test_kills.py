@@ -25,8 +25,7 @@ KILLS = 20
 COMMAND = ["features", "cache", "--json"]
 
 
-@pytest.fixture
-def folder(tmp_path: Path, tiny_backbone: Path) -> Path:
+def index_noise(tmp_path: Path, tiny_backbone: Path) -> Path:
     """headhunt.yaml on 240 photos in shards of 4 with 3 copies, indexed: 39 shards of train a copy, and those of val and test."""
     noise = np.random.default_rng(0)
     for label in range(4):
@@ -47,6 +46,11 @@ def folder(tmp_path: Path, tiny_backbone: Path) -> Path:
     (tmp_path / "headhunt.yaml").write_text(yaml.safe_dump(raw))
     run_headhunt(tmp_path, "features", "prepare")
     return tmp_path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_backbone: Path) -> Path:
+    return index_noise(tmp_path, tiny_backbone)
 
 
 @pytest.fixture

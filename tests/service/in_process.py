@@ -13,15 +13,14 @@ import httpx
 import uvicorn
 from pydantic import SecretStr
 
-from reports.service.app import application
 from reports.service.board import Board
-from reports.service.dashboard import dashboard
 from reports.service.guard import Application
 from reports.service.jobs import Jobs
+from reports.service.serve import assemble
 from reports.service.settings import Settings
+from tests.service.serving import TOKEN
 from tests.service.stand_in import StandIn
 
-TOKEN = "a-token-for-the-tests-alone"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
@@ -51,11 +50,9 @@ def served(root: Path, **given: Any) -> Iterator[Served]:
     """The service on this work directory; keywords are settings, by default with a token."""
     settings = Settings(root=root.resolve(), **{"token": SecretStr(TOKEN), **given})
     ray = StandIn()
-    jobs = Jobs(settings.root, ray)
-    board = Board(settings.root, jobs, settings.storage_url, "1")
+    jobs, board, app = assemble(settings, ray, "1")
     board.look()
-    app = application(settings, jobs, board, dashboard(settings.root, settings.storage_url), "1")
-    options = {"log_level": "warning", "access_log": False, "lifespan": "off", "ws": "none"}
+    options = {"log_level": "warning", "access_log": False, "lifespan": "off", "ws": "none", "server_header": False}
     certificate = {"ssl_certfile": settings.certificate, "ssl_keyfile": settings.key}
     server = uvicorn.Server(uvicorn.Config(app, **options | certificate, timeout_graceful_shutdown=1))  # type: ignore[arg-type]
     with socket.create_server(("127.0.0.1", 0)) as listening:

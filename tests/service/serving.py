@@ -16,6 +16,8 @@ from typing import Any
 import httpx
 import yaml
 
+from tests.conftest import tiny_sections
+
 HEADHUNT = str(Path(sys.executable).with_name("headhunt"))
 TOKEN = "a-token-for-the-tests-alone"
 
@@ -123,26 +125,12 @@ def work_directory(folder: Path, backbone: Path, photos: Path) -> Path:
 
 def configuration(name: str, **search: Any) -> dict[str, Any]:
     """A tiny search on them; keywords change its section `search`."""
+    tiny = tiny_sections()
     return {
         "name": name,
         "dataset": {"kind": "folder", "root": "photos"},
-        "features": {
-            "backbone": "tiny.keras",
-            "preprocessing": "resnet_v2",
-            "image_size": 32,
-            "copies": 2,
-            "batch_size": 4,
-            "workers": {"executor": "local"},
-        },
-        "search": {
-            "trials": 6,
-            "generation": 3,
-            "epochs": 4,
-            "pruner": "none",
-            "space": {"head": {"layers": [0, 1], "units": [8], "dropout": 0.2}, "batch_size": 4},
-            "workers": {"executor": "local"},
-            **search,
-        },
+        "features": {**tiny["features"], "backbone": "tiny.keras"},
+        "search": {**tiny["search"], **search},
         "train": {
             "finetune": {"epochs": 2, "batch_size": 4, "unfreeze_conv_layers": 1, "learning_rate": 1e-3},
             "workers": {"executor": "local"},

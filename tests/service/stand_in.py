@@ -16,12 +16,9 @@ import yaml
 
 from features.errors import LostError
 from features.processes import this_process
-from reports.service.app import application
-from reports.service.board import Board
-from reports.service.dashboard import dashboard
-from reports.service.jobs import Jobs
 from reports.service.raycluster import RayJobs
 from reports.service.records import Ended, Files, Started, job_files, now
+from reports.service.serve import assemble
 from reports.service.settings import Settings
 from search.storage import open_storage
 from tests.service.serving import configuration
@@ -105,10 +102,7 @@ class Place:
     """Where it listens, if it does."""
 
     def restart(self) -> None:
-        self.jobs = Jobs(self.root, self.ray)
-        self.board = Board(self.root, self.jobs, self.settings.storage_url, "1.2.3")
-        shown = dashboard(self.root, self.settings.storage_url)
-        self.app = application(self.settings, self.jobs, self.board, shown, "1.2.3")
+        self.jobs, self.board, self.app = assemble(self.settings, self.ray, "1.2.3")
         self.http = Http(self.app)
         self.board.look()
 

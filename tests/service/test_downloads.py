@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from optuna.artifacts.exceptions import ArtifactNotFound
 
+from reports.service.dashboard import Pictures
 from reports.service.records import Ended, job_files, now
 from tests.service.in_process import Served, served
 from tests.service.stand_in import eventually
@@ -67,3 +69,39 @@ def test_followed_logs_are_few(tmp_path: Path) -> None:
         assert service.http.get("/searches/cars/logs").status_code == 200
         answer = service.http.get("/searches/cars/logs?follow=true")
         assert answer.status_code == 503 and "Read this one without `follow`" in answer.json()["detail"]
+
+
+def test_pictures_of_trials_are_read_in_the_work_directory_alone(tmp_path: Path) -> None:
+    outside, root = tmp_path / "outside", tmp_path / "root"
+    for folder in (outside, root / "cars" / "artifacts"):
+        folder.mkdir(parents=True)
+    (outside / "0a").write_text("secret")
+    (root / "cars" / "artifacts" / "1b").write_text("a picture")
+    (root / "cars" / "artifacts" / "2c").symlink_to(outside / "0a")
+    (root / "vans").mkdir()
+    (root / "vans" / "artifacts").symlink_to(outside)
+    pictures = Pictures(root)
+    with pictures.open_reader("1b") as found:
+        assert found.read() == b"a picture"
+    for number in ("2c", "0a", "../cars/headhunt.yaml", "*"):
+        with pytest.raises((ArtifactNotFound, OSError, ValueError)):
+            pictures.open_reader(number)
+    with pytest.raises(ArtifactNotFound):
+        pictures.remove("0a")
+    assert (outside / "0a").read_text() == "secret"
+
+
+def test_a_report_that_is_a_link_is_not_promised(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "index.html").write_text("secret")
+    (tmp_path / "root").mkdir()
+    with served(tmp_path / "root") as service:
+        fill(service)
+        (service.root / "cars" / "report").symlink_to(tmp_path / "outside")
+        assert not service.board.refresh("cars").status.report
+        assert service.http.get("/searches/cars/report").status_code == 404
+        (service.root / "cars" / "report").unlink()
+        (service.root / "cars" / "report").mkdir()
+        (service.root / "cars" / "report" / "index.html").write_text("page")
+        assert service.board.refresh("cars").status.report
+        assert service.http.get("/searches/cars/report").text == "page"

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,16 @@ def test_nothing_in_the_records_or_in_the_logs_is_the_token(service: Service, pr
     assert len(texts) > 10
     assert all(TOKEN.encode() not in path.read_bytes() for path in texts)
     assert TOKEN not in service.said
+
+
+def test_no_process_that_the_service_starts_has_the_token_in_its_environment(service: Service) -> None:
+    """Jobs inherit it from Ray."""
+    looked = 0
+    for number, _ in descendants(service.process.pid):
+        with suppress(OSError):  # it has ended
+            assert TOKEN.encode() not in Path(f"/proc/{number}/environ").read_bytes()
+            looked += 1
+    assert looked > 5
 
 
 def test_the_metrics_tell_the_search(service: Service, promoted: str) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from features.errors import LostError, UsageError
 from reports.service.client import Client
-from tests.service.in_process import TOKEN, Served, served
+from tests.service.in_process import Served, served
+from tests.service.serving import TOKEN
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the command openssl")
 
