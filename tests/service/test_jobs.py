@@ -17,7 +17,7 @@ from tests.service.stand_in import Place, eventually
 def place(tmp_path: Path) -> Place:
     found = Place(tmp_path)
     assert found.submit().status_code == 201
-    eventually(lambda: found.ray.submitted == ["cars-1.1"])
+    eventually(lambda: found.ray.submitted == ["cars-1.1"] and not found.jobs._asking)
     return found
 
 
