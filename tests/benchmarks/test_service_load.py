@@ -75,11 +75,13 @@ def test_reads_while_a_search_runs(cores: str, tmp_path: Path, tiny_backbone: Pa
         assert service.over("short")["state"] == "finished"
         count = 1 if cores.startswith("one") else os.cpu_count()
         search = {
-            "trials": 1_000_000, "generation": 8, "epochs": 300, "sampler": "random",
+            "trials": 1_000_000, "generation": 8, "epochs": 30, "sampler": "random",
+            "space": {"head": {"layers": 1, "units": 64, "dropout": 0.2}, "batch_size": 4},
             "workers": {"executor": "local", "count": count, "cpus": 1},
         }  # fmt: skip
-        assert service.submit(configuration("long", **search)).status_code == 201
-        service.wait("long", lambda found: found["trials"]["complete"] >= 64)  # programs are compiled by then
+        raw = {**configuration("long", **search), "dataset": {"kind": "toy_cars", "image_size": 32}}
+        assert service.submit(raw).status_code == 201
+        service.wait("long", lambda found: found["trials"]["complete"] >= 32)  # programs are compiled by then
         script = tmp_path / "paths.lua"
         script.write_text(SCRIPT % (TOKEN, 1000 * CONNECTIONS / RATE - 1))
         windows: list[tuple[float, float]] = []
