@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,9 +50,8 @@ def parse(body: bytes, is_json: bool) -> Any:
         text = body.decode("utf-8")
         if is_json:
             return json.loads(text, parse_constant=_no_constant)
-        parsed = parse_yaml(text, "the configuration")
-        _check_anchors(text)
-        return parsed
+        _check_aliases(text)
+        return parse_yaml(text, "the configuration")
     except UnicodeDecodeError as error:
         raise RefusedError([f"the body is not UTF-8: {error}."]) from None
     except json.JSONDecodeError as error:
@@ -189,12 +189,13 @@ def _code(run: Run, settings: Settings) -> list[str]:
     return [f"search.hypermodel: received {run.search.hypermodel!r}; {shown} (`headhunt serve --hypermodel MODULE`)."]
 
 
-def _check_anchors(text: str) -> None:
-    """A few lines of aliases can stand for gigabytes."""
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.AliasEvent):
-            line = event.start_mark.line + 1 if event.start_mark else 0
-            raise UsageError(f"line {line}: aliases (*{event.anchor}) are not taken. Write the value out.")
+def _check_aliases(text: str) -> None:
+    """A few lines of aliases can stand for gigabytes, and where they are merged they do so as soon as they are loaded."""
+    with suppress(yaml.YAMLError):  # who loads it says where it is not well-formed
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                line = event.start_mark.line + 1 if event.start_mark else 0
+                raise UsageError(f"line {line}: aliases (*{event.anchor}) are not taken. Write the value out.")
 
 
 def _depth(value: Any) -> int:

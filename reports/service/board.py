@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from features.command import log
 from features.configfile import load
 from reports.config import Run
+from reports.service.admission import contained
 from reports.service.downloads import exported_formats, report_page
 from reports.service.jobs import Jobs, Standing
 from reports.service.records import ACTIVE, CONFIGURATION, job_files
@@ -176,7 +177,8 @@ class Board:
     def promotions(self, name: str) -> Promotions:
         """The finished promotions of a search."""
         run = self._here(name)
-        rows = [summary(run, number) for number in promoted(run)]
+        inside = [number for number in promoted(run) if contained(run.workdir / f"promotions/{number}", self._root)]
+        rows = [summary(run, number) for number in inside]
         return Promotions(
             promotions=[
                 Promotion.model_validate({**row, "folder": f"{name}/promotions/{row['trial']}"}) for row in rows

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from features.atomic import make_folder
 from reports.service.admission import contained
-from search.review.dashboard import styled
+from search.review.dashboard import application
 
 if TYPE_CHECKING:
     from optuna.artifacts import FileSystemArtifactStore
@@ -48,7 +48,6 @@ class Pictures:
 def dashboard(root: Path, storage: BaseStorage) -> Any:
     """The dashboard as an ASGI application."""
     from a2wsgi import WSGIMiddleware
-    from optuna_dashboard import wsgi
 
-    application: Any = styled(wsgi(storage, Pictures(root)))
-    return WSGIMiddleware(application, workers=8)
+    answering: Any = application(storage, Pictures(root))
+    return WSGIMiddleware(answering, workers=8)

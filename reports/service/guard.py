@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from limits import RateLimitItem, parse
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
 from reports.service.settings import Settings
 
@@ -73,7 +73,9 @@ class Guard:
         self._hosts = {settings.host, *settings.hosts}
         if settings.is_loopback:
             self._hosts |= {"localhost", "127.0.0.1", "::1"}
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._limiter = SlidingWindowCounterRateLimiter(
+            MemoryStorage()
+        )  # starts no threads, as those that keep moments do
         self._reads, self._writes, self._logins = (
             parse(limit) for limit in (settings.reads, settings.writes, settings.logins)
         )
@@ -89,7 +91,7 @@ class Guard:
             return
         headers = dict(scope["headers"])
         sending = _with_headers(scope, send, bool(self._settings.certificate))
-        refusal = self._refusal(scope, headers)
+        refusal = await self._refusal(scope, headers)
         if refusal is not None:
             await refusal(scope, receive, sending)
             return
@@ -112,7 +114,7 @@ class Guard:
         """Whether this is the token; compared in constant time."""
         return self._token is not None and hmac.compare_digest(_digest(given.encode()), _digest(self._token))
 
-    def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Application | None:
+    async def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Application | None:
         """What is answered instead, for a request that is not let through."""
         path, method = scope["path"], scope["method"]
         host = headers.get(b"host", b"").decode("latin-1")
@@ -130,20 +132,20 @@ class Guard:
             limit, kind = self._logins, "logins"
         else:
             limit, kind = (self._reads, "reads") if reading else (self._writes, "writes")
-        if not self._limiter.hit(limit, kind, client):
-            return self._too_often(limit, kind, client)
+        if not await self._limiter.hit(limit, kind, client):
+            return await self._too_often(limit, kind, client)
         if not reading and not self._is_own_origin(headers, host):
             return _problem(403, "the request comes from a page of another site (its Origin header), and is not taken.")
         if self._token is not None and path != LOGIN and not path.startswith(ASSETS) and not self._is_known(headers):
-            return self._unknown(scope, headers, client)
+            return await self._unknown(scope, headers, client)
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._settings.body_bytes:
             return _problem(413, self._too_large())
         return None
 
-    def _unknown(self, scope: Scope, headers: dict[bytes, bytes], client: str) -> Application:
-        if b"authorization" in headers and not self._limiter.hit(self._logins, "logins", client):
-            return self._too_often(self._logins, "logins", client)
+    async def _unknown(self, scope: Scope, headers: dict[bytes, bytes], client: str) -> Application:
+        if b"authorization" in headers and not await self._limiter.hit(self._logins, "logins", client):
+            return await self._too_often(self._logins, "logins", client)
         if b"text/html" in headers.get(b"accept", b"") and scope["method"] == "GET":
             return _redirect(f"{LOGIN}?next={quote(scope['path'])}")
         return _problem(
@@ -153,8 +155,9 @@ class Guard:
             {"WWW-Authenticate": "Bearer"},
         )
 
-    def _too_often(self, limit: RateLimitItem, kind: str, client: str) -> Application:
-        seconds = max(1, round(self._limiter.get_window_stats(limit, kind, client).reset_time - time.time()))
+    async def _too_often(self, limit: RateLimitItem, kind: str, client: str) -> Application:
+        until = (await self._limiter.get_window_stats(limit, kind, client)).reset_time
+        seconds = max(1, round(until - time.time()))
         return _problem(429, f"too many requests: at most {limit}. Try again.", {"Retry-After": str(seconds)})
 
     def _is_known(self, headers: dict[bytes, bytes]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -16,6 +16,7 @@ from reports.service import jobs as jobs_module
 from reports.service.admission import admit, parse
 from reports.service.board import Board
 from reports.service.downloads import download, report_page
+from reports.service.guard import Receive, Scope, Send
 from reports.service.jobs import Jobs, UnknownError
 from reports.service.logs import stream
 from reports.service.records import ACTIVE
@@ -67,6 +68,21 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 WRITING = (400, 403, 408, 409, 413)
+
+
+class Log(StreamingResponse):
+    """A log as it comes; `ended` is called when it is over, or its reader is gone."""
+
+    def __init__(self, pieces: AsyncIterator[bytes], ended: Callable[[], None]) -> None:
+        super().__init__(pieces, media_type="text/plain; charset=utf-8")
+        self._ended = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._ended()
 
 
 def router(settings: Settings, jobs: Jobs, board: Board, registry: CollectorRegistry) -> APIRouter:
@@ -176,16 +192,12 @@ def router(settings: Settings, jobs: Jobs, board: Board, registry: CollectorRegi
             number = int(files.folder.name)
             return all(standing.state not in ACTIVE for standing in jobs.of(name) if standing.job.number == number)
 
-        async def told() -> Any:
+        def ended() -> None:
             nonlocal followers
-            followers += follow
-            try:
-                async for piece in stream(files.log, follow, is_over):
-                    yield piece
-            finally:
-                followers -= follow
+            followers -= follow
 
-        return StreamingResponse(told(), media_type="text/plain; charset=utf-8")
+        followers += follow
+        return Log(stream(files.log, follow, is_over), ended)
 
     @routes.post(
         "/searches/{name}/stop",

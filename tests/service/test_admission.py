@@ -44,12 +44,19 @@ def faults(service: Served, raw: Any, kind: str = "application/json") -> list[st
     return found
 
 
+MERGED = "m0: &m0 {a: 1}\n" + "".join(
+    f"m{level}: &m{level} {{<<: [{', '.join([f'*m{level - 1}'] * 10)}]}}\n" for level in range(1, 12)
+)
+"""Ten to the power of eleven pairs, as soon as it is loaded."""
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("name: !!python/object/apply:os.system [id]", "could not determine a constructor for the tag"),
         ("name: !!python/name:os.system ''", "could not determine a constructor for the tag"),
         ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", "aliases (*a) are not taken"),
+        (MERGED, "aliases (*m0) are not taken"),
         ("a: " + "[" * 5000, "nested more than 32 levels deep"),
         ("a: " + "[" * 40 + "]" * 40, "nested more than 32 levels deep"),
         ("a: " + "9" * 5000, "cannot be read"),

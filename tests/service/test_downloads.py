@@ -63,14 +63,6 @@ def test_downloads(service: Served) -> None:
     assert "has no export as 'onnx'; it has keras, config, and bundle" in missing.json()["detail"]
 
 
-def test_followed_logs_are_few(tmp_path: Path) -> None:
-    with served(tmp_path, followers=0) as service:
-        fill(service)
-        assert service.http.get("/searches/cars/logs").status_code == 200
-        answer = service.http.get("/searches/cars/logs?follow=true")
-        assert answer.status_code == 503 and "Read this one without `follow`" in answer.json()["detail"]
-
-
 def test_pictures_of_trials_are_read_in_the_work_directory_alone(tmp_path: Path) -> None:
     outside, root = tmp_path / "outside", tmp_path / "root"
     for folder in (outside, root / "cars" / "artifacts"):

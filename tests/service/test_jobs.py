@@ -173,9 +173,18 @@ def test_a_log_is_followed_until_the_job_is_over(place: Place) -> None:
 
 
 def test_only_so_many_logs_are_followed(tmp_path: Path) -> None:
-    place = Place(tmp_path, followers=0)
+    place = Place(tmp_path, followers=1)
     place.submit()
-    refused = place.http.get("/searches/cars/logs?follow=true")
-    assert refused.status_code == 503
-    assert refused.json()["detail"] == "0 logs are followed already. Read this one without `follow`."
-    assert place.http.get("/searches/cars/logs").status_code == 200
+    assert place.begin()
+    follow = "/searches/cars/logs?follow=true"
+    with ThreadPoolExecutor(3) as threads:
+        asked = [threads.submit(place.http.get, follow) for _ in range(3)]
+        eventually(lambda: sum(one.done() for one in asked) == 2)
+        refused = [one.result() for one in asked if one.done()]
+        assert [answer.status_code for answer in refused] == [503, 503]
+        assert refused[0].json()["detail"] == "1 logs are followed already. Read this one without `follow`."
+        assert place.http.get("/searches/cars/logs").status_code == 200
+        place.finish("finished")
+        place.board.look()
+        assert {one.result(10).status_code for one in asked} == {200, 503}
+    assert place.http.get(follow).status_code == 200  # who is done makes room
