@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,17 +44,20 @@ def load_study(run: SearchRun) -> optuna.Study:
 
 def leaders(run: SearchRun, top: int | None = None) -> list[Leader]:
     """The trials that ran to their end, best first (the earlier one among equals); UsageError when there is none."""
-    ranked = ranking(load_study(run), run.search.objective)
-    if not ranked:
+    best_first = ranking(load_study(run), run.search.objective)
+    if not best_first:
         raise UsageError(f"no trial of the study {run.name!r} has run to its end. Run `headhunt search run`.")
-    return [_leader(trial) for trial in ranked[:top]]
+    return [_leader(trial) for trial in best_first[:top]]
 
 
 def ranking(study: optuna.Study, objective: Objective) -> list[optuna.trial.FrozenTrial]:
     """The trials of a study that ran to their end, best first; the earlier one among equals."""
-    import optuna
+    return ranked(study.get_trials(deepcopy=False), objective)
 
-    complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+
+def ranked(trials: Iterable[optuna.trial.FrozenTrial], objective: Objective) -> list[optuna.trial.FrozenTrial]:
+    """Those of these trials that ran to their end, best first; the earlier one among equals."""
+    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
     sign = 1 if objective == "val_loss" else -1
     return sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
 

@@ -7,7 +7,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,11 +32,10 @@ from reports.service.schemas import (
     Promotion,
     Promotions,
     SearchStatus,
-    Top,
     TopTrial,
     TrialCounts,
 )
-from search.leaderboard import ranking
+from search.leaderboard import ranked
 from search.review.progress import STATES
 from train.promotion.promote import promoted, summary
 
@@ -56,6 +57,9 @@ PACE_MINUTES = 5
 
 POINTS = 400
 
+LONGEST_TOP = 1000
+"""Trials of a leaderboard that are told at most."""
+
 UNANSWERED_SECONDS = 20
 """Ray counts as unreachable when it was silent for so long."""
 
@@ -68,15 +72,38 @@ class Reached(NamedTuple):
     best: float
 
 
-class Study(NamedTuple):
-    """What a look at a study gave; `trials` are Optuna's, best first, those that ran to their end."""
+@dataclass(frozen=True)
+class Study:
+    """What a look at a study gave; `ranked` are Optuna's trials that ran to their end, best first."""
 
+    objective: str
     id: int | None = None
     counts: TrialCounts | None = None
     per_minute: float | None = None
-    best: Best | None = None
     ranked: tuple[Any, ...] = ()
-    history: tuple[Reached, ...] = ()
+
+    @cached_property
+    def best(self) -> Best | None:
+        """The best trial."""
+        if not self.ranked:
+            return None
+        return Best(number=self.ranked[0].number, value=self.ranked[0].value, params=self.ranked[0].params)
+
+    @cached_property
+    def rows(self) -> list[bytes]:
+        """The leaderboard as JSON of `TopTrial`, as far as it is told: written once, however often it is asked for."""
+        return [
+            TopTrial(number=one.number, value=one.value, top5=one.user_attrs.get("top5"), params=one.params)
+            .model_dump_json()
+            .encode()
+            for one in self.ranked[:LONGEST_TOP]
+        ]
+
+    @cached_property
+    def history(self) -> bytes:
+        """JSON of `History`."""
+        points = [Point(**reached._asdict()) for reached in thinned(_history(self.ranked, self.objective))]
+        return History(objective=self.objective, points=points).model_dump_json().encode()
 
 
 class Entry(NamedTuple):
@@ -158,21 +185,13 @@ class Board:
             version=self._version,
         )
 
-    def top(self, name: str, limit: int) -> Top:
-        """The leaderboard of a search."""
-        ranked = self.entry(name).study.ranked[:limit]
-        return Top(
-            trials=[
-                TopTrial(number=one.number, value=one.value, top5=one.user_attrs.get("top5"), params=one.params)
-                for one in ranked
-            ]
-        )
+    def top(self, name: str, limit: int) -> bytes:
+        """The leaderboard of a search, as JSON of `Top`; `limit` is at most LONGEST_TOP."""
+        return b'{"trials":[' + b",".join(self.entry(name).study.rows[:limit]) + b"]}"
 
-    def history(self, name: str) -> History:
-        """The values of a search's trials."""
-        entry = self.entry(name)
-        points = [Point(**reached._asdict()) for reached in thinned(entry.study.history)]
-        return History(objective=entry.status.objective, points=points)
+    def history(self, name: str) -> bytes:
+        """The values of a search's trials, as JSON of `History`."""
+        return self.entry(name).study.history
 
     def promotions(self, name: str) -> Promotions:
         """The finished promotions of a search."""
@@ -243,7 +262,7 @@ class Board:
         standings = self._jobs.of(name)
         run = self.run(name)
         before = self._entries.get(name)
-        study = before.study if before else Study()
+        study = before.study if before else Study(run.search.objective)
         if self._storage_answers:
             study = self._study(run, study, standings[-1])
         workdir = self._root / name
@@ -279,18 +298,16 @@ class Board:
             trials = study.get_trials(deepcopy=False)
         except KeyError:
             self._studies.pop(run.name, None)
-            return Study()
+            return Study(run.search.objective)
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError):
             self._storage_answers = False
             return before
         states = Counter(trial.state.name for trial in trials)
         counts = {word: states[state] for state, word in STATES.items()}
         total = max(run.search.trials, sum(counts.values()))
-        ranked = tuple(ranking(study, run.search.objective))
-        best = Best(number=ranked[0].number, value=ranked[0].value, params=ranked[0].params) if ranked else None
         per_minute = _pace(trials, last.begun) if last.state == "running" and last.stage == "search" else None
-        history = _history(ranked, run.search.objective)
-        return Study(study._study_id, TrialCounts(total=total, **counts), per_minute, best, ranked, history)
+        best_first = tuple(ranked(trials, run.search.objective))
+        return Study(run.search.objective, study._study_id, TrialCounts(total=total, **counts), per_minute, best_first)
 
     def _images_per_second(self, name: str, standings: list[Standing]) -> float | None:
         """What the build that is under way said last, or what the latest one gave."""

@@ -14,7 +14,7 @@ from starlette.background import BackgroundTask
 
 from reports.service import jobs as jobs_module
 from reports.service.admission import admit, parse
-from reports.service.board import Board
+from reports.service.board import LONGEST_TOP, Board
 from reports.service.downloads import download, report_page
 from reports.service.guard import Receive, Scope, Send
 from reports.service.jobs import Jobs, UnknownError
@@ -164,12 +164,12 @@ def router(settings: Settings, jobs: Jobs, board: Board, registry: CollectorRegi
     @routes.get("/searches/{name}/history", response_model=History, responses=problems(404, 422), tags=["searches"])
     async def show_history(name: Name) -> Response:
         """The values of the trials that ran to their end, in the order of their numbers, with the best so far."""
-        return answer(board.history(name).model_dump_json().encode())
+        return answer(board.history(name))
 
     @routes.get("/searches/{name}/top", response_model=Top, responses=problems(404, 422), tags=["searches"])
-    async def show_top(name: Name, limit: Annotated[int, Query(ge=1, le=1000)] = 10) -> Response:
+    async def show_top(name: Name, limit: Annotated[int, Query(ge=1, le=LONGEST_TOP)] = 10) -> Response:
         """The leaderboard, best first."""
-        return answer(board.top(name, limit).model_dump_json().encode())
+        return answer(board.top(name, limit))
 
     @routes.get(
         "/searches/{name}/logs",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from collections.abc import Callable
@@ -72,6 +73,8 @@ def serve(settings: Settings, ready: Callable[[dict[str, Any]], None]) -> None:
                 ws="none",
             )
         )
+        gc.collect()
+        gc.freeze()  # what stays anyway is not looked through again while somebody waits for an answer
         server.run(sockets=[listening])
 
 
