@@ -1,18 +1,25 @@
 """200 read requests a second on loopback while a search runs: how long answers take, and what it costs the search.
 
-Windows with and without load alternate in the same search, since the machine's speed drifts; the loss is the median over pairs.
-Needs wrk, e.g. Debian's package. `HEADHUNT_BENCH_REPEATS=2` runs a piece of it.
+Windows with load stand between windows without it, since the machine's speed drifts, and each is compared with both its
+neighbours. In further windows nothing is asked, and a process wastes the processor time that service and wrk took for asking and
+answering: what the search loses then is what any neighbour costs it on this machine. Needs wrk, e.g. Debian's package.
+`HEADHUNT_BENCH_REPEATS=2` runs a piece of it.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import statistics
 import subprocess
+import sys
 import time
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -32,8 +39,9 @@ CONNECTIONS = 50
 ANSWER_MS = 12
 """What a connection takes for an answer, wrk's own work included; with less of it more than RATE is asked."""
 
-SECONDS = 30
-REPEATS = int(os.environ.get("HEADHUNT_BENCH_REPEATS", "6"))
+SECONDS = 10
+GENERATION = 4
+REPEATS = int(os.environ.get("HEADHUNT_BENCH_REPEATS", "15"))
 
 # wrk asks again as soon as it has an answer; each connection waits here so that all of them together ask at the rate.
 SCRIPT = """
@@ -50,6 +58,16 @@ function done(summary, latency, requests)
     latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, latency.max / 1e3, summary.requests,
     summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.status + summary.errors.timeout))
 end
+"""
+
+
+WASTE = """
+import sys, time
+until, share, began = time.monotonic() + float(sys.argv[1]), float(sys.argv[2]), time.monotonic()
+while time.monotonic() < until:
+    while time.process_time() < share * (time.monotonic() - began):
+        pass
+    time.sleep(0.002)
 """
 
 
@@ -78,7 +96,7 @@ def test_reads_while_a_search_runs(cores: str, tmp_path: Path, tiny_backbone: Pa
         assert service.over("short")["state"] == "finished"
         count = 1 if cores.startswith("one") else os.cpu_count()
         search = {
-            "trials": 1_000_000, "generation": 8, "epochs": 30, "sampler": "random",
+            "trials": 1_000_000, "generation": GENERATION, "epochs": 30, "sampler": "random",
             "space": {"head": {"layers": 1, "units": 64, "dropout": 0.2}, "batch_size": 4},
             "workers": {"executor": "local", "count": count, "cpus": 1},
         }  # fmt: skip
@@ -87,38 +105,67 @@ def test_reads_while_a_search_runs(cores: str, tmp_path: Path, tiny_backbone: Pa
         service.wait("long", lambda found: found["trials"]["complete"] >= 32)  # programs are compiled by then
         script = tmp_path / "paths.lua"
         script.write_text(SCRIPT % (TOKEN, 1000 * CONNECTIONS / RATE - ANSWER_MS))
-        windows: list[tuple[float, float]] = []
+        calm, loaded, wasted = [], [], []
         loads, used = [], []
+
+        def window(act: Callable[[], None], into: list[tuple[float, float]]) -> float:
+            """Acts for a window; the processor seconds that it took, of the service and of what was started."""
+            began, before = time.time(), processor_seconds(service.process.pid) + children_seconds()
+            act()
+            into.append((began, time.time()))
+            return processor_seconds(service.process.pid) + children_seconds() - before
+
         for _ in range(REPEATS):
-            began = time.time()
-            time.sleep(SECONDS)
-            windows.append((began, time.time()))
-            began, before = time.time(), processor_seconds(service.process.pid)
-            loads.append(load(service, script))
-            windows.append((began, time.time()))
-            used.append((processor_seconds(service.process.pid) - before) / loads[-1]["requests"])
+            idle = window(lambda: time.sleep(SECONDS), calm)
+            alone = processor_seconds(service.process.pid)
+            taken = window(lambda: loads.append(load(service, script)), loaded)
+            used.append((processor_seconds(service.process.pid) - alone - idle) / loads[-1]["requests"])
+            window(lambda: time.sleep(SECONDS), calm)
+            share = (taken - idle) / SECONDS
+            command = [sys.executable, "-c", WASTE, str(SECONDS), str(share)]
+            window(lambda command=command: subprocess.run(command, check=True), wasted)  # type: ignore[misc]
+        window(lambda: time.sleep(SECONDS), calm)
         time.sleep(5)
-        paces = [pace(root, *window) for window in windows]
+        paces = {name: [pace(root, *one) for one in kind] for name, kind in
+                 {"calm": calm, "loaded": loaded, "wasted": wasted}.items()}  # fmt: skip
     finally:
         service.kill()
-    losses = [1 - loaded / calm for calm, loaded in zip(paces[::2], paces[1::2], strict=True)]
-    print(f"\n{cores}: {REPEATS} pairs of windows of {SECONDS} s, medians")
+    around = [(one + next_one) / 2 for one, next_one in pairwise(paces["calm"])]
+    losses = [1 - one / calm for one, calm in zip(paces["loaded"], around[::2], strict=True)]
+    unasked = [1 - one / calm for one, calm in zip(paces["wasted"], around[1::2], strict=True)]
+    print(f"\n{cores}: {REPEATS} windows of {SECONDS} s of each kind, medians")
     print(f"  asked {statistics.median(one['rate'] for one in loads):.0f} times a second")
     for name in ("p50", "p99", "max"):
         print(
             f"  {name} {statistics.median(one[name] for one in loads):.1f} ms ({[round(one[name], 1) for one in loads]})"
         )
     print(f"  refused or failed: {sum(one['faults'] for one in loads):.0f}")
-    print(f"  the service's processor time: {1e3 * statistics.median(used):.2f} ms a request")
+    print(f"  the service's processor time: {1e3 * statistics.median(used):.2f} ms a request more than without")
+    print(f"  service and wrk together: {share:.0%} of a core more than without")
     print(
-        f"  trials a minute without load {statistics.median(paces[::2]):.0f}, with it {statistics.median(paces[1::2]):.0f}"
+        f"  trials a minute without load {statistics.median(paces['calm']):.0f}, with it {statistics.median(paces['loaded']):.0f}"
     )
     print(f"  the search loses {statistics.median(losses):.1%} ({[f'{loss:.1%}' for loss in losses]})")
+    print(
+        f"  and to a process that wastes as much {statistics.median(unasked):.1%} ({[f'{loss:.1%}' for loss in unasked]})"
+    )
+
+
+def children_seconds() -> float:
+    """Processor time of the processes that were started here and have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def pace(root: Path, began: float, ended: float) -> float:
-    """Trials a minute that ended in a window."""
+    """Trials a minute in a window, from the end of its first generation to the end of its last."""
     trials = optuna.load_study(study_name="long", storage=f"sqlite:///{root}/headhunt.db").get_trials(deepcopy=False)
-    times = [trial.datetime_complete.timestamp() for trial in trials if trial.datetime_complete]
-    within = [moment for moment in times if began <= moment <= ended]
-    return 60 * (len(within) - 1) / (max(within) - min(within))
+    ends = [max(one.datetime_complete.timestamp() for one in part) for part in generations(trials)]
+    within = [moment for moment in ends if began <= moment <= ended]
+    return 60 * GENERATION * (len(within) - 1) / (max(within) - min(within))
+
+
+def generations(trials: list[optuna.trial.FrozenTrial]) -> list[list[Any]]:
+    """Those that are over."""
+    parts = [trials[start : start + GENERATION] for start in range(0, len(trials), GENERATION)]
+    return [part for part in parts if all(trial.datetime_complete for trial in part)]

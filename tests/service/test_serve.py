@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import socket
 import subprocess
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from features.atomic import make_folder
 from tests.kills import descendants
@@ -33,21 +32,56 @@ def written(service: Service, raw: dict[str, Any]) -> str:
 pytestmark = pytest.mark.timeout(600)  # whole searches and promotions, beside whatever else the machine does
 
 
+def watched(browser: Browser) -> tuple[Page, list[str]]:
+    """A page, and what it complains about."""
+    page = browser.new_page(viewport={"width": 1200, "height": 1000})
+    faults: list[str] = []
+    page.on("console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    return page, faults
+
+
+def log_in(page: Page, service: Service) -> None:
+    page.goto(service.url)
+    page.get_by_label("Token").fill(TOKEN)
+    page.get_by_role("button", name="Log in").click()
+
+
+def card_of(page: Page, name: str) -> Locator:
+    return page.locator("article").filter(has=page.get_by_role("heading", name=name))
+
+
 @pytest.fixture(scope="module")
-def promoted(service: Service) -> str:
-    """A search that was submitted and followed on the command line, and whose best trial was promoted."""
-    done = service.headhunt("submit", "-c", written(service, configuration("cars")), "--follow", "--json")
-    assert done.returncode == 0, done.stderr
-    status = json.loads(done.stdout)
-    assert (status["name"], status["state"]) == ("cars", "finished")
-    assert status["trials"] == {"total": 6, "complete": 6, "pruned": 0, "failed": 0, "running": 0}
+def promoted(service: Service, browser: Browser) -> str:
+    """A search that was submitted and watched in a browser, and whose best trial was promoted there."""
+    page, faults = watched(browser)
+    log_in(page, service)
+    page.get_by_text("Submit a search").click()
+    raw = configuration("cars")
+    page.get_by_label("Configuration, in YAML").fill(yaml.safe_dump({**raw, "search": {"trails": 6}}))
+    page.get_by_role("button", name="Submit", exact=True).click()
+    expect(page.locator("#refusal")).to_contain_text("search.trails")
+    faults.clear()  # the browser itself notes the refusal, a 422
+    page.get_by_label("Configuration, in YAML").fill(yaml.safe_dump(raw))
+    page.get_by_role("button", name="Submit", exact=True).click()
+    card = card_of(page, "cars")
+    expect(card.locator(".state")).to_have_text(re.compile("queued|running"), timeout=30_000)
+    expect(card.locator(".stage")).to_have_text(re.compile("prepar|cache|searching"), timeout=120_000)
+    expect(card.locator(".state")).to_have_text("finished", timeout=240_000)
+    expect(card.locator(".counts")).to_contain_text("6 of 6")
+    expect(card.locator("svg circle")).to_have_count(6)
+    card.get_by_text("Log", exact=True).click()
     for stage in ("features prepare", "features cache", "search run"):
-        assert stage in done.stderr
-    answer = service.http.post("/searches/cars/promotions", json={"top": 1}, headers={"Idempotency-Key": "once"})
-    assert answer.status_code == 202, answer.text
-    assert service.over("cars")["state"] == "finished", service.log_of("cars")
-    again = service.http.post("/searches/cars/promotions", json={"top": 1}, headers={"Idempotency-Key": "once"})
-    assert (again.status_code, len(again.json()["jobs"])) == (202, 2)
+        expect(card.locator("details.log pre")).to_contain_text(stage)
+    status = service.get("/searches/cars")
+    assert status["trials"] == {"total": 6, "complete": 6, "pruned": 0, "failed": 0, "running": 0}
+    card.get_by_role("button", name="Promote…").click()
+    card.get_by_role("button", name="Promote", exact=True).click()
+    expect(card.locator(".state")).to_have_text(re.compile("queued|running"), timeout=30_000)
+    expect(card.locator(".state")).to_have_text("finished", timeout=240_000)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1200
+    assert faults == []
+    page.close()
     return "cars"
 
 
@@ -121,10 +155,13 @@ def test_the_metrics_tell_the_search(service: Service, promoted: str) -> None:
     assert 'headhunt_up{part="ray"} 1.0' in text and 'headhunt_up{part="storage"} 1.0' in text
 
 
-def test_a_search_is_stopped_and_resumed_by_command(service: Service) -> None:
+def test_a_search_is_submitted_stopped_and_resumed_by_command_and_stopped_in_a_browser(
+    service: Service, browser: Browser
+) -> None:
     name = "long"
-    raw = configuration(name, trials=100_000, generation=4)
-    assert service.submit(raw).status_code == 201
+    submitted = service.headhunt("submit", "-c", written(service, configuration(name, trials=100_000, generation=4)))
+    assert submitted.returncode == 0, submitted.stderr
+    assert "Follow it: headhunt logs long --follow" in submitted.stdout
     service.wait(name, lambda found: found["trials"]["complete"] >= 4)
     stopped = service.headhunt("stop", name)
     assert stopped.returncode == 0 and f"Go on with it: headhunt submit --resume {name}" in stopped.stdout
@@ -139,7 +176,12 @@ def test_a_search_is_stopped_and_resumed_by_command(service: Service) -> None:
     assert f"the search '{name}' has a job that is running (search). Wait for it or stop it, then resume it." in (
         " ".join(twice.stderr.split())
     )
-    assert service.headhunt("stop", name, "--json").returncode == 0
+    page, faults = watched(browser)
+    log_in(page, service)
+    card_of(page, name).get_by_role("button", name="Stop").click()
+    expect(card_of(page, name).locator(".state")).to_have_text("stopped", timeout=90_000)
+    assert faults == []
+    page.close()
     after = service.over(name)
     assert [job["state"] for job in after["jobs"]] == ["stopped", "stopped"]
     assert "0 new" in service.log_of(name)  # the second job computed nothing again
@@ -178,58 +220,24 @@ def test_a_second_service_on_the_same_work_directory_is_refused(service: Service
     assert "another service has the work directory" in " ".join(done.stderr.split())
 
 
-def watched(browser: Browser) -> tuple[Page, list[str]]:
-    """A page, and what it complains about."""
-    page = browser.new_page(viewport={"width": 1200, "height": 1000})
-    faults: list[str] = []
-    page.on("console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    return page, faults
-
-
-def test_a_search_is_submitted_watched_and_stopped_and_an_export_downloaded_in_a_browser(
+def test_an_export_is_downloaded_and_study_and_report_are_opened_in_a_browser(
     service: Service, promoted: str, browser: Browser, tmp_path: Path
 ) -> None:
     page, faults = watched(browser)
-    page.goto(service.url)
-    page.get_by_label("Token").fill(TOKEN)
-    page.get_by_role("button", name="Log in").click()
-    page.get_by_text("Submit a search").click()
-    raw = configuration("browser")
-    page.get_by_label("Configuration, in YAML").fill(yaml.safe_dump({**raw, "search": {"trails": 6}}))
-    page.get_by_role("button", name="Submit", exact=True).click()
-    expect(page.locator("#refusal")).to_contain_text("search.trails")
-    faults.clear()  # the browser itself notes the refusal, a 422
-    page.get_by_label("Configuration, in YAML").fill(yaml.safe_dump(raw))
-    page.get_by_role("button", name="Submit", exact=True).click()
-    card = page.locator("article").filter(has=page.get_by_role("heading", name="browser"))
-    expect(card.locator(".state")).to_have_text(re.compile("queued|running"), timeout=30_000)
-    expect(card.locator(".stage")).to_have_text(re.compile("prepar|cache|searching"), timeout=120_000)
-    expect(card.locator(".state")).to_have_text("finished", timeout=240_000)
-    expect(card.locator(".counts")).to_contain_text("6 of 6")
-    expect(card.locator("svg circle")).to_have_count(6)
-    card.get_by_text("Log", exact=True).click()
-    expect(card.locator("details.log pre")).to_contain_text("search run")
-    card.get_by_role("button", name="Promote…").click()
-    card.get_by_role("button", name="Promote", exact=True).click()
-    expect(card.locator(".state")).to_have_text(re.compile("queued|running"), timeout=30_000)
-    card.get_by_role("button", name="Stop").click()
-    expect(card.locator(".state")).to_have_text("stopped", timeout=90_000)
+    log_in(page, service)
+    card = card_of(page, promoted)
     trial = service.get(f"/searches/{promoted}/exports")["exports"][0]["trial"]
-    finished = page.locator("article").filter(has=page.get_by_role("heading", name=promoted))
     with page.expect_download() as downloaded:
-        finished.get_by_role("link", name="onnx").click()
+        card.get_by_role("link", name="onnx").click()
     downloaded.value.save_as(make_folder(tmp_path / "downloads") / "model.onnx")
     assert downloaded.value.suggested_filename == f"{promoted}-trial-{trial}.onnx"
     exported = service.root / promoted / "exports" / str(trial) / "model.onnx"
     assert (tmp_path / "downloads" / "model.onnx").read_bytes() == exported.read_bytes()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 1200
-    assert faults == []
     card.get_by_role("link", name="Study in the dashboard").click()
     expect(page).to_have_url(re.compile(r"/dashboard/studies/\d+"))
     expect(page.get_by_role("heading", name="History")).to_be_visible(timeout=30_000)
     page.goto(f"{service.url}/dashboard/")
-    expect(page.get_by_role("heading", name=re.compile(r"\d+\. browser"))).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("heading", name=re.compile(rf"\d+\. {promoted}$"))).to_be_visible(timeout=30_000)
     assert faults == []
     page.goto(f"{service.url}/searches/{promoted}/report")
     page.wait_for_function(
