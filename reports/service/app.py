@@ -20,7 +20,7 @@ from reports.service.board import Board
 from reports.service.guard import COOKIE, COOKIE_SECONDS, DASHBOARD, LOGIN, Application, Guard, Receive, Scope, Send
 from reports.service.jobs import ConflictError, Jobs, UnknownError
 from reports.service.metrics import registry
-from reports.service.routes import router
+from reports.service.routes import add_routes
 from reports.service.settings import Settings
 
 STATIC = Path(__file__).parent / "static"
@@ -40,7 +40,7 @@ def application(settings: Settings, jobs: Jobs, board: Board, dashboard: Applica
     """Everything that `headhunt serve` answers."""
     app = FastAPI(title="Headhunt", version=version, docs_url=None, redoc_url=None)
     guard = Guard(_with_dashboard(app, dashboard), settings)
-    app.include_router(router(settings, jobs, board, registry(board)))
+    add_routes(app.router, settings, jobs, board, registry(board))
     for kind, status in STATUS.items():
         app.add_exception_handler(kind, _refusal(status))
     app.add_exception_handler(RequestValidationError, _not_valid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated, Any
 
@@ -69,6 +70,9 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 WRITING = (400, 403, 408, 409, 413)
 
+METRICS_SECONDS = 1.0
+"""For so long metrics are told as they were; to collect them takes longer than any other answer."""
+
 
 class Log(StreamingResponse):
     """A log as it comes; `ended` is called when it is over, or its reader is gone."""
@@ -85,10 +89,10 @@ class Log(StreamingResponse):
             self._ended()
 
 
-def router(settings: Settings, jobs: Jobs, board: Board, registry: CollectorRegistry) -> APIRouter:
-    """Every route under the service's own paths."""
-    routes = APIRouter()
+def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, registry: CollectorRegistry) -> None:
+    """Adds every route under the service's own paths."""
     followers = 0
+    metrics_text, metrics_until = b"", 0.0
 
     def answer(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
         return Response(body, status, headers, "application/json")
@@ -111,8 +115,11 @@ def router(settings: Settings, jobs: Jobs, board: Board, registry: CollectorRegi
         tags=["service"],
     )
     async def metrics() -> Response:
-        """Metrics in Prometheus's text format."""
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        """Metrics in Prometheus's text format, at most a second old."""
+        nonlocal metrics_text, metrics_until
+        if time.monotonic() >= metrics_until:
+            metrics_text, metrics_until = generate_latest(registry), time.monotonic() + METRICS_SECONDS
+        return Response(metrics_text, media_type=CONTENT_TYPE_LATEST)
 
     @routes.get("/searches", response_model=Searches, responses=problems(), tags=["searches"])
     async def list_searches() -> Response:
@@ -283,5 +290,3 @@ def router(settings: Settings, jobs: Jobs, board: Board, registry: CollectorRegi
                 f"the search {name!r} has no report yet. One is built after its promotions: POST /searches/{name}/promotions."
             )
         return FileResponse(page, media_type="text/html")
-
-    return routes

@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
@@ -106,7 +105,7 @@ def test_reads_while_a_search_runs(cores: str, tmp_path: Path, tiny_backbone: Pa
         script = tmp_path / "paths.lua"
         script.write_text(SCRIPT % (TOKEN, 1000 * CONNECTIONS / RATE - ANSWER_MS))
         calm, loaded, wasted = [], [], []
-        loads, used = [], []
+        loads, used, shares = [], [], []
 
         def window(act: Callable[[], None], into: list[tuple[float, float]]) -> float:
             """Acts for a window; the processor seconds that it took, of the service and of what was started."""
@@ -121,12 +120,13 @@ def test_reads_while_a_search_runs(cores: str, tmp_path: Path, tiny_backbone: Pa
             taken = window(lambda: loads.append(load(service, script)), loaded)
             used.append((processor_seconds(service.process.pid) - alone - idle) / loads[-1]["requests"])
             window(lambda: time.sleep(SECONDS), calm)
-            share = (taken - idle) / SECONDS
-            command = [sys.executable, "-c", WASTE, str(SECONDS), str(share)]
+            shares.append((taken - idle) / SECONDS)
+            command = [sys.executable, "-c", WASTE, str(SECONDS), str(shares[-1])]
             window(lambda command=command: subprocess.run(command, check=True), wasted)  # type: ignore[misc]
         window(lambda: time.sleep(SECONDS), calm)
         time.sleep(5)
-        paces = {name: [pace(root, *one) for one in kind] for name, kind in
+        ends = ends_of_generations(root)
+        paces = {name: [pace(ends, *one) for one in kind] for name, kind in
                  {"calm": calm, "loaded": loaded, "wasted": wasted}.items()}  # fmt: skip
     finally:
         service.kill()
@@ -141,7 +141,7 @@ def test_reads_while_a_search_runs(cores: str, tmp_path: Path, tiny_backbone: Pa
         )
     print(f"  refused or failed: {sum(one['faults'] for one in loads):.0f}")
     print(f"  the service's processor time: {1e3 * statistics.median(used):.2f} ms a request more than without")
-    print(f"  service and wrk together: {share:.0%} of a core more than without")
+    print(f"  service and wrk together: {statistics.median(shares):.0%} of a core more than without")
     print(
         f"  trials a minute without load {statistics.median(paces['calm']):.0f}, with it {statistics.median(paces['loaded']):.0f}"
     )
@@ -157,15 +157,15 @@ def children_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def pace(root: Path, began: float, ended: float) -> float:
-    """Trials a minute in a window, from the end of its first generation to the end of its last."""
+def ends_of_generations(root: Path) -> list[float]:
+    """When each generation that is over was."""
     trials = optuna.load_study(study_name="long", storage=f"sqlite:///{root}/headhunt.db").get_trials(deepcopy=False)
-    ends = [max(one.datetime_complete.timestamp() for one in part) for part in generations(trials)]
+    parts = [trials[start : start + GENERATION] for start in range(0, len(trials), GENERATION)]
+    over = [[trial.datetime_complete.timestamp() for trial in part if trial.datetime_complete] for part in parts]
+    return [max(times) for times in over if len(times) == GENERATION]
+
+
+def pace(ends: list[float], began: float, ended: float) -> float:
+    """Trials a minute in a window, from the end of its first generation to the end of its last."""
     within = [moment for moment in ends if began <= moment <= ended]
     return 60 * GENERATION * (len(within) - 1) / (max(within) - min(within))
-
-
-def generations(trials: list[optuna.trial.FrozenTrial]) -> list[list[Any]]:
-    """Those that are over."""
-    parts = [trials[start : start + GENERATION] for start in range(0, len(trials), GENERATION)]
-    return [part for part in parts if all(trial.datetime_complete for trial in part)]
