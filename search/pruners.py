@@ -7,12 +7,17 @@ answered otherwise the second time. `is_pruned` answers as they do from the repo
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     import optuna
 
 REDUCTION = 3
 """Successive halving keeps one trial in three at every rung (Li et al., Hyperband, 2018)."""
+
+
+_BRACKETS: WeakKeyDictionary[optuna.pruners.BasePruner, dict[str, list[int]]] = WeakKeyDictionary()
+"""Hyperband's brackets of a study's trials, by the study's name."""
 
 
 def make_pruner(name: str, epochs: int) -> optuna.pruners.BasePruner:
@@ -62,14 +67,25 @@ def is_pruned(study: optuna.Study, trials: list[optuna.trial.FrozenTrial], numbe
     pruner = study.pruner
     trial = trials[number]
     if isinstance(pruner, optuna.pruners.HyperbandPruner):
-        bracket = pruner._get_bracket_id(study, trial)
-        rivals = [rival for rival in trials[:number] if pruner._get_bracket_id(study, rival) == bracket]
+        brackets = _brackets(pruner, study, trials[: number + 1])
+        bracket = brackets[number]
+        rivals = [rival for rival, other in zip(trials[:number], brackets, strict=False) if other == bracket]
         return until >= REDUCTION**bracket and _is_outranked(study, trial, rivals, until)
     if isinstance(pruner, optuna.pruners.SuccessiveHalvingPruner):
         return _is_outranked(study, trial, trials[:number], until)
     known = {epoch: value for epoch, value in trial.intermediate_values.items() if epoch <= until}
     seen = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING, intermediate_values=known)
     return pruner.prune(study, seen)
+
+
+def _brackets(
+    pruner: optuna.pruners.HyperbandPruner, study: optuna.Study, trials: list[optuna.trial.FrozenTrial]
+) -> list[int]:
+    """The bracket of each trial, at least of these: they are asked for at every rung of every later trial, and Optuna's answer,
+    which depends on the study's name and the trial's number, takes a microsecond."""
+    known = _BRACKETS.setdefault(pruner, {}).setdefault(study.study_name, [])
+    known += [pruner._get_bracket_id(study, trial) for trial in trials[len(known) :]]
+    return known
 
 
 def _is_outranked(
