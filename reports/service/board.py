@@ -123,6 +123,7 @@ class Board:
         """`keep_ray` starts Ray again where it has died."""
         self._root, self._jobs, self._storage, self._version, self._keep_ray = root, jobs, storage, version, keep_ray
         self._entries: dict[str, Entry] = {}
+        self._promotions: dict[str, tuple[Entry, bytes]] = {}
         self._seen: dict[str, float] = {}
         self._runs: dict[str, Run] = {}
         self._studies: dict[str, optuna.Study] = {}
@@ -193,16 +194,19 @@ class Board:
         """The values of a search's trials, as JSON of `History`."""
         return self.entry(name).study.history
 
-    def promotions(self, name: str) -> Promotions:
-        """The finished promotions of a search."""
-        run = self._here(name)
+    def promotions(self, name: str) -> bytes:
+        """The finished promotions of a search, as JSON of `Promotions`; reads files."""
+        entry, run = self.entry(name), self._here(name)
         inside = [number for number in promoted(run) if contained(run.workdir / f"promotions/{number}", self._root)]
-        rows = [summary(run, number) for number in inside]
-        return Promotions(
-            promotions=[
-                Promotion.model_validate({**row, "folder": f"{name}/promotions/{row['trial']}"}) for row in rows
-            ]
-        )
+        rows = [{**summary(run, number), "folder": f"{name}/promotions/{number}"} for number in inside]
+        told = Promotions(promotions=[Promotion.model_validate(row) for row in rows]).model_dump_json().encode()
+        self._promotions[name] = (entry, told)
+        return told
+
+    def known_promotions(self, name: str) -> bytes | None:
+        """The same, where they were read since the last look at the search."""
+        entry, told = self._promotions.get(name, (None, None))
+        return told if entry is self.entry(name) else None
 
     def exports(self, name: str) -> Exports:
         """What a search has exported."""

@@ -233,9 +233,12 @@ def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, 
     @routes.get(
         "/searches/{name}/promotions", response_model=Promotions, responses=problems(404, 422), tags=["promotions"]
     )
-    def list_promotions(name: Name) -> Promotions:
+    async def list_promotions(name: Name) -> Response:
         """The finished promotions, the best first."""
-        return board.promotions(name)
+        told = board.known_promotions(name)
+        if told is None:
+            told = await anyio.to_thread.run_sync(board.promotions, name)
+        return answer(told)
 
     @routes.post(
         "/searches/{name}/promotions",
