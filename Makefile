@@ -1,7 +1,7 @@
 # Every target makes its own set-up in .venv: a fresh clone needs Python 3.11 or later, make, and nothing else.
 PYTHON ?= python3
 PYTEST := .venv/bin/python -m pytest
-# Tests wait as much as they compute, for Ray, servers and browsers: one worker more than there are cores.
+# Tests wait as much as they compute, for Ray, servers and browsers: one worker more than there are cores, four at most.
 WORKERS = $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() + 1))')
 
 .PHONY: demo test test-all check bench constraints clean

@@ -50,7 +50,7 @@ def parse(body: bytes, is_json: bool) -> Any:
         text = body.decode("utf-8")
         if is_json:
             return json.loads(text, parse_constant=_no_constant)
-        _check_aliases(text)
+        _check_events(text)
         return parse_yaml(text, "the configuration")
     except UnicodeDecodeError as error:
         raise RefusedError([f"the body is not UTF-8: {error}."]) from None
@@ -60,7 +60,8 @@ def parse(body: bytes, is_json: bool) -> Any:
         raise RefusedError([str(error)]) from None
     except RecursionError:
         raise RefusedError([f"the configuration is nested more than {DEEPEST} levels deep."]) from None
-    except ValueError as error:  # an integer of thousands of digits, a date that is none
+    except (ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:
+        # an integer of thousands of digits, a date that is none, a tag of a value that is not of its kind
         raise RefusedError([f"a value cannot be read: {error}."]) from None
 
 
@@ -189,13 +190,18 @@ def _code(run: Run, settings: Settings) -> list[str]:
     return [f"search.hypermodel: received {run.search.hypermodel!r}; {shown} (`headhunt serve --hypermodel MODULE`)."]
 
 
-def _check_aliases(text: str) -> None:
-    """A few lines of aliases can stand for gigabytes, and where they are merged they do so as soon as they are loaded."""
+def _check_events(text: str) -> None:
+    """Refuses what would take long to load before it is loaded: a few lines of aliases can stand for gigabytes, and a bracket within
+    a thousand others is compared with all of them."""
+    depth = 0
     with suppress(yaml.YAMLError):  # who loads it says where it is not well-formed
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            line = event.start_mark.line + 1 if event.start_mark else 0
             if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line + 1 if event.start_mark else 0
                 raise UsageError(f"line {line}: aliases (*{event.anchor}) are not taken. Write the value out.")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise UsageError(f"line {line}: the configuration is nested more than {DEEPEST} levels deep.")
 
 
 def _depth(value: Any) -> int:

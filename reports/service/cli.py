@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, Output, S
 from features.configfile import merged
 from features.errors import HeadhuntError
 from reports.service.client import DEFAULT_URL, Client, read_token
+from reports.service.records import ACTIVE
 from reports.service.serve import serve
 from reports.service.settings import Settings
 
@@ -194,7 +196,8 @@ def _print_logs(client: Client, name: str, job: int | None, follow: bool, to: An
 
 def _over(client: Client, name: str, output: Output) -> dict[str, Any]:
     """How a search that was followed to its end stands; HeadhuntError when that is no good one."""
-    status = client.search(name)
+    while (status := client.search(name))["state"] in ACTIVE:  # its log may end before the service has seen its end
+        time.sleep(0.2)
     if status["state"] != "finished":
         output.result(status)
         raise HeadhuntError(f"{name}: {status['state']}. {status['message'] or ''}".rstrip())

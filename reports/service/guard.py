@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import ipaddress
 import json
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
@@ -75,7 +76,7 @@ class Guard:
             self._hosts |= {"localhost", "127.0.0.1", "::1"}
         self._limiter = SlidingWindowCounterRateLimiter(
             MemoryStorage()
-        )  # starts no threads, as those that keep moments do
+        )  # a moving window would start a thread at every hit
         self._reads, self._writes, self._logins = (
             parse(limit) for limit in (settings.reads, settings.writes, settings.logins)
         )
@@ -157,7 +158,7 @@ class Guard:
 
     async def _too_often(self, limit: RateLimitItem, kind: str, client: str) -> Application:
         until = (await self._limiter.get_window_stats(limit, kind, client)).reset_time
-        seconds = max(1, round(until - time.time()))
+        seconds = max(1, math.ceil(until - time.time()))
         return _problem(429, f"too many requests: at most {limit}. Try again.", {"Retry-After": str(seconds)})
 
     def _is_known(self, headers: dict[bytes, bytes]) -> bool:

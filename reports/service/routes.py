@@ -193,7 +193,10 @@ def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, 
         nonlocal followers
         files = jobs.files(name, job)
         if follow and followers >= settings.followers:
-            raise HTTPException(503, f"{followers} logs are followed already. Read this one without `follow`.")
+            raise HTTPException(
+                503,
+                f"as many logs as may be ({settings.followers}) are followed already. Read this one without `follow`.",
+            )
 
         def is_over() -> bool:
             number = int(files.folder.name)

@@ -44,7 +44,7 @@ class _Attributes(dict[str, Any]):
         self.of_trial: defaultdict[int, dict[str, Any]] = defaultdict(dict)
         for name, value in given.items():
             for part in name.split(":", 3)[1:3]:  # dashboard:1:note_ver, dashboard:artifacts:1:…
-                if part.isdigit():
+                if part.isdecimal():
                     self.of_trial[int(part)][name] = value
 
 

@@ -1,4 +1,5 @@
-"""What Optuna's dashboard answers when we serve it: the same as it would by itself, without work that grows with the study."""
+"""What Optuna's dashboard answers when we serve it: the same as it would by itself, without looking through the
+whole study for each of its trials."""
 
 from __future__ import annotations
 
