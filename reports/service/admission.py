@@ -191,8 +191,8 @@ def _code(run: Run, settings: Settings) -> list[str]:
 
 
 def _check_events(text: str) -> None:
-    """Refuses what would take long to load before it is loaded: a few lines of aliases can stand for gigabytes, and a bracket within
-    a thousand others is compared with all of them."""
+    """Refuses what would take long to load before it is loaded: a few lines of aliases can stand for gigabytes, and each of a
+    thousand nested brackets is compared with all around it."""
     depth = 0
     with suppress(yaml.YAMLError):  # who loads it says where it is not well-formed
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
