@@ -6,10 +6,8 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -37,6 +35,7 @@ from reports.service.schemas import (
 )
 from search.leaderboard import ranked
 from search.review.progress import STATES
+from search.storage import let_go_of_trials
 from train.promotion.promote import promoted, summary
 
 if TYPE_CHECKING:
@@ -57,6 +56,9 @@ PACE_MINUTES = 5
 
 POINTS = 400
 
+AT_WORK = ("running", "stopping")
+"""States of a job that may change a study."""
+
 LONGEST_TOP = 1000
 """Trials of a leaderboard that are told at most."""
 
@@ -72,38 +74,18 @@ class Reached(NamedTuple):
     best: float
 
 
-@dataclass(frozen=True)
-class Study:
-    """What a look at a study gave; `ranked` are Optuna's trials that ran to their end, best first."""
+class Study(NamedTuple):
+    """What a look at a study gave. `rows` are the leaderboard, as far as it is told, as JSON of `TopTrial`; `history` is JSON of
+    `History`: both are written when a trial is complete, however often they are asked for, and no trial is kept."""
 
-    objective: str
+    history: bytes
     id: int | None = None
     counts: TrialCounts | None = None
     per_minute: float | None = None
-    ranked: tuple[Any, ...] = ()
-
-    @cached_property
-    def best(self) -> Best | None:
-        """The best trial."""
-        if not self.ranked:
-            return None
-        return Best(number=self.ranked[0].number, value=self.ranked[0].value, params=self.ranked[0].params)
-
-    @cached_property
-    def rows(self) -> list[bytes]:
-        """The leaderboard as JSON of `TopTrial`, as far as it is told: written once, however often it is asked for."""
-        return [
-            TopTrial(number=one.number, value=one.value, top5=one.user_attrs.get("top5"), params=one.params)
-            .model_dump_json()
-            .encode()
-            for one in self.ranked[:LONGEST_TOP]
-        ]
-
-    @cached_property
-    def history(self) -> bytes:
-        """JSON of `History`."""
-        points = [Point(**reached._asdict()) for reached in thinned(_history(self.ranked, self.objective))]
-        return History(objective=self.objective, points=points).model_dump_json().encode()
+    best: Best | None = None
+    rows: tuple[bytes, ...] = ()
+    is_settled: bool = False
+    """Whether it was read when no job was at work on it: until one is, it stays as it is."""
 
 
 class Entry(NamedTuple):
@@ -266,7 +248,7 @@ class Board:
         standings = self._jobs.of(name)
         run = self.run(name)
         before = self._entries.get(name)
-        study = before.study if before else Study(run.search.objective)
+        study = before.study if before else Study(_history((), run.search.objective))
         if self._storage_answers:
             study = self._study(run, study, standings[-1])
         workdir = self._root / name
@@ -292,26 +274,45 @@ class Board:
         self._seen[name] = time.monotonic()
 
     def _study(self, run: Run, before: Study, last: Standing) -> Study:
+        """How a study stands. It is read while a job is at work on it and once after that; then its trials are let go of."""
         import optuna
         from sqlalchemy.exc import SQLAlchemyError
 
+        is_settled = last.state not in AT_WORK
         try:
             if run.name not in self._studies:
                 self._studies[run.name] = optuna.load_study(study_name=run.name, storage=self._storage)
             study = self._studies[run.name]
+            if is_settled and before.is_settled and before.id == self._storage.get_study_id_from_name(run.name):
+                return before
             trials = study.get_trials(deepcopy=False)
+            if is_settled:
+                let_go_of_trials(self._storage, study._study_id)
         except KeyError:
             self._studies.pop(run.name, None)
-            return Study(run.search.objective)
+            return Study(_history((), run.search.objective))
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError):
             self._storage_answers = False
             return before
         states = Counter(trial.state.name for trial in trials)
         counts = {word: states[state] for state, word in STATES.items()}
         total = max(run.search.trials, sum(counts.values()))
-        per_minute = _pace(trials, last.begun) if last.state == "running" and last.stage == "search" else None
-        best_first = tuple(ranked(trials, run.search.objective))
-        return Study(run.search.objective, study._study_id, TrialCounts(total=total, **counts), per_minute, best_first)
+        found = before._replace(
+            id=study._study_id,
+            counts=TrialCounts(total=total, **counts),
+            per_minute=_pace(trials, last.begun) if last.state == "running" and last.stage == "search" else None,
+            is_settled=is_settled,
+        )
+        complete = ranked(trials, run.search.objective)
+        if before.id == found.id and before.counts and before.counts.complete == len(complete):
+            return found  # none of those that are complete changes any more
+        rows = [
+            TopTrial(number=one.number, value=one.value or 0.0, top5=one.user_attrs.get("top5"), params=one.params)
+            for one in complete[:LONGEST_TOP]
+        ]
+        best = Best(number=rows[0].number, value=rows[0].value, params=rows[0].params) if rows else None
+        history = _history(complete, run.search.objective)
+        return found._replace(best=best, rows=tuple(row.model_dump_json().encode() for row in rows), history=history)
 
     def _images_per_second(self, name: str, standings: list[Standing]) -> float | None:
         """What the build that is under way said last, or what the latest one gave."""
@@ -374,10 +375,12 @@ def _pace(trials: list[Any], begun: str | None) -> float | None:
     return round(ended / minutes, 2) if ended and minutes > 0 else None
 
 
-def _history(ranked: tuple[Any, ...], objective: str) -> tuple[Reached, ...]:
+def _history(complete: Sequence[optuna.trial.FrozenTrial], objective: str) -> bytes:
+    """JSON of `History`."""
     choose = min if objective == "val_loss" else max
-    points, best = [], None
-    for trial in sorted(ranked, key=lambda one: one.number):
-        best = trial.value if best is None else choose(best, trial.value)
-        points.append(Reached(trial.number, trial.value, best))
-    return tuple(points)
+    reached: list[Reached] = []
+    for trial in sorted(complete, key=lambda one: one.number):
+        value = trial.value or 0.0
+        reached.append(Reached(trial.number, value, choose(reached[-1].best, value) if reached else value))
+    points = [Point(**one._asdict()) for one in thinned(tuple(reached))]
+    return History(objective=objective, points=points).model_dump_json().encode()

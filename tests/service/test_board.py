@@ -1,0 +1,82 @@
+"""What the service keeps of a study: its trials while a job is at work on it, and afterwards what is told of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from search.cached import CachedStorage
+from tests.service.stand_in import Place
+
+LEAF = optuna.distributions.FloatDistribution(0, 1)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """A search whose job is at work and has two trials."""
+    place = Place(tmp_path)
+    place.submit()
+    assert place.begin()
+    place.files().write_stage("search")
+    optuna.create_study(storage=place.settings.storage_url, study_name="cars", direction="maximize")
+    add(place, 0.5, 0.7)
+    place.board.look()
+    return place
+
+
+def add(place: Place, *values: float) -> None:
+    study = optuna.load_study(study_name="cars", storage=place.settings.storage_url)
+    for value in values:
+        study.add_trial(
+            optuna.trial.create_trial(
+                value=value, params={"rate": value}, distributions={"rate": LEAF}, user_attrs={"top5": 1.0}
+            )
+        )
+
+
+def kept(place: Place) -> int:
+    """Trials in memory."""
+    storage = place.board._storage
+    assert isinstance(storage, CachedStorage)
+    return sum(len(study.trials) for study in storage._studies.values())
+
+
+def told(place: Place) -> list[Any]:
+    answers = [place.http.get(f"/searches/cars{path}").json() for path in ("", "/top", "/history")]
+    return [answers[0]["trials"], answers[0]["best"], *answers[1:]]
+
+
+def test_the_trials_of_a_search_that_is_over_are_let_go_of_and_told_all_the_same(place: Place) -> None:
+    assert kept(place) == 2
+    counts, best, top, history = before = told(place)
+    assert (counts["complete"], best["number"], best["value"]) == (2, 1, 0.7)
+    assert [row["number"] for row in top["trials"]] == [1, 0]
+    assert [point["best"] for point in history["points"]] == [0.5, 0.7]
+    place.finish("finished")
+    assert place.state() == "finished"
+    assert (kept(place), told(place)) == (0, before)
+    place.http.post("/searches/cars/resume")
+    assert (place.state(), kept(place), told(place)) == ("queued", 0, before)
+    assert place.begin(number=2)
+    add(place, 0.9)
+    assert place.state() == "running"
+    after = told(place)
+    assert (kept(place), after[0]["complete"], after[1]["number"]) == (3, 3, 2)
+    place.restart()
+    assert (kept(place), told(place)) == (3, after)
+    place.finish("stopped", number=2)
+    assert place.state() == "stopped"
+    place.restart()
+    assert (kept(place), told(place)) == (0, after)
+
+
+def test_a_study_that_was_deleted_in_the_dashboard_is_told_no_more(place: Place) -> None:
+    place.finish("finished")
+    assert place.state() == "finished"
+    optuna.delete_study(study_name="cars", storage=place.settings.storage_url)
+    place.board.refresh("cars")
+    counts, best, top, history = told(place)
+    assert (counts["complete"], best, top["trials"], history["points"]) == (0, None, [], [])
