@@ -1,8 +1,6 @@
 # Every target makes its own set-up in .venv: a fresh clone needs Python 3.11 or later, make, and nothing else.
 PYTHON ?= python3
 PYTEST := .venv/bin/python -m pytest
-# Tests wait as much as they compute, for Ray, servers and browsers: one worker more than there are cores, four at most.
-WORKERS = $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() + 1))')
 
 .PHONY: demo test test-all check bench constraints clean
 
@@ -10,7 +8,7 @@ demo: .venv/installed  ## the whole pipeline on drawn cars
 	.venv/bin/headhunt demo --out runs/demo
 
 test: .venv/installed  ## what CI runs
-	$(PYTEST) -n $(WORKERS) --dist loadscope --no-loadscope-reorder -m "not slow and not benchmark"
+	$(PYTEST) -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder -m "not slow and not benchmark"
 
 test-all: .venv/installed  ## with the slow ones: kills, real photographs
 	$(PYTEST) -m "not benchmark"
