@@ -60,20 +60,9 @@ def open_storage(spec: str, workdir: Path) -> optuna.storages.BaseStorage:
 def cached_storage(spec: str, workdir: Path) -> optuna.storages.BaseStorage:
     """The same for a reader that stays: trials that are over are read once. Optuna's studies do so by themselves, its dashboard
     does not, and would read all trials for every question."""
-    import optuna
+    from optuna.storages import get_storage
 
-    from search.cached import CachedStorage
-
-    storage = open_storage(spec, workdir)
-    return CachedStorage(storage) if isinstance(storage, optuna.storages.RDBStorage) else storage
-
-
-def let_go_of_trials(storage: optuna.storages.BaseStorage, study_id: int) -> None:
-    """Drops what a `cached_storage` keeps of a study's trials."""
-    from search.cached import CachedStorage
-
-    if isinstance(storage, CachedStorage):
-        storage.let_go(study_id)
+    return get_storage(open_storage(spec, workdir))
 
 
 @contextmanager

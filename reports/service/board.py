@@ -35,7 +35,6 @@ from reports.service.schemas import (
 )
 from search.leaderboard import ranked
 from search.review.progress import STATES
-from search.storage import let_go_of_trials
 from train.promotion.promote import promoted, summary
 
 if TYPE_CHECKING:
@@ -287,7 +286,7 @@ class Board:
                 return before
             trials = study.get_trials(deepcopy=False)
             if is_settled:
-                let_go_of_trials(self._storage, study._study_id)
+                del self._studies[run.name]  # and with it Optuna's copy of its trials
         except KeyError:
             self._studies.pop(run.name, None)
             return Study(_history((), run.search.objective))

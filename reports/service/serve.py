@@ -19,7 +19,7 @@ from reports.service.guard import Application
 from reports.service.jobs import Jobs
 from reports.service.raycluster import OwnRay, RayJobs
 from reports.service.settings import Settings, check
-from search.storage import cached_storage
+from search.storage import open_storage
 
 
 class Parts(NamedTuple):
@@ -80,12 +80,15 @@ def serve(settings: Settings, ready: Callable[[dict[str, Any]], None]) -> None:
 
 def assemble(settings: Settings, ray: RayJobs, version: str, keep_ray: Callable[[], None] | None = None) -> Parts:
     """The service on its work directory and its storage; its board does not look by itself yet."""
+    from optuna.storages import get_storage
+
     from reports.service.app import application
 
-    storage = cached_storage(settings.storage_url, settings.root)
+    storage = open_storage(settings.storage_url, settings.root)
     jobs = Jobs(settings.root, ray)
     board = Board(settings.root, jobs, storage, version, keep_ray)
-    return Parts(jobs, board, application(settings, jobs, board, dashboard(settings.root, storage), version))
+    shown = dashboard(settings.root, get_storage(storage))  # reads trials that are over once, as the board's studies do
+    return Parts(jobs, board, application(settings, jobs, board, shown, version))
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -7,8 +7,8 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages._cached_storage import _CachedStorage
 
-from search.cached import CachedStorage
 from tests.service.stand_in import Place
 
 LEAF = optuna.distributions.FloatDistribution(0, 1)
@@ -39,9 +39,9 @@ def add(place: Place, *values: float) -> None:
 
 def kept(place: Place) -> int:
     """Trials in memory."""
-    storage = place.board._storage
-    assert isinstance(storage, CachedStorage)
-    return sum(len(study.trials) for study in storage._studies.values())
+    storages = [study._storage for study in place.board._studies.values()]
+    assert all(isinstance(storage, _CachedStorage) for storage in storages)
+    return sum(len(study.trials) for storage in storages for study in storage._studies.values())
 
 
 def told(place: Place) -> list[Any]:
