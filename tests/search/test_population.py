@@ -135,7 +135,11 @@ def test_lanes_side_by_side_are_the_trials_within_rounding(found: Any, how: str)
         assert lane["best_epoch"] == alone["best_epoch"]
         assert lane["failure"] == alone["failure"]
         for epoch, wanted in zip(lane["curves"], alone["curves"], strict=True):
-            assert epoch == pytest.approx(wanted, rel=1e-4)
+            assert (epoch[:2], epoch[3], epoch[6:]) == (
+                pytest.approx(wanted[:2], rel=1e-4), pytest.approx(wanted[3], rel=1e-4), pytest.approx(wanted[6:], rel=1e-4)
+            )  # fmt: skip
+            accuracies, expected = (epoch[2], *epoch[4:6]), (wanted[2], *wanted[4:6])
+            assert accuracies == pytest.approx(expected, abs=1.01 / 40)  # rounding may decide a tie of one photo in 40
         if not lane["failure"]:
             # Adam's first steps are those of the gradients' signs: weights near zero part sooner than losses.
             assert lane["sum"] == pytest.approx(alone["sum"], rel=1e-3)
