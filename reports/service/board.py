@@ -83,8 +83,8 @@ class Study(NamedTuple):
     per_minute: float | None = None
     best: Best | None = None
     rows: tuple[bytes, ...] = ()
-    is_settled: bool = False
-    """Whether it was read when no job was at work on it: until one is, it stays as it is."""
+    settled: tuple[int, str | None] | None = None
+    """The job that was the last one, and its end, if it was read after that: until there is another one, it stays as it is."""
 
 
 class Entry(NamedTuple):
@@ -277,15 +277,16 @@ class Board:
         import optuna
         from sqlalchemy.exc import SQLAlchemyError
 
-        is_settled = last.state not in AT_WORK
+        settled = None if last.state in AT_WORK else (last.job.number, last.ended)
         try:
+            has_changed = settled is None or (last.state != "queued" and settled != before.settled)
+            if not has_changed and before.id == self._storage.get_study_id_from_name(run.name):
+                return before
             if run.name not in self._studies:
                 self._studies[run.name] = optuna.load_study(study_name=run.name, storage=self._storage)
             study = self._studies[run.name]
-            if is_settled and before.is_settled and before.id == self._storage.get_study_id_from_name(run.name):
-                return before
             trials = study.get_trials(deepcopy=False)
-            if is_settled:
+            if settled:
                 del self._studies[run.name]  # and with it Optuna's copy of its trials
         except KeyError:
             self._studies.pop(run.name, None)
@@ -300,7 +301,7 @@ class Board:
             id=study._study_id,
             counts=TrialCounts(total=total, **counts),
             per_minute=_pace(trials, last.begun) if last.state == "running" and last.stage == "search" else None,
-            is_settled=is_settled,
+            settled=settled,
         )
         complete = ranked(trials, run.search.objective)
         if before.id == found.id and before.counts and before.counts.complete == len(complete):

@@ -73,6 +73,18 @@ def test_the_trials_of_a_search_that_is_over_are_let_go_of_and_told_all_the_same
     assert (kept(place), told(place)) == (0, after)
 
 
+def test_what_a_job_did_between_two_looks_is_told(place: Place) -> None:
+    place.finish("stopped")
+    assert place.state() == "stopped"
+    place.http.post("/searches/cars/resume")
+    assert place.state() == "queued"
+    assert place.begin(number=2)
+    add(place, 0.9)
+    place.finish("finished", number=2)
+    assert place.state() == "finished"
+    assert (kept(place), told(place)[0]["complete"]) == (0, 3)
+
+
 def test_a_study_that_was_deleted_in_the_dashboard_is_told_no_more(place: Place) -> None:
     place.finish("finished")
     assert place.state() == "finished"
