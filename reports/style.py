@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-RATE_AXIS: dict[str, Any] = {"type": "log", "tickformat": "~e", "nticks": 6, "minor": {"showgrid": False}}
-"""A learning rate's y axis."""
-
 COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f", "#475569", "#92400e")
 
 
@@ -46,13 +43,13 @@ def restyle(drawn: go.Figure, height: int = 380) -> go.Figure:
     return drawn
 
 
-def log_ticks(low: float, high: float) -> dict[str, Any]:
-    """A logarithmic axis from `low` to `high` with at most 6 labels, which have room on a phone: 1e-4, 3e-4, 1e-3, …"""
+def log_ticks(low: float, high: float, most: int = 6) -> dict[str, Any]:
+    """A logarithmic axis from `low` to `high` with 1 to `most` labels, which have room on a phone: 1e-4, 3e-4, 1e-3, …"""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for digits, step in (((1, 3), 1), *(((1,), step) for step in range(1, len(exponents) + 1))):
+    for digits, step in (((1, 2, 3, 5), 1), ((1, 3), 1), *(((1,), step) for step in range(1, len(exponents) + 1))):
         places = [(digit, exponent) for exponent in exponents[::step] for digit in digits]
         within = [(digit, exponent) for digit, exponent in places if low / 1.5 <= digit * 10.0**exponent <= high * 1.5]
-        if len(within) <= 6:
+        if len(within) <= most:
             break
     values = [digit * 10.0**exponent for digit, exponent in within]
     return {"type": "log", "tickvals": values, "ticktext": [f"{digit}e{exponent}" for digit, exponent in within]}

@@ -23,7 +23,7 @@ class Line(NamedTuple):
     clean_share: float
     draw: str
     copies: list[str]
-    values: list[float | None]
+    values: list[float]
     above: list[float]
     below: list[float]
 
@@ -90,8 +90,9 @@ def draw_lines(results: Results, policy: str, value: str) -> go.Figure:
         "accuracy, mean of all" if is_accuracy else "Spearman with fresh views",
         **({"tickformat": ".0%"} if is_accuracy else {}),
     )
-    shares = sorted({line.clean_share for line in lines(results, value)})
-    for line in lines(results, value):
+    found = list(lines(results, value))
+    shares = sorted({line.clean_share for line in found})
+    for line in found:
         if line.policy == policy:
             drawn.add_scatter(
                 x=line.copies,
@@ -112,6 +113,9 @@ def draw_lines(results: Results, policy: str, value: str) -> go.Figure:
             name="clean photos alone",
             line={"color": "#1e293b", "width": 1.5, "dash": "dash"},
         )
+    else:
+        ends = [at - below for line in found for at, below in zip(line.values, line.below, strict=True)]
+        drawn.update_yaxes(range=[min([0.5, *ends]) - 0.05, 1.05])
     drawn.update_xaxes(type="category", categoryorder="array", categoryarray=places)
     return drawn
 

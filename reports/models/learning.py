@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from reports.style import COLOURS, RATE_AXIS, figure, text
+from reports.style import COLOURS, figure, log_ticks, text
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -70,8 +70,9 @@ def draw(curve: LearningCurve, part: str, beside: Sequence[LearningCurve] = ()) 
     drawn = figure("epoch", "accuracy", tickformat=".0%", domain=accuracy)
     drawn.update_layout(height=580 if rated else 480, yaxis2={"title": "loss", "domain": loss, "nticks": 5})
     if rated:
-        drawn.update_layout(yaxis3={"title": "rate", "domain": [0, 0.18], **RATE_AXIS, "nticks": 4})
-        drawn.update_layout(yaxis3={"range": _rate_range(whole["learning_rate"])})
+        low, high = _rate_range(whole["learning_rate"])
+        ticks = log_ticks(10**low, 10**high, most=4)
+        drawn.update_layout(yaxis3={"title": "rate", "domain": [0, 0.18], "range": [low, high], **ticks})
     for column, name, axis, colour in (
         ("val_accuracy", "validation", "y", COLOURS[0]),
         ("accuracy", "training", "y", COLOURS[1]),

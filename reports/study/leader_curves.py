@@ -11,7 +11,7 @@ from features.dataset import load_index
 from features.errors import HeadhuntError
 from reports.config import Run
 from reports.section import LeftOutError, PageSection, Table
-from reports.style import COLOURS, RATE_AXIS, figure, share, text
+from reports.style import COLOURS, figure, log_ticks, share, text
 from search.config import SearchRun
 from search.leaderboard import Leader, leaders
 from search.records import load_curves
@@ -70,10 +70,11 @@ def collect_rates(run: SearchRun, leaders: list[Leader], train_images: int) -> l
 
 def draw_rates(curves: list[Rates]) -> go.Figure:
     """A line for each leader, on a logarithmic scale of at most DECADES."""
-    drawn = figure("epoch", "learning rate", **RATE_AXIS)
     top = max(max(curve.rates) for curve in curves)
-    if min(min(curve.rates) for curve in curves) < top * 10.0**-DECADES:
-        drawn.update_yaxes(range=[np.log10(top) - DECADES, np.log10(top) + 0.2], dtick=1)
+    low = max(top * 10.0**-DECADES, min(min(curve.rates) for curve in curves))
+    ticks = log_ticks(low, top)
+    shown = np.log10([low, top, *ticks["tickvals"]])
+    drawn = figure("epoch", "learning rate", range=[shown.min() - 0.05, shown.max() + 0.05], **ticks)
     for curve in curves:
         drawn.add_scatter(x=curve.epochs, y=curve.rates, mode="lines", name=text(curve.name))
     return drawn

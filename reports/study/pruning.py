@@ -126,7 +126,7 @@ def section(run: Run) -> PageSection:
         )
         figures["pruned"] = draw_pruned(found)
     else:
-        text = f"No trial was pruned (`search.pruner` is {run.search.pruner}): "
+        text = f"No trial was pruned (search.pruner is {run.search.pruner}): "
     shown = thinned(found.trials)
     text += "the values of every trial, epoch by epoch."
     if len(shown) < len(found.trials):

@@ -156,7 +156,8 @@ def shown_of_without_importance(study: optuna.Study) -> parameters.Shown:
         (1e-4, 1e-2, ["1e-4", "3e-4", "1e-3", "3e-3", "1e-2"]),
         (2e-6, 8e-3, ["1e-5", "1e-4", "1e-3", "1e-2"]),
         (1e-12, 1, ["1e-12", "1e-9", "1e-6", "1e-3", "1e0"]),
-        (20, 70, ["3e1", "1e2"]),
+        (20, 70, ["2e1", "3e1", "5e1", "1e2"]),
+        (6e-3, 6e-3, ["5e-3"]),
     ],
 )
 def test_a_logarithmic_axis_has_few_labels(low: float, high: float, labels: list[str]) -> None:
