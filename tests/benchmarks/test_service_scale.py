@@ -30,6 +30,7 @@ TRIALS = int(os.environ.get("HEADHUNT_BENCH_TRIALS", "10000"))
 SAMPLER = os.environ.get("HEADHUNT_BENCH_SAMPLER", "random")
 STORAGE = os.environ.get("HEADHUNT_BENCH_STORAGE", "sqlite")
 WORKERS = 64
+READS = 20_000
 
 DRIVER = """
 import json, math, sys, time
@@ -253,6 +254,11 @@ def _watch(http: httpx.Client, service: int, root: Path) -> None:
     print(
         f"all trials for the dashboard's page: {time.perf_counter() - began:.2f} s, {len(whole.content) / 1e6:.1f} MB"
     )
+    before_reads = resident(service)
+    own = [path for name, path in PATHS.items() if name not in ("dashboard", "studies", "new trials")]
+    for number in range(READS):
+        assert http.get(own[number % len(own)]).status_code == 200
+    print(f"memory of the service before {READS} more reads: {before_reads:.0f} MB, after them {resident(service):.0f} MB")
     half = len(memory) // 2
     if half:
         for name, place in (("driver", 0), ("service", 1)):
