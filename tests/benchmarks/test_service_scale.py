@@ -258,7 +258,9 @@ def _watch(http: httpx.Client, service: int, root: Path) -> None:
     own = [path for name, path in PATHS.items() if name not in ("dashboard", "studies", "new trials")]
     for number in range(READS):
         assert http.get(own[number % len(own)]).status_code == 200
-    print(f"memory of the service before {READS} more reads: {before_reads:.0f} MB, after them {resident(service):.0f} MB")
+    print(
+        f"memory of the service before {READS} more reads: {before_reads:.0f} MB, after them {resident(service):.0f} MB"
+    )
     half = len(memory) // 2
     if half:
         for name, place in (("driver", 0), ("service", 1)):

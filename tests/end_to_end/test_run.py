@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,7 +23,13 @@ TOYS = """
 name: toys
 workdir: runs/toys
 dataset: {kind: toy_cars, classes: 24, per_class: 5, image_size: 64}
-features: {backbone: efficientnet_lite0, image_size: 64, copies: 1, images_per_shard: 64, workers: {count: 2, cpus: 1}}
+features:
+  backbone: tiny.keras
+  preprocessing: resnet_v2
+  image_size: 32
+  copies: 1
+  images_per_shard: 64
+  workers: {count: 2, cpus: 1}
 search:
   trials: 5
   epochs: 4
@@ -51,8 +58,9 @@ assert "headhunt" not in sys.modules
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) -> Path:
     folder = tmp_path_factory.mktemp("toys")
+    shutil.copy(tiny_backbone, folder / "tiny.keras")
     (folder / "headhunt.yaml").write_text(TOYS)
     # A user's own modules of our packages' names must not be in the way.
     (folder / "train.py").write_text("raise SystemExit('the wrong train')")
@@ -151,7 +159,7 @@ def test_the_export_predicts_the_same_in_plain_keras(folder: Path, result: dict[
         np.asarray(
             Image.open(workdir / "dataset" / "toy_cars" / path)
             .convert("RGB")
-            .resize((64, 64), Image.Resampling.BILINEAR)
+            .resize((32, 32), Image.Resampling.BILINEAR)
         )
         for path in table["path"]
     ]
