@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
+DECADES = 4
+"""What an axis of learning rates spans at most, from the highest rate down; a cosine ends near 0 and leaves it at the bottom."""
 
 COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f", "#475569", "#92400e")
 
@@ -53,6 +57,16 @@ def log_ticks(low: float, high: float, most: int = 6) -> dict[str, Any]:
             break
     values = [digit * 10.0**exponent for digit, exponent in within]
     return {"type": "log", "tickvals": values, "ticktext": [f"{digit}e{exponent}" for digit, exponent in within]}
+
+
+def rate_axis(rates: Iterable[float], most: int = 6) -> dict[str, Any]:
+    """A logarithmic axis for learning rates, of which 0 and nan have no place on it: one decade at least, DECADES at most."""
+    places = [math.log10(rate) for rate in rates if rate > 0] or [-6.0, -2.0]
+    top = max(places)
+    low = max(min(places), top - DECADES)
+    widened = max(0.0, 1 - (top - low)) / 2
+    ends = [low - widened - 0.2, top + widened + 0.2]
+    return {"range": ends, **log_ticks(10 ** ends[0], 10 ** ends[1], most)}
 
 
 def text(value: object) -> str:

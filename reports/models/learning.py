@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from reports.style import COLOURS, figure, log_ticks, text
+from reports.style import COLOURS, figure, rate_axis, text
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 MEASURES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
-
-DECADES = 4
-"""What a learning rate's axis spans, from the highest rate down; a cosine ends near 0 and leaves it at the bottom."""
 
 MARKED = 30
 """Epochs up to which each has a point of its own."""
@@ -70,9 +67,7 @@ def draw(curve: LearningCurve, part: str, beside: Sequence[LearningCurve] = ()) 
     drawn = figure("epoch", "accuracy", tickformat=".0%", domain=accuracy)
     drawn.update_layout(height=580 if rated else 480, yaxis2={"title": "loss", "domain": loss, "nticks": 5})
     if rated:
-        low, high = _rate_range(whole["learning_rate"])
-        ticks = log_ticks(10**low, 10**high, most=4)
-        drawn.update_layout(yaxis3={"title": "rate", "domain": [0, 0.18], "range": [low, high], **ticks})
+        drawn.update_layout(yaxis3={"title": "rate", "domain": [0, 0.18], **rate_axis(whole["learning_rate"], most=4)})
     for column, name, axis, colour in (
         ("val_accuracy", "validation", "y", COLOURS[0]),
         ("accuracy", "training", "y", COLOURS[1]),
@@ -175,13 +170,3 @@ def _range(table: pd.DataFrame, *columns: str) -> list[float]:
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     span = max(high - low, 1e-3)
     return [low - 0.05 * span, high + 0.12 * span]
-
-
-def _rate_range(rates: pd.Series[float]) -> list[float]:
-    """Powers of ten around the rates that are not 0: at least one decade, at most DECADES."""
-    given = rates[rates > 0]
-    if given.empty:
-        return [-6, -1]
-    top, low = float(np.log10(given.max())), float(np.log10(given.min()))
-    widened = max(0.0, 1 - (top - low)) / 2
-    return [max(low, top - DECADES) - widened - 0.2, top + widened + 0.2]

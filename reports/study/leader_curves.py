@@ -11,7 +11,7 @@ from features.dataset import load_index
 from features.errors import HeadhuntError
 from reports.config import Run
 from reports.section import LeftOutError, PageSection, Table
-from reports.style import COLOURS, figure, log_ticks, share, text
+from reports.style import COLOURS, figure, rate_axis, share, text
 from search.config import SearchRun
 from search.leaderboard import Leader, leaders
 from search.records import load_curves
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 POINTS = 400
 """Points drawn of a learning-rate curve, at most."""
-
-DECADES = 4
-"""What a figure of learning rates spans, from the highest rate down; a cosine ends near 0 and leaves it at the bottom."""
 
 
 class Rates(NamedTuple):
@@ -69,12 +66,8 @@ def collect_rates(run: SearchRun, leaders: list[Leader], train_images: int) -> l
 
 
 def draw_rates(curves: list[Rates]) -> go.Figure:
-    """A line for each leader, on a logarithmic scale of at most DECADES."""
-    top = max(max(curve.rates) for curve in curves)
-    low = max(top * 10.0**-DECADES, min(min(curve.rates) for curve in curves))
-    ticks = log_ticks(low, top)
-    shown = np.log10([low, top, *ticks["tickvals"]])
-    drawn = figure("epoch", "learning rate", range=[shown.min() - 0.05, shown.max() + 0.05], **ticks)
+    """A line for each leader, on a logarithmic scale."""
+    drawn = figure("epoch", "learning rate", **rate_axis(rate for curve in curves for rate in curve.rates))
     for curve in curves:
         drawn.add_scatter(x=curve.epochs, y=curve.rates, mode="lines", name=text(curve.name))
     return drawn

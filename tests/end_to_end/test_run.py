@@ -187,8 +187,8 @@ def test_the_exported_configuration_runs_again(
     run: Callable[..., tuple[dict[str, Any], str]], folder: Path, result: dict[str, Any]
 ) -> None:
     exported = result["export"]["formats"]["config"]["path"]
-    quicker = ("train.formats=[keras, config]", "features.workers.executor=local")
-    again, _ = run("run", "-c", exported, *(word for one in quicker for word in ("--set", one)))
+    quicker = ("--set", "train.formats=[keras, config]", "--set", "features.workers.executor=local")
+    again, _ = run("run", "-c", exported, *quicker)
     assert again["search"]["trials"] == {"complete": 1, "pruned": 0, "failed": 0}
     (promotion,) = again["promote"]["promotions"]
     assert promotion["folder"].startswith(f"runs/toys-trial-{result['export']['trial']}/")

@@ -65,4 +65,4 @@ def test_without_rates_there_is_no_axis_for_them() -> None:
     assert {line.yaxis for line in drawn.data} == {"y", "y2"}
     assert drawn.layout.xaxis.anchor == "y2"
     zero = learning.draw(phases.stitch("trial 3", THREE.assign(learning_rate=0.0)), "phase")
-    assert zero.layout.yaxis3.range == pytest.approx((-6, -1))
+    assert zero.layout.yaxis3.range == pytest.approx((-6.2, -1.8))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
@@ -19,7 +21,7 @@ from reports.build import build
 from reports.config import Run
 from reports.section import LeftOutError
 from reports.study import leader_curves, parameter_plots, parameters, pruning, side_by_side, workers
-from reports.style import log_ticks
+from reports.style import log_ticks, rate_axis
 from search.leaderboard import leaders, load_study
 from search.trial import HypermodelChoice, TrialConfig
 from search.worklog import Work, load_work
@@ -164,6 +166,21 @@ def test_a_logarithmic_axis_has_few_labels(low: float, high: float, labels: list
     ticks = log_ticks(low, high)
     assert ticks["ticktext"] == labels
     assert ticks["tickvals"] == pytest.approx([float(label) for label in labels])
+
+
+@pytest.mark.parametrize(
+    ("rates", "ends", "labels"),
+    [
+        ([3e-3, 3e-3], [9.5e-4, 9.5e-3], ["1e-3", "3e-3", "1e-2"]),
+        ([1e-2, 0.0, math.nan, 1e-9], [1e-6, 1e-2], ["1e-6", "1e-5", "1e-4", "1e-3", "1e-2"]),
+        ([], [1e-6, 1e-2], ["1e-6", "1e-5", "1e-4", "1e-3", "1e-2"]),
+    ],
+    ids=["constant", "down to nothing", "none"],
+)
+def test_an_axis_of_rates_spans_one_decade_to_four(rates: list[float], ends: list[float], labels: list[str]) -> None:
+    axis = rate_axis(rates)
+    assert 10 ** np.array(axis["range"]) == pytest.approx([ends[0] / 10**0.2, ends[1] * 10**0.2], rel=0.01)
+    assert axis["ticktext"] == labels
 
 
 def test_prunings_are_counted_by_epoch_and_what_they_saved() -> None:
