@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from features.atomic import make_folder, only_process
 from features.command import log, without_password
 from features.errors import UsageError
+from features.executors import check_wanted
 from reports.service.board import Board
 from reports.service.dashboard import dashboard
 from reports.service.guard import Application
@@ -54,11 +55,21 @@ def serve(settings: Settings, ready: Callable[[dict[str, Any]], None]) -> None:
         parts = assemble(settings, ray, metadata.version("headhunt"), own.keep if own else None)
         parts.board.start()
         stack.callback(parts.board.end)
-        port = listening.getsockname()[1]
-        url = settings.model_copy(update={"port": port}).url
-        log.print(f"Headhunt: {url} (Ctrl-C stops it)\nStudies: {without_password(settings.storage_url)}", markup=False)
-        ready({"url": url, "root": str(settings.root), "storage": settings.storage_url, "ray": ray.address})
-        server = uvicorn.Server(
+        url = settings.model_copy(update={"port": listening.getsockname()[1]}).url
+
+        class Server(uvicorn.Server):
+            """Says that it is ready when it listens and handles signals, not before."""
+
+            async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+                await super().startup(sockets)
+                check_wanted()  # an interrupt that came before, and was dropped by Python
+                log.print(
+                    f"Headhunt: {url} (Ctrl-C stops it)\nStudies: {without_password(settings.storage_url)}",
+                    markup=False,
+                )
+                ready({"url": url, "root": str(settings.root), "storage": settings.storage_url, "ray": ray.address})
+
+        server = Server(
             uvicorn.Config(
                 parts.app,
                 log_level="warning",

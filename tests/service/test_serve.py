@@ -6,6 +6,7 @@ import io
 import re
 import socket
 import subprocess
+import sys
 import time
 import zipfile
 from contextlib import suppress
@@ -262,3 +263,30 @@ def test_ctrl_c_ends_the_service_and_its_ray(service: Service) -> None:
         time.sleep(0.2)
     service.start()
     assert service.get("/healthz")["status"] == "ok"
+
+
+DROPPED = """
+import gc, signal, sys, weakref
+from headhunt import main
+
+class Kept: ...
+
+def collect(collect=gc.collect):
+    kept = Kept()
+    left = weakref.ref(kept, lambda _: signal.raise_signal(signal.SIGINT))
+    del kept  # Python drops what is raised in the callback
+    return collect()
+
+gc.collect = collect
+sys.argv = ["headhunt", "serve", "--root", sys.argv[1], "--port", "0", "--ray", "http://127.0.0.1:9", "--json"]
+main()
+"""
+
+
+def test_a_ctrl_c_that_python_drops_before_the_service_is_ready_ends_it(tmp_path: Path) -> None:
+    """As one does that comes while the garbage is collected."""
+    program = [sys.executable, "-P", "-c", DROPPED, str(tmp_path)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=120, check=False)
+    assert "Exception ignored in" in done.stderr, done.stderr
+    assert done.returncode == 130, done.stderr
+    assert done.stdout == ""  # it never said that it was ready
