@@ -8,7 +8,7 @@ demo: .venv/installed  ## the whole pipeline on drawn cars
 	.venv/bin/headhunt demo --out runs/demo
 
 test: .venv/installed  ## what CI runs
-	$(PYTEST) -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder -m "not slow and not benchmark"
+	$(PYTEST) -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder --durations 15 -m "not slow and not benchmark"
 
 test-all: .venv/installed  ## with the slow ones: kills, real photographs
 	$(PYTEST) -m "not benchmark"
