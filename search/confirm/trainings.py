@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +21,9 @@ from search.population.sources import Caches
 from search.population.structure import chunks
 from search.study import GPU_LANES, environment
 from search.trial import TrialConfig
+
+TOLD_SECONDS = 30
+"""How often a line says how far it is, where there is no terminal."""
 
 
 class Training(NamedTuple):
@@ -71,15 +74,15 @@ def _train(run: SearchRun, caches: Caches, missing: Sequence[Training]) -> Itera
     threads = run.search.hypermodel is None
     with open_executor(run.search.workers, run.workdir, environment(run), threads) as executor, progress:
         bar, done = progress.add_task("", total=len(missing)), 0
-        left = Counter(each.trial for each in missing)
+        began = told = time.monotonic()
         for number, trained in _results(run, executor, tasks):
             records = [_record(run, *each) for each in zip(pieces[number], trained, strict=True)]
             write_runs(run.workdir, records)
-            done += len(records)
-            left.subtract(each.trial for each in records)
+            done, now = done + len(records), time.monotonic()
             progress.update(bar, completed=done)
-            for ended in {each.trial: None for each in records if not left[each.trial] and not log.is_terminal}:
-                log.print(f"  trial {ended} has all its trainings; {done} of {len(missing)}")
+            if not log.is_terminal and (now - told >= TOLD_SECONDS or done == len(missing)):
+                told, left = now, (len(missing) - done) * (now - began) / done
+                log.print(f"  {done} of {len(missing)} trainings, {left:.0f} s left")
             yield records
 
 
