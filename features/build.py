@@ -8,8 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from features.atomic import make_folder, only_process, write_text
 from features.augment import policy_name
 from features.blocks import Block, Task, plan_blocks, write_block
@@ -24,6 +22,7 @@ from features.executors import open_executor
 from features.keys import AUGMENTED, cache_folder, changed_parts, explain_key, for_workers, key_parts, sound_manifests
 from features.manifest import FORMAT_VERSION, MANIFEST, Manifest, ShardEntry, cache_key, write_manifest
 from features.mirror import exchange, push_manifest
+from features.progress import progress
 from features.shards import shard_bytes
 from features.store import Store, open_store
 from features.takeover import take_over
@@ -128,28 +127,22 @@ def _take_over(run: FeaturesRun, parts: dict[str, Any], folder: Path) -> None:
 
 
 def _compute(run: FeaturesRun, tasks: list[Task], folder: Path, kept: dict[str, Checksum], sheet: Sheet) -> int:
-    """Runs the tasks with a progress bar; adds what they wrote to `kept`, and draws the sheet. Gives the number of views."""
+    """Runs the tasks and shows their progress; adds what they wrote to `kept`, and draws the sheet. Gives the number of views."""
     total = sum(len(task.copies) * len(task.block.rows) for task in tasks)
     if not tasks:
         log.print(f"All {len(kept)} shards are there.")
         return 0
     backend = "jax" if run.features.workers.gpus else "tensorflow"
     log.print(f"Computing {total} views of photos into {relative(folder)} …")
-    progress = Progress(
-        TextColumn("features"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
-        console=log, disable=not log.is_terminal,
-    )  # fmt: skip
-    done, started, said = 0, time.monotonic(), time.monotonic()
-    with open_executor(run.features.workers, run.workdir, {"KERAS_BACKEND": backend}) as executor, progress:
-        bar = progress.add_task("", total=total, rate="")
+    done = 0
+    with (
+        open_executor(run.features.workers, run.workdir, {"KERAS_BACKEND": backend}) as executor,
+        progress("features", total) as advance,
+    ):
         for _, result in executor.map(write_block, tasks):
             kept.update(result.shards)
             done += result.views
-            rate = done / (time.monotonic() - started)
-            progress.update(bar, completed=done, rate=f"{rate:.1f} images/s")
-            if not log.is_terminal and (time.monotonic() - said > 10 or done == total):
-                said = time.monotonic()
-                log.print(f"  {done} of {total}, {rate:.1f} images/s, {(total - done) / rate:.0f} s left")
+            advance(result.views)
         list(executor.map(write_contact_sheet, [sheet]))
     return done
 

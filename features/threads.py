@@ -1,22 +1,16 @@
-"""Many small jobs on a few threads, with progress: a bar on a terminal, a line now and then elsewhere."""
+"""Many small jobs on a few threads, with progress."""
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from features.command import log
+from features.progress import progress
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-QUIET_SECONDS = 10
-"""Elsewhere than on a terminal, progress is said at most this often."""
 
 
 def in_threads(work: Callable[[T], R], items: Sequence[T], what: str) -> list[R]:
@@ -25,19 +19,12 @@ def in_threads(work: Callable[[T], R], items: Sequence[T], what: str) -> list[R]
     When an item raises, or on Ctrl-C, what has not begun is dropped and the exception goes on.
     """
     results: list[R] = []
-    progress = Progress(
-        TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=log, transient=True, disable=not log.is_terminal,
-    )  # fmt: skip
     pool = ThreadPoolExecutor(os.cpu_count() or 1)
-    said = time.monotonic()
     try:
-        with progress:
-            for result in progress.track(pool.map(work, items), total=len(items)):
+        with progress(what, len(items)) as advance:
+            for result in pool.map(work, items):
                 results.append(result)
-                if not log.is_terminal and time.monotonic() - said > QUIET_SECONDS:
-                    said = time.monotonic()
-                    log.print(f"  {what}: {len(results)} of {len(items)}")
+                advance(1)
     finally:
         pool.shutdown(cancel_futures=True)
     return results

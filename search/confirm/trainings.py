@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from features.atomic import make_folder
-from features.command import log
 from features.errors import HeadhuntError
 from features.executors import Executor, open_executor
+from features.progress import progress
 from search.config import SearchRun
 from search.confirm.seed_runs import SeedRun, load_runs, run_key, write_runs
 from search.hypermodel_training import HypermodelTask, train_hypermodel
@@ -21,9 +18,6 @@ from search.population.sources import Caches
 from search.population.structure import chunks
 from search.study import GPU_LANES, environment
 from search.trial import TrialConfig
-
-TOLD_SECONDS = 30
-"""How often a line says how far it is, where there is no terminal."""
 
 
 class Training(NamedTuple):
@@ -67,22 +61,15 @@ def _train(run: SearchRun, caches: Caches, missing: Sequence[Training]) -> Itera
         return
     pieces = _pieces(run, caches, missing)
     tasks = [_task(run, caches, piece) for piece in pieces]
-    progress = Progress(
-        TextColumn("trainings"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=log, disable=not log.is_terminal,
-    )  # fmt: skip
     threads = run.search.hypermodel is None
-    with open_executor(run.search.workers, run.workdir, environment(run), threads) as executor, progress:
-        bar, done = progress.add_task("", total=len(missing)), 0
-        began = told = time.monotonic()
+    with (
+        open_executor(run.search.workers, run.workdir, environment(run), threads) as executor,
+        progress("trainings", len(missing)) as advance,
+    ):
         for number, trained in _results(run, executor, tasks):
             records = [_record(run, *each) for each in zip(pieces[number], trained, strict=True)]
             write_runs(run.workdir, records)
-            done, now = done + len(records), time.monotonic()
-            progress.update(bar, completed=done)
-            if not log.is_terminal and (now - told >= TOLD_SECONDS or done == len(missing)):
-                told, left = now, (len(missing) - done) * (now - began) / done
-                log.print(f"  {done} of {len(missing)} trainings, {left:.0f} s left")
+            advance(len(records))
             yield records
 
 
