@@ -137,7 +137,7 @@ def _compute(run: FeaturesRun, tasks: list[Task], folder: Path, kept: dict[str, 
     done = 0
     with (
         open_executor(run.features.workers, run.workdir, {"KERAS_BACKEND": backend}) as executor,
-        progress("features", total) as advance,
+        progress("features", total, "images") as advance,
     ):
         for _, result in executor.map(write_block, tasks):
             kept.update(result.shards)

@@ -15,8 +15,8 @@ LINE_SECONDS = 10
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Gives the function to call with how many more are done, of `total`."""
+def progress(what: str, total: int, unit: str = "") -> Iterator[Callable[[int], None]]:
+    """Gives the function to call with how many more are done, of `total`; `unit` is what the rate counts."""
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
     bars = Progress(TextColumn(what), *columns, console=log, transient=True, disable=not log.is_terminal)
     done, began = 0, time.monotonic()
@@ -26,10 +26,11 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         nonlocal done, said
         done, now = done + more, time.monotonic()
         rate = done / max(now - began, 1e-9)
-        bars.update(bar, completed=done, rate=f"{rate:.1f}/s")
+        pace = f"{rate:.1f} {unit}/s" if unit else f"{rate:.1f}/s"
+        bars.update(bar, completed=done, rate=pace)
         if not log.is_terminal and (now - said >= LINE_SECONDS or (done == total and said > began)):
             said = now
-            log.print(f"  {what}: {done} of {total}, {rate:.1f}/s, {(total - done) / rate:.0f} s left")
+            log.print(f"  {what}: {done} of {total}, {pace}, {(total - done) / rate:.0f} s left")
 
     with bars:
         bar = bars.add_task("", total=total, rate="")

@@ -11,7 +11,7 @@ from rich.console import Console
 from features import progress as progress_module
 from features.progress import progress
 
-LINE = re.compile(r"  features: (\d+) of 10, [\d.]+/s, (\d+) s left")
+LINE = re.compile(r"  features: (\d+) of 10, [\d.]+ images/s, (\d+) s left")
 
 
 def test_without_a_terminal_lines_say_how_far_it_is(
@@ -19,7 +19,7 @@ def test_without_a_terminal_lines_say_how_far_it_is(
 ) -> None:
     monkeypatch.setattr(progress_module, "LINE_SECONDS", 0)
 
-    with progress("features", 10) as advance:
+    with progress("features", 10, "images") as advance:
         for _ in range(5):
             advance(2)
 
@@ -29,7 +29,7 @@ def test_without_a_terminal_lines_say_how_far_it_is(
 
 
 def test_without_a_terminal_short_work_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress("features", 10) as advance:
+    with progress("features", 10, "images") as advance:
         advance(10)
 
     assert capsys.readouterr().err == ""
@@ -39,9 +39,9 @@ def test_on_a_terminal_a_bar_says_it_and_goes_away(monkeypatch: pytest.MonkeyPat
     written = io.StringIO()
     monkeypatch.setattr(progress_module, "log", Console(file=written, force_terminal=True, width=100))
 
-    with progress("features", 10) as advance:
+    with progress("features", 10, "images") as advance:
         advance(10)
 
     said = written.getvalue()
-    assert "features" in said and "10/10" in said and "/s" in said
+    assert "features" in said and "10/10" in said and "images/s" in said
     assert said.endswith("\x1b[2K"), "the last thing is to clear the bar's line"
