@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from features.errors import HeadhuntError, UsageError
 
@@ -17,11 +18,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; when the block ends well, flushes it to disk and renames it to `path`.
 
     A block that raises leaves `path` as it was. The temporary name keeps the suffix of `path`, since Keras and pandas
-    choose the format by it, and holds the process number, so that two processes never share one. Raises HeadhuntError
-    when the disk is full or the folder cannot be written.
+    choose the format by it, and is nobody else's: on a shared disk, process numbers of two machines may be the same. Raises
+    HeadhuntError when the disk is full or the folder cannot be written.
     """
     make_folder(path.parent)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{uuid4().hex}.tmp{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -44,7 +45,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     between leaves no folder, never half of one. Raises HeadhuntError when the disk is full or the folder cannot be written.
     """
     make_folder(path.parent)
-    temporary, old = (path.with_name(f".{path.name}.{os.getpid()}.{state}") for state in ("tmp", "old"))
+    unique = uuid4().hex
+    temporary, old = (path.with_name(f".{path.name}.{unique}.{state}") for state in ("tmp", "old"))
     try:
         yield temporary
         for part in [*temporary.rglob("*"), temporary]:

@@ -32,9 +32,9 @@ class Patience(NamedTuple):
 
     beat: float = 10
     silence: float = 60
-    """A driver on another machine that was heard of later than this is alive, without a closer look."""
+    """A driver on another machine lives for so long after it was heard of, whatever becomes of its record."""
     watch: float = 25
-    """How long the record of one that was not must stand still before another takes the study over."""
+    """For so long more its record must stand still before another takes the study over."""
     settle: float = 0.5
     """Where a storage has no transactions: how long a newcomer waits to see whether another one wrote its name over his."""
 
@@ -132,18 +132,17 @@ class Ownership:
         )
 
     def _is_held(self, driver: Driver) -> bool:
-        """Whether the driver lives; one on another machine that was silent is watched for a while."""
+        """Whether the driver lives; one on another machine is watched for as long as it takes to be sure."""
         if not driver.running:
             return False
         if driver.place == this_process().place:
             return birth(driver.pid) == driver.birth
-        if abs(_age(driver)) <= self._patience.silence:
-            return True
+        seconds = self._patience.watch + max(0.0, self._patience.silence - abs(_age(driver)))
         log.print(
-            f"The study {self._study.study_name!r} belongs to {_who(driver)}. Watching for {self._patience.watch:.0f} s whether "
-            "that still lives."
+            f"The study {self._study.study_name!r} belongs to {_who(driver)}. Watching for {seconds:.0f} s whether that still "
+            "lives."
         )
-        until = time.monotonic() + self._patience.watch
+        until = time.monotonic() + seconds
         while time.monotonic() < until:
             time.sleep(self._patience.watch / 20)
             if read_driver(self._study) != driver:
@@ -153,8 +152,7 @@ class Ownership:
     def _refusal(self, driver: Driver) -> str:
         advice = f"Wait for it, or stop it (kill {driver.pid})."
         if driver.place != this_process().place:
-            seconds = f"{self._patience.silence:.0f} s"
-            advice = f"Wait for it, or stop it there. If that machine is gone, run this command again in {seconds}."
+            advice = "Wait for it, or stop it there."
         return f"another search drives the study {self._study.study_name!r} in {self._shown}: {_who(driver)}. {advice}"
 
 

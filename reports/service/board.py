@@ -6,7 +6,8 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from features.command import log
 from features.configfile import load
+from features.errors import HeadhuntError
 from reports.config import Run
 from reports.service.admission import contained
 from reports.service.downloads import exported_formats, report_page
@@ -106,6 +108,7 @@ class Board:
         self._entries: dict[str, Entry] = {}
         self._promotions: dict[str, tuple[Entry, bytes]] = {}
         self._seen: dict[str, float] = {}
+        self._said: dict[str, str | None] = {}
         self._runs: dict[str, Run] = {}
         self._studies: dict[str, optuna.Study] = {}
         self._storage_answers = False
@@ -198,29 +201,45 @@ class Board:
 
     def look(self) -> None:
         """Looks after the jobs, and at every search that is at work or has not been looked at for a while."""
-        if self._keep_ray:
-            self._keep_ray()
-        self._jobs.look_after()
+        with self._outliving("Ray"):
+            if self._keep_ray:
+                self._keep_ray()
+        with self._outliving("the jobs"):
+            self._jobs.look_after()
         with self._lock:
-            self._ask_storage()
+            with self._outliving("the storage"):
+                self._ask_storage()
             for name in self._jobs.names():
                 rested = time.monotonic() - self._seen.get(name, -REST_SECONDS) >= REST_SECONDS
                 before = self._entries.get(name)
                 changed = before is None or _states(before.status) != _of(self._jobs.of(name))
                 if rested or changed or (before and before.status.state in ACTIVE):
-                    self._look_at(name)
+                    with self._outliving(f"the files of the search {name!r}"):
+                        self._look_at(name)
             self._write()
 
     def _look_on(self) -> None:
         while not self._ended.is_set():
             began = time.monotonic()
-            try:
+            with self._outliving("the searches"):
                 self.look()
-            except Exception as error:  # the thread must outlive any fault, and say so
-                log.print(
-                    f"headhunt serve: a look at the searches failed: {type(error).__name__}: {error}", markup=False
-                )
             self._ended.wait(min(max(LOOK_SECONDS, 4 * (time.monotonic() - began)), LONGEST_PAUSE))
+
+    @contextmanager
+    def _outliving(self, what: str) -> Iterator[None]:
+        """Says a fault in a look at this, so that all others are looked at."""
+        try:
+            yield
+        except Exception as error:
+            self._tell(what, _fault(error))
+        else:
+            self._tell(what, None)
+
+    def _tell(self, what: str, fault: str | None) -> None:
+        """Says a fault once."""
+        if fault and fault != self._said.get(what):
+            log.print(f"headhunt serve: cannot look at {what}: {fault}", style="yellow", markup=False)
+        self._said[what] = fault
 
     def _write(self) -> None:
         parts = b",".join(entry.json for entry in self.entries())
@@ -245,32 +264,42 @@ class Board:
 
     def _look_at(self, name: str) -> None:
         standings = self._jobs.of(name)
-        run = self.run(name)
+        workdir, last = self._root / name, standings[-1]
         before = self._entries.get(name)
-        study = before.study if before else Study(_history((), run.search.objective))
-        if self._storage_answers:
-            study = self._study(run, study, standings[-1])
-        workdir = self._root / name
-        last = standings[-1]
+        objective, trials = (before.status.objective, before.status.trials.total) if before else ("", 0)
+        study = before.study if before else None
+        fault = None
+        try:
+            run = self.run(name)
+            objective, trials = run.search.objective, run.search.trials
+            study = study or Study(_history((), objective))
+            if self._storage_answers:
+                study = self._study(run, study, last)
+        except (
+            Exception
+        ) as error:  # a configuration of another version, a study that somebody wrote to: its jobs are told
+            fault = _fault(error)
+        study = study or Study(_history((), objective))
         status = SearchStatus(
             name=name,
             state=last.state,
             stage=last.stage if last.state in ACTIVE else None,
-            message=last.message,
-            objective=run.search.objective,
+            message=last.message or fault,
+            objective=objective,
             study_id=study.id,
-            trials=study.counts or TrialCounts(total=run.search.trials),
+            trials=study.counts or TrialCounts(total=trials),
             trials_per_minute=study.per_minute,
             images_per_second=self._images_per_second(name, standings),
             best=study.best,
             created=standings[0].job.created,
-            jobs=[_job_status(standing) for standing in standings],
+            jobs=[_job_status(standing, self._jobs.submission_id(standing.job)) for standing in standings],
             promotions=len(list(workdir.glob("promotions/*/metrics.json"))),
             exports=len(self.exports(name).exports),
             report=report_page(self._root, name) is not None,
         )
         self._entries[name] = Entry(status, study, status.model_dump_json().encode())
         self._seen[name] = time.monotonic()
+        self._tell(f"the search {name!r}", fault)
 
     def _study(self, run: Run, before: Study, last: Standing) -> Study:
         """How a study stands. It is read while a job is at work on it and once after that; then its trials are let go of."""
@@ -307,7 +336,9 @@ class Board:
         if before.id == found.id and before.counts and before.counts.complete == len(complete):
             return found  # none of those that are complete changes any more
         rows = [
-            TopTrial(number=one.number, value=one.value or 0.0, top5=one.user_attrs.get("top5"), params=one.params)
+            TopTrial(
+                number=one.number, value=one.value or 0.0, top5=_number(one.user_attrs.get("top5")), params=one.params
+            )
             for one in complete[:LONGEST_TOP]
         ]
         best = Best(number=rows[0].number, value=rows[0].value, params=rows[0].params) if rows else None
@@ -341,6 +372,15 @@ def thinned(points: tuple[Reached, ...]) -> list[Reached]:
     return [point for point in points if point.number in kept | better]
 
 
+def _fault(error: Exception) -> str:
+    return str(error) if isinstance(error, HeadhuntError) else f"{type(error).__name__}: {error}"
+
+
+def _number(value: Any) -> float | None:
+    """What anybody may have written to a trial in the dashboard, where it is a number."""
+    return float(value) if isinstance(value, int | float) else None
+
+
 def _states(status: SearchStatus) -> list[tuple[int, str]]:
     return [(job.number, job.state) for job in status.jobs]
 
@@ -349,7 +389,7 @@ def _of(standings: list[Standing]) -> list[tuple[int, str]]:
     return [(standing.job.number, standing.state) for standing in standings]
 
 
-def _job_status(standing: Standing) -> JobStatus:
+def _job_status(standing: Standing, submission_id: str) -> JobStatus:
     job = standing.job
     return JobStatus(
         number=job.number,
@@ -360,7 +400,7 @@ def _job_status(standing: Standing) -> JobStatus:
         started=standing.begun,
         ended=standing.ended,
         message=standing.message,
-        ray_id=job.ray_id,
+        ray_id=submission_id,
     )
 
 

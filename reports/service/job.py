@@ -11,8 +11,9 @@ import re
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,9 @@ def main(folder: Path) -> int:
             state, message = _run(files, job)
         except KeyboardInterrupt:
             state, message = "interrupted", "it was stopped by a signal"
+        except Exception as error:
+            traceback.print_exc()
+            state, message = "failed", f"a fault in headhunt itself: {type(error).__name__}: {error}"
         if state == "interrupted" and files.stop.exists():
             state, message = "stopped", "stopped as asked for; it can be resumed"
         log.print(f"{job.kind} of {job.search}: {state}.")
@@ -74,7 +78,7 @@ def _run(files: Files, job: Job) -> Result:
             results[stage] = _stage(stage, [*words, *options], job, results)
             files.write_results(results)
     except typer.Exit as left:
-        if left.exit_code == INTERRUPTED or left.exit_code < 0:
+        if left.exit_code == INTERRUPTED:
             return "interrupted", "the process of a stage was stopped; what is finished is saved"
         return "failed", _last_error(files.log)
     except HeadhuntError as error:
@@ -126,8 +130,9 @@ def _logged(path: Path) -> Iterator[None]:
 def _copy(reading: int, path: Path, terminal: int) -> None:
     with path.open("ab", buffering=0) as file:
         while part := os.read(reading, 65536):
-            file.write(part)
-            os.write(terminal, part)
+            for end in (file.fileno(), terminal):
+                with suppress(OSError):  # a full disk: who writes to this pipe must not wait for ever
+                    os.write(end, part)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple
+from uuid import uuid4
 
 from features.atomic import make_folder, write_text
 from features.command import log
@@ -33,9 +34,9 @@ from reports.service.records import (
     searches,
 )
 
-GRACE_SECONDS = 30
+GRACE_SECONDS = 75
 """How long a job may be over in Ray's eyes without having begun, or without a word of its end, before it is given to Ray again or
-called interrupted: a process needs some seconds to write either down."""
+called interrupted: a process needs some seconds to write either down, and NFS shows it a minute later on another machine."""
 
 
 class ConflictError(HeadhuntError):
@@ -97,6 +98,10 @@ class Jobs:
         """Where Ray's job server is."""
         return self._ray.address
 
+    def submission_id(self, job: Job) -> str:
+        """What Ray calls it in its own list."""
+        return self._ray.submission_id(job.ray_id)
+
     def names(self) -> list[str]:
         """Every search, the newest first."""
         with self._lock:
@@ -131,7 +136,7 @@ class Jobs:
             )
             if self._standings.get(name):
                 raise taken
-            making = self._root / f".{name}.{os.getpid()}.tmp"
+            making = self._root / f".{name}.{uuid4().hex}.tmp"
             shutil.rmtree(making, ignore_errors=True)
             write_text(making / CONFIGURATION, admitted.text)
             job = self._job(name, 1, "search", (), request)
@@ -157,14 +162,21 @@ class Jobs:
         """A new job that promotes trials, exports them and builds the report."""
         self._add(name, "promotions", tuple(arguments), request, "promote its trials")
 
-    def stop(self, name: str) -> None:
+    def stop(self, name: str, request: Request | None) -> None:
         """Asks the search's job to save its state and end; one that is over is left as it is."""
         with self._lock:
-            active = [standing for standing in self.of(name) if standing.state in ACTIVE]
+            standings = self.of(name)
+            if self._known(request):
+                return
+            active = [standing for standing in standings if standing.state in ACTIVE]
             for standing in active:
                 files = job_files(self._root, name, standing.job.number)
                 write_text(files.stop, now() + "\n")
                 self._look(standing.job, None)
+            if request:  # sent again, it must not stop a job that began after it
+                last = standings[-1].job.number
+                job_files(self._root, name, last).add_stop(*request)
+                self._keys[request.key] = (request.asked, name, last)
         for standing in active:
             self._ask("stop", standing.job)
 
@@ -184,7 +196,13 @@ class Jobs:
                 if standing.state in ACTIVE
             ]
             for job in active:
-                self._look(job, statuses)
+                try:
+                    self._look(job, statuses)
+                except (
+                    HeadhuntError,
+                    OSError,
+                ) as error:  # a full disk, for one: the others are looked after all the same
+                    self._complain(f"job {job.number} of the search {job.search!r}: {error}")
 
     def _add(self, name: str, kind: Kind, arguments: tuple[str, ...], request: Request | None, what: str) -> None:
         with self._lock:
@@ -221,8 +239,10 @@ class Jobs:
         return name
 
     def _remember(self, job: Job) -> None:
+        asked = job_files(self._root, job.search, job.number).stops()
         if job.key and job.request:
-            self._keys[job.key] = (job.request, job.search, job.number)
+            asked[job.key] = job.request
+        self._keys |= {key: (request, job.search, job.number) for key, request in asked.items()}
         self._look(job, None)
 
     def _ask(self, what: Literal["submit", "stop"], job: Job) -> None:
@@ -236,7 +256,7 @@ class Jobs:
         def ask() -> None:
             try:
                 if what == "submit":
-                    self._ray.submit(job.ray_id, self._root, folder)
+                    self._ray.submit(job.ray_id, folder)
                 else:
                     self._ray.stop(job.ray_id)
                 self._complain("")
@@ -263,7 +283,7 @@ class Jobs:
             if started is None and wanted_end and self._never_began(job, files):
                 ended = files.ended()
             elif started is not None and not self._lives(job, started, statuses):
-                ended = files.ended() or self._end(files, wanted_end)
+                ended = self._end(files, wanted_end)
             elif started is None and statuses is not None and self._is_due(job, statuses):
                 job = job.model_copy(update={"attempt": job.attempt + (job.ray_id in statuses)})
                 files.write_job(job)
@@ -292,9 +312,7 @@ class Jobs:
     def _end(self, files: Files, wanted: bool) -> Ended:
         """Writes down the end of a job whose process is gone without a word."""
         message = "its process was killed; what is finished is saved, and it can be resumed"
-        ended = Ended(state="stopped" if wanted else "interrupted", message=message, time=now())
-        files.write_ended(ended)
-        return ended
+        return files.write_ended(Ended(state="stopped" if wanted else "interrupted", message=message, time=now()))
 
     def _lives(self, job: Job, started: Started, statuses: dict[str, str] | None) -> bool:
         """Whether the process that began a job still lives: looked for on this machine, asked of Ray elsewhere."""

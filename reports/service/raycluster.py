@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -33,36 +34,49 @@ QUEUE_SECONDS = 10 * 365 * 86400
 
 START_SECONDS = 90
 
+ANSWER_SECONDS = (10, 60)
+"""How long Ray's job server may take to be reached, and to answer: its own client would wait for ever."""
+
 PREFIX = "headhunt-ray-"
 """How the folder of such a Ray is called."""
 
 
 class RayJobs:
-    """Ray's job server at an address. Every method raises LostError when it does not answer."""
+    """Ray's job server at an address, for the jobs of one root. Every method raises LostError when it does not answer."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, root: Path) -> None:
         self.address = address.rstrip("/")
+        self._root, self._suffix = root, "-" + hashlib.sha256(str(root).encode()).hexdigest()[:8]
         self._client: Any = None
         self._slots: bool | None = None
 
     def statuses(self) -> dict[str, str]:
-        """The status (PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED) of every job that this Ray knows, by its number."""
+        """The status (PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED) of every job of this root that Ray knows, by its number."""
 
         def listed(client: Any) -> dict[str, str]:
-            return {job.submission_id: str(job.status.value) for job in client.list_jobs() if job.submission_id}
+            known = {job.submission_id or "": str(job.status.value) for job in client.list_jobs()}
+            return {
+                name.removesuffix(self._suffix): status for name, status in known.items() if name.endswith(self._suffix)
+            }
 
         found: dict[str, str] = self._ask(listed)
         return found
 
-    def submit(self, ray_id: str, root: Path, folder: Path) -> None:
+    def submission_id(self, ray_id: str) -> str:
+        """What Ray calls a job: another root's search of the same name, on the same Ray, is another job."""
+        return ray_id + self._suffix
+
+    def submit(self, ray_id: str, folder: Path) -> None:
         """Gives a job to Ray; one that it has already is left as it is."""
         program = [sys.executable, "-P", "-m", "reports.service.job", str(folder)]
-        entrypoint = f"cd {shlex.quote(str(root))} && exec {shlex.join(program)}"
+        entrypoint = f"cd {shlex.quote(str(self._root))} && exec {shlex.join(program)}"
 
         def give(client: Any) -> None:
             resources = {SLOT: 1.0} if self._has_slots() else None
             try:
-                client.submit_job(entrypoint=entrypoint, submission_id=ray_id, entrypoint_resources=resources)
+                client.submit_job(
+                    entrypoint=entrypoint, submission_id=self.submission_id(ray_id), entrypoint_resources=resources
+                )
             except RuntimeError as error:
                 if "already exists" not in str(error):
                     raise
@@ -74,7 +88,7 @@ class RayJobs:
 
         def end(client: Any) -> None:
             try:
-                client.stop_job(ray_id)
+                client.stop_job(self.submission_id(ray_id))
             except RuntimeError as error:
                 if "does not exist" not in str(error):
                     raise
@@ -98,15 +112,26 @@ class RayJobs:
 
     def _ask(self, question: Any) -> Any:
         import requests
-        from ray.job_submission import JobSubmissionClient
+        from ray.exceptions import RayError
 
         try:
-            self._client = self._client or JobSubmissionClient(self.address)
+            self._client = self._client or _client(self.address)
             return question(self._client)
-        except (ConnectionError, requests.RequestException, RuntimeError, ValueError, OSError) as error:
+        except (ConnectionError, requests.RequestException, RayError, RuntimeError, ValueError, OSError) as error:
             self._client = None
             said = str(error).strip().splitlines() or [type(error).__name__]
             raise LostError(f"Ray's job server at {self.address} does not answer: {said[0]}") from error
+
+
+def _client(address: str) -> Any:
+    """Ray's client of its job server, with an end to its patience."""
+    from ray.job_submission import JobSubmissionClient
+
+    class Client(JobSubmissionClient):  # type: ignore[misc]
+        def _do_request(self, *arguments: Any, **options: Any) -> Any:
+            return super()._do_request(*arguments, **{"timeout": ANSWER_SECONDS, **options})
+
+    return Client(address)
 
 
 class OwnRay:
@@ -116,7 +141,7 @@ class OwnRay:
     """
 
     def __init__(self, root: Path, jobs: int) -> None:
-        self._jobs = jobs
+        self._root, self._jobs = root, jobs
         note = root / ".ray"
         if note.is_file():  # of a service that was killed; its Ray has ended with it
             left = note.read_text().strip()
@@ -161,7 +186,7 @@ class OwnRay:
                 process_group=0,
                 preexec_fn=end_with_parent if sys.platform == "linux" else None,
             )
-        jobs, until = RayJobs(self.address), time.monotonic() + START_SECONDS
+        jobs, until = RayJobs(self.address, self._root), time.monotonic() + START_SECONDS
         while True:
             try:
                 jobs.statuses()

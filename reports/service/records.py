@@ -9,8 +9,9 @@
         log.txt        what it said
         ended.json     how it ended
         stop           somebody asked for its end
+        stops/         the idempotency keys of those who did
 
-Every file is whole or absent, and each has one writer.
+Every file is whole or absent. `started.json` and `ended.json` stay as they were first written.
 """
 
 from __future__ import annotations
@@ -111,16 +112,29 @@ class Files(NamedTuple):
         found = _read(self.folder / "ended.json")
         return Ended.model_validate_json(found) if found else None
 
-    def write_ended(self, ended: Ended) -> None:
-        """Says how it ended, once for all."""
-        write_text(self.folder / "ended.json", ended.model_dump_json(indent=1) + "\n")
+    def write_ended(self, ended: Ended) -> Ended:
+        """Says how it ended, once for all: gives what stands, which is what was said first."""
+        return ended if self._write_once("ended.json", ended) else self.ended() or ended
 
     def begin(self, started: Started) -> bool:
         """Makes this process the one that does it; False when there is, or was, another."""
-        mine = self.folder / f".started.{uuid4().hex}"  # process numbers of two machines may be the same
-        write_text(mine, started.model_dump_json(indent=1) + "\n")
+        return self._write_once("started.json", started)
+
+    def stops(self) -> dict[str, str]:
+        """The idempotency keys of the requests to stop it, and what was asked for with them: both as sha256 (hex)."""
+        return {
+            path.name: path.read_text(encoding="utf-8").strip() for path in (self.folder / "stops").glob("[0-9a-f]*")
+        }
+
+    def add_stop(self, key: str, asked: str) -> None:
+        """Remembers a request to stop it."""
+        write_text(self.folder / "stops" / key, asked + "\n")
+
+    def _write_once(self, name: str, content: BaseModel) -> bool:
+        mine = self.folder / f".{name}.{uuid4().hex}"  # process numbers of two machines may be the same
+        write_text(mine, content.model_dump_json(indent=1) + "\n")
         try:
-            os.link(mine, self.folder / "started.json")  # the whole file, and only where there is none
+            os.link(mine, self.folder / name)  # the whole file, and only where there is none
         except FileExistsError:
             return False
         finally:

@@ -217,8 +217,8 @@ def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, 
         tags=["searches"],
     )
     def stop_search(name: Name, key: Key = None) -> Response:
-        """Asks the search's job to save its state and end; what is over already stays as it is, so no key is needed."""
-        jobs.stop(name)
+        """Asks the search's job to save its state and end; what is over already stays as it is."""
+        jobs.stop(name, jobs_module.Request.of(key, "stop", name) if key else None)
         return fresh(name, 202)
 
     @routes.post(

@@ -51,7 +51,7 @@ def serve(settings: Settings, ready: Callable[[dict[str, Any]], None]) -> None:
             own = OwnRay(settings.root, settings.jobs)
             stack.callback(own.end)
             own.keep()
-        ray = RayJobs(own.address if own else str(settings.ray))
+        ray = RayJobs(own.address if own else str(settings.ray), settings.root)
         parts = assemble(settings, ray, metadata.version("headhunt"), own.keep if own else None)
         parts.board.start()
         stack.callback(parts.board.end)

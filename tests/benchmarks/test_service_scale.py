@@ -138,7 +138,9 @@ class Simulation:  # stands for Ray's job server: a job is a process
     jobs = {}
     def statuses(self):
         return {name: "RUNNING" if job.poll() is None else "SUCCEEDED" for name, job in self.jobs.items()}
-    def submit(self, ray_id, root, folder):
+    def submission_id(self, ray_id):
+        return ray_id
+    def submit(self, ray_id, folder):
         if ray_id in self.jobs:
             return
         command = [sys.executable, "-c", Path(driver).read_text(), str(folder), cache, section]

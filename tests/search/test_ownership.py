@@ -77,13 +77,28 @@ def test_a_process_that_sleeps_on_this_machine_keeps_its_study(study: optuna.Stu
         pass
 
 
-def test_a_driver_on_another_machine_is_refused_while_it_was_heard_of(
-    study: optuna.Study, own: Own, me: Driver
+def test_a_driver_on_another_machine_is_refused_when_it_is_heard_of(
+    study: optuna.Study, own: Own, me: Driver, tmp_path: Path
 ) -> None:
-    study.set_user_attr(ATTRIBUTE, me._replace(host="elsewhere", place="elsewhere", pid=7)._asdict())
-    said = r"process 7 on elsewhere, .* Wait for it, or stop it there. If that machine is gone, run this command again in 60 s"
+    away = me._replace(host="elsewhere", place="elsewhere", pid=7)
+    study.set_user_attr(ATTRIBUTE, away._asdict())
+    its = optuna.load_study(study_name="x", storage=open_storage("sqlite", tmp_path))
+    beat = threading.Timer(0.05, its.set_user_attr, (ATTRIBUTE, away._replace(seconds=101.0)._asdict()))
+    beat.start()
+    said = r"process 7 on elsewhere, .* Wait for it, or stop it there\.$"
+    began = time.monotonic()
     with pytest.raises(UsageError, match=said), own():
         pass
+    assert time.monotonic() - began < 30, "a beat is enough"
+    beat.join()
+
+
+def test_a_driver_on_another_machine_that_ended_lately_is_waited_for(study: optuna.Study, own: Own, me: Driver) -> None:
+    """As long as it might be alive, and no longer: so a search that lost its machine is resumed elsewhere at once."""
+    patience = QUICK._replace(silence=0.5)
+    study.set_user_attr(ATTRIBUTE, me._replace(place="elsewhere")._asdict())
+    with own(patience) as ownership:
+        assert ownership.is_mine(study)
 
 
 def test_a_driver_on_another_machine_that_fell_silent_is_given_up(

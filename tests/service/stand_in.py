@@ -40,7 +40,7 @@ class StandIn(RayJobs):
     """What it was asked for, and what it answers to `statuses`; `silent` when it does not answer."""
 
     def __init__(self) -> None:
-        super().__init__("http://stand-in.invalid:8265")
+        super().__init__("http://stand-in.invalid:8265", Path("/root"))
         self.known: dict[str, str] = {}
         self.submitted: list[str] = []
         self.stopped: list[str] = []
@@ -50,7 +50,7 @@ class StandIn(RayJobs):
         self._answer()
         return dict(self.known)
 
-    def submit(self, ray_id: str, root: Path, folder: Path) -> None:
+    def submit(self, ray_id: str, folder: Path) -> None:
         self._answer()
         self.submitted.append(ray_id)
         self.known.setdefault(ray_id, "PENDING")

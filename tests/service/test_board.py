@@ -9,6 +9,7 @@ import optuna
 import pytest
 from optuna.storages._cached_storage import _CachedStorage
 
+from features.errors import LostError
 from tests.service.stand_in import Place
 
 LEAF = optuna.distributions.FloatDistribution(0, 1)
@@ -92,3 +93,47 @@ def test_a_study_that_was_deleted_in_the_dashboard_is_told_no_more(place: Place)
     place.board.refresh("cars")
     counts, best, top, history = told(place)
     assert (counts["complete"], best, top["trials"], history["points"]) == (0, None, [], [])
+
+
+def test_a_search_whose_configuration_is_no_longer_valid_is_told_and_stops_no_other(
+    place: Place, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place.submit("boats")
+    file = place.root / "cars" / "headhunt.yaml"
+    file.write_text(file.read_text() + "unheard: 1\n")
+    place.restart()
+    place.board.look()
+    cars, boats = (place.http.get(f"/searches/{name}").json() for name in ("cars", "boats"))
+    assert (cars["state"], boats["state"], boats["message"]) == ("running", "queued", None)
+    assert "unheard" in cars["message"]
+    assert capfd.readouterr().err.count("cannot look at the search 'cars'") == 1
+    assert [search["name"] for search in place.http.get("/searches").json()["searches"]] == ["boats", "cars"]
+    assert place.http.get("/searches/cars/top").json() == {"trials": []}
+    refused = place.http.get("/searches/cars/promotions")
+    assert refused.status_code == 422
+    assert "unheard" in refused.json()["detail"]
+
+
+def test_what_somebody_wrote_to_a_trial_stops_nothing(place: Place) -> None:
+    study = optuna.load_study(study_name="cars", storage=place.settings.storage_url)
+    study.add_trial(
+        optuna.trial.create_trial(
+            value=0.9, params={"rate": 0.9}, distributions={"rate": LEAF}, user_attrs={"top5": "x"}
+        )
+    )
+    place.board.look()
+    top = told(place)[2]["trials"]
+    assert [(row["number"], row["top5"]) for row in top] == [(2, None), (1, 1.0), (0, 1.0)]
+
+
+def test_jobs_are_looked_after_where_ray_cannot_be_started_again(
+    place: Place, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def keep() -> None:
+        raise LostError("Ray did not start: its port is taken")
+
+    place.board._keep_ray = keep
+    place.finish("failed", "why")
+    for _ in range(2):
+        assert place.state() == "failed"
+    assert capfd.readouterr().err.count("cannot look at Ray: Ray did not start: its port is taken") == 1

@@ -112,3 +112,29 @@ def test_a_stop_takes_a_key(place: Place) -> None:
         assert answer.json()["state"] == "stopped"
     described = place.http.get("/openapi.json").json()["paths"]["/searches/{name}/stop"]["post"]["parameters"]
     assert "Idempotency-Key" in [parameter["name"] for parameter in described]
+
+
+def test_a_stop_that_is_sent_again_does_not_stop_what_was_resumed_since(place: Place) -> None:
+    place.submit()
+    stop = {"Idempotency-Key": "stop"}
+    assert place.http.post("/searches/cars/stop", headers=stop).json()["state"] == "stopped"
+    place.http.post("/searches/cars/resume", headers={"Idempotency-Key": "resume"})
+    for _ in range(2):
+        again = place.http.post("/searches/cars/stop", headers=stop)
+        assert (again.status_code, again.json()["state"]) == (202, "queued")
+        place.restart()
+    refused = place.http.post("/searches/cars/stop", headers={"Idempotency-Key": "resume"})
+    assert refused.status_code == 409
+    assert "used for another request" in refused.json()["detail"]
+    assert place.http.post("/searches/cars/stop", headers={"Idempotency-Key": "another"}).json()["state"] == "stopped"
+
+
+def test_a_stop_of_what_is_over_is_remembered_by_its_key_too(place: Place) -> None:
+    place.submit()
+    place.begin()
+    place.finish("finished")
+    place.board.look()
+    stop = {"Idempotency-Key": "stop"}
+    assert place.http.post("/searches/cars/stop", headers=stop).json()["state"] == "finished"
+    place.http.post("/searches/cars/resume")
+    assert place.http.post("/searches/cars/stop", headers=stop).json()["state"] == "queued"

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from features.errors import HeadhuntError
 from reports.service import jobs as jobs_module
+from reports.service.records import Ended, Files, now
 from tests.service.stand_in import Place, eventually
 
 
@@ -75,7 +77,7 @@ def test_a_job_that_ended_without_beginning_is_a_new_attempt(place: Place, monke
     eventually(lambda: place.ray.submitted == ["cars-1.1", "cars-1.2"])
     place.board.look()
     assert place.files().job().attempt == 2
-    assert place.http.get("/searches/cars").json()["jobs"][0]["ray_id"] == "cars-1.2"
+    assert place.http.get("/searches/cars").json()["jobs"][0]["ray_id"] == place.ray.submission_id("cars-1.2")
 
 
 def test_a_job_is_begun_once_however_many_try(place: Place) -> None:
@@ -192,3 +194,45 @@ def test_only_so_many_logs_are_followed(tmp_path: Path) -> None:
             place.board.look()
         assert {one.result(10).status_code for one in asked} == {200, 503}
     assert place.http.get(follow).status_code == 200  # who is done makes room
+
+
+def test_what_was_said_first_of_a_jobs_end_stands(place: Place) -> None:
+    assert place.begin()
+    place.finish("finished")
+    stands = place.files().write_ended(Ended(state="interrupted", message="a later word", time=now()))
+    assert stands == place.files().ended()
+    assert (stands.state, place.state()) == ("finished", "finished")
+    assert not list(place.files().folder.glob(".ended*"))
+
+
+def test_the_other_jobs_are_looked_after_when_the_end_of_one_cannot_be_written(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    place.submit("boats")
+    for name in ("cars", "boats"):
+        assert place.begin(name, pid=gone.pid, birth="long ago")
+    write = Files.write_ended
+
+    def full(files: Files, ended: Ended) -> Ended:
+        if "cars" in files.folder.parts:
+            raise HeadhuntError("cannot write ended.json: No space left on device.")
+        return write(files, ended)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Files, "write_ended", full)
+        assert place.state("boats") == "interrupted"
+        assert place.state("cars") == "queued"  # as it was last seen
+    assert "job 1 of the search 'cars': cannot write ended.json" in capfd.readouterr().err
+    assert place.state("cars") == "interrupted"
+
+
+def test_a_full_disk_does_not_hold_a_job_up() -> None:
+    """What nobody takes out of a pipe stops who writes into it."""
+    script = (
+        "from pathlib import Path\nfrom reports.service.job import _logged\n"
+        "with _logged(Path('/dev/full')):\n    print('x' * 300_000, flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout + done.stderr == "x" * 300_000 + "\n"
