@@ -84,7 +84,7 @@ def admit(raw: Any, settings: Settings) -> Admitted:
         raise RefusedError([*faults, *(str(error).split("\n  ")[1:] or [str(error)])]) from None
     except (RecursionError, OverflowError, OSError, ValueError, TypeError) as error:
         raise RefusedError([*faults, f"a value cannot be used: {type(error).__name__}: {error}."]) from None
-    faults += [*_name(run), *_paths(run, settings.root), *_stores(run, settings), *_code(run, settings)]
+    faults += [*_name(run, settings), *_paths(run, settings.root), *_stores(run, settings), *_code(run, settings)]
     if faults:
         raise RefusedError(faults)
     return Admitted(yaml.safe_dump(completed, sort_keys=False, allow_unicode=True), run)
@@ -115,12 +115,15 @@ def _chosen_here(raw: dict[Any, Any]) -> list[str]:
     return faults
 
 
-def _name(run: Run) -> list[str]:
+def _name(run: Run, settings: Settings) -> list[str]:
     if len(run.name) > LONGEST_NAME:
         return [f"name: received {len(run.name)} characters; allowed: {LONGEST_NAME}."]
     for ending in RESERVED:
         if run.name.endswith(ending):
             return [f"name: received {run.name!r}, but a name that ends in {ending} is that of another search's study."]
+    file = settings.storage_file  # SQLite writes beside it, too: -journal, -wal, -shm
+    if file and file.parent == settings.root and run.name.lower().startswith(file.name.lower()):
+        return [f"name: received {run.name!r}, but names that begin with {file.name} are for the storage's files."]
     return []
 
 
@@ -132,7 +135,17 @@ def _paths(run: Run, root: Path) -> list[str]:
                 f"{key}: received {str(path)!r}, which is not in the service's work directory. Name a file or folder in it, "
                 "relative to it; `..`, absolute paths and links that lead out of it are not taken."
             )
+        elif _is_hidden(path, root):
+            faults.append(
+                f"{key}: received {str(path)!r}, but files and folders whose names begin with a dot are the service's own, and "
+                "hold what anybody added in the dashboard. Name another one."
+            )
     return faults
+
+
+def _is_hidden(path: Path, root: Path) -> bool:
+    """Whether a path in `root`, its links followed, has a part that begins with a dot."""
+    return any(part.startswith(".") for part in Path(os.path.realpath(root / path)).relative_to(root).parts)
 
 
 def _named_paths(run: Run) -> Iterator[tuple[str, Path]]:

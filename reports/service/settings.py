@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import ssl
 from pathlib import Path
@@ -52,6 +53,12 @@ class Settings(BaseModel):
     def storage_url(self) -> str:
         """The storage that every study is kept in."""
         return self.storage or f"sqlite:///{self.root / 'headhunt.db'}"
+
+    @property
+    def storage_file(self) -> Path | None:
+        """The file of the storage, if that is SQLite; a relative one starts where the service was started."""
+        found = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", self.storage_url, re.DOTALL)
+        return Path(os.path.realpath(found[1])) if found else None
 
     @property
     def is_loopback(self) -> bool:

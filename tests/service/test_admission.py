@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from features.configfile import load
 from features.errors import DatasetError
 from features.prepare import prepare
 from reports.config import Run
+from reports.service.admission import RefusedError, admit
+from reports.service.settings import Settings
 from tests.service.in_process import Served, served
 from tests.service.serving import configuration
 
@@ -129,8 +132,45 @@ def test_no_path_leads_out_of_the_work_directory(service: Served, path: str) -> 
 def test_no_file_of_a_data_set_leads_out_of_it(service: Served, path: str) -> None:
     found = faults(service, {"name": "bad", "dataset": {**CARS, "annotations": [path]}})
     assert any(fault.startswith("dataset.annotations") for fault in found)
-    found = faults(service, {"name": "bad", "dataset": {"kind": "csv", "root": "photos", "table": path}})
-    assert any(fault.startswith("dataset.") for fault in found)
+
+
+@pytest.mark.parametrize("path", ["../x.csv", "/etc/passwd", "photos/leak.csv", "out/secret.csv"])
+def test_no_table_lies_outside_the_work_directory(service: Served, path: str) -> None:
+    for root in ({}, {"root": "photos"}):
+        found = faults(service, {"name": "bad", "dataset": {"kind": "csv", "file": path, **root}})
+        said = f"dataset.file: received {path!r}, which is not in the service's work directory. Name a file or folder in it,"
+        assert any(fault.startswith(said) for fault in found), found
+
+
+def test_nothing_that_was_added_in_the_dashboard_is_named(tmp_path: Path) -> None:
+    """A configuration as an attachment would be read as that of another run, with a workdir and a storage of its own."""
+    root = tmp_path / "root"
+    (root / "photos").mkdir(parents=True)
+    with served(root) as service:
+        made = service.http.post("/api/studies", json={"study_name": "mine", "directions": ["maximize"]}).json()
+        evil = b64encode(b"name: x\nworkdir: /etc\ndataset: {kind: toy_cars}\nsearch: {storage: sqlite:////tmp/x.db}\n")
+        added = {"filename": "x", "file": f"data:text/yaml;base64,{evil.decode()}"}
+        number = made["study_summary"]["study_id"]
+        uploaded = service.http.post(f"/api/artifacts/{number}", json=added).json()["artifact_id"]
+        place = f".artifacts/{uploaded}"
+        assert (root / place).is_file()
+        (root / "photos" / "link").symlink_to(root / ".artifacts")
+        for path in (place, f"photos/../{place}", f"photos/link/{uploaded}", f"./{place}", str(root / place)):
+            sections: dict[str, dict[str, Any]] = {
+                "reports.compare.0": {"reports": {"compare": [path]}},
+                "reports.histories.0.files": {"reports": {"histories": [{"name": "old", "files": [path]}]}},
+                "features.weights": {"features": {"weights": path}},
+                "features.backbone": {
+                    "features": {"backbone": f"{path}.keras", "preprocessing": "resnet_v2", "image_size": 32}
+                },
+                "dataset.file": {"dataset": {"kind": "csv", "file": path}},
+            }
+            for key, section in sections.items():
+                found = faults(service, {"name": "bad", "dataset": TOY, **section})
+                named = f"{path}.keras" if key == "features.backbone" else path
+                said = f"{key}: received {str(Path(named))!r}, but files and folders whose names begin with a dot"
+                assert any(fault.startswith(said) for fault in found), found
+        assert not (root / "bad").exists()
 
 
 def test_a_photo_that_is_a_link_out_of_the_work_directory_is_refused_when_it_is_prepared(tmp_path: Path) -> None:
@@ -145,6 +185,29 @@ def test_a_photo_that_is_a_link_out_of_the_work_directory_is_refused_when_it_is_
     dataset = {"kind": "folder", "root": tmp_path / "root" / "photos", "within": tmp_path / "root"}
     run = Run.model_validate({"workdir": tmp_path / "run", "dataset": dataset})
     with pytest.raises(DatasetError, match=r"outside the folder .*root: b/leak\.png \(dataset\.within\)"):
+        prepare(run)
+
+
+@pytest.mark.parametrize("row", ["../../outside/secret.png", "{outside}/secret.png", "a/../../../outside/secret.png"])
+def test_a_row_of_a_table_that_leads_out_of_the_work_directory_is_refused_when_it_is_prepared(
+    tmp_path: Path, row: str
+) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    outside.mkdir()
+    Image.new("RGB", (8, 8)).save(outside / "secret.png")
+    rows = [row.format(outside=outside)]
+    for label in "ab":
+        (root / "photos" / label).mkdir(parents=True)
+        for number in range(6):
+            Image.new("RGB", (8, 8), (number, 9, ord(label))).save(root / "photos" / label / f"{number}.png")
+            rows.append(f"{label}/{number}.png")
+    cells = [f"{path},{'b' if path[0] == 'b' else 'a'}" for path in rows]
+    (root / "photos" / "cars.csv").write_text("\n".join(["path,class_name", *cells]) + "\n")
+    raw = {"name": "cars", "dataset": {"kind": "csv", "file": "photos/cars.csv"}}
+    admitted = admit(raw, Settings(root=root)).run
+    dataset = admitted.dataset.model_copy(update={"file": root / "photos" / "cars.csv"})
+    run = admitted.model_copy(update={"workdir": tmp_path / "run", "dataset": dataset})
+    with pytest.raises(DatasetError, match=r"outside the folder .*root: .*secret\.png \(dataset\.within\)"):
         prepare(run)
 
 
@@ -178,6 +241,26 @@ def test_what_the_service_or_its_operator_decides(service: Served, section: dict
 )  # fmt: skip
 def test_names_that_are_no_folders(service: Served, name: str) -> None:
     assert any(fault.startswith("name: ") for fault in faults(service, {"name": name, "dataset": TOY}))
+
+
+@pytest.mark.parametrize("ending", ["", "-journal", "-wal", "-shm"])
+def test_no_search_is_called_as_a_file_of_the_storage(service: Served, tmp_path: Path, ending: str) -> None:
+    for name in (f"headhunt.db{ending}", f"HeadHunt.DB{ending}"):
+        (fault,) = faults(service, {"name": name, "dataset": TOY})
+        assert fault == f"name: received {name!r}, but names that begin with headhunt.db are for the storage's files."
+    raw = {"name": f"Ours.sqlite3{ending}", "dataset": TOY}
+    elsewhere = f"sqlite:///{tmp_path / 'other' / 'ours.sqlite3'}"
+    for storage, is_taken in (
+        (f"sqlite+pysqlite:///{tmp_path / 'ours.sqlite3'}?timeout=9", False),
+        (elsewhere, True),
+        ("postgresql://me@host/ours.sqlite3", True),
+    ):
+        settings = Settings(root=tmp_path, storage=storage)
+        if is_taken:
+            assert admit(raw, settings).run.name == raw["name"]
+        else:
+            with pytest.raises(RefusedError, match=r"names that begin with ours\.sqlite3 are for the storage's files"):
+                admit(raw, settings)
 
 
 def test_all_faults_are_told_at_once(service: Served) -> None:
