@@ -208,4 +208,6 @@ def _cached_copies(folder: Path) -> int:
 
 
 def _threads(run: FeaturesRun) -> int:
-    return max(1, (os.cpu_count() or 1) // run.features.workers.count)
+    """Threads that decode photos in a worker: its cores, which another machine than this may have."""
+    workers = run.features.workers
+    return max(1, int(workers.cpus or (os.cpu_count() or 1) // workers.count))

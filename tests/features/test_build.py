@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from features import build
 from features.atomic import only_process
 from features.blocks import plan_blocks
 from features.build import build_cache, build_caches
@@ -156,6 +157,18 @@ def test_a_policy_that_is_given_another_name_keeps_its_shards(make_run: MakeRun)
     renamed = make_run(augmentation={"layers": [{"layer": "RandomFlip"}], "name": "flip"})
     assert build_cache(renamed)["shards_written"] == 0
     assert cache_for(renamed).manifest.policy == "flip"
+
+
+def test_a_worker_decodes_with_its_own_cores_which_change_no_byte(
+    cached_run: FeaturesRun, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)  # those of the machine that asks
+    for workers, threads in (({"count": 2}, 4), ({"count": 16}, 1), ({"count": 8, "cpus": 6}, 6), ({"cpus": 0.5}, 1)):
+        run = make_run("own-cores", workers={"executor": "local", **workers})
+        assert build._threads(run) == threads
+    run = make_run("own-cores", workers={"executor": "local", "cpus": 6})
+    assert build_cache(run)["key"] == cache_for(cached_run).key
+    assert contents(cache_for(run).folder) == contents(cache_for(cached_run).folder)
 
 
 def test_ray_workers_write_the_same_bytes(
