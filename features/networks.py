@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, Literal
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, Literal
 
 from features.backbones import (
     CAFFE_MEAN_BGR,
@@ -164,7 +169,11 @@ def _from_applications(config: FeaturesConfig) -> Any:
         if entry.builder == "lite0":
             return _lite0(config, shape)
         weights = None if config.weights == "random" else config.weights
-        return getattr(keras.applications, entry.builder)(include_top=False, weights=weights, input_shape=shape)
+        build = getattr(keras.applications, entry.builder)
+        if weights != "imagenet":
+            return build(include_top=False, weights=weights, input_shape=shape)
+        with _one_fetches(entry.builder):
+            return build(include_top=False, weights=weights, input_shape=shape)
     except (ValueError, OSError, KeyError) as error:
         raise UsageError(
             f"features: {entry.builder} cannot be built with weights {config.weights!r} at {shape}: {error}"
@@ -177,6 +186,44 @@ def _from_applications(config: FeaturesConfig) -> Any:
             "`features.weights: PATH` (.weights.h5, without the top), or take `backbone: efficientnet_lite0`, whose weights are "
             "installed already."
         ) from error
+
+
+@contextmanager
+def _one_fetches(builder: str) -> Iterator[None]:
+    """Lets one process at a time build a network of ImageNet weights, until one has: they are in Keras's folder then.
+
+    Keras downloads straight to the file's name, where another process would find half of it, and the folder is often one for
+    many machines. The lock file says when the weights are there, and nobody waits from then on. Nobody waits either where the
+    file cannot be written or locked.
+    """
+    home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+    if not os.access(home, os.W_OK):
+        home = Path("/tmp/.keras")  # which Keras takes then
+    try:
+        (home / "models").mkdir(parents=True, exist_ok=True)
+        lock = (home / "models" / f".{builder}.fetched").open("ab+", buffering=0)
+    except OSError:
+        lock = None
+    if lock is None:
+        yield
+        return
+    with lock:
+        if not _is_fetched(lock):
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        fetched = _is_fetched(lock)  # perhaps while this process waited
+        if fetched:
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_UN)
+        yield
+        if not fetched:
+            with suppress(OSError):
+                lock.write(b"yes\n")
+
+
+def _is_fetched(lock: IO[bytes]) -> bool:
+    lock.seek(0)
+    return bool(lock.read())
 
 
 def _lite0(config: FeaturesConfig, shape: tuple[int, int, int]) -> Any:

@@ -1,7 +1,14 @@
-"""A backbone cut at one of its layers: what is cached there, and the rest of the network behind it."""
+"""A backbone cut at one of its layers, and the rest of the network behind it; ImageNet weights that many workers want at once."""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +16,11 @@ import keras
 import numpy as np
 import pytest
 
+from features import networks
 from features.build import build_cache
 from features.cache import cache_for
 from features.config import FeaturesConfig
-from features.errors import UsageError
+from features.errors import HeadhuntError, UsageError
 from features.networks import build_backbone, build_extractor, build_suffix
 from tests.features.test_build import MakeRun
 
@@ -98,3 +106,94 @@ def test_real_weights_are_cut_at_every_block() -> None:
         at = cut(config, cut=layer)
         parts = build_suffix(at, "float32")(build_backbone(at, "float32")(photos))
         np.testing.assert_allclose(np.asarray(parts), whole, atol=1e-3)
+
+
+WEIGHTS = bytes(range(256)) * 400
+
+
+class _Weights(BaseHTTPRequestHandler):
+    """Gives the weights slowly; counts who asks, and how many at once."""
+
+    asked: list[int]
+    at_once = 0
+
+    def do_GET(self) -> None:
+        counts = type(self)
+        counts.at_once += 1
+        counts.asked.append(counts.at_once)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(WEIGHTS)))
+        self.end_headers()
+        self.wfile.write(WEIGHTS[:1000])
+        time.sleep(0.5)
+        self.wfile.write(WEIGHTS[1000:])
+        counts.at_once -= 1
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """MobileNet, which fetches its weights from here by Keras's own get_file, into a KERAS_HOME of its own."""
+    counting: Any = type("Counting", (_Weights,), {"asked": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), counting) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+        def mobilenet(**arguments: Any) -> str:
+            return str(
+                keras.utils.get_file(
+                    "m.h5", f"http://127.0.0.1:{server.server_port}/m.h5", cache_subdir="models", cache_dir=tmp_path,
+                    file_hash=hashlib.sha256(WEIGHTS).hexdigest(),
+                )
+            )  # fmt: skip
+
+        monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+        monkeypatch.setattr(keras.applications, "MobileNet", mobilenet)
+        yield counting
+        server.shutdown()
+
+
+FETCHED = "models/.MobileNet.fetched"
+PRETRAINED = FeaturesConfig.model_validate({"backbone": "mobilenet", "image_size": 32})
+
+
+def test_of_many_workers_one_fetches_the_weights(imagenet: Any, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = set(pool.map(networks._from_applications, [PRETRAINED] * 4))
+    assert {Path(path).read_bytes() for path in found} == {WEIGHTS}
+    assert imagenet.asked == [1]  # one, and nobody beside it
+    with (tmp_path / FETCHED).open() as other, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        later = pool.submit(networks._from_applications, PRETRAINED)
+        try:
+            later.result(timeout=10)  # waits for nobody
+        finally:
+            fcntl.flock(other, fcntl.LOCK_UN)
+
+
+def test_weights_that_did_not_come_are_fetched_by_the_next(
+    imagenet: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(**arguments: Any) -> None:
+        raise Exception("URL fetch failure on http://somewhere")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.applications, "MobileNet", fails)
+        with pytest.raises(HeadhuntError, match="could not be downloaded"):
+            networks._from_applications(PRETRAINED)
+    assert not (tmp_path / FETCHED).read_bytes()
+    networks._from_applications(PRETRAINED)
+    assert (tmp_path / FETCHED).read_bytes()
+
+
+def test_where_no_lock_can_be_written_weights_are_fetched_without(imagenet: Any, tmp_path: Path) -> None:
+    (tmp_path / FETCHED).mkdir(parents=True)
+    networks._from_applications(PRETRAINED)
+    assert imagenet.asked == [1]
+
+
+def test_other_weights_leave_keras_s_folder_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    networks._from_applications(PRETRAINED.model_copy(update={"weights": "random"}))
+    assert not list(tmp_path.iterdir())
