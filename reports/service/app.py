@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -17,7 +18,7 @@ from features.errors import HeadhuntError, LostError, UsageError
 from reports.config import Run
 from reports.service.admission import RefusedError
 from reports.service.board import Board
-from reports.service.guard import COOKIE, COOKIE_SECONDS, DASHBOARD, LOGIN, Application, Guard, Receive, Scope, Send
+from reports.service.guard import COOKIE_SECONDS, DASHBOARD, LOGIN, Application, Guard, Receive, Scope, Send
 from reports.service.jobs import ConflictError, Jobs, UnknownError
 from reports.service.metrics import registry
 from reports.service.routes import add_routes
@@ -46,7 +47,7 @@ def application(settings: Settings, jobs: Jobs, board: Board, dashboard: Applica
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(HTTPException, _http)
     app.mount("/assets", StaticFiles(directory=STATIC), name="assets")
-    _add_pages(app, guard, bool(settings.token), bool(settings.certificate))
+    _add_pages(app, guard, bool(settings.token))
     app.openapi = lambda: _document(app, bool(settings.token))  # type: ignore[method-assign]
     return guard
 
@@ -59,7 +60,7 @@ def _with_dashboard(app: Application, dashboard: Application) -> Application:
     return either
 
 
-def _add_pages(app: FastAPI, guard: Guard, has_login: bool, is_tls: bool) -> None:
+def _add_pages(app: FastAPI, guard: Guard, has_login: bool) -> None:
     start = (STATIC / "index.html").read_text(encoding="utf-8").replace("{{ login }}", "yes" if has_login else "no")
     login = (STATIC / "login.html").read_text(encoding="utf-8")
 
@@ -80,21 +81,23 @@ def _add_pages(app: FastAPI, guard: Guard, has_login: bool, is_tls: bool) -> Non
         if not guard.is_token(form.get("token", [""])[0].strip()):
             return HTMLResponse(login.replace("{{ fault }}", "That is not the token of this service."), 401)
         answer = RedirectResponse(_own_path(request.query_params.get("next", "/")), 303)
-        answer.set_cookie(COOKIE, guard.cookie(), COOKIE_SECONDS, httponly=True, samesite="strict", secure=is_tls)
+        is_https = guard.is_https(dict(request.scope["headers"]))
+        answer.set_cookie(
+            guard.cookie_name, guard.cookie(), COOKIE_SECONDS, httponly=True, samesite="strict", secure=is_https
+        )
         return answer
 
     @app.post("/logout", include_in_schema=False)
-    async def log_out() -> Response:
+    async def log_out(request: Request) -> Response:
         answer = RedirectResponse(LOGIN, 303)
-        answer.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=is_tls)
+        is_https = guard.is_https(dict(request.scope["headers"]))
+        answer.delete_cookie(guard.cookie_name, httponly=True, samesite="strict", secure=is_https)
         return answer
 
 
 def _own_path(path: str) -> str:
     """A path of this service to go on to, and nothing else."""
-    is_own = (
-        path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable() and not urlsplit(path).netloc
-    )
+    is_own = re.fullmatch(r"/(?!/)[\x21-\x5b\x5d-\x7e]*", path)  # neither a second / nor any backslash
     return path if is_own else "/"
 
 

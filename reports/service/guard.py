@@ -9,8 +9,7 @@ import ipaddress
 import json
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -26,8 +25,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-COOKIE = "headhunt"
 COOKIE_SECONDS = 12 * 3600
+
+LOGIN_BYTES = 4096
+"""Of a token in a form; whoever sends it is not known yet."""
 
 READING = ("GET", "HEAD", "OPTIONS")
 
@@ -38,10 +39,11 @@ PAGE_POLICY = (
 """Of everything that has no other."""
 
 DASHBOARD_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
-    "connect-src 'self'; worker-src 'self' blob:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; form-action 'self'; frame-ancestors 'none'; "
+    "base-uri 'none'"
 )
-"""Optuna's dashboard sets styles from its script."""
+"""Optuna's dashboard sets styles from its script, and Plotly makes the program of a parallel-coordinate plot from text."""
 
 REPORT_POLICY = (
     "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -71,7 +73,7 @@ class Guard:
     def __init__(self, application: Application, settings: Settings) -> None:
         self._application, self._settings = application, settings
         self._token = settings.token.get_secret_value().encode() if settings.token else None
-        self._hosts = {settings.host, *settings.hosts}
+        self._hosts = {host.lower() for host in (settings.host, *settings.hosts)}
         if settings.is_loopback:
             self._hosts |= {"localhost", "127.0.0.1", "::1"}
         self._limiter = SlidingWindowCounterRateLimiter(
@@ -81,6 +83,8 @@ class Guard:
             parse(limit) for limit in (settings.reads, settings.writes, settings.logins)
         )
         self._active = 0
+        self._known_until: dict[str, float] = {}
+        self.cookie_name = f"headhunt-{self._sign('name')[:8]}"  # browsers keep one jar for all ports of a host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers, or lets the application answer."""
@@ -91,14 +95,14 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         headers = dict(scope["headers"])
-        sending = _with_headers(scope, send, bool(self._settings.certificate))
+        sending = _with_headers(scope, send, self.is_https(headers))
         refusal = await self._refusal(scope, headers)
         if refusal is not None:
             await refusal(scope, receive, sending)
             return
         self._active += 1
         try:
-            body = await self._body(receive, headers)
+            body = await self._body(scope, receive, headers)
             if isinstance(body, bytes):
                 await self._application(scope, _replayed(body, receive), sending)
             else:
@@ -114,6 +118,11 @@ class Guard:
     def is_token(self, given: str) -> bool:
         """Whether this is the token; compared in constant time."""
         return self._token is not None and hmac.compare_digest(_digest(given.encode()), _digest(self._token))
+
+    def is_https(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether the browser asked by HTTPS: here, or, as it says of itself, a proxy in front."""
+        proxied = headers.get(b"x-forwarded-proto", b"").partition(b",")[0].strip().lower()
+        return self._settings.certificate is not None or proxied == b"https"
 
     async def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Application | None:
         """What is answered instead, for a request that is not let through."""
@@ -137,18 +146,37 @@ class Guard:
             return await self._too_often(limit, kind, client)
         if not reading and not self._is_own_origin(headers, host):
             return _problem(403, "the request comes from a page of another site (its Origin header), and is not taken.")
-        if self._token is not None and path != LOGIN and not path.startswith(ASSETS) and not self._is_known(headers):
-            return await self._unknown(scope, headers, client)
+        if self._token is not None and path != LOGIN and not path.startswith(ASSETS):
+            refusal = await self._unless_known(scope, headers, client)
+            if refusal is not None:
+                return refusal
         length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self._settings.body_bytes:
-            return _problem(413, self._too_large())
+        if length.isdigit() and int(length) > self._most_bytes(path):
+            return _problem(413, self._too_large(path))
         return None
 
-    async def _unknown(self, scope: Scope, headers: dict[bytes, bytes], client: str) -> Application:
+    async def _unless_known(self, scope: Scope, headers: dict[bytes, bytes], client: str) -> Application | None:
+        """What is answered to a request without the token and without its cookie.
+
+        After too many wrong tokens from an address none of it is looked at, lest it go on guessing; where the right one came
+        from lately there are others than who guesses, and they are let in.
+        """
+        kind, _, given = headers.get(b"authorization", b"").partition(b" ")
+        if kind.lower() == b"bearer":
+            if self._known_until.get(client, 0) < time.monotonic() and not await self._limiter.test(
+                self._logins, "logins", client
+            ):
+                return await self._too_often(self._logins, "logins", client)
+            if self.is_token(given.decode("latin-1").strip()):
+                self._known_until[client] = time.monotonic() + COOKIE_SECONDS
+                return None
+        elif any(self._is_good(value) for value in _cookies(headers, self.cookie_name)):
+            return None
         if b"authorization" in headers and not await self._limiter.hit(self._logins, "logins", client):
             return await self._too_often(self._logins, "logins", client)
         if b"text/html" in headers.get(b"accept", b"") and scope["method"] == "GET":
-            return _redirect(f"{LOGIN}?next={quote(scope['path'])}")
+            asked = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
+            return _redirect(f"{LOGIN}?next={quote(asked)}")
         return _problem(
             401,
             "a token is required: the header `Authorization: Bearer TOKEN`; on the command line --token-file or HEADHUNT_TOKEN; "
@@ -161,15 +189,8 @@ class Guard:
         seconds = max(1, math.ceil(until - time.time()))
         return _problem(429, f"too many requests: at most {limit}. Try again.", {"Retry-After": str(seconds)})
 
-    def _is_known(self, headers: dict[bytes, bytes]) -> bool:
-        kind, _, given = headers.get(b"authorization", b"").partition(b" ")
-        if kind.lower() == b"bearer":
-            return self.is_token(given.decode("latin-1").strip())
-        try:
-            morsel = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1")).get(COOKIE)
-        except CookieError:
-            return False
-        until, _, signature = (morsel.value if morsel else "").partition(".")
+    def _is_good(self, cookie: str) -> bool:
+        until, _, signature = cookie.partition(".")
         good = hmac.compare_digest(_digest(signature.encode()), _digest(self._sign(until).encode()))
         return good and until.isdigit() and int(until) > time.time()
 
@@ -193,12 +214,14 @@ class Guard:
         if origin is None:
             return headers.get(b"sec-fetch-site", b"none") in (b"none", b"same-origin")
         try:
-            return urlsplit(origin.decode("latin-1")).netloc == host
+            return urlsplit(origin.decode("latin-1")).netloc.lower() == host.lower()
         except ValueError:
             return False
 
-    async def _body(self, receive: Receive, headers: dict[bytes, bytes]) -> bytes | Application:
-        """The request's body, whole; or the answer to one that is too large or too slow."""
+    async def _body(self, scope: Scope, receive: Receive, headers: dict[bytes, bytes]) -> bytes | Application:
+        """The request's body, whole; or the answer to one that is too large or too slow. Who reads has none to wait for."""
+        if scope["method"] in READING:
+            return b""
         if headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers:
             return b""
         parts: bytes = b""
@@ -209,13 +232,16 @@ class Guard:
             except TimeoutError:
                 return _problem(408, "the request's body did not arrive in time.", {"Connection": "close"})
             parts += message.get("body", b"")
-            if len(parts) > self._settings.body_bytes:
-                return _problem(413, self._too_large(), {"Connection": "close"})
+            if len(parts) > self._most_bytes(scope["path"]):
+                return _problem(413, self._too_large(scope["path"]), {"Connection": "close"})
             if message["type"] == "http.disconnect" or not message.get("more_body", False):
                 return parts
 
-    def _too_large(self) -> str:
-        return f"the request's body is too large; at most {self._settings.body_bytes} bytes are taken."
+    def _most_bytes(self, path: str) -> int:
+        return min(LOGIN_BYTES, self._settings.body_bytes) if path == LOGIN else self._settings.body_bytes
+
+    def _too_large(self, path: str) -> str:
+        return f"the request's body is too large; at most {self._most_bytes(path)} bytes are taken."
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
@@ -238,6 +264,12 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _cookies(headers: Mapping[bytes, bytes], name: str) -> list[str]:
+    """The values that a request has for a cookie, whatever else is in the header: other services of the host write there, too."""
+    pairs = (pair.strip().partition("=") for pair in headers.get(b"cookie", b"").decode("latin-1").split(";"))
+    return [value for key, _, value in pairs if key == name]
 
 
 def _digest(value: bytes) -> bytes:

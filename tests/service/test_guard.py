@@ -22,6 +22,9 @@ from reports.service.guard import Guard
 from reports.service.settings import Settings, check
 from tests.service.in_process import BEARER, Served, served
 from tests.service.serving import TOKEN
+from tests.service.stand_in import eventually
+
+COOKIE = "headhunt-" + hmac.new(TOKEN.encode(), b"headhunt cookie name", "sha256").hexdigest()[:8]
 
 OPEN = ("/login", "/assets/")
 """What needs no token."""
@@ -45,6 +48,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         ({"certificate": Path("cert.pem")}, "--tls-certificate and --tls-key go together"),
         ({"certificate": Path("c.pem"), "key": Path("k.pem")}, r"--tls-certificate: there is no file c\.pem"),
         ({"storage": "postgresql://me:secret@host/db"}, "a password in the URL would stand in every job's record"),
+        (
+            {"storage": "postgresql://host/db?user=me&password=secret"},
+            "a password in the URL would stand in every job's",
+        ),
         ({"storage": "journal"}, "allowed: an SQLAlchemy URL"),
         ({"storage": "grpc://host:1"}, "allowed: an SQLAlchemy URL"),
     ],
@@ -95,7 +102,7 @@ def every_path(service: Served) -> list[tuple[str, str]]:
 def test_every_route_requires_the_token(service: Served) -> None:
     paths = every_path(service)
     assert len(paths) > 25
-    forged = {"Cookie": f"headhunt=99999999999.{64 * '0'}"}
+    forged = {"Cookie": f"{COOKIE}=99999999999.{64 * '0'}"}
     for method, path in paths:
         for headers in ({}, {"Authorization": "Bearer another-token-than-the-one"}, {"Authorization": TOKEN}, forged):
             answer = httpx.request(method, f"{service.http.base_url}{path}", headers=headers)
@@ -133,10 +140,10 @@ def test_a_cookie_opens_until_it_expires(service: Served, monkeypatch: pytest.Mo
     cookie = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie and "SameSite=strict" in cookie and TOKEN not in cookie
     assert http.get("/searches").status_code == 200
-    value = http.cookies["headhunt"]
+    value = http.cookies[COOKIE]
     until, _, signature = value.partition(".")
     later = f"{int(until) + 9}.{signature}"
-    assert service.anonymous().get("/searches", headers={"Cookie": f"headhunt={later}"}).status_code == 401
+    assert service.anonymous().get("/searches", headers={"Cookie": f"{COOKIE}={later}"}).status_code == 401
     monkeypatch.setattr("reports.service.guard.COOKIE_SECONDS", -1)
     old = service.anonymous()
     old.post("/login", data={"token": TOKEN})
@@ -144,7 +151,32 @@ def test_a_cookie_opens_until_it_expires(service: Served, monkeypatch: pytest.Mo
     assert "not the token" in service.anonymous().post("/login", data={"token": "wrong"}).text
 
 
-@pytest.mark.parametrize("to", ["//evil.example", "https://evil.example", "/\\evil.example", "/a%0d%0aSet-Cookie: a=b"])
+@pytest.mark.parametrize("others", ['prefs={"a":1}; ', "a=b=c; =; ;; x; ", f"{COOKIE}=1.2; ", 'q="; ', "\xe9=\xff; "])
+def test_cookies_of_other_services_of_the_host_are_in_nobodys_way(service: Served, others: str) -> None:
+    http = service.anonymous()
+    http.post("/login", data={"token": TOKEN})
+    cookie = f"{others}{COOKIE}={http.cookies[COOKIE]}; last={{}}"
+    http.cookies.clear()
+    assert http.get("/searches", headers={"Cookie": cookie.encode("latin-1")}).status_code == 200
+
+
+def test_two_services_on_one_host_have_cookies_of_two_names(tmp_path: Path) -> None:
+    """Browsers do not tell the ports of a host apart."""
+    tokens = (TOKEN, "the-token-of-another-service")
+    names = []
+    for token in tokens:
+        (tmp_path / token).mkdir()
+        with served(tmp_path / token, token=SecretStr(token)) as service:
+            http = service.anonymous()
+            http.post("/login", data={"token": token})
+            names += list(http.cookies)
+    assert len(set(names)) == 2 and all(name.startswith("headhunt-") for name in names)
+
+
+@pytest.mark.parametrize(
+    "to",
+    ["//evil.example", "https://evil.example", "/\\evil.example", "/a\\b", "/a%0d%0aSet-Cookie: a=b", "/%09/evil.example", "x"],
+)  # fmt: skip
 def test_the_login_leads_to_no_other_site(service: Served, to: str) -> None:
     answer = service.anonymous().post(f"/login?next={to}", data={"token": TOKEN})
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
@@ -153,6 +185,14 @@ def test_the_login_leads_to_no_other_site(service: Served, to: str) -> None:
 def test_browsers_are_led_to_the_login_and_others_are_told(service: Served) -> None:
     page = service.anonymous().get("/dashboard/", headers={"Accept": "text/html"})
     assert (page.status_code, page.headers["location"]) == (303, "/login?next=/dashboard/")
+    deep = service.anonymous().get("/searches/a%2Fb/logs?job=1&follow=true#x", headers={"Accept": "text/html"})
+    to = deep.headers["location"]
+    assert to == "/login?next=/searches/a%252Fb/logs%3Fjob%3D1%26follow%3Dtrue"
+    assert (
+        'method="post">' in service.anonymous().get(to).text
+    )  # to the address that the browser is at: `next` is in it
+    after = service.anonymous().post(to, data={"token": TOKEN})
+    assert (after.status_code, after.headers["location"]) == (303, "/searches/a%2Fb/logs?job=1&follow=true")
     other = service.anonymous().get("/searches")
     assert other.headers["www-authenticate"] == "Bearer"
     assert "--token-file or HEADHUNT_TOKEN" in other.json()["detail"]
@@ -173,6 +213,68 @@ def test_too_many_requests_are_told_when_to_come_again(tmp_path: Path, kind: str
         assert answers[2].status_code == 429
         assert 1 <= int(answers[2].headers["retry-after"]) <= 2 * 86400
         assert "at most 2 per 1 day" in answers[2].json()["detail"]
+
+
+def wrong(service: Served) -> int:
+    return service.anonymous().get("/searches", headers={"Authorization": "Bearer a-guess"}).status_code
+
+
+def test_who_guesses_tokens_is_not_told_when_one_is_right(tmp_path: Path) -> None:
+    with served(tmp_path, logins="2/day") as service:
+        assert [wrong(service) for _ in range(3)] == [401, 401, 429]
+        assert service.http.get("/searches").status_code == 429
+        assert service.anonymous().get("/searches").status_code == 401  # it guesses nothing
+
+
+def test_who_guesses_tokens_locks_out_nobody_behind_the_same_address(tmp_path: Path) -> None:
+    with served(tmp_path, logins="2/day") as service:
+        assert service.http.get("/searches").status_code == 200
+        assert [wrong(service) for _ in range(3)] == [401, 401, 429]
+        assert service.http.get("/searches").status_code == 200
+
+
+def test_requests_that_read_are_answered_without_their_body(tmp_path: Path) -> None:
+    """Else whoever has no token could hold every place by a few bytes."""
+    with served(tmp_path, connections=1) as service:
+        for method, path in (
+            ("GET", "/assets/app.js"),
+            ("GET", "/login"),
+            ("HEAD", "/nothing"),
+            ("GET", "/api/studies"),
+        ):
+            with raw(service) as slow:
+                slow.settimeout(5)
+                slow.sendall(request(method, path, "Content-Length: 900"))
+                assert slow.recv(4096).split()[1] in (b"200", b"404"), path
+                eventually(lambda: service.http.get("/searches").status_code == 200, seconds=5)
+
+
+def test_a_login_is_small(service: Served) -> None:
+    answer = service.anonymous().post("/login", data={"token": "x" * 5000})
+    assert answer.status_code == 413 and "at most 4096 bytes" in answer.json()["detail"]
+    assert service.anonymous().post("/login", content=iter([b"x" * 3000, b"x" * 3000])).status_code == 413
+
+
+def test_a_proxy_says_that_a_browser_asked_by_https(service: Served) -> None:
+    for value, is_https in (("https", True), ("HTTPS, http", True), ("http", False), ("http, https", False)):
+        forwarded = {"X-Forwarded-Proto": value}
+        answer = service.anonymous().post("/login", data={"token": TOKEN}, headers=forwarded)
+        assert ("Secure" in answer.headers["set-cookie"]) == is_https
+        assert ("strict-transport-security" in answer.headers) == is_https
+        away = service.http.post("/logout", headers=forwarded)
+        assert ("Secure" in away.headers["set-cookie"]) == is_https
+    assert "Secure" not in service.anonymous().post("/login", data={"token": TOKEN}).headers["set-cookie"]
+
+
+def test_pages_behind_a_proxy_with_a_port_are_its_own(tmp_path: Path) -> None:
+    with served(tmp_path, hosts=("Cars.Example",)) as service:
+        for host, origin, status in (
+            ("cars.example:8443", "https://cars.example:8443", 404),
+            ("CARS.example:8443", "https://cars.example:8443", 404),
+            ("cars.example", "https://cars.example:8443", 403),
+        ):
+            answer = service.http.post("/searches/none/stop", headers={"Host": host, "Origin": origin})
+            assert answer.status_code == status, answer.text
 
 
 def test_too_many_at_once(tmp_path: Path) -> None:
@@ -242,7 +344,8 @@ def test_every_answer_says_what_a_browser_may_do_with_it(service: Served) -> Non
         assert answer.status_code == status, path
         policy = answer.headers["content-security-policy"]
         assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
-        assert ("script-src 'self';" in policy) != path.endswith("/report")
+        assert ("script-src 'self'" in policy) != path.endswith("/report")
+        assert ("unsafe-eval" in policy) == path.startswith(("/dashboard", "/api", "/static"))
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["referrer-policy"] == "same-origin"
         assert "server" not in answer.headers
