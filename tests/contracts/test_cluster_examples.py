@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from functools import cache
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,8 +44,12 @@ README = (HERE / "README.md").read_text()
 DOCKERFILE = (HERE / "Dockerfile").read_text().replace("\\\n", " ")
 COMPOSE = yaml.safe_load((HERE / "docker-compose.yml").read_text())
 RAY_UP = yaml.safe_load((HERE / "ray-up.yml").read_text())
-KUBERNETES = list(yaml.safe_load_all((HERE / "kubernetes.yml").read_text()))
-RAY_JOB = yaml.safe_load((HERE / "rayjob.yml").read_text())
+OBJECTS = {
+    name: list(yaml.safe_load_all((HERE / name).read_text()))
+    for name in ("storage.yml", "kubernetes.yml", "rayjob.yml")
+}
+KUBERNETES = [*OBJECTS["storage.yml"], *OBJECTS["kubernetes.yml"]]
+RAY_JOB = next(one for one in OBJECTS["rayjob.yml"] if one["kind"] == "RayJob")
 SEARCH = HERE / "stanford_cars_8_gpus.yaml"
 
 OURS = ("ray-head", "ray-worker", "headhunt")
@@ -57,7 +62,7 @@ CLUSTERS = {
 
 
 def kind(name: str, of: str) -> dict[str, Any]:
-    """An object of kubernetes.yml."""
+    """An object of storage.yml or kubernetes.yml."""
     found: dict[str, Any] = next(one for one in KUBERNETES if (one["kind"], one["metadata"]["name"]) == (of, name))
     return found
 
@@ -81,6 +86,29 @@ def containers() -> Iterator[tuple[str, dict[str, Any]]]:
     for name, pod in pods():
         for container in pod["containers"]:
             yield name, container
+
+
+def labels() -> list[dict[str, str]]:
+    """The labels of every pod there may be: of the Kubernetes files, with those that KubeRay adds, and of KubeRay itself."""
+    found = []
+    for one in KUBERNETES:
+        if one["kind"] in ("Deployment", "StatefulSet"):
+            found.append(one["spec"]["template"]["metadata"]["labels"])
+    names = {"kubernetes.yml": "headhunt", "rayjob.yml": "stanford-cars-8-gpus-x7x7x"}
+    for file, cluster in CLUSTERS.items():
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+            given = group["template"].get("metadata", {}).get("labels", {})
+            found.append({"ray.io/cluster": names[file], "ray.io/is-ray-node": "yes", **given})
+    found.append({"batch.kubernetes.io/job-name": RAY_JOB["metadata"]["name"]})  # hands the entrypoint in
+    found.append({"app.kubernetes.io/component": "kuberay-operator"})
+    return found
+
+
+def selected(selector: dict[str, Any]) -> list[dict[str, str]]:
+    """The pods that a policy's selector is for."""
+    wanted = selector.get("matchLabels", {}).items()
+    keys = {one["key"] for one in selector.get("matchExpressions", ()) if one["operator"] == "Exists"}
+    return [one for one in labels() if wanted <= one.items() and keys <= one.keys()]
 
 
 def start_options(cluster: dict[str, Any]) -> Iterator[list[str]]:
@@ -113,12 +141,18 @@ def commands() -> Iterator[list[str]]:
         words = shlex.split(line, comments=True)
         if IMAGE in words and "run" in words:
             words = words[words.index(IMAGE) + 1 :]
+        words = without_variables(words)
         yield [Path(words[0]).name, *words[1:]] if words and words[0].endswith(("/ray", "/headhunt")) else words
     for comment in re.findall(
         r"^# {3,}(\S.*)$", "".join(file.read_text() for file in HERE.glob("*.y*ml")), re.MULTILINE
     ):
-        words = shlex.split(comment, comments=True)
+        words = without_variables(shlex.split(comment, comments=True))
         yield [Path(words[0]).name, *words[1:]]
+
+
+def without_variables(words: list[str]) -> list[str]:
+    """A command without the variables that are set before it."""
+    return list(dropwhile(re.compile(r"[A-Za-z_]\w*=").match, words))
 
 
 @cache
@@ -167,7 +201,7 @@ def test_the_kubernetes_objects_are_valid() -> None:
         **{name: f"kubernetes.json#/$defs/{full}" for name, full in schemas["kubernetes.json"]["kinds"].items()},
         **{name: f"kuberay.json#/$defs/{name}" for name in ("RayCluster", "RayJob")},
     }
-    for one in [*KUBERNETES, RAY_JOB]:
+    for one in [*KUBERNETES, *OBJECTS["rayjob.yml"]]:
         schema = {"$ref": kinds[one["kind"]], "required": ["apiVersion", "kind", "metadata", "spec"]}
         jsonschema.Draft202012Validator(schema, registry=registry).validate(one)
 
@@ -181,6 +215,26 @@ def test_ray_takes_the_file_for_ray_up() -> None:
     prepared = prepare_config(copy.deepcopy(RAY_UP))
     validate_config(prepared)
     assert prepared["max_workers"] == len(RAY_UP["provider"]["worker_ips"])
+    assert RAY_UP["docker"]["worker_run_options"] == ["--gpus=all"]
+    assert not any("gpus" in option for option in RAY_UP["docker"]["run_options"])
+
+
+def test_ray_up_starts_every_worker() -> None:
+    """By Ray's first autoscaler, which knows that the head is no worker; `ray up` takes the second unless it is told not to."""
+    from ray.autoscaler._private import commands as launcher
+    from ray.autoscaler._private.resource_demand_scheduler import _add_min_workers_nodes
+    from ray.autoscaler._private.util import prepare_config
+
+    lines = [
+        line for text in (README, (HERE / "ray-up.yml").read_text()) for line in re.findall(r".*ray up .*yml", text)
+    ]
+    assert len(lines) == 2
+    assert all(re.search(r"(^|# +)RAY_UP_enable_autoscaler_v2=0 \.venv/bin/ray up ", line) for line in lines)
+    assert 'os.getenv("RAY_UP_enable_autoscaler_v2", "1") == "1"' in Path(launcher.__file__).read_text()
+    prepared: Any = prepare_config(copy.deepcopy(RAY_UP))
+    kinds, head = prepared["available_node_types"], prepared["head_node_type"]
+    _, _, started = _add_min_workers_nodes([{}], {head: 1}, kinds, prepared["max_workers"], head, [], lambda *_: None)
+    assert sum(started.values()) == len(RAY_UP["provider"]["worker_ips"])
 
 
 @pytest.mark.parametrize("words", LINES, ids=lambda words: " ".join(words[:2]))
@@ -194,7 +248,7 @@ def test_every_command_has_these_options(words: list[str]) -> None:
 def test_commands_were_found_in_every_file() -> None:
     assert sum(words[1] == "start" for words in LINES) == 2 + 2 + 2 + 2  # compose, kubernetes, RayJob, ray up
     assert len(SERVES) == 3
-    assert {words[1] for words in LINES} >= {"run", "submit", "jobs", "stop", "up", "health-check"}
+    assert {words[1] for words in LINES} >= {"run", "submit", "jobs", "stop", "up", "down", "health-check"}
 
 
 @pytest.mark.parametrize("words", SERVES, ids=["compose", "kubernetes", "README"])
@@ -220,6 +274,7 @@ def test_image_and_versions_are_those_of_this_source() -> None:
     postgres = {COMPOSE["services"]["postgres"]["image"]}
     postgres |= {container["image"] for _, container in containers() if container["name"] == "postgres"}
     assert len(postgres) == 1
+    assert [name for name in OURS if "build" in COMPOSE["services"][name]] == ["headhunt"]  # one build of one tag
     assert re.fullmatch(r"postgres:\d+", postgres.pop())
 
 
@@ -257,9 +312,12 @@ def test_no_process_is_root() -> None:
     for name, pod in OUR_PODS.items():
         context = pod["securityContext"]
         assert (context["runAsNonRoot"], context["runAsUser"]) == (True, int(uid[1])), name
+        assert context["fsGroupChangePolicy"] == "OnRootMismatch", name  # not every file of the volume at every start
         for container in pod["containers"]:
             assert container["securityContext"]["allowPrivilegeEscalation"] is False, name
     assert all("user" not in COMPOSE["services"][name] for name in OURS)
+    assert COMPOSE["services"]["headhunt"]["build"]["args"] == {"HEADHUNT_UID": f"${{HEADHUNT_UID:-{uid[1]}}}"}
+    assert "export HEADHUNT_UID=" in README
 
 
 def test_the_work_directory_is_at_the_same_path_everywhere() -> None:
@@ -446,8 +504,49 @@ def test_addresses_of_kubernetes_name_what_is_there() -> None:
     assert f"http://localhost:{serve['port']}/healthz" in container["readinessProbe"]["exec"]["command"]
     assert container["livenessProbe"]["tcpSocket"]["port"] == serve["port"]
     assert {cluster["headGroupSpec"]["serviceType"] for cluster in CLUSTERS.values()} == {"ClusterIP"}
-    policies = {one["metadata"]["name"] for one in KUBERNETES if one["kind"] == "NetworkPolicy"}
-    assert policies == {"ray", "postgres"}
+
+
+def test_policies_are_for_pods_that_there_are() -> None:
+    policies = {
+        one["metadata"]["name"]: one["spec"]
+        for objects in OBJECTS.values() for one in objects if one["kind"] == "NetworkPolicy"
+    }  # fmt: skip
+    assert set(policies) == {"ray", "ray-run", "postgres"}
+    for name, policy in policies.items():
+        assert selected(policy["podSelector"]), name
+        for rule in policy["ingress"]:
+            for peer in rule["from"]:
+                assert selected(peer["podSelector"]), f"{name}: {peer}"
+    nodes = selected({"matchLabels": {"ray.io/is-ray-node": "yes"}})
+    protected = [selected(policies[name]["podSelector"]) for name in ("ray", "ray-run")]
+    assert all(protected)
+    assert sorted(map(repr, nodes)) == sorted(repr(one) for some in protected for one in some)  # each by one of them
+    service = next(one for one in KUBERNETES if (one["kind"], one["metadata"]["name"]) == ("Service", "headhunt"))
+    assert selected({"matchLabels": service["spec"]["selector"]}) == [{"app": "headhunt"}]
+
+
+def test_a_search_without_the_service_takes_no_gpu_beside_its_own() -> None:
+    assert {one["kind"] for one in OBJECTS["storage.yml"]} == {
+        "PersistentVolumeClaim", "Service", "StatefulSet", "NetworkPolicy",
+    }  # fmt: skip
+    assert "nvidia.com/gpu" not in json.dumps(OBJECTS["storage.yml"])
+    apply, storage = "kubectl apply -n headhunt", "-f examples/cluster/storage.yml"
+    lines = {
+        "storage.yml": f"{apply} {storage}",
+        "kubernetes.yml": f"{apply} {storage} -f examples/cluster/kubernetes.yml",
+        "rayjob.yml": f"{apply} -f examples/cluster/rayjob.yml",
+    }
+    for file, line in lines.items():
+        assert line in [one.partition(" #")[0].strip() for one in blocks()]
+        assert f"#   {line}\n" in (HERE / file).read_text()
+
+
+def test_the_page_names_what_the_autoscaler_needs_changed() -> None:
+    cluster = CLUSTERS["kubernetes.yml"]
+    assert cluster["enableInTreeAutoscaling"] is False
+    assert cluster["headGroupSpec"]["template"]["spec"]["automountServiceAccountToken"] is False
+    for name in ("enableInTreeAutoscaling", "automountServiceAccountToken", "replicas", "minReplicas"):
+        assert f"`{name}`" in README
 
 
 def test_token_files_are_where_the_health_checks_and_the_service_look() -> None:
@@ -540,6 +639,7 @@ def test_the_pages_numbers_are_those_of_the_configuration() -> None:
     assert f"{views * 2048 * 2 * 1.02 / 1e9:.2f} GB" in README
     assert f"{run.search.trials:,} / (60 × *s*)" in README
     assert f"{run.train.top} / 8 × {run.train.finetune.epochs} × *p*" in README
+    assert README.count(f"{run.features.images_per_shard} photos") == 2
     for workers in (run.features.workers, run.search.workers, run.promotion_workers):
         assert f"`{{count: {workers.count}, gpus: {workers.gpus:g}, cpus: {workers.cpus:g}}}`" in README
     assert f"`generation: {run.search.generation}`, `lanes: {run.search.lanes}`" in README
