@@ -234,7 +234,9 @@ class Guard:
             parts += message.get("body", b"")
             if len(parts) > self._most_bytes(scope["path"]):
                 return _problem(413, self._too_large(scope["path"]), {"Connection": "close"})
-            if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            if message["type"] == "http.disconnect":
+                return _problem(400, "the request ended before its body did.")
+            if not message.get("more_body", False):
                 return parts
 
     def _most_bytes(self, path: str) -> int:

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from importlib import metadata
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from features.atomic import make_folder, only_process
 from features.command import log, without_password
@@ -21,6 +21,9 @@ from reports.service.jobs import Jobs
 from reports.service.raycluster import OwnRay, RayJobs
 from reports.service.settings import Settings, check
 from search.storage import open_storage
+
+if TYPE_CHECKING:
+    import uvicorn
 
 
 class Parts(NamedTuple):
@@ -69,24 +72,32 @@ def serve(settings: Settings, ready: Callable[[dict[str, Any]], None]) -> None:
                 )
                 ready({"url": url, "root": str(settings.root), "storage": settings.storage_url, "ray": ray.address})
 
-        server = Server(
-            uvicorn.Config(
-                parts.app,
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=30,
-                timeout_graceful_shutdown=5,
-                ssl_certfile=settings.certificate,
-                ssl_keyfile=settings.key,
-                proxy_headers=False,
-                lifespan="off",
-                ws="none",
-            )
-        )
+        server = Server(serving(parts.app, settings))
         gc.collect()
         gc.freeze()  # what stays anyway is not looked through again while somebody waits for an answer
         server.run(sockets=[listening])
+
+
+def serving(app: Application, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves it."""
+    import uvicorn
+
+    from reports.service.protocol import limited
+
+    return uvicorn.Config(
+        app,
+        http=limited(settings),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=5,
+        ssl_certfile=settings.certificate,
+        ssl_keyfile=settings.key,
+        proxy_headers=False,
+        lifespan="off",
+        ws="none",
+    )
 
 
 def assemble(settings: Settings, ray: RayJobs, version: str, keep_ray: Callable[[], None] | None = None) -> Parts:

@@ -42,10 +42,16 @@ class Settings(BaseModel):
     """Other names that a request's Host header may have."""
     body_bytes: int = 256 * 1024
     body_seconds: float = 20
+    """How long the body of a request may take to arrive, and its head as well."""
+    head_bytes: int = 64 * 1024
+    """Of a request's line and headers together."""
     reads: str = "500/second"
     writes: str = "120/minute"
     logins: str = "10/minute"
     connections: int = 256
+    """Requests at once."""
+    open_connections: int = 512
+    """Connections at once, whether something is asked on them or not."""
     followers: int = 32
     """Logs that may be followed at once."""
 

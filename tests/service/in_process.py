@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from reports.service.board import Board
 from reports.service.guard import Application
 from reports.service.jobs import Jobs
-from reports.service.serve import assemble
+from reports.service.serve import assemble, serving
 from reports.service.settings import Settings
 from tests.service.serving import TOKEN
 from tests.service.stand_in import StandIn
@@ -52,9 +52,9 @@ def served(root: Path, **given: Any) -> Iterator[Served]:
     ray = StandIn()
     jobs, board, app = assemble(settings, ray, "1")
     board.look()
-    options = {"log_level": "warning", "access_log": False, "lifespan": "off", "ws": "none", "server_header": False}
-    certificate = {"ssl_certfile": settings.certificate, "ssl_keyfile": settings.key}
-    server = uvicorn.Server(uvicorn.Config(app, **options | certificate, timeout_graceful_shutdown=1))  # type: ignore[arg-type]
+    options = serving(app, settings)
+    options.timeout_graceful_shutdown = 1
+    server = uvicorn.Server(options)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"http{'s' if settings.certificate else ''}://127.0.0.1:{listening.getsockname()[1]}"
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
