@@ -70,8 +70,12 @@ def _zipped(paths: list[Path], folder: Path) -> Path:
         file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*"))) if file.is_file()
     ]
     with tempfile.NamedTemporaryFile(prefix="headhunt-", suffix=".zip", delete=False) as archive:
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as archived:
-            for file in files:
-                if contained(file, folder) and not file.name.startswith("."):
-                    archived.write(file, file.relative_to(folder))
+        try:
+            with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as archived:
+                for file in files:
+                    if contained(file, folder) and not file.name.startswith("."):
+                        archived.write(file, file.relative_to(folder))
+        except BaseException:  # a full disk stays full otherwise
+            Path(archive.name).unlink(missing_ok=True)
+            raise
         return Path(archive.name)

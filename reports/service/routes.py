@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -11,13 +12,13 @@ from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from starlette.background import BackgroundTask
+from starlette.datastructures import Headers
 
 from reports.service import jobs as jobs_module
 from reports.service.admission import admit, parse
 from reports.service.board import LONGEST_TOP, Board
 from reports.service.downloads import download, report_page
-from reports.service.guard import Receive, Scope, Send
+from reports.service.guard import Message, Receive, Scope, Send
 from reports.service.jobs import Jobs, UnknownError
 from reports.service.logs import stream
 from reports.service.records import ACTIVE
@@ -59,6 +60,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         408: "The body did not arrive in time",
         409: "It does not go with what is there",
         413: "The body is too large",
+        416: "The file has no such range",
         415: "The body is of a type that is not taken",
         421: "The service is not known by this name",
         422: "The request is not valid",
@@ -67,6 +69,27 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
     return {status: {"model": Problem, "description": words[status]} for status in (*statuses, 401, 421, 429, 503)}
 
+
+def partial(media_type: str) -> dict[str, Any]:
+    """The answer with a part of a file, for the OpenAPI document."""
+    kinds = (media_type, "multipart/byteranges")
+    content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}
+    return {"description": "The part that the Range header asks for, or several", "content": content}
+
+
+RANGE_HEADER = {
+    "parameters": [
+        {
+            "name": "Range",
+            "in": "header",
+            "description": "send this part alone",
+            "schema": {"type": "string", "examples": ["bytes=0-999"]},
+        }
+    ]
+}
+
+RANGES = (400, 416)
+"""How the answer may be to who asks for a part of a file."""
 
 WRITING = (400, 403, 408, 409, 413)
 
@@ -87,6 +110,40 @@ class Log(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._ended()
+
+
+class Sent(FileResponse):
+    """A file, or the part of it that a Range header asks for; a temporary one always whole, and deleted in any case."""
+
+    def __init__(self, path: Path, media_type: str, name: str | None = None, temporary: bool = False) -> None:
+        super().__init__(path, filename=name, media_type=media_type)
+        self._temporary = path if temporary else None
+        if temporary:
+            self.headers["accept-ranges"] = "none"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends it; HTTPException for a range that cannot be."""
+        asked = dict(scope["headers"]).get(b"range", b"").decode("latin-1")[:200]
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] in RANGES:
+                size = Headers(raw=message["headers"]).get("content-range")
+                raise HTTPException(
+                    message["status"],
+                    f"the Range header is {asked!r}; allowed: bytes=FIRST-LAST, of bytes that the file has. Leave it out to get "
+                    "the whole file.",
+                    {"Content-Range": size} if size else None,
+                )
+            await send(message)
+
+        if self._temporary is None:
+            await super().__call__(scope, receive, sending)
+            return
+        whole = {**scope, "headers": [(key, value) for key, value in scope["headers"] if key != b"range"]}
+        try:
+            await super().__call__(whole, receive, send)
+        finally:
+            self._temporary.unlink(missing_ok=True)
 
 
 def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, registry: CollectorRegistry) -> None:
@@ -266,8 +323,10 @@ def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, 
         response_class=FileResponse,
         responses={
             200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
-            **problems(404, 422),
+            206: partial("application/octet-stream"),
+            **problems(404, 422, *RANGES),
         },
+        openapi_extra=RANGE_HEADER,
         tags=["promotions"],
     )
     def download_export(
@@ -275,16 +334,20 @@ def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, 
         trial: Annotated[int, InPath(ge=0, le=10**9)],
         format: Annotated[str, InPath(description="keras, savedmodel, onnx, litert, config, or bundle", max_length=40)],
     ) -> Response:
-        """The export of a trial as a file; a folder comes as a zip archive."""
+        """The export of a trial as a file, or a part of it by a Range header; a folder comes as a zip archive, always whole."""
         jobs.of(name)
         found = download(settings.root, name, trial, format)
-        remove = BackgroundTask(found.path.unlink, missing_ok=True) if found.temporary else None
-        return FileResponse(found.path, filename=found.name, media_type="application/octet-stream", background=remove)
+        return Sent(found.path, "application/octet-stream", found.name, found.temporary)
 
     @routes.get(
         "/searches/{name}/report",
         response_class=FileResponse,
-        responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}, **problems(404, 422)},
+        responses={
+            200: {"content": {"text/html": {"schema": {"type": "string"}}}},
+            206: partial("text/html"),
+            **problems(404, 422, *RANGES),
+        },
+        openapi_extra=RANGE_HEADER,
         tags=["promotions"],
     )
     def show_report(name: Name) -> Response:
@@ -295,4 +358,4 @@ def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, 
             raise UnknownError(
                 f"the search {name!r} has no report yet. One is built after its promotions: POST /searches/{name}/promotions."
             )
-        return FileResponse(page, media_type="text/html")
+        return Sent(page, "text/html")

@@ -12,6 +12,7 @@ import pytest
 from optuna.artifacts.exceptions import ArtifactNotFound
 
 from reports.service.dashboard import Pictures
+from reports.service.downloads import download
 from reports.service.records import Ended, job_files, now
 from tests.service.in_process import Served, served
 from tests.service.stand_in import eventually
@@ -30,7 +31,7 @@ def fill(service: Served) -> None:
     folder = service.root / "cars" / "exports" / "1"
     folder.mkdir(parents=True)
     for name in ("model.keras", "headhunt.yaml", "optuna.json", "keras_tuner.json"):
-        (folder / name).write_text("x")
+        (folder / name).write_text("some weights")
     files = job_files(service.root, "cars", 1)
     files.log.write_bytes(b"a log with \xff in it\n")
     files.write_ended(Ended(state="finished", message=None, time=now()))
@@ -49,8 +50,11 @@ def test_downloads(service: Served) -> None:
         "exports": [{"trial": 1, "formats": ["keras", "config"]}]
     }
     one = service.http.get("/searches/cars/exports/1/keras")
-    assert (one.content, one.headers["content-disposition"]) == (b"x", 'attachment; filename="cars-trial-1.keras"')
-    before = set(Path(tempfile.gettempdir()).glob("headhunt-*.zip"))
+    assert (one.content, one.headers["content-disposition"]) == (
+        b"some weights",
+        'attachment; filename="cars-trial-1.keras"',
+    )
+    before = left()
     for format_, names in (
         ("config", {"headhunt.yaml", "optuna.json", "keras_tuner.json"}),
         ("bundle", {"headhunt.yaml", "optuna.json", "keras_tuner.json", "model.keras"}),
@@ -58,9 +62,53 @@ def test_downloads(service: Served) -> None:
         answer = service.http.get(f"/searches/cars/exports/1/{format_}")
         archive = zipfile.ZipFile(io.BytesIO(answer.content))
         assert set(archive.namelist()) == names and archive.testzip() is None
-    eventually(lambda: set(Path(tempfile.gettempdir()).glob("headhunt-*.zip")) <= before)
+    eventually(lambda: left() <= before)
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert archive.read("model.keras") == b"some weights"
     missing = service.http.get("/searches/cars/exports/1/onnx")
     assert "has no export as 'onnx'; it has keras, config, and bundle" in missing.json()["detail"]
+
+
+def left() -> set[Path]:
+    return set(Path(tempfile.gettempdir()).glob("headhunt-*.zip"))
+
+
+@pytest.mark.parametrize("wanted", ["bytes=0-3", "bytes=99999999-", "bytes=3-1", "bytes=", "lines=1-2", "x"])
+def test_an_archive_is_always_sent_whole_and_leaves_nothing_behind(service: Served, wanted: str) -> None:
+    before = left()
+    answer = service.http.get("/searches/cars/exports/1/bundle", headers={"Range": wanted})
+    assert (answer.status_code, answer.headers["accept-ranges"]) == (200, "none")
+    assert zipfile.ZipFile(io.BytesIO(answer.content)).testzip() is None
+    eventually(lambda: left() <= before)
+
+
+def test_an_archive_that_cannot_be_made_leaves_nothing_behind(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("reports.service.downloads.zipfile.ZipFile.write", full)
+    before = left()
+    with pytest.raises(OSError, match="No space left"):
+        download(service.root, "cars", 1, "bundle")
+    assert left() <= before
+
+
+@pytest.mark.parametrize("path", ["exports/1/keras", "report"])
+def test_a_part_of_a_file(service: Served, path: str) -> None:
+    (service.root / "cars" / "report").mkdir(exist_ok=True)
+    (service.root / "cars" / "report" / "index.html").write_text("some weights")
+    address = f"/searches/cars/{path}"
+    part = service.http.get(address, headers={"Range": "bytes=5-7"})
+    assert (part.status_code, part.content, part.headers["content-range"]) == (206, b"wei", "bytes 5-7/12")
+    beyond = service.http.get(address, headers={"Range": "bytes=12-"})
+    assert (beyond.status_code, beyond.headers["content-range"]) == (416, "bytes */12")
+    assert beyond.json()["detail"].startswith(
+        "the Range header is 'bytes=12-'; allowed: bytes=FIRST-LAST, of bytes that"
+    )
+    for wanted in ("bytes=3-1", "bytes=", "lines=1-2", "x"):
+        refused = service.http.get(address, headers={"Range": wanted})
+        assert refused.status_code == 400, wanted
+        assert refused.json()["detail"].startswith(f"the Range header is {wanted!r}; allowed: bytes=FIRST-LAST")
 
 
 def test_pictures_of_trials_are_read_in_the_work_directory_alone(tmp_path: Path) -> None:
@@ -75,7 +123,10 @@ def test_pictures_of_trials_are_read_in_the_work_directory_alone(tmp_path: Path)
     pictures = Pictures(root)
     with pictures.open_reader("1b") as found:
         assert found.read() == b"a picture"
-    for number in ("2c", "0a", "../cars/headhunt.yaml", "*"):
+    (root / "cars" / "headhunt.yaml").write_text("secret")
+    (root / ".artifacts").mkdir()
+    (root / ".artifacts" / "3d").symlink_to(outside / "0a")
+    for number in ("2c", "0a", "../cars/headhunt.yaml", "../../cars/headhunt.yaml", "*", "", ".", str(outside / "0a")):
         with pytest.raises((ArtifactNotFound, OSError, ValueError)):
             pictures.open_reader(number)
     with pytest.raises(ArtifactNotFound):
