@@ -70,11 +70,11 @@ class Nodes:
         ports = _free_ports(3)
         self.address = f"127.0.0.1:{ports[0]}"
         self.dashboard = f"http://127.0.0.1:{ports[1]}"
-        options = [
+        self._head = [
             "--head", f"--port={ports[0]}", f"--num-cpus={head_cpus}", f"--include-dashboard={str(dashboard).lower()}",
             f"--dashboard-port={ports[1]}", f"--ray-client-server-port={ports[2]}", f"--temp-dir={folder}", *more,
         ]  # fmt: skip
-        self.head = self._start(options)
+        self.head = self._start(self._head)
         self.workers: list[Node] = []
 
     @property
@@ -86,6 +86,14 @@ class Nodes:
         """Starts another node, and waits until the cluster has it."""
         self.workers.append(self._start([f"--address={self.address}", f"--num-cpus={cpus}"]))
         return self.workers[-1]
+
+    def start_again(self, workers: int) -> None:
+        """A new head at the same address, and as many new worker nodes, after the head was lost: it knows nothing of before."""
+        for node in [self.head, *self.living]:
+            node.lose()
+        self.head = self._start(self._head)
+        for _ in range(workers):
+            self.add()
 
     def _start(self, options: list[str]) -> Node:
         log = self._folder / f"node{len(list(self._folder.glob('node*.txt')))}.txt"

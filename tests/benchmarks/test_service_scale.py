@@ -32,6 +32,15 @@ STORAGE = os.environ.get("HEADHUNT_BENCH_STORAGE", "sqlite")
 WORKERS = 64
 READS = 20_000
 
+MOST = {"dashboard": 5_000, "studies": 10_000, "new trials": 10_000}
+"""Milliseconds that an answer may take; the service's own 1,000."""
+
+TRIAL_KB = 20
+"""Memory that a trial may take in the driver or in the service."""
+
+READS_MB = 20
+"""Memory that READS requests may take."""
+
 DRIVER = """
 import json, math, sys, time
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -238,10 +247,12 @@ def _watch(http: httpx.Client, service: int, root: Path) -> None:
                 for name, taken in row["seconds"].items()
             }
             wall = row["time"] - before["time"]
-            memory.append((row["rss"], resident(service)))
+            memory.append((row["trials"], row["rss"], resident(service)))
+            slow = {name: taken for name, taken in answers.items() if taken > MOST.get(name, 1_000)}
+            assert not slow, slow
             print(
                 f"{row['trials']:6}: {60 * trials / wall:5.0f} trials a minute; driver's ms a trial {parts}; slowest answers "
-                f"{answers}; MB driver {row['rss']:.0f}, service {memory[-1][1]:.0f}",
+                f"{answers}; MB driver {row['rss']:.0f}, service {memory[-1][2]:.0f}",
                 flush=True,
             )
             before = row
@@ -260,11 +271,19 @@ def _watch(http: httpx.Client, service: int, root: Path) -> None:
     own = [path for name, path in PATHS.items() if name not in ("dashboard", "studies", "new trials")]
     for number in range(READS):
         assert http.get(own[number % len(own)]).status_code == 200
-    print(
-        f"memory of the service before {READS} more reads: {before_reads:.0f} MB, after them {resident(service):.0f} MB"
-    )
+    after_reads = resident(service)
+    print(f"memory of the service before {READS} more reads: {before_reads:.0f} MB, after them {after_reads:.0f} MB")
+    assert after_reads - before_reads < READS_MB
     half = len(memory) // 2
-    if half:
-        for name, place in (("driver", 0), ("service", 1)):
-            first, second = (statistics.median(row[place] for row in part) for part in (memory[:half], memory[half:]))
-            print(f"memory of the {name}: {first:.0f} MB in the first half, {second:.0f} MB in the second")
+    if half < 2:  # too few to tell a slope by
+        return
+    for name, place in (("driver", 1), ("service", 2)):
+        (trials, first), (more, second) = (
+            (statistics.median(row[0] for row in part), statistics.median(row[place] for row in part))
+            for part in (memory[:half], memory[half:])
+        )
+        each = 1024 * (second - first) / (more - trials)
+        print(
+            f"memory of the {name}: {first:.0f} MB in the first half, {second:.0f} MB in the second: {each:.1f} KB a trial"
+        )
+        assert each < TRIAL_KB, name

@@ -31,6 +31,9 @@ LONG: dict[str, Any] = {
     "space": {"schedule": {"learning_rate": {"low": 1e-4, "high": 1.0, "log": True}}, "batch_size": 4},
 }
 
+ON_RAY: dict[str, Any] = {"workers": {"executor": "ray", "count": 1, "cpus": 1}}
+"""Trials as tasks of the Ray that runs the job, whose end is theirs."""
+
 
 @contextmanager
 def served(root: Path, *options: str, **variables: str) -> Iterator[Service]:
@@ -84,16 +87,17 @@ def kill_everything_of(service: Service) -> None:
     service.kill()
 
 
-@pytest.mark.parametrize("killed", ["the service", "the machine", "Ray's head"])
+@pytest.mark.parametrize("killed", ["the service", "the machine", "Ray's head", "Ray's head, with trials on Ray"])
 def test_a_search_and_the_one_that_waits_for_it(root: Path, undisturbed: list[Any], killed: str) -> None:
     storage = f"sqlite:///{root}/headhunt.db"
+    first = configuration("first", **LONG, **(ON_RAY if "trials on Ray" in killed else {}))
     with served(root) as service:
-        assert service.submit(configuration("first", **LONG), **{"Idempotency-Key": "first"}).status_code == 201
+        assert service.submit(first, **{"Idempotency-Key": "first"}).status_code == 201
         assert service.submit(configuration("second")).status_code == 201
         found = service.wait("first", lambda found: found["trials"]["complete"] > 8)
         assert service.get("/searches/second")["state"] == "queued"
         before = ended(storage, "first")
-        if killed == "Ray's head":
+        if killed.startswith("Ray's head"):
             (head,) = [number for number, line in descendants(service.process.pid) if "gcs_server" in line.split()[0]]
             os.kill(head, signal.SIGKILL)
         else:
@@ -104,7 +108,7 @@ def test_a_search_and_the_one_that_waits_for_it(root: Path, undisturbed: list[An
         assert found["message"] == "its process was killed; what is finished is saved, and it can be resumed"
         assert found["trials"]["complete"] >= len([1 for _ in before]) - found["trials"]["pruned"]
         # The same request again is answered by what it made, and starts nothing.
-        again = service.submit(configuration("first", **LONG), **{"Idempotency-Key": "first"})
+        again = service.submit(first, **{"Idempotency-Key": "first"})
         assert (again.status_code, len(again.json()["jobs"])) == (201, 1)
         assert service.over("second")["state"] == "finished", service.log_of("second")
         assert len(service.get("/searches/second")["jobs"]) == 1
@@ -130,6 +134,28 @@ def test_a_search_on_another_ray_goes_on_without_the_service(root: Path, undistu
             assert service.over("first")["state"] == "finished", service.log_of("first")
             assert len(service.get("/searches/first")["jobs"]) == 1
         assert trials(storage, "first") == undisturbed
+
+
+def test_the_head_of_a_cluster_is_lost_with_its_job_and_comes_back(root: Path, undisturbed: list[Any]) -> None:
+    storage = f"sqlite:///{root}/headhunt.db"
+    slot = '--resources={"headhunt_jobs": 1}'
+    with (
+        ray_nodes(workers=1, dashboard=True, more=(slot,)) as nodes,
+        served(root, "--ray", nodes.dashboard, RAY_AUTH_MODE="disabled") as service,
+    ):
+        assert service.submit(configuration("first", **LONG, **ON_RAY)).status_code == 201
+        service.wait("first", lambda found: found["trials"]["complete"] > 8)
+        before = ended(storage, "first")
+        nodes.head.lose()
+        assert service.over("first")["state"] == "interrupted", service.said
+        eventually(lambda: service.http.get("/healthz").status_code == 503, 60)
+        nodes.start_again(workers=1)
+        eventually(lambda: service.http.get("/healthz").status_code == 200, 60)
+        assert service.http.post("/searches/first/resume").status_code == 202
+        assert service.over("first")["state"] == "finished", service.log_of("first")
+        assert trials(storage, "first") == undisturbed
+        after = ended(storage, "first")
+        assert {number: after[number] for number in before} == before
 
 
 @pytest.mark.skipif(binaries() is None, reason="needs PostgreSQL's server, e.g. Debian's package")
