@@ -43,7 +43,7 @@ DASHBOARD_POLICY = (
     "font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; form-action 'self'; frame-ancestors 'none'; "
     "base-uri 'none'"
 )
-"""Optuna's dashboard sets styles from its script, and Plotly makes the program of a parallel-coordinate plot from text."""
+"""Optuna's dashboard sets styles from its script; parallel coordinates are drawn by programs that Plotly makes from text."""
 
 REPORT_POLICY = (
     "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "

@@ -111,6 +111,17 @@ def check(settings: Settings) -> None:
                 "files, and the key belongs to the first certificate."
             ) from None
     _check_storage(settings.storage)
+    _check_ray(settings.ray)
+
+
+def _check_ray(address: str | None) -> None:
+    scheme, separator, rest = (address or "").rpartition("://")
+    _, at, host = rest.partition("/")[0].rpartition("@")
+    if at:
+        raise UsageError(
+            f"--ray {scheme}{separator}***@{host}: a name and a password in the address would be printed, and stand in messages. "
+            "Leave them out, and use Ray's tokens: RAY_AUTH_MODE=token with RAY_AUTH_TOKEN_PATH."
+        )
 
 
 def _check_storage(url: str) -> None:

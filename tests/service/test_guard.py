@@ -52,6 +52,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             {"storage": "postgresql://host/db?user=me&password=secret"},
             "a password in the URL would stand in every job's",
         ),
+        (
+            {"ray": "http://me:secret@head:8265"},
+            r"--ray http://\*\*\*@head:8265: a name and a password.*RAY_AUTH_TOKEN_PATH",
+        ),
+        ({"ray": "https://secret@head/x@y"}, r"--ray https://\*\*\*@head: "),
+        ({"ray": "me:sec@secret@head:8265"}, r"--ray \*\*\*@head:8265: "),
         ({"storage": "journal"}, "allowed: an SQLAlchemy URL"),
         ({"storage": "grpc://host:1"}, "allowed: an SQLAlchemy URL"),
     ],
@@ -60,6 +66,11 @@ def test_no_start_with_what_is_not_safe(tmp_path: Path, given: dict[str, Any], m
     with pytest.raises(UsageError, match=message) as refused:
         check(Settings(root=tmp_path, **given))
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("ray", ["http://head:8265", "https://head/at@path", "head:8265", "http://[::1]:8265"])
+def test_addresses_of_ray_without_a_password_are_taken(tmp_path: Path, ray: str) -> None:
+    check(Settings(root=tmp_path, ray=ray))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.9.9.9"])
