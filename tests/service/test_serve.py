@@ -237,6 +237,14 @@ def test_an_export_is_downloaded_and_study_and_report_are_opened_in_a_browser(
     card.get_by_role("link", name="Study in the dashboard").click()
     expect(page).to_have_url(re.compile(r"/dashboard/studies/\d+"))
     expect(page.get_by_role("heading", name="History")).to_be_visible(timeout=30_000)
+    study = page.url
+    for view, plots in (("analytics", 4), ("smartSelection", 2)):  # the latter has parallel coordinates
+        page.goto(f"{study}/{view}")
+        expect(page.locator(".js-plotly-plot svg.main-svg").nth(3 * plots - 1)).to_be_attached(timeout=60_000)
+    expect(page.locator("#plot-parallel-coordinate .parcoords")).to_have_count(1)
+    # what Plotly says where a policy forbids the programs it makes
+    expect(page.get_by_text("WebGL is not supported")).to_have_count(0)
+    faults[:] = [fault for fault in faults if "GPU stall due to ReadPixels" not in fault]  # of a machine without a GPU
     page.goto(f"{service.url}/dashboard/")
     expect(page.get_by_role("heading", name=re.compile(rf"\d+\. {promoted}$"))).to_be_visible(timeout=30_000)
     assert faults == []
@@ -249,8 +257,15 @@ def test_an_export_is_downloaded_and_study_and_report_are_opened_in_a_browser(
     page.goto(service.url)
     page.get_by_role("button", name="Log out").click()
     expect(page.get_by_label("Token")).to_be_visible()
-    page.goto(f"{service.url}/dashboard/")
+    page.goto(f"{study}?from=here")
     expect(page.get_by_label("Token")).to_be_visible()
+    page.get_by_label("Token").fill("another-token-than-that")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_text("That is not the token of this service.")).to_be_visible()
+    page.get_by_label("Token").fill(TOKEN)
+    page.get_by_role("button", name="Log in").click()
+    expect(page).to_have_url(f"{study}?from=here")
+    expect(page.get_by_role("heading", name="History")).to_be_visible(timeout=30_000)
     page.close()
 
 
