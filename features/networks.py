@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from features.backbones import (
     pooling,
     preprocessing,
 )
+from features.command import log
 from features.config import FeaturesConfig
 from features.errors import HeadhuntError, UsageError
 from features.lite0 import build_lite0
@@ -172,7 +174,7 @@ def _from_applications(config: FeaturesConfig) -> Any:
         build = getattr(keras.applications, entry.builder)
         if weights != "imagenet":
             return build(include_top=False, weights=weights, input_shape=shape)
-        with _one_fetches(entry.builder):
+        with _one_fetches(f"{entry.builder}-{shape[0]}x{shape[1]}"):  # MobileNet has weights for each size
             return build(include_top=False, weights=weights, input_shape=shape)
     except (ValueError, OSError, KeyError) as error:
         raise UsageError(
@@ -188,29 +190,31 @@ def _from_applications(config: FeaturesConfig) -> Any:
         ) from error
 
 
+FETCH_SECONDS = 600
+"""How long a process waits for another one that fetches weights."""
+
+
 @contextmanager
-def _one_fetches(builder: str) -> Iterator[None]:
+def _one_fetches(what: str) -> Iterator[None]:
     """Lets one process at a time build a network of ImageNet weights, until one has: they are in Keras's folder then.
 
     Keras downloads straight to the file's name, where another process would find half of it, and the folder is often one for
     many machines. The lock file says when the weights are there, and nobody waits from then on. Nobody waits either where the
-    file cannot be written or locked.
+    file cannot be written or locked, and for longer than FETCH_SECONDS: who fetches may be lost with its machine.
     """
     home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
     if not os.access(home, os.W_OK):
         home = Path("/tmp/.keras")  # which Keras takes then
     try:
         (home / "models").mkdir(parents=True, exist_ok=True)
-        lock = (home / "models" / f".{builder}.fetched").open("ab+", buffering=0)
+        lock = (home / "models" / f".{what}.fetched").open("ab+", buffering=0)
     except OSError:
         lock = None
     if lock is None:
         yield
         return
     with lock:
-        if not _is_fetched(lock):
-            with suppress(OSError):
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        _wait_for(lock)
         fetched = _is_fetched(lock)  # perhaps while this process waited
         if fetched:
             with suppress(OSError):
@@ -219,6 +223,22 @@ def _one_fetches(builder: str) -> Iterator[None]:
         if not fetched:
             with suppress(OSError):
                 lock.write(b"yes\n")
+
+
+def _wait_for(lock: IO[bytes]) -> None:
+    """Takes the lock, unless the weights are there before."""
+    began = time.monotonic()
+    is_told = False
+    with suppress(OSError):  # a file system without locks
+        while not _is_fetched(lock) and time.monotonic() - began < FETCH_SECONDS:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if not is_told:
+                    log.print("Another process fetches the ImageNet weights; waiting for it.")
+                is_told = True
+                time.sleep(0.5)
 
 
 def _is_fetched(lock: IO[bytes]) -> bool:

@@ -95,7 +95,7 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         headers = dict(scope["headers"])
-        sending = _with_headers(scope, send, self.is_https(headers))
+        sending = _with_headers(scope, send, self._settings.certificate is not None)
         refusal = await self._refusal(scope, headers)
         if refusal is not None:
             await refusal(scope, receive, sending)

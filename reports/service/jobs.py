@@ -83,8 +83,9 @@ class Jobs:
         self._keys: dict[str, tuple[str, str, int]] = {}
         self._unsure_since: dict[str, float] = {}
         self._asking: set[tuple[str, str]] = set()
-        self._threads = ThreadPoolExecutor(4, "ray")  # Ray may take its time; nobody waits for it
-        self._complaint = ""
+        # Ray may take its time, and nobody waits for it; what is submitted one after the other begins so.
+        self._threads = {"submit": ThreadPoolExecutor(1, "submit"), "stop": ThreadPoolExecutor(4, "stop")}
+        self._complaints: dict[str, str] = {}
         self.ray_answered: float | None = None
         """When Ray's job server last answered, by the monotonic clock."""
         self._sweep()
@@ -187,7 +188,7 @@ class Jobs:
             statuses = self._ray.statuses()
             self.ray_answered = time.monotonic()
         except LostError as error:
-            self._complain(str(error))
+            self._complain("Ray", str(error))
         with self._lock:
             active = [
                 standing.job
@@ -195,14 +196,14 @@ class Jobs:
                 for standing in standings.values()
                 if standing.state in ACTIVE
             ]
-            for job in active:
+            for job in sorted(active, key=lambda job: job.created):
+                about = f"job {job.number} of the search {job.search!r}"
                 try:
                     self._look(job, statuses)
-                except (
-                    HeadhuntError,
-                    OSError,
-                ) as error:  # a full disk, for one: the others are looked after all the same
-                    self._complain(f"job {job.number} of the search {job.search!r}: {error}")
+                except (HeadhuntError, OSError) as error:  # a full disk, for one; the others are looked after
+                    self._complain(about, f"{about}: {error}")
+                else:
+                    self._complain(about, "")
 
     def _add(self, name: str, kind: Kind, arguments: tuple[str, ...], request: Request | None, what: str) -> None:
         with self._lock:
@@ -225,8 +226,9 @@ class Jobs:
     def _job(self, name: str, number: int, kind: Kind, arguments: tuple[str, ...], request: Request | None) -> Job:
         key, asked = request if request else (None, None)
         return Job(
-            search=name, number=number, kind=kind, arguments=arguments, created=now(), attempt=1, key=key, request=asked
-        )
+            search=name, number=number, kind=kind, arguments=arguments, created=now("milliseconds"), attempt=1, key=key,
+            request=asked,
+        )  # fmt: skip
 
     def _known(self, request: Request | None) -> str | None:
         """The search that this very request made or changed; ConflictError when its key was used for another one."""
@@ -259,20 +261,20 @@ class Jobs:
                     self._ray.submit(job.ray_id, folder)
                 else:
                     self._ray.stop(job.ray_id)
-                self._complain("")
+                self._complain("Ray", "")
             except LostError as error:
-                self._complain(str(error))
+                self._complain("Ray", str(error))
             finally:
                 self._asking.discard(asked)
 
-        self._threads.submit(ask)
+        self._threads[what].submit(ask)
 
-    def _complain(self, message: str) -> None:
-        """Says what Ray fails in, once."""
+    def _complain(self, about: str, message: str) -> None:
+        """Says once what is wrong with it; "" when nothing is."""
         with self._lock:
-            if message and message != self._complaint:
+            if message and message != self._complaints.get(about):
                 log.print(f"headhunt serve: {message}", style="yellow", markup=False)
-            self._complaint = message
+            self._complaints[about] = message
 
     def _look(self, job: Job, statuses: dict[str, str] | None) -> None:
         """Writes down how a job stands, and asks Ray for what it should do. `statuses` is None when Ray did not answer."""

@@ -19,8 +19,9 @@ class LimitedProtocol(HttpToolsProtocol):
     """One connection.
 
     A head must be whole some seconds after the connection began or, where it is kept, after the head's first byte; so must the
-    rest of a body whose request was answered already. Where there are too many connections, that which has waited longest for
-    a request is closed, or the new one if all are being answered.
+    rest of a body whose request was answered already. What comes after a head without being a body, such as a chunked one's
+    trailers, has the room of a head. Where there are too many connections, that which has waited longest for a request is closed,
+    or the new one if all are being answered.
     """
 
     settings: Settings
@@ -29,6 +30,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().__init__(*given, **named)
         self._deadline: TimerHandle | None = None
         self._in_head, self._head_bytes, self._is_refused = True, 0, False
+        self._idle_bytes = 0
         self._waits_since = 0.0
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
@@ -39,7 +41,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if len(self.connections) > self.settings.open_connections:
             others = [one for one in self.connections if isinstance(one, LimitedProtocol) and one is not self]
             waiting = [one for one in others if not one._is_answering]
-            closed = min(waiting, key=lambda one: one._waits_since, default=self)
+            closed = min(waiting, key=lambda one: (one._is_sending, one._waits_since), default=self)
             self.connections.discard(closed)
             closed.transport.abort()
 
@@ -67,13 +69,21 @@ class LimitedProtocol(HttpToolsProtocol):
                     most = f"at most {self.settings.head_bytes} bytes are taken"
                     self._refuse(431, f"the address and the headers are too large; {most}. Leave some out.")
         if not self._is_refused and not self.transport.is_closing():
+            self._idle_bytes += len(data)
             super().data_received(data)
+            if not self._in_head and self._idle_bytes > 2 * self.settings.head_bytes:
+                self.transport.abort()
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
-        self._in_head = False
+        self._in_head, self._idle_bytes = False, 0
         self._end_deadline()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._idle_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The body is whole, too: what follows is another head."""
@@ -97,6 +107,11 @@ class LimitedProtocol(HttpToolsProtocol):
     @property
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def _is_sending(self) -> bool:
+        """Whether a part of an answer is still on its way."""
+        return self.transport.get_write_buffer_size() > 0
 
     def _refuse(self, status: int, detail: str) -> None:
         self._end_deadline()

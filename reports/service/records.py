@@ -177,9 +177,9 @@ def searches(root: Path) -> Iterator[str]:
             yield folder.name
 
 
-def now() -> str:
+def now(precision: Literal["seconds", "milliseconds"] = "seconds") -> str:
     """The time in UTC, in ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec=precision)
 
 
 def _read(path: Path) -> str | None:

@@ -154,7 +154,7 @@ def imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         server.shutdown()
 
 
-FETCHED = "models/.MobileNet.fetched"
+FETCHED = "models/.MobileNet-32x32.fetched"
 PRETRAINED = FeaturesConfig.model_validate({"backbone": "mobilenet", "image_size": 32})
 
 
@@ -191,6 +191,18 @@ def test_where_no_lock_can_be_written_weights_are_fetched_without(imagenet: Any,
     (tmp_path / FETCHED).mkdir(parents=True)
     networks._from_applications(PRETRAINED)
     assert imagenet.asked == [1]
+
+
+def test_who_fetches_is_not_waited_for_without_end(
+    imagenet: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(networks, "FETCH_SECONDS", 0.1)
+    (tmp_path / FETCHED).parent.mkdir()
+    with (tmp_path / FETCHED).open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        networks._from_applications(PRETRAINED)
+    assert imagenet.asked == [1]
+    assert capsys.readouterr().err.count("Another process fetches the ImageNet weights; waiting for it.") == 1
 
 
 def test_other_weights_leave_keras_s_folder_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -236,3 +237,26 @@ def test_a_full_disk_does_not_hold_a_job_up() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout + done.stderr == "x" * 300_000 + "\n"
+
+
+def test_what_is_submitted_one_after_the_other_reaches_ray_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long Ray takes for the first."""
+    place = Place(tmp_path)
+    take = place.ray.submit
+    slow = {"a-1.1": 0.2, "b-1.1": 0.1}
+
+    def submit(ray_id: str, folder: Path) -> None:
+        time.sleep(slow.get(ray_id, 0))
+        take(ray_id, folder)
+
+    monkeypatch.setattr(place.ray, "submit", submit)
+    for name in "abc":
+        assert place.submit(name).status_code == 201
+    eventually(lambda: len(place.ray.submitted) >= 3 and not place.jobs._asking)
+    assert place.ray.submitted == ["a-1.1", "b-1.1", "c-1.1"]
+    assert place.jobs.names() == ["c", "b", "a"]
+    place.ray.known.clear()  # a Ray that was started again
+    place.ray.submitted.clear()
+    place.board.look()
+    eventually(lambda: len(place.ray.submitted) >= 3 and not place.jobs._asking)
+    assert place.ray.submitted == ["a-1.1", "b-1.1", "c-1.1"]

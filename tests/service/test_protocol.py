@@ -135,6 +135,16 @@ def test_who_goes_on_sending_after_its_answer_is_closed(service: Served) -> None
         assert time.monotonic() - start < 4
 
 
+@pytest.mark.parametrize("more", [b"x: y\r\n" * 1000, b"x" * 6000])
+def test_trailers_without_end_end_the_connection(tmp_path: Path, more: bytes) -> None:
+    post = b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with served(tmp_path) as service, opened(service) as connection:
+        connection.sendall(post + b"1\r\nx\r\n0\r\n")
+        with pytest.raises(OSError):
+            for _ in range(10_000):  # 60 MB, of which it takes a few hundred KB
+                connection.sendall(more)
+
+
 def test_a_connection_is_kept_for_many_requests(service: Served) -> None:
     with opened(service) as connection:
         for _ in range(4):  # each with a pause, together longer than a head may take
