@@ -275,10 +275,8 @@ class Board:
             study = study or Study(_history((), objective))
             if self._storage_answers:
                 study = self._study(run, study, last)
-        except (
-            Exception
-        ) as error:  # a configuration of another version, a study that somebody wrote to: its jobs are told
-            fault = _fault(error)
+        except Exception as error:  # a configuration of another version, a study that somebody wrote to
+            fault = _fault(error)  # its jobs are told all the same
         study = study or Study(_history((), objective))
         status = SearchStatus(
             name=name,
