@@ -49,12 +49,15 @@ def merged(file: Path, overrides: Sequence[str] = (), keys: Sequence[str] = ()) 
     return raw
 
 
-def validate(model: type[R], raw: dict[str, Any], source: str) -> R:
-    """Validates a parsed configuration, the names of backbone and policy among it; UsageError with one line for each fault."""
+def validate(model: type[R], raw: dict[str, Any], source: str, given: dict[str, Any] | None = None) -> R:
+    """Validates a parsed configuration, the names of backbone and policy among it; UsageError with one line for each fault.
+
+    `given` is what the user wrote, where `raw` has been completed: the faults speak of that.
+    """
     try:
         run = model.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(detail, raw, model) for detail in error.errors()]
+        lines = [_explain(detail, raw if given is None else given, model) for detail in error.errors()]
         raise UsageError("\n  ".join([f"the configuration {source} is not valid:", *dict.fromkeys(lines)])) from None
     preprocessing(run.features)
     resolve_policy(run.features.augmentation, image_size=image_size(run.features))

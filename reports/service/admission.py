@@ -79,7 +79,7 @@ def admit(raw: Any, settings: Settings) -> Admitted:
         completed["dataset"] = {**raw["dataset"], "within": str(settings.root)}
     try:
         completed["workdir"] = str(raw.get("name", "headhunt"))
-        run = validate(Run, completed, "submitted")
+        run = validate(Run, completed, "submitted", given=raw)
     except UsageError as error:
         raise RefusedError([*faults, *(str(error).split("\n  ")[1:] or [str(error)])]) from None
     except (RecursionError, OverflowError, OSError, ValueError, TypeError) as error:

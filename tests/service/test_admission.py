@@ -263,6 +263,12 @@ def test_no_search_is_called_as_a_file_of_the_storage(service: Served, tmp_path:
                 admit(raw, settings)
 
 
+def test_a_fault_speaks_of_what_was_given(service: Served) -> None:
+    assert faults(service, {"name": "a"}) == ["dataset: this key is required. Found there: name."]
+    (found,) = faults(service, {"name": "a", "dataset": {"kind": "folder"}})
+    assert found == "dataset.root: this key is required. Found there: kind."
+
+
 def test_all_faults_are_told_at_once(service: Served) -> None:
     raw = {
         "name": "a-fidelity",

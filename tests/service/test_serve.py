@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from features.atomic import make_folder
 from tests.kills import descendants
@@ -219,6 +219,37 @@ def test_a_second_service_on_the_same_work_directory_is_refused(service: Service
     )
     assert done.returncode != 0
     assert "another service has the work directory" in " ".join(done.stderr.split())
+
+
+def test_the_form_of_a_page_whose_script_is_still_on_its_way_sends_nothing(service: Service, browser: Browser) -> None:
+    page, faults = watched(browser)
+    held: list[Route] = []
+    page.route("**/assets/submit.js", lambda route: held.append(route))
+    log_in(page, service)
+    page.get_by_text("Submit a search").click()
+    submit = page.get_by_role("button", name="Submit", exact=True)
+    page.get_by_label("Configuration, in YAML").fill("name: early")
+    for control in (submit, page.get_by_role("button", name="Fill in the example"), page.get_by_label("From a file")):
+        expect(control).to_be_disabled()
+    at = page.url
+    held[0].continue_()
+    expect(page.get_by_role("button", name="Fill in the example")).to_be_disabled()  # there is a text
+    submit.click()
+    expect(page.locator("#refusal p")).to_have_text("the configuration is not taken:")
+    expect(page.locator("#refusal li")).to_have_text("dataset: this key is required. Found there: name.")
+    expect(page.get_by_label("Configuration, in YAML")).to_have_value("name: early")
+    assert page.url == at, "the form was sent by the browser itself"
+    assert all("422" in fault for fault in faults), faults
+    page.close()
+
+
+def test_a_browser_without_scripts_is_told_so(service: Service, browser: Browser) -> None:
+    page = browser.new_page(java_script_enabled=False)
+    log_in(page, service)
+    expect(page.locator("main")).to_contain_text("needs JavaScript")
+    expect(page.get_by_text("Loading…")).to_be_hidden()
+    expect(page.get_by_text("Submit a search")).to_be_hidden()
+    page.close()
 
 
 def test_an_export_is_downloaded_and_study_and_report_are_opened_in_a_browser(

@@ -35,6 +35,10 @@ export function setUpForm(onSubmitted) {
     asking = false;
   });
 
+  // In the page they are disabled: without this script, the browser itself would send the form, to nowhere.
+  for (const control of form.elements) control.disabled = false;
+  showExample();
+
   function showExample() {
     document.getElementById("example").disabled = text.value.trim() !== "";
   }
@@ -54,7 +58,7 @@ function showRefusal(error) {
   if (error === null) return place.replaceChildren();
   const list = element("ul");
   place.replaceChildren(element("p"), list);
-  tell(place.firstChild, error.message);
+  tell(place.firstChild, error.message.split("\n")[0]); // the lines after it are the faults
   for (const fault of error.faults ?? []) tell(list.appendChild(element("li")), fault);
   return undefined;
 }
