@@ -5,42 +5,33 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from features.command import log
 from features.configfile import load
 from features.errors import HeadhuntError
 from reports.config import Run
 from reports.service.admission import contained
+from reports.service.complaints import Complaints
 from reports.service.downloads import exported_formats, report_page
 from reports.service.jobs import Jobs, Standing
 from reports.service.records import ACTIVE, CONFIGURATION, job_files
 from reports.service.schemas import (
-    Best,
     Exported,
     Exports,
     Health,
-    History,
     JobStatus,
-    Point,
     Promotion,
     Promotions,
     SearchStatus,
-    TopTrial,
     TrialCounts,
 )
-from search.leaderboard import ranked
-from search.review.progress import STATES
+from reports.service.studies import Studies, Study, no_study
 from train.promotion.promote import promoted, summary
 
 if TYPE_CHECKING:
-    import optuna
     from optuna.storages import BaseStorage
 
 LOOK_SECONDS = 1.0
@@ -52,41 +43,8 @@ LONGEST_PAUSE = 10.0
 REST_SECONDS = 30.0
 """How often it looks at the others, whose studies change only by a dashboard."""
 
-PACE_MINUTES = 5
-"""Trials a minute are those of so many minutes, or of the job where that is younger."""
-
-POINTS = 400
-
-AT_WORK = ("running", "stopping")
-"""States of a job that may change a study."""
-
-LONGEST_TOP = 1000
-"""Trials of a leaderboard that are told at most."""
-
 UNANSWERED_SECONDS = 20
 """Ray counts as unreachable when it was silent for so long."""
-
-
-class Reached(NamedTuple):
-    """The value of a trial that ran to its end, and the best one up to it."""
-
-    number: int
-    value: float
-    best: float
-
-
-class Study(NamedTuple):
-    """What a look at a study gave. `rows` are the leaderboard, as far as it is told, as JSON of `TopTrial`; `history` is JSON of
-    `History`: both are written when a trial is complete, however often they are asked for, and no trial is kept."""
-
-    history: bytes
-    id: int | None = None
-    counts: TrialCounts | None = None
-    per_minute: float | None = None
-    best: Best | None = None
-    rows: tuple[bytes, ...] = ()
-    settled: tuple[int, str | None] | None = None
-    """The job that was the last one, and its end, if it was read after that: until there is another one, it stays as it is."""
 
 
 class Entry(NamedTuple):
@@ -104,14 +62,13 @@ class Board:
         self, root: Path, jobs: Jobs, storage: BaseStorage, version: str, keep_ray: Callable[[], None] | None = None
     ) -> None:
         """`keep_ray` starts Ray again where it has died."""
-        self._root, self._jobs, self._storage, self._version, self._keep_ray = root, jobs, storage, version, keep_ray
+        self._root, self._jobs, self._version, self._keep_ray = root, jobs, version, keep_ray
         self._entries: dict[str, Entry] = {}
         self._promotions: dict[str, tuple[Entry, bytes]] = {}
         self._seen: dict[str, float] = {}
-        self._said: dict[str, str | None] = {}
+        self._complaints = Complaints()
         self._runs: dict[str, Run] = {}
-        self._studies: dict[str, optuna.Study] = {}
-        self._storage_answers = False
+        self._studies = Studies(storage)
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._json = b'{"searches":[]}'
@@ -164,9 +121,9 @@ class Board:
         answered = self._jobs.ray_answered
         ray = answered is not None and time.monotonic() - answered < UNANSWERED_SECONDS
         return Health(
-            status="ok" if ray and self._storage_answers else "degraded",
+            status="ok" if ray and self._studies.answers else "degraded",
             ray="ok" if ray else "unreachable",
-            storage="ok" if self._storage_answers else "unreachable",
+            storage="ok" if self._studies.answers else "unreachable",
             version=self._version,
         )
 
@@ -208,7 +165,7 @@ class Board:
             self._jobs.look_after()
         with self._lock:
             with self._outliving("the storage"):
-                self._ask_storage()
+                self._studies.ask()
             for name in self._jobs.names():
                 rested = time.monotonic() - self._seen.get(name, -REST_SECONDS) >= REST_SECONDS
                 before = self._entries.get(name)
@@ -231,15 +188,9 @@ class Board:
         try:
             yield
         except Exception as error:
-            self._tell(what, _fault(error))
+            self._complaints.say(what, f"cannot look at {what}: {_fault(error)}")
         else:
-            self._tell(what, None)
-
-    def _tell(self, what: str, fault: str | None) -> None:
-        """Says a fault once."""
-        if fault and fault != self._said.get(what):
-            log.print(f"headhunt serve: cannot look at {what}: {fault}", style="yellow", markup=False)
-        self._said[what] = fault
+            self._complaints.say(what, "")
 
     def _write(self) -> None:
         parts = b",".join(entry.json for entry in self.entries())
@@ -248,19 +199,6 @@ class Board:
     def _here(self, name: str) -> Run:
         """The configuration with a workdir that holds wherever this process is."""
         return self.run(name).model_copy(update={"workdir": self._root / name})
-
-    def _ask_storage(self) -> None:
-        import optuna
-        from sqlalchemy.exc import SQLAlchemyError
-
-        try:
-            self._storage.get_study_id_from_name(" ")  # any question will do: there is no such study
-        except KeyError:
-            self._storage_answers = True
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            if self._storage_answers:
-                log.print(f"The storage does not answer: {error}", style="yellow", markup=False)
-            self._storage_answers = False
 
     def _look_at(self, name: str) -> None:
         standings = self._jobs.of(name)
@@ -272,12 +210,12 @@ class Board:
         try:
             run = self.run(name)
             objective, trials = run.search.objective, run.search.trials
-            study = study or Study(_history((), objective))
-            if self._storage_answers:
-                study = self._study(run, study, last)
+            study = study or no_study(objective)
+            if self._studies.answers:
+                study = self._studies.read(run, study, last)
         except Exception as error:  # a configuration of another version, a study that somebody wrote to
             fault = _fault(error)  # its jobs are told all the same
-        study = study or Study(_history((), objective))
+        study = study or no_study(objective)
         status = SearchStatus(
             name=name,
             state=last.state,
@@ -297,51 +235,8 @@ class Board:
         )
         self._entries[name] = Entry(status, study, status.model_dump_json().encode())
         self._seen[name] = time.monotonic()
-        self._tell(f"the search {name!r}", fault)
-
-    def _study(self, run: Run, before: Study, last: Standing) -> Study:
-        """How a study stands. It is read while a job is at work on it and once after that; then its trials are let go of."""
-        import optuna
-        from sqlalchemy.exc import SQLAlchemyError
-
-        settled = None if last.state in AT_WORK else (last.job.number, last.ended)
-        try:
-            has_changed = settled is None or (last.state != "queued" and settled != before.settled)
-            if not has_changed and before.id == self._storage.get_study_id_from_name(run.name):
-                return before
-            if run.name not in self._studies:
-                self._studies[run.name] = optuna.load_study(study_name=run.name, storage=self._storage)
-            study = self._studies[run.name]
-            trials = study.get_trials(deepcopy=False)
-            if settled:
-                del self._studies[run.name]  # and with it Optuna's copy of its trials
-        except KeyError:
-            self._studies.pop(run.name, None)
-            return Study(_history((), run.search.objective))
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError):
-            self._storage_answers = False
-            return before
-        states = Counter(trial.state.name for trial in trials)
-        counts = {word: states[state] for state, word in STATES.items()}
-        total = max(run.search.trials, sum(counts.values()))
-        found = before._replace(
-            id=study._study_id,
-            counts=TrialCounts(total=total, **counts),
-            per_minute=_pace(trials, last.begun) if last.state == "running" and last.stage == "search" else None,
-            settled=settled,
-        )
-        complete = ranked(trials, run.search.objective)
-        if before.id == found.id and before.counts and before.counts.complete == len(complete):
-            return found  # none of those that are complete changes any more
-        rows = [
-            TopTrial(
-                number=one.number, value=one.value or 0.0, top5=_number(one.user_attrs.get("top5")), params=one.params
-            )
-            for one in complete[:LONGEST_TOP]
-        ]
-        best = Best(number=rows[0].number, value=rows[0].value, params=rows[0].params) if rows else None
-        history = _history(complete, run.search.objective)
-        return found._replace(best=best, rows=tuple(row.model_dump_json().encode() for row in rows), history=history)
+        about = f"the search {name!r}"
+        self._complaints.say(about, f"cannot look at {about}: {fault}" if fault else "")
 
     def _images_per_second(self, name: str, standings: list[Standing]) -> float | None:
         """What the build that is under way said last, or what the latest one gave."""
@@ -360,23 +255,8 @@ class Board:
         return None
 
 
-def thinned(points: tuple[Reached, ...]) -> list[Reached]:
-    """Every improvement, and of the others as many as POINTS leaves room for, evenly."""
-    if len(points) <= POINTS:
-        return list(points)
-    better = {point.number for before, point in pairwise(points) if point.best != before.best}
-    step = -(-len(points) // POINTS)
-    kept = {points[position].number for position in range(0, len(points), step)} | {points[0].number, points[-1].number}
-    return [point for point in points if point.number in kept | better]
-
-
 def _fault(error: Exception) -> str:
     return str(error) if isinstance(error, HeadhuntError) else f"{type(error).__name__}: {error}"
-
-
-def _number(value: Any) -> float | None:
-    """What anybody may have written to a trial in the dashboard, where it is a number."""
-    return float(value) if isinstance(value, int | float) else None
 
 
 def _states(status: SearchStatus) -> list[tuple[int, str]]:
@@ -400,25 +280,3 @@ def _job_status(standing: Standing, submission_id: str) -> JobStatus:
         message=standing.message,
         ray_id=submission_id,
     )
-
-
-def _pace(trials: list[Any], begun: str | None) -> float | None:
-    """Trials that ended in a minute, lately."""
-    now = datetime.now()  # Optuna's times are local ones
-    since = now - timedelta(minutes=PACE_MINUTES)
-    if begun:
-        since = max(since, datetime.fromisoformat(begun).astimezone().replace(tzinfo=None))
-    ended = sum(trial.datetime_complete is not None and trial.datetime_complete > since for trial in trials)
-    minutes = (now - since).total_seconds() / 60
-    return round(ended / minutes, 2) if ended and minutes > 0 else None
-
-
-def _history(complete: Sequence[optuna.trial.FrozenTrial], objective: str) -> bytes:
-    """JSON of `History`."""
-    choose = min if objective == "val_loss" else max
-    reached: list[Reached] = []
-    for trial in sorted(complete, key=lambda one: one.number):
-        value = trial.value or 0.0
-        reached.append(Reached(trial.number, value, choose(reached[-1].best, value) if reached else value))
-    points = [Point(**one._asdict()) for one in thinned(tuple(reached))]
-    return History(objective=objective, points=points).model_dump_json().encode()

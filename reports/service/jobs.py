@@ -14,10 +14,10 @@ from typing import Literal, NamedTuple
 from uuid import uuid4
 
 from features.atomic import make_folder, write_text
-from features.command import log
 from features.errors import HeadhuntError, LostError
 from features.processes import birth, this_process
 from reports.service.admission import Admitted, contained
+from reports.service.complaints import Complaints
 from reports.service.raycluster import RayJobs
 from reports.service.records import (
     ACTIVE,
@@ -85,7 +85,7 @@ class Jobs:
         self._asking: set[tuple[str, str]] = set()
         # Ray may take its time, and nobody waits for it; what is submitted one after the other begins so.
         self._threads = {"submit": ThreadPoolExecutor(1, "submit"), "stop": ThreadPoolExecutor(4, "stop")}
-        self._complaints: dict[str, str] = {}
+        self._complaints = Complaints()
         self.ray_answered: float | None = None
         """When Ray's job server last answered, by the monotonic clock."""
         self._sweep()
@@ -188,7 +188,7 @@ class Jobs:
             statuses = self._ray.statuses()
             self.ray_answered = time.monotonic()
         except LostError as error:
-            self._complain("Ray", str(error))
+            self._complaints.say("Ray", str(error))
         with self._lock:
             active = [
                 standing.job
@@ -201,9 +201,9 @@ class Jobs:
                 try:
                     self._look(job, statuses)
                 except (HeadhuntError, OSError) as error:  # a full disk, for one; the others are looked after
-                    self._complain(about, f"{about}: {error}")
+                    self._complaints.say(about, f"{about}: {error}")
                 else:
-                    self._complain(about, "")
+                    self._complaints.say(about, "")
 
     def _add(self, name: str, kind: Kind, arguments: tuple[str, ...], request: Request | None, what: str) -> None:
         with self._lock:
@@ -261,20 +261,13 @@ class Jobs:
                     self._ray.submit(job.ray_id, folder)
                 else:
                     self._ray.stop(job.ray_id)
-                self._complain("Ray", "")
+                self._complaints.say("Ray", "")
             except LostError as error:
-                self._complain("Ray", str(error))
+                self._complaints.say("Ray", str(error))
             finally:
                 self._asking.discard(asked)
 
         self._threads[what].submit(ask)
-
-    def _complain(self, about: str, message: str) -> None:
-        """Says once what is wrong with it; "" when nothing is."""
-        with self._lock:
-            if message and message != self._complaints.get(about):
-                log.print(f"headhunt serve: {message}", style="yellow", markup=False)
-            self._complaints[about] = message
 
     def _look(self, job: Job, statuses: dict[str, str] | None) -> None:
         """Writes down how a job stands, and asks Ray for what it should do. `statuses` is None when Ray did not answer."""

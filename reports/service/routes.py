@@ -16,7 +16,7 @@ from starlette.datastructures import Headers
 
 from reports.service import jobs as jobs_module
 from reports.service.admission import admit, parse
-from reports.service.board import LONGEST_TOP, Board
+from reports.service.board import Board
 from reports.service.downloads import download, report_page
 from reports.service.guard import Message, Receive, Scope, Send
 from reports.service.jobs import Jobs, UnknownError
@@ -34,6 +34,7 @@ from reports.service.schemas import (
     Top,
 )
 from reports.service.settings import Settings
+from reports.service.studies import LONGEST_TOP
 
 Name = Annotated[
     str, InPath(description="of the search", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100, examples=["cars"])

@@ -40,7 +40,7 @@ def add(place: Place, *values: float) -> None:
 
 def kept(place: Place) -> int:
     """Trials in memory."""
-    storages = [study._storage for study in place.board._studies.values()]
+    storages = [study._storage for study in place.board._studies._at_work.values()]
     assert all(isinstance(storage, _CachedStorage) for storage in storages)
     return sum(len(study.trials) for storage in storages for study in storage._studies.values())
 
@@ -137,3 +137,25 @@ def test_jobs_are_looked_after_where_ray_cannot_be_started_again(
     for _ in range(2):
         assert place.state() == "failed"
     assert capfd.readouterr().err.count("cannot look at Ray: Ray did not start: its port is taken") == 1
+
+
+def test_a_storage_that_does_not_answer_is_told_once_and_found_again(
+    place: Place, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = told(place)
+    file = place.settings.storage_file
+    assert file is not None
+    bytes_before = file.read_bytes()
+    file.write_bytes(b"no database " * 1000)
+    for _ in range(2):
+        place.board.look()
+        health = place.http.get("/healthz")
+        assert (health.status_code, health.json()["storage"]) == (503, "unreachable")
+        assert told(place) == before  # as it was last seen
+    assert capfd.readouterr().err.count("cannot look at the storage: ") == 1
+    file.write_bytes(bytes_before)
+    place.board.look()
+    assert place.http.get("/healthz").json()["storage"] == "ok"
+    add(place, 0.9)
+    place.board.look()
+    assert told(place)[0]["complete"] == 3
