@@ -11,6 +11,7 @@ const HEALTH_SECONDS = 10;
 
 const cards = new Map(); // by the search's name
 const states = new Map();
+let newest = 0; // counts the polls: what an older one is answered does not count any more
 let changes = 0; // grows when a button has changed something: an answer asked for before that is out of date
 let shownAt = null;
 let healthAt = 0;
@@ -18,23 +19,26 @@ let timer = null;
 
 async function poll() {
   clearTimeout(timer);
+  const mine = ++newest;
   let pause = POLL_SECONDS;
   if (document.visibilityState === "visible") {
     const before = changes;
     try {
       const { searches } = await get("/searches");
+      if (mine !== newest) return;
       if (before === changes) showSearches(searches);
       shownAt = new Date();
       say(place("connection"), "");
     } catch (error) {
+      if (mine !== newest) return;
       const since = shownAt === null ? "" : ` What is shown is from ${clock(shownAt)}.`;
       say(place("connection"), `${error.message}${since}`);
       pause = Math.max(pause, error.retrySeconds ?? 0);
       healthAt = 0;
     }
     if (Date.now() - healthAt > 1000 * HEALTH_SECONDS) await showHealth();
+    if (mine !== newest) return;
   }
-  clearTimeout(timer);
   timer = setTimeout(poll, 1000 * pause);
 }
 
@@ -50,20 +54,27 @@ function showSearches(searches) {
     cards.delete(name);
     states.delete(name);
   }
-  searches.forEach((search, at) => {
+  const changed = searches.flatMap((search, at) => {
     const card = cards.get(search.name) ?? new Card(search.name, showChanged);
     cards.set(search.name, card);
     if (list.children[at] !== card.root) list.insertBefore(card.root, list.children[at] ?? null);
-    showSearch(card, search);
+    return showSearch(card, search);
   });
   showTitle();
+  tellChanges(changed);
 }
 
+/** Shows it; gives what is to be told of it, if anything. */
 function showSearch(card, search) {
   card.show(search);
   const before = states.get(search.name);
   states.set(search.name, search.state);
-  if (before !== undefined && before !== search.state) place("changes").textContent = `${search.name}: ${search.state}`;
+  return before === undefined || before === search.state ? [] : [`${search.name}: ${search.state}`];
+}
+
+/** For who does not see the page. */
+function tellChanges(changed) {
+  if (changed.length > 0) place("changes").textContent = changed.join(", ");
 }
 
 /** A search as the service gives it back after a button or the form. */
@@ -73,7 +84,7 @@ function showChanged(search) {
   if (!cards.has(search.name)) place("searches").prepend(card.root);
   cards.set(search.name, card);
   place("empty").hidden = true;
-  showSearch(card, search);
+  tellChanges(showSearch(card, search));
   showTitle();
 }
 

@@ -1,7 +1,7 @@
 // One search on the page.
 
 import { draw } from "./curve.js";
-import { attribute, element, fill, say, table, tell } from "./elements.js";
+import { attribute, element, fill, say, sending, table, tell } from "./elements.js";
 import { LIVE, Log } from "./log.js";
 import { get, post, Refused, searchPath } from "./server.js";
 import { count, day, duration, objectiveName, paramName, score, share, short } from "./text.js";
@@ -15,9 +15,12 @@ const STAGES = {
   report: "building the report",
 };
 
+const DOUBLE_CLICK = 600; // milliseconds
+
 export class Card {
   #path;
   #search = null;
+  #job = null; // the search's last one
   #history = null;
   #inView = false;
   #fetched = new Map(); // what was fetched, and of which state of the search it is
@@ -37,9 +40,10 @@ export class Card {
     this.log = new Log(this.part(".log"), this.#path);
     this.sizes = new ResizeObserver(() => this.#drawCurve());
     this.sizes.observe(this.part("figure"));
-    this.views = new IntersectionObserver(([entry]) => {
-      this.#inView = entry.isIntersecting;
+    this.views = new IntersectionObserver((entries) => {
+      this.#inView = entries.at(-1).isIntersecting;
       this.#showCurve();
+      this.#showExports();
     });
     this.views.observe(this.root);
   }
@@ -57,7 +61,10 @@ export class Card {
 
   show(search) {
     const focused = this.root.contains(document.activeElement) ? document.activeElement : null;
+    const before = this.#job;
     this.#search = search;
+    this.#job = search.jobs.at(-1);
+    if (before && work(before) !== work(this.#job)) tell(this.part(":scope > .fault"), ""); // it was about how things stood
     attribute(this.root, "data-state", search.state);
     say(this.part(".state"), search.state);
     say(this.part(".stage"), STAGES[search.stage] ?? search.stage ?? "");
@@ -68,21 +75,23 @@ export class Card {
     this.#showBest(search);
     this.#showActions(search);
     this.#showCurve();
+    this.#showExports();
     this.#showPanels();
     this.log.show(search.jobs);
     if (focused?.closest("[hidden]")) this.part("h3").focus(); // not lost with the button that went
   }
 
-  #showTrials({ trials, trials_per_minute: rate }) {
+  #showTrials({ stage, trials, trials_per_minute: rate }) {
     const ended = trials.complete + trials.pruned + trials.failed;
     const progress = this.part("progress");
     progress.hidden = !trials.total;
     attribute(progress, "max", trials.total || 1);
     attribute(progress, "value", Math.min(ended, trials.total || 1));
     const kinds = ["complete", "pruned", "failed", "running"].filter((kind) => trials[kind]);
+    const unfinished = stage === "search" ? "running" : "unfinished"; // the storage calls them running until the search goes on
     const words = [
       trials.total ? `${ended} of ${count(trials.total, "trial")} ended` : `${count(ended, "trial")} ended`,
-      kinds.map((kind) => `${trials[kind]} ${kind}`).join(", "),
+      kinds.map((kind) => `${trials[kind]} ${kind === "running" ? unfinished : kind}`).join(", "),
       Number.isFinite(rate) ? `${short(rate)} trials per minute` : "",
     ];
     say(this.part(".counts"), words.filter(Boolean).join(" · "));
@@ -104,6 +113,8 @@ export class Card {
     const live = LIVE.includes(state);
     this.part(".stop").hidden = !live || state === "stopping";
     this.part(".resume").hidden = !["stopped", "failed", "interrupted"].includes(state);
+    const what = this.#job.kind === "promotions" ? "promotion" : "search";
+    attribute(this.part(".resume"), "title", `Goes on with the ${what}`);
     this.part(".promote").hidden = live || trials.complete === 0;
     if (this.part(".promote").hidden) this.#openPromotion(false);
     attribute(this.part("[name=top]"), "max", trials.complete);
@@ -124,8 +135,7 @@ export class Card {
   #drawCurve() {
     const svg = this.part("svg");
     if (!this.#history || svg.clientWidth === 0) return;
-    const beyond = draw(svg, this.#history, svg.clientWidth);
-    say(this.part("figcaption .beyond"), beyond ? `; ${beyond} above the upper edge` : "");
+    this.part("figcaption .beyond").hidden = !draw(svg, this.#history, svg.clientWidth);
   }
 
   #showPanels() {
@@ -133,14 +143,10 @@ export class Card {
     this.part(".top").hidden = search.trials.complete === 0;
     this.part(".promotions").hidden = search.promotions === 0;
     say(this.part(".promotions summary"), count(search.promotions, "promotion"));
-    const job = search.jobs.reduce((last, one) => (last && last.number > one.number ? last : one), null);
-    const work = `${job?.number} ${job?.state}`; // of a job that has ended there may be more than before
     if (this.part(".top").open) this.#fetch("top", search.trials.complete, () => this.#showTop(search));
     if (this.part(".promotions").open) {
-      this.#fetch("promotions", `${search.promotions} ${work}`, () => this.#showPromotions());
+      this.#fetch("promotions", `${search.promotions} ${work(this.#job)}`, () => this.#showPromotions());
     }
-    if (search.exports === 0) say(this.part(".exports"), "");
-    else this.#fetch("exports", `${search.exports} ${work}`, () => this.#showExports());
   }
 
   async #showTop({ objective, study_id: study }) {
@@ -171,15 +177,25 @@ export class Card {
     ]);
   }
 
-  async #showExports() {
+  #showExports() {
+    const found = this.#search?.exports;
+    if (!found) this.part(".exports").hidden = true;
+    if (found && this.#inView) this.#fetch("exports", `${found} ${work(this.#job)}`, () => this.#loadExports());
+  }
+
+  async #loadExports() {
     const { exports } = await get(`${this.#path}/exports`);
     const line = this.part(".exports");
     line.hidden = exports.length === 0;
     fill(line, exports, () => exports.flatMap(({ trial, formats }, at) => [
       `${at ? " · " : "Download "}trial ${trial}: `,
-      ...formats.flatMap((format, nth) => [
+      ...[...formats, "bundle"].flatMap((format, nth) => [
         nth ? ", " : "",
-        element("a", { href: `${this.#path}/exports/${trial}/${encodeURIComponent(format)}`, download: "" }, format),
+        element(
+          "a",
+          { href: `${this.#path}/exports/${trial}/${encodeURIComponent(format)}`, download: "" },
+          format === "bundle" ? "everything (zip)" : format,
+        ),
       ]),
     ]));
   }
@@ -226,16 +242,22 @@ export class Card {
 
   /** Whether the service does it; why not stands in the card. */
   async #ask(what, body) {
-    if (this.#asking) return false; // a second click; a disabled button would lose the focus
+    if (this.#asking) return false; // a disabled button would lose the focus
     this.#asking = true;
     let fault = "";
     try {
-      this.#onChange(await post(`${this.#path}/${what}`, body));
+      const answer = post(`${this.#path}/${what}`, { body, about: this.#job.number });
+      this.#onChange(await sending(this.part(".sending"), answer));
     } catch (error) {
       fault = error.message;
     }
-    this.#asking = false;
+    setTimeout(() => (this.#asking = false), DOUBLE_CLICK); // another button may stand where this one was clicked
     tell(this.part(":scope > .fault"), fault);
     return fault === "";
   }
+}
+
+/** Tells a job and its state from others: of one that has ended there may be more than before. */
+function work({ number, state }) {
+  return `${number} ${state}`;
 }

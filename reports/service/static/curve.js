@@ -1,6 +1,6 @@
 // A search's values as a picture: complete trials as dots, the best so far as a line.
 
-import { isLoss, objectiveName, score, short } from "./text.js";
+import { isLoss, objectiveName, score } from "./text.js";
 
 const HEIGHT = 210;
 const TOP = 24;
@@ -8,12 +8,13 @@ const RIGHT = 12;
 const BOTTOM = 38;
 const LETTER = 7; // about the width of a digit of the labels, in pixels
 
-/** Draws `history` over the whole of `svg`, `width` pixels wide; returns how many values lie beyond its upper edge. */
+/** Draws `history` over the whole of `svg`, `width` pixels wide; returns whether values lie beyond its upper edge. */
 export function draw(svg, { objective, points }, width) {
   const known = points.filter((point) => Number.isFinite(point.value) && Number.isFinite(point.best));
   const [low, high] = range(objective, known);
-  const yTicks = ticks(low, high, 5);
-  const labels = yTicks.map((tick) => (isLoss(objective) ? short(tick) : `${short(100 * tick)} %`));
+  const step = stepOf(low, high, 5);
+  const yTicks = ticks(low, high, step);
+  const labels = yTicks.map((tick) => (isLoss(objective) ? decimals(tick, step) : `${decimals(100 * tick, 100 * step)} %`));
   const left = 12 + LETTER * Math.max(2, ...labels.map((label) => label.length));
   const last = Math.max(1, ...known.map((point) => point.number));
   const x = (number) => round(left + ((width - left - RIGHT) * number) / last);
@@ -23,7 +24,7 @@ export function draw(svg, { objective, points }, width) {
     shape("line", { class: "grid", x1: left, x2: width - RIGHT, y1: y(tick), y2: y(tick) }),
     shape("text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, labels[at]),
   ]);
-  for (const tick of ticks(0, last, Math.max(2, Math.floor(width / 70)), 1)) {
+  for (const tick of ticks(0, last, Math.max(1, stepOf(0, last, Math.max(2, Math.floor(width / 70)))))) {
     drawn.push(shape("text", { x: x(tick), y: HEIGHT - BOTTOM + 16, "text-anchor": "middle" }, String(tick)));
   }
   const middle = (left + width - RIGHT) / 2;
@@ -40,7 +41,7 @@ export function draw(svg, { objective, points }, width) {
   svg.setAttribute("height", HEIGHT);
   svg.setAttribute("aria-label", summary(objective, known));
   svg.replaceChildren(...drawn);
-  return known.filter((point) => point.value > high).length;
+  return known.some((point) => point.value > high);
 }
 
 /** From where to where the y axis goes. A few losses out of all proportion do not flatten the others: they lie at its edge. */
@@ -49,19 +50,29 @@ function range(objective, points) {
   if (values.length === 0) return [0, 1];
   const low = values[0];
   let high = values[values.length - 1];
-  if (isLoss(objective)) high = Math.min(high, low + 4 * (values[Math.floor(values.length / 2)] - low) || high);
+  const usual = values[Math.floor(values.length / 2)] - low;
+  if (isLoss(objective) && usual > 0) high = Math.min(high, low + 4 * usual);
   const margin = (high - low || Math.abs(high) || 1) * 0.06;
   return isLoss(objective) ? [low - margin, high + margin] : [Math.max(0, low - margin), Math.min(1, high + margin)];
 }
 
-/** About `many` round numbers between two others, at least `finest` apart. */
-function ticks(low, high, many, finest = 0) {
+/** A round number of which about `many` fit between two others. */
+function stepOf(low, high, many) {
   const raw = (high - low) / many;
   const power = 10 ** Math.floor(Math.log10(raw));
-  const step = Math.max(finest, [1, 2, 5, 10].map((digit) => digit * power).find((size) => size >= raw * 0.999));
+  return [1, 2, 5, 10].map((digit) => digit * power).find((size) => size >= raw * 0.999);
+}
+
+/** The multiples of `step` from one number to another. */
+function ticks(low, high, step) {
   const first = Math.ceil(low / step - 1e-9);
   const length = Math.floor(high / step + 1e-9) - first + 1;
   return Array.from({ length }, (_, at) => Number(((first + at) * step).toPrecision(12)));
+}
+
+/** With as many decimals as tell it from its neighbours, `step` away. */
+function decimals(tick, step) {
+  return tick.toFixed(Math.min(100, Math.max(0, -Math.floor(Math.log10(step) + 1e-9))));
 }
 
 function stairs([first, ...others], x, y) {

@@ -26,6 +26,17 @@ export function attribute(node, name, value) {
   else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
 }
 
+/** Says in `note` that something is being sent, where its answer takes longer than a moment. */
+export async function sending(note, answer) {
+  const moment = setTimeout(() => (note.textContent = "Sending…"), 300);
+  try {
+    return await answer;
+  } finally {
+    clearTimeout(moment);
+    note.textContent = "";
+  }
+}
+
 const shown = new WeakMap();
 
 /** Replaces a node's children by `make(value)`, where the value is another than last time. */

@@ -5,6 +5,7 @@ import { request } from "./server.js";
 
 const KEPT = 500_000; // characters; older ones go
 const COLOURS = /\x1b\[[0-9;]*[A-Za-z]/g; // a terminal's
+const UNFOLLOWED = "too many logs are followed; this one is read every few seconds";
 
 export const LIVE = ["queued", "running", "stopping"];
 
@@ -13,8 +14,10 @@ export class Log {
   #path;
   #jobs = [];
   #stream = null; // aborts the request that is under way
-  #followed = null; // the number of the job that is shown
-  #whole = false; // whether that log was read to its end
+  #shown = null; // the number of the job whose log is shown
+  #bytes = 0; // of that log, so far
+  #decoder = null;
+  #whole = false; // whether it was read to its end
 
   constructor(panel, path) {
     this.#panel = panel;
@@ -26,7 +29,7 @@ export class Log {
     this.choice.addEventListener("change", () => this.#follow());
   }
 
-  /** Takes note of the search's jobs: an open panel goes over to a new one, and tries again what broke off. */
+  /** Takes note of the search's jobs: an open panel goes over to a new one, and reads on where it broke off. */
   show(jobs) {
     this.#jobs = [...jobs].sort((a, b) => b.number - a.number);
     const chosen = this.choice.value;
@@ -36,7 +39,7 @@ export class Log {
     ]);
     if (this.choice.value !== chosen) this.choice.value = chosen;
     const job = this.#chosen();
-    const current = job?.number === this.#followed && (this.#whole ? !LIVE.includes(job?.state) : this.#stream);
+    const current = job?.number === this.#shown && (this.#stream || (this.#whole && !LIVE.includes(job?.state)));
     if (this.#panel.open && !current) this.#follow();
   }
 
@@ -52,20 +55,28 @@ export class Log {
   async #follow() {
     this.stop();
     const job = this.#chosen();
-    if (!job || job.state === "queued") return say(this.note, "It has not begun.");
+    const begun = job && job.state !== "queued";
+    if (!begun || this.#shown !== job.number) this.#clear();
+    if (!begun) return say(this.note, "It has not begun.");
     const stream = new AbortController();
     this.#stream = stream;
-    if (this.#followed !== job.number) this.text.replaceChildren();
-    this.#followed = job.number;
-    this.#whole = false;
+    this.#shown = job.number;
     try {
-      const answer = await request(`${this.#path}/logs?job=${job.number}&follow=true`, { signal: stream.signal });
-      this.text.replaceChildren();
-      say(this.note, "following");
-      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-      for (let part = await reader.read(); !part.done; part = await reader.read()) this.#append(part.value);
-      this.#whole = true;
-      say(this.note, this.text.textContent === "" ? "Nothing has been written yet." : "end of the log");
+      const { answer, note } = await this.#open(job, stream.signal);
+      if (note) say(this.note, note);
+      const reader = answer.body.getReader();
+      let known = this.#bytes; // they stay as they are shown: what is selected there stays selected
+      for (;;) {
+        const { done, value } = await reader.read();
+        stream.signal.throwIfAborted();
+        if (done) break;
+        const fresh = value.subarray(known);
+        known -= value.length - fresh.length;
+        this.#bytes += fresh.length;
+        this.#append(this.#decoder.decode(fresh, { stream: true }));
+      }
+      this.#whole = note !== UNFOLLOWED;
+      if (this.#whole) say(this.note, this.#bytes === 0 ? "Nothing has been written yet." : "end of the log");
     } catch (error) {
       if (stream.signal.aborted) return undefined;
       say(this.note, error.status ? error.message : "The log broke off; it goes on when the service can be reached.");
@@ -74,9 +85,29 @@ export class Log {
     return undefined;
   }
 
+  /** The log of a job: as it comes, or as it is now where the job is over or too many are followed. */
+  async #open(job, signal) {
+    const path = `${this.#path}/logs?job=${job.number}`;
+    if (!LIVE.includes(job.state)) return { answer: await request(path, { signal }), note: "" };
+    try {
+      return { answer: await request(`${path}&follow=true`, { signal }), note: "following" };
+    } catch (error) {
+      if (error.status !== 503) throw error;
+      return { answer: await request(path, { signal }), note: UNFOLLOWED };
+    }
+  }
+
+  #clear() {
+    this.text.replaceChildren();
+    this.#shown = null;
+    this.#bytes = 0;
+    this.#decoder = new TextDecoder();
+    this.#whole = false;
+  }
+
   #append(text) {
     const atEnd = this.text.scrollHeight - this.text.scrollTop - this.text.clientHeight < 30;
-    this.text.append(text.replaceAll(COLOURS, "")); // text nodes: what is selected above stays selected
+    if (text !== "") this.text.append(text.replaceAll(COLOURS, "")); // text nodes: what is selected above stays selected
     let excess = this.text.textContent.length - KEPT;
     while (excess > 0 && this.text.childNodes.length > 1) {
       excess -= this.text.firstChild.data.length;

@@ -34,25 +34,33 @@ export async function request(path, options = {}) {
 }
 
 export async function get(path) {
-  return (await request(path, { signal: AbortSignal.timeout(20_000) })).json();
+  return read(path, 20_000);
 }
 
 const unanswered = new Map(); // a call and its key, until the service has answered
 
-/** Sends it; the same call again, when there was no answer, has the same Idempotency-Key and so is done once. */
-export async function post(path, body, type = "application/json") {
-  const call = `${path} ${body}`;
+/** Sends it; the same call again, when there was no answer, has the same Idempotency-Key and so is done once. `about` is what the
+ * call is about besides its path: stopping another job of the same search is another call. */
+export async function post(path, { body, type = "application/json", about = "" } = {}) {
+  const call = `${path} ${about} ${body}`;
   const key = unanswered.get(call) ?? newKey();
   unanswered.set(call, key);
   try {
     const headers = { "Idempotency-Key": key, ...(body === undefined ? {} : { "Content-Type": type }) };
-    const found = await (await request(path, { method: "POST", headers, body })).json();
+    const found = await read(path, 60_000, { method: "POST", headers, body });
     unanswered.delete(call);
     return found;
   } catch (error) {
     if (error instanceof Refused && error.status < 500) unanswered.delete(call);
     throw error;
   }
+}
+
+async function read(path, milliseconds, options = {}) {
+  const answer = await request(path, { signal: AbortSignal.timeout(milliseconds), ...options });
+  return answer.json().catch(() => {
+    throw new Unreachable(); // it broke off
+  });
 }
 
 function newKey() {

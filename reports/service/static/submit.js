@@ -1,7 +1,9 @@
 // The form that submits a configuration.
 
-import { element, say, tell } from "./elements.js";
+import { element, sending, tell } from "./elements.js";
 import { post } from "./server.js";
+
+const KEPT = "configuration"; // in the tab's session storage: what was typed outlives a login that has expired
 
 /** Sets the form up; `onSubmitted` gets the new search. */
 export function setUpForm(onSubmitted) {
@@ -19,13 +21,16 @@ export function setUpForm(onSubmitted) {
   });
   text.addEventListener("input", showExample);
   let asking = false;
+  let submitted = "";
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (asking) return;
     asking = true;
-    say(document.getElementById("submitted"), "");
+    const body = text.value;
     try {
-      const search = await post("/searches", text.value, "application/yaml");
+      const answer = post("/searches", { body, type: "application/yaml" });
+      const search = await sending(document.getElementById("submitted"), answer);
+      submitted = body;
       showRefusal(null);
       onSubmitted(search);
       showSubmitted(search.name);
@@ -37,6 +42,7 @@ export function setUpForm(onSubmitted) {
 
   // In the page they are disabled: without this script, the browser itself would send the form, to nowhere.
   for (const control of form.elements) control.disabled = false;
+  keepText(text, () => text.value !== submitted);
   showExample();
 
   function showExample() {
@@ -44,11 +50,25 @@ export function setUpForm(onSubmitted) {
   }
 }
 
+/** Brings back, in the open form, what was in it when the page was left; `isWorth` says whether that is still to be submitted. */
+function keepText(text, isWorth) {
+  addEventListener("pagehide", () => {
+    if (isWorth()) sessionStorage.setItem(KEPT, text.value);
+    else sessionStorage.removeItem(KEPT);
+  });
+  try {
+    const kept = sessionStorage.getItem(KEPT);
+    if (!kept) return;
+    if (text.value === "") text.value = kept;
+    text.closest("details").open = true;
+  } catch {
+    // a browser that keeps nothing for this site
+  }
+}
+
 function showSubmitted(name) {
   const link = element("a", { href: `#search-${encodeURIComponent(name)}` }, name);
-  const line = document.getElementById("submitted");
-  line.hidden = false;
-  line.replaceChildren("Submitted: ", link, ".");
+  document.getElementById("submitted").replaceChildren("Submitted: ", link, ".");
 }
 
 /** What the service has against the configuration, fault by fault; the text stays as it is. */
