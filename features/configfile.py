@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,15 +49,28 @@ def merged(file: Path, overrides: Sequence[str] = (), keys: Sequence[str] = ()) 
     return raw
 
 
-def validate(model: type[R], raw: dict[str, Any], source: str, given: dict[str, Any] | None = None) -> R:
+LONGEST_FAULT = 1000
+"""Characters of a message about one fault: a value may be of any length."""
+
+
+def validate(
+    model: type[R],
+    raw: dict[str, Any],
+    source: str,
+    given: dict[str, Any] | None = None,
+    decided: Container[str] = (),
+) -> R:
     """Validates a parsed configuration, the names of backbone and policy among it; UsageError with one line for each fault.
 
-    `given` is what the user wrote, where `raw` has been completed: the faults speak of that.
+    `given` is what the user wrote, where `raw` has been completed: the faults speak of that. `decided` are the key paths that
+    are not for the user to choose: none of them is suggested.
     """
     try:
         run = model.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(detail, raw if given is None else given, model) for detail in error.errors()]
+        lines = [
+            shortened(_explain(detail, raw if given is None else given, model, decided)) for detail in error.errors()
+        ]
         raise UsageError("\n  ".join([f"the configuration {source} is not valid:", *dict.fromkeys(lines)])) from None
     preprocessing(run.features)
     resolve_policy(run.features.augmentation, image_size=image_size(run.features))
@@ -117,11 +130,16 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     node[keys[-1]] = parse_yaml(text, f"--set {override}")
 
 
-def _explain(detail: Any, raw: dict[str, Any], model: type[BaseModel]) -> str:
+def shortened(fault: str) -> str:
+    """A message, however long the value in it is."""
+    return fault if len(fault) <= LONGEST_FAULT else f"{fault[:LONGEST_FAULT]} … (of {len(fault)} characters)"
+
+
+def _explain(detail: Any, raw: dict[str, Any], model: type[BaseModel], decided: Container[str]) -> str:
     path, holder = _key_path(detail["loc"], raw)
     kind, received = detail["type"], detail["input"]
     if kind == "extra_forbidden":
-        allowed = _allowed_keys(model, path[:-1], raw)
+        allowed = [key for key in _allowed_keys(model, path[:-1], raw) if _dotted((*path[:-1], key)) not in decided]
         return f"{_dotted(path)}: unknown key.{suggest(str(path[-1]), allowed)}" + (
             f" Allowed: {', '.join(allowed)}." if allowed else ""
         )

@@ -37,11 +37,11 @@ def read_table(dataset: CsvDataset) -> Source:
     file = dataset.file
     columns, rows = _read(file)
     if "path" not in columns or not {"label", "class_name"} & set(columns):
-        raise DatasetError(f"{file} has the columns {', '.join(columns)}; needed: `path`, and `label` or `class_name`.")
+        raise DatasetError(f"{file} has the columns {_listed(columns)}; needed: `path`, and `label` or `class_name`.")
     column = dataset.split.column if isinstance(dataset.split, ColumnSplit) else None
     if column is not None and column not in columns:
         raise DatasetError(
-            f"{file} has no column {column!r}, which `dataset.split.column` names; it has {', '.join(columns)}."
+            f"{file} has no column {column!r}, which `dataset.split.column` names; it has {_listed(columns)}."
         )
     labels, names = _classes(file, columns, rows)
     boxed = set(BOX) <= set(columns)
@@ -54,6 +54,12 @@ def read_table(dataset: CsvDataset) -> Source:
             raise DatasetError(f"{row.place}: {column} is {part!r}; allowed: {', '.join(SPLITS)}.")
         photos.append(Photo(row.cells["path"], label, _box(row) if boxed else None, part))
     return Source(photos, names, (dataset.root or file.parent).resolve())
+
+
+def _listed(columns: list[str]) -> str:
+    """Names of columns, as many as a message has room for: the file may be no table."""
+    text = ", ".join(columns)
+    return text if len(text) <= 200 else f"{text[:200]} …"
 
 
 def _read(file: Path) -> tuple[list[str], list[Row]]:

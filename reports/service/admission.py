@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from features.backbones import is_file
 from features.command import without_password
-from features.configfile import parse_yaml, validate
+from features.configfile import parse_yaml, shortened, validate
 from features.errors import UsageError
 from reports.config import HistoryConfig, Run
 from reports.service.settings import Settings
@@ -25,6 +25,16 @@ LONGEST_NAME = 100
 RESERVED = ("-promotions", "-fidelity")
 """How the names of a search's other studies end, in the same storage."""
 
+DECIDED = frozenset(
+    {
+        "workdir",
+        "search.storage",
+        "dataset.within",
+        *(f"{section}.workers.address" for section in ("features", "search", "train")),
+    }
+)
+"""What the service decides itself."""
+
 DEEPEST = 32
 """How deep a configuration may be nested."""
 
@@ -33,8 +43,8 @@ class RefusedError(UsageError):
     """A configuration that the service does not take; `faults` are its faults, one by one, each with its key path."""
 
     def __init__(self, faults: list[str]) -> None:
-        self.faults = faults
-        super().__init__("\n  ".join(["the configuration is not taken:", *faults]))
+        self.faults = [shortened(fault) for fault in faults]
+        super().__init__("\n  ".join(["the configuration is not taken:", *self.faults]))
 
 
 class Admitted(NamedTuple):
@@ -49,7 +59,7 @@ def parse(body: bytes, is_json: bool) -> Any:
     try:
         text = body.decode("utf-8")
         if is_json:
-            return json.loads(text, parse_constant=_no_constant)
+            return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_keys_once)
         _check_events(text)
         return parse_yaml(text, "the configuration")
     except UnicodeDecodeError as error:
@@ -79,15 +89,22 @@ def admit(raw: Any, settings: Settings) -> Admitted:
         completed["dataset"] = {**raw["dataset"], "within": str(settings.root)}
     try:
         completed["workdir"] = str(raw.get("name", "headhunt"))
-        run = validate(Run, completed, "submitted", given=raw)
+        run = validate(Run, completed, "submitted", given=raw, decided=DECIDED)
     except UsageError as error:
         raise RefusedError([*faults, *(str(error).split("\n  ")[1:] or [str(error)])]) from None
     except (RecursionError, OverflowError, OSError, ValueError, TypeError) as error:
         raise RefusedError([*faults, f"a value cannot be used: {type(error).__name__}: {error}."]) from None
-    faults += [*_name(run, settings), *_paths(run, settings.root), *_stores(run, settings), *_code(run, settings)]
+    faults += [*_name(run, settings), *_reach(run, settings)]
     if faults:
         raise RefusedError(faults)
     return Admitted(yaml.safe_dump(completed, sort_keys=False, allow_unicode=True), run)
+
+
+def admit_again(run: Run, settings: Settings) -> None:
+    """Checks what a search that was admitted before reaches, by what is allowed today; RefusedError names every fault."""
+    faults = _reach(run, settings)
+    if faults:
+        raise RefusedError(faults)
 
 
 def contained(path: Path, root: Path) -> bool:
@@ -127,20 +144,27 @@ def _name(run: Run, settings: Settings) -> list[str]:
     return []
 
 
+def _reach(run: Run, settings: Settings) -> list[str]:
+    """What is wrong with the files, stores and programs that a configuration names."""
+    return [*_paths(run, settings.root), *_stores(run, settings), *_code(run, settings)]
+
+
 def _paths(run: Run, root: Path) -> list[str]:
-    faults = []
-    for key, path in _named_paths(run):
+    faults: dict[str, str] = {}
+    for key, given, path in _named_paths(run):
+        if key in faults or ("dataset.root" in faults and key.startswith("dataset.")):
+            continue  # what is said of a folder is not said of all that is in it
         if not contained(path, root):
-            faults.append(
-                f"{key}: received {str(path)!r}, which is not in the service's work directory. Name a file or folder in it, "
+            faults[key] = (
+                f"{key}: received {str(given)!r}, which is not in the service's work directory. Name a file or folder in it, "
                 "relative to it; `..`, absolute paths and links that lead out of it are not taken."
             )
         elif _is_hidden(path, root):
-            faults.append(
-                f"{key}: received {str(path)!r}, but files and folders whose names begin with a dot are the service's own, and "
+            faults[key] = (
+                f"{key}: received {str(given)!r}, but files and folders whose names begin with a dot are the service's own, and "
                 "hold what anybody added in the dashboard. Name another one."
             )
-    return faults
+    return list(faults.values())
 
 
 def _is_hidden(path: Path, root: Path) -> bool:
@@ -148,21 +172,21 @@ def _is_hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in Path(os.path.realpath(root / path)).relative_to(root).parts)
 
 
-def _named_paths(run: Run) -> Iterator[tuple[str, Path]]:
-    """Every path that a configuration names, with its key path."""
+def _named_paths(run: Run) -> Iterator[tuple[str, Path, Path]]:
+    """Every path that a configuration names: its key path, as it is given, and from the work directory on."""
     dataset = run.dataset
     folder = getattr(dataset, "root", None) or Path()
+    yield "dataset.root", folder, folder
     for key, path in _path_values(dataset, "dataset"):
-        if key != "dataset.within":
-            yield key, path
-            if key != "dataset.root":
-                yield key, folder / path
+        if key not in ("dataset.root", "dataset.within"):
+            yield key, path, path
+            yield key, path, folder / path
     features = run.features
     if is_file(features):
-        yield "features.backbone", Path(features.backbone)
+        yield "features.backbone", Path(features.backbone), Path(features.backbone)
     if features.weights not in ("imagenet", "random"):
-        yield "features.weights", Path(features.weights)
-    yield from _path_values(run.reports, "reports")
+        yield "features.weights", Path(features.weights), Path(features.weights)
+    yield from ((key, path, path) for key, path in _path_values(run.reports, "reports"))
 
 
 def _path_values(value: Any, key: str) -> Iterator[tuple[str, Path]]:
@@ -228,6 +252,15 @@ def _depth(value: Any) -> int:
             for one in (node.values() if isinstance(node, dict) else node)
         ]
     return deepest
+
+
+def _keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} is given twice")
+        found[key] = value
+    return found
 
 
 def _no_constant(name: str) -> Any:

@@ -14,11 +14,12 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
+from features.configfile import shortened
 from features.errors import HeadhuntError, LostError, UsageError
 from reports.config import Run
-from reports.service.admission import RefusedError
+from reports.service.admission import DECIDED, RefusedError
 from reports.service.board import Board
-from reports.service.guard import COOKIE_SECONDS, DASHBOARD, LOGIN, Application, Guard, Receive, Scope, Send
+from reports.service.guard import COOKIE_SECONDS, DASHBOARD, LOGIN, Application, Guard, Receive, Scope, Send, login_page
 from reports.service.jobs import ConflictError, Jobs, UnknownError
 from reports.service.metrics import registry
 from reports.service.routes import add_routes
@@ -46,6 +47,7 @@ def application(settings: Settings, jobs: Jobs, board: Board, dashboard: Applica
         app.add_exception_handler(kind, _refusal(status))
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _own_fault)
     app.mount("/assets", StaticFiles(directory=STATIC), name="assets")
     _add_pages(app, guard, bool(settings.token))
     app.openapi = lambda: _document(app, bool(settings.token))  # type: ignore[method-assign]
@@ -62,7 +64,6 @@ def _with_dashboard(app: Application, dashboard: Application) -> Application:
 
 def _add_pages(app: FastAPI, guard: Guard, has_login: bool) -> None:
     start = (STATIC / "index.html").read_text(encoding="utf-8").replace("{{ login }}", "yes" if has_login else "no")
-    login = (STATIC / "login.html").read_text(encoding="utf-8")
 
     @app.get("/", include_in_schema=False)
     async def start_page() -> Response:
@@ -72,14 +73,14 @@ def _add_pages(app: FastAPI, guard: Guard, has_login: bool) -> None:
         return
 
     @app.get(LOGIN, include_in_schema=False)
-    async def login_page() -> Response:
-        return HTMLResponse(login.replace("{{ fault }}", ""))
+    async def show_login() -> Response:
+        return HTMLResponse(login_page(""))
 
     @app.post(LOGIN, include_in_schema=False)
     async def log_in(request: Request) -> Response:
         form = parse_qs((await request.body()).decode("utf-8", errors="replace"))
         if not guard.is_token(form.get("token", [""])[0].strip()):
-            return HTMLResponse(login.replace("{{ fault }}", "That is not the token of this service."), 401)
+            return HTMLResponse(login_page("That is not the token of this service."), 401)
         answer = RedirectResponse(_own_path(request.query_params.get("next", "/")), 303)
         is_https = guard.is_https(dict(request.scope["headers"]))
         answer.set_cookie(
@@ -114,10 +115,14 @@ def _refusal(status: int) -> Any:
 async def _not_valid(request: Request, error: Exception) -> Response:
     """A path, a query, a header or a small body that is not valid: each fault by the name of what it is about."""
     assert isinstance(error, RequestValidationError)
+    kind = request.headers.get("content-type", "")
+    if any(detail["type"] == "model_attributes_type" for detail in error.errors()) and "json" not in kind:
+        return JSONResponse({"detail": f"the Content-Type is {kind!r}; allowed: application/json."}, 415)
     faults = []
     for detail in error.errors():
-        where = ".".join(str(part) for part in detail["loc"][1:]) or "the body"
-        faults.append(f"{where}: {detail['msg']}.")
+        place = [] if detail["type"] == "json_invalid" else detail["loc"][1:]  # there it is a number of characters
+        where = ".".join(str(part) for part in place) or "the body"
+        faults.append(shortened(f"{where}: {detail['msg'].removeprefix('Value error, ')}."))
     return JSONResponse({"detail": f"the request is not valid: {' '.join(faults)}", "faults": faults}, 422)
 
 
@@ -126,7 +131,15 @@ async def _http(request: Request, error: Exception) -> Response:
     detail = str(error.detail)
     if error.status_code == 404 and detail == "Not Found":
         detail = f"there is nothing at {request.url.path}. /openapi.json describes what there is."
+    if error.status_code == 405 and detail == "Method Not Allowed":
+        allowed = (error.headers or {}).get("Allow", "others")
+        detail = f"{request.url.path} does not take {request.method}; allowed: {allowed}."
     return JSONResponse({"detail": detail}, error.status_code, error.headers)
+
+
+async def _own_fault(request: Request, error: Exception) -> Response:
+    detail = f"a fault in headhunt itself ({type(error).__name__}); the service's log has it. Please report it."
+    return JSONResponse({"detail": detail}, 500)
 
 
 def _document(app: FastAPI, has_token: bool) -> dict[str, Any]:
@@ -141,7 +154,11 @@ def _document(app: FastAPI, has_token: bool) -> dict[str, Any]:
     )
     schemas = document["components"]["schemas"]
     configuration = Run.model_json_schema(ref_template="#/components/schemas/Configuration.{model}")
-    for name, schema in configuration.pop("$defs").items():
+    sections = configuration.pop("$defs")
+    for schema in (configuration, *sections.values()):
+        for path in DECIDED:
+            schema.get("properties", {}).pop(path.rpartition(".")[2], None)
+    for name, schema in sections.items():
         schemas[f"Configuration.{name}"] = schema
     schemas["Configuration"] = configuration
     for unused in ("HTTPValidationError", "ValidationError"):

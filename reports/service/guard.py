@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import html
 import ipaddress
 import json
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -177,10 +179,11 @@ class Guard:
         if b"text/html" in headers.get(b"accept", b"") and scope["method"] == "GET":
             asked = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
             return _redirect(f"{LOGIN}?next={quote(asked)}")
+        fault = "that is not the token of this service" if b"authorization" in headers else "a token is required"
         return _problem(
             401,
-            "a token is required: the header `Authorization: Bearer TOKEN`; on the command line --token-file or HEADHUNT_TOKEN; "
-            "in a browser /login.",
+            f"{fault}: the header `Authorization: Bearer TOKEN`; on the command line --token-file or HEADHUNT_TOKEN; in a "
+            "browser /login.",
             {"WWW-Authenticate": "Bearer"},
         )
 
@@ -303,11 +306,24 @@ def _with_headers(scope: Scope, send: Send, is_tls: bool) -> Send:
     return sending
 
 
+def login_page(fault: str) -> str:
+    """The page where the token is given, with what was wrong with the last one."""
+    page = (Path(__file__).parent / "static" / "login.html").read_text(encoding="utf-8")
+    return page.replace("{{ fault }}", html.escape(fault))
+
+
 def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Application:
-    """An answer that says why."""
-    return _plain(
-        status, json.dumps({"detail": detail}).encode(), {"Content-Type": "application/json", **(headers or {})}
-    )
+    """An answer that says why: to a form in a browser, which is the login's, with that form again."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        accepted = dict(scope["headers"]).get(b"accept", b"")
+        if scope["path"] == LOGIN and b"text/html" in accepted:
+            body, kind = login_page(detail[:1].upper() + detail[1:]).encode(), "text/html; charset=utf-8"
+        else:
+            body, kind = json.dumps({"detail": detail}).encode(), "application/json"
+        await _plain(status, body, {"Content-Type": kind, **(headers or {})})(scope, receive, send)
+
+    return answer
 
 
 def _redirect(to: str) -> Application:

@@ -90,6 +90,14 @@ class Jobs:
         """When Ray's job server last answered, by the monotonic clock."""
         self._sweep()
         for name in searches(root):
+            of = job_files(root, name, 1).job().search
+            if of != name:  # as a search of this name, its jobs would be done again, in a folder that is not this one
+                self._complaints.say(
+                    name,
+                    f"{root / name} is the folder of the search {of!r} under another name, and is left alone. Rename it back to "
+                    "have it in the list; move it out of the work directory to be rid of this line.",
+                )
+                continue
             self._standings[name] = {}
             for number in job_numbers(root, name):
                 self._remember(job_files(root, name, number).job())
@@ -155,9 +163,22 @@ class Jobs:
         self._ask("submit", job)
         return name
 
-    def resume(self, name: str, request: Request | None) -> None:
-        """A new job that goes on with the search."""
-        self._add(name, "search", (), request, "resume it")
+    def resume(self, name: str, request: Request | None, kind: Kind | None = None) -> None:
+        """A new job that goes on with what did not finish: the last job, where that was one of promotions, or else the search.
+
+        `kind` chooses one of the two; ConflictError when there were no promotions.
+        """
+        with self._lock:
+            promotions = [standing for standing in self.of(name) if standing.job.kind == "promotions"]
+            if kind == "promotions" and not promotions:
+                raise ConflictError(
+                    f"the search {name!r} has no job of promotions. Start one: POST /searches/{name}/promotions."
+                )
+            last = self.of(name)[-1]
+            if kind == "promotions" or (kind is None and last in promotions and last.state != "finished"):
+                self._add(name, "promotions", promotions[-1].job.arguments, request, "resume it")
+            else:
+                self._add(name, "search", (), request, "resume it")
 
     def promote(self, name: str, arguments: Sequence[str], request: Request | None) -> None:
         """A new job that promotes trials, exports them and builds the report."""
@@ -212,9 +233,11 @@ class Jobs:
                 return
             busy = [standing for standing in standings if standing.state in ACTIVE]
             if busy:
+                wait = (
+                    "It is saving its state: wait for it" if busy[0].state == "stopping" else "Wait for it or stop it"
+                )
                 raise ConflictError(
-                    f"the search {name!r} has a job that is {busy[0].state} ({busy[0].job.kind}). Wait for it or stop it, then "
-                    f"{what}."
+                    f"the search {name!r} has a job that is {busy[0].state} ({busy[0].job.kind}). {wait}, then {what}."
                 )
             job = self._job(name, standings[-1].job.number + 1, kind, arguments, request)
             files = job_files(self._root, name, job.number)

@@ -15,13 +15,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from starlette.datastructures import Headers
 
 from reports.service import jobs as jobs_module
-from reports.service.admission import admit, parse
+from reports.service.admission import admit, admit_again, parse
 from reports.service.board import Board
 from reports.service.downloads import download, report_page
 from reports.service.guard import Message, Receive, Scope, Send
 from reports.service.jobs import Jobs, UnknownError
 from reports.service.logs import stream
-from reports.service.records import ACTIVE
+from reports.service.records import ACTIVE, Kind
 from reports.service.schemas import (
     Exports,
     Health,
@@ -286,9 +286,18 @@ def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, 
         responses=problems(*WRITING, 404, 422),
         tags=["searches"],
     )
-    def resume_search(name: Name, key: Key = None) -> Response:
-        """Goes on with a search that was stopped, failed or was interrupted; what is finished is not done again."""
-        jobs.resume(name, jobs_module.Request.of(key, "resume", name) if key else None)
+    def resume_search(
+        name: Name,
+        kind: Annotated[
+            Kind | None, Query(description="default: what did not finish, where both did not the promotions")
+        ] = None,
+        key: Key = None,
+    ) -> Response:
+        """Goes on with a search, or with its promotions, that were stopped, failed or were interrupted; what is finished is not
+        done again."""
+        asked = ("resume", name, *([kind] if kind else []))
+        admit_again(board.run(name), settings)
+        jobs.resume(name, jobs_module.Request.of(key, *asked) if key else None, kind)
         return fresh(name, 202)
 
     @routes.get(
@@ -305,12 +314,15 @@ def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, 
         "/searches/{name}/promotions",
         status_code=202,
         response_model=SearchStatus,
-        responses=problems(*WRITING, 404, 422),
+        responses=problems(*WRITING, 404, 415, 422),
         tags=["promotions"],
     )
     def promote(name: Name, wanted: PromotionRequest, key: Key = None) -> Response:
-        """Fine-tunes the best trials, or those named, through the whole network; exports them and builds the report."""
+        """Fine-tunes the best trials, or those named, through the whole network; exports them and builds the report.
+
+        `{}` takes as many of the best as `train.top` of the configuration says."""
         arguments = wanted.arguments
+        admit_again(board.run(name), settings)
         jobs.promote(name, arguments, jobs_module.Request.of(key, "promote", name, *arguments) if key else None)
         return fresh(name, 202)
 

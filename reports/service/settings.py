@@ -26,6 +26,8 @@ class Settings(BaseModel):
     host: str = "127.0.0.1"
     port: int = 8000
     token: SecretStr | None = None
+    token_file: Path | None = None
+    """Where the token was read from."""
     certificate: Path | None = None
     key: Path | None = None
     storage: str = ""
@@ -110,8 +112,37 @@ def check(settings: Settings) -> None:
                 f"--tls-certificate {settings.certificate} with --tls-key {settings.key} cannot be used: {error}. Both are PEM "
                 "files, and the key belongs to the first certificate."
             ) from None
+    _check_secrets(settings)
     _check_storage(settings.storage)
+    _check_stores(settings.stores)
     _check_ray(settings.ray)
+
+
+def _check_secrets(settings: Settings) -> None:
+    """A configuration may name every file in the work directory, and what is wrong with a file is told with a part of it."""
+    variables = ("PGPASSFILE", "RAY_AUTH_TOKEN_PATH")
+    files = {"--token-file": settings.token_file, "--tls-key": settings.key}
+    files |= {name: Path(os.environ[name]) for name in variables if os.environ.get(name)}
+    for option, file in files.items():
+        found = Path(os.path.realpath(file)) if file else None
+        if found is None or not found.is_relative_to(settings.root):
+            continue
+        if not any(part.startswith(".") for part in found.relative_to(settings.root).parts):  # those cannot be named
+            raise UsageError(
+                f"{option}: {file} is in the work directory {settings.root}, where a search's configuration can name it. Keep "
+                "secrets outside, or name another work directory with --root."
+            )
+
+
+def _check_stores(stores: tuple[str, ...]) -> None:
+    for store in stores:
+        scheme, _, rest = store.partition("://")
+        _, at, place = rest.partition("/")[0].rpartition("@")
+        if at:
+            raise UsageError(
+                f"--store {scheme}://***@{place}: a name and a password in the URL would be printed, and stand in messages. "
+                "Leave them out, and give them to Ray's nodes as the file system's library reads them, e.g. AWS_PROFILE."
+            )
 
 
 def _check_ray(address: str | None) -> None:

@@ -244,6 +244,22 @@ def test_who_guesses_tokens_locks_out_nobody_behind_the_same_address(tmp_path: P
         assert service.http.get("/searches").status_code == 200
 
 
+def test_a_login_that_is_refused_shows_its_form_again(tmp_path: Path) -> None:
+    with served(tmp_path / "root", logins="1/minute") as service, service.anonymous() as browser:
+        browser.headers["Accept"] = "text/html"
+        wrong = browser.post("/login", data={"token": "no"})
+        often = browser.post("/login", data={"token": "no"})
+        large = browser.post("/login", data={"token": "no"}, headers={"Origin": "https://<b>.example"})
+    for answer, status, said in (
+        (wrong, 401, "That is not the token of this service."),
+        (often, 429, "Too many requests: at most 1 per 1 minute. Try again."),
+        (large, 429, "Too many requests"),
+    ):
+        assert (answer.status_code, answer.headers["content-type"]) == (status, "text/html; charset=utf-8")
+        assert said in answer.text and 'name="token"' in answer.text
+    assert often.headers["retry-after"].isdigit()
+
+
 def test_requests_that_read_are_answered_without_their_body(tmp_path: Path) -> None:
     """Else whoever has no token could hold every place by a few bytes."""
     with served(tmp_path, connections=1) as service:

@@ -110,10 +110,47 @@ def test_a_running_job_is_asked_to_stop(place: Place) -> None:
     eventually(lambda: place.ray.stopped[:1] == ["cars-1.1"])
     refused = place.http.post("/searches/cars/resume")
     assert refused.status_code == 409
-    assert "has a job that is stopping (search). Wait for it or stop it, then resume it." in refused.json()["detail"]
+    assert (
+        "has a job that is stopping (search). It is saving its state: wait for it, then resume it."
+        in refused.json()["detail"]
+    )
     place.finish("stopped")
     assert place.state() == "stopped"
     assert place.http.post("/searches/cars/stop").json()["state"] == "stopped"
+
+
+@pytest.mark.parametrize("state", ["stopped", "failed", "interrupted"])
+def test_resume_goes_on_with_promotions_that_did_not_finish(place: Place, state: str) -> None:
+    def last() -> tuple[str, tuple[str, ...]]:
+        job = place.files(number=len(place.jobs.of("cars"))).job()
+        return job.kind, job.arguments
+
+    place.begin()
+    place.finish("finished")
+    place.board.look()
+    none = place.http.post("/searches/cars/resume?kind=promotions")
+    assert none.status_code == 409
+    assert none.json()["detail"].startswith("the search 'cars' has no job of promotions. Start one: POST")
+    promoted = place.http.post("/searches/cars/promotions", json={"top": 2})
+    assert promoted.status_code == 202
+    place.begin(number=2)
+    place.finish(state, number=2)
+    place.board.look()
+    assert place.http.post("/searches/cars/resume", headers={"Idempotency-Key": "again"}).status_code == 202
+    assert last() == ("promotions", ("--top", "2"))
+    place.begin(number=3)
+    place.finish("finished", number=3)
+    place.board.look()
+    assert place.http.post("/searches/cars/resume", headers={"Idempotency-Key": "again"}).status_code == 202
+    assert len(place.jobs.of("cars")) == 3, "the same request, sent again"
+    assert place.http.post("/searches/cars/resume").status_code == 202
+    assert last() == ("search", ())
+    place.http.post("/searches/cars/stop")
+    assert place.http.post("/searches/cars/resume?kind=promotions").status_code == 202
+    assert last() == ("promotions", ("--top", "2"))
+    place.http.post("/searches/cars/stop")
+    assert place.http.post("/searches/cars/resume?kind=search").status_code == 202
+    assert last() == ("search", ())
 
 
 def test_nothing_is_lost_while_ray_is_silent(place: Place, capfd: pytest.CaptureFixture[str]) -> None:
