@@ -43,8 +43,10 @@ R = TypeVar("R", bound=FeaturesRun)
 class Output:
     """What a command has to say at its end."""
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool, afterwards: str | None = None) -> None:
         self.as_json = as_json
+        self.afterwards = afterwards
+        """What is said when it is interrupted or loses what it stands on; default: that the same command goes on."""
         self.console = Console(soft_wrap=True, highlight=False, stderr=as_json)
         if not self.console.is_terminal:
             self.console.width = max(self.console.width, 200)  # a file or a pipe has no edge to fit tables to
@@ -57,25 +59,27 @@ class Output:
 
 
 @contextmanager
-def command(as_json: bool) -> Iterator[Output]:
+def command(as_json: bool, afterwards: str | None = None) -> Iterator[Output]:
     """Runs the body of a command and turns what goes wrong into one message and an exit status.
 
     0 done; 1 the run failed; 2 the command or the configuration is wrong; 130 interrupted. A fault of our own (any
     exception that is not a HeadhuntError) keeps its traceback, and a line says so.
     """
+    output = Output(as_json, afterwards)
     try:
-        yield Output(as_json)
+        yield output
     except typer.Exit:
         raise
     except HeadhuntError as error:
         log.print(f"headhunt: {error}", style="red", markup=False)
         if isinstance(error, LostError):
-            log.print(f"Resume with:\n  {_this_command()}", markup=False)
+            _say(_resume() if output.afterwards is None else output.afterwards)
         raise typer.Exit(error.exit_status) from None
     except KeyboardInterrupt:
-        log.print(
-            f"\nheadhunt: interrupted; what is finished is saved. Resume with:\n  {_this_command()}", markup=False
-        )
+        if output.afterwards is None:
+            _say(f"\nheadhunt: interrupted; what is finished is saved. {_resume()}")
+        else:
+            _say(f"\nheadhunt: interrupted. {output.afterwards}".rstrip())
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -110,5 +114,15 @@ def without_password(url: str) -> str:
     return re.sub(r"([?&]password=)[^&\s]*", r"\1***", re.sub(r"(://[^:/@\s]*:)\S*@", r"\1***@", url))
 
 
-def _this_command() -> str:
-    return without_password(shlex.join(["headhunt", *sys.argv[1:]]))
+def shown(words: Sequence[str]) -> str:
+    """A command with these words, as a shell takes it and as it may be printed."""
+    return without_password(shlex.join(["headhunt", *words]))
+
+
+def _resume() -> str:
+    return f"Resume with:\n  {shown(sys.argv[1:])}"
+
+
+def _say(text: str) -> None:
+    if text:
+        log.print(text, markup=False)

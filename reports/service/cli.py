@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
-import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import typer
-import yaml
 from pydantic import SecretStr
 from rich.table import Table
+from rich.text import Text
 
-from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, Output, SetOption, command, log
+from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, log, shown
 from features.configfile import merged
-from features.errors import HeadhuntError
-from reports.service.client import DEFAULT_URL, Client, read_token
+from features.errors import HeadhuntError, UsageError
+from reports.service.client import DEFAULT_URL, Client
+from reports.service.following import job_of, over, say
 from reports.service.records import ACTIVE
 from reports.service.serve import serve
 from reports.service.settings import Settings
+from reports.service.submission import submission
+from reports.service.tokens import read_token
 
 UrlOption = Annotated[str, typer.Option("--url", envvar="HEADHUNT_URL", help="Where the service is.")]
 TokenOption = Annotated[
@@ -82,6 +85,7 @@ def serve_command(
             host=host,
             port=port,
             token=SecretStr(token) if token else None,
+            token_file=token_file,
             certificate=certificate,
             key=key,
             storage=storage,
@@ -95,6 +99,7 @@ def serve_command(
 
 
 def submit_command(
+    context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
     set_: SetOption = [],  # noqa: B006
     resume: Annotated[
@@ -107,19 +112,31 @@ def submit_command(
     json_: JsonOption = False,
 ) -> None:
     """Start a search on the service; paths in the configuration start at the service's work directory."""
-    with command(json_) as output:
+    with command(json_, "") as output:
         client = Client(url, read_token(token_file), certificate)
         if resume is None:
-            configuration = _without_places(merged(config, set_))
-            status = client.submit(yaml.safe_dump(configuration, sort_keys=False, allow_unicode=True))
+            status = client.submit(submission(merged(config, set_), str(config)))
+        elif set_ or _is_given(context, "config"):
+            raise UsageError(
+                "--resume goes on with the configuration that the search has. Leave --config and --set out, or submit a search "
+                "of another `name`."
+            )
         else:
             status = client.resume(resume)
-        name = status["name"]
-        output.console.print(f"{name} is {status['state']}. Follow it: headhunt logs {name} --follow", markup=False)
-        if follow:
-            _print_logs(client, name, None, True, sys.stderr.buffer)
-            status = _over(client, name, output)
-        output.result(status)
+        name, number = status["name"], status["jobs"][-1]["number"]
+        follow_it = _at(context, "logs", name, "--follow")
+        output.afterwards = f"{name} goes on at {client.url}. Follow it:\n  {follow_it}"
+        hint = "" if follow else f" Follow it: {follow_it}"
+        output.console.print(f"{name} is {status['state']}.{hint}", markup=False)
+        try:
+            if follow:
+                _write(say(client, name, number), sys.stderr.buffer)
+                status = over(client, name, number)
+        finally:
+            output.result(status)
+        job = job_of(status, number)
+        if follow and job["state"] != "finished":
+            raise HeadhuntError(f"{name}: {job['state']}. {job['message'] or ''}".rstrip())
 
 
 def jobs_command(
@@ -130,7 +147,7 @@ def jobs_command(
     json_: JsonOption = False,
 ) -> None:
     """List the service's searches, or the jobs of one."""
-    with command(json_) as output:
+    with command(json_, "") as output:
         client = Client(url, read_token(token_file), certificate)
         if name is not None:
             status = client.search(name)
@@ -154,54 +171,70 @@ def logs_command(
     certificate: AuthorityOption = None,
 ) -> None:
     """Print what a search's job says."""
-    with command(False):
-        _print_logs(Client(url, read_token(token_file), certificate), name, job, follow, sys.stdout.buffer)
+    with command(False, ""):
+        client = Client(url, read_token(token_file), certificate)
+        if follow:
+            number = client.search(name)["jobs"][-1]["number"] if job is None else job
+            _write(say(client, name, number), sys.stdout.buffer)
+        else:
+            _write(client.logs(name, job, follow=False), sys.stdout.buffer)
 
 
 def stop_command(
+    context: typer.Context,
     name: NameArgument,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until it is over.")] = False,
     url: UrlOption = DEFAULT_URL,
     token_file: TokenOption = None,
     certificate: AuthorityOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Ask a search to save its state and end; `headhunt submit --resume NAME` goes on with it."""
-    with command(json_) as output:
-        status = Client(url, read_token(token_file), certificate).stop(name)
-        resume = (
-            f" Go on with it: headhunt submit --resume {name}" if status["state"] in ("stopping", "stopped") else ""
-        )
-        output.console.print(f"{name} is {status['state']}.{resume}", markup=False)
-        output.result(status)
+    """Have a search save its state and end; `headhunt submit --resume NAME` goes on with it."""
+    with command(json_, "") as output:
+        client = Client(url, read_token(token_file), certificate)
+        status = client.stop(name)
+        number = status["jobs"][-1]["number"]
+        waits = not no_wait and job_of(status, number)["state"] in ACTIVE
+        try:
+            if waits:
+                output.afterwards = f"{name} goes on stopping. How it stands:\n  {_at(context, 'jobs', name)}"
+                log.print(f"{name} is stopping; it saves its state …", markup=False)
+                status = over(client, name, number)
+        finally:
+            output.result(status)
+        job = job_of(status, number)
+        state = job["state"]
+        if waits and state not in ("stopped", "finished"):
+            raise HeadhuntError(f"{name} did not stop as asked for, but: {state}. {job['message'] or ''}".rstrip())
+        hint = ""
+        if job["kind"] == "search" and state != "finished":
+            go_on = "Once it is over, go on with it" if state in ACTIVE else "Go on with it"
+            hint = f" {go_on}: {_at(context, 'submit', '--resume', name)}"
+        output.console.print(f"{name} is {state}.{hint}", markup=False)
 
 
-def _without_places(configuration: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without what a service decides; a line says what was left out."""
-    kept = {key: value for key, value in configuration.items() if key != "workdir"}
-    left_out = ["workdir"] if "workdir" in configuration else []
-    search = configuration.get("search")
-    if isinstance(search, dict) and "storage" in search:
-        kept["search"] = {key: value for key, value in search.items() if key != "storage"}
-        left_out.append("search.storage")
-    if left_out:
-        log.print(f"Left out, since the service has its own: {', '.join(left_out)}.")
-    return kept
+def _is_given(context: typer.Context, parameter: str) -> bool:
+    """Whether an option stands on the command line."""
+    source = context.get_parameter_source(parameter)
+    return source is not None and source.name == "COMMANDLINE"
 
 
-def _print_logs(client: Client, name: str, job: int | None, follow: bool, to: Any) -> None:
-    for piece in client.logs(name, job, follow):
+def _at(context: typer.Context, *words: str) -> str:
+    """A command for the same service, with the options that said here which one it is."""
+    options = {"url": "--url", "token_file": "--token-file", "certificate": "--tls-certificate"}
+    given = [
+        part
+        for parameter, option in options.items()
+        if _is_given(context, parameter)
+        for part in (option, str(context.params[parameter]))
+    ]
+    return shown([*words, *given])
+
+
+def _write(pieces: Iterable[bytes], to: BinaryIO) -> None:
+    for piece in pieces:
         to.write(piece)
         to.flush()
-
-
-def _over(client: Client, name: str, output: Output) -> dict[str, Any]:
-    """How a search that was followed to its end stands; HeadhuntError when that is no good one."""
-    while (status := client.search(name))["state"] in ACTIVE:  # its log may end before the service has seen its end
-        time.sleep(0.2)
-    if status["state"] != "finished":
-        output.result(status)
-        raise HeadhuntError(f"{name}: {status['state']}. {status['message'] or ''}".rstrip())
-    return status
 
 
 def _searches_table(searches: list[dict[str, Any]]) -> Table:
@@ -209,7 +242,7 @@ def _searches_table(searches: list[dict[str, Any]]) -> Table:
     for one in searches:
         trials, best, pace = one["trials"], one["best"], one["trials_per_minute"]
         ended = trials["complete"] + trials["pruned"] + trials["failed"]
-        table.add_row(
+        cells = (
             one["name"],
             one["state"],
             one["stage"] or "",
@@ -218,12 +251,15 @@ def _searches_table(searches: list[dict[str, Any]]) -> Table:
             f"{pace:.1f}" if pace else "",
             one["created"][:19].replace("T", " "),
         )
+        table.add_row(*map(Text, cells))
     return table
 
 
 def _jobs_table(status: dict[str, Any]) -> Table:
-    table = Table("job", "kind", "state", "stage", "started (UTC)", "ended (UTC)", "message", title=status["name"])
+    columns = ("job", "kind", "state", "stage", "started (UTC)", "ended (UTC)", "message")
+    table = Table(*columns, title=Text(status["name"]))
     for job in status["jobs"]:
         times = [(job[key] or "")[:19].replace("T", " ") for key in ("started", "ended")]
-        table.add_row(str(job["number"]), job["kind"], job["state"], job["stage"] or "", *times, job["message"] or "")
+        cells = (str(job["number"]), job["kind"], job["state"], job["stage"] or "", *times, job["message"] or "")
+        table.add_row(*map(Text, cells))  # not as markup, which a message such as "pip install 'headhunt[gp]'" is not
     return table
