@@ -29,6 +29,16 @@ DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 GRPC_SECONDS = 10
 """How long a gRPC proxy has to answer before the search starts."""
 
+SERVER = {
+    "connect_timeout": 10,
+    "keepalives_idle": 20,
+    "keepalives_interval": 10,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 60_000,
+}
+"""libpq's parameters, where the URL does not have them: a machine or a network that falls silent closes no connection, and one on
+which nothing arrives any more is given up after a minute. A server that lives acknowledges what it gets, however slow it is."""
+
 JOURNAL_SECONDS = 5
 """How old the lock of a journal may get before it is broken; Optuna holds it for one write."""
 
@@ -63,6 +73,13 @@ def cached_storage(spec: str, workdir: Path) -> optuna.storages.BaseStorage:
     from optuna.storages import get_storage
 
     return get_storage(open_storage(spec, workdir))
+
+
+def with_own_cache(storage: optuna.storages.BaseStorage) -> optuna.storages.BaseStorage:
+    """The same storage with an empty cache: what is read through it is let go of with it."""
+    from optuna.storages import get_storage
+
+    return get_storage(_database(storage) or storage)
 
 
 @contextmanager
@@ -185,10 +202,8 @@ def _open_database(url: str) -> optuna.storages.BaseStorage:
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
 
-    # A server may have closed a connection that was idle during a long rung: it is tried before use.
-    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     try:
-        database = optuna.storages.RDBStorage(url, engine_kwargs=options)
+        database = optuna.storages.RDBStorage(url, engine_kwargs=_options(url))
     except ImportError as error:
         if url.startswith("postgresql"):
             advice = "PostgreSQL needs psycopg: `pip install 'headhunt[postgresql]'`"
@@ -205,3 +220,17 @@ def _open_database(url: str) -> optuna.storages.BaseStorage:
         ) from error
     weakref.finalize(database, database.engine.dispose)  # connections are closed with their storage
     return database
+
+
+def _options(url: str) -> dict[str, Any]:
+    """SQLAlchemy's options for an engine."""
+    from sqlalchemy import make_url
+
+    if url.startswith("sqlite"):
+        return {"connect_args": {"timeout": 60}}
+    parts = make_url(url)
+    # A server may have closed a connection that was idle during a long rung: it is tried before use.
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if parts.drivername in ("postgresql+psycopg", "postgresql+psycopg2"):
+        options["connect_args"] = {name: value for name, value in SERVER.items() if name not in parts.query}
+    return options

@@ -1,17 +1,17 @@
-"""How every search stands, kept up to date by a thread, so that a request waits for neither storage nor Ray nor disk."""
+"""How every search stands, kept up to date by threads, so that a request waits for neither storage nor Ray nor disk."""
 
 from __future__ import annotations
 
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from features.configfile import load
-from features.errors import HeadhuntError
+from features.errors import HeadhuntError, LostError
 from reports.config import Run
 from reports.service.admission import contained
 from reports.service.complaints import Complaints
@@ -26,25 +26,27 @@ from reports.service.schemas import (
     Promotion,
     Promotions,
     SearchStatus,
-    TrialCounts,
 )
-from reports.service.studies import Studies, Study, no_study
+from reports.service.studies import Studies, Study, no_study, settlement
 from train.promotion.promote import promoted, summary
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 LOOK_SECONDS = 1.0
-"""How often the thread looks after jobs and searches that are at work."""
+"""How often the threads look after jobs and searches that are at work."""
 
 LONGEST_PAUSE = 10.0
 """Between two looks: four times as long as a look takes, and no longer than this."""
 
 REST_SECONDS = 30.0
-"""How often it looks at the others, whose studies change only by a dashboard."""
+"""How often they look at the others, whose studies change only by a dashboard."""
 
 UNANSWERED_SECONDS = 20
-"""Ray counts as unreachable when it was silent for so long."""
+"""Ray and the storage count as unreachable when they were silent for so long."""
+
+PATIENCE_SECONDS = 5
+"""How long a request waits for the storage at most."""
 
 
 class Entry(NamedTuple):
@@ -72,17 +74,24 @@ class Board:
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._json = b'{"searches":[]}'
-        self._thread = threading.Thread(target=self._look_on, name="board", daemon=True)
+        looks = {"jobs": self._look_after_jobs, "storage": self._ask, "studies": self._look_at_searches}
+        # Ray and the storage may be silent for long, and then the others go on.
+        self._threads = [
+            threading.Thread(target=self._go_on, args=(look,), name=name, daemon=True) for name, look in looks.items()
+        ]
 
     def start(self) -> None:
         """Looks once, and then goes on looking."""
         self.look()
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def end(self) -> None:
-        """Stops looking."""
+        """Stops looking; a thread that waits for a silent storage ends with the process."""
         self._ended.set()
-        self._thread.join(10)
+        until = time.monotonic() + 10
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
 
     @property
     def all_json(self) -> bytes:
@@ -110,20 +119,38 @@ class Board:
         return self._runs[name]
 
     def refresh(self, name: str) -> Entry:
-        """Looks at a search now."""
+        """A search with its jobs as they are now, and its study as it was last seen."""
         with self._lock:
-            self._look_at(name)
+            self._tell(name, self._last_seen(name))
             self._write()
             return self._entries[name]
 
+    def incomplete(self, name: str, trials: Iterable[int]) -> list[int]:
+        """Those of these trials that are not complete. LostError when the storage has to be asked for it, and does not answer."""
+        wanted = set(trials)
+        missing = wanted.difference(self.entry(name).study.complete)
+        if missing:
+            self.run(name)
+            reading = threading.Thread(target=self._look_again, args=(name,), daemon=True)
+            if self._storage_answers:
+                reading.start()
+                reading.join(PATIENCE_SECONDS)
+            if reading.is_alive() or not self._storage_answers:
+                numbers = ", ".join(map(str, sorted(missing)))
+                raise LostError(
+                    f"whether the trials {numbers} of the search {name!r} are complete is not known, since the storage does not "
+                    "answer. Ask again when /healthz says that it does."
+                )
+            missing = wanted.difference(self.entry(name).study.complete)
+        return sorted(missing)
+
     def health(self) -> Health:
         """Whether Ray and the storage answer."""
-        answered = self._jobs.ray_answered
-        ray = answered is not None and time.monotonic() - answered < UNANSWERED_SECONDS
+        ray, storage = _is_recent(self._jobs.ray_answered), self._storage_answers
         return Health(
-            status="ok" if ray and self._studies.answers else "degraded",
+            status="ok" if ray and storage else "degraded",
             ray="ok" if ray else "unreachable",
-            storage="ok" if self._studies.answers else "unreachable",
+            storage="ok" if storage else "unreachable",
             version=self._version,
         )
 
@@ -158,28 +185,49 @@ class Board:
 
     def look(self) -> None:
         """Looks after the jobs, and at every search that is at work or has not been looked at for a while."""
+        self._look_after_jobs()
+        self._ask()
+        self._look_at_searches()
+
+    @property
+    def _storage_answers(self) -> bool:
+        return _is_recent(self._studies.answered)
+
+    def _look_after_jobs(self) -> None:
         with self._outliving("Ray"):
             if self._keep_ray:
                 self._keep_ray()
         with self._outliving("the jobs"):
             self._jobs.look_after()
-        with self._lock:
-            with self._outliving("the storage"):
-                self._studies.ask()
+        if self._storage_answers:
+            self._complaints.say("its silence", "")
+            return
+        if self._studies.answered is not None:
+            self._complaints.say("its silence", f"the storage has been silent for {UNANSWERED_SECONDS} seconds")
+        with self._lock:  # who reads the studies may wait for the storage, and tells nobody how the jobs stand
             for name in self._jobs.names():
-                rested = time.monotonic() - self._seen.get(name, -REST_SECONDS) >= REST_SECONDS
-                before = self._entries.get(name)
-                changed = before is None or _states(before.status) != _of(self._jobs.of(name))
-                if rested or changed or (before and before.status.state in ACTIVE):
+                if self._is_moving(name):
                     with self._outliving(f"the files of the search {name!r}"):
-                        self._look_at(name)
+                        self._tell(name, self._last_seen(name))
             self._write()
 
-    def _look_on(self) -> None:
+    def _ask(self) -> None:
+        with self._outliving("the storage"):
+            self._studies.ask()
+
+    def _look_at_searches(self) -> None:
+        for name in self._jobs.names():
+            if self._is_due(name):
+                with self._outliving(f"the files of the search {name!r}"):
+                    self._look_at(name)
+        with self._lock:
+            self._write()
+
+    def _go_on(self, look: Callable[[], None]) -> None:
         while not self._ended.is_set():
             began = time.monotonic()
             with self._outliving("the searches"):
-                self.look()
+                look()
             self._ended.wait(min(max(LOOK_SECONDS, 4 * (time.monotonic() - began)), LONGEST_PAUSE))
 
     @contextmanager
@@ -200,43 +248,74 @@ class Board:
         """The configuration with a workdir that holds wherever this process is."""
         return self.run(name).model_copy(update={"workdir": self._root / name})
 
-    def _look_at(self, name: str) -> None:
-        standings = self._jobs.of(name)
-        workdir, last = self._root / name, standings[-1]
+    def _is_moving(self, name: str) -> bool:
+        """Whether a job of a search is at work, or stands as it was not told yet."""
         before = self._entries.get(name)
-        objective, trials = (before.status.objective, before.status.trials.total) if before else ("", 0)
-        study = before.study if before else None
-        fault = None
+        return before is None or before.status.state in ACTIVE or _states(before.status) != _of(self._jobs.of(name))
+
+    def _is_due(self, name: str) -> bool:
+        if self._is_moving(name) or time.monotonic() - self._seen.get(name, -REST_SECONDS) >= REST_SECONDS:
+            return True
+        study = self._last_seen(name)
+        return not study.fault and study.settled != settlement(self._jobs.of(name)[-1])
+
+    def _last_seen(self, name: str) -> Study:
+        """The study of a search as it was last seen."""
+        found = self._entries.get(name)
+        if found:
+            return found.study
         try:
-            run = self.run(name)
-            objective, trials = run.search.objective, run.search.trials
-            study = study or no_study(objective)
-            if self._studies.answers:
-                study = self._studies.read(run, study, last)
-        except Exception as error:  # a configuration of another version, a study that somebody wrote to
-            fault = _fault(error)  # its jobs are told all the same
-        study = study or no_study(objective)
+            section = self.run(name).search
+        except Exception as error:  # a configuration of another version; its jobs are told all the same
+            return no_study("", 0)._replace(fault=_fault(error))
+        return no_study(section.objective, section.trials)
+
+    def _look_at(self, name: str, again: bool = False) -> None:
+        """Reads a search's study (`again`: even if it should be as it was) and tells how the search stands. May wait long."""
+        while True:
+            last, study = self._jobs.of(name)[-1], self._last_seen(name)
+            try:
+                run = self.run(name)
+                if self._storage_answers:
+                    study = self._studies.read(run, study._replace(settled=None) if again else study, last)
+                study = study._replace(fault=None)
+            except Exception as error:  # a study that somebody wrote to, for one
+                study = study._replace(fault=_fault(error))
+            with self._lock:
+                if (
+                    self._jobs.of(name)[-1] == last
+                ):  # else its job went on, or ended: who is told that is told all it did
+                    self._tell(name, study)
+                    break
+        self._seen[name] = time.monotonic()
+        about = f"the search {name!r}"
+        self._complaints.say(about, f"cannot look at {about}: {study.fault}" if study.fault else "")
+
+    def _look_again(self, name: str) -> None:
+        with self._outliving(f"the files of the search {name!r}"):
+            self._look_at(name, again=True)
+
+    def _tell(self, name: str, study: Study) -> None:
+        standings = self._jobs.of(name)
+        shown = _shown(standings)
         status = SearchStatus(
             name=name,
-            state=last.state,
-            stage=last.stage if last.state in ACTIVE else None,
-            message=last.message or fault,
-            objective=objective,
+            state=shown.state,
+            stage=shown.stage if shown.state in ACTIVE else None,
+            message=shown.message or study.fault,
+            objective=study.objective,
             study_id=study.id,
-            trials=study.counts or TrialCounts(total=trials),
+            trials=study.counts,
             trials_per_minute=study.per_minute,
             images_per_second=self._images_per_second(name, standings),
             best=study.best,
             created=standings[0].job.created,
             jobs=[_job_status(standing, self._jobs.submission_id(standing.job)) for standing in standings],
-            promotions=len(list(workdir.glob("promotions/*/metrics.json"))),
+            promotions=len(list((self._root / name).glob("promotions/*/metrics.json"))),
             exports=len(self.exports(name).exports),
             report=report_page(self._root, name) is not None,
         )
         self._entries[name] = Entry(status, study, status.model_dump_json().encode())
-        self._seen[name] = time.monotonic()
-        about = f"the search {name!r}"
-        self._complaints.say(about, f"cannot look at {about}: {fault}" if fault else "")
 
     def _images_per_second(self, name: str, standings: list[Standing]) -> float | None:
         """What the build that is under way said last, or what the latest one gave."""
@@ -253,6 +332,18 @@ class Board:
             if found:
                 return float(found["images_per_second"])
         return None
+
+
+def _is_recent(answered: float | None) -> bool:
+    return answered is not None and time.monotonic() - answered < UNANSWERED_SECONDS
+
+
+def _shown(standings: list[Standing]) -> Standing:
+    """The job whose state is the search's: the last one, but promotions that finished leave the search as it was."""
+    last = standings[-1]
+    if last.job.kind == "promotions" and last.state == "finished":
+        return next(standing for standing in reversed(standings) if standing.job.kind == "search")
+    return last
 
 
 def _fault(error: Exception) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -42,40 +45,51 @@ class Study(NamedTuple):
     """What a look at a study gave. `rows` are the leaderboard, as far as it is told, as JSON of `TopTrial`; `history` is JSON of
     `History`: both are written when a trial is complete, however often they are asked for, and no trial is kept."""
 
+    objective: str
     history: bytes
+    counts: TrialCounts
     id: int | None = None
-    counts: TrialCounts | None = None
     per_minute: float | None = None
     best: Best | None = None
     rows: tuple[bytes, ...] = ()
+    complete: array[int] = array("I")
+    """The numbers of the trials that ran to their end, the best first."""
     settled: tuple[int, str | None] | None = None
     """The job that was the last one, and its end, if it was read after that: until there is another one, it stays as it is."""
+    fault: str | None = None
+    """Why it could not be read."""
 
 
 class Studies:
-    """The studies of the storage. `answers` says whether it answered last time."""
+    """The studies of the storage. For threads that may wait as long as it is silent; `read` lets in one at a time."""
 
     def __init__(self, storage: BaseStorage) -> None:
         self._storage = storage
         self._at_work: dict[str, optuna.Study] = {}
-        self.answers = False
+        self._reading = threading.Lock()
+        self.answered: float | None = None
+        """When the storage last answered, by the monotonic clock; None when it said that it cannot."""
 
     def ask(self) -> None:
         """Asks the storage whether it answers; what it raises, when it does not."""
         try:
             self._storage.get_study_id_from_name(" ")  # any question will do: there is no such study
         except KeyError:
-            self.answers = True
+            self.answered = time.monotonic()
         except Exception:
-            self.answers = False
+            self.answered = None
             raise
 
     def read(self, run: Run, before: Study, last: Standing) -> Study:
         """How a study stands. It is read while a job is at work on it and once after that; then its trials are let go of."""
+        with self._reading:
+            return self._read(run, before, last)
+
+    def _read(self, run: Run, before: Study, last: Standing) -> Study:
         import optuna
         from sqlalchemy.exc import SQLAlchemyError
 
-        settled = None if last.state in AT_WORK else (last.job.number, last.ended)
+        settled = settlement(last)
         try:
             has_changed = settled is None or (last.state != "queued" and settled != before.settled)
             if not has_changed and before.id == self._storage.get_study_id_from_name(run.name):
@@ -88,21 +102,23 @@ class Studies:
                 del self._at_work[run.name]  # and with it Optuna's copy of its trials
         except KeyError:
             self._at_work.pop(run.name, None)
-            return no_study(run.search.objective)
+            return no_study(run.search.objective, run.search.trials)._replace(settled=settled)
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError):
-            self.answers = False
+            self.answered = None
             return before
+        self.answered = time.monotonic()
         states = Counter(trial.state.name for trial in trials)
         counts = {word: states[state] for state, word in STATES.items()}
         total = max(run.search.trials, sum(counts.values()))
         found = before._replace(
+            objective=run.search.objective,
             id=study._study_id,
             counts=TrialCounts(total=total, **counts),
             per_minute=_pace(trials, last.begun) if last.state == "running" and last.stage == "search" else None,
             settled=settled,
         )
         complete = ranked(trials, run.search.objective)
-        if before.id == found.id and before.counts and before.counts.complete == len(complete):
+        if before.id == found.id and len(before.complete) == len(complete):
             return found  # none of those that are complete changes any more
         rows = [
             TopTrial(
@@ -112,12 +128,22 @@ class Studies:
         ]
         best = Best(number=rows[0].number, value=rows[0].value, params=rows[0].params) if rows else None
         history = _history(complete, run.search.objective)
-        return found._replace(best=best, rows=tuple(row.model_dump_json().encode() for row in rows), history=history)
+        return found._replace(
+            best=best,
+            rows=tuple(row.model_dump_json().encode() for row in rows),
+            complete=array("I", [trial.number for trial in complete]),
+            history=history,
+        )
 
 
-def no_study(objective: str) -> Study:
-    """What is told of a search whose study there is not, yet or any more."""
-    return Study(_history((), objective))
+def settlement(last: Standing) -> tuple[int, str | None] | None:
+    """`Study.settled` of one that is read while this is the search's last job."""
+    return None if last.state in AT_WORK else (last.job.number, last.ended)
+
+
+def no_study(objective: str, trials: int) -> Study:
+    """What is told of a search whose study there is not, yet or any more; it asks for so many trials."""
+    return Study(objective, _history((), objective), TrialCounts(total=trials))
 
 
 def thinned(points: tuple[Reached, ...]) -> list[Reached]:

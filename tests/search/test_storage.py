@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import optuna
@@ -254,6 +256,23 @@ def test_a_connection_that_the_server_closed_is_replaced(postgresql_url: str, tm
     with psycopg.connect(postgresql_url) as own:
         own.execute("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()")
     assert study.ask().number >= 0
+
+
+@pytest.mark.parametrize(("given", "seconds"), [("", 60), ("?tcp_user_timeout=7000&connect_timeout=3", 7)])
+def test_a_connection_on_which_nothing_arrives_is_given_up(
+    postgresql_url: str, tmp_path: Path, given: str, seconds: int
+) -> None:
+    """After a minute, unless the URL says otherwise; the system counts it."""
+    storage = open_storage(postgresql_url + given, tmp_path)
+    assert isinstance(storage, optuna.storages.RDBStorage)
+    with storage.engine.connect() as connection:
+        driver: Any = connection.connection.driver_connection
+        with socket.socket(fileno=os.dup(driver.pgconn.socket)) as open_one:
+            assert open_one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 1000 * seconds
+            assert open_one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            probes = [socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT]
+            assert [open_one.getsockopt(socket.IPPROTO_TCP, option) for option in probes] == [20, 10, 4]
+        assert driver.info.get_parameters()["connect_timeout"] == ("3" if given else "10")
 
 
 @pytest.mark.slow

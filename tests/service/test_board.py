@@ -10,6 +10,8 @@ import pytest
 from optuna.storages._cached_storage import _CachedStorage
 
 from features.errors import LostError
+from reports.service.jobs import Standing
+from reports.service.studies import LONGEST_TOP, Studies, Study
 from tests.service.stand_in import Place
 
 LEAF = optuna.distributions.FloatDistribution(0, 1)
@@ -86,11 +88,14 @@ def test_what_a_job_did_between_two_looks_is_told(place: Place) -> None:
     assert (kept(place), told(place)[0]["complete"]) == (0, 3)
 
 
-def test_a_study_that_was_deleted_in_the_dashboard_is_told_no_more(place: Place) -> None:
+def test_a_study_that_was_deleted_in_the_dashboard_is_told_no_more(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place.finish("finished")
     assert place.state() == "finished"
     optuna.delete_study(study_name="cars", storage=place.settings.storage_url)
-    place.board.refresh("cars")
+    monkeypatch.setattr("reports.service.board.REST_SECONDS", 0)
+    place.board.look()
     counts, best, top, history = told(place)
     assert (counts["complete"], best, top["trials"], history["points"]) == (0, None, [], [])
 
@@ -159,3 +164,59 @@ def test_a_storage_that_does_not_answer_is_told_once_and_found_again(
     add(place, 0.9)
     place.board.look()
     assert told(place)[0]["complete"] == 3
+
+
+@pytest.mark.parametrize("searched", ["stopped", "finished"])
+def test_promotions_that_finished_leave_a_search_as_it_was(place: Place, searched: str) -> None:
+    place.finish(searched, f"the search {searched}")
+    assert place.state() == searched
+    for number, state, shown in ((2, "failed", "failed"), (3, "finished", searched)):
+        assert place.http.post("/searches/cars/promotions", json={"trials": [1]}).status_code == 202
+        assert place.state() == "queued"
+        assert place.begin(number=number)
+        place.files(number=number).write_stage("promote")
+        found = place.state(), place.http.get("/searches/cars").json()["stage"]
+        assert found == ("running", "promote")
+        place.finish(state, f"the promotions {state}", number=number)
+        assert place.state() == shown
+        search = place.http.get("/searches/cars").json()
+        assert search["message"] == (f"the search {searched}" if shown == searched else "the promotions failed")
+        assert (search["stage"], search["jobs"][-1]["state"]) == (None, state)
+    place.restart()
+    assert place.state() == searched
+
+
+def test_trials_that_are_not_complete_are_found(place: Place) -> None:
+    study = optuna.load_study(study_name="cars", storage=place.settings.storage_url)
+    study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.PRUNED))
+    assert place.board.incomplete("cars", [3, 2, 1, 0]) == [2, 3]
+    add(place, *[0.1] * (LONGEST_TOP + 10))  # more than are told, and not looked at yet
+    everything = range(LONGEST_TOP + 13)
+    assert place.board.incomplete("cars", everything) == [2]
+    assert list(place.board.entry("cars").study.complete[:3]) == [1, 0, 3]
+    place.finish("stopped")
+    assert place.state() == "stopped"
+    assert (kept(place), place.board.incomplete("cars", everything)) == (0, [2])
+    add(place, 0.2)  # by somebody else
+    assert (place.board.incomplete("cars", [LONGEST_TOP + 13]), kept(place)) == ([], 0)
+    place.submit("boats")
+    assert place.board.incomplete("boats", [0]) == [0]
+
+
+def test_a_job_that_ends_while_its_study_is_read_is_told_with_all_it_did(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Studies.read
+
+    def slowly(studies: Studies, run: Any, before: Study, last: Standing) -> Study:
+        found = read(studies, run, before, last)
+        if last.state == "running":  # after it was read, and before it is told
+            add(place, 0.9)
+            place.finish("finished")
+            place.jobs.look_after()
+        return found
+
+    monkeypatch.setattr(Studies, "read", slowly)
+    assert place.state() == "finished"
+    assert told(place)[0]["complete"] == 3
+    assert kept(place) == 0

@@ -172,10 +172,20 @@ def test_postgresql_is_killed_during_a_search(root: Path, undisturbed: list[Any]
             assert (health.status_code, health.json()["storage"]) == (503, "unreachable")
             assert found["state"] == "failed" and found["message"].endswith("What was written is safe."), found
             assert found["trials"]["complete"] > 8  # what was seen last is still told
-            refused = service.submit(configuration("second"))
-            assert refused.status_code in (201, 503)
+            answered = service.submit(configuration("second"))
+            assert answered.status_code in (201, 503)
             database.start()
             eventually(lambda: service.http.get("/healthz").status_code == 200, 90)
+            if answered.status_code == 503:
+                assert service.http.get("/searches/second").status_code == 404
+            else:  # it began before PostgreSQL was back, or after that
+                second = service.wait("second", lambda found: found["state"] in OVER)
+                if second["state"] == "failed":
+                    assert "PostgreSQL" in second["message"] or "storage" in second["message"], second
+                    assert service.http.post("/searches/second/resume").status_code == 202
+                    second = service.over("second")
+                assert second["state"] == "finished", service.log_of("second")
+                assert second["best"]["value"] == max(trial[1] for trial in trials(database.url, "second") if trial[1])
             assert service.http.post("/searches/first/resume").status_code == 202
             assert service.over("first")["state"] == "finished", service.log_of("first")
             assert trials(database.url, "first") == undisturbed

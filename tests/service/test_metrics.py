@@ -36,8 +36,7 @@ def test_metrics_tell_of_trials_pace_queue_and_best_value(tmp_path: Path) -> Non
         study.add_trial(optuna.trial.create_trial(value=value, user_attrs={"top5": 0.9}))
     for state in (states.PRUNED, states.FAIL, states.RUNNING):
         study.add_trial(optuna.trial.create_trial(state=state))
-    place.jobs.look_after()
-    place.board.refresh("cars")
+    place.board.look()
     found = _read(place)
     for state, count in (("complete", 2), ("pruned", 1), ("failed", 1), ("running", 1)):
         assert found["headhunt_trials", "cars", state] == count
@@ -51,6 +50,38 @@ def test_metrics_tell_of_trials_pace_queue_and_best_value(tmp_path: Path) -> Non
     assert [found["headhunt_jobs", state] for state in ACTIVE] == [1, 1, 0]
     assert found["headhunt_up", "ray"] == found["headhunt_up", "storage"] == 1
     assert found["process_resident_memory_bytes",] > 0
+
+
+def test_a_build_that_is_under_way_tells_its_pace_as_the_log_does(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.submit()
+    assert place.begin()
+    place.files().write_stage("cache")
+
+    def pace() -> float | None:
+        place.board.look()
+        status = place.http.get("/searches/cars").json()
+        found = _read(place).get(("headhunt_images_per_second", "cars"))
+        assert found == status["images_per_second"]
+        return found
+
+    assert pace() is None
+    log = place.files().log
+    for line, told in (
+        ("Caching 2 copies ...\n", None),
+        ("cars: 64 of 640 records, 12.5 images/s\n", 12.5),
+        (f"{'a warning ' * 50}\n", 12.5),
+        ("cars: 128 of 640 records, 80 images/s, 3 shards\n", 80),
+    ):
+        with log.open("a") as said:
+            said.write(line)
+        assert pace() == told
+    with log.open("a") as said:
+        said.write("another stage " * 1000)  # the pace is not looked for in all of a long log
+    assert pace() is None
+    place.files().write_results({"cache": {"images_per_second": 99.5}})
+    place.files().write_stage("search")
+    assert pace() == 99.5  # of the build as a whole
 
 
 def test_metrics_of_an_empty_service_are_well_formed(tmp_path: Path) -> None:
