@@ -14,6 +14,7 @@ from fastapi.responses import FileResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.datastructures import Headers
 
+from features.errors import UsageError
 from reports.service import jobs as jobs_module
 from reports.service.admission import admit, admit_again, parse
 from reports.service.board import Board
@@ -323,6 +324,12 @@ def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, 
         `{}` takes as many of the best as `train.top` of the configuration says."""
         arguments = wanted.arguments
         admit_again(board.run(name), settings)
+        incomplete = board.incomplete(name, wanted.trials or ())
+        if incomplete:
+            raise UsageError(
+                f"trials: received {', '.join(map(str, incomplete))}, which the search {name!r} has not completed. GET "
+                f"/searches/{name}/top lists those that can be promoted."
+            )
         jobs.promote(name, arguments, jobs_module.Request.of(key, "promote", name, *arguments) if key else None)
         return fresh(name, 202)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from pydantic import SecretStr
 
@@ -93,6 +94,23 @@ def test_a_request_for_promotions(place: Place, content: str, kind: str, status:
     answer = place.http.post("/searches/cars/promotions", content=content, headers={"Content-Type": kind})
     assert answer.status_code == status
     assert said in answer.json()["detail"]
+
+
+def test_trials_that_are_not_complete_are_not_promoted(place: Place) -> None:
+    leaf = optuna.distributions.FloatDistribution(0, 1)
+    study = optuna.create_study(storage=place.settings.storage_url, study_name="cars", direction="maximize")
+    for state, value in ((optuna.trial.TrialState.COMPLETE, 0.5), (optuna.trial.TrialState.FAIL, None)):
+        study.add_trial(
+            optuna.trial.create_trial(state=state, value=value, params={"rate": 0.5}, distributions={"rate": leaf})
+        )
+    place.http.post("/searches/cars/stop")
+    refused = place.http.post("/searches/cars/promotions", json={"trials": [7, 0, 1]})
+    assert (refused.status_code, refused.json()["detail"]) == (
+        422,
+        "trials: received 1, 7, which the search 'cars' has not completed. GET /searches/cars/top lists those that can be "
+        "promoted.",
+    )
+    assert place.http.post("/searches/cars/promotions", json={"trials": [0]}).status_code == 202
 
 
 def test_a_method_that_there_is_not(place: Place) -> None:
