@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 import schemathesis
-import uvicorn
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.strategies import one_of
+from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
+    negative_data_rejection,
+    response_headers_conformance,
     response_schema_conformance,
     status_code_conformance,
 )
 
+from reports.service.records import ACTIVE, Ended, job_files, now
 from search.storage import open_storage
-from tests.service.stand_in import Place
+from tests.service.in_process import BEARER, Served, served
+from tests.service.serving import TOKEN, configuration
+from tests.service.stand_in import PLENTY, Place, eventually
 
-CHECKS = [not_a_server_error, response_schema_conformance, content_type_conformance, status_code_conformance]
+CHECKS = [
+    not_a_server_error,
+    response_schema_conformance,
+    response_headers_conformance,
+    content_type_conformance,
+    status_code_conformance,
+]
 
 OPERATIONS = [
     "GET /healthz",
@@ -43,7 +57,13 @@ OPERATIONS = [
     "GET /searches/{name}/top",
 ]
 
+TAKING = [one for one in OPERATIONS if one.startswith("POST") or "{" in one]
+"""Those with parameters, which can be invalid."""
+
 RANGES = ["bytes=0-0", "bytes=1-", "bytes=-1", "bytes=0-0,2-3", "bytes=9-", "bytes=3-1", "bytes=", "lines=1-2", "x"]
+
+THERE = {"name": ["cars"], "trial": [1], "format": ["keras", "onnx", "bundle"], "Range": RANGES}
+"""Values of parameters that a finished search has an answer to."""
 
 
 def _fill(place: Place) -> None:
@@ -71,64 +91,186 @@ def _fill(place: Place) -> None:
     place.board.look()
 
 
-@pytest.fixture(scope="module", params=["empty", "full"])
-def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """A service that listens; `full` has a finished search."""
-    place = Place(tmp_path_factory.mktemp(request.param))
-    if request.param == "full":
-        _fill(place)
-    place.board.look()
-    server = uvicorn.Server(
-        uvicorn.Config(place.app, port=0, log_level="critical", lifespan="off", timeout_graceful_shutdown=2)
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    place.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    yield place
-    server.should_exit = True
-    thread.join(10)
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service with a token and a finished search, as `headhunt serve` serves it."""
+    place = Place(tmp_path_factory.mktemp("full"))
+    _fill(place)
+    with _looking(place.root) as service:
+        yield service
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_no_request_breaks_an_operation(place: Place, operation: str) -> None:
-    place.jobs.look_after()  # Ray has answered of late
-    document = place.http.get("/openapi.json").json()
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service without any search."""
+    with _looking(Place(tmp_path_factory.mktemp("empty")).root) as service:
+        yield service
+
+
+@contextmanager
+def _looking(root: Path) -> Iterator[Served]:
+    with served(root, reads=PLENTY, writes=PLENTY, logins=PLENTY) as service:
+        service.board.start()
+        try:
+            yield service
+        finally:
+            service.board.end()
+
+
+def _end_jobs(service: Served) -> None:
+    """Ends what was begun, so that the search can be resumed and promoted again."""
+    active = [standing.job for standing in service.jobs.of("cars") if standing.state in ACTIVE]
+    for job in active:
+        job_files(service.root, "cars", job.number).write_ended(Ended(state="stopped", message=None, time=now()))
+    if active:
+        service.board.look()
+
+
+def _documents(document: dict[str, Any], operation: str, mode: GenerationMode) -> Iterator[dict[str, Any]]:
+    """The document as it is; and narrower ones, whose requests lead further than to a 404 or a 422. They are documents of their
+    own, since of alternatives in one schema those that are part of another one are never drawn."""
     method, path = operation.split()
-    described = document["paths"][path][method.lower()]
-    for parameter in described.get("parameters", []):
-        if parameter["name"] == "name":  # every second search is one that there is
-            parameter["schema"] = {"anyOf": [{"const": "cars"}, parameter["schema"]]}
-        if parameter["name"] == "Range":
-            parameter["schema"] = {"anyOf": [{"enum": RANGES}, parameter["schema"]]}
-        if parameter["name"] == "follow":  # ends with a job, which nobody does here
-            parameter["schema"] = {"enum": [False]}
-    schema = schemathesis.openapi.from_dict(document)
+    there = THERE if mode == GenerationMode.POSITIVE else THERE.keys() - {"Range"}  # any text is valid as one
 
-    @seed(7)
+    def described(of: dict[str, Any]) -> Any:
+        del of["security"]  # the token is given
+        found = of["paths"][path][method.lower()]
+        for parameter in found.get("parameters", []):
+            if parameter["name"] == "follow":  # ends with a job, which nobody does here
+                parameter["schema"] = {"enum": [False]}
+        return found
+
+    plain = deepcopy(document)
+    described(plain)
+    yield plain
+    narrow = deepcopy(document)
+    parameters = [one for one in described(narrow).get("parameters", []) if one["name"] in there]
+    for parameter in parameters:
+        parameter["schema"] = {"enum": THERE[parameter["name"]]}
+    if parameters:
+        yield narrow
+    if operation == "POST /searches":  # a valid configuration; and one with a section that is drawn
+        sections = configuration("")
+        every = document["components"]["schemas"]["Configuration"]["properties"]
+        for drawn in (None, *sections):
+            parts = {key: every[key] if key == drawn else {"const": value} for key, value in sections.items()}
+            parts["name"] = {"type": "string", "pattern": "^[a-z]{4,8}$"}
+            whole = {"type": "object", "required": [*parts], "additionalProperties": False, "properties": parts}
+            narrow = deepcopy(document)
+            for content in described(narrow)["requestBody"]["content"].values():
+                content["schema"] = whole
+            yield narrow
+
+
+def _statuses(service: Served, operation: str, mode: GenerationMode, examples: int, fixed: bool) -> Counter[int]:
+    """Sends generated requests and checks the answers; counts their statuses."""
+    method, path = operation.split()
+    checks = CHECKS if operation == "POST /searches" else [*CHECKS, negative_data_rejection]
+    documents = _documents(service.http.get("/openapi.json").json(), operation, mode)
+    operations = [schemathesis.openapi.from_dict(document)[path][method] for document in documents]
+    has_cars = "cars" in service.jobs.names()
+    found: Counter[int] = Counter()
+
     @settings(
-        max_examples=15,
+        max_examples=examples,
         deadline=None,
         database=None,
         phases=[Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(case=schema[path][method].as_strategy())
+    @given(case=one_of([operation.as_strategy(generation_mode=mode) for operation in operations]))
     def ask(case: Any) -> None:
-        case.call_and_validate(base_url=place.url, checks=CHECKS)
+        if has_cars and method == "POST":
+            _end_jobs(service)
+        answer = case.call_and_validate(base_url=str(service.http.base_url), headers=BEARER, checks=checks)
+        assert answer.status_code != 401
+        found[answer.status_code] += 1
 
-    ask()
+    (seed(7)(ask) if fixed else ask)()
+    return found
 
 
-def test_the_tests_are_of_every_operation(place: Place) -> None:
-    paths = place.http.get("/openapi.json").json()["paths"]
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_valid_requests_are_answered_as_the_document_says(service: Served, operation: str) -> None:
+    found = _statuses(service, operation, GenerationMode.POSITIVE, 20, fixed=True)
+    assert any(status < 300 for status in found), found
+
+
+@pytest.mark.parametrize("operation", TAKING)
+def test_invalid_requests_are_refused_as_the_document_says(service: Served, operation: str) -> None:
+    found = _statuses(service, operation, GenerationMode.NEGATIVE, 20, fixed=True)
+    assert found[422], found
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_service_without_searches_answers_as_the_document_says(empty: Served, operation: str) -> None:
+    found = _statuses(empty, operation, GenerationMode.POSITIVE, 5, fixed=True)
+    assert found[404] if "{name}" in operation else any(status < 300 for status in found), found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("operation", "mode"),
+    [*((one, GenerationMode.POSITIVE) for one in OPERATIONS), *((one, GenerationMode.NEGATIVE) for one in TAKING)],
+)
+def test_many_requests_are_answered_as_the_document_says(service: Served, operation: str, mode: GenerationMode) -> None:
+    found = _statuses(service, operation, mode, 500, fixed=False)
+    assert any(status < 300 if mode == GenerationMode.POSITIVE else status >= 400 for status in found), found
+
+
+def _needs_token(document: dict[str, Any], operation: str) -> bool:
+    """Whether the document says that a request needs the token."""
+    method, path = operation.split()
+    wanted = document["paths"][path][method.lower()].get("security", document.get("security", []))
+    schemes = document["components"].get("securitySchemes", {})
+    assert all(schemes[name] == {"type": "http", "scheme": "bearer"} for one in wanted for name in one)
+    return bool(wanted) and {} not in wanted
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_what_needs_the_token_is_what_the_document_says(service: Served, operation: str) -> None:
+    method, path = operation.split()
+    path = path.format(name="cars", trial=1, format="onnx")
+    document = service.http.get("/openapi.json").json()
+    asked = {
+        "without": service.anonymous().request(method, path),
+        "with a wrong one": service.anonymous().request(method, path, headers={"Authorization": "Bearer wrong"}),
+        "by another scheme": service.anonymous().request(method, path, auth=("token", TOKEN)),
+    }
+    assert {how: answer.status_code == 401 for how, answer in asked.items()} == dict.fromkeys(
+        asked, _needs_token(document, operation)
+    )
+    assert asked["without"].headers["WWW-Authenticate"] == "Bearer"
+    assert service.http.request(method, path).status_code != 401
+
+
+def test_what_is_not_in_the_document_is_pages_and_needs_the_token_but_for_the_login(service: Served) -> None:
+    document = service.http.get("/openapi.json").json()
+    open_paths = ["/login", "/assets/style.css"]
+    for path in [*open_paths, "/", "/openapi.json", "/dashboard", "/logout", "/api/studies", "/elsewhere"]:
+        assert path not in document["paths"]
+        assert (service.anonymous().get(path).status_code == 401) == (path not in open_paths), path
+
+
+def test_the_document_of_a_service_without_a_token_asks_for_none(tmp_path: Path) -> None:
+    with served(tmp_path, token=None) as service:
+        document = service.http.get("/openapi.json").json()
+        assert "securitySchemes" not in document["components"]
+        for operation in OPERATIONS:
+            assert not _needs_token(document, operation)
+            method, path = operation.split()
+            assert service.http.request(method, path.format(name="x", trial=1, format="onnx")).status_code != 401
+
+
+def test_the_tests_are_of_every_operation(service: Served) -> None:
+    paths = service.http.get("/openapi.json").json()["paths"]
     found = [f"{method.upper()} {path}" for path, methods in paths.items() for method in methods]
     assert sorted(found) == sorted(OPERATIONS)
 
 
-def test_every_operation_says_what_it_does_and_every_error_has_a_detail(place: Place) -> None:
-    document = place.http.get("/openapi.json").json()
+def test_every_operation_says_what_it_does_and_every_error_has_a_detail(service: Served) -> None:
+    document = service.http.get("/openapi.json").json()
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             where = f"{method} {path}"
@@ -145,20 +287,25 @@ def test_every_operation_says_what_it_does_and_every_error_has_a_detail(place: P
         assert f'"#/components/schemas/{name}"' in written, f"{name} is described, but nothing refers to it"
 
 
-def test_a_service_without_ray_says_so_by_the_status_and_the_body(place: Place) -> None:
-    assert place.http.get("/healthz").status_code == 200
-    answered, place.jobs.ray_answered = place.jobs.ray_answered, None
-    found = place.http.get("/healthz")
-    place.jobs.ray_answered = answered
+def test_a_service_without_ray_says_so_by_the_status_and_the_body(service: Served) -> None:
+    assert service.http.get("/healthz").status_code == 200
+    service.ray.silent = True
+
+    def is_noticed() -> bool:
+        service.jobs.ray_answered = None  # as after some seconds
+        return service.http.get("/healthz").status_code == 503
+
+    eventually(is_noticed, 60)
+    found = service.http.get("/healthz")
+    service.ray.silent = False
+    eventually(lambda: service.http.get("/healthz").status_code == 200, 60)
     assert found.status_code == 503
-    assert found.json() == {"status": "degraded", "ray": "unreachable", "storage": "ok", "version": "1.2.3"}
+    assert found.json() == {"status": "degraded", "ray": "unreachable", "storage": "ok", "version": "1"}
 
 
-def test_what_is_in_a_finished_search_is_shown(place: Place) -> None:
-    if not place.jobs.names() or "cars" not in place.jobs.names():
-        pytest.skip("of the full one")
-    assert place.http.get("/searches/cars/report").text.startswith("<!doctype html>")
-    assert place.http.get("/searches/cars/exports/1/onnx").content == b"a network"
-    top = place.http.get("/searches/cars/top?limit=1").json()["trials"]
+def test_what_is_in_a_finished_search_is_shown(service: Served) -> None:
+    assert service.http.get("/searches/cars/report").text.startswith("<!doctype html>")
+    assert service.http.get("/searches/cars/exports/1/onnx").content == b"a network"
+    top = service.http.get("/searches/cars/top?limit=1").json()["trials"]
     assert [(trial["number"], trial["value"]) for trial in top] == [(1, 0.75)]
-    assert [row["trial"] for row in place.http.get("/searches/cars/promotions").json()["promotions"]] == [1]
+    assert [row["trial"] for row in service.http.get("/searches/cars/promotions").json()["promotions"]] == [1]
