@@ -21,12 +21,13 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from features.build import build_cache
 from features.config import FeaturesRun
 from features.prepare import prepare
 from reports.config import Run
+from tests.search.storages import binaries
 from tests.search_server import search_command
 
 MakeRun = Callable[..., FeaturesRun]
@@ -48,13 +49,32 @@ FLAGS = [
 ]
 
 
+expect.set_options(timeout=60_000)  # a page waits for whatever else the machine does
+
+
+def missing_tools() -> list[str]:
+    """Debian's packages of the programs that tests use and that are not on this machine."""
+    programs = {"chromium": CHROMIUM, "openssl": shutil.which("openssl"), "postgresql": binaries()}
+    return [package for package, program in programs.items() if program is None]
+
+
+def pytest_configure() -> None:
+    """Where every test has to run, as in CI, a program that is missing is an error, and no reason to skip any."""
+    missing = missing_tools()
+    if missing and os.environ.get("HEADHUNT_TESTS_NEED_ALL"):
+        raise pytest.UsageError(
+            f"HEADHUNT_TESTS_NEED_ALL is set, but some tests need programs that are not here: {', '.join(missing)}. Install "
+            f"them (Debian: apt-get install {' '.join(missing)}), or unset it to skip those tests."
+        )
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A headless Chromium."""
     if CHROMIUM is None:
-        pytest.skip("needs Chromium, e.g. Debian's package")
+        pytest.skip("needs Chromium, e.g. Debian's package chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=180_000)
         yield browser
         browser.close()
 
@@ -182,8 +202,6 @@ def run_headhunt(folder: Path, *arguments: str) -> subprocess.CompletedProcess[s
     else:
         environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
         command = [str(Path(sys.executable).with_name("headhunt")), *arguments]
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
-        )
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done

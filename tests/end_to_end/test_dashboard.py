@@ -38,11 +38,12 @@ def test_the_dashboard_shows_the_study_and_the_review_of_a_trial(searched: Run, 
         assert server.stderr is not None
         assert f"http://127.0.0.1:{port}/dashboard/" in server.stderr.readline()
         page = browser.new_page(viewport={"width": 1200, "height": 900})
+        page.set_default_timeout(180_000)
         faults: list[str] = []
         page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.goto(f"http://127.0.0.1:{port}/dashboard/studies/1/trials?numbers=5")
-        expect(page.get_by_text("Trial 5 (trial_id=6)")).to_be_visible(timeout=30_000)
+        expect(page.get_by_text("Trial 5 (trial_id=6)")).to_be_visible()
         expect(page.get_by_text(f"at epoch {facts['best_epoch']}, top-5 accuracy")).to_be_visible()
         expect(page.get_by_role("cell", name=facts["head"])).to_be_visible()
         expect(page.get_by_text(f"head {facts['head']}", exact=True)).to_be_attached()
@@ -55,7 +56,7 @@ def test_the_dashboard_shows_the_study_and_the_review_of_a_trial(searched: Run, 
         assert faults == []
         page.close()
         server.send_signal(signal.SIGINT)
-        assert server.wait(20) == 130
+        assert server.wait(120) == 130
 
 
 def test_a_port_in_use(searched: Run) -> None:

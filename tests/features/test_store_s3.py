@@ -6,6 +6,7 @@ import hashlib
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -35,14 +36,18 @@ def free_port() -> int:
 
 def start_server(port: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(300):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return server
-        time.sleep(0.1)
-    server.kill()
-    raise AssertionError("the S3 server did not start")
+    with tempfile.TemporaryFile() as said:
+        server = subprocess.Popen(command, stdout=said, stderr=said)
+        until = time.monotonic() + 120
+        while server.poll() is None and time.monotonic() < until:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return server
+            time.sleep(0.1)
+        server.kill()
+        server.wait()
+        said.seek(0)
+        raise AssertionError(f"the S3 server did not start: {said.read().decode()}")
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ def rename_class(run: Run, name: str) -> None:
 def open_page(browser: Browser, file: Path, width: int = 1200) -> tuple[Page, list[str]]:
     """The page, and everything that it complained about or asked the network for."""
     page = browser.new_page(viewport={"width": width, "height": 900})
+    page.set_default_timeout(180_000)
     noise: list[str] = []
     page.on("console", lambda message: noise.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: noise.append(str(error)))

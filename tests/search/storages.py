@@ -39,7 +39,7 @@ class PostgreSQL:
     def __init__(self, folder: Path) -> None:
         programs = binaries()
         assert programs is not None
-        self._folder, self.port = folder, free_port()
+        self._folder, self._programs, self.port = folder, programs, 0
         (folder / "password").write_text(PASSWORD)
         as_user: list[str] = []
         if os.getuid() == 0:  # it refuses to run as root
@@ -55,7 +55,7 @@ class PostgreSQL:
         ]
         initdb = [*as_user, programs / "initdb", "--pgdata", folder / "data", "--encoding=UTF8", *options]
         subprocess.run(initdb, check=True, capture_output=True, cwd=folder)
-        settings = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": folder}
+        settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": folder}
         chosen = [part for name, value in {**settings, "fsync": "off"}.items() for part in ("-c", f"{name}={value}")]
         self._command = [*as_user, programs / "postgres", "-D", folder / "data", *chosen]
         self.start()
@@ -65,10 +65,14 @@ class PostgreSQL:
         return f"postgresql://headhunt:{PASSWORD}@127.0.0.1:{self.port}/postgres"
 
     def start(self) -> None:
-        self._server = subprocess.Popen(
-            self._command, cwd=self._folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        _wait_for(self.port)
+        self.port = self.port or free_port()
+        command = [*self._command, "-c", f"port={self.port}"]
+        self._server = subprocess.Popen(command, cwd=self._folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        ready = [self._programs / "pg_isready", "--quiet", "--host=127.0.0.1", f"--port={self.port}"]
+        until = time.monotonic() + 120
+        while subprocess.run(ready, check=False).returncode != 0:  # its port answers before it does
+            assert self._server.poll() is None and time.monotonic() < until, "the server did not start"
+            time.sleep(0.05)
 
     def kill(self) -> None:
         """SIGKILL to all of its processes."""
@@ -124,7 +128,7 @@ def free_port() -> int:
 
 
 def _wait_for(port: int) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()

@@ -24,7 +24,7 @@ from optuna_dashboard import wsgi
 from features.errors import LostError, UsageError
 from reports.config import Run
 from search.leaderboard import leaders, load_study
-from search.ownership import owned, read_driver
+from search.ownership import Patience, owned, read_driver
 from search.storage import mend_journal, one_transaction, open_storage, storage_faults, storage_url
 from tests.search.storages import PASSWORD, binaries, free_port, proxy
 
@@ -146,12 +146,12 @@ def test_of_newcomers_at_the_same_moment_one_gets_the_study(empty: str, tmp_path
         study = optuna.load_study(study_name="contested", storage=open_storage(empty, tmp_path))
         start.wait()
         try:
-            with owned(study, lambda: open_storage(empty, tmp_path), "the storage"):
+            with owned(study, lambda: open_storage(empty, tmp_path), "the storage", Patience(settle=5)):
                 outcomes.append("owns")
-                end.wait(30)
+                end.wait(300)
         except Exception as error:
             outcomes.append(type(error).__name__)
-            end.wait(30)
+            end.wait(300)
 
     threads = [threading.Thread(target=drive) for _ in range(4)]
     for thread in threads:

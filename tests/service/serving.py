@@ -63,7 +63,7 @@ class Service:
     def interrupt(self) -> int:
         """Ctrl-C; the exit status."""
         self.process.send_signal(signal.SIGINT)
-        status = self.process.wait(60)
+        status = self.process.wait(300)
         self._close()
         return status
 
@@ -82,7 +82,6 @@ class Service:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=280,
             check=False,
         )
 
@@ -96,7 +95,7 @@ class Service:
             "/searches", content=yaml.safe_dump(raw), headers={"Content-Type": "application/yaml", **headers}
         )
 
-    def wait(self, name: str, wanted: Callable[[dict[str, Any]], bool], seconds: float = 240) -> dict[str, Any]:
+    def wait(self, name: str, wanted: Callable[[dict[str, Any]], bool], seconds: float = 900) -> dict[str, Any]:
         """How the search stands as soon as it stands so."""
         until = time.monotonic() + seconds
         while True:

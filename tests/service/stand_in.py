@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from functools import cache
@@ -64,6 +65,14 @@ class StandIn(RayJobs):
             raise LostError("Ray does not answer at http://stand-in.invalid:8265.")
 
 
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """The one loop on which every application runs, as in a server: its locks belong to the loop that they first met."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="applications", daemon=True).start()
+    return loop
+
+
 class Http:
     """Asks an application without a socket, from any thread."""
 
@@ -82,7 +91,7 @@ class Http:
             async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
                 return await client.request(method, path, **options)
 
-        return asyncio.run(ask())
+        return asyncio.run_coroutine_threadsafe(ask(), _loop()).result()
 
 
 class Place:
@@ -130,7 +139,7 @@ class Place:
         self.files(name, number).write_ended(Ended.model_validate({"state": state, "message": message, "time": now()}))
 
 
-def eventually(wanted: Callable[[], bool], seconds: float = 10) -> None:
+def eventually(wanted: Callable[[], bool], seconds: float = 60) -> None:
     """Waits until it is so: Ray is asked on another thread."""
     until = time.monotonic() + seconds
     while not wanted():

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, expect
 
 from features.atomic import make_folder
 from tests.kills import descendants
@@ -30,14 +30,21 @@ def written(service: Service, raw: dict[str, Any]) -> str:
     return path.name
 
 
-pytestmark = pytest.mark.timeout(600)  # whole searches and promotions, beside whatever else the machine does
+pytestmark = pytest.mark.timeout(3000)  # whole searches and promotions, beside whatever else the machine does
 
 
 def watched(browser: Browser) -> tuple[Page, list[str]]:
     """A page, and what it complains about."""
     page = browser.new_page(viewport={"width": 1200, "height": 1000})
+    page.set_default_timeout(180_000)
     faults: list[str] = []
-    page.on("console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None)
+
+    def note(message: ConsoleMessage) -> None:
+        of_no_gpu = "GPU stall due to ReadPixels" in message.text  # a machine without one says so, at any time
+        if message.type in ("error", "warning") and not of_no_gpu:
+            faults.append(message.text)
+
+    page.on("console", note)
     page.on("pageerror", lambda error: faults.append(str(error)))
     return page, faults
 
@@ -66,9 +73,9 @@ def promoted(service: Service, browser: Browser) -> str:
     page.get_by_label("Configuration, in YAML").fill(yaml.safe_dump(raw))
     page.get_by_role("button", name="Submit", exact=True).click()
     card = card_of(page, "cars")
-    expect(card.locator(".state")).to_have_text(re.compile("queued|running"), timeout=30_000)
-    expect(card.locator(".stage")).to_have_text(re.compile("prepar|cache|searching"), timeout=120_000)
-    expect(card.locator(".state")).to_have_text("finished", timeout=240_000)
+    expect(card.locator(".state")).to_have_text(re.compile("queued|running"))
+    expect(card.locator(".stage")).to_have_text(re.compile("prepar|cache|searching"), timeout=900_000)
+    expect(card.locator(".state")).to_have_text("finished", timeout=900_000)
     expect(card.locator(".counts")).to_contain_text("6 of 6")
     expect(card.locator("svg circle")).to_have_count(6)
     card.get_by_text("Log", exact=True).click()
@@ -78,8 +85,8 @@ def promoted(service: Service, browser: Browser) -> str:
     assert status["trials"] == {"total": 6, "complete": 6, "pruned": 0, "failed": 0, "running": 0}
     card.get_by_role("button", name="Promote…").click()
     card.get_by_role("button", name="Promote", exact=True).click()
-    expect(card.locator(".state")).to_have_text(re.compile("queued|running"), timeout=30_000)
-    expect(card.locator(".state")).to_have_text("finished", timeout=240_000)
+    expect(card.locator(".state")).to_have_text(re.compile("queued|running"))
+    expect(card.locator(".state")).to_have_text("finished", timeout=900_000)
     assert page.evaluate("document.documentElement.scrollWidth") <= 1200
     assert faults == []
     page.close()
@@ -151,8 +158,9 @@ def test_no_process_that_the_service_starts_has_the_token_in_its_environment(ser
 def test_the_metrics_tell_the_search(service: Service, promoted: str) -> None:
     text = service.http.get("/metrics").text
     assert 'headhunt_trials{search="cars",state="complete"} 6.0' in text
-    assert re.search(r'headhunt_best_value\{search="cars"\} 0\.\d+|1\.0', text)
-    assert re.search(r'headhunt_images_per_second\{search="cars"\} [1-9]', text)
+    assert re.search(r'headhunt_best_value\{search="cars"\} (0\.\d+|1\.0)\n', text)
+    rate = re.search(r'headhunt_images_per_second\{search="cars"\} (\S+)', text)
+    assert rate and float(rate[1]) > 0
     assert 'headhunt_up{part="ray"} 1.0' in text and 'headhunt_up{part="storage"} 1.0' in text
 
 
@@ -166,7 +174,7 @@ def test_a_search_is_submitted_stopped_and_resumed_by_command_and_stopped_in_a_b
     service.wait(name, lambda found: found["trials"]["complete"] >= 4)
     stopped = service.headhunt("stop", name)
     assert stopped.returncode == 0 and f"Go on with it: headhunt submit --resume {name}" in stopped.stdout
-    before = service.over(name)
+    before = service.get(f"/searches/{name}")
     assert before["state"] == "stopped" and before["message"] == "stopped as asked for; it can be resumed"
     ended = before["trials"]["complete"]
     resumed = service.headhunt("submit", "--resume", name)
@@ -180,7 +188,7 @@ def test_a_search_is_submitted_stopped_and_resumed_by_command_and_stopped_in_a_b
     page, faults = watched(browser)
     log_in(page, service)
     card_of(page, name).get_by_role("button", name="Stop").click()
-    expect(card_of(page, name).locator(".state")).to_have_text("stopped", timeout=90_000)
+    expect(card_of(page, name).locator(".state")).to_have_text("stopped", timeout=900_000)
     assert faults == []
     page.close()
     after = service.over(name)
@@ -225,7 +233,8 @@ def test_the_form_of_a_page_whose_script_is_still_on_its_way_sends_nothing(servi
     page, faults = watched(browser)
     held: list[Route] = []
     page.route("**/assets/submit.js", lambda route: held.append(route))
-    log_in(page, service)
+    with page.expect_request("**/assets/submit.js"):
+        log_in(page, service)
     page.get_by_text("Submit a search").click()
     submit = page.get_by_role("button", name="Submit", exact=True)
     page.get_by_label("Configuration, in YAML").fill("name: early")
@@ -245,6 +254,7 @@ def test_the_form_of_a_page_whose_script_is_still_on_its_way_sends_nothing(servi
 
 def test_a_browser_without_scripts_is_told_so(service: Service, browser: Browser) -> None:
     page = browser.new_page(java_script_enabled=False)
+    page.set_default_timeout(180_000)
     log_in(page, service)
     expect(page.locator("main")).to_contain_text("needs JavaScript")
     expect(page.get_by_text("Loading…")).to_be_hidden()
@@ -267,17 +277,16 @@ def test_an_export_is_downloaded_and_study_and_report_are_opened_in_a_browser(
     assert (tmp_path / "downloads" / "model.onnx").read_bytes() == exported.read_bytes()
     card.get_by_role("link", name="Study in the dashboard").click()
     expect(page).to_have_url(re.compile(r"/dashboard/studies/\d+"))
-    expect(page.get_by_role("heading", name="History")).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("heading", name="History")).to_be_visible()
     study = page.url
     for view, plots in (("analytics", 4), ("smartSelection", 2)):  # the latter has parallel coordinates
         page.goto(f"{study}/{view}")
-        expect(page.locator(".js-plotly-plot svg.main-svg").nth(3 * plots - 1)).to_be_attached(timeout=60_000)
+        expect(page.locator(".js-plotly-plot svg.main-svg").nth(3 * plots - 1)).to_be_attached()
     expect(page.locator("#plot-parallel-coordinate .parcoords")).to_have_count(1)
     # what Plotly says where a policy forbids the programs it makes
     expect(page.get_by_text("WebGL is not supported")).to_have_count(0)
-    faults[:] = [fault for fault in faults if "GPU stall due to ReadPixels" not in fault]  # of a machine without a GPU
     page.goto(f"{service.url}/dashboard/")
-    expect(page.get_by_role("heading", name=re.compile(rf"\d+\. {promoted}$"))).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("heading", name=re.compile(rf"\d+\. {promoted}$"))).to_be_visible()
     assert faults == []
     page.goto(f"{service.url}/searches/{promoted}/report")
     page.wait_for_function(
@@ -296,14 +305,14 @@ def test_an_export_is_downloaded_and_study_and_report_are_opened_in_a_browser(
     page.get_by_label("Token").fill(TOKEN)
     page.get_by_role("button", name="Log in").click()
     expect(page).to_have_url(f"{study}?from=here")
-    expect(page.get_by_role("heading", name="History")).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("heading", name="History")).to_be_visible()
     page.close()
 
 
 def test_ctrl_c_ends_the_service_and_its_ray(service: Service) -> None:
     processes = list(descendants(service.process.pid))
     assert service.interrupt() == 130
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while left := [line for number, line in processes if Path(f"/proc/{number}").exists()]:
         assert time.monotonic() < until, left
         time.sleep(0.2)
@@ -332,7 +341,7 @@ main()
 def test_a_ctrl_c_that_python_drops_before_the_service_is_ready_ends_it(tmp_path: Path) -> None:
     """As one does that comes while the garbage is collected."""
     program = [sys.executable, "-P", "-c", DROPPED, str(tmp_path)]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
     assert "Exception ignored in" in done.stderr, done.stderr
     assert done.returncode == 130, done.stderr
     assert done.stdout == ""  # it never said that it was ready
