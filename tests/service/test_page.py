@@ -20,8 +20,6 @@ from tests.service.in_process import Served, served
 from tests.service.serving import TOKEN
 from tests.service.stand_in import PLENTY
 
-expect.set_options(timeout=30_000)
-
 
 class Search:
     """A search whose last job the test does, in the name of this process."""
@@ -268,7 +266,7 @@ def test_what_is_being_sent_is_told(service: Served, page: Page) -> None:
     page.goto("/")
     card = card_of(page, search.name)
     held: list[Route] = []
-    page.route("**/stop", held.append)
+    page.route("**/stop", lambda route: held.append(route))
     card.get_by_role("button", name="Stop").click()
     expect(card.locator(".sending")).to_have_text("Sending…")
     held[0].continue_()
@@ -301,7 +299,7 @@ def test_exports_are_asked_for_in_view_and_offered_whole(service: Served, page: 
 def test_an_older_answer_does_not_count_after_a_newer_one(service: Served, page: Page) -> None:
     search = Search(service, "newer")
     held: list[Route] = []
-    page.route("**/searches", held.append, times=2)
+    page.route("**/searches", lambda route: held.append(route), times=2)
     page.goto("/")
     look_again = "document.dispatchEvent(new Event('visibilitychange'))"
     page.evaluate(look_again)
@@ -357,6 +355,10 @@ def test_resume_says_what_it_goes_on_with(service: Served, page: Page) -> None:
     search.post("/promotions", {"top": 1})
     search.post("/stop")
     expect(resume).to_have_accessible_description("Goes on with the promotion")
+    search.post("/resume")
+    search.begin(stage="promote")
+    search.end("finished")
+    expect(resume).to_have_accessible_description("Goes on with the search")
 
 
 def wait_for(page: Page, wanted: Callable[[], bool]) -> None:

@@ -113,7 +113,7 @@ export class Card {
     const live = LIVE.includes(state);
     this.part(".stop").hidden = !live || state === "stopping";
     this.part(".resume").hidden = !["stopped", "failed", "interrupted"].includes(state);
-    const what = this.#job.kind === "promotions" ? "promotion" : "search";
+    const what = this.#job.kind === "promotions" && this.#job.state !== "finished" ? "promotion" : "search";
     attribute(this.part(".resume"), "title", `Goes on with the ${what}`);
     this.part(".promote").hidden = live || trials.complete === 0;
     if (this.part(".promote").hidden) this.#openPromotion(false);
