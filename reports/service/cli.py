@@ -207,7 +207,7 @@ def stop_command(
         if waits and state not in ("stopped", "finished"):
             raise HeadhuntError(f"{name} did not stop as asked for, but: {state}. {job['message'] or ''}".rstrip())
         hint = ""
-        if job["kind"] == "search" and state != "finished":
+        if state != "finished":
             go_on = "Once it is over, go on with it" if state in ACTIVE else "Go on with it"
             hint = f" {go_on}: {_at(context, 'submit', '--resume', name)}"
         output.console.print(f"{name} is {state}.{hint}", markup=False)

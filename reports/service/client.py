@@ -127,8 +127,8 @@ class Client:
             untrusted = _certificate_fault(error)
             if untrusted is not None:
                 raise UsageError(
-                    f"the certificate of {self.url} is not trusted: {untrusted.rstrip('.')}. `--tls-certificate FILE` trusts that of "
-                    "a service with one of its own, by the names that are in it."
+                    f"the certificate of {self.url} is not trusted: {untrusted.rstrip('.')}. `--tls-certificate FILE` trusts "
+                    "that of a service with one of its own, by the names that are in it."
                 ) from None
             raise LostError(
                 f"no service answers at {self.url}: {error}. Start one with `headhunt serve`, or name another with --url or "

@@ -69,15 +69,15 @@ def scripted(*answers: Answer) -> Iterator[Scripted]:
             thread.join()
 
 
-def status(state: Any = "running", message: str | None = None, name: str = "cars", kind: Any = "search") -> Answer:
-    """How a search of one job stands."""
+def status(state: Any = "running", message: str | None = None) -> Answer:
+    """How the search `cars`, which has one job, stands."""
     time = "2026-01-02T03:04:05+00:00"
     job = JobStatus(
-        number=1, kind=kind, state=state, stage=None, created=time, started=time, ended=None, message=message,
+        number=1, kind="search", state=state, stage=None, created=time, started=time, ended=None, message=message,
         ray_id="cars-1.1",
     )  # fmt: skip
     told = SearchStatus(
-        name=name, state=state, stage=None, message=message, objective="val_accuracy", study_id=None,
+        name="cars", state=state, stage=None, message=message, objective="val_accuracy", study_id=None,
         trials=TrialCounts(total=6), trials_per_minute=None, images_per_second=None, best=None, created=time, jobs=[job],
         promotions=0, exports=0, report=False,
     )  # fmt: skip

@@ -277,7 +277,6 @@ def test_a_search_that_is_followed_by_a_service_with_another_token_is_told() -> 
     ("ended", "code", "said"),
     [
         (status("stopped"), 0, "cars is stopped. Go on with it: headhunt submit --resume cars\n"),
-        (status("stopped", kind="promotions"), 0, "cars is stopped.\n"),
         (status("finished"), 0, "cars is finished.\n"),
         (status("failed", "the disk is full"), 1, "cars did not stop as asked for, but: failed. the disk is full\n"),
     ],
