@@ -213,7 +213,7 @@ def test_a_bad_configuration_is_refused_before_anything_starts(service: Service)
 
 def test_a_client_without_the_token_or_without_a_service(service: Service) -> None:
     done = service.headhunt("jobs", HEADHUNT_TOKEN="another-token-than-that")
-    assert done.returncode == 2 and "401: a token is required" in " ".join(done.stderr.split())
+    assert done.returncode == 2 and "401: that is not the token of this service" in " ".join(done.stderr.split())
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     done = service.headhunt("jobs", "--url", url)
