@@ -28,7 +28,6 @@ from features.config import FeaturesRun
 from features.prepare import prepare
 from reports.config import Run
 from tests.search.storages import binaries
-from tests.search.storages import binaries
 from tests.search_server import search_command
 
 MakeRun = Callable[..., FeaturesRun]
@@ -51,22 +50,6 @@ FLAGS = [
 
 
 expect.set_options(timeout=60_000)  # a page waits for whatever else the machine does
-
-
-def missing_tools() -> list[str]:
-    """Debian's packages of the programs that tests use and that are not on this machine."""
-    programs = {"chromium": CHROMIUM, "openssl": shutil.which("openssl"), "postgresql": binaries()}
-    return [package for package, program in programs.items() if program is None]
-
-
-def pytest_configure() -> None:
-    """Where every test has to run, as in CI, a program that is missing is an error, and no reason to skip any."""
-    missing = missing_tools()
-    if missing and os.environ.get("HEADHUNT_TESTS_NEED_ALL"):
-        raise pytest.UsageError(
-            f"HEADHUNT_TESTS_NEED_ALL is set, but some tests need programs that are not here: {', '.join(missing)}. Install "
-            f"them (Debian: apt-get install {' '.join(missing)}), or unset it to skip those tests."
-        )
 
 
 def missing_tools() -> list[str]:
