@@ -9,7 +9,6 @@ import secrets
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from typing import Any
 from features.atomic import write_text
 from features.command import log
 from features.errors import LostError
+from features.ports import PATIENCE, free_ports
 from features.stages import end_with_parent
 
 SLOT = "headhunt_jobs"
@@ -32,7 +32,21 @@ STOP_SECONDS = 60
 QUEUE_SECONDS = 10 * 365 * 86400
 """How long a job may wait there."""
 
-START_SECONDS = 90
+PORTS = (
+    "",
+    "ray-client-server-",
+    "dashboard-agent-listen-",
+    "dashboard-agent-grpc-",
+    "runtime-env-agent-",
+    "metrics-export-",
+)
+"""Which ports are named to a Ray that the service starts, beside its job server's."""
+
+START_SECONDS = 300
+"""How long a Ray that the service starts may take until it answers."""
+
+LATE = "timed out during startup"
+"""What a head says that ends because its node took longer than the half minute that Ray waits for it."""
 
 ANSWER_SECONDS = (10, 60)
 """How long Ray's job server may take to be reached, and to answer: its own client would wait for ever."""
@@ -151,7 +165,7 @@ class OwnRay:
         write_text(note, self._folder.name + "\n")
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        self.port = _free_port()
+        (self.port,) = free_ports(1)
         self._head: subprocess.Popen[bytes] | None = None
 
     @property
@@ -165,17 +179,34 @@ class OwnRay:
             return
         if self._head is not None:
             log.print("Ray has ended; it is started again.", style="yellow")
+        jobs, until = RayJobs(self.address, self._root), time.monotonic() + START_SECONDS
+        head = self._start()
+        while True:
+            try:
+                jobs.statuses()
+                return
+            except LostError as error:
+                ended = head.poll() is not None
+                said_last = (self._folder / "ray.log").read_text(errors="replace").strip().splitlines()[-1:]
+                said = " ".join(said_last)
+                if time.monotonic() > until or (ended and LATE not in said):
+                    raise LostError(f"Ray did not start: {said or error}") from error
+                if ended:
+                    log.print("Ray did not come up in time; it is started again.", style="yellow")
+                    head = self._start()
+                time.sleep(0.5)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        ports = [port for port in free_ports(len(PORTS) + 1) if port != self.port]
         options = {
-            "--port": str(_free_port()),
+            **{f"--{name}port": str(port) for name, port in zip(PORTS, ports, strict=False)},
             "--node-ip-address": "127.0.0.1",
             "--dashboard-host": "127.0.0.1",
             "--dashboard-port": str(self.port),
-            "--dashboard-agent-listen-port": str(_free_port()),
-            "--ray-client-server-port": str(_free_port()),
             "--temp-dir": str(self._folder),
             "--resources": f'{{"{SLOT}": {self._jobs}}}',
         }
-        program = [sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+        program = [sys.executable, "-P", "-m", "features.ports", "start", "--head", "--block"]
         arguments = [part for option in options.items() for part in option]
         with (self._folder / "ray.log").open("ab") as said:
             self._head = subprocess.Popen(
@@ -186,16 +217,7 @@ class OwnRay:
                 process_group=0,
                 preexec_fn=end_with_parent if sys.platform == "linux" else None,
             )
-        jobs, until = RayJobs(self.address, self._root), time.monotonic() + START_SECONDS
-        while True:
-            try:
-                jobs.statuses()
-                return
-            except LostError as error:
-                if self._head.poll() is not None or time.monotonic() > until:
-                    said_last = (self._folder / "ray.log").read_text(errors="replace").strip().splitlines()[-1:]
-                    raise LostError(f"Ray did not start: {' '.join(said_last) or error}") from error
-                time.sleep(0.5)
+        return self._head
 
     def end(self) -> None:
         """Ends it and what it runs."""
@@ -211,16 +233,10 @@ class OwnRay:
 
 def _environment() -> Mapping[str, str]:
     return {
+        **PATIENCE,
         "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS),
         "RAY_JOB_START_TIMEOUT_SECONDS": str(QUEUE_SECONDS),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "PYTHONUNBUFFERED": "1",
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

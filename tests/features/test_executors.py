@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from features import executors
 from features.cluster import Cluster
 from features.config import Workers
 from features.errors import CacheError, LostError, UsageError
@@ -108,6 +110,18 @@ def test_an_interrupt_that_falls_into_a_callback_is_not_lost() -> None:
     done = subprocess.run([sys.executable, "-c", body], capture_output=True, text=True, check=True)
     assert "Exception ignored" in done.stderr
     assert done.stdout == "interrupted\n"
+
+
+def test_an_interrupt_that_python_dropped_ends_the_wait_for_ray_workers(
+    ray_executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted = threading.Event()
+    monkeypatch.setattr(executors, "_INTERRUPTED", interrupted)
+    done = ray_executor.map(square, [1, 2, 3])
+    next(done)
+    interrupted.set()
+    with pytest.raises(KeyboardInterrupt):
+        next(done)
 
 
 def test_a_worker_that_is_killed_is_replaced(ray_executor: Executor, tmp_path: Path) -> None:
@@ -209,3 +223,60 @@ def test_a_ray_that_does_not_come_up_says_what_to_do(tmp_path: Path) -> None:
     )
     assert "LostError: Ray did not start: The current node timed out during startup." in done.stderr
     assert "set `workers.executor: local`" in done.stderr
+
+
+def test_a_ray_that_does_not_come_up_in_time_is_started_again(tmp_path: Path) -> None:
+    """As on a machine under load: Ray gives its node half a minute."""
+    body = (
+        "import os, ray\nfrom pathlib import Path\nfrom features.config import Workers\n"
+        "from features.executors import open_executor\nfrom ray._private import services\n"
+        "from tests.kills import descendants\n"
+        "start, find = ray.init, services.get_node\n"
+        "def late(*_): raise Exception('The current node timed out during startup.')\n"
+        "def again(**options):\n"
+        "    print([name for _, name in descendants(os.getpid()) if name])\n"
+        "    services.get_node = find\n"
+        "    return start(**options)\n"
+        "def first(**options):\n"
+        "    services.get_node, ray.init = late, again\n"
+        "    return start(**options)\n"
+        "ray.init = first\n"
+        "with open_executor(Workers(), Path('run'), {}) as executor:\n"
+        "    print(list(executor.map(os.path.basename, ['a/b'])))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", body],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.stdout == "[]\n[(0, 'b')]\n", done.stderr  # nothing of the late node ran on
+    assert "Ray's node did not come up in time" in done.stderr
+
+
+LATE_AGENTS = """
+import sys, time
+if any(part.endswith("agent.py") or part.endswith("runtime_env/agent/main.py") for part in sys.orig_argv):
+    time.sleep(20)
+"""
+
+
+@pytest.mark.slow
+def test_a_ray_whose_agents_take_long_to_start_comes_up(tmp_path: Path) -> None:
+    """Its scheduler gives up after 15 s what is to say on which port it listens."""
+    (tmp_path / "late").mkdir()
+    (tmp_path / "late" / "sitecustomize.py").write_text(LATE_AGENTS)
+    body = (
+        "import os\nfrom pathlib import Path\nfrom features.config import Workers\n"
+        "from features.executors import open_executor\n"
+        "with open_executor(Workers(), Path('run'), {}) as executor:\n"
+        "    print(list(executor.map(os.path.basename, ['a/b'])))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "late")}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", body], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "[(0, 'b')]\n", done.stderr
+    assert "did not come up" not in done.stderr

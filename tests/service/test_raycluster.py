@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,8 @@ import pytest
 
 from features.errors import LostError
 from reports.service import raycluster
-from reports.service.raycluster import RayJobs
+from reports.service.raycluster import OwnRay, RayJobs
+from tests.features.test_executors import LATE_AGENTS
 
 
 class Listing:
@@ -81,3 +83,75 @@ def test_a_job_server_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch:
         jobs = RayJobs(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path)
         with pytest.raises(LostError, match=r"does not answer: .*timed? ?out"):
             jobs.statuses()
+
+
+HEADS = """#!/bin/sh
+echo "$@" >> {folder}/started
+if [ $(wc -l < {folder}/started) -le {failing} ]; then
+  echo "{said}"
+  exit 1
+fi
+touch {folder}/up
+exec sleep 600
+"""
+
+
+def own_ray(folder: Path, monkeypatch: pytest.MonkeyPatch, failing: int, said: str) -> OwnRay:
+    """A Ray of the service's own whose first heads end with these words; the next one answers."""
+    program = folder / "python"
+    program.write_text(HEADS.format(folder=folder, failing=failing, said=said))
+    program.chmod(0o755)
+
+    def statuses(jobs: RayJobs) -> dict[str, str]:
+        if (folder / "up").exists():
+            return {}
+        raise LostError("Ray's job server does not answer")
+
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(RayJobs, "statuses", statuses)
+    return OwnRay(folder, 1)
+
+
+def test_a_head_that_did_not_come_up_in_time_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine under load: Ray gives its node half a minute."""
+    own = own_ray(tmp_path, monkeypatch, 2, "Exception: The current node timed out during startup. This could")
+    try:
+        own.keep()
+        starts = (tmp_path / "started").read_text().splitlines()
+        assert len(starts) == 3
+    finally:
+        own.end()
+    for start in starts:  # each with ports of its own
+        words = start.split()
+        named = [words[words.index(word) + 1] for word in words if word.endswith("port")]
+        assert len(named) == len(set(named)) == 7, start
+
+
+def test_a_head_that_cannot_start_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = own_ray(tmp_path, monkeypatch, 2, "OSError: No space left on device")
+    try:
+        with pytest.raises(LostError, match=r"Ray did not start: OSError: No space left on device"):
+            own.keep()
+        assert len((tmp_path / "started").read_text().splitlines()) == 1
+    finally:
+        own.end()
+
+
+@pytest.mark.slow
+def test_a_ray_whose_agents_take_long_to_start_comes_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its scheduler gives up after 15 s what is to say on which port it listens."""
+    (tmp_path / "late").mkdir()
+    (tmp_path / "late" / "sitecustomize.py").write_text(LATE_AGENTS)
+    for name, value in {"PYTHONPATH": str(tmp_path / "late"), "RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN": ""}.items():
+        monkeypatch.setenv(name, value)
+    own = OwnRay(tmp_path, 1)
+    try:
+        own.keep()
+        first = own._head
+        assert RayJobs(own.address, tmp_path).statuses() == {}
+        own.keep()
+        assert own._head is first
+    finally:
+        own.end()
