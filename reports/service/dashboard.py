@@ -62,6 +62,8 @@ class Dashboards:
     """A WSGI application that answers about each study by a dashboard of its own, and about everything else by another one."""
 
     def __init__(self, root: Path, storage: BaseStorage) -> None:
+        import optuna_dashboard  # noqa: F401 -- takes seconds, for which nobody should wait who asks
+
         self._storage, self._pictures = storage, Pictures(root)
         self._kept: dict[str, tuple[Application, float]] = {}
         """By study, with when it was looked at last; the longest ago first."""
@@ -69,8 +71,13 @@ class Dashboards:
 
     def __call__(self, environment: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answers."""
+        from bottle import request
+
         about = re.match(r"/(?:api/studies|csv)/(\d+)", environment["PATH_INFO"])
-        return self._of(about[1] if about else "")(environment, start_response)
+        try:
+            return self._of(about[1] if about else "")(dict(environment), start_response)
+        finally:
+            request.bind()  # Bottle keeps each thread's last request, and it the dashboard
 
     def _of(self, study: str) -> Application:
         with self._lock:

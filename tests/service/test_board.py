@@ -11,7 +11,7 @@ from optuna.storages._cached_storage import _CachedStorage
 
 from features.errors import LostError
 from reports.service.jobs import Standing
-from reports.service.studies import LONGEST_TOP, Studies, Study
+from reports.service.studies import Studies, Study
 from tests.service.stand_in import Place
 
 LEAF = optuna.distributions.FloatDistribution(0, 1)
@@ -186,19 +186,19 @@ def test_promotions_that_finished_leave_a_search_as_it_was(place: Place, searche
     assert place.state() == searched
 
 
-def test_trials_that_are_not_complete_are_found(place: Place) -> None:
+def test_trials_that_are_not_complete_are_found(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reports.service.studies.LONGEST_TOP", 2)
     study = optuna.load_study(study_name="cars", storage=place.settings.storage_url)
     study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.PRUNED))
     assert place.board.incomplete("cars", [3, 2, 1, 0]) == [2, 3]
-    add(place, *[0.1] * (LONGEST_TOP + 10))  # more than are told, and not looked at yet
-    everything = range(LONGEST_TOP + 13)
-    assert place.board.incomplete("cars", everything) == [2]
-    assert list(place.board.entry("cars").study.complete[:3]) == [1, 0, 3]
+    add(place, 0.6, 0.1, 0.1)  # more than are told, and not looked at yet
+    assert place.board.incomplete("cars", range(6)) == [2]
+    assert list(place.board.entry("cars").study.complete) == [1, 3, 0, 4, 5]
     place.finish("stopped")
     assert place.state() == "stopped"
-    assert (kept(place), place.board.incomplete("cars", everything)) == (0, [2])
+    assert (kept(place), place.board.incomplete("cars", range(6))) == (0, [2])
     add(place, 0.2)  # by somebody else
-    assert (place.board.incomplete("cars", [LONGEST_TOP + 13]), kept(place)) == ([], 0)
+    assert (place.board.incomplete("cars", [6]), kept(place)) == ([], 0)
     place.submit("boats")
     assert place.board.incomplete("boats", [0]) == [0]
 

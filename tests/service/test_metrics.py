@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import optuna
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from reports.service.records import ACTIVE
@@ -52,7 +53,10 @@ def test_metrics_tell_of_trials_pace_queue_and_best_value(tmp_path: Path) -> Non
     assert found["process_resident_memory_bytes",] > 0
 
 
-def test_a_build_that_is_under_way_tells_its_pace_as_the_log_does(tmp_path: Path) -> None:
+def test_a_build_that_is_under_way_tells_its_pace_as_the_log_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reports.service.routes.METRICS_SECONDS", 0)
     place = Place(tmp_path)
     place.submit()
     assert place.begin()
@@ -68,10 +72,10 @@ def test_a_build_that_is_under_way_tells_its_pace_as_the_log_does(tmp_path: Path
     assert pace() is None
     log = place.files().log
     for line, told in (
-        ("Caching 2 copies ...\n", None),
-        ("cars: 64 of 640 records, 12.5 images/s\n", 12.5),
+        ("a first line\n", None),
+        ("  features: 64 of 640, 12.5 images/s, 46 s left\n", 12.5),
         (f"{'a warning ' * 50}\n", 12.5),
-        ("cars: 128 of 640 records, 80 images/s, 3 shards\n", 80),
+        ("  features: 128 of 640, 80.0 images/s, 6 s left\n", 80.0),
     ):
         with log.open("a") as said:
             said.write(line)
