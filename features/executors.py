@@ -14,16 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
-from traceback import walk_tb
 from typing import Any, Protocol, TypeVar
 
 from features.atomic import make_folder
 from features.cluster import Cluster, shorten_ray
-from features.command import log
 from features.config import Workers
 from features.engine import start_keras
 from features.errors import HeadhuntError, LostError, UsageError
-from features.ports import PATIENCE, named_ports
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -224,7 +221,7 @@ def open_executor(
         try:
             _check_address(address)
             shorten_ray()
-            _start_ray(
+            ray.init(
                 address=address,
                 runtime_env={"working_dir": str(empty), "env_vars": variables},
                 include_dashboard=False if address == "local" else None,
@@ -252,31 +249,6 @@ def open_executor(
     finally:
         if started:
             ray.shutdown()  # also of a cluster that is lost: it takes seconds, and without it the process ends in a crash
-
-
-def _start_ray(**options: Any) -> None:
-    """`ray.init`; a second time where its node did not come up in the half minute that Ray waits for it."""
-    import ray
-    from ray._private.node import Node
-
-    if options["address"] != "local":
-        ray.init(**options)
-        return
-    for name, value in PATIENCE.items():
-        os.environ.setdefault(name, value)
-    try:
-        with named_ports() as ports:
-            ray.init(**options, **ports)
-    except Exception as error:
-        if "timed out during startup" not in str(error):
-            raise
-        log.print("Ray's node did not come up in time, as on a machine that has much to do. It is started again.")
-        for frame, _ in walk_tb(error.__traceback__):  # Ray leaves the late node running, and nothing else knows it
-            if isinstance(node := frame.f_locals.get("self"), Node):
-                node.kill_all_processes(check_alive=False)
-        ray.shutdown()
-        with named_ports() as ports:
-            ray.init(**options, **ports)
 
 
 def _address(workers: Workers) -> str:

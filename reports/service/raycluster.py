@@ -9,6 +9,7 @@ import secrets
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,6 @@ from typing import Any
 from features.atomic import write_text
 from features.command import log
 from features.errors import LostError
-from features.ports import PATIENCE, free_ports
 from features.stages import end_with_parent
 
 SLOT = "headhunt_jobs"
@@ -31,16 +31,6 @@ STOP_SECONDS = 60
 
 QUEUE_SECONDS = 10 * 365 * 86400
 """How long a job may wait there."""
-
-PORTS = (
-    "",
-    "ray-client-server-",
-    "dashboard-agent-listen-",
-    "dashboard-agent-grpc-",
-    "runtime-env-agent-",
-    "metrics-export-",
-)
-"""Which ports are named to a Ray that the service starts, beside its job server's."""
 
 START_SECONDS = 300
 """How long a Ray that the service starts may take until it answers."""
@@ -165,7 +155,7 @@ class OwnRay:
         write_text(note, self._folder.name + "\n")
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        (self.port,) = free_ports(1)
+        self.port = _free_port()
         self._head: subprocess.Popen[bytes] | None = None
 
     @property
@@ -190,23 +180,24 @@ class OwnRay:
                 said_last = (self._folder / "ray.log").read_text(errors="replace").strip().splitlines()[-1:]
                 said = " ".join(said_last)
                 if time.monotonic() > until or (ended and LATE not in said):
-                    raise LostError(f"Ray did not start: {said or error}") from error
+                    raise LostError(f"Ray did not start: {(ended and said) or error}") from error
                 if ended:
                     log.print("Ray did not come up in time; it is started again.", style="yellow")
                     head = self._start()
                 time.sleep(0.5)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        ports = [port for port in free_ports(len(PORTS) + 1) if port != self.port]
         options = {
-            **{f"--{name}port": str(port) for name, port in zip(PORTS, ports, strict=False)},
+            "--port": str(_free_port()),
             "--node-ip-address": "127.0.0.1",
             "--dashboard-host": "127.0.0.1",
             "--dashboard-port": str(self.port),
+            "--dashboard-agent-listen-port": str(_free_port()),
+            "--ray-client-server-port": str(_free_port()),
             "--temp-dir": str(self._folder),
             "--resources": f'{{"{SLOT}": {self._jobs}}}',
         }
-        program = [sys.executable, "-P", "-m", "features.ports", "start", "--head", "--block"]
+        program = [sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--head", "--block"]
         arguments = [part for option in options.items() for part in option]
         with (self._folder / "ray.log").open("ab") as said:
             self._head = subprocess.Popen(
@@ -233,10 +224,16 @@ class OwnRay:
 
 def _environment() -> Mapping[str, str]:
     return {
-        **PATIENCE,
         "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS),
         "RAY_JOB_START_TIMEOUT_SECONDS": str(QUEUE_SECONDS),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -18,7 +18,6 @@ import pytest
 from features.errors import LostError
 from reports.service import raycluster
 from reports.service.raycluster import OwnRay, RayJobs
-from tests.features.test_executors import LATE_AGENTS
 
 
 class Listing:
@@ -119,14 +118,9 @@ def test_a_head_that_did_not_come_up_in_time_is_started_again(tmp_path: Path, mo
     own = own_ray(tmp_path, monkeypatch, 2, "Exception: The current node timed out during startup. This could")
     try:
         own.keep()
-        starts = (tmp_path / "started").read_text().splitlines()
-        assert len(starts) == 3
+        assert len((tmp_path / "started").read_text().splitlines()) == 3
     finally:
         own.end()
-    for start in starts:  # each with ports of its own
-        words = start.split()
-        named = [words[words.index(word) + 1] for word in words if word.endswith("port")]
-        assert len(named) == len(set(named)) == 7, start
 
 
 def test_a_head_that_cannot_start_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,23 +129,5 @@ def test_a_head_that_cannot_start_is_told_at_once(tmp_path: Path, monkeypatch: p
         with pytest.raises(LostError, match=r"Ray did not start: OSError: No space left on device"):
             own.keep()
         assert len((tmp_path / "started").read_text().splitlines()) == 1
-    finally:
-        own.end()
-
-
-@pytest.mark.slow
-def test_a_ray_whose_agents_take_long_to_start_comes_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its scheduler gives up after 15 s what is to say on which port it listens."""
-    (tmp_path / "late").mkdir()
-    (tmp_path / "late" / "sitecustomize.py").write_text(LATE_AGENTS)
-    for name, value in {"PYTHONPATH": str(tmp_path / "late"), "RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN": ""}.items():
-        monkeypatch.setenv(name, value)
-    own = OwnRay(tmp_path, 1)
-    try:
-        own.keep()
-        first = own._head
-        assert RayJobs(own.address, tmp_path).statuses() == {}
-        own.keep()
-        assert own._head is first
     finally:
         own.end()
