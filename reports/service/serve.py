@@ -102,14 +102,12 @@ def serving(app: Application, settings: Settings) -> uvicorn.Config:
 
 def assemble(settings: Settings, ray: RayJobs, version: str, keep_ray: Callable[[], None] | None = None) -> Parts:
     """The service on its work directory and its storage; its board does not look by itself yet."""
-    from optuna.storages import get_storage
-
     from reports.service.app import application
 
     storage = open_storage(settings.storage_url, settings.root)
     jobs = Jobs(settings.root, ray)
     board = Board(settings.root, jobs, storage, version, keep_ray)
-    shown = dashboard(settings.root, get_storage(storage))  # reads trials that are over once, as the board's studies do
+    shown = dashboard(settings.root, storage)
     return Parts(jobs, board, application(settings, jobs, board, shown, version))
 
 
