@@ -74,7 +74,7 @@ def _read(file: Path) -> tuple[list[str], list[Row]]:
                     columns = cells
                 elif len(cells) != len(columns):
                     raise DatasetError(
-                        f"{place}: there are {len(cells)} cells, but {len(columns)} columns: {', '.join(columns)}."
+                        f"{place}: there are {len(cells)} cells, but {len(columns)} columns: {_listed(columns)}."
                     )
                 else:
                     rows.append(Row(place, dict(zip(columns, cells, strict=True))))
@@ -85,7 +85,7 @@ def _read(file: Path) -> tuple[list[str], list[Row]]:
     if not columns:
         raise DatasetError(f"{file} is empty; needed: a line of column names, `path` and `label` or `class_name`.")
     if len(set(columns)) < len(columns):
-        raise DatasetError(f"{file} names a column twice: {', '.join(columns)}.")
+        raise DatasetError(f"{file} names a column twice: {_listed(columns)}.")
     return columns, rows
 
 

@@ -282,9 +282,7 @@ class Board:
             except Exception as error:  # a study that somebody wrote to, for one
                 study = study._replace(fault=_fault(error))
             with self._lock:
-                if (
-                    self._jobs.of(name)[-1] == last
-                ):  # else its job went on, or ended: who is told that is told all it did
+                if self._jobs.of(name)[-1] == last:  # else it went on, or ended: who hears of that hears of all it did
                     self._tell(name, study)
                     break
         self._seen[name] = time.monotonic()

@@ -11,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -308,8 +309,12 @@ def _with_headers(scope: Scope, send: Send, is_tls: bool) -> Send:
 
 def login_page(fault: str) -> str:
     """The page where the token is given, with what was wrong with the last one."""
-    page = (Path(__file__).parent / "static" / "login.html").read_text(encoding="utf-8")
-    return page.replace("{{ fault }}", html.escape(fault))
+    return _login_template().replace("{{ fault }}", html.escape(fault))
+
+
+@cache
+def _login_template() -> str:
+    return (Path(__file__).parent / "static" / "login.html").read_text(encoding="utf-8")
 
 
 def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Application:
