@@ -136,7 +136,8 @@ def _documents(document: dict[str, Any], operation: str, mode: GenerationMode) -
         del of["security"]  # the token is given
         found = of["paths"][path][method.lower()]
         for parameter in found.get("parameters", []):
-            if parameter["name"] == "follow":  # ends with a job, which nobody does here
+            if parameter["name"] == "follow" and mode == GenerationMode.POSITIVE:
+                # It ends with a job, which nobody does here; an invalid one, or one beside something invalid, is refused at once.
                 parameter["schema"] = {"enum": [False]}
         return found
 
