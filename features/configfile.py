@@ -130,9 +130,9 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     node[keys[-1]] = parse_yaml(text, f"--set {override}")
 
 
-def shortened(fault: str) -> str:
-    """A message, however long the value in it is."""
-    return fault if len(fault) <= LONGEST_FAULT else f"{fault[:LONGEST_FAULT]} … (of {len(fault)} characters)"
+def shortened(fault: str, most: int = LONGEST_FAULT) -> str:
+    """A message, or a part of it, however long the value in it is."""
+    return fault if len(fault) <= most else f"{fault[:most]} … (of {len(fault)} characters)"
 
 
 def _explain(detail: Any, raw: dict[str, Any], model: type[BaseModel], decided: Container[str]) -> str:

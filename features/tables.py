@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from features.config import ColumnSplit, CsvDataset
+from features.configfile import shortened
 from features.dataset import BOX, SPLITS, Photo, Source
 from features.errors import DatasetError
 from features.folders import natural_key
+
+LONGEST_QUOTE = 200
+"""Characters of a file that a message quotes at most: it may be no table."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +28,8 @@ class Row:
         try:
             return int(self.cells[column])
         except ValueError:
-            raise DatasetError(
-                f"{self.place}: {column} must be a whole number, but got {self.cells[column]!r}."
-            ) from None
+            got = shortened(repr(self.cells[column]), LONGEST_QUOTE)
+            raise DatasetError(f"{self.place}: {column} must be a whole number, but got {got}.") from None
 
 
 def read_table(dataset: CsvDataset) -> Source:
@@ -57,9 +60,8 @@ def read_table(dataset: CsvDataset) -> Source:
 
 
 def _listed(columns: list[str]) -> str:
-    """Names of columns, as many as a message has room for: the file may be no table."""
-    text = ", ".join(columns)
-    return text if len(text) <= 200 else f"{text[:200]} …"
+    """Names of columns, as many as a message has room for."""
+    return shortened(", ".join(columns), LONGEST_QUOTE)
 
 
 def _read(file: Path) -> tuple[list[str], list[Row]]:

@@ -248,7 +248,10 @@ def test_class_folders_of_an_earlier_index_are_told(tmp_path: Path, root: Path) 
     ("text", "message"),
     [
         ("file,label\na.jpg,0\n", "has the columns file, label; needed: `path`, and `label` or `class_name`"),
-        ("x" * 300 + "\n", "has the columns " + "x" * 200 + " …; needed: `path`, and `label` or `class_name`"),
+        ("x" * 300 + "\n", "has the columns " + "x" * 200 + " … (of 300 characters); needed: `path`"),
+        ("x" * 300 + "\na,b\n", "there are 2 cells, but 1 columns: " + "x" * 200 + " … (of 300 characters)."),
+        ("x" * 300 + ",y,y\n", "names a column twice: " + "x" * 200 + " … (of 306 characters)."),
+        ("path,label\na.jpg," + "x" * 300 + "\n", "a whole number, but got '" + "x" * 199 + " … (of 302 characters)."),
         ("path,label\na.jpg,zero\n", "cars.csv, line 2: label must be a whole number, but got 'zero'"),
         ("path,label\na.jpg,0\nb.jpg,2\n", "labels must be 0, 1, 2, … without gaps, but 1 is missing"),
         (
