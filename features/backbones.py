@@ -29,6 +29,8 @@ class Backbone:
     builder: str
     preprocessing: Preprocessing
     image_size: int = 224
+    smallest_pooled: int = 128
+    """Pixels on each side from which on its last map has 4 × 4 places: all of these networks divide by 32."""
 
 
 def _families() -> dict[str, Backbone]:
@@ -42,7 +44,8 @@ def _families() -> dict[str, Backbone]:
         ),
     }
     families = [Backbone(name, kind) for kind, names in plain.items() for name in names]
-    families += [Backbone(name, "tf", 299) for name in ("Xception", "InceptionV3", "InceptionResNetV2")]
+    families += [Backbone("Xception", "tf", 299)]
+    families += [Backbone(name, "tf", 299, 171) for name in ("InceptionV3", "InceptionResNetV2")]  # not padded
     families += [Backbone("NASNetLarge", "tf", 331)]
     families += [
         Backbone(f"EfficientNetB{n}", "none", size) for n, size in enumerate((240, 260, 300, 380, 456, 528, 600), 1)
@@ -73,8 +76,6 @@ SCALES: dict[Preprocessing, tuple[Any, Any]] = {
 """Scale and offset of each kind that is one multiplication and one addition."""
 
 CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
-
-Pooling = Literal["avg", "max", "avg+max", "none"]
 
 
 def is_file(config: FeaturesConfig) -> bool:
@@ -151,11 +152,18 @@ def input_range(config: FeaturesConfig) -> tuple[float, float]:
     return float(ends.min()), float(ends.max())
 
 
-def pooling(config: FeaturesConfig) -> Pooling:
-    """The pooling of the cached activation: the average, unless the configuration says otherwise; none at a cut."""
+JOINED = "avg+max+covariance:64"
+"""The pooling of maps with at least 16 places, unless the configuration says otherwise: on fine-grained classes far better
+than the average, on others no worse (README, "The feature cache")."""
+
+
+def pooling(config: FeaturesConfig) -> str:
+    """The pooling of the cached maps: the configuration's; or else JOINED, and the average for small photos, whose last map has
+    too few places for a covariance. A `.keras` file counts as dividing by 32, as the named networks do."""
     if config.pooling is not None:
         return config.pooling
-    return "none" if config.cut else "avg"
+    smallest = Backbone.smallest_pooled if is_file(config) else family(config).smallest_pooled
+    return JOINED if min(image_size(config)) >= smallest else "avg"
 
 
 def existing_file(path: str, key: str) -> Path:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from features.backbones import image_size
 from features.checksums import Checksum, file_sha256, write_checksum
@@ -15,6 +16,7 @@ from features.errors import CacheError
 from features.extract import extractor
 from features.images import load_images
 from features.mirror import push_shard
+from features.projection import MapMoments, Projection, add_moments, moments_of
 from features.shards import Shard, write_shard
 from features.store import Store
 
@@ -49,6 +51,7 @@ class Task:
     crop_to_bbox: bool
     threads: int
     store: Store | None
+    projections: tuple[Projection, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,10 +75,10 @@ def plan_blocks(index: DatasetIndex, images_per_shard: int) -> list[Block]:
 def write_block(task: Task) -> Done:
     """Decodes a block's images and writes its missing copies (on a worker)."""
     config = FeaturesConfig.model_validate_json(task.features)
-    extract = extractor(task.features)
+    extract = extractor(task.features).project(task.projections)
     block = task.block
     chosen = task.photos.table
-    images = load_images(task.photos, range(len(chosen)), image_size(config), task.crop_to_bbox, task.threads)
+    images = _images(task)
     labels, rows = chosen["label"].to_numpy(np.int64), np.asarray(block.rows, np.int64)
     identities = chosen["sha256"].tolist()
     done: dict[str, Checksum] = {}
@@ -91,8 +94,19 @@ def write_block(task: Task) -> Done:
             )
         path = task.folder / block.file(copy)
         write_shard(path, Shard(features.astype(config.dtype), labels, rows))
-        done[path.name] = Checksum(file_sha256(path), tuple(features.shape[1:]))
+        done[path.name] = Checksum(file_sha256(path), tuple(features.shape[1:]), extract.parts)
         write_checksum(path, done[path.name])
         if task.store:
             push_shard(task.store, path)
     return Done(done, len(images) * len(task.copies))
+
+
+def sum_maps(task: Task) -> list[MapMoments]:
+    """The sums that projections are fitted by, over the maps of a block's clean images (on a worker): one for each map."""
+    batches = [[moments_of(x) for x in maps] for maps in extractor(task.features).maps(_images(task))]
+    return [add_moments(of_one_map) for of_one_map in zip(*batches, strict=True)]
+
+
+def _images(task: Task) -> npt.NDArray[np.uint8]:
+    size = image_size(FeaturesConfig.model_validate_json(task.features))
+    return load_images(task.photos, range(len(task.photos.table)), size, task.crop_to_bbox, task.threads)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from features.atomic import make_folder, only_process, write_text
 from features.augment import policy_name
+from features.backbones import pooling
 from features.blocks import Block, Task, plan_blocks, write_block
 from features.cache import FeatureCache, split_copies
 from features.checksums import Checksum, discard_shard, read_checksum
@@ -19,10 +21,12 @@ from features.contact_sheet import Sheet, sheet_of, write_contact_sheet
 from features.dataset import SPLITS, DatasetIndex, load_index
 from features.errors import CacheError
 from features.executors import open_executor
+from features.fitting import are_fitted, projections
 from features.keys import AUGMENTED, cache_folder, changed_parts, explain_key, for_workers, key_parts, sound_manifests
 from features.manifest import FORMAT_VERSION, MANIFEST, Manifest, ShardEntry, cache_key, write_manifest
 from features.mirror import exchange, push_manifest
 from features.progress import progress
+from features.projection import read_projections, widest_covariance
 from features.shards import shard_bytes
 from features.store import Store, open_store
 from features.takeover import take_over
@@ -63,12 +67,18 @@ def build_cache(run: FeaturesRun, copies: int = 0) -> dict[str, Any]:
         if not kept and (nearest := explain_key(run, parts)):
             log.print(f"A new cache, {folder.name}: {nearest}.", markup=False)
         tasks = _tasks(run, index, folder, blocks, wanted, kept, store)
+        fitted = are_fitted(run, folder, store)
         sheet = sheet_of(for_workers(run), index, folder.resolve(), max(copy for _, copy in wanted))
-        computed = _compute(run, tasks, folder, kept, sheet)
+        computed = _compute(run, index, tasks, folder, kept, sheet, store)
         _sweep(folder)
         named = policy_name(run.features)  # the same layers may have had another name in an earlier configuration
-        if tasks or not (folder / MANIFEST).exists() or FeatureCache.open(folder).manifest.policy != named:
-            write_manifest(folder, _manifest(run, index, parts, blocks, wanted, kept))
+        if (
+            tasks
+            or not fitted
+            or not (folder / MANIFEST).exists()
+            or FeatureCache.open(folder).manifest.policy != named
+        ):
+            write_manifest(folder, _manifest(run, index, parts, blocks, wanted, kept, folder))
         cache = FeatureCache.open(folder)
         if store:
             push_manifest(store, folder)
@@ -126,24 +136,31 @@ def _take_over(run: FeaturesRun, parts: dict[str, Any], folder: Path) -> None:
         take_over(other, manifest, folder, augmented=False)
 
 
-def _compute(run: FeaturesRun, tasks: list[Task], folder: Path, kept: dict[str, Checksum], sheet: Sheet) -> int:
+def _compute(
+    run: FeaturesRun,
+    index: DatasetIndex,
+    tasks: list[Task],
+    folder: Path,
+    kept: dict[str, Checksum],
+    sheet: Sheet,
+    store: Store | None,
+) -> int:
     """Runs the tasks and shows their progress; adds what they wrote to `kept`, and draws the sheet. Gives the number of views."""
     total = sum(len(task.copies) * len(task.block.rows) for task in tasks)
-    if not tasks:
+    if not tasks and are_fitted(run, folder, store):
         log.print(f"All {len(kept)} shards are there.")
         return 0
     backend = "jax" if run.features.workers.gpus else "tensorflow"
-    log.print(f"Computing {total} views of photos into {relative(folder)} …")
     done = 0
-    with (
-        open_executor(run.features.workers, run.workdir, {"KERAS_BACKEND": backend}) as executor,
-        progress("features", total, "images") as advance,
-    ):
-        for _, result in executor.map(write_block, tasks):
-            kept.update(result.shards)
-            done += result.views
-            advance(result.views)
-        list(executor.map(write_contact_sheet, [sheet]))
+    with open_executor(run.features.workers, run.workdir, {"KERAS_BACKEND": backend}) as executor:
+        projected = projections(run, index, folder, executor, _threads(run), store)
+        log.print(f"Computing {total} views of photos into {relative(folder)} …")
+        with progress("features", total, "images") as advance:
+            for _, result in executor.map(write_block, [replace(task, projections=projected) for task in tasks]):
+                kept.update(result.shards)
+                done += result.views
+                advance(result.views)
+            list(executor.map(write_contact_sheet, [sheet]))
     return done
 
 
@@ -154,7 +171,10 @@ def _manifest(
     blocks: list[Block],
     wanted: list[tuple[str, int]],
     kept: dict[str, Checksum],
+    folder: Path,
 ) -> Manifest:
+    known, maps = next(iter(kept.values())), len(run.features.cuts) or 1
+    projected = read_projections(folder, maps) if widest_covariance(pooling(run.features)) else ()
     entries = [
         ShardEntry(
             file=block.file(copy),
@@ -171,13 +191,15 @@ def _manifest(
         format_version=FORMAT_VERSION,
         key=cache_key(parts),
         key_parts=parts,
-        feature_shape=next(iter(kept.values())).feature_shape,
+        feature_shape=known.feature_shape,
         dtype=run.features.dtype,
         class_names=index.class_names,
         policy=policy_name(run.features),
         copies=sum(split == "train" for split, _ in wanted) - 1,
         splits={split: sum(len(block.rows) for block in blocks if block.split == split) for split in SPLITS},
         shards=tuple(entries),
+        parts=known.parts,
+        projections=tuple(projection.sha256 for projection in projected or ()),
     )
 
 

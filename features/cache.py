@@ -18,6 +18,8 @@ from features.keys import cache_folder, explain_key, key_parts
 from features.loaders import EpochBatches
 from features.manifest import MANIFEST, Manifest, ShardEntry, cache_key, read_manifest
 from features.mirror import pull
+from features.pooling import Layout, columns_of, layout, parse_pooling
+from features.projection import Projection, read_projections
 from features.shards import MappedFeatures, Shard, copy_shards, read_shard
 from features.store import open_store
 from features.views import Views
@@ -58,17 +60,46 @@ class FeatureCache:
         """The shape of one image's features."""
         return self.manifest.feature_shape
 
+    @property
+    def parts(self) -> Layout:
+        """The parts that a record was pooled to, in their order, with the columns of each; empty for unpooled maps."""
+        return self.manifest.parts or _old_parts(self.manifest)
+
+    def part_widths(self, parts: str | None = None) -> tuple[int, ...]:
+        """The columns of each part of a record, or of these parts of it; UsageError for a part that is not cached."""
+        if parts is not None:
+            columns_of(self.parts, parts, "features.parts")
+        chosen = None if parts is None else {part.name for part in parse_pooling(parts)}
+        return tuple(width for name, width in self.parts if chosen is None or name in chosen)
+
+    def shape_of(self, parts: str | None = None) -> tuple[int, ...]:
+        """The shape of one image's features, or of these parts of it."""
+        return self.feature_shape if parts is None else (sum(self.part_widths(parts)),)
+
+    @property
+    def projections(self) -> tuple[Projection, ...]:
+        """What covariances were computed with, one for each map; CacheError where a file of them is missing or damaged."""
+        found = read_projections(self.folder, len(self.manifest.projections))
+        if found is None or tuple(each.sha256 for each in found) != self.manifest.projections:
+            raise CacheError(
+                f"a projection in {self.folder} is missing or damaged. Run `headhunt features repair`, which fits it again."
+            )
+        return found
+
     def arrays(
-        self, split: str, copy: int = 0, dtype: npt.DTypeLike | None = None
+        self, split: str, copy: int = 0, dtype: npt.DTypeLike | None = None, parts: str | None = None
     ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.int32]]:
         """Features (n, *feature_shape) and labels (n,) int32 of a split, in memory; `copy` 0 is the clean one.
 
-        `dtype` is the stored one unless another is asked for. Raises CacheError for a copy that is not cached, or a shard that is
-        missing or cut short.
+        `dtype` is the stored one unless another is asked for. With `parts` (`avg+max`), their columns alone: (n, columns). Raises
+        CacheError for a copy that is not cached, or a shard that is missing or cut short; UsageError for a part that is not.
         """
         manifest, entries = self.manifest, self._entries(split, copy)
         files = [(self.folder / entry.file, entry.records) for entry in entries]
         features, labels = copy_shards(files, manifest.feature_shape, manifest.dtype, dtype or manifest.dtype)
+        if parts is not None:
+            slices = columns_of(self.parts, parts, "features.parts")
+            features = np.concatenate([features[:, columns] for columns in slices], axis=1)
         return features, labels.astype(np.int32)
 
     def mapped(self, split: str, copy: int = 0) -> MappedFeatures:
@@ -165,6 +196,13 @@ def cache_for(run: FeaturesRun, policy: str | None = None) -> FeatureCache:
             "adds the missing ones."
         )
     return cache
+
+
+def _old_parts(manifest: Manifest) -> Layout:
+    """The parts of a cache whose manifest does not name them: it was pooled to averages, maxima, or both."""
+    pooling = manifest.key_parts.get("pooling", "none")
+    named = parse_pooling(pooling)
+    return layout(pooling, [manifest.feature_shape[-1] // len(named)]) if named else ()
 
 
 def split_copies(copies: int) -> list[tuple[str, int]]:

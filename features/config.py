@@ -9,7 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
+
+from features.pooling import parse_pooling, pooling_name
 
 
 class Section(BaseModel):
@@ -178,6 +180,9 @@ def _image_size(value: Any) -> Any:
 ImageSize = Annotated[tuple[int, int], BeforeValidator(_image_size)]
 
 
+Pooling = Annotated[str, AfterValidator(lambda text: pooling_name(parse_pooling(text)))]
+
+
 class FeaturesConfig(Section):
     """The frozen backbone and the copies to cache."""
 
@@ -187,11 +192,14 @@ class FeaturesConfig(Section):
     )
     weights: str = Field("imagenet", description="imagenet | random | the path of a .weights.h5 file")
     image_size: ImageSize | None = Field(None, description="[height, width] in pixels; default: the backbone's own")
-    cut: str | None = Field(
-        None, description="a layer of the backbone: its activation is cached instead of the last map's"
+    cut: str | tuple[str, ...] | None = Field(
+        None,
+        description="a layer of the backbone, or a list: their maps are pooled and joined, instead of the last map",
     )
-    pooling: Literal["avg", "max", "avg+max", "none"] | None = Field(
-        None, description="avg | max | avg+max | none; default: avg, and none with a cut"
+    pooling: Pooling | None = Field(
+        None,
+        description="avg | max | gem:3 | covariance:64, joined by +, or none: the map itself; default: "
+        "avg+max+covariance:64, and avg for photos so small that the last map has fewer than 16 places",
     )
     dtype: Literal["float16", "float32"] = Field("float16", description="of the stored features")
     compute: Literal["auto", "bfloat16", "float32"] = Field(
@@ -215,7 +223,16 @@ class FeaturesConfig(Section):
     def _sizes(self) -> FeaturesConfig:
         if self.image_size is not None and min(self.image_size) < 16:
             raise ValueError(f"image_size must be at least 16 pixels on each side, but got {list(self.image_size)}")
+        if isinstance(self.cut, tuple) and (len(self.cut) < 2 or len(set(self.cut)) < len(self.cut)):
+            raise ValueError(f"cut: a list needs two different layers or more, but got {list(self.cut)}")
+        if isinstance(self.cut, tuple) and self.pooling == "none":
+            raise ValueError("cut: several maps cannot be joined unpooled. Choose a pooling, or a single layer")
         return self
+
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """The layers of `cut`; none where the last map is cached."""
+        return (self.cut,) if isinstance(self.cut, str) else self.cut or ()
 
 
 class FeaturesRun(Section):

@@ -17,7 +17,7 @@ from features.backbones import image_size, input_range, prepared
 from features.blocks import plan_blocks
 from features.build import build_cache
 from features.cache import FeatureCache, split_copies
-from features.checksums import discard_shard
+from features.checksums import discard_shard, file_sha256
 from features.config import FeaturesRun
 from features.dataset import SPLITS, DatasetIndex, load_index
 from features.errors import CacheError
@@ -25,6 +25,7 @@ from features.images import load_images
 from features.keys import cache_folder, key_parts
 from features.manifest import MANIFEST, Manifest, ShardEntry, cache_key
 from features.mirror import pull
+from features.projection import checksum_of, projection_path
 from features.shards import find_faults, parse_shard, shard_bytes
 from features.store import open_store
 
@@ -81,6 +82,7 @@ def verify(run: FeaturesRun) -> dict[str, Any]:
         if split == block.split
     }
     faults += _check_plan(manifest, {name: (split, copy) for name, (split, copy, _) in planned.items()})
+    faults += _check_projections(folder, manifest)
     labels = index.table["label"].to_numpy(np.int64)
 
     def check(entry: ShardEntry) -> Checked:
@@ -146,6 +148,18 @@ def _check_plan(manifest: Manifest, planned: dict[str, tuple[str, int]]) -> list
     }
     if counts != manifest.splits:
         faults.append(fault(MANIFEST, f"the splits are {manifest.splits}, but the shards hold {counts}"))
+    return faults
+
+
+def _check_projections(folder: Path, manifest: Manifest) -> list[Fault]:
+    """The projections that are not those of the manifest."""
+    faults: list[Fault] = []
+    for number, sha256 in enumerate(manifest.projections, start=1):
+        path = projection_path(folder, number)
+        if not path.exists():
+            faults.append({"shard": path.name, "record": None, "what": "the file is missing"})
+        elif file_sha256(path) != sha256 or checksum_of(path) != sha256:
+            faults.append({"shard": path.name, "record": None, "what": "the file is not the one in the manifest"})
     return faults
 
 

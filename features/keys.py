@@ -12,6 +12,7 @@ from features.config import FeaturesConfig, FeaturesRun
 from features.dataset import DatasetIndex
 from features.errors import CacheError
 from features.manifest import FORMAT_VERSION, MANIFEST, Manifest, read_manifest
+from features.projection import fitted_digest, widest_covariance
 
 AUGMENTED = frozenset({"augmentation", "seed"})
 """The parts that only augmented copies depend on: caches that differ in nothing else share their clean shards."""
@@ -25,6 +26,7 @@ LONGEST = 60
 def key_parts(run: FeaturesRun, index: DatasetIndex) -> dict[str, Any]:
     """Everything that the cached numbers depend on, by name. Not the number of copies: a cache grows by computing one more."""
     config = run.features
+    projected = {"projection": fitted_digest(index)} if widest_covariance(pooling(config)) else {}
     return {
         "format_version": FORMAT_VERSION,
         "images": index.fingerprint,
@@ -35,6 +37,7 @@ def key_parts(run: FeaturesRun, index: DatasetIndex) -> dict[str, Any]:
         "preprocessing": preprocessing(config),
         "cut": config.cut,
         "pooling": pooling(config),
+        **projected,
         "dtype": config.dtype,
         "compute": compute_dtype(config),
         "batch_size": config.batch_size,

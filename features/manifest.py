@@ -7,11 +7,12 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from features.atomic import write_text
 from features.config import Section
 from features.errors import CacheError
+from features.pooling import Layout
 
 FORMAT_VERSION = 2
 
@@ -29,7 +30,11 @@ class ShardEntry(Section):
 
 
 class Manifest(Section):
-    """What a cache holds. Its bytes are a function of the configuration and the images alone."""
+    """What a cache holds. Its bytes are a function of the configuration and the images alone.
+
+    `parts` are the columns of a record: the name of each part of the pooling and its width; empty for unpooled maps.
+    `projections` are the sha256 (hex) of the files beside the shards that covariances were computed with, one for each map.
+    """
 
     format_version: int
     key: str
@@ -41,6 +46,14 @@ class Manifest(Section):
     copies: int
     splits: dict[str, int]
     shards: tuple[ShardEntry, ...]
+    parts: Layout = ()
+    projections: tuple[str, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _written(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what is empty, as in the manifests of before there were parts: their digest is of what they say."""
+        content: dict[str, Any] = plain(self)
+        return {name: value for name, value in content.items() if value or name not in ("parts", "projections")}
 
     def text(self) -> str:
         """The manifest as it stands in its file: JSON, with the sha256 of everything else as `digest`."""

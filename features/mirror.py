@@ -12,6 +12,7 @@ from features.checksums import Checksum, checksum_path, parse_checksum, read_che
 from features.command import log, relative
 from features.errors import CacheError
 from features.manifest import MANIFEST, Manifest, parse_manifest, read_manifest
+from features.projection import projection_path, read_projections
 from features.shards import shard_bytes
 from features.store import Store
 
@@ -56,6 +57,21 @@ def push_manifest(store: Store, folder: Path) -> None:
         store.write_text(MANIFEST, text)
 
 
+def fetch_projections(store: Store, folder: Path, maps: int) -> bool:
+    """Brings the projections of this many maps from the store; whether it has them all."""
+    there = store.sizes()
+    paths = [projection_path(folder, number) for number in range(1, maps + 1)]
+    if not all(name in there for path in paths for name in (path.name, checksum_path(path).name)):
+        return False
+    for path in paths:
+        checksum = parse_checksum(store.read_text(checksum_path(path).name))
+        if checksum is None:
+            return False
+        store.download(path.name, path, checksum.sha256)
+        write_checksum(path, checksum)
+    return True
+
+
 def pull(store: Store, folder: Path, copies: int) -> None:
     """Brings what a finished cache in the store has and the folder lacks; nothing when the store has no finished cache.
 
@@ -64,7 +80,7 @@ def pull(store: Store, folder: Path, copies: int) -> None:
     """
     try:
         manifest = read_manifest(folder)
-        if manifest.copies >= copies and not _lacking(folder, manifest):
+        if manifest.copies >= copies and not _lacking(folder, manifest) and _has_projections(folder, manifest):
             return
     except CacheError:
         pass
@@ -79,8 +95,10 @@ def pull(store: Store, folder: Path, copies: int) -> None:
 
     def fetch(name: str) -> None:
         store.download(name, folder / name, sha256[name])
-        write_checksum(folder / name, Checksum(sha256[name], manifest.feature_shape))
+        write_checksum(folder / name, Checksum(sha256[name], manifest.feature_shape, manifest.parts))
 
+    if not _has_projections(folder, manifest):
+        fetch_projections(store, folder, len(manifest.projections))
     _at_once(fetch, lacking)
     write_text(folder / MANIFEST, text)
 
@@ -91,6 +109,11 @@ def _lacking(folder: Path, manifest: Manifest) -> list[str]:
 
     shape, dtype = manifest.feature_shape, manifest.dtype
     return [entry.file for entry in manifest.shards if size(entry.file) != shard_bytes(entry.records, shape, dtype)]
+
+
+def _has_projections(folder: Path, manifest: Manifest) -> bool:
+    found = read_projections(folder, len(manifest.projections))
+    return found is not None and tuple(projection.sha256 for projection in found) == manifest.projections
 
 
 def _at_once(work: Callable[[T], R], items: Iterable[T]) -> list[R]:

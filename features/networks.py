@@ -6,7 +6,7 @@ import difflib
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -25,6 +25,8 @@ from features.command import log
 from features.config import FeaturesConfig
 from features.errors import HeadhuntError, UsageError
 from features.lite0 import build_lite0
+from features.pooling_layers import build_pooling
+from features.projection import Projection
 
 Policy = Literal["float32", "mixed_bfloat16"]
 
@@ -58,14 +60,17 @@ def _caffe_layer() -> Any:
 def build_backbone(config: FeaturesConfig, policy: Policy) -> Any:
     """The network up to the cut, or to its last map without one, frozen: a keras.Model of preprocessed photos (batch, h, w, 3).
 
+    With several cuts it has as many outputs, in their order.
+
     Raises UsageError for a file that does not fit the image size or a cut that is no layer, HeadhuntError when ImageNet weights
     cannot be downloaded.
     """
     import keras
 
     model = _whole(config)
-    if config.cut:
-        model = keras.Model(model.input, _cut_layer(config, model).output)
+    if config.cuts:
+        outputs = [_cut_layer(cut, model).output for cut in config.cuts]
+        model = keras.Model(model.input, outputs if len(outputs) > 1 else outputs[0])
     return _frozen(model, policy, "backbone")
 
 
@@ -75,10 +80,10 @@ def build_suffix(config: FeaturesConfig, policy: Policy) -> Any:
     Raises UsageError without a cut, or when other paths lead past it (as a residual connection does).
     """
 
-    if not config.cut:
-        raise UsageError("features.cut: name the layer that the suffix begins behind.")
+    if not isinstance(config.cut, str):
+        raise UsageError("features.cut: name the one layer that the suffix begins behind.")
     model = _whole(config)
-    _cut_layer(config, model)
+    _cut_layer(config.cut, model)
     suffix = suffix_of(model, config.cut)
     if suffix is None:
         raise UsageError(
@@ -98,13 +103,13 @@ def suffix_of(model: Any, layer: str) -> Any | None:
         return None
 
 
-def _cut_layer(config: FeaturesConfig, model: Any) -> Any:
+def _cut_layer(cut: str, model: Any) -> Any:
     names = [layer.name for layer in model.layers]
-    if config.cut not in names:
-        close = difflib.get_close_matches(str(config.cut), names, n=3)
+    if cut not in names:
+        close = difflib.get_close_matches(cut, names, n=3)
         hint = f" Did you mean {' or '.join(close)}?" if close else f" Its last layers: {', '.join(names[-5:])}."
-        raise UsageError(f"features.cut: the backbone has no layer {config.cut!r}.{hint}")
-    return model.get_layer(config.cut)
+        raise UsageError(f"features.cut: the backbone has no layer {cut!r}.{hint}")
+    return model.get_layer(cut)
 
 
 def _whole(config: FeaturesConfig) -> Any:
@@ -253,11 +258,24 @@ def _lite0(config: FeaturesConfig, shape: tuple[int, int, int]) -> Any:
     return model
 
 
-def build_extractor(config: FeaturesConfig, policy: Policy) -> Any:
+def build_extractor(config: FeaturesConfig, policy: Policy, projections: Sequence[Projection] = ()) -> Any:
     """Photos (batch, h, w, 3) float32 in 0…255 to features (batch, *feature_shape) float32, as a keras.Model.
 
-    preprocessing → the layer "backbone" → pooling. Preprocessing and pooling compute in float32. Raises UsageError when pooling
-    is asked of a cut that gives no map.
+    preprocessing → the layer "backbone" → the layer "pooling". Preprocessing and pooling compute in float32. Covariances need the
+    cache's `projections`. Raises UsageError when pooling is asked of a cut that gives no map.
+    """
+    import keras
+
+    maps = build_maps(config, policy)
+    shapes = [tuple(output.shape[1:]) for output in maps.outputs]
+    pooled = build_pooling(pooling(config), shapes, projections)(maps.outputs if len(shapes) > 1 else maps.outputs[0])
+    return keras.Model(maps.input, pooled, name="extractor")
+
+
+def build_maps(config: FeaturesConfig, policy: Policy) -> Any:
+    """Photos (batch, h, w, 3) float32 in 0…255 to the maps that are pooled, (batch, h, w, channels) each: a keras.Model.
+
+    Raises UsageError as `build_extractor` does.
     """
     import keras
 
@@ -265,27 +283,11 @@ def build_extractor(config: FeaturesConfig, policy: Policy) -> Any:
     x = inputs
     for layer in preprocessing_layers(config):
         x = layer(x)
-    x = build_backbone(config, policy)(x)
-    if len(x.shape) != 4 and pooling(config) != "none":
-        raise UsageError(
-            f"features.pooling: {pooling(config)} needs a map (batch, h, w, channels), but the cut at {config.cut!r} gives "
-            f"{tuple(x.shape)}. Set `features.pooling: none`."
-        )
-    return keras.Model(inputs, pool(config, x), name="extractor")
-
-
-def pool(config: FeaturesConfig, x: Any) -> Any:
-    """The pooling of the configuration on a map (batch, h, w, channels), in float32."""
-    from keras import layers
-
-    average = layers.GlobalAveragePooling2D(dtype="float32", name="avg")
-    maximum = layers.GlobalMaxPooling2D(dtype="float32", name="max")
-    match pooling(config):
-        case "avg":
-            return average(x)
-        case "max":
-            return maximum(x)
-        case "avg+max":
-            return layers.Concatenate(dtype="float32", name="avg_max")([average(x), maximum(x)])
-        case _:
-            return layers.Activation("linear", dtype="float32", name="map")(x)
+    model = keras.Model(inputs, build_backbone(config, policy)(x), name="maps")
+    for cut, output in zip(config.cuts or ("",), model.outputs, strict=True):
+        if len(output.shape) != 4 and pooling(config) != "none":
+            raise UsageError(
+                f"features.pooling: {pooling(config)} needs a map (batch, h, w, channels), but the cut at {cut!r} gives "
+                f"{tuple(output.shape)}. Set `features.pooling: none`."
+            )
+    return model

@@ -19,7 +19,7 @@ from search.heads import HeadConfig
 from search.optimizers import OPTIMIZERS
 from search.parameters import Choice, Parameter, Range
 from search.schedules import SCHEDULES
-from search.trial import TrialConfig
+from search.trial import FeatureParts, TrialConfig
 
 if TYPE_CHECKING:
     import optuna
@@ -61,6 +61,10 @@ class SearchSpace(Section):
         description=f"kind: {' | '.join(SCHEDULES)}; learning_rate, warmup_epochs, and what the kinds have",
     )
     views: Leaves = Field(default_factory=dict, description="overrides search.views for each trial")
+    features: Leaves = Field(
+        default_factory=dict,
+        description="parts: a choice among parts of features.pooling, e.g. [avg+max, avg+max+covariance:64]; default: all",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> SearchSpace:
@@ -70,6 +74,8 @@ class SearchSpace(Section):
         _check_leaf("batch_size", self.batch_size, TrialConfig, "batch_size")
         for name, leaf in self.views.items():
             _check_leaf(f"views.{name}", leaf, Views, name)
+        for name, leaf in self.features.items():
+            _check_leaf(f"features.{name}", leaf, FeatureParts, name)
         return self
 
     def _check_head(self) -> None:
@@ -106,6 +112,7 @@ class SearchSpace(Section):
                     **views.model_dump(),
                     **{name: draw(f"views.{name}", leaf, _whole(Views, name)) for name, leaf in self.views.items()},
                 },
+                "features": {name: draw(f"features.{name}", leaf, False) for name, leaf in self.features.items()},
                 "epochs": epochs,
                 "seed": seed,
             }
@@ -125,6 +132,8 @@ class SearchSpace(Section):
         found += _tagged_parameters("schedule", self.schedule, SCHEDULES, "constant")
         for name, leaf in self.views.items():
             found += _parameter(f"views.{name}", leaf, _whole(Views, name))
+        for name, leaf in self.features.items():
+            found += _parameter(f"features.{name}", leaf, False)
         return tuple(found)
 
     def size(self) -> float:
@@ -136,6 +145,7 @@ class SearchSpace(Section):
         )
         total *= _leaf_size(self.batch_size, True)
         total *= math.prod(_leaf_size(leaf, _whole(Views, name)) for name, leaf in self.views.items())
+        total *= math.prod(_leaf_size(leaf, False) for leaf in self.features.values())
         for leaves, table, default in ((self.optimizer, OPTIMIZERS, "adam"), (self.schedule, SCHEDULES, "constant")):
             total *= sum(
                 math.prod(
@@ -163,6 +173,7 @@ def fixed_space(config: TrialConfig) -> SearchSpace:
         batch_size=plain["batch_size"],
         schedule=plain["schedule"],
         views={},
+        features={} if config.features.parts is None else {"parts": config.features.parts},
     )
 
 

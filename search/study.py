@@ -234,9 +234,8 @@ class _Driver:
         pieces, own = [], self._caches.own
         for stop in sorted({min(until, candidate.config.epochs) for candidate in alive}):
             group = [candidate for candidate in alive if min(until, candidate.config.epochs) == stop]
-            found = chunks(
-                [candidate.config for candidate in group], self._lanes, own.feature_shape[-1], len(own.class_names)
-            )
+            configs = [candidate.config for candidate in group]
+            found = chunks(configs, self._lanes, self._caches.width_of, len(own.class_names))
             pieces += [[group[place] for place in piece] for piece in found]
         return pieces
 

@@ -24,12 +24,20 @@ class HypermodelChoice(Section):
     values: dict[str, bool | int | float | str]
 
 
+class FeatureParts(Section):
+    """What of the cached features a head sees."""
+
+    parts: str | None = Field(None, description="parts of features.pooling, joined by +; default: all that are cached")
+
+
 class TrialConfig(Section):
-    """One head, its schedule, optimiser, batch size and views; `seed` is for its initial weights and dropout.
+    """One head, the features that it sees, its schedule, optimiser, batch size and views; `seed` is for its initial weights and
+    dropout.
 
     With `hypermodel`, that function makes the model, its optimiser and its loss; head, schedule and optimizer mean nothing then.
     """
 
+    features: FeatureParts = FeatureParts()
     head: HeadConfig = HeadConfig()
     schedule: Schedule = Constant()
     optimizer: Optimizer = Adam()
@@ -42,7 +50,9 @@ class TrialConfig(Section):
     @model_serializer(mode="wrap")
     def _meant(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without what means nothing in this trial."""
-        left_out = ("hypermodel",) if self.hypermodel is None else ("head", "schedule", "optimizer")
+        left_out = ["hypermodel"] if self.hypermodel is None else ["head", "schedule", "optimizer"]
+        if self.features.parts is None:
+            left_out.append("features")
         return {name: value for name, value in plain(self).items() if name not in left_out}
 
 

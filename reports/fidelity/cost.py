@@ -35,7 +35,7 @@ from search.population.sources import Caches
 from search.population.structure import chunks
 from search.study import environment
 from train.finetuning.batches import training_epoch
-from train.finetuning.model import Policy, build_network, trainees
+from train.finetuning.model import Policy, build_network, features_of, trainees
 from train.photos import Photos, PhotoViews
 
 SHARD = 10
@@ -117,7 +117,7 @@ def time_own_trials(run: Run, leaders: list[Leader]) -> tuple[float, float]:
     the first time takes longer is the start. Asking for trials and recording them is not in it."""
     caches = Caches(run)
     configs = [leader.config for leader in leaders]
-    lanes, own = side_by_side(run), caches.own
+    lanes, classes = side_by_side(run), len(caches.own.class_names)
     with tempfile.TemporaryDirectory(dir=make_folder(run.workdir / ".cost")) as compiled:  # nothing is compiled yet
         folder = Path(compiled).resolve()
         tasks = [
@@ -131,7 +131,7 @@ def time_own_trials(run: Run, leaders: list[Leader]) -> tuple[float, float]:
                 0,
                 lanes,
             )
-            for piece in chunks(configs, lanes, own.feature_shape[-1], len(own.class_names))
+            for piece in chunks(configs, lanes, caches.width_of, classes)
         ]
         started = time.monotonic()
         with open_executor(run.search.workers, run.workdir, environment(run), threads=True) as executor:
@@ -156,7 +156,7 @@ def measure_rates(run: Run, leader: Leader, photos: int) -> Rates:
     started = time.monotonic()
     pixels = Photos(run, part, "train").inputs(np.arange(wanted))
     decode = (time.monotonic() - started) / wanted
-    extract = Extractor(for_workers(run).features)
+    extract = Extractor(for_workers(run).features).project(cache_for(run).projections)
 
     def compute(passes: int) -> None:
         for copy in range(1, passes + 1):
@@ -188,8 +188,10 @@ def _through_the_network(run: Run, leader: Leader, sample: Photos) -> tuple[floa
 
     cache, batch = cache_for(run), min(leader.config.batch_size, len(sample))
     policy: Policy = "mixed_bfloat16" if compute_dtype(run.features) == "bfloat16" else "float32"
-    moments = feature_moments(cache.arrays("train")[0])
-    network = build_network(run.features, leader.config.head, len(cache.class_names), moments, policy)
+    config, parts = leader.config, leader.config.features.parts
+    moments = feature_moments(cache.arrays("train", parts=parts)[0], cache.part_widths(parts))
+    features = features_of(run.features, config)
+    network = build_network(features, config.head, len(cache.class_names), moments, policy, cache.projections)
     network.get_layer("extractor").trainable = False
     model = trainees(network, run.features, set()).on_photos
     model.compile(

@@ -83,11 +83,11 @@ def _pieces(run: SearchRun, caches: Caches, missing: Sequence[Training]) -> list
     if run.search.hypermodel is not None:
         return [[each] for each in missing]
     pieces: list[list[Training]] = []
-    width, classes = caches.own.feature_shape[-1], len(caches.own.class_names)
+    classes = len(caches.own.class_names)
     # One share after the other: a worker reads the photos of each once.
     for share, epochs in sorted({(each.train_share, each.config.epochs) for each in missing}, reverse=True):
         group = [each for each in missing if (each.train_share, each.config.epochs) == (share, epochs)]
-        found = chunks([each.config for each in group], side_by_side(run), width, classes)
+        found = chunks([each.config for each in group], side_by_side(run), caches.width_of, classes)
         pieces += [[group[place] for place in piece] for piece in found]
     return pieces
 

@@ -26,7 +26,7 @@ from features.executors import check_wanted
 from features.views import order_of_epoch
 from search.heads import build_head
 from search.population.dropout import dropout_layer
-from search.population.sources import Features
+from search.population.sources import Features, zeros_for_cache_lines
 from search.population.structure import Structure, power_of_two
 from search.trial import EpochMetrics, Objective, TrialConfig, is_better
 
@@ -56,7 +56,13 @@ class Program:
     def __init__(self, structure: Structure, data: Features) -> None:
         self.structure = structure
         self._data = data
-        self.model = self._head(structure.head.units, zeros=data.zeros)
+        self._columns = data.columns(structure.parts)
+        *outer, width = data.shape
+        seen = [range(width)[columns] for columns in self._columns]
+        self._moments = tuple(np.concatenate([moment[columns] for columns in self._columns]) for moment in data.moments)
+        self._shape = (*outer, sum(map(len, seen)))
+        self._zeros = data.zeros if structure.parts is None else zeros_for_cache_lines(self._shape) * bool(data.zeros)
+        self.model = self._head(structure.head.units, zeros=self._zeros)
         self.optimizer = structure.optimizer.build()
         self.optimizer.build(self.model.trainable_variables)
         self._rate_at = _position(self.optimizer.variables, self.optimizer._learning_rate)
@@ -162,15 +168,14 @@ class Program:
 
     def _head(self, units: tuple[int, ...], seed: int | None = None, zeros: int = 0) -> Any:
         """The head of this structure with widths that are not rounded, on the backbone's features and this many zeros."""
-        data = self._data
         head = self.structure.head.model_copy(update={"units": units})
-        *outer, width = data.shape
-        mean, variance = data.moments
+        *outer, width = self._shape
+        mean, variance = self._moments
         moments = np.pad(mean, (0, zeros)), np.pad(variance, (0, zeros), constant_values=1)
-        return build_head(head, (*outer, width + zeros), data.classes, moments, dropout_layer, seed)
+        return build_head(head, (*outer, width + zeros), self._data.classes, moments, dropout_layer, seed)
 
     def _shapes(self, units: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-        exact = units == self.structure.head.units and self._data.zeros == 0
+        exact = units == self.structure.head.units and self._zeros == 0
         model = self.model if exact else self._head(units)
         return {f"{layer.name}.{weight.name}": weight.shape for layer in model.layers for weight in layer.weights}
 
@@ -227,7 +232,7 @@ class Program:
         import jax.numpy as jnp
 
         place, sign = EpochMetrics._fields.index(objective) - 1, -1 if objective == "val_loss" else 1
-        features, labels = val.astype(jnp.float32), val_labels
+        features, labels = self._seen(val), val_labels
 
         def lane(carry: Any, own: Any) -> Any:
             trainable, non_trainable, optimizer, best_trainable, best_non_trainable = carry
@@ -268,7 +273,7 @@ class Program:
         def step(carry: Any, batch: Any) -> Any:
             trainable, non_trainable, optimizer = carry
             images, rate = batch
-            x = features[row_of[images], images].astype(jnp.float32)
+            x = self._seen(features[row_of[images], images])
             gradient = jax.grad(loss_of, has_aux=True)
             gradients, (non_trainable, entropy, hits) = gradient(trainable, non_trainable, x, labels[images])
             trainable = [weight * (1 - rate * inputs["decay"]) for weight in trainable]
@@ -278,6 +283,15 @@ class Program:
 
         carry, (losses, hits) = jax.lax.scan(step, carry, (order, inputs["rates"]))
         return carry, (losses.mean(), hits.mean())
+
+    def _seen(self, features: Any) -> Any:
+        """What the head sees of features as they are held: the columns of its parts in float32, and its zeros."""
+        import jax.numpy as jnp
+
+        if self.structure.parts is None:
+            return features.astype(jnp.float32)
+        seen = [features[..., columns].astype(jnp.float32) for columns in self._columns]
+        return jnp.concatenate([*seen, jnp.zeros((*features.shape[:-1], self._zeros), jnp.float32)], axis=-1)
 
     def _measure(self, trainable: Any, non_trainable: Any, features: Any, labels: Any) -> Any:
         """Validation loss, accuracy and top-5 accuracy."""

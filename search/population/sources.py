@@ -15,9 +15,11 @@ import numpy.typing as npt
 
 from features.cache import FeatureCache, cache_for
 from features.errors import UsageError
+from features.pooling import Layout, columns_of
 from features.views import Views
 from search.config import SearchRun
 from search.heads import feature_moments
+from search.trial import TrialConfig
 
 
 class Source(NamedTuple):
@@ -42,6 +44,8 @@ class Caches:
         self.views = self.checked(run.search.views)
         for copies in leaves.get("copies", []):
             self.checked(self.views.model_copy(update={"copies": copies}))
+        for parts in _choices(run.search.space.features.get("parts", [])):
+            columns_of(self.own.parts, parts, "search.space.features.parts")
         self._copies = self.own.copies if "copies" in leaves else self.views.copies or 0
 
     @property
@@ -53,6 +57,10 @@ class Caches:
     def sources(self) -> tuple[Source, ...]:
         """What workers need to hold in memory."""
         return tuple(Source(name, cache.folder.resolve(), self._copies) for name, cache in self._caches.items())
+
+    def width_of(self, config: TrialConfig) -> int:
+        """How many features the head of a trial sees (of each place, for maps)."""
+        return self.own.shape_of(config.features.parts)[-1]
 
     def of(self, views: Views) -> FeatureCache:
         """The cache that views are of."""
@@ -84,7 +92,7 @@ class Features:
     int32.
 
     `moments` are those of the clean training features; `first_rows` says, for each policy, in which row of `train` its copy 1 is.
-    The last `zeros` features are always 0 and not the backbone's; `moments` do not have them.
+    The last `zeros` features are always 0 and not the backbone's; `moments` do not have them. `parts` are a record's columns.
     """
 
     train: Any
@@ -95,12 +103,22 @@ class Features:
     moments: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
     first_rows: Mapping[str, int] = field(default_factory=dict)
     zeros: int = 0
+    parts: Layout = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one image's features, without the zeros."""
         *outer, width = self.val.shape[1:]
         return (*outer, width - self.zeros)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The columns of each part of a record."""
+        return tuple(width for _, width in self.parts)
+
+    def columns(self, parts: str | None) -> tuple[slice, ...]:
+        """The columns of these parts; one slice of everything for None."""
+        return (slice(None),) if parts is None else tuple(columns_of(self.parts, parts, "features.parts"))
 
     def with_zeros(self, zeros: int) -> Features:
         """The same features in wider rows."""
@@ -119,7 +137,9 @@ class Features:
             kept.append(rows[places.astype(np.int64)])
         chosen = np.sort(np.concatenate(kept))
         train = self.train[:, chosen]
-        return replace(self, train=train, train_labels=self.train_labels[chosen], moments=feature_moments(train[0]))
+        return replace(
+            self, train=train, train_labels=self.train_labels[chosen], moments=feature_moments(train[0], self.widths)
+        )
 
     def rows_of_epoch(self, views: Views, epoch: int, seed: int) -> npt.NDArray[np.int32]:
         """The row of `train` in which epoch `epoch` (from 0) finds each image: (n,) int32."""
@@ -142,7 +162,8 @@ def load_features(sources: tuple[Source, ...]) -> Features:
             train[row], _ = cache.arrays("train", copy)
             row += 1
     val, val_labels = own.arrays("val")
-    return Features(train, labels, val, val_labels, len(own.class_names), feature_moments(clean), first_rows)
+    moments = feature_moments(clean, own.part_widths())
+    return Features(train, labels, val, val_labels, len(own.class_names), moments, first_rows, parts=own.parts)
 
 
 def zeros_for_cache_lines(shape: tuple[int, ...]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import mul
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ class Structure(NamedTuple):
     head: HeadConfig
     optimizer: Optimizer
     batch_size: int
+    parts: str | None = None
 
 
 def structure_of(config: TrialConfig) -> Structure:
@@ -30,20 +31,27 @@ def structure_of(config: TrialConfig) -> Structure:
     head = head.model_copy(update={**standard, "units": tuple(map(_round_width, head.units))})
     if optimizer.decay:
         optimizer = optimizer.model_copy(update={"weight_decay": 0.0})
-    return Structure(head, optimizer, config.batch_size)
+    return Structure(head, optimizer, config.batch_size, config.features.parts)
 
 
-def chunks(configs: Sequence[TrialConfig], at_most: int, features: int, classes: int) -> list[list[int]]:
+def chunks(
+    configs: Sequence[TrialConfig], at_most: int, width_of: Callable[[TrialConfig], int], classes: int
+) -> list[list[int]]:
     """Positions of trials that can train together: by structure, in pieces of at most `at_most`; those that take longest first,
-    so that workers end at about the same time.
+    so that workers end at about the same time. `width_of` says how many features a trial sees.
 
     Neither the pieces nor their order depend on anything but the arguments.
     """
     groups: dict[Structure, list[int]] = {}
     for position, config in enumerate(configs):
         groups.setdefault(structure_of(config), []).append(position)
+
+    def effort(piece: list[int]) -> float:
+        config = configs[piece[0]]
+        return _effort(config, width_of(config), classes)
+
     pieces = [group[n : n + at_most] for group in groups.values() for n in range(0, len(group), at_most)]
-    return sorted(pieces, key=lambda piece: (-len(piece) * _effort(configs[piece[0]], features, classes), piece[0]))
+    return sorted(pieces, key=lambda piece: (-len(piece) * effort(piece), piece[0]))
 
 
 def _effort(config: TrialConfig, features: int, classes: int) -> float:

@@ -127,7 +127,7 @@ def linear_probe(cache: FeatureCache, candidates: Sequence[float]) -> Measured:
     ones take longest to fit and only fit the training photos better.
     """
     features, labels = clean_features(cache, "train"), cache.labels("train")
-    mean, variance = feature_moments(features)
+    mean, variance = feature_moments(features, cache.part_widths())
 
     def standardised(raw: Features) -> Features:
         return np.asarray((raw - mean) / np.sqrt(variance), np.float32)

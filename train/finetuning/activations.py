@@ -13,6 +13,7 @@ from features.config import FeaturesConfig
 from features.errors import UsageError
 from features.loaders import gather
 from features.networks import build_backbone
+from features.pooling import columns_of
 from features.views import Views
 from train.config import PhaseConfig
 from train.finetuning.model import find_cut
@@ -20,28 +21,31 @@ from train.finetuning.unfreeze import trained_layers
 
 
 class Activations:
-    """Cached activations of one split on clean photos, by position."""
+    """Cached activations of one split on clean photos, by position; with `parts`, those parts of pooled ones."""
 
-    def __init__(self, cache: FeatureCache, split: str) -> None:
+    def __init__(self, cache: FeatureCache, split: str, parts: str | None = None) -> None:
         self.labels = cache.labels(split)
         self._features = cache.mapped(split)
+        self._columns = _columns(cache, parts)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def inputs(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.floating]:
         """The activations at these positions: (n, *feature_shape) in the cache's dtype."""
-        return self._features[positions]
+        return self._features[positions][..., self._columns]
 
 
 class ActivationViews:
-    """The training activations from epoch to epoch: the copies that `views` (checked against the cache) draw with `seed`."""
+    """The training activations from epoch to epoch: the copies that `views` (checked against the cache) draw with `seed`; with
+    `parts`, those parts of pooled ones."""
 
-    def __init__(self, cache: FeatureCache, views: Views, seed: int) -> None:
+    def __init__(self, cache: FeatureCache, views: Views, seed: int, parts: str | None = None) -> None:
         self.labels = cache.labels("train")
         self._copies = [cache.mapped("train", copy) for copy in range((views.copies or 0) + 1)]
         self._views = views
         self._seed = seed
+        self._columns = _columns(cache, parts)
 
     def copies_of_epoch(self, epoch: int) -> npt.NDArray[np.int32]:
         """Which copy of each photo epoch `epoch` (from 0) shows, 0 = clean: (n,) int32."""
@@ -49,7 +53,16 @@ class ActivationViews:
 
     def shown(self, positions: npt.NDArray[np.int64], copies: npt.NDArray[np.int32]) -> npt.NDArray[np.floating]:
         """(n, *feature_shape) in the cache's dtype."""
-        return gather(self._copies, positions, copies)
+        return gather(self._copies, positions, copies)[..., self._columns]
+
+
+def _columns(cache: FeatureCache, parts: str | None) -> Any:
+    """What to index the last axis by."""
+    if parts is None:
+        return slice(None)
+    return np.concatenate(
+        [np.arange(columns.start, columns.stop) for columns in columns_of(cache.parts, parts, "parts")]
+    )
 
 
 def activation_features(features: FeaturesConfig, phases: Collection[PhaseConfig], copies: int) -> FeaturesConfig:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from features.backbones import image_size
+from features.backbones import image_size, pooling
 from features.config import FeaturesConfig
-from features.networks import build_extractor, pool, preprocessing_layers, suffix_of
+from features.networks import build_extractor, preprocessing_layers, suffix_of
+from features.pooling import parse_pooling, pooling_name
+from features.projection import Projection
 from search.heads import HeadConfig, build_head, set_head_weights
+from search.trial import TrialConfig
 from train.finetuning.unfreeze import leaves
 
 Policy = Literal["float32", "mixed_bfloat16"]
@@ -24,14 +27,27 @@ def build_network(
     classes: int,
     moments: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]],
     policy: Policy,
+    projections: Sequence[Projection] = (),
 ) -> Any:
-    """Photos (batch, h, w, 3) float32 in 0…255 to logits (batch, classes): a keras.Model of the layers "extractor" and "head"."""
+    """Photos (batch, h, w, 3) float32 in 0…255 to logits (batch, classes): a keras.Model of the layers "extractor" and "head".
+
+    `features` are those that the head sees (see `features_of`), `projections` their cache's.
+    """
     import keras
 
-    extractor = build_extractor(features, policy)
+    extractor = build_extractor(features, policy, projections)
     top = build_head(head, tuple(extractor.output.shape[1:]), classes, moments)
     inputs = keras.Input((*image_size(features), 3), dtype="float32", name="photos")
     return keras.Model(inputs, top(extractor(inputs)), name="network")
+
+
+def features_of(features: FeaturesConfig, config: TrialConfig) -> FeaturesConfig:
+    """The section with the pooling that a trial's head sees: all that is cached, or its parts, in the cache's order."""
+    if config.features.parts is None:
+        return features
+    wanted = parse_pooling(config.features.parts)
+    parts = [part for part in parse_pooling(pooling(features)) if part in wanted]
+    return features.model_copy(update={"pooling": pooling_name(parts)})
 
 
 def set_head(network: Any, weights: Mapping[str, npt.NDArray[np.float32]]) -> None:
@@ -76,6 +92,7 @@ def trainees(network: Any, features: FeaturesConfig, trained: Set[str]) -> Train
     import keras
 
     extractor, head = network.get_layer("extractor"), network.get_layer("head")
+    pool = extractor.get_layer("pooling")
     backbone = extractor.get_layer("backbone")
     inputs = keras.Input((*image_size(features), 3), dtype="float32", name="photos")
     stored = features.dtype
@@ -93,9 +110,9 @@ def trainees(network: Any, features: FeaturesConfig, trained: Set[str]) -> Train
     x: Any = inputs
     for layer in preprocessing_layers(features):
         x = layer(x)
-    whole = keras.Model(inputs, head(pool(features, suffix(_in_inference(prefix)(x)))))
+    whole = keras.Model(inputs, head(pool(suffix(_in_inference(prefix)(x)))))
     activation = keras.Input(middle.shape[1:], dtype=stored, name="activations")
-    return Trainees(whole, keras.Model(activation, head(pool(features, suffix(activation)))))
+    return Trainees(whole, keras.Model(activation, head(pool(suffix(activation)))))
 
 
 def _in_inference(model: Any) -> Any:
@@ -117,14 +134,21 @@ def _in_inference(model: Any) -> Any:
     return Frozen()
 
 
-def deployable(network: Any, features: FeaturesConfig, head: HeadConfig, classes: int, moments: Any) -> Any:
+def deployable(
+    network: Any,
+    features: FeaturesConfig,
+    head: HeadConfig,
+    classes: int,
+    moments: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]],
+    projections: Sequence[Projection] = (),
+) -> Any:
     """The network as it is shipped: uint8 photos (batch, h, w, 3) to probabilities (batch, classes) float32.
 
     Preprocessing and softmax are inside, every layer is one of Keras's own and computes in float32: plain Keras loads it.
     """
     import keras
 
-    copy = build_network(features, head, classes, moments, "float32")
+    copy = build_network(features, head, classes, moments, "float32", projections)
     copy.set_weights(network.get_weights())
     inputs = keras.Input((*image_size(features), 3), dtype="uint8", name="photos")
     photos = keras.layers.Rescaling(1.0, dtype="float32", name="to_float")(inputs)

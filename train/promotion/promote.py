@@ -132,7 +132,7 @@ def _activations(run: TrainRun, augmentation: Augmentation) -> Path:
     own = run.features.model_copy(update={"augmentation": augmentation})
     variables = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     features = in_own_process(variables, activation_features, own, tuning.plan, tuning.activation_copies)
-    behind = features.cut or "the pooling"
+    behind = " and ".join(features.cuts) or "the pooling"
     log.print(f"What is frozen is computed once, up to {behind}, for {tuning.activation_copies} copies:")
     built = build_cache(run.model_copy(update={"features": features}))
     return Path(built["cache"]).resolve()

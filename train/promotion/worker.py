@@ -33,7 +33,7 @@ from train.finetuning.activations import Activations, ActivationViews
 from train.finetuning.devices import use_devices
 from train.finetuning.finetune import Data, finetune
 from train.finetuning.journal import Journal
-from train.finetuning.model import Policy, build_network, deployable, set_head
+from train.finetuning.model import Policy, build_network, deployable, features_of, set_head
 from train.photos import Photos, PhotoViews
 
 PARITY_IMAGES = 64
@@ -82,6 +82,7 @@ class Inputs:
     run: TrainRun
     cache: FeatureCache
     photos: dict[str, Photos]
+    parts: str | None
     moments: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 
@@ -119,13 +120,15 @@ def _promote(task: Task, journal: Journal) -> None:
     devices = use_devices(tuning.batch_size, math.ceil(run.promotion_workers.gpus) or None)
     cache = FeatureCache.open(task.cache)
     photos = {split: Photos(run, task.index, split) for split in SPLITS}
-    inputs = Inputs(run, cache, photos, feature_moments(cache.arrays("train")[0]))
+    parts, projections = leader.config.features.parts, cache.projections
+    moments = feature_moments(cache.arrays("train", parts=parts)[0], cache.part_widths(parts))
+    inputs, features = Inputs(run, cache, photos, parts, moments), features_of(run.features, leader.config)
     classes = len(cache.class_names)
     policy: Policy = "mixed_bfloat16" if compute_dtype(run.features) == "bfloat16" else "float32"
     weights = load_weights(run.workdir, leader.number)
-    network = build_network(run.features, head_config, classes, inputs.moments, policy)
+    network = build_network(features, head_config, classes, moments, policy, projections)
     set_head(network, weights)
-    head = build_head(head_config, cache.feature_shape, classes, inputs.moments)
+    head = build_head(head_config, cache.shape_of(parts), classes, moments)
     set_head_weights(head, weights)
     accuracy, parity = _check_head(inputs, leader, network, head)
     journal.say(
@@ -133,12 +136,12 @@ def _promote(task: Task, journal: Journal) -> None:
         f"{parity['max_abs_difference']:.1e}. Fine-tuning{f' on {devices} devices' if devices > 1 else ''}: "
         f"{'; then '.join(f'{phase.title}, {phase.epochs} epochs' for phase in tuning.plan)}."
     )
-    done = finetune(network, run.features, head_config, tuning, _data(task, inputs), folder, task.made_from, journal)
-    shipped = deployable(network, run.features, head_config, classes, inputs.moments)
+    done = finetune(network, features, head_config, tuning, _data(task, inputs), folder, task.made_from, journal)
+    shipped = deployable(network, features, head_config, classes, moments, projections)
     with atomic_path(folder / "model.keras") as temporary:
         shipped.save(temporary)
     # Every choice is made: from here on, and only from here on, the test photos are looked at.
-    frozen = {split: measure(_head_probabilities(head, cache, split), cache.labels(split)) for split in SPLITS}
+    frozen = {split: measure(_head_probabilities(head, inputs, split), cache.labels(split)) for split in SPLITS}
     tuned = _evaluate(inputs, shipped, folder)
     metrics = {
         "trial": leader.number,
@@ -169,12 +172,16 @@ def _data(task: Task, inputs: Inputs) -> Data:
     if cache.images("train").tolist() != inputs.photos["train"].rows:
         raise HeadhuntError(f"the activations in {task.activations} are of other photos. Delete that folder.")
     views = Views(copies=tuning.activation_copies, clean_share=clean_share, draw=own.draw)
-    return Data(ActivationViews(cache, views, tuning.seed), Activations(cache, "val"), are_activations=True)
+    # Where the head alone is trained, these are the search's own features, of which it may see a part.
+    parts = inputs.parts if cache.parts else None
+    return Data(
+        ActivationViews(cache, views, tuning.seed, parts), Activations(cache, "val", parts), are_activations=True
+    )
 
 
-def _head_probabilities(head: Any, cache: FeatureCache, split: str) -> Probabilities:
+def _head_probabilities(head: Any, inputs: Inputs, split: str) -> Probabilities:
     """What the head gives on the clean cached features of a split: (n, classes)."""
-    features, _ = cache.arrays(split)
+    features, _ = inputs.cache.arrays(split, parts=inputs.parts)
     chunks = range(0, len(features), HEAD_BATCH)
     logits = [np.asarray(head(features[n : n + HEAD_BATCH].astype(np.float32), training=False)) for n in chunks]
     return softmax(np.concatenate(logits))
@@ -187,7 +194,7 @@ def _check_head(inputs: Inputs, leader: Leader, network: Any, head: Any) -> tupl
     positions = np.unique(np.linspace(0, len(val) - 1, min(PARITY_IMAGES, len(val))).astype(np.int64))
     if cache.images("val").tolist() != val.rows:
         raise HeadhuntError("the cache's validation photos are not the index's. Run `headhunt features verify`.")
-    probabilities = _head_probabilities(head, cache, "val")
+    probabilities = _head_probabilities(head, inputs, "val")
     outputs = softmax(predict(network, val, run.train.finetune.batch_size, positions))
     difference = float(np.abs(outputs - probabilities[positions]).max())
     tolerance = TOLERANCE[run.features.dtype]

@@ -1,0 +1,105 @@
+"""Pooling: what is kept of a network's maps. Its parts by name, and which columns of a cached record they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from features.errors import UsageError
+
+WIDEST = 256
+"""Channels whose covariance is taken, at most: 256 give 32,896 numbers."""
+
+ALLOWED = (
+    f"none, or parts joined by +: avg, max, gem:POWER (above 0), covariance:CHANNELS (2 to {WIDEST}), "
+    "e.g. avg+max+covariance:64"
+)
+
+Layout = tuple[tuple[str, int], ...]
+"""The parts of a record in their order: the name of each, and how many columns it has. With several maps, a name comes once for
+each of them."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One way to pool a map (batch, h, w, channels). `number` is the power of `gem`, or the channels of `covariance`."""
+
+    kind: Literal["avg", "max", "gem", "covariance"]
+    number: float = 0
+
+    @property
+    def name(self) -> str:
+        """As it stands in a configuration: `avg`, `gem:3`, `covariance:64`."""
+        return f"{self.kind}:{self.number:g}" if self.number else self.kind
+
+    def components(self, channels: int) -> int:
+        """The channels that a covariance is of: at most as many as the map has."""
+        return min(int(self.number), channels)
+
+    def width(self, channels: int) -> int:
+        """How many numbers it makes of a map with this many channels."""
+        if self.kind != "covariance":
+            return channels
+        kept = self.components(channels)
+        return kept * (kept + 1) // 2
+
+
+def parse_pooling(text: str) -> tuple[Part, ...]:
+    """The parts of a pooling in their order; none of them for `none`. ValueError with what is allowed for anything else.
+
+    `avg+max+covariance:64` → (Part("avg"), Part("max"), Part("covariance", 64))
+    """
+    if text == "none":
+        return ()
+    parts = tuple(_parse_part(name, text) for name in text.split("+"))
+    if len(set(parts)) < len(parts):
+        raise ValueError(f"received {text!r}, in which a part is given twice; allowed: {ALLOWED}")
+    return parts
+
+
+def _parse_part(name: str, whole: str) -> Part:
+    kind, colon, digits = name.strip().partition(":")
+    try:
+        match kind:
+            case "avg" | "max" if not colon:
+                return Part(kind)
+            case "gem" if 0 < (power := float(digits)) < float("inf"):
+                return Part("gem", power)
+            case "covariance" if 2 <= (channels := int(digits)) <= WIDEST:
+                return Part("covariance", channels)
+    except ValueError:
+        pass
+    raise ValueError(f"received {whole!r}; allowed: {ALLOWED}")
+
+
+def pooling_name(parts: Iterable[Part]) -> str:
+    """A pooling as a configuration has it."""
+    return "+".join(part.name for part in parts) or "none"
+
+
+def layout(pooling: str, channels: Sequence[int]) -> Layout:
+    """The parts of a record that pools maps of so many channels each, one map after the other. Empty for unpooled maps."""
+    return tuple((part.name, part.width(count)) for count in channels for part in parse_pooling(pooling))
+
+
+def columns_of(record: Layout, wanted: str, key: str) -> list[slice]:
+    """The columns of the wanted parts (`avg+max`), in the record's order, as few slices as can be.
+
+    Raises UsageError, naming `key`, for a part that the record does not have.
+    """
+    names = {part.name for part in parse_pooling(wanted)}
+    cached = list(dict.fromkeys(name for name, _ in record))
+    if not names or not names.issubset(cached):
+        raise UsageError(
+            f"{key}: received {wanted!r}; the cache has {', '.join(cached) if cached else 'unpooled maps, which have no parts'}. "
+            "Choose among these, joined by +, or change `features.pooling` and run `headhunt features cache`."
+        )
+    slices: list[slice] = []
+    start = 0
+    for name, width in record:
+        if name in names:
+            joins = bool(slices) and slices[-1].stop == start
+            slices.append(slice(slices.pop().start if joins else start, start + width))
+        start += width
+    return slices
