@@ -52,13 +52,13 @@ def parse_pooling(text: str) -> tuple[Part, ...]:
     """
     if text == "none":
         return ()
-    parts = tuple(_parse_part(name, text) for name in text.split("+"))
+    parts = tuple(_parse_part(name) for name in text.split("+"))
     if len(set(parts)) < len(parts):
-        raise ValueError(f"received {text!r}, in which a part is given twice; allowed: {ALLOWED}")
+        raise ValueError(f"a part is given twice in {text}; allowed: {ALLOWED}")
     return parts
 
 
-def _parse_part(name: str, whole: str) -> Part:
+def _parse_part(name: str) -> Part:
     kind, colon, digits = name.strip().partition(":")
     try:
         match kind:
@@ -70,7 +70,7 @@ def _parse_part(name: str, whole: str) -> Part:
                 return Part("covariance", channels)
     except ValueError:
         pass
-    raise ValueError(f"received {whole!r}; allowed: {ALLOWED}")
+    raise ValueError(f"allowed: {ALLOWED}")
 
 
 def pooling_name(parts: Iterable[Part]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from features.config import Section
+from features.config import Pooling, Section
 from features.views import Views
 from search.heads import HeadConfig
 from search.optimizers import Adam, Optimizer
@@ -27,7 +27,9 @@ class HypermodelChoice(Section):
 class FeatureParts(Section):
     """What of the cached features a head sees."""
 
-    parts: str | None = Field(None, description="parts of features.pooling, joined by +; default: all that are cached")
+    parts: Pooling | None = Field(
+        None, description="parts of features.pooling, joined by +; default: all that are cached"
+    )
 
 
 class TrialConfig(Section):

@@ -41,6 +41,7 @@ def index_noise(tmp_path: Path, tiny_backbone: Path) -> Path:
         "batch_size": 4,
         "images_per_shard": 4,
         "compute": "float32",
+        "pooling": "avg+max+covariance:4",
     }
     raw = {"workdir": "run", "dataset": {"kind": "folder", "root": "photos"}, "features": features}
     (tmp_path / "headhunt.yaml").write_text(yaml.safe_dump(raw))
