@@ -16,7 +16,7 @@ from search.heads import HeadConfig
 from search.optimizers import SGD, AdamW
 from search.population.sources import zeros_for_cache_lines
 from search.population.structure import chunks, structure_of
-from search.trial import TrialConfig
+from search.trial import FeatureParts, TrialConfig
 
 BODY = """
 import json, sys
@@ -30,13 +30,13 @@ from search.population.program import Program
 from search.population.sources import Features
 from search.population.structure import structure_of
 from search.schedules import Constant, Triangular
-from search.trial import TrialConfig
+from search.trial import FeatureParts, TrialConfig
 
 random = np.random.default_rng(0)
 labels = random.integers(0, 6, 96).astype(np.int32)
 features = (random.normal(size=(3, 96, 16)) + 0.5 * np.eye(16)[labels]).astype(np.float16)
 val, val_labels = features[0, :40] + np.float16(0.3) * random.normal(size=(40, 16)).astype(np.float16), labels[:40]
-moments = feature_moments(features[0])
+moments, raw = feature_moments(features[0]), features
 drawn = Features(features, labels, val, val_labels, 6, moments)
 data = Features(*map(jax.device_put, (features, labels, val, val_labels)), 6, moments)
 
@@ -92,6 +92,21 @@ for number, activation in enumerate(("relu", "gelu", "silu", "tanh")):
         both.append({"curves": [list(m) for m in state.curves], "weights": {k: v.ravel().tolist() for k, v in weights.items()}})
     pairs.append(both)
 found["widths"] = pairs
+
+found["parts"] = []
+for wanted, columns in (("avg", slice(0, 5)), ("max+covariance:3", slice(5, 16)), ("avg+covariance:3", np.r_[0:5, 10:16])):
+    parts, cut = (("avg", 5), ("max", 5), ("covariance:3", 6)), lambda x: np.ascontiguousarray(x[..., columns])
+    seen = configs[1].model_copy(update={"features": FeatureParts(parts=wanted)})
+    of_its_own = Features(cut(raw), labels, cut(val), val_labels, 6, tuple(cut(m) for m in moments))
+    both = []
+    joined = Features(raw, labels, val, val_labels, 6, moments, parts=parts)
+    for config_, own_data in ((seen, joined), (configs[1], of_its_own)):
+        for zeros in (0, 3):
+            own = Program(structure_of(config_), own_data.with_zeros(zeros))
+            state = own.train([config_], [own.start(config_)], 4, "val_loss", 5)[0]
+            weights = own.best_weights(config_, state)
+            both.append({"curves": [list(m) for m in state.curves], "shape": list(weights["hidden_1.kernel"].shape)})
+    found["parts"].append(both)
 
 state = run(configs[:1])[0]
 model = build_head(configs[0].head.model_copy(update={"dropout": 0.0}), (16,), 6, moments)
@@ -196,6 +211,15 @@ def test_zeros_that_round_the_widths_change_nothing(found: Any, form: int) -> No
                 assert rounded["weights"][name] == pytest.approx(values, rel=1e-2, abs=1e-4)
 
 
+def test_a_head_on_parts_of_the_features_is_the_head_on_a_cache_of_these(found: Any) -> None:
+    for (joined, joined_zeros, alone, alone_zeros), width in zip(found["parts"], (5, 11, 11), strict=True):
+        assert joined["shape"] == joined_zeros["shape"] == [width, 8]
+        assert joined == alone
+        for one, other in ((joined_zeros, alone_zeros), (joined_zeros, joined)):
+            for epoch, wanted in zip(one["curves"], other["curves"], strict=True):
+                assert epoch == pytest.approx(wanted, rel=1e-4)
+
+
 def test_random_bits_are_even_and_of_their_stream_alone(found: Any) -> None:
     bits = found["bits"]
     assert bits["ones"] == pytest.approx([0.5] * 3, abs=0.003)
@@ -205,14 +229,19 @@ def test_random_bits_are_even_and_of_their_stream_alone(found: Any) -> None:
 
 
 def test_chunks_are_of_one_structure_and_those_that_take_longest_come_first() -> None:
+    def width(config: TrialConfig) -> int:
+        return 100 if config.features.parts is None else 10
+
     small, wide = HeadConfig(units=(8,)), HeadConfig(units=(16,))
     configs = [TrialConfig(head=head) for head in (small, wide, wide, small, wide)]
-    assert chunks(configs, 8, 100, 10) == [[1, 2, 4], [0, 3]]
-    assert chunks(configs, 2, 100, 10) == [[1, 2], [0, 3], [4]]
-    assert chunks(configs, 1, 100, 10) == [[1], [2], [4], [0], [3]]
-    assert chunks([], 1, 100, 10) == []
+    assert chunks(configs, 8, width, 10) == [[1, 2, 4], [0, 3]]
+    assert chunks(configs, 2, width, 10) == [[1, 2], [0, 3], [4]]
+    assert chunks(configs, 1, width, 10) == [[1], [2], [4], [0], [3]]
+    assert chunks([], 1, width, 10) == []
     small_batches = [TrialConfig(head=wide, batch_size=64), TrialConfig(head=wide, batch_size=16)]
-    assert chunks(small_batches, 8, 100, 10) == [[1], [0]]
+    assert chunks(small_batches, 8, width, 10) == [[1], [0]]
+    parts = [TrialConfig(head=wide, features=FeatureParts(parts=name)) for name in ("avg", None, "avg")]
+    assert chunks(parts, 8, width, 10) == [[1], [0, 2]]
 
 
 def test_a_range_of_units_has_few_widths() -> None:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from features.errors import HeadhuntError
+from features.pooling_layers import build_pooling
+from features.projection import fit, moments_of
 from search.heads import HeadConfig
 from train.exports.convert import CONVERTERS, convert
 from train.exports.runtimes import RUNTIMES, load_model
@@ -37,6 +39,27 @@ def test_every_activation(tmp_path: Path) -> None:
         target = tmp_path / runtime.file
         convert(tmp_path / "source.keras", target, name)
         assert load_model(target, name).run(photos) == pytest.approx(expected, abs=1e-5), name
+
+
+def test_every_pooling_is_the_same_in_every_format(tmp_path: Path) -> None:
+    """All parts of two maps at once, the covariance with its components and its square root among them."""
+    keras.utils.set_random_seed(2)
+    random = np.random.default_rng(0)
+    inputs = keras.Input((24, 24, 3), dtype="uint8", name="photos")
+    early = keras.layers.Conv2D(5, 3, strides=2)(keras.layers.Rescaling(1 / 64, dtype="float32")(inputs))
+    late = keras.layers.Conv2D(6, 3, strides=2)(early)
+    shapes = [tuple(x.shape[1:]) for x in (early, late)]
+    projections = [fit(moments_of(random.normal(size=(4, *shape)).astype(np.float32)), 4) for shape in shapes]
+    pooled = build_pooling("avg+max+gem:2.5+covariance:4", shapes, projections)([early, late])
+    model = keras.Model(inputs, keras.layers.Softmax()(keras.layers.Dense(5)(pooled)))
+    model.save(tmp_path / "source.keras")
+    photos = random.integers(0, 256, (3, 24, 24, 3), np.uint8)
+    expected = model.predict_on_batch(photos)
+    assert np.ptp(expected) > 0.1
+    for name, runtime in RUNTIMES.items():
+        target = tmp_path / runtime.file
+        convert(tmp_path / "source.keras", target, name)
+        assert load_model(target, name).run(photos) == pytest.approx(expected, abs=2e-5), name
 
 
 def test_what_a_format_cannot_express_is_one_message(tmp_path: Path) -> None:
