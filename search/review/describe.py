@@ -12,8 +12,8 @@ from search.trial import TrialConfig
 
 
 def describe(config: TrialConfig) -> dict[str, str]:
-    """Every part that means something in this trial, by its name: head, optimizer, schedule, batch_size, views; or hypermodel
-    and values instead of the first three."""
+    """Every part that means something in this trial, by its name: features (where the head sees a part of them), head, optimizer,
+    schedule, batch_size, views; or hypermodel and values instead of head, optimizer and schedule."""
     if config.hypermodel is not None:
         drawn = ", ".join(f"{name} {show(value)}" for name, value in config.hypermodel.values.items())
         parts = {"hypermodel": config.hypermodel.function, "values": drawn or "none"}
@@ -23,13 +23,14 @@ def describe(config: TrialConfig) -> dict[str, str]:
             "optimizer": optimizer_line(config.optimizer),
             "schedule": schedule_line(config.schedule),
         }
-    return {**parts, "batch_size": str(config.batch_size), "views": views_line(config.views)}
+    seen = {"features": config.features.parts} if config.features.parts is not None else {}
+    return {**seen, **parts, "batch_size": str(config.batch_size), "views": views_line(config.views)}
 
 
 def short(config: TrialConfig) -> list[str]:
     """What tells a trial from another one at a glance, in a line or two: head and schedule, or the hypermodel's values."""
     parts = describe(config)
-    return [parts[name] for name in ("head", "schedule", "values") if name in parts]
+    return [parts[name] for name in ("features", "head", "schedule", "values") if name in parts]
 
 
 def head_line(head: HeadConfig) -> str:

@@ -60,6 +60,7 @@ def model_card(
             "## Model",
             "",
             f"- backbone: `{run.features.backbone}`, weights `{cache.manifest.key_parts['weights']}`",
+            f"- pooling: `{leader.config.features.parts or cache.manifest.key_parts['pooling']}`",
             f"- head: {' → '.join(filter(None, (hidden, classifier)))}, dropout {head.dropout:g}, L2 {head.l2:.3g}, "
             f"label smoothing {head.label_smoothing:g}",
             f"- head trained with {leader.config.optimizer.kind}, `{leader.config.schedule.kind}` schedule, "
