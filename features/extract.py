@@ -13,6 +13,7 @@ from features.augment import Augmenter, resolve_policy
 from features.backbones import compute_dtype, image_size
 from features.config import FeaturesConfig
 from features.networks import build_extractor
+from features.policies import augmentation_of
 
 
 class Extractor:
@@ -24,7 +25,7 @@ class Extractor:
         self._batch_size = config.batch_size
         bfloat16 = compute_dtype(config) == "bfloat16"
         self._model = build_extractor(config, "mixed_bfloat16" if bfloat16 else "float32")
-        self._augment = Augmenter(resolve_policy(config.augmentation, image_size=image_size(config)))
+        self._augment = Augmenter(resolve_policy(augmentation_of(config), image_size=image_size(config)))
         self._seed = config.seed
         self._run: Any = self._model
         if keras.backend.backend() == "tensorflow":
