@@ -36,6 +36,7 @@ class Caches:
         self.own = cache_for(run)
         own = self.own.manifest.policy
         self._caches = {own: self.own}
+        self._configured = policy_copies(run.features)
         leaves = {name: _choices(leaf) for name, leaf in (resolved_space(run).views or {}).items()}
         given = run.search.views or Views()
         drawn = [str(policy) for policy in leaves.get("policy", [given.policy or own])]
@@ -43,8 +44,7 @@ class Caches:
             if policy not in self._caches:
                 self._caches[policy] = cache_for(run, policy)
         self.views = self.checked(given)
-        configured = policy_copies(run.features)
-        several = {policy: configured[policy] for policy in drawn if policy in configured}
+        several = {policy: self._configured[policy] for policy in drawn if policy in self._configured}
         self.limits = several if "copies" in leaves and len(set(several.values())) > 1 else {}
         most = max(drawn, key=lambda policy: self._caches[policy].copies)
         for copies in leaves.get("copies", []):
@@ -77,7 +77,7 @@ class Caches:
         policy = views.policy or self.own.manifest.policy
         cache = self._caches.get(policy)
         if cache is None:
-            raise not_cached(policy, self._caches)
+            raise not_cached(policy, self._configured)
         return views.checked(cache.copies, policy).model_copy(update={"policy": policy})
 
     def drawn(self, views: Views) -> Views:

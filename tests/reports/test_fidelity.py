@@ -19,6 +19,7 @@ from playwright.sync_api import Browser
 
 from features.configfile import load
 from features.errors import HeadhuntError, UsageError
+from features.policies import policy_copies
 from reports.build import build
 from reports.config import FidelityConfig, Run
 from reports.fidelity.cost import Cost, Rates, cost_of
@@ -69,7 +70,7 @@ def test_the_plan_measures_every_way_once(searched: Run) -> None:
     assert plan.full(plan.own) == Cell("flip_rotate_zoom", 4, "rotation", 0.0, 4)
     assert {plan.full(cell) for cell in plan.cells} <= set(plan.cells)
     assert (plan.run.name, plan.run.search.sampler, plan.run.search.trials) == ("tiny-fidelity", "qmc", 5)
-    assert (plan.run.features.copies, plan.run.features.other_policies) == (4, ["mild"])
+    assert policy_copies(plan.run.features) == {"flip_rotate_zoom": 4, "mild": 4}
 
 
 def test_the_searchs_own_views_are_always_measured(searched: Run) -> None:

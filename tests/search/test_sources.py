@@ -21,7 +21,7 @@ from train.promotion.promote import check_cache
 
 def changed(run: Run, **search: object) -> Run:
     """The run with mild views cached beside its own policy's, and another `search` section."""
-    features = run.features.model_copy(update={"other_policies": ["mild"]})
+    features = run.features.model_copy(update={"augmentation": ["flip_rotate_zoom", "mild"]})
     section = type(run.search).model_validate({**run.search.model_dump(mode="json"), **search})
     return run.model_copy(update={"features": features, "search": section})
 
@@ -54,7 +54,7 @@ def test_the_copies_of_every_policy_follow_the_clean_photos(searched: Run) -> No
 def test_a_search_over_policies_names_each_trials_cache_and_promotion_takes_it(searched: Run) -> None:
     run = with_policies(searched, ["flip_rotate_zoom", "mild"])
     chosen = {
-        "features.other_policies": ["mild"],
+        "features.augmentation": ["flip_rotate_zoom", "mild"],
         "search.space": run.search.space.model_dump(mode="json"),
         "name": "both",
     }
@@ -75,7 +75,7 @@ def test_a_search_over_policies_names_each_trials_cache_and_promotion_takes_it(s
 
 def test_a_policy_that_is_not_cached(searched: Run) -> None:
     message = (
-        r"views.policy: received 'rand_augment'; cached are flip_rotate_zoom, mild. Add it to `features.other_policies`"
+        r"views.policy: received 'rand_augment'; cached are flip_rotate_zoom, mild. Add it to `features.augmentation`"
     )
     with pytest.raises(UsageError, match=message):
         Caches(with_policies(searched, ["rand_augment"]))
