@@ -20,6 +20,9 @@ Labels = npt.NDArray[np.int32]
 MOST_PHOTOS = 2000
 """Training photos of a probe, at most: it has to be a second's work. Of more, the same share of every class is taken."""
 
+CHUNK_BYTES = 64 << 20
+"""Features on their way into memory, at a time: maps are large."""
+
 VARIANCE_FLOOR = 1e-4
 """Smallest variance that a feature is standardised by, as a share of the features' mean variance."""
 
@@ -89,6 +92,10 @@ def spread(labels: Labels, most: int) -> npt.NDArray[np.int64]:
 def vectors(cache: FeatureCache, split: str, copy: int = 0, rows: npt.NDArray[np.int64] | None = None) -> Vectors:
     """The features of a copy of a split as vectors (n, channels) float32; maps are averaged over their places."""
     mapped = cache.mapped(split, copy)
-    found = np.asarray(mapped[np.arange(len(mapped)) if rows is None else rows], np.float32)
-    means: Vectors = found.reshape(len(found), -1, found.shape[-1]).mean(1)
-    return means
+    wanted = np.arange(len(mapped)) if rows is None else rows
+    found = np.empty((len(wanted), cache.feature_shape[-1]), np.float32)
+    at_a_time = max(1, CHUNK_BYTES // (4 * int(np.prod(cache.feature_shape))))
+    for start in range(0, len(wanted), at_a_time):
+        part = np.asarray(mapped[wanted[start : start + at_a_time]], np.float32)
+        found[start : start + at_a_time] = part.reshape(len(part), -1, part.shape[-1]).mean(1)
+    return found

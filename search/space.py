@@ -305,7 +305,7 @@ def _probes(path: str, leaf: Any) -> list[Any]:
 
 
 def _whole(model: type[BaseModel], name: str) -> bool:
-    return model.model_fields[name].annotation is int
+    return model.model_fields[name].annotation in (int, int | None)
 
 
 def _values(leaf: Any) -> list[Any]:

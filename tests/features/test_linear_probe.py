@@ -16,7 +16,7 @@ from features.build import build_caches
 from features.cache import cache_for
 from features.cli import app
 from features.config import FeaturesRun
-from features.linear_probe import L2, probe_accuracy, spread, view_accuracies
+from features.linear_probe import L2, probe_accuracy, spread, vectors, view_accuracies
 from features.template import commented_yaml
 
 MakeRun = Callable[..., FeaturesRun]
@@ -46,6 +46,18 @@ def test_every_class_keeps_its_share_of_a_large_training_set() -> None:
     assert np.bincount(labels[rows]).tolist() == [600, 300, 99, 1]
     assert (np.diff(rows) > 0).all()
     assert spread(labels, 10_000).tolist() == list(range(10_000))
+
+
+def test_maps_are_averaged_over_their_places(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(pooling="none")
+    build_caches(run)
+    cache = cache_for(run)
+    assert len(cache.feature_shape) == 3
+    expected = cache.arrays("train", 1, np.float32)[0].mean((1, 2))
+    np.testing.assert_allclose(vectors(cache, "train", 1), expected, rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr("features.linear_probe.CHUNK_BYTES", 3 * 4 * int(np.prod(cache.feature_shape)))
+    chosen = np.array([0, 2, 3, 5, 9, 11, 12])
+    np.testing.assert_allclose(vectors(cache, "train", 1, chosen), expected[chosen], rtol=1e-5, atol=1e-6)
 
 
 def test_views_that_hurt_are_seen_before_a_search(make_run: MakeRun) -> None:

@@ -86,6 +86,21 @@ def test_the_searchs_own_views_are_always_measured(searched: Run) -> None:
     assert plan.full(plan.own).copies == 4
 
 
+def test_where_trials_draw_their_views_those_of_the_best_are_certified(
+    searched: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert {leader.config.views.copies for leader in leaders(searched)} == {2}
+    space = searched.search.space.model_copy(update={"views": {"clean_share": [0.0, 0.5]}})
+    views = searched.search.views.model_copy(update={"copies": 1})
+    search = searched.search.model_copy(update={"space": space, "views": views})
+    plan = make_plan(with_fidelity(searched.model_copy(update={"search": search})))
+    assert plan.own == Cell("flip_rotate_zoom", 2, "rotation", 0.0, 4)
+    assert plan.run.search.views == leaders(searched)[0].config.views
+    assert plan.run.search.space.views == {}
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"those of the best trial, {leaders(searched)[0].number}, are certified: 2 copies, rotation" in said
+
+
 def test_the_folder_has_what_is_cached_already_and_no_study_of_other_settings(searched: Run) -> None:
     run = with_fidelity(searched)
     plan = make_plan(run)
@@ -109,13 +124,11 @@ def test_settings_that_cannot_be(searched: Run) -> None:
         FidelityConfig.model_validate({"clean_shares": [1.0]})
     with pytest.raises(ValueError, match="received 2; a ranking takes at least 3, and 0 leaves fine-tuning out"):
         FidelityConfig.model_validate({"finetuned": 2})
-    views = searched.search.space.model_copy(update={"views": {"clean_share": [0.0, 0.5]}})
     for changed, said in (
         (
             {"objective": "val_loss"},
             r"search.objective: received val_loss; the fidelity study compares rankings by val_acc",
         ),
-        ({"space": views}, r"search.space.views: here every trial draws its own views"),
     ):
         search = searched.search.model_copy(update=changed)
         with pytest.raises(UsageError, match=said):

@@ -59,8 +59,9 @@ def run_with(features: dict[str, Any], **search: Any) -> SearchRun:
 def test_what_is_drawn_of_the_views(features: dict[str, Any], search: dict[str, Any], views: dict[str, Any]) -> None:
     run = run_with(features, **search)
     assert resolved_space(run).views == views
-    again = SearchRun.model_validate(run.model_dump(mode="json"))
-    assert resolved_space(again).views == views, "the same when every default is written out"
+    if "hypermodel" not in search:  # which goes without a space, so that not every default can be written out
+        again = SearchRun.model_validate(run.model_dump(mode="json"))
+        assert resolved_space(again).views == views, "the same when every default is written out"
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "qmc", "keras_tuner.random"])
@@ -201,4 +202,4 @@ def test_a_dry_run_shows_the_views(searched: Run) -> None:
         "copies": {"low": 1, "high": 2},
     }
     assert all("views.clean_share" in sample for sample in shown["samples"])
-    assert "views.clean_share=" in done.stdout
+    assert "views.clean_share=" in done.stderr
