@@ -77,11 +77,11 @@ def test_a_search_over_policies_names_each_trials_cache_and_promotion_takes_it(s
 
 
 def fine_tuned(run: Run, trial: int, augmentation: str | None) -> list[float]:
-    """The losses of a promotion that is augmented with this policy, or with that of the trial's views."""
+    """The losses, epoch by epoch, of a promotion that is augmented with this policy, or with that of the trial's views."""
     finetune = run.train.finetune.model_copy(update={"augmentation": augmentation, "clean_share": 0.0, "epochs": 1})
     run = run.model_copy(update={"train": run.train.model_copy(update={"finetune": finetune})})
     (promotion,) = promote(run, [trial])["promotions"]
-    losses: list[float] = pd.read_csv(Path(promotion["folder"], "history.csv"))["loss"].tolist()
+    losses: list[float] = pd.read_csv(Path(promotion["folder"], "history.csv"))["loss"].tolist()[1:]
     return losses
 
 
