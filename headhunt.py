@@ -75,7 +75,6 @@ DEMO: dict[str, Any] = {
     "search": {
         "trials": 24,
         "pruner": "none",  # so that the worst head has had its chance
-        "views": {"clean_share": 0.5, "draw": "per_image"},
         "space": {
             "schedule": {
                 "kind": ["constant", "step_decay", "triangular2", "cosine_restarts", "warmup_cosine"],

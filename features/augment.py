@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from features.config import Augmentation, AugmentationConfig, AugmentationLayer, FeaturesConfig, Section
+from features.config import Augmentation, AugmentationConfig, AugmentationLayer, Section
 from features.engine import compiled
 from features.errors import UsageError
 from features.geometry import UNCHANGED, Step, apply_transforms, is_merged, merge, uniforms
@@ -102,14 +102,6 @@ def resolve_policy(
                 f"{image_size[0]}×{image_size[1]}. The last layer that crops or resizes must give that size back."
             )
     return AugmentationPolicy(layers=tuple(value))
-
-
-def policy_name(config: FeaturesConfig) -> str:
-    """What the cached policy is called: its name, or `custom` for layers without one."""
-    value = config.augmentation
-    if isinstance(value, AugmentationConfig):
-        return value.policy or value.name or "custom"
-    return value if isinstance(value, str) else "custom"
 
 
 class Augmenter:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from features.atomic import make_folder, only_process, write_text
-from features.augment import policy_name
 from features.backbones import pooling
 from features.blocks import Block, Task, plan_blocks, write_block
 from features.cache import FeatureCache, split_copies
@@ -25,6 +24,7 @@ from features.fitting import are_fitted, projections
 from features.keys import AUGMENTED, cache_folder, changed_parts, explain_key, for_workers, key_parts, sound_manifests
 from features.manifest import FORMAT_VERSION, MANIFEST, Manifest, ShardEntry, cache_key, write_manifest
 from features.mirror import exchange, push_manifest
+from features.policies import of_policy, policy_name, policy_sections
 from features.progress import progress
 from features.projection import read_projections, widest_covariance
 from features.shards import shard_bytes
@@ -33,27 +33,27 @@ from features.takeover import take_over
 
 
 def build_caches(run: FeaturesRun) -> dict[str, Any]:
-    """Builds the cache of the configuration, then those of `features.other_policies`; the `--json` object of `features cache`.
+    """Builds the caches of the configuration's policies, one after the other; the `--json` object of `features cache`.
 
-    The others' objects are in its `others`, by policy. Raises as `build_cache` does.
+    It is that of the first policy; the others' are in its `others`, by policy. Raises as `build_cache` does.
     """
-    names = [name for name in run.features.other_policies if name != policy_name(run.features)]
-    result, others = build_cache(run), {}
+    own, *names = policy_sections(run.features)
+    result, others = build_cache(of_policy(run, own)), {}
     for name in names:
         log.print(f"Beside it, {name}:")
-        features = run.features.model_copy(update={"augmentation": name})
-        others[name] = build_cache(run.model_copy(update={"features": features}))
+        others[name] = build_cache(of_policy(run, name))
     return {**result, "others": others} if others else result
 
 
 def build_cache(run: FeaturesRun, copies: int = 0) -> dict[str, Any]:
-    """Builds, resumes or grows the cache of the configuration, to `copies` augmented copies if that is more than it names.
+    """Builds, resumes or grows the cache of the configuration's first policy, to `copies` augmented copies if these are more.
 
     A shard that is on disk is whole, since it was renamed to its name when it was; it is kept when its checksum file says
     the same. Clean shards are taken over from a cache that differs in its augmentation alone. Raises HeadhuntError when a
     backbone's weights cannot be had or a photo cannot be read, UsageError when another process builds in this folder.
     """
     started = time.monotonic()
+    run = of_policy(run)
     index = load_index(run)
     parts = key_parts(run, index)
     folder = make_folder(cache_folder(run, cache_key(parts)))

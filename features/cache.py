@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from features.augment import policy_name
 from features.config import FeaturesRun
 from features.dataset import SPLITS, load_index
 from features.errors import CacheError
@@ -18,6 +17,7 @@ from features.keys import cache_folder, explain_key, key_parts
 from features.loaders import EpochBatches
 from features.manifest import MANIFEST, Manifest, ShardEntry, cache_key, read_manifest
 from features.mirror import pull
+from features.policies import of_policy, policy_name
 from features.pooling import Layout, columns_of, layout, parse_pooling
 from features.projection import Projection, read_projections
 from features.shards import MappedFeatures, Shard, copy_shards, read_shard
@@ -167,14 +167,14 @@ class FeatureCache:
 
 
 def cache_for(run: FeaturesRun, policy: str | None = None) -> FeatureCache:
-    """The finished cache that the configuration names; with `policy`, the one beside it of another augmentation policy.
+    """The finished cache of one of the configuration's augmentation policies: the first, or the one called `policy`.
 
     What `features.store` has and the local folder lacks is fetched.
 
-    Raises CacheError when there is none (and says what differs from the nearest that is there), or when it has too few copies.
+    Raises CacheError when there is none (and says what differs from the nearest that is there), or when it has too few copies;
+    UsageError for a policy that the configuration does not have.
     """
-    if policy not in (None, policy_name(run.features)):
-        run = run.model_copy(update={"features": run.features.model_copy(update={"augmentation": policy})})
+    run = of_policy(run, policy)
     parts = key_parts(run, load_index(run))
     key = cache_key(parts)
     folder = cache_folder(run, key)
@@ -192,8 +192,8 @@ def cache_for(run: FeaturesRun, policy: str | None = None) -> FeatureCache:
         )
     if cache.copies < run.features.copies:
         raise CacheError(
-            f"features.copies is {run.features.copies}, but the cache holds {cache.copies}. Run `headhunt features cache`: it "
-            "adds the missing ones."
+            f"{run.features.copies} copies of {policy_name(run.features)} are configured, but the cache holds {cache.copies}. "
+            "Run `headhunt features cache`: it adds the missing ones."
         )
     return cache
 

@@ -9,14 +9,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from features.build import build_caches
-from features.cache import cache_for
+from features.cache import FeatureCache, cache_for
 from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, log, relative, settings
 from features.config import FeaturesRun
 from features.contact_sheet import sheet_of, write_contact_sheet
-from features.dataset import load_index
+from features.dataset import DatasetIndex, load_index
 from features.doctor import repair, verify
 from features.errors import HeadhuntError
 from features.info import cache_facts, lines
+from features.linear_probe import view_accuracies
+from features.policies import of_policy, policy_sections
 from features.prepare import prepare
 
 app = typer.Typer(no_args_is_help=True, help="Stage 1: photos in, feature cache out.")
@@ -76,17 +78,14 @@ def info_command(
     """Show what is cached, and draw a training photo's views as the backbone saw them."""
     with command(json_) as output:
         run = settings(context, FeaturesRun, config, set_)
-        index, cache = load_index(run), cache_for(run)
-        facts = cache_facts(run, index, cache)
-        try:
-            facts["contact_sheet"] = relative(
-                write_contact_sheet(sheet_of(run, index, cache.folder, cache.copies), image)
-            )
-        except HeadhuntError as error:
-            if image is not None:
-                raise
-            facts["contact_sheet"] = None
-            log.print(f"No contact sheet: {error}", style="yellow", markup=False)
+        index = load_index(run)
+        caches = {name: cache_for(run, name) for name in policy_sections(run.features)}
+        facts = cache_facts(run, index, next(iter(caches.values())))
+        facts["policies"] = {name: cache.copies for name, cache in caches.items()}
+        facts["views"] = view_accuracies(caches)
+        sheets = {name: _sheet(of_policy(run, name), index, cache, image) for name, cache in caches.items()}
+        facts["contact_sheet"] = next(iter(sheets.values()))
+        facts["contact_sheets"] = sheets
         table = Table(show_header=False, box=None)
         for name, value in lines(facts):
             table.add_row(name, escape(value))
@@ -106,7 +105,8 @@ def verify_command(
         result = verify(settings(context, FeaturesRun, config, set_))
         for fault in result["faults"]:
             record = "" if fault["record"] is None else f", record {fault['record']}"
-            output.console.print(f"{fault['shard'] or 'input'}{record}: {fault['what']}", markup=False)
+            policy = f"{fault['policy']}: " if "policy" in fault else ""
+            output.console.print(f"{policy}{fault['shard'] or 'input'}{record}: {fault['what']}", markup=False)
         entering = ", ".join(f"{name} {value:g}" for name, value in result["input"].items())
         output.console.print(f"Read {result['bytes'] / 1e6:.1f} MB. What enters the backbone: {entering}.")
         output.console.print("The cache is sound." if result["ok"] else "Mend it with `headhunt features repair`.")
@@ -126,8 +126,20 @@ def repair_command(
     """Compute damaged shards anew; the others are left alone."""
     with command(json_) as output:
         result = repair(_settings(context, config, set_, executor))
-        _print_build(output.console, result)
+        for built in (result, *result.get("others", {}).values()):
+            _print_build(output.console, built)
         output.result(result)
+
+
+def _sheet(run: FeaturesRun, index: DatasetIndex, cache: FeatureCache, image: int | None) -> str | None:
+    """The contact sheet of one policy's cache; None, and a line that says why, where the photo of a default cannot be read."""
+    try:
+        return relative(write_contact_sheet(sheet_of(run, index, cache.folder, cache.copies), image))
+    except HeadhuntError as error:
+        if image is not None:
+            raise
+        log.print(f"No contact sheet: {error}", style="yellow", markup=False)
+        return None
 
 
 def _settings(context: typer.Context, config: Any, set_: list[str], executor: str | None) -> FeaturesRun:

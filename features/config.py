@@ -9,7 +9,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    field_validator,
+    model_validator,
+)
 
 from features.pooling import parse_pooling, pooling_name
 
@@ -173,6 +183,78 @@ def _augmentation_kind(value: Any) -> Any:
 Augmentation = Annotated[str | list[AugmentationLayer] | AugmentationConfig, BeforeValidator(_augmentation_kind)]
 
 
+class CachedPolicy(AugmentationConfig):
+    """A policy with its own number of cached copies."""
+
+    copies: int | None = Field(
+        None, ge=0, le=999, description="augmented copies of the training split; default: features.copies"
+    )
+
+    @classmethod
+    def of(cls, policy: AugmentationConfig) -> CachedPolicy:
+        """A policy with the copies that it names, or none."""
+        return cls(**{name: getattr(policy, name) for name in type(policy).model_fields})
+
+    @property
+    def augmentation(self) -> AugmentationConfig:
+        """The policy without its copies."""
+        return AugmentationConfig(**{name: getattr(self, name) for name in AugmentationConfig.model_fields})
+
+
+def _cached_kind(value: Any) -> Any:
+    """One policy, or a list of policies: a list of mappings without a name in it is one policy of Keras layers."""
+    if isinstance(value, dict | AugmentationConfig):
+        return _entry_kind(value)
+    if isinstance(value, list):
+        named = [isinstance(one, str | AugmentationConfig) or _names_policy(one) for one in value]
+        if any(named):
+            loose = [place for place, one in enumerate(value) if isinstance(one, dict) and "layer" in one]
+            if loose:
+                raise ValueError(
+                    f"entry {loose[0]} is a Keras layer, but the others are policies. Write {{layers: [...], name: ...}} for a "
+                    "policy of layers"
+                )
+            return TypeAdapter(list[Annotated[str | CachedPolicy, BeforeValidator(_entry_kind)]]).validate_python(value)
+        return TypeAdapter(list[AugmentationLayer]).validate_python(value)
+    if not isinstance(value, str):
+        raise ValueError(
+            "it takes a policy's name, a list of Keras layers, {policy | layers, clean_probability, copies}, or a list of "
+            "policies"
+        )
+    return value
+
+
+def _entry_kind(value: Any) -> Any:
+    if isinstance(value, dict):
+        return CachedPolicy.model_validate(value)
+    if isinstance(value, AugmentationConfig):
+        return CachedPolicy.of(value)
+    if not isinstance(value, str):
+        raise ValueError("a policy is a name, or {policy | layers, name, clean_probability, copies}")
+    return value
+
+
+def _names_policy(value: Any) -> bool:
+    return isinstance(value, dict) and not {"policy", "layers"}.isdisjoint(value)
+
+
+CachedAugmentation = Annotated[
+    str | list[AugmentationLayer] | CachedPolicy | list[str | CachedPolicy], BeforeValidator(_cached_kind)
+]
+
+
+def augmentation_name(value: Any) -> str:
+    """What one policy is called: its name, or `custom` for layers without one."""
+    if isinstance(value, AugmentationConfig):
+        return value.policy or value.name or "custom"
+    return value if isinstance(value, str) else "custom"
+
+
+def is_several(value: Any) -> bool:
+    """Whether a value of features.augmentation is a list of policies, not one policy."""
+    return isinstance(value, list) and any(isinstance(one, str | AugmentationConfig) for one in value)
+
+
 def _image_size(value: Any) -> Any:
     return (value, value) if isinstance(value, int) else value
 
@@ -205,12 +287,12 @@ class FeaturesConfig(Section):
     compute: Literal["auto", "bfloat16", "float32"] = Field(
         "auto", description="auto: bfloat16 where the CPU or GPU has it"
     )
-    copies: int = Field(8, ge=0, le=999, description="augmented copies of the training split; 0 = clean only")
-    augmentation: Augmentation = Field(
-        "flip_rotate_zoom",
-        description="a policy's name, a list of Keras layers, or {policy | layers, clean_probability}",
+    copies: int = Field(4, ge=0, le=999, description="augmented copies of the training split; 0 = clean only")
+    augmentation: CachedAugmentation = Field(
+        "mild",
+        description="a policy's name, a list of Keras layers, {policy | layers, clean_probability}; or a list of policies, each "
+        "a name or {policy | layers, name, clean_probability, copies}, that are all cached",
     )
-    other_policies: list[str] = Field([], description="policies, by name, that are cached beside `augmentation`")
     seed: int = Field(0, ge=0)
     batch_size: int = Field(32, ge=1)
     images_per_shard: int = Field(128, ge=1, description="also what one task computes at a time")
@@ -218,6 +300,32 @@ class FeaturesConfig(Section):
     store: str | None = Field(
         None, description="also keep the cache there, e.g. s3://bucket/prefix, gs://…, file:///…; default: only local"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_other_policies(cls, raw: Any) -> Any:
+        """`other_policies` is a key of earlier versions, whose default policy was flip_rotate_zoom."""
+        if isinstance(raw, dict) and "other_policies" in raw:
+            given = raw["other_policies"]
+            others = given if isinstance(given, list) else [] if given is None else [given]
+            own = raw.get("augmentation", "flip_rotate_zoom")
+            own = {"layers": own} if isinstance(own, list) and own and not is_several(own) else own
+            wanted = yaml.safe_dump([own, *others], default_flow_style=True, width=10_000, sort_keys=False).strip()
+            advice = f"Write augmentation: {wanted}" if others else "Delete it: augmentation lists all policies"
+            raise ValueError(f"other_policies is no longer a key. {advice}")
+        return raw
+
+    @field_validator("augmentation")
+    @classmethod
+    def _told_apart(cls, value: Any) -> Any:
+        names = [augmentation_name(one) for one in value] if is_several(value) else []
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(
+                f"two policies are called {twice!r}. Each needs a name of its own: keep one of them, or write {{layers: [...], "
+                "name: ...}}"
+            )
+        return value
 
     @model_validator(mode="after")
     def _sizes(self) -> FeaturesConfig:

@@ -12,9 +12,10 @@ from pydantic import BaseModel, ValidationError
 
 from features.augment import resolve_policy
 from features.backbones import image_size, preprocessing
-from features.config import AugmentationConfig, ColumnSplit, FeaturesRun, FractionSplit
+from features.config import AugmentationConfig, CachedPolicy, ColumnSplit, FeaturesRun, FractionSplit, is_several
 from features.errors import UsageError
 from features.keras_layers import suggest
+from features.policies import augmentation_of, policy_sections
 from features.store import open_store
 
 R = TypeVar("R", bound=FeaturesRun)
@@ -73,9 +74,10 @@ def validate(
         ]
         raise UsageError("\n  ".join([f"the configuration {source} is not valid:", *dict.fromkeys(lines)])) from None
     preprocessing(run.features)
-    resolve_policy(run.features.augmentation, image_size=image_size(run.features))
-    for name in run.features.other_policies:
-        resolve_policy(name, "features.other_policies")
+    several = is_several(run.features.augmentation)
+    for place, section in enumerate(policy_sections(run.features).values()):
+        key = f"features.augmentation.{place}" if several else "features.augmentation"
+        resolve_policy(augmentation_of(section), key, image_size(run.features))
     open_store(run.features.store, "")
     return run
 
@@ -187,6 +189,9 @@ def _allowed_keys(model: type[BaseModel], path: Sequence[str | int], raw: Any) -
     current: type[BaseModel] | None = model
     node = raw
     for key in path:
+        if isinstance(node, list) and isinstance(key, int):
+            node = node[key]
+            continue
         if current is None or not isinstance(node, dict):
             return []
         field = current.model_fields.get(str(key))
@@ -197,7 +202,7 @@ def _allowed_keys(model: type[BaseModel], path: Sequence[str | int], raw: Any) -
                 m for m in candidates if "kind" in m.model_fields and m.model_fields["kind"].default == node.get("kind")
             ]
             candidates = tagged or ([ColumnSplit] if "column" in node and ColumnSplit in candidates else candidates)
-        candidates = [AugmentationConfig] if AugmentationConfig in candidates else candidates
+        candidates = next(([one] for one in (CachedPolicy, AugmentationConfig) if one in candidates), candidates)
         current = candidates[0] if len(candidates) == 1 or FractionSplit in candidates else None
     return list(current.model_fields) if current else []
 

@@ -19,6 +19,7 @@ from features.dataset import DatasetIndex
 from features.engine import start_keras
 from features.errors import UsageError
 from features.images import load_images
+from features.policies import augmentation_of, of_policy
 
 NAME = "contact_sheet.png"
 
@@ -47,8 +48,8 @@ class Sheet:
 
 
 def sheet_of(run: FeaturesRun, index: DatasetIndex, folder: Path, copies: int) -> Sheet:
-    """The sheet of a run's cache."""
-    return Sheet(run.features, index, bool(getattr(run.dataset, "crop_to_bbox", False)), folder, copies)
+    """The sheet of the cache of a run's first policy."""
+    return Sheet(of_policy(run).features, index, bool(getattr(run.dataset, "crop_to_bbox", False)), folder, copies)
 
 
 def write_contact_sheet(sheet: Sheet, row: int | None = None) -> Path:
@@ -78,7 +79,7 @@ def augmented_view(
 ) -> npt.NDArray[np.uint8]:
     """Copy `copy` of one training photo (h, w, 3) uint8 as it was cached, rounded to uint8: the same shape."""
     start_keras("jax" if features.workers.gpus else "tensorflow")
-    augmenter = Augmenter(resolve_policy(features.augmentation))
+    augmenter = Augmenter(resolve_policy(augmentation_of(features)))
     view = np.asarray(augmenter(photo[None].astype(np.float32), [identity], features.seed, "train", copy))[0]
     pixels: npt.NDArray[np.uint8] = np.rint(view).clip(0, 255).astype(np.uint8)
     return pixels

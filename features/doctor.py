@@ -25,6 +25,7 @@ from features.images import load_images
 from features.keys import cache_folder, key_parts
 from features.manifest import MANIFEST, Manifest, ShardEntry, cache_key
 from features.mirror import pull
+from features.policies import of_policy, policy_sections
 from features.projection import checksum_of, projection_path
 from features.shards import find_faults, parse_shard, shard_bytes
 from features.store import open_store
@@ -54,7 +55,9 @@ class Checked(NamedTuple):
 
 
 def verify(run: FeaturesRun) -> dict[str, Any]:
-    """Reads every byte of the cache; the `--json` object of `features verify`: {"ok", "faults": [{"shard", "record", "what"}]}.
+    """Reads every byte of the caches; the `--json` object of `features verify`: {"ok", "faults": [{"shard", "record", "what"}]}.
+
+    A fault in the cache of another policy than the first names it as `policy`.
 
     Checked: the manifest's digest; files and lengths; each file's sha256 and each record's checksum; counts, image ids and labels
     against the index; that only train has augmented copies; NaN, infinity, records that are all alike or constant; and what
@@ -62,17 +65,29 @@ def verify(run: FeaturesRun) -> dict[str, Any]:
     vary over the clean training photos: a rectifier may do that, so they are no fault. Raises CacheError when there is no cache.
     """
     index = load_index(run)
+    own, *names = policy_sections(run.features)
+    found = _verify(of_policy(run, own), index)
+    entering, faults = _check_input(of_policy(run, own), index)
+    found["input"], found["faults"] = entering, [*faults, *found["faults"]]
+    for name in names:
+        other = _verify(of_policy(run, name), index)
+        found["faults"] += [{**fault, "policy": name} for fault in other["faults"]]
+        found["bytes"] += other["bytes"]
+    return {"ok": not found["faults"], **found}
+
+
+def _verify(run: FeaturesRun, index: DatasetIndex) -> dict[str, Any]:
+    """What `verify` says of the cache of one policy, all but the input."""
     folder = cache_folder(run, cache_key(key_parts(run, index)))
     if store := open_store(run.features.store, folder.name):
         pull(store, folder, run.features.copies)
-    entering, faults = _check_input(run, index)
     try:
         cache = FeatureCache.open(folder)
     except CacheError as error:
         if not (folder / MANIFEST).exists():
             raise
         damaged: Fault = {"shard": MANIFEST, "record": None, "what": str(error).partition(". Run")[0]}
-        return {"ok": False, "faults": [damaged, *faults], "input": entering, "bytes": 0, "constant_features": None}
+        return {"faults": [damaged], "input": {}, "bytes": 0, "constant_features": None}
     manifest = cache.manifest
     blocks = plan_blocks(index, run.features.images_per_shard)
     planned = {
@@ -81,7 +96,7 @@ def verify(run: FeaturesRun) -> dict[str, Any]:
         for split, copy in split_copies(cache.copies)
         if split == block.split
     }
-    faults += _check_plan(manifest, {name: (split, copy) for name, (split, copy, _) in planned.items()})
+    faults = _check_plan(manifest, {name: (split, copy) for name, (split, copy, _) in planned.items()})
     faults += _check_projections(folder, manifest)
     labels = index.table["label"].to_numpy(np.int64)
 
@@ -96,18 +111,29 @@ def verify(run: FeaturesRun) -> dict[str, Any]:
     if constant == math.prod(manifest.feature_shape):
         faults.append({"shard": "", "record": None, "what": "no feature varies over the clean training photos"})
     return {
-        "ok": not faults,
         "faults": faults,
-        "input": entering,
+        "input": {},
         "bytes": sum(found.bytes for found in checked),
         "constant_features": constant,
     }
 
 
 def repair(run: FeaturesRun) -> dict[str, Any]:
-    """Computes the damaged shards anew and leaves the others alone; the `--json` object of `features cache`, with `repaired`."""
-    damaged = sorted({fault["shard"] for fault in verify(run)["faults"]} - {""})
-    folder = cache_folder(run, cache_key(key_parts(run, load_index(run))))
+    """Computes the damaged shards anew and leaves the others alone; the `--json` object of `features cache`, with `repaired`.
+
+    With several policies, the others' objects are in its `others`, as those of `features cache`.
+    """
+    index = load_index(run)
+    repaired = {name: _repair(of_policy(run, name), index) for name in policy_sections(run.features)}
+    own, *names = repaired
+    others = {name: repaired[name] for name in names}
+    return {**repaired[own], "others": others} if others else repaired[own]
+
+
+def _repair(run: FeaturesRun, index: DatasetIndex) -> dict[str, Any]:
+    """Repairs the cache of one policy."""
+    folder = cache_folder(run, cache_key(key_parts(run, index)))
+    damaged = sorted({fault["shard"] for fault in _verify(run, index)["faults"]} - {""})
     copies = max((int(path.name[7:10]) for path in folder.glob("train-c*.tfrecord")), default=0)
     store = open_store(run.features.store, folder.name)
     for name in damaged:
@@ -119,7 +145,7 @@ def repair(run: FeaturesRun) -> dict[str, Any]:
         (folder / MANIFEST).unlink(missing_ok=True)
     repaired = build_cache(run, copies)
     if damaged == [MANIFEST]:  # now that it can be read, so can the shards
-        return {**repair(run), "repaired": damaged}
+        return {**_repair(run, index), "repaired": damaged}
     return {**repaired, "repaired": damaged}
 
 

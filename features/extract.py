@@ -13,6 +13,7 @@ from features.augment import Augmenter, resolve_policy
 from features.backbones import compute_dtype, image_size, pooling
 from features.config import FeaturesConfig
 from features.networks import build_maps
+from features.policies import augmentation_of
 from features.pooling import Layout, layout
 from features.pooling_layers import build_pooling
 from features.projection import Projection
@@ -32,7 +33,7 @@ class Extractor:
         model = build_maps(config, "mixed_bfloat16" if compute_dtype(config) == "bfloat16" else "float32")
         self._shapes = [tuple(output.shape[1:]) for output in model.outputs]
         self._maps = _compiled(model)
-        self._augment = Augmenter(resolve_policy(config.augmentation, image_size=image_size(config)))
+        self._augment = Augmenter(resolve_policy(augmentation_of(config), image_size=image_size(config)))
         self._seed = config.seed
         self._projections: tuple[Projection, ...] | None = None
         self._pool: Any = None

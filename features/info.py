@@ -69,6 +69,14 @@ def lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
             case "key_parts":
                 for part, what in value.items():
                     yield f"key: {part.replace('_', ' ')}", str(what)
+            case "policies":
+                yield "copies by policy", ", ".join(f"{policy} {copies}" for policy, copies in value.items())
+            case "views":
+                for policy, accuracy in value.items():
+                    yield f"probe on {policy} views", f"{accuracy:.4f} of the clean validation photos"
+            case "contact_sheets":
+                for policy, path in list(value.items())[1:]:
+                    yield f"contact sheet of {policy}", str(path)
             case "splits":
                 yield title, ", ".join(f"{count:,} {split}" for split, count in value.items())
             case "last_build":

@@ -12,6 +12,7 @@ from features.config import FeaturesConfig, FeaturesRun
 from features.dataset import DatasetIndex
 from features.errors import CacheError
 from features.manifest import FORMAT_VERSION, MANIFEST, Manifest, read_manifest
+from features.policies import augmentation_of, section_of
 from features.projection import fitted_digest, widest_covariance
 
 AUGMENTED = frozenset({"augmentation", "seed"})
@@ -24,8 +25,11 @@ LONGEST = 60
 
 
 def key_parts(run: FeaturesRun, index: DatasetIndex) -> dict[str, Any]:
-    """Everything that the cached numbers depend on, by name. Not the number of copies: a cache grows by computing one more."""
-    config = run.features
+    """Everything that the cached numbers depend on, by name; with several policies, those of the first.
+
+    Not the number of copies: a cache grows by computing one more.
+    """
+    config = section_of(run.features)
     projected = {"projection": fitted_digest(index)} if widest_covariance(pooling(config)) else {}
     return {
         "format_version": FORMAT_VERSION,
@@ -49,7 +53,7 @@ def key_parts(run: FeaturesRun, index: DatasetIndex) -> dict[str, Any]:
 
 def _augmentation_parts(config: FeaturesConfig) -> dict[str, Any]:
     """The policy; and who draws, where that decides the views."""
-    policy = resolve_policy(config.augmentation)
+    policy = resolve_policy(augmentation_of(config))
     draws = {} if policy.merged else {"draws": "jax" if config.workers.gpus else "tensorflow"}
     return {**policy.model_dump(mode="json"), **draws}
 

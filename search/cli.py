@@ -12,6 +12,7 @@ from rich.table import Table
 
 from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, log, settings
 from features.errors import UsageError
+from features.views import Views
 from search.config import SearchRun
 from search.confirm.ranking import Confirmation, load_confirmation
 from search.confirm.rerun import SEEDS, TOP, confirm
@@ -174,13 +175,13 @@ def _dry_run(run: SearchRun, console: Any) -> dict[str, Any]:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = open_space(run.search)
+    space = open_space(run)
     study = optuna.create_study()
     samples = []
     for number in range(SAMPLES):
         study.sampler = make_sampler("random", space, run.search.seed, number)
         trial = study.ask()
-        space.suggest(trial, run.search.views, run.search.epochs, 0)
+        space.suggest(trial, run.search.views or Views(), run.search.epochs, 0)
         samples.append(trial.params)
     shown = _declared(space)
     console.print(yaml.safe_dump({"space": shown}, sort_keys=False).rstrip(), markup=False)

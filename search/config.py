@@ -50,7 +50,11 @@ class SearchConfig(Section):
         "they take turns so that each has the processor's cache to itself, 64 on a GPU",
     )
     objective: Objective = "val_accuracy"
-    views: Views = Views()
+    views: Views | None = Field(
+        None,
+        description="how trials see the cached copies: policy, copies, clean_share, draw ({copies: 0}: clean photos alone); "
+        "default: searched, each trial draws them",
+    )
     space: SearchSpace = SearchSpace()
     hypermodel: str | None = Field(
         None, description="module:function, a KerasTuner build(hp) that returns a compiled model, instead of a space"

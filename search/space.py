@@ -60,7 +60,11 @@ class SearchSpace(Section):
         },
         description=f"kind: {' | '.join(SCHEDULES)}; learning_rate, warmup_epochs, and what the kinds have",
     )
-    views: Leaves = Field(default_factory=dict, description="overrides search.views for each trial")
+    views: Leaves | None = Field(
+        None,
+        description="what each trial draws of policy, copies, clean_share and draw; default: nothing where search.views is "
+        "given, else clean_share from 0 to 1, the policy and its copies",
+    )
     features: Leaves = Field(
         default_factory=dict,
         description="parts: a choice among parts of features.pooling, e.g. [avg+max, avg+max+covariance:64]; default: all",
@@ -72,7 +76,7 @@ class SearchSpace(Section):
         _check_tagged("optimizer", self.optimizer, OPTIMIZERS, "adam")
         _check_tagged("schedule", self.schedule, SCHEDULES, "constant")
         _check_leaf("batch_size", self.batch_size, TrialConfig, "batch_size")
-        for name, leaf in self.views.items():
+        for name, leaf in (self.views or {}).items():
             _check_leaf(f"views.{name}", leaf, Views, name)
         for name, leaf in self.features.items():
             _check_leaf(f"features.{name}", leaf, FeatureParts, name)
@@ -108,10 +112,7 @@ class SearchSpace(Section):
                 "optimizer": _draw_tagged(trial, "optimizer", self.optimizer, OPTIMIZERS, "adam"),
                 "batch_size": draw("batch_size", self.batch_size, True),
                 "schedule": _draw_tagged(trial, "schedule", self.schedule, SCHEDULES, "constant"),
-                "views": {
-                    **views.model_dump(),
-                    **{name: draw(f"views.{name}", leaf, _whole(Views, name)) for name, leaf in self.views.items()},
-                },
+                "views": {**views.model_dump(), **self._draw_views(trial)},
                 "features": {name: draw(f"features.{name}", leaf, False) for name, leaf in self.features.items()},
                 "epochs": epochs,
                 "seed": seed,
@@ -130,8 +131,8 @@ class SearchSpace(Section):
         found += _tagged_parameters("optimizer", self.optimizer, OPTIMIZERS, "adam")
         found += _parameter("batch_size", self.batch_size, True)
         found += _tagged_parameters("schedule", self.schedule, SCHEDULES, "constant")
-        for name, leaf in self.views.items():
-            found += _parameter(f"views.{name}", leaf, _whole(Views, name))
+        for name, leaf in (self.views or {}).items():
+            found += _parameter(f"views.{name}", leaf, _whole(Views, name), self._augmented(name))
         for name, leaf in self.features.items():
             found += _parameter(f"features.{name}", leaf, False)
         return tuple(found)
@@ -144,7 +145,7 @@ class SearchSpace(Section):
             for layers in _values(self.head.get("layers", 0))
         )
         total *= _leaf_size(self.batch_size, True)
-        total *= math.prod(_leaf_size(leaf, _whole(Views, name)) for name, leaf in self.views.items())
+        total *= self._views_size()
         total *= math.prod(_leaf_size(leaf, False) for leaf in self.features.values())
         for leaves, table, default in ((self.optimizer, OPTIMIZERS, "adam"), (self.schedule, SCHEDULES, "constant")):
             total *= sum(
@@ -154,6 +155,35 @@ class SearchSpace(Section):
                 for kind in _kinds(leaves, default)
             )
         return total
+
+    def _draw_views(self, trial: optuna.Trial) -> dict[str, Any]:
+        drawn: dict[str, Any] = {}
+        for name, leaf in (self.views or {}).items():
+            needs = self._augmented(name)
+            if needs and drawn["clean_share"] not in needs[2]:  # clean photos alone are views without copies
+                return {**drawn, "copies": 0, "clean_share": 0.0}
+            drawn[name] = _draw(trial, f"views.{name}", leaf, _whole(Views, name))
+        return drawn
+
+    def _augmented(self, name: str) -> tuple[str, Any, list[Any]] | None:
+        """What a leaf of the views needs, as `_parameter` takes it: those after `clean_share` mean nothing where that is 1."""
+        leaves = self.views or {}
+        shares, names = leaves.get("clean_share"), list(leaves)
+        if not isinstance(shares, list) or 1 not in shares or names.index(name) <= names.index("clean_share"):
+            return None
+        return "views.clean_share", shares, [share for share in shares if share != 1]
+
+    def _views_size(self) -> float:
+        before = after = 1.0
+        shares: Any = None
+        for name, leaf in (self.views or {}).items():
+            size, needs = _leaf_size(leaf, _whole(Views, name)), self._augmented(name)
+            shares = needs[2] if needs else shares
+            before, after = (before, after * size) if needs else (before * size, after)
+        if shares is None:
+            return before
+        drawn = len((self.views or {})["clean_share"])
+        return before / drawn * (len(shares) * after + drawn - len(shares))
 
     def _units(self, layer: int) -> Any:
         return self.head.get(f"units_{layer}", self.head.get("units", 256))
@@ -286,7 +316,7 @@ def _probes(path: str, leaf: Any) -> list[Any]:
 
 
 def _whole(model: type[BaseModel], name: str) -> bool:
-    return model.model_fields[name].annotation is int
+    return model.model_fields[name].annotation in (int, int | None)
 
 
 def _values(leaf: Any) -> list[Any]:

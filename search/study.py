@@ -21,8 +21,9 @@ from features.atomic import make_folder, only_process
 from features.command import log
 from features.errors import UsageError
 from features.executors import Executor, open_executor
+from features.views import Views
 from search.candidate import Candidate, final_outcome
-from search.config import SearchConfig, SearchRun
+from search.config import SearchRun
 from search.hypermodel import HypermodelSpace
 from search.hypermodel_training import HypermodelTask, train_hypermodel
 from search.leaderboard import ranking
@@ -38,6 +39,7 @@ from search.review.notes import draw_pictures, write_reviews
 from search.review.progress import Best, Progress, Standing
 from search.samplers.choice import ask_again, ends, make_sampler
 from search.samplers.oracles import allotment, hyperband_trials
+from search.searched_views import as_made, resolved_space
 from search.stopping import End, check_failures, reached_end, space_is_used_up
 from search.storage import mend_journal, open_storage, storage_faults, storage_url
 from search.trial import TrialConfig
@@ -62,7 +64,7 @@ def run_search(run: SearchRun) -> dict[str, Any]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     caches = Caches(run)
     os.environ.update(environment(run))  # before anything here imports Keras: hypermodels and KerasTuner's oracles do
-    space = open_space(run.search)
+    space = open_space(run)
     make_sampler(run.search.sampler, space, run.search.seed, 0, run.search.epochs)  # refused here, or never
     storage, url = (run.search.storage, run.workdir), storage_url(run.search.storage, run.workdir)
     with (
@@ -78,6 +80,9 @@ def run_search(run: SearchRun) -> dict[str, Any]:
             pruner=make_pruner(run.search.pruner, run.search.epochs),
             load_if_exists=True,
         )
+        made = as_made(run, study)
+        if made is not run:
+            run, caches, space = made, Caches(made), open_space(made)
         with owned(study, lambda: open_storage(*storage), url) as ownership:
             check_identity(run, study, caches, space)
             end = _Driver(run, study, caches, space, ownership).drive()
@@ -185,7 +190,7 @@ class _Driver:
         origin = given.origin if given else trial.number
         seed = int(np.random.SeedSequence([self._search.seed, origin]).generate_state(1)[0])
         epochs = given.epochs if given else self._search.epochs
-        views = self._caches.checked(config.views)
+        views = self._caches.drawn(config.views)
         config = config.model_copy(update={"seed": seed, "epochs": epochs, "views": views})
         trial.set_user_attr("cache", self._caches.of(views).key)
         trial.set_user_attr("config", config.model_dump_json())
@@ -328,9 +333,10 @@ class _Driver:
             keep_weights(self._run.workdir, [trial.number for trial in complete[: self._search.keep]])
 
 
-def open_space(search: SearchConfig) -> Space:
-    """Where the section's trials come from: its space, or its hypermodel in the working directory or an installed package."""
-    return search.space if search.hypermodel is None else HypermodelSpace(search.hypermodel, Path.cwd())
+def open_space(run: SearchRun) -> Space:
+    """Where the run's trials come from: its space, or its hypermodel in the working directory or an installed package."""
+    function = run.search.hypermodel
+    return resolved_space(run) if function is None else HypermodelSpace(function, Path.cwd())
 
 
 def environment(run: SearchRun) -> dict[str, str]:
@@ -341,12 +347,20 @@ def environment(run: SearchRun) -> dict[str, str]:
 
 def _identity(run: SearchRun, caches: Caches, space: Space) -> dict[str, Any]:
     """What a study's results depend on, besides the number of its trials."""
-    shared = {"seed", "epochs", "objective", "generation", "sampler", "pruner", "views", "lanes"}
+    shared = {"seed", "epochs", "objective", "generation", "sampler", "pruner", "lanes"}
+    views = {"views": (run.search.views or Views()).model_dump(mode="json")}
     if isinstance(space, HypermodelSpace):
         plain = run.search.model_dump(mode="json", include={"hypermodel", *shared})
-        return {**plain, "function": space.digest[:16], "cache": caches.key}
-    names = {"space", *shared}
-    return {**run.search.model_dump(mode="json", include=names), "cache": caches.key}
+        return {**plain, **views, "function": space.digest[:16], "cache": caches.key}
+    copies = {"copies": caches.limits} if caches.limits else {}
+    drawn = resolved_space(run).model_dump(mode="json")
+    return {
+        **run.search.model_dump(mode="json", include=shared),
+        **views,
+        "space": drawn,
+        "cache": caches.key,
+        **copies,
+    }
 
 
 def check_identity(run: SearchRun, study: optuna.Study, caches: Caches, space: Space) -> None:

@@ -85,7 +85,8 @@ class FinetuneConfig(Recipe):
     """
 
     augmentation: Augmentation | None = Field(
-        None, description="in the forms of features.augmentation, which is the default"
+        None,
+        description="a policy's name, Keras layers or {policy | layers, clean_probability}; default: that of the trial's views",
     )
     clean_share: float | None = Field(
         None, ge=0, le=1, description="share of an epoch's photos left as they are; default: the trial's views"

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from features.cache import FeatureCache
+from features.cache import FeatureCache, cache_for
 from features.dataset import load_index
+from features.errors import CacheError
 from features.info import cache_facts
 from features.keys import changed_parts, key_parts, sound_manifests
+from features.linear_probe import view_accuracies
+from features.manifest import Manifest
+from features.policies import of_policy, policy_sections
 from reports.config import Run
 from reports.section import LeftOutError, PageSection, Table
 
@@ -30,13 +34,11 @@ def collect(run: Run) -> list[CacheRow]:
     Raises LeftOutError where there is none, UsageError where there is no index.
     """
     index = load_index(run)
-    wanted = key_parts(run, index)
+    wanted = {name: key_parts(of_policy(run, name), index) for name in policy_sections(run.features)}
     rows = []
     for folder, manifest in sound_manifests(run):
         records = sum(entry.records for entry in manifest.shards)
-        rows.append(
-            CacheRow(_role(run, wanted, manifest), records, cache_facts(run, index, FeatureCache(folder, manifest)))
-        )
+        rows.append(CacheRow(_role(wanted, manifest), records, cache_facts(run, index, FeatureCache(folder, manifest))))
     if not rows:
         raise LeftOutError("No feature cache is finished: `headhunt features cache` builds it.")
     return sorted(rows, key=lambda row: list(ROLES).index(row.role))
@@ -44,20 +46,20 @@ def collect(run: Run) -> list[CacheRow]:
 
 ROLES = {
     "the search": "the features that heads are searched on",
-    "another policy": "the same photos with other views, from features.other_policies",
+    "another policy": "the same photos with other views, of features.augmentation",
     "fine-tuning": "activations of what is frozen while the winners are fine-tuned",
     "another configuration": "of an earlier configuration of this run; not used now",
 }
 """What a cache is for, in the order of the table."""
 
 
-def _role(run: Run, wanted: dict[str, Any], manifest: Any) -> str:
-    changed = set(changed_parts(wanted, manifest.key_parts))
-    if not changed:
+def _role(wanted: dict[str, dict[str, Any]], manifest: Manifest) -> str:
+    own, *others = (set(changed_parts(parts, manifest.key_parts)) for parts in wanted.values())
+    if not own:
         return "the search"
-    if changed == {"augmentation"} and manifest.policy in run.features.other_policies:
+    if set() in others:
         return "another policy"
-    if manifest.key_parts["cut"] is not None and "cut" in changed <= CUT:
+    if manifest.key_parts["cut"] is not None and "cut" in own <= CUT:
         return "fine-tuning"
     return "another configuration"
 
@@ -92,10 +94,25 @@ def section(run: Run) -> PageSection:
         text += " Caches that differ in their policy alone share the clean records, so together they take less than the sum."
     tables = [Table(columns, rows, {3, 4, 6, 7, 8, 9})]
     if caches[0].role == "the search":
+        try:
+            tables.append(_probe_table(run))
+            text += " The probe says what the views of each policy cost: a logistic regression on them alone."
+        except CacheError as error:
+            text += f" There is no probe of the views: {error}"
         parts = caches[0].facts["key_parts"] | {"key": caches[0].facts["key"]}
         values = [[name.replace("_", " "), _value(value)] for name, value in parts.items()]
         tables.append(Table(["part", "value"], values, summary="Everything that the numbers of the search depend on"))
     return PageSection("cache", "Feature cache", text, tables=tables)
+
+
+def _probe_table(run: Run) -> Table:
+    """What `features info` says of the views of each policy."""
+    found = view_accuracies({name: cache_for(run, name) for name in policy_sections(run.features)})
+    rows = [
+        [name, f"{accuracy:.4f}", "" if name == "clean" else f"{100 * (accuracy - found['clean']):+.1f}"]
+        for name, accuracy in found.items()
+    ]
+    return Table(["probe trained on", "accuracy on clean validation photos", "points from clean"], rows, {1, 2})
 
 
 def _size(count: int) -> str:

@@ -25,6 +25,7 @@ from features.engine import quiet, start_keras
 from features.executors import open_executor
 from features.extract import Extractor
 from features.keys import for_workers
+from features.policies import augmentation_of
 from features.shards import Shard, write_shard
 from reports.config import Run
 from search.confirm.trainings import side_by_side
@@ -199,7 +200,7 @@ def _through_the_network(run: Run, leader: Leader, sample: Photos) -> tuple[floa
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),
         jit_compile="auto" if keras.backend.backend() == "jax" else False,
     )
-    views = PhotoViews(sample, Augmenter(resolve_policy(run.features.augmentation)), 0)
+    views = PhotoViews(sample, Augmenter(resolve_policy(augmentation_of(run.features))), 0)
     clean = sample.inputs(np.arange(len(sample)))
 
     def train(passes: int) -> None:

@@ -35,8 +35,9 @@ from search.confirm.seed_runs import SeedRun
 from search.confirm.trainings import Training, train_all, training
 from search.leaderboard import Leader, leaders, load_study
 from search.population.sources import Caches
+from search.searched_views import as_made
 from search.storage import storage_faults
-from search.study import check_identity, environment
+from search.study import check_identity, environment, open_space
 from train.promotion.promote import load_metrics
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ def fidelity(run: Run) -> dict[str, Any]:
 def _check_study(run: Run) -> optuna.Study:
     """The run's study; UsageError where there is none, or where it was made with other settings than are to be certified."""
     study = load_study(run)
-    check_identity(run, study, Caches(run), run.search.space)
+    run = as_made(run, study)
+    check_identity(run, study, Caches(run), open_space(run))
     return study
 
 

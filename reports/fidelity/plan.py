@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from features.atomic import make_folder, write_text
-from features.augment import policy_name
-from features.command import relative
+from features.command import log, relative
 from features.configfile import load
 from features.errors import UsageError
 from features.keys import sound_manifests
+from features.policies import augmentation_of, policy_name, policy_sections, with_policies
 from features.takeover import take_over
 from features.template import commented_yaml
 from features.views import Views
 from reports.config import FidelityConfig, ReportsConfig, Run
+from search.leaderboard import leaders, load_study
 from search.population.sources import Caches
+from search.review.describe import views_line
+from search.searched_views import as_made, resolved_space
 from train.config import BaselinesConfig
 
 
@@ -82,28 +85,35 @@ def make_plan(run: Run) -> Plan:
             f"search.objective: received {run.search.objective}; the fidelity study compares rankings by val_accuracy, and would "
             "certify one that this study does not use."
         )
-    if run.search.space.views:
-        raise UsageError(
-            "search.space.views: here every trial draws its own views, and the fidelity study certifies one way. Set "
-            "search.views to the leaders' and leave space.views out, in a run of another `name` and `workdir`."
-        )
     epochs = settings.epochs or run.search.epochs
-    own_policy = policy_name(run.features)
-    views = Caches(run).views
-    own = Cell(own_policy, views.copies or 0, views.draw, views.clean_share, epochs)
-    if views.policy not in (None, own_policy):
-        own = own._replace(policy=str(views.policy))
+    views = _own_views(run)
+    own = Cell(views.policy or policy_name(run.features), views.copies or 0, views.draw, views.clean_share, epochs)
     own = _plain(own)
     if own.is_fresh and epochs < run.search.epochs:
         raise UsageError(
             f"reports.fidelity.epochs: in {epochs} epochs the search's {own.copies} views are fresh ones throughout, in its "
             f"{run.search.epochs} they are not. Set more epochs than views."
         )
-    derived = _derived(run, settings, epochs)
-    policies = [own_policy, *derived.features.other_policies]
-    cells = [own, *_grid(settings, policies, own, epochs)]
+    derived = _derived(run, settings, epochs, views)
+    cells = [own, *_grid(settings, list(policy_sections(derived.features)), own, epochs)]
     less = own._replace(epochs=max(1, epochs // 2)), own._replace(train_share=0.5)
     return Plan(derived, derived.workdir / "headhunt.yaml", epochs, own, *less, tuple(dict.fromkeys(cells)))
+
+
+def _own_views(run: Run) -> Views:
+    """The views that the run's search trains on; where its trials draw their own, those of its best trial."""
+    study = load_study(run)
+    run = as_made(run, study)
+    if not resolved_space(run).views:
+        return Caches(run).views
+    best = leaders(run, 1)
+    if not best:
+        raise UsageError(f"the study {run.name!r} has no completed trials. Run `headhunt search run` first.")
+    views = best[0].config.views
+    log.print(
+        f"Trials draw their own views; those of the best trial, {best[0].number}, are certified: {views_line(views)}."
+    )
+    return views
 
 
 def _grid(settings: FidelityConfig, policies: list[str], own: Cell, epochs: int) -> list[Cell]:
@@ -133,11 +143,9 @@ def _plain(cell: Cell) -> Cell:
     return cell._replace(draw="rotation") if cell.copies == 1 else cell
 
 
-def _derived(run: Run, settings: FidelityConfig, epochs: int) -> Run:
+def _derived(run: Run, settings: FidelityConfig, epochs: int, views: Views) -> Run:
     """The study's run."""
-    own, views = policy_name(run.features), Caches(run).views
-    others = [name for name in dict.fromkeys([*run.features.other_policies, *settings.policies]) if name != own]
-    features = run.features.model_copy(update={"copies": max(epochs, views.copies or 0), "other_policies": others})
+    features = with_policies(run.features, list(settings.policies), max(epochs, views.copies or 0))
     search = run.search.model_copy(
         update={
             "sampler": "qmc",
@@ -167,7 +175,7 @@ def _derived(run: Run, settings: FidelityConfig, epochs: int) -> Run:
 
 
 SETTLED = ("dataset", "features", "search")
-"""The sections that a study's numbers depend on throughout; its copies and trials may grow."""
+"""The sections that a study's numbers depend on throughout; its copies, policies and trials may grow."""
 
 
 def lay_out(plan: Plan, run: Run) -> None:
@@ -189,7 +197,7 @@ def lay_out(plan: Plan, run: Run) -> None:
 
 def _check_settled(before: Run, now: Run, file: Path) -> None:
     growing = {
-        "features": {"copies", "workers", "other_policies"},
+        "features": {"copies", "workers", "augmentation"},
         "search": {"trials", "keep", "workers"},
     }
     changed = []
@@ -197,6 +205,8 @@ def _check_settled(before: Run, now: Run, file: Path) -> None:
         old, new = (getattr(each, section).model_dump(mode="json") for each in (before, now))
         names = sorted({*old, *new} - growing.get(section, set()))
         changed += [f"{section}.{name}" for name in names if old.get(name) != new.get(name)]
+    if augmentation_of(before.features) != augmentation_of(now.features):  # others may come and go
+        changed.append("features.augmentation")
     if changed:
         raise UsageError(
             f"{relative(file)} is a fidelity study of other settings: {', '.join(changed)}. Set them back, or move "

@@ -24,6 +24,7 @@ from search.confirm.trainings import train_all, training
 from search.hypermodel import HypermodelSpace
 from search.leaderboard import Leader, leaders, load_study
 from search.population.sources import Caches
+from search.searched_views import as_made
 from search.study import check_identity, environment, open_space
 
 if TYPE_CHECKING:
@@ -48,10 +49,11 @@ def confirm(run: SearchRun, top: int = TOP, seeds: int = SEEDS) -> dict[str, Any
     started = time.monotonic()
     _check_numbers(top, seeds)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    caches = Caches(run)
     study = load_study(run)
+    run = as_made(run, study)
+    caches = Caches(run)
     os.environ.update(environment(run))  # before anything here imports Keras: a hypermodel does
-    space = open_space(run.search)
+    space = open_space(run)
     lock = make_folder(run.workdir) / ".search.lock"
     with only_process(lock, f"a search or a confirmation is running in {run.workdir}"):
         check_identity(run, study, caches, space)

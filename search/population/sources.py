@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from features.cache import FeatureCache, cache_for
-from features.errors import UsageError
+from features.policies import not_cached, policy_copies
 from features.pooling import Layout, columns_of
 from features.views import Views
 from search.config import SearchRun
 from search.heads import feature_moments
+from search.searched_views import resolved_space
 from search.trial import TrialConfig
 
 
@@ -35,18 +36,26 @@ class Caches:
 
     def __init__(self, run: SearchRun) -> None:
         self.own = cache_for(run)
-        self._caches = {self.own.manifest.policy: self.own}
-        self._cached = dict.fromkeys([self.own.manifest.policy, *run.features.other_policies])
-        leaves = {name: _choices(leaf) for name, leaf in run.search.space.views.items()}
-        for policy in map(str, leaves.get("policy", [run.search.views.policy or self.own.manifest.policy])):
+        own = self.own.manifest.policy
+        self._caches = {own: self.own}
+        self._configured = policy_copies(run.features)
+        leaves = {name: _choices(leaf) for name, leaf in (resolved_space(run).views or {}).items()}
+        given = run.search.views or Views()
+        drawn = [str(policy) for policy in leaves.get("policy", [given.policy or own])]
+        for policy in [*drawn, *filter(None, [given.policy])]:
             if policy not in self._caches:
-                self._caches[policy] = self._open(run, policy)
-        self.views = self.checked(run.search.views)
+                self._caches[policy] = cache_for(run, policy)
+        self.views = self.checked(given)
+        several = {policy: self._configured[policy] for policy in drawn if policy in self._configured}
+        self.limits = several if "copies" in leaves and len(set(several.values())) > 1 else {}
+        most = max(drawn, key=lambda policy: self._caches[policy].copies)
         for copies in leaves.get("copies", []):
-            self.checked(self.views.model_copy(update={"copies": copies}))
+            self.checked(given.model_copy(update={"policy": most, "copies": copies}))
+        for policy in drawn if "copies" not in leaves else ():
+            self.checked(given.model_copy(update={"policy": policy}))
         for parts in _choices(run.search.space.features.get("parts", [])):
             columns_of(self.own.parts, parts, "search.space.features.parts")
-        self._copies = self.own.copies if "copies" in leaves else self.views.copies or 0
+        self._copies = None if "copies" in leaves else given.copies
 
     @property
     def key(self) -> str | dict[str, str]:
@@ -56,7 +65,12 @@ class Caches:
     @property
     def sources(self) -> tuple[Source, ...]:
         """What workers need to hold in memory."""
-        return tuple(Source(name, cache.folder.resolve(), self._copies) for name, cache in self._caches.items())
+        return tuple(
+            Source(
+                name, cache.folder.resolve(), cache.copies if self._copies is None else min(self._copies, cache.copies)
+            )
+            for name, cache in self._caches.items()
+        )
 
     def width_of(self, config: TrialConfig) -> int:
         """How many features the head of a trial sees (of each place, for maps)."""
@@ -71,19 +85,15 @@ class Caches:
         policy = views.policy or self.own.manifest.policy
         cache = self._caches.get(policy)
         if cache is None:
-            raise self._unknown(policy)
+            raise not_cached(policy, self._configured)
         return views.checked(cache.copies, policy).model_copy(update={"policy": policy})
 
-    def _open(self, run: SearchRun, policy: str) -> FeatureCache:
-        if policy not in self._cached:
-            raise self._unknown(policy)
-        return cache_for(run, policy)
-
-    def _unknown(self, policy: str) -> UsageError:
-        return UsageError(
-            f"views.policy: received {policy!r}; cached are {', '.join(self._cached)}. Add it to `features.other_policies` "
-            "and run `headhunt features cache`."
-        )
+    def drawn(self, views: Views) -> Views:
+        """The views that a trial drew, filled in: `copies` beyond what its policy has (see `limits`) are what it has."""
+        limit = self.limits.get(views.policy or self.own.manifest.policy)
+        if limit is not None and views.copies is not None:
+            views = views.model_copy(update={"copies": min(views.copies, limit)})
+        return self.checked(views)
 
 
 @dataclass(frozen=True, eq=False)

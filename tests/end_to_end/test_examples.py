@@ -8,6 +8,7 @@ import pytest
 
 from features.configfile import load
 from reports.config import Run
+from search.searched_views import resolved_space
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +28,7 @@ def test_the_seeds_five_experiments_are_one_trial_each_and_fine_tuned_by_its_rec
     assert len({(run.name, run.workdir) for run in runs}) == 5
     for run in runs:
         assert (run.search.trials, run.search.epochs, run.train.finetune.preset) == (1, 300, "seed_2021")
-        assert run.search.space.size() == 1
+        assert resolved_space(run).size() == 1
         assert run.train.baselines.simple_cnn is not None
 
 

@@ -15,11 +15,12 @@ import numpy.typing as npt
 import pytest
 from pydantic import TypeAdapter
 
-from features.augment import POLICIES, AugmentationPolicy, Augmenter, policy_name, resolve_policy
+from features.augment import POLICIES, AugmentationPolicy, Augmenter, resolve_policy
 from features.config import Augmentation, AugmentationConfig, AugmentationLayer, FeaturesConfig
 from features.errors import UsageError
 from features.geometry import Step, merge
 from features.layer_views import LayerView
+from features.policies import policy_name
 
 IDENTITIES = [f"{n:064x}" for n in range(12)]
 LAYERS = [

@@ -64,7 +64,7 @@ def test_growth_computes_the_new_copy_alone_and_ends_as_if_built_at_once(make_ru
 
 
 def test_policies_are_cached_side_by_side_and_share_their_clean_shards(make_run: MakeRun) -> None:
-    run = make_run(other_policies=["mild", "flip_rotate_zoom"], images_per_shard=6)
+    run = make_run(augmentation=["flip_rotate_zoom", "mild"], images_per_shard=6)
     result = build_caches(run)
     assert list(result["others"]) == ["mild"]
     train = [block for block in plan_blocks(load_index(run), 6) if block.split == "train"]

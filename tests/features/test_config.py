@@ -74,7 +74,7 @@ def test_numbers_without_a_point_before_the_exponent_are_numbers(tmp_path: Path)
         (TOY + "features: {augmentation: flip}", "features.augmentation: received 'flip'; allowed: none, mild,"),
         (TOY + "features: {augmentation: 3}", "features.augmentation: received 3; it takes a policy's name, a list of"),
         (TOY + "features: {augmentation: [{mode: x}]}", "features.augmentation.0.layer: this key is required."),
-        (TOY + "features: {augmentation: [flip]}", "features.augmentation.0: received 'flip'; input should be a valid"),
+        (TOY + "features: {augmentation: [flip]}", "features.augmentation.0: received 'flip'; allowed: none, mild,"),
         (
             TOY + "features: {augmentation: {policy: mild, clean_probabilty: 0.1}}",
             "features.augmentation.clean_probabilty: unknown key. Did you mean 'clean_probability'?",

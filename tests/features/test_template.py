@@ -15,6 +15,7 @@ def test_reading_it_back_gives_the_same(tmp_path: Path) -> None:
         (ToyCars(classes=30), layers),
         (StanfordCars(root=Path("a b/ü: c")), {"policy": "mild", "clean_probability": 0.25}),
         (FolderDataset(root=Path("x")), {"layers": layers, "name": "mine"}),
+        (ToyCars(), ["mild", {"policy": "flip_rotate_zoom", "copies": 2}, {"layers": layers, "name": "mine"}]),
     ):
         features = FeaturesConfig.model_validate(
             {"image_size": (64, 96), "weights": "random", "augmentation": augmentation}
@@ -27,6 +28,6 @@ def test_reading_it_back_gives_the_same(tmp_path: Path) -> None:
 
 def test_keys_carry_their_description_and_lines_stay_short() -> None:
     text = commented_yaml(FeaturesRun(dataset=ToyCars()))
-    assert "  copies: 8  # augmented copies of the training split; 0 = clean only" in text
+    assert "  copies: 4  # augmented copies of the training split; 0 = clean only" in text
     assert "  # image_size:  # [height, width] in pixels; default: the backbone's own" in text
     assert max(map(len, text.splitlines())) <= 100

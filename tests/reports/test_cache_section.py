@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from features.augment import POLICIES
+from features.build import build_caches
 from features.cache import cache_for
+from features.linear_probe import view_accuracies
 from features.manifest import cache_key, write_manifest
 from reports.config import Run
 from reports.dataset.caches import collect, section
@@ -36,13 +39,13 @@ def test_the_own_cache_in_numbers(searched: Run) -> None:
     shown = [cache.key[:16], "the search", "flip_rotate_zoom", "2", "6", "float16", str(row.records)]
     assert made.tables[0].rows[0][:7] == shown
     assert made.tables[0].rows[0][8:] == [f"{built['seconds']:,.0f} s", f"{built['images_per_second']:,.1f}"]
-    parts = dict(made.tables[1].rows)
+    parts = dict(made.tables[2].rows)
     assert (parts["image size"], parts["pooling"], parts["cut"], parts["key"]) == ("[32, 32]", "avg", "null", cache.key)
 
 
 def test_every_cache_is_told_what_it_is_for_and_the_own_comes_first(searched: Run) -> None:
     own = cache_for(searched)
-    mild = {"layers": [], "clean_probability": 0.0}
+    mild = POLICIES["mild"].model_dump(mode="json")
     another(searched, "older", image_size=[64, 64])
     another(searched, "custom", cut="conv2d_1", pooling="none", augmentation=mild)
     another(searched, "mild", augmentation=mild)
@@ -52,7 +55,7 @@ def test_every_cache_is_told_what_it_is_for_and_the_own_comes_first(searched: Ru
         "another configuration",
         "another configuration",
     ]
-    features = searched.features.model_copy(update={"other_policies": ["mild"]})
+    features = searched.features.model_copy(update={"augmentation": ["flip_rotate_zoom", "mild"]})
     run = searched.model_copy(update={"features": features})
     rows = collect(run)
     assert [(row.role, row.facts["policy"]) for row in rows] == [
@@ -65,6 +68,23 @@ def test_every_cache_is_told_what_it_is_for_and_the_own_comes_first(searched: Ru
     made = section(run)
     assert made.tables[0].rows[1][8:] == ["unknown", "unknown"]
     assert "share the clean records" in made.text
+    assert (
+        "There is no probe of the views: " in made.text
+    )  # the manifest of the mild cache names shards that are not there
+
+
+def test_the_section_says_what_the_views_of_each_policy_cost(searched: Run) -> None:
+    features = searched.features.model_copy(update={"augmentation": ["flip_rotate_zoom", "mild"]})
+    run = searched.model_copy(update={"features": features})
+    build_caches(run)
+    found = view_accuracies({name: cache_for(run, name) for name in ("flip_rotate_zoom", "mild")})
+    rows = section(run).tables[1].rows
+    assert [row[0] for row in rows] == ["clean", "flip_rotate_zoom", "mild"]
+    assert [row[1] for row in rows] == [f"{accuracy:.4f}" for accuracy in found.values()]
+    assert [row[2] for row in rows] == [
+        "",
+        *(f"{100 * (found[name] - found['clean']):+.1f}" for name in ("flip_rotate_zoom", "mild")),
+    ]
 
 
 def test_without_a_cache_the_section_names_the_command(searched: Run) -> None:

@@ -19,6 +19,7 @@ from playwright.sync_api import Browser
 
 from features.configfile import load
 from features.errors import HeadhuntError, UsageError
+from features.policies import policy_copies
 from reports.build import build
 from reports.config import FidelityConfig, Run
 from reports.fidelity.cost import Cost, Rates, cost_of
@@ -69,7 +70,7 @@ def test_the_plan_measures_every_way_once(searched: Run) -> None:
     assert plan.full(plan.own) == Cell("flip_rotate_zoom", 4, "rotation", 0.0, 4)
     assert {plan.full(cell) for cell in plan.cells} <= set(plan.cells)
     assert (plan.run.name, plan.run.search.sampler, plan.run.search.trials) == ("tiny-fidelity", "qmc", 5)
-    assert (plan.run.features.copies, plan.run.features.other_policies) == (4, ["mild"])
+    assert policy_copies(plan.run.features) == {"flip_rotate_zoom": 4, "mild": 4}
 
 
 def test_the_searchs_own_views_are_always_measured(searched: Run) -> None:
@@ -83,6 +84,21 @@ def test_the_searchs_own_views_are_always_measured(searched: Run) -> None:
     plan = make_plan(with_fidelity(run))
     assert plan.own == Cell("flip_rotate_zoom", 0, "rotation", 0.0, 4)
     assert plan.full(plan.own).copies == 4
+
+
+def test_where_trials_draw_their_views_those_of_the_best_are_certified(
+    searched: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert {leader.config.views.copies for leader in leaders(searched)} == {2}
+    space = searched.search.space.model_copy(update={"views": {"clean_share": [0.0, 0.5]}})
+    views = searched.search.views.model_copy(update={"copies": 1})
+    search = searched.search.model_copy(update={"space": space, "views": views})
+    plan = make_plan(with_fidelity(searched.model_copy(update={"search": search})))
+    assert plan.own == Cell("flip_rotate_zoom", 2, "rotation", 0.0, 4)
+    assert plan.run.search.views == leaders(searched)[0].config.views
+    assert plan.run.search.space.views == {}
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"those of the best trial, {leaders(searched)[0].number}, are certified: 2 copies, rotation" in said
 
 
 def test_the_folder_has_what_is_cached_already_and_no_study_of_other_settings(searched: Run) -> None:
@@ -108,13 +124,11 @@ def test_settings_that_cannot_be(searched: Run) -> None:
         FidelityConfig.model_validate({"clean_shares": [1.0]})
     with pytest.raises(ValueError, match="received 2; a ranking takes at least 3, and 0 leaves fine-tuning out"):
         FidelityConfig.model_validate({"finetuned": 2})
-    views = searched.search.space.model_copy(update={"views": {"clean_share": [0.0, 0.5]}})
     for changed, said in (
         (
             {"objective": "val_loss"},
             r"search.objective: received val_loss; the fidelity study compares rankings by val_acc",
         ),
-        ({"space": views}, r"search.space.views: here every trial draws its own views"),
     ):
         search = searched.search.model_copy(update=changed)
         with pytest.raises(UsageError, match=said):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from features.build import build_caches
@@ -16,12 +17,12 @@ from reports.config import Run
 from search.leaderboard import leaders
 from search.population.sources import Caches, load_features
 from tests.conftest import run_headhunt
-from train.promotion.promote import check_cache
+from train.promotion.promote import check_cache, promote
 
 
 def changed(run: Run, **search: object) -> Run:
     """The run with mild views cached beside its own policy's, and another `search` section."""
-    features = run.features.model_copy(update={"other_policies": ["mild"]})
+    features = run.features.model_copy(update={"augmentation": ["flip_rotate_zoom", "mild"]})
     section = type(run.search).model_validate({**run.search.model_dump(mode="json"), **search})
     return run.model_copy(update={"features": features, "search": section})
 
@@ -54,7 +55,7 @@ def test_the_copies_of_every_policy_follow_the_clean_photos(searched: Run) -> No
 def test_a_search_over_policies_names_each_trials_cache_and_promotion_takes_it(searched: Run) -> None:
     run = with_policies(searched, ["flip_rotate_zoom", "mild"])
     chosen = {
-        "features.other_policies": ["mild"],
+        "features.augmentation": ["flip_rotate_zoom", "mild"],
         "search.space": run.search.space.model_dump(mode="json"),
         "name": "both",
     }
@@ -71,11 +72,22 @@ def test_a_search_over_policies_names_each_trials_cache_and_promotion_takes_it(s
     for leader in found:
         assert leader.cache_key == keys[leader.config.views.policy or ""]
         check_cache(run, leader)
+    best = next(leader.number for leader in found if leader.config.views.policy == "mild")
+    assert fine_tuned(run, best, None) == fine_tuned(run, best, "mild") != fine_tuned(run, best, "flip_rotate_zoom")
+
+
+def fine_tuned(run: Run, trial: int, augmentation: str | None) -> list[float]:
+    """The losses, epoch by epoch, of a promotion that is augmented with this policy, or with that of the trial's views."""
+    finetune = run.train.finetune.model_copy(update={"augmentation": augmentation, "clean_share": 0.0, "epochs": 1})
+    run = run.model_copy(update={"train": run.train.model_copy(update={"finetune": finetune})})
+    (promotion,) = promote(run, [trial])["promotions"]
+    losses: list[float] = pd.read_csv(Path(promotion["folder"], "history.csv"))["loss"].tolist()[1:]
+    return losses
 
 
 def test_a_policy_that_is_not_cached(searched: Run) -> None:
     message = (
-        r"views.policy: received 'rand_augment'; cached are flip_rotate_zoom, mild. Add it to `features.other_policies`"
+        r"views.policy: received 'rand_augment'; cached are flip_rotate_zoom, mild. Add it to `features.augmentation`"
     )
     with pytest.raises(UsageError, match=message):
         Caches(with_policies(searched, ["rand_augment"]))

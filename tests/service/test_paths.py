@@ -44,8 +44,9 @@ TEXTS: dict[str, Any] = {
 WORDS = {
     "AugmentationConfig": {"name", "policy"},
     "AugmentationLayer": {"layer"},
+    "CachedPolicy": {"name", "policy"},
     "ColumnSplit": {"column"},
-    "FeaturesConfig": {"augmentation", "cut", "other_policies", "preprocessing"},
+    "FeaturesConfig": {"augmentation", "cut", "preprocessing"},
     "FidelityConfig": {"policies"},
     "FinetuneConfig": {"augmentation"},
     "HistoryConfig": {"name"},

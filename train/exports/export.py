@@ -25,6 +25,7 @@ from features.dataset import load_index
 from features.engine import start_keras
 from features.errors import HeadhuntError, UsageError
 from features.images import load_images
+from features.policies import configured, section_of
 from features.template import commented_yaml
 from search.leaderboard import Leader, leaders, load_study
 from search.space import fixed_space
@@ -82,11 +83,11 @@ def export(run: TrainRun, trial: int | None, formats: Sequence[str] | None = Non
     chosen = _formats(run.train.formats if formats is None else formats)
     number = _choose(run, trial)
     metrics = load_metrics(run, number)
-    cache = cache_for(run)
     leader = next((leader for leader in leaders(run) if leader.number == number), None)
     if leader is None:
         raise UsageError(f"trial {number} is not in the study {run.name!r}; its promotion belongs to another study.")
     check_cache(run, leader)
+    cache = cache_for(run, configured(run.features, leader.config.views.policy))
     source = promotion_folder(run, number) / "model.keras"
     if not source.exists():
         raise HeadhuntError(f"{source} is missing. Delete {source.parent} and run `headhunt train promote` again.")
@@ -220,6 +221,7 @@ def _export_config(bundle: Bundle) -> dict[str, Any]:
     winner's hyperparameters for Optuna and KerasTuner."""
     run, leader, folder = bundle.run, bundle.leader, bundle.folder
     name = f"{run.name}-trial-{leader.number}"
+    features = section_of(run.features, configured(run.features, leader.config.views.policy))
     search = run.search.model_copy(
         update={
             "space": fixed_space(leader.config),
@@ -233,6 +235,7 @@ def _export_config(bundle: Bundle) -> dict[str, Any]:
         update={
             "name": name,
             "workdir": run.workdir.with_name(f"{run.workdir.name}-trial-{leader.number}"),
+            "features": features,
             "search": search,
             "train": run.train.model_copy(update={"top": 1}),
         }

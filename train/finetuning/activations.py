@@ -73,7 +73,7 @@ def activation_features(features: FeaturesConfig, phases: Collection[PhaseConfig
     """
     backbone = build_backbone(features, "float32")
     trained = trained_layers(backbone, [phase.unfreeze for phase in phases])
-    section: dict[str, Any] = {"copies": copies, "other_policies": []}
+    section: dict[str, Any] = {"copies": copies}
     if not trained and copies > features.copies:
         raise UsageError(
             f"train.finetune.activation_copies: received {copies}, but the phases train the head alone, from the search's own "

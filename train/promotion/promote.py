@@ -14,11 +14,12 @@ from features.atomic import make_folder, only_process, write_text
 from features.build import build_cache
 from features.cache import FeatureCache, cache_for
 from features.command import log, relative
-from features.config import Augmentation
+from features.config import Augmentation, FeaturesConfig
 from features.dataset import DatasetIndex, load_index
 from features.errors import HeadhuntError, UsageError
 from features.executors import in_own_process, open_executor
 from features.keys import for_workers
+from features.policies import augmentation_of, configured, section_of, with_augmentation
 from search.certificate import load_certificate
 from search.confirm.ranking import by_confirmation, load_confirmation
 from search.leaderboard import Leader, leaders, load_study
@@ -104,7 +105,7 @@ def _task(run: TrainRun, cache: FeatureCache, leader: Leader, made_from: str) ->
     """What a worker needs to make this promotion, with the weights and the activations that it asks for on disk."""
     trial_weights(run, leader)
     augmentation = _augmentation(run, leader)
-    activations = _activations(run, augmentation) if run.train.finetune.activation_copies else None
+    activations = _activations(run, leader) if run.train.finetune.activation_copies else None
     index = load_index(run)
     index = DatasetIndex(index.table, index.class_names, index.root.resolve())
     task = Task(for_workers(run), leader, index, cache.folder.resolve(), augmentation, made_from, activations)
@@ -122,14 +123,14 @@ def _clear(task: Task) -> None:
         write_text(mark, task.made_from + "\n")
 
 
-def _activations(run: TrainRun, augmentation: Augmentation) -> Path:
+def _activations(run: TrainRun, leader: Leader) -> Path:
     """The cache of what is frozen in all phases, built where it is not there.
 
     Where to cut is found in a process of its own: Keras names layers by their number in a process, and on a GPU it would keep
     memory that a worker needs.
     """
     tuning = run.train.finetune
-    own = run.features.model_copy(update={"augmentation": augmentation})
+    own = with_augmentation(_own_section(run, leader), _augmentation(run, leader))
     variables = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     features = in_own_process(variables, activation_features, own, tuning.plan, tuning.activation_copies)
     behind = " and ".join(features.cuts) or "the pooling"
@@ -199,8 +200,7 @@ def _winners(run: TrainRun, ranked: Sequence[Leader]) -> list[Leader]:
 
 def check_cache(run: TrainRun, leader: Leader) -> None:
     """Raises UsageError when a trial was trained on another cache than the configuration's, of its policy."""
-    policy = leader.config.views.policy
-    cache = cache_for(run, policy if policy in run.features.other_policies else None)
+    cache = cache_for(run, configured(run.features, leader.config.views.policy))
     if leader.cache_key != cache.key:
         raise UsageError(
             f"trial {leader.number} was trained on the cache {leader.cache_key[:16]}, but the configuration names "
@@ -227,8 +227,12 @@ def _augmentation(run: TrainRun, leader: Leader) -> Augmentation:
     """What a fine-tuning run augments with: what its section says, or the policy whose views the trial was trained on."""
     if run.train.finetune.augmentation is not None:
         return run.train.finetune.augmentation
-    policy = leader.config.views.policy
-    return policy if policy in run.features.other_policies else run.features.augmentation
+    return augmentation_of(_own_section(run, leader))
+
+
+def _own_section(run: TrainRun, leader: Leader) -> FeaturesConfig:
+    """The features section of the policy whose views a trial was trained on; of the first where that is no longer configured."""
+    return section_of(run.features, configured(run.features, leader.config.views.policy))
 
 
 def _is_finished(run: TrainRun, leader: Leader, made_from: str) -> bool:

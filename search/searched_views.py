@@ -1,0 +1,65 @@
+"""The space that a study's trials are drawn from, how they see the cached copies included.
+
+Where the configuration does not say which views trials train on, each trial draws them: the share of clean photos, the policy
+and the number of copies. Copies of one epoch stay together (`draw: rotation`): one choice less for a search of few trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+from features.command import log
+from features.policies import policy_copies
+from features.views import Views
+from search.config import SearchRun
+from search.space import Leaves, SearchSpace
+
+if TYPE_CHECKING:
+    import optuna
+
+R = TypeVar("R", bound=SearchRun)
+
+CLEAN_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Shares of clean photos in an epoch that are searched; with 1 a trial has neither policy nor copies."""
+
+
+def resolved_space(run: SearchRun) -> SearchSpace:
+    """`search.space` with the views that its trials draw.
+
+    They are searched where neither `search.views` nor `search.space.views` is given and some policy has augmented copies. The
+    choices follow from the configuration alone: what else is cached changes nothing.
+    """
+    search = run.search
+    if search.space.views is not None:
+        return search.space
+    fixed = search.views is not None or search.hypermodel is not None
+    views = {} if fixed else searched_views(policy_copies(run.features))
+    return search.space.model_copy(update={"views": views})
+
+
+def searched_views(copies: Mapping[str, int]) -> Leaves:
+    """The leaves of `search.space.views` for policies with these numbers of copies; none where there are no copies.
+
+    `copies` is drawn up to the largest number; a trial of a policy that has fewer uses all of them.
+    """
+    cached = [policy for policy, count in copies.items() if count]
+    if not cached:
+        return {}
+    most = max(copies.values())
+    policy: Leaves = {"policy": cached if len(cached) > 1 else cached[0]} if len(copies) > 1 else {}
+    return {"clean_share": [*CLEAN_SHARES], **policy, "copies": {"low": 1, "high": most} if most > 1 else 1}
+
+
+def as_made(run: R, study: optuna.Study) -> R:
+    """The run by which a study goes on: where the configuration leaves the views open, a study that was made with fixed ones
+    keeps them, as those of versions that did not search them."""
+    known = study.user_attrs.get("identity")
+    space = resolved_space(run)
+    if known is None or run.search.views is not None or space == run.search.space or not space.views:
+        return run
+    if known.get("space", {}).get("views") != {} or known.get("views") != Views().model_dump(mode="json"):
+        return run
+    log.print(f"The study {run.name!r} was made with fixed views (all cached copies), and goes on with them.")
+    search = run.search.model_copy(update={"views": Views()})
+    return run.model_copy(update={"search": search})
