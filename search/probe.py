@@ -56,7 +56,7 @@ def fit_probe(features: Features, labels: Labels, classes: int, l2: float | None
     Where `l2` is None, cross-validation over `folds` folds chooses it. On one thread: the steps are short, so that threads would
     wait for each other, and sums must not depend on how many cores there are.
     """
-    import scipy.linalg  # noqa: F401
+    import scipy.linalg
     import scipy.optimize  # noqa: F401  # before the limit, which holds for libraries that are loaded
     from threadpoolctl import threadpool_limits
 
@@ -103,10 +103,10 @@ class _Basis(NamedTuple):
 
 
 def choose_l2(basis: _Basis, labels: Labels, classes: int, folds: int) -> float:
-    """The penalty with the lowest cross-validated loss, of powers of √10 times the one that it begins with.
+    """The penalty with the lowest cross-validated loss: a power of √10 times the one that it begins with.
 
-    The loss falls and then rises with the penalty. So the search goes downhill in decades until one is not better, then looks half
-    a decade to either side. Every fold starts from its solution for the penalty before.
+    The loss falls and then rises with the penalty. So the search goes downhill in decades until one is not better, then looks
+    half a decade to either side. Every fold starts from its solution for the penalty before.
     """
     parts = fold_of(labels, folds)
     start = START * float(basis.power.sum())

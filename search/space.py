@@ -153,7 +153,7 @@ class SearchSpace(Section):
 
 
 def fixed_space(config: TrialConfig) -> SearchSpace:
-    """The space that holds one trial: this one."""
+    """The space that holds one trial: this one, which is not a linear probe."""
     plain = config.model_dump(mode="json")
     head = plain["head"]
     units = head.pop("units")

@@ -222,9 +222,11 @@ def _export_config(bundle: Bundle) -> dict[str, Any]:
     name = f"{run.name}-trial-{leader.number}"
     search = run.search.model_copy(
         update={
-            "space": fixed_space(leader.config),
+            **({} if leader.config.is_probe else {"space": fixed_space(leader.config)}),
+            "first": ("probe",) if leader.config.is_probe else (),
             "views": leader.config.views,
             "trials": 1,
+            "confirm": None,
             "pruner": "none",
             "sampler": "random",
         }
