@@ -54,6 +54,7 @@ STAGES = {
     "prepare": ("features", "prepare"),
     "cache": ("features", "cache"),
     "search": ("search", "run"),
+    "confirm": ("search", "confirm"),
     "promote": ("train", "promote"),
     "export": ("train", "export"),
     "report": ("reports", "build"),
@@ -173,7 +174,7 @@ def run(
     set_: SetOption = [],  # noqa: B006
     json_: JsonOption = False,
 ) -> None:
-    """Prepare, cache, search, promote, export and report; skips what is already done."""
+    """Prepare, cache, search, confirm, promote, export and report; skips what is already done."""
     with command(json_) as output:
         checked = settings(context, Run, config, set_)
         _run_stages(checked, config, set_, output)
@@ -208,14 +209,15 @@ def _run_stages(checked: Run, file: Path, overrides: Sequence[str], output: Outp
     results: dict[str, Any] = {}
     seconds: dict[str, float] = {}
     settings_ = ["--config", str(file), *(part for override in overrides for part in ("--set", override))]
-    for position, (key, words) in enumerate(STAGES.items(), start=1):
-        log.rule(f"{position}/{len(STAGES)}  {' '.join(words)}", align="left")
+    stages = {key: words for key, words in STAGES.items() if key != "confirm" or checked.search.confirm is not None}
+    for position, (key, words) in enumerate(stages.items(), start=1):
+        log.rule(f"{position}/{len(stages)}  {' '.join(words)}", align="left")
         started = time.monotonic()
         results[key] = run_stage([*words, *settings_, "--json"])
         seconds[key] = time.monotonic() - started
     output.console.print(_summary(checked, results, seconds))
     output.console.print(f"\nreport  {results['report']['report']}\nexport  {results['export']['folder']}")
-    output.result({**results, "seconds": seconds})
+    output.result({**dict.fromkeys(STAGES), **results, "seconds": seconds})
 
 
 def _summary(checked: Run, results: dict[str, Any], seconds: dict[str, float]) -> Table:
@@ -228,6 +230,7 @@ def _summary(checked: Run, results: dict[str, Any], seconds: dict[str, float]) -
         "prepare": f"{prepared['images']} photos of {prepared['classes']} classes",
         "cache": f"{cached['records']} feature vectors, {cached['copies']} augmented copies, {cached['bytes'] / 1e6:.1f} MB",
         "search": f"{counts}; {objective} of the best head {ranked[0]:.4f}, of the worst that ran to its end {ranked[-1]:.4f}",
+        **({"confirm": _confirmed(results["confirm"], objective)} if "confirm" in results else {}),
         "promote": "\n".join(
             f"trial {row['trial']}: val {row['frozen']['val_accuracy']:.4f} frozen, {row['tuned']['val_accuracy']:.4f} tuned; "
             f"test {row['tuned']['test_accuracy']:.4f}, top-5 {row['tuned']['test_top5_accuracy']:.4f}"
@@ -242,6 +245,16 @@ def _summary(checked: Run, results: dict[str, Any], seconds: dict[str, float]) -
     frequent = dataset_facts(load_index(checked)).most_frequent
     table.caption = f"Always naming the most frequent class would be right for {frequent:.4f} of the test photos."
     return table
+
+
+def _confirmed(result: dict[str, Any], objective: str) -> str:
+    """The best of the confirmed leaders in a line."""
+    best, *others = result["confirmed"]
+    spread = f"{best['low']:.4f} to {best['high']:.4f}"
+    return (
+        f"trial {best['number']} of {1 + len(others)} leaders: {objective} {best['mean']:.4f} over {len(best['seeds'])} seeds "
+        f"(95 % interval {spread})"
+    )
 
 
 add_commands(app)

@@ -16,6 +16,7 @@ from reports.models import histories, promotions
 from reports.section import LeftOutError, PageSection
 from reports.study import (
     confirmed,
+    first_trials,
     history,
     importance,
     leader_curves,
@@ -32,6 +33,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Run], PageSection]]] = {
     "promotions": ("Promoted models", promotions.section),
     "fidelity": ("Fidelity", fidelity_section.section),
     "histories": ("Earlier runs", histories.section),
+    "first": ("First trials and the winner", first_trials.section),
     "leaders": ("Leaders", leaders_table.section),
     "confirmed": ("Confirmed leaders", confirmed.section),
     "studies": ("Studies side by side", side_by_side.section),

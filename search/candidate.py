@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from search.first_trials import FirstTrial
 from search.population.objective import Progressed
 from search.population.program import TrialState
 from search.review.describe import short
@@ -22,6 +23,8 @@ class Candidate:
 
     trial: optuna.Trial
     config: TrialConfig
+    first: FirstTrial | None = None
+    """Its name among the first trials."""
     progressed: Progressed | None = None
     outcome: dict[str, Any] | None = None
     reported: int = 0
@@ -34,10 +37,26 @@ class Candidate:
         """The state after the last rung."""
         return self.progressed.state if self.progressed else None
 
+    def take(self, progressed: Progressed) -> None:
+        """Notes what a task made of it."""
+        self.progressed = progressed
+        self.config = progressed.config or self.config
+        self.seconds += progressed.result.seconds
+
+    def reports(self, epochs: int, objective: Objective) -> list[tuple[int, float]]:
+        """The epochs whose values are not in the storage yet, with these values.
+
+        A probe has one value, that of its end. It stands at the last of the study's `epochs`, and is compared with the ends of
+        others; at epoch 1 it would outrank every head that has trained for one epoch.
+        """
+        assert self.progressed is not None
+        new = self.progressed.result.curves[self.reported :]
+        return [(epochs if self.config.is_probe else each.epoch, getattr(each, objective)) for each in new]
+
     def ended(self) -> Ended:
         """What is told of it to those who read the study; after its outcome is known."""
         assert self.progressed is not None and self.outcome is not None
-        return Ended(self.trial, self.config, self.progressed.result, self.outcome, self.seconds)
+        return Ended(self.trial, self.config, self.progressed.result, self.outcome, self.seconds, self.first)
 
     def row(self, objective: Objective) -> Row:
         """How it stands, for the table of the search's progress."""

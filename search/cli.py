@@ -15,8 +15,9 @@ from features.errors import UsageError
 from features.views import Views
 from search.config import SearchRun
 from search.confirm.ranking import Confirmation, load_confirmation
-from search.confirm.rerun import SEEDS, TOP, confirm
+from search.confirm.rerun import confirm
 from search.confirm.table import confirmation_table, show_confirmed
+from search.first_trials import TITLES
 from search.leaderboard import Leader, leaders, load_study
 from search.parameters import Range, Space
 from search.review.dashboard import dashboard
@@ -94,8 +95,10 @@ def confirm_command(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
     set_: SetOption = [],  # noqa: B006
-    top: Annotated[int, typer.Option(help="How many of the best.")] = TOP,
-    seeds: Annotated[int, typer.Option(help="Seeds for each of them; at least 2.")] = SEEDS,
+    top: Annotated[int | None, typer.Option(help="How many of the best; default: search.confirm.top.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Seeds for each of them, at least 2; default: search.confirm.seeds.")
+    ] = None,
     workers: WorkersOption = None,
     executor: ExecutorOption = None,
     json_: JsonOption = False,
@@ -164,7 +167,13 @@ def _chosen(given: Mapping[str, Any]) -> list[str]:
 
 def _row(leader: Leader, confirmation: Confirmation | None) -> dict[str, Any]:
     """A trial of `search top --json`; with a confirmation of the study, also what it says of the trial, or null."""
-    row = {"number": leader.number, "value": leader.value, "top5": leader.top5, "params": leader.params}
+    row = {
+        "number": leader.number,
+        "value": leader.value,
+        "top5": leader.top5,
+        "params": leader.params,
+        "first": leader.first,
+    }
     if confirmation is None:
         return row
     found = confirmation.of(leader.number)
@@ -213,7 +222,8 @@ def _leaderboard(run: SearchRun, best: list[Leader], confirmation: Confirmation 
     for leader in best:
         marked = [] if confirmation is None else [show_confirmed(confirmation.of(leader.number))]
         values = (_short(leader.params[name]) if name in leader.params else "" for name in names)
-        table.add_row(str(leader.number), f"{leader.value:.4f}", f"{leader.top5:.4f}", *marked, *values)
+        number = f"{leader.number} ({TITLES[leader.first]})" if leader.first else str(leader.number)
+        table.add_row(number, f"{leader.value:.4f}", f"{leader.top5:.4f}", *marked, *values)
     return table
 
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from features.config import FeaturesRun, Section, Workers
 from features.views import Views
+from search.first_trials import TITLES, FirstTrial
 from search.samplers.choice import cannot_search
 from search.space import SearchSpace
 from search.trial import Objective
+
+
+class ConfirmConfig(Section):
+    """The leaders trained again with other seeds, before one of them is promoted."""
+
+    top: int = Field(5, ge=1, description="how many of the best trials")
+    seeds: int = Field(3, ge=2, description="seeds for each of them; a linear probe depends on none and is solved once")
 
 
 class SearchConfig(Section):
@@ -50,6 +58,11 @@ class SearchConfig(Section):
         "they take turns so that each has the processor's cache to itself, 64 on a GPU",
     )
     objective: Objective = "val_accuracy"
+    first: tuple[FirstTrial, ...] = Field(
+        ("probe", "known_good", "notebook"),
+        description="tried before anything is drawn, in this order: probe (logistic regression on clean photos), known_good "
+        "(a wide hidden layer on clean photos), notebook (the notebooks' classifier on augmented ones); [] leaves them out",
+    )
     views: Views | None = Field(
         None,
         description="how trials see the cached copies: policy, copies, clean_share, draw ({copies: 0}: clean photos alone); "
@@ -62,6 +75,10 @@ class SearchConfig(Section):
     storage: str = Field(
         "sqlite",
         description="sqlite | journal | postgresql://user@host/database or any SQLAlchemy URL | grpc://host:port",
+    )
+    confirm: ConfirmConfig | None = Field(
+        ConfirmConfig(),
+        description="`headhunt run` confirms the leaders before it promotes the best of them; null: it does not",
     )
     keep: int = Field(20, ge=1, description="trials whose weights stay on disk, the best ones")
     workers: Workers = Workers(count=2, cpus=1)
@@ -79,6 +96,14 @@ class SearchConfig(Section):
                     "pruner: none, or choose another sampler"
                 )
         return raw
+
+    @field_validator("first")
+    @classmethod
+    def _each_once(cls, first: tuple[FirstTrial, ...]) -> tuple[FirstTrial, ...]:
+        twice = [name for name in first if first.count(name) > 1]
+        if twice:
+            raise ValueError(f"{twice[0]} is given twice; write each of {', '.join(TITLES)} once at most")
+        return first
 
     @model_validator(mode="after")
     def _searchable(self) -> SearchConfig:

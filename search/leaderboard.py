@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from features.errors import UsageError
 from search.config import SearchRun
+from search.first_trials import FirstTrial, name_of
 from search.storage import open_storage, storage_url
 from search.trial import Objective, TrialConfig
 
@@ -26,6 +27,8 @@ class Leader:
     params: dict[str, Any]
     config: TrialConfig
     cache_key: str
+    first: FirstTrial | None = None
+    """Its name among the first trials."""
 
 
 def load_study(run: SearchRun) -> optuna.Study:
@@ -65,4 +68,6 @@ def ranked(trials: Iterable[optuna.trial.FrozenTrial], objective: Objective) -> 
 def _leader(trial: optuna.trial.FrozenTrial) -> Leader:
     facts = trial.user_attrs
     config = TrialConfig.model_validate(json.loads(facts["config"]))
-    return Leader(trial.number, float(trial.value or 0.0), facts["top5"], trial.params, config, facts["cache"])
+    return Leader(
+        trial.number, float(trial.value or 0.0), facts["top5"], trial.params, config, facts["cache"], name_of(trial)
+    )

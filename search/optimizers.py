@@ -73,6 +73,25 @@ class RMSprop(OptimizerConfig):
         return keras.optimizers.RMSprop(0.0)
 
 
+class LBFGS(OptimizerConfig):
+    """L-BFGS on all clean photos at once, to convergence: what the linear probe is trained with, and nothing that a space draws.
+
+    `folds` is for the L2 of the head: over so many folds of the training photos cross-validation chooses it; with 0, the head's
+    own `l2` holds.
+    """
+
+    kind: Literal["lbfgs"] = "lbfgs"
+    folds: int = Field(3, ge=0, le=10)
+
+    def build(self) -> Any:
+        raise TypeError("L-BFGS takes no steps over batches; search.probe solves with it")
+
+
 Optimizer = Annotated[Adam | AdamW | SGD | RMSprop, Field(discriminator="kind")]
+"""What a space draws, and what a network is fine-tuned with."""
+
+TrialOptimizer = Annotated[Adam | AdamW | SGD | RMSprop | LBFGS, Field(discriminator="kind")]
+"""What a trial may have been trained with."""
+
 OPTIMIZERS: dict[str, type[OptimizerConfig]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD, "rmsprop": RMSprop}
 """Every optimiser by its kind."""

@@ -120,9 +120,15 @@ class Space(Protocol):
 
 
 class Question(NamedTuple):
-    """What a sampler is made for: one trial of one study."""
+    """What a sampler is made for: one trial of one study, whose first `first` trials were not drawn."""
 
     parameters: tuple[Parameter, ...]
     seed: int
     number: int
     epochs: int
+    first: int = 0
+
+    @property
+    def turn(self) -> int:
+        """The trial's place among those that are drawn, from 0."""
+        return self.number - self.first

@@ -11,7 +11,15 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from features.config import Section
 from features.views import Views
@@ -69,6 +77,11 @@ class SearchSpace(Section):
         default_factory=dict,
         description="parts: a choice among parts of features.pooling, e.g. [avg+max, avg+max+covariance:64]; default: all",
     )
+
+    @model_serializer(mode="wrap")
+    def _meant(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `features` where nothing is chosen there, as in studies of before there were parts."""
+        return {name: value for name, value in plain(self).items() if value or name != "features"}
 
     @model_validator(mode="after")
     def _check(self) -> SearchSpace:
@@ -193,7 +206,7 @@ class SearchSpace(Section):
 
 
 def fixed_space(config: TrialConfig) -> SearchSpace:
-    """The space that holds one trial: this one."""
+    """The space that holds one trial: this one, which is not a linear probe."""
     plain = config.model_dump(mode="json")
     head = plain["head"]
     units = head.pop("units")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from features.errors import HeadhuntError
 from search.config import SearchConfig
+from search.first_trials import name_of
 from search.leaderboard import ranking
 
 if TYPE_CHECKING:
@@ -52,8 +53,11 @@ def space_is_used_up(study: optuna.Study, total: int, reason: str) -> End:
 
 
 def check_failures(study: optuna.Study) -> None:
-    """HeadhuntError when every trial that has ended so far has failed, and none is under way."""
-    trials = study.get_trials(deepcopy=False)
+    """HeadhuntError when every trial that was drawn and has ended so far has failed, and none is under way."""
+    every = study.get_trials(deepcopy=False)
+    trials = [
+        trial for trial in every if name_of(trial) is None
+    ] or every  # the space is judged by what is drawn from it
     if not trials or any(trial.state.name != "FAIL" for trial in trials):
         return
     reasons = [str(trial.user_attrs.get("reason", "unknown")) for trial in trials]

@@ -24,6 +24,7 @@ from features.executors import Executor, open_executor
 from features.views import Views
 from search.candidate import Candidate, final_outcome
 from search.config import SearchRun
+from search.first_trials import ATTRIBUTE, expressed, first_config, first_of, fixed_sampler, log_left_out
 from search.hypermodel import HypermodelSpace
 from search.hypermodel_training import HypermodelTask, train_hypermodel
 from search.leaderboard import ranking
@@ -85,6 +86,7 @@ def run_search(run: SearchRun) -> dict[str, Any]:
             run, caches, space = made, Caches(made), open_space(made)
         with owned(study, lambda: open_storage(*storage), url) as ownership:
             check_identity(run, study, caches, space)
+            log_left_out(run.search.first, study, run.search.hypermodel is not None)
             end = _Driver(run, study, caches, space, ownership).drive()
         log.print(end.why)
         return _result(run, study, end, time.monotonic() - started)
@@ -121,6 +123,7 @@ class _Driver:
         self._ownership = ownership
         workers = run.search.workers
         at_a_time = 1 if workers.executor == "local" and run.search.hypermodel else workers.count
+        self._first = first_of(study)
         self._log = WorkLog(run.workdir, at_a_time, goes_on=bool(study.get_trials(deepcopy=False)))
         self._end: End | None = None
 
@@ -171,7 +174,13 @@ class _Driver:
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         search = self._search
-        return make_sampler(search.sampler, self._space, search.seed, number, search.epochs)
+        if number < len(self._first):
+            parameters = self._space.parameters()
+            return fixed_sampler(expressed(self._first_config(number), parameters), parameters)
+        return make_sampler(search.sampler, self._space, search.seed, number, search.epochs, len(self._first))
+
+    def _first_config(self, number: int) -> TrialConfig:
+        return first_config(self._first[number], self._search.views or Views(), self._search.epochs)
 
     def _take_up(self, left: optuna.trial.FrozenTrial) -> Candidate:
         import optuna
@@ -182,19 +191,38 @@ class _Driver:
         trial = optuna.trial.Trial(self._study, left._trial_id)
         config = TrialConfig.model_validate(json.loads(left.user_attrs["config"]))
         reported = len(left.intermediate_values)
-        return Candidate(trial, config, outcome=left.user_attrs.get("outcome"), reported=reported)
+        first = left.user_attrs.get(ATTRIBUTE)
+        return Candidate(trial, config, first, outcome=left.user_attrs.get("outcome"), reported=reported)
 
     def _configure(self, trial: optuna.Trial) -> Candidate:
+        if trial.number < len(self._first):
+            return self._configure_first(trial)
         config = self._space.suggest(trial, self._caches.views, self._search.epochs, 0)
         given = allotment(self._study._storage.get_trial(trial._trial_id))
-        origin = given.origin if given else trial.number
-        seed = int(np.random.SeedSequence([self._search.seed, origin]).generate_state(1)[0])
+        seed = self._seed(given.origin if given else trial.number)
         epochs = given.epochs if given else self._search.epochs
+        return self._configured(trial, config.model_copy(update={"seed": seed, "epochs": epochs}))
+
+    def _configure_first(self, trial: optuna.Trial) -> Candidate:
+        config, parameters = self._first_config(trial.number), self._space.parameters()
+        known = expressed(config, parameters)
+        for parameter in parameters:
+            if parameter.name in known:
+                parameter.draw(trial)
+        trial.set_user_attr(ATTRIBUTE, self._first[trial.number])
+        return self._configured(trial, config.model_copy(update={"seed": self._seed(trial.number)}))
+
+    def _configured(self, trial: optuna.Trial, config: TrialConfig) -> Candidate:
+        """Writes down what the trial is trained with; with that, it is asked for."""
         views = self._caches.drawn(config.views)
-        config = config.model_copy(update={"seed": seed, "epochs": epochs, "views": views})
+        config = config.model_copy(update={"views": views})
         trial.set_user_attr("cache", self._caches.of(views).key)
         trial.set_user_attr("config", config.model_dump_json())
-        return Candidate(trial, config)
+        first = self._first[trial.number] if trial.number < len(self._first) else None
+        return Candidate(trial, config, first)
+
+    def _seed(self, origin: int) -> int:
+        return int(np.random.SeedSequence([self._search.seed, origin]).generate_state(1)[0])
 
     def _progress(self) -> Progress:
         """Shows the search's progress, from how the study stands now."""
@@ -219,8 +247,7 @@ class _Driver:
             tasks = [self._task(piece, until) for piece in pieces]
             for number, trained in self._run_tasks(executor, tasks):
                 for candidate, progressed in zip(pieces[number], trained, strict=True):
-                    candidate.progressed = progressed
-                    candidate.seconds += progressed.result.seconds
+                    candidate.take(progressed)
                 show()
             with self._ownership.transaction():
                 for candidate in alive:
@@ -236,9 +263,11 @@ class _Driver:
         """What goes into a task: as many trials of one structure as train side by side, that stop at the same epoch."""
         if self._search.hypermodel is not None:
             return [[candidate] for candidate in alive]
-        pieces, own = [], self._caches.own
-        for stop in sorted({min(until, candidate.config.epochs) for candidate in alive}):
-            group = [candidate for candidate in alive if min(until, candidate.config.epochs) == stop]
+        probes = [candidate for candidate in alive if candidate.config.is_probe]
+        heads = [candidate for candidate in alive if not candidate.config.is_probe]
+        pieces, own = [[candidate] for candidate in probes], self._caches.own  # first: a probe takes longest
+        for stop in sorted({min(until, candidate.config.epochs) for candidate in heads}):
+            group = [candidate for candidate in heads if min(until, candidate.config.epochs) == stop]
             configs = [candidate.config for candidate in group]
             found = chunks(configs, self._lanes, self._caches.width_of, len(own.class_names))
             pieces += [[group[place] for place in piece] for piece in found]
@@ -277,16 +306,19 @@ class _Driver:
     def _report(self, candidate: Candidate) -> None:
         """Puts the values of the epochs that are new into the storage."""
         assert candidate.progressed is not None
-        curves = candidate.progressed.result.curves
-        for metrics in curves[candidate.reported :]:
-            candidate.trial.report(getattr(metrics, self._search.objective), metrics.epoch)
-        candidate.reported = max(candidate.reported, len(curves))
+        for epoch, value in candidate.reports(self._search.epochs, self._search.objective):
+            candidate.trial.report(value, epoch)
+        candidate.reported = max(candidate.reported, len(candidate.progressed.result.curves))
 
     def _judge(self, candidate: Candidate, until: int, trials: list[optuna.trial.FrozenTrial]) -> None:
         """Asks the pruner about a trial whose values are reported; sets the outcome of one that ends here."""
         assert candidate.progressed is not None
         candidate.outcome = final_outcome(candidate.progressed.result, candidate.config.epochs, self._search.objective)
-        if candidate.outcome is None and is_pruned(self._study, trials, candidate.trial.number, until):
+        if (
+            candidate.outcome or candidate.first
+        ):  # the first trials must not be missing among those that ran to their end
+            return
+        if is_pruned(self._study, trials, candidate.trial.number, until):
             candidate.outcome = {"state": "PRUNED"}
 
     def _record(self, candidates: list[Candidate]) -> None:
@@ -304,6 +336,8 @@ class _Driver:
             for candidate in candidates:
                 assert candidate.progressed is not None
                 result, trial = candidate.progressed.result, candidate.trial
+                if candidate.progressed.config:
+                    trial.set_user_attr("config", candidate.config.model_dump_json())
                 if result.best_epoch:
                     trial.set_user_attr("best_epoch", result.best_epoch)
                     trial.set_user_attr("top5", result.curves[result.best_epoch - 1].val_top5_accuracy)
@@ -355,7 +389,7 @@ def _identity(run: SearchRun, caches: Caches, space: Space) -> dict[str, Any]:
     copies = {"copies": caches.limits} if caches.limits else {}
     drawn = resolved_space(run).model_dump(mode="json")
     return {
-        **run.search.model_dump(mode="json", include=shared),
+        **run.search.model_dump(mode="json", include={"first", *shared}),
         **views,
         "space": drawn,
         "cache": caches.key,
@@ -370,6 +404,8 @@ def check_identity(run: SearchRun, study: optuna.Study, caches: Caches, space: S
     if known is None:
         study.set_user_attr("identity", identity)
         return
+    # A study that is older than the first trials has none, and goes on without.
+    identity = {name: value for name, value in identity.items() if name != "first" or name in known}
     changed = [name for name in identity if known.get(name) != identity[name]]
     if changed:
         shown = ", ".join(

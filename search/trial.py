@@ -11,7 +11,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from features.config import Pooling, Section
 from features.views import Views
 from search.heads import HeadConfig
-from search.optimizers import Adam, Optimizer
+from search.optimizers import LBFGS, Adam, TrialOptimizer
 from search.schedules import Constant, Schedule
 
 Objective = Literal["val_accuracy", "val_loss", "val_top5_accuracy"]
@@ -42,12 +42,17 @@ class TrialConfig(Section):
     features: FeatureParts = FeatureParts()
     head: HeadConfig = HeadConfig()
     schedule: Schedule = Constant()
-    optimizer: Optimizer = Adam()
+    optimizer: TrialOptimizer = Adam()
     batch_size: int = Field(32, ge=1)
     views: Views = Views()
     epochs: int = Field(30, ge=1)
     seed: int = Field(0, ge=0)
     hypermodel: HypermodelChoice | None = None
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether this is a linear probe, which is solved, not trained: schedule, batch size and seed mean nothing then."""
+        return isinstance(self.optimizer, LBFGS)
 
     @model_serializer(mode="wrap")
     def _meant(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -55,6 +60,8 @@ class TrialConfig(Section):
         left_out = ["hypermodel"] if self.hypermodel is None else ["head", "schedule", "optimizer"]
         if self.features.parts is None:
             left_out.append("features")
+        if self.is_probe:
+            left_out += ["schedule", "batch_size"]
         return {name: value for name, value in plain(self).items() if name not in left_out}
 
 

@@ -160,6 +160,7 @@ def tiny_sections() -> dict[str, dict[str, Any]]:
         },
         "search": {
             "trials": 6,
+            "first": [],  # tests/search/test_first_trials.py and the demo have them
             "generation": 3,
             "epochs": 4,
             "pruner": "none",

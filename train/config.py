@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from features.augment import resolve_policy
 from features.backbones import image_size
@@ -160,11 +160,6 @@ class BaselinesConfig(Section):
 
     neighbours: tuple[PositiveInt, ...] = Field(
         (1, 3, 5, 10, 20), min_length=1, description="the numbers that validation chooses among"
-    )
-    l2: tuple[PositiveFloat, ...] = Field(
-        (1.0, 0.1, 0.01, 0.001, 0.0001),
-        min_length=1,
-        description="the penalties of the linear probe that validation chooses among",
     )
     simple_cnn: SimpleCnnConfig | None = Field(
         None, description="a mapping, {} for its defaults, trains a CNN from scratch too (slow)"

@@ -54,7 +54,7 @@ def collect(run: TrainRun) -> list[PromotedRow]:
                     stage,
                     head,
                     f"{config.head.dropout:g}" if config else "unknown",
-                    config.schedule.kind if config else "unknown",
+                    ("" if config.is_probe else config.schedule.kind) if config else "unknown",
                     {split: metrics[key][split]["accuracy"] for split in SPLITS},
                     {split: metrics[key][split]["top5_accuracy"] for split in SPLITS},
                     metrics[key]["test"].get("ece"),

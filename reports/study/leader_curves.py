@@ -48,7 +48,7 @@ def collect_rates(run: SearchRun, leaders: list[Leader], train_images: int) -> l
     found = []
     for leader in leaders:
         config = leader.config
-        if config.hypermodel is not None:
+        if config.hypermodel is not None or config.is_probe:
             continue
         if config.schedule.follows_loss:
             try:
@@ -97,7 +97,7 @@ def draw_curves(curves: list[Curves]) -> go.Figure:
             drawn.add_scatter(
                 x=table["epoch"],
                 y=values,
-                mode="lines",
+                mode="lines" if len(table) > 1 else "markers",  # one value makes no line
                 name=name,
                 legendgroup=name,
                 showlegend=axis == "y",
@@ -138,7 +138,8 @@ def gap_table(curves: list[Curves]) -> Table:
 
 def _name(leader: Leader) -> str:
     config = leader.config
-    return f"trial {leader.number} ({config.hypermodel.function if config.hypermodel else config.schedule.kind})"
+    kind = config.hypermodel.function if config.hypermodel else config.schedule.kind
+    return f"trial {leader.number} ({'linear probe' if config.is_probe else kind})"
 
 
 def rates_section(run: Run) -> PageSection:
@@ -148,7 +149,10 @@ def rates_section(run: Run) -> PageSection:
     if not curves:
         if run.search.hypermodel is not None:
             raise LeftOutError("The leaders are models of a function, which sets their learning rates itself.")
-        raise LeftOutError("The leaders' curves are not in the run's folder: `headhunt search run` writes them.")
+        raise LeftOutError(
+            "No leader has a schedule whose rates are known: a linear probe has none, and those that followed the validation "
+            "loss are in the leader's curves, which `headhunt search run` writes."
+        )
     text = "The schedules of the leaders, as they were followed step by step."
     return PageSection("rates", "Learning rates", text, {"rates": draw_rates(curves)})
 

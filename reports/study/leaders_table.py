@@ -5,6 +5,7 @@ from __future__ import annotations
 from reports.config import Run
 from reports.section import PageSection, Table
 from reports.style import share
+from search.first_trials import TITLES
 from search.leaderboard import Leader, leaders
 
 
@@ -18,15 +19,15 @@ def section(run: Run) -> PageSection:
         config = leader.config
         rows.append(
             [
-                str(leader.number),
+                f"{leader.number} ({TITLES[leader.first]})" if leader.first else str(leader.number),
                 f"{leader.value:.4f}" if run.search.objective == "val_loss" else share(leader.value),
                 share(leader.top5),
                 " → ".join(map(str, config.head.units)) or "none",
                 f"{config.head.dropout:g}",
                 f"{config.head.l2:.1e}",
-                config.schedule.kind,
-                f"{config.schedule.learning_rate:.1e}",
-                f"{config.optimizer.kind}, {config.batch_size}",
+                "" if config.is_probe else config.schedule.kind,
+                "" if config.is_probe else f"{config.schedule.learning_rate:.1e}",
+                config.optimizer.kind if config.is_probe else f"{config.optimizer.kind}, {config.batch_size}",
             ]
         )
     columns = [

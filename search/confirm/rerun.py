@@ -17,7 +17,7 @@ import numpy as np
 from features.atomic import make_folder, only_process
 from features.command import log, relative
 from features.errors import HeadhuntError, UsageError
-from search.config import SearchRun
+from search.config import ConfirmConfig, SearchRun
 from search.confirm.ranking import Confirmation, Confirmed, confirmation_file, digests, rank, write_confirmation
 from search.confirm.seed_runs import SeedRun, load_runs
 from search.confirm.trainings import train_all, training
@@ -30,15 +30,10 @@ from search.study import check_identity, environment, open_space
 if TYPE_CHECKING:
     import optuna
 
-TOP = 8
-"""Leaders that are confirmed unless told otherwise."""
 
-SEEDS = 5
-"""Seeds for each of them."""
-
-
-def confirm(run: SearchRun, top: int = TOP, seeds: int = SEEDS) -> dict[str, Any]:
-    """Confirms the `top` leaders over this many seeds; returns the `--json` object of `search confirm`.
+def confirm(run: SearchRun, top: int | None = None, seeds: int | None = None) -> dict[str, Any]:
+    """Confirms the `top` leaders over this many seeds, by default as `search.confirm` says; returns the `--json` object of
+    `search confirm`.
 
     What has been trained for a leader and a seed is not trained again, be it by a confirmation that was killed or by one of
     fewer leaders or seeds. Raises UsageError for numbers that make no ranking, where there is no study, where its settings are
@@ -47,6 +42,8 @@ def confirm(run: SearchRun, top: int = TOP, seeds: int = SEEDS) -> dict[str, Any
     import optuna
 
     started = time.monotonic()
+    settings = run.search.confirm or ConfirmConfig()
+    top, seeds = settings.top if top is None else top, settings.seeds if seeds is None else seeds
     _check_numbers(top, seeds)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = load_study(run)
@@ -99,11 +96,10 @@ def confirmation_seeds(seed: int, count: int) -> tuple[int, ...]:
 
 def _check_numbers(top: int, seeds: int) -> None:
     if top < 1:
-        raise UsageError(f"--top: received {top}; at least 1 leader must be confirmed, e.g. --top {TOP}.")
+        raise UsageError(f"--top: received {top}; at least 1 leader must be confirmed, e.g. --top 5.")
     if seeds < 2:
         raise UsageError(
-            f"--seeds: received {seeds}; an interval needs at least 2 seeds, and says little with fewer than {SEEDS}. "
-            f"E.g. --seeds {SEEDS}."
+            f"--seeds: received {seeds}; an interval needs at least 2 seeds, and says little with fewer than 5. E.g. --seeds 5."
         )
 
 

@@ -33,8 +33,13 @@ class Training(NamedTuple):
 def training(
     run: SearchRun, caches: Caches, trial: int, config: TrialConfig, function: str = "", train_share: float = 1.0
 ) -> Training:
-    """The training of a configuration with its views filled in; `function` is the digest of a hypermodel's function."""
+    """The training of a configuration with its views filled in; `function` is the digest of a hypermodel's function.
+
+    A probe's is the same for every seed, so that it is solved once.
+    """
     config = config.model_copy(update={"views": caches.checked(config.views)})
+    if config.is_probe:
+        config = config.model_copy(update={"seed": 0})
     cache = caches.of(config.views).key
     key = run_key(cache, function, run.search.objective, side_by_side(run), config, train_share)
     return Training(trial, config, key, train_share)

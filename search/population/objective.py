@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from search.population.probing import solve_probe
 from search.population.program import Program, TrialState
 from search.population.sources import Features, Source, load_features, zeros_for_cache_lines
 from search.population.structure import Structure, structure_of
@@ -42,16 +43,20 @@ class Task:
 class Progressed:
     """A trial after a rung: what to record of it, and the state to go on from (None when nothing is left to do).
 
-    `stint` says who trained it, and when; None where nobody did.
+    `stint` says who trained it, and when; None where nobody did. `config` is the trial's configuration where training completed
+    it: a probe's, with the L2 that was chosen.
     """
 
     state: TrialState | None
     result: TrialResult
     stint: Stint | None = None
+    config: TrialConfig | None = None
 
 
 def train_trials(task: Task) -> list[Progressed]:
     """Trains on this worker; features and programs stay in the process for the next task. Threads may call it."""
+    if task.configs[0].is_probe:
+        return [_solved(task, config) for config in task.configs]
     began, started = time.time(), time.monotonic()
     with _LOCK:
         _keep_programs(task.compiled)
@@ -88,6 +93,16 @@ def _train(
     return _train(program, task, configs[first], states[first], seeds[first]) + _train(
         program, task, configs[second], states[second], seeds[second]
     )
+
+
+def _solved(task: Task, config: TrialConfig) -> Progressed:
+    """A probe, which needs no program, no epochs and no seed."""
+    began, started = time.time(), time.monotonic()
+    with _LOCK:
+        data = _data(task.sources, task.train_share)
+    solved = solve_probe(config, data)
+    result = TrialResult((solved.metrics,), 1, dict(solved.weights), None, time.monotonic() - started)
+    return Progressed(None, result, Stint(this_worker(), began, 1), solved.config)
 
 
 def _progressed(program: Program, config: TrialConfig, state: TrialState, stint: Stint, seconds: float) -> Progressed:

@@ -7,7 +7,7 @@ from operator import mul
 from typing import NamedTuple
 
 from search.heads import HeadConfig
-from search.optimizers import Optimizer
+from search.optimizers import OptimizerConfig
 from search.trial import TrialConfig
 
 
@@ -15,7 +15,7 @@ class Structure(NamedTuple):
     """What a compiled program depends on; two trials with equal structures run the same program."""
 
     head: HeadConfig
-    optimizer: Optimizer
+    optimizer: OptimizerConfig
     batch_size: int
     parts: str | None = None
 

@@ -6,17 +6,21 @@ from typing import Any
 
 from features.views import Views
 from search.heads import HeadConfig
-from search.optimizers import OptimizerConfig
+from search.optimizers import LBFGS, OptimizerConfig
 from search.schedules.base import ScheduleConfig
 from search.trial import TrialConfig
 
 
 def describe(config: TrialConfig) -> dict[str, str]:
     """Every part that means something in this trial, by its name: features (where the head sees a part of them), head, optimizer,
-    schedule, batch_size, views; or hypermodel and values instead of head, optimizer and schedule."""
+    schedule, batch_size, views; or hypermodel and values instead of head, optimizer and schedule; of a linear probe features,
+    head, optimizer and views."""
     if config.hypermodel is not None:
         drawn = ", ".join(f"{name} {show(value)}" for name, value in config.hypermodel.values.items())
         parts = {"hypermodel": config.hypermodel.function, "values": drawn or "none"}
+    elif config.is_probe:
+        head = f"linear probe, {head_line(config.head)}"
+        return {"head": head, "optimizer": optimizer_line(config.optimizer), "views": views_line(config.views)}
     else:
         parts = {
             "head": head_line(config.head),
@@ -45,6 +49,8 @@ def head_line(head: HeadConfig) -> str:
 
 def optimizer_line(optimizer: OptimizerConfig) -> str:
     """For example `adamw, weight decay 0.004`."""
+    if isinstance(optimizer, LBFGS):
+        return f"lbfgs, L2 by cross-validation over {optimizer.folds} folds" if optimizer.folds else "lbfgs"
     return ", ".join(_with_settings(optimizer.model_dump()))
 
 

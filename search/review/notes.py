@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from features.atomic import make_folder
+from search.first_trials import TITLES, FirstTrial
 from search.review.curves_image import collect, draw
 from search.review.describe import describe, show
 from search.trial import Objective, TrialConfig, TrialResult
@@ -38,6 +39,8 @@ class Ended(NamedTuple):
     result: TrialResult
     outcome: Mapping[str, Any]
     seconds: float
+    first: FirstTrial | None = None
+    """Its name among the first trials."""
 
 
 def artifact_store(workdir: Path) -> FileSystemArtifactStore:
@@ -77,11 +80,13 @@ def write_reviews(study: optuna.Study, objective: Objective, ended: Sequence[End
 
 def note(ended: Ended, objective: Objective, picture: str | None) -> str:
     """What came of a trial, its curves and its configuration, in Markdown; `picture` is the address of the curves."""
-    lines = [_verdict(ended, objective), ""]
+    title = [f"First trial: **{TITLES[ended.first]}**.", ""] if ended.first else []
+    lines = [*title, _verdict(ended, objective), ""]
     if picture:
         lines += [f"![Curves of trial {ended.trial.number}]({picture})", ""]
     lines += ["| part | configuration |", "|---|---|"]
-    rows = {**describe(ended.config), "seed": str(ended.config.seed)}
+    seed = {} if ended.config.is_probe else {"seed": str(ended.config.seed)}
+    rows = {**describe(ended.config), **seed}
     lines += [f"| {name.replace('_', ' ')} | {_cell(value)} |" for name, value in rows.items()]
     return "\n".join(lines) + "\n"
 
@@ -96,7 +101,9 @@ def _verdict(ended: Ended, objective: Objective) -> str:
     """One line: how it ended, and its best epoch."""
     result, trained = ended.result, len(ended.result.curves)
     states = {
-        "COMPLETE": f"Trained for {trained} of {ended.config.epochs} epochs",
+        "COMPLETE": "Solved to convergence"
+        if ended.config.is_probe
+        else f"Trained for {trained} of {ended.config.epochs} epochs",
         "PRUNED": f"Pruned after {trained} of {ended.config.epochs} epochs",
         "FAIL": f"**Failed** after {trained} of {ended.config.epochs} epochs: {result.failure}",
     }
@@ -105,7 +112,8 @@ def _verdict(ended: Ended, objective: Objective) -> str:
         return said
     best = result.curves[result.best_epoch - 1]
     top5 = "" if objective == "val_top5_accuracy" else f", top-5 accuracy {best.val_top5_accuracy:.4f}"
-    return f"**{objective} {getattr(best, objective):.4f}** at epoch {result.best_epoch}{top5}. {said}"
+    epoch = "" if ended.config.is_probe else f" at epoch {result.best_epoch}"
+    return f"**{objective} {getattr(best, objective):.4f}**{epoch}{top5}. {said}"
 
 
 def _cell(text: str) -> str:

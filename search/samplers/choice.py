@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 from features.errors import UsageError
 from search.parameters import Parameter, Question, Range, Space
 from search.samplers.grid import continuous, grid_sampler
-from search.samplers.history import earlier, mixed
+from search.samplers.history import comparable, earlier, mixed
 from search.samplers.oracles import bayesian_oracle, hyperband_oracle, random_oracle
 
 if TYPE_CHECKING:
     import optuna
 
 
-def make_sampler(name: str, space: Space, seed: int, number: int, epochs: int = 1) -> optuna.samplers.BaseSampler:
-    """The sampler that asks for trial `number`, which trains for at most `epochs`.
+def make_sampler(
+    name: str, space: Space, seed: int, number: int, epochs: int = 1, first: int = 0
+) -> optuna.samplers.BaseSampler:
+    """The sampler that asks for trial `number`, which trains for at most `epochs`, of a study whose first `first` were not drawn.
 
     Raises UsageError when the sampler cannot search this space, or needs a package that is not installed.
     """
@@ -35,7 +37,7 @@ def make_sampler(name: str, space: Space, seed: int, number: int, epochs: int = 
         raise UsageError(f"search: {fault}.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return SAMPLERS[name](Question(parameters, seed, number, epochs))
+        return SAMPLERS[name](Question(parameters, seed, number, epochs, first))
 
 
 def cannot_search(name: str, parameters: Sequence[Parameter]) -> str | None:
@@ -74,10 +76,8 @@ def ask_again(study: optuna.Study, trial_id: int) -> optuna.Trial:
 
 
 def _tpe(question: Question) -> optuna.samplers.BaseSampler:
-    import optuna
-
-    # Grouped: a parameter that exists in some trials only is modelled with the ones that it appears with.
-    return optuna.samplers.TPESampler(seed=mixed(question), multivariate=True, group=True, constant_liar=True)
+    sampler: optuna.samplers.BaseSampler = _comparing_tpe()(question)
+    return sampler
 
 
 def _random(question: Question) -> optuna.samplers.BaseSampler:
@@ -116,11 +116,43 @@ def _ranges(parameters: Sequence[Parameter]) -> list[Parameter]:
 
 
 @lru_cache(maxsize=1)
+def _comparing_tpe() -> Any:
+    import optuna
+
+    class ComparingTPE(optuna.samplers.TPESampler):
+        """TPE that sees a first trial where it has every parameter, see `search.samplers.history`."""
+
+        def __init__(self, question: Question) -> None:
+            # Grouped: a parameter that exists in some trials only is modelled with the ones that it appears with.
+            super().__init__(seed=mixed(question), multivariate=True, group=True, constant_liar=True)
+            self._question = question
+
+        def infer_relative_search_space(
+            self, study: optuna.Study, trial: optuna.trial.FrozenTrial
+        ) -> dict[str, optuna.distributions.BaseDistribution]:
+            return super().infer_relative_search_space(comparable(study, self._question), trial)
+
+        def sample_relative(
+            self, study: optuna.Study, trial: optuna.trial.FrozenTrial, search_space: Any
+        ) -> dict[str, Any]:
+            return super().sample_relative(comparable(study, self._question), trial, search_space)
+
+        def sample_independent(
+            self, study: optuna.Study, trial: optuna.trial.FrozenTrial, param_name: str, param_distribution: Any
+        ) -> Any:
+            seen = comparable(study, self._question)
+            return super().sample_independent(seen, trial, param_name, param_distribution)
+
+    return ComparingTPE
+
+
+@lru_cache(maxsize=1)
 def _numbered_qmc() -> Any:
     import optuna
 
     class NumberedQMC(optuna.samplers.QMCSampler):
-        """A Sobol sequence over the parameters of trial 0, trial n at its place n - 1; other parameters are drawn at random.
+        """A Sobol sequence over the parameters of the first trial that is drawn, the nth after it at its place n - 1; other
+        parameters are drawn at random.
 
         Optuna's takes its place from a counter in the storage, which moves on when an ask is killed, and its parameters from the
         trials that happen to be running.
@@ -131,16 +163,18 @@ def _numbered_qmc() -> Any:
             super().__init__(
                 seed=question.seed, scramble=True, independent_sampler=others, warn_independent_sampling=False
             )
-            self._number = question.number
+            self._question = question
 
         def infer_relative_search_space(
             self, study: optuna.Study, trial: optuna.trial.FrozenTrial
         ) -> dict[str, optuna.distributions.BaseDistribution]:
-            first = study._storage.get_all_trials(study._study_id, deepcopy=False)[0]
-            return dict(first.distributions) if trial.number else {}
+            if self._question.turn == 0:
+                return {}
+            drawn = study._storage.get_all_trials(study._study_id, deepcopy=False)[self._question.first]
+            return dict(drawn.distributions)
 
         def _find_sample_id(self, study: optuna.Study, search_space: Any) -> int:
-            return self._number - 1
+            return self._question.turn - 1
 
     return NumberedQMC
 
@@ -169,7 +203,7 @@ def _declared_gp() -> Any:
         def sample_relative(
             self, study: optuna.Study, trial: optuna.trial.FrozenTrial, search_space: Any
         ) -> dict[str, Any]:
-            return super().sample_relative(earlier(study, trial.number), trial, search_space)
+            return super().sample_relative(earlier(study, self._question), trial, search_space)
 
     return DeclaredGP
 

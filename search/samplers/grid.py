@@ -110,7 +110,7 @@ def _grid_class() -> Callable[..., Any]:
             self._question, self._grid = question, grid
 
         def ends(self, study: optuna.Study) -> str | None:
-            if self._question.number < self._grid.size:
+            if self._question.turn < self._grid.size:
                 return None
             return f"the grid is exhausted: each of its {self._grid.size:,} configurations has had its trial"
 
@@ -122,7 +122,7 @@ def _grid_class() -> Callable[..., Any]:
         def sample_relative(
             self, study: optuna.Study, trial: optuna.trial.FrozenTrial, search_space: Any
         ) -> dict[str, Any]:
-            return self._grid.of_trial(self._question.seed, self._question.number)
+            return self._grid.of_trial(self._question.seed, self._question.turn)
 
         def sample_independent(self, study: optuna.Study, trial: Any, param_name: str, param_distribution: Any) -> Any:
             raise AssertionError(f"{param_name} is drawn, but the space does not list it")

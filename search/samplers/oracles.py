@@ -151,8 +151,8 @@ def _ask(
         seed=mixed(question) % 2**31 or 1,
     )
     by_name = {parameter.name: parameter for parameter in question.parameters}
-    trials = earlier(study, question.number)._get_trials(deepcopy=False, use_cache=False)
-    for trial in trials:
+    trials = study._get_trials(deepcopy=False, use_cache=False)  # by their numbers, for what Hyperband promotes
+    for trial in earlier(study, question)._get_trials(deepcopy=False, use_cache=False):
         _tell(oracle, trial, by_name, sign=1 if direction == "max" else -1)
     answer = oracle.populate_space(str(question.number))
     if answer["status"] != "RUNNING":

@@ -32,6 +32,8 @@ features:
   workers: {count: 2, cpus: 1}
 search:
   trials: 5
+  first: []
+  confirm: {top: 2, seeds: 2}
   epochs: 4
   generation: 3
   pruner: none
@@ -85,7 +87,7 @@ def result(run: Callable[..., tuple[dict[str, Any], str]]) -> dict[str, Any]:
 
 
 def test_the_result_has_the_keys_of_every_stage(result: dict[str, Any]) -> None:
-    assert set(result) >= {"prepare", "cache", "search", "promote", "export", "report"}
+    assert set(result) >= {"prepare", "cache", "search", "confirm", "promote", "export", "report"}
     assert result["prepare"]["splits"] == {
         "train": 72,
         "val": 24,
@@ -104,8 +106,9 @@ def test_the_result_has_the_keys_of_every_stage(result: dict[str, Any]) -> None:
     assert result["cache"]["records"] == 2 * 72 + 24 + 24
     assert result["search"]["trials"] == {"complete": 5, "pruned": 0, "failed": 0}
     (promotion,) = result["promote"]["promotions"]
-    assert promotion["trial"] == result["search"]["best"]["number"]
-    assert promotion["frozen"]["val_accuracy"] == pytest.approx(result["search"]["best"]["value"], abs=1e-6)
+    best = result["confirm"]["confirmed"][0]
+    assert promotion["trial"] == best["number"]
+    assert promotion["frozen"]["val_accuracy"] == pytest.approx(best["searched"], abs=1e-6)
     assert set(result["export"]["formats"]) == {"keras", "savedmodel", "onnx", "litert", "config"}
     assert not set(result["report"]["sections"]) & set(result["report"]["left_out"])
 

@@ -9,28 +9,28 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.optimize import check_grad
 from typer.testing import CliRunner
 
 from features.build import build_cache
 from features.cache import cache_for
 from features.errors import UsageError
 from reports.config import Run
+from search.heads import feature_moments
+from search.population.probing import standardised
+from search.probe import fit_probe
 from tests.conftest import run_headhunt
 from train.baselines.measure import BASELINES, baselines_file, load_baselines, measure_baselines
 from train.baselines.probes import (
     clean_features,
-    fit_linear,
     frequencies,
-    linear_probabilities,
+    linear_probe,
     nearest_neighbours,
     neighbours,
-    objective,
     votes,
 )
 from train.baselines.simple_cnn import build_simple_cnn
 from train.cli import app
-from train.evaluate import measure
+from train.evaluate import measure, softmax
 
 CHEAP = ["most_frequent", "nearest_neighbours", "linear_probe"]
 
@@ -104,36 +104,19 @@ def test_maps_are_averaged_over_their_places(searched: Run) -> None:
     assert clean_features(cache_for(maps), "val") == pytest.approx(stored.mean((1, 2)), abs=1e-5)
 
 
-def test_the_probes_gradient_is_that_of_its_objective() -> None:
-    features, labels = clusters(30, 3, 4)
-    weights = np.random.default_rng(3).normal(0, 0.3, 5 * 3)
-    loss, gradient = objective(weights, features, labels, 0.1)
-    probabilities = linear_probabilities(weights.reshape(5, 3), features)
-    penalty = 0.05 * np.square(weights.reshape(5, 3)[:-1]).sum()
-    assert loss == pytest.approx(measure(probabilities, labels)["loss"] + penalty, rel=1e-5)
-    wrong = check_grad(
-        lambda x: objective(x, features, labels, 0.1)[0],
-        lambda x: objective(x, features, labels, 0.1)[1],
-        weights,
-        epsilon=1e-2,  # the loss is of float32 products
-    )
-    assert wrong < 2e-2 * np.linalg.norm(gradient)
-
-
-def test_the_probe_finds_the_optimum_that_scikit_learn_finds() -> None:
-    from sklearn.linear_model import LogisticRegression
-
-    features, labels = clusters(300, 5, 12)
-    l2 = 0.01
-    ours = fit_linear(features, labels, 5, l2)
-    peer = LogisticRegression(C=1 / (l2 * len(labels)), tol=1e-8, max_iter=2000).fit(features, labels)
-    assert linear_probabilities(ours, features) == pytest.approx(peer.predict_proba(features), abs=5e-3)
-    loss, gradient = objective(ours.ravel(), features, labels, l2)
-    theirs = np.vstack([peer.coef_.T, peer.intercept_])
-    assert loss <= objective(theirs.ravel(), features, labels, l2)[0] + 1e-5
-    assert np.abs(gradient).max() < 1e-3
-    again = fit_linear(features, labels, 5, l2, start=ours)
-    assert linear_probabilities(again, features) == pytest.approx(linear_probabilities(ours, features), abs=5e-3)
+def test_the_linear_probe_is_that_of_a_study(searched: Run) -> None:
+    cache = cache_for(searched)
+    found = linear_probe(cache)
+    train, labels = cache.arrays("train")
+    moments = feature_moments(train)
+    probe = fit_probe(standardised(train, moments), labels, len(cache.class_names))
+    assert found.chosen == {"l2": probe.l2}
+    for split in ("train", "val", "test"):
+        features, wanted = cache.arrays(split)
+        logits = standardised(features, moments) @ probe.kernel + probe.bias
+        assert found.metrics[split]["accuracy"] == pytest.approx((logits.argmax(1) == wanted).mean())
+        loss = -np.log(softmax(logits)[np.arange(len(wanted)), wanted]).mean()
+        assert found.metrics[split]["loss"] == pytest.approx(loss, rel=1e-3, abs=1e-6)
 
 
 def test_every_baseline_is_measured_once_and_kept_one_by_one(searched: Run, monkeypatch: pytest.MonkeyPatch) -> None:

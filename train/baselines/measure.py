@@ -17,7 +17,7 @@ from train.baselines.probes import Measured, linear_probe, most_frequent_class, 
 from train.baselines.simple_cnn import simple_cnn
 from train.config import BaselinesConfig, SimpleCnnConfig, TrainRun
 
-VERSION = 1
+VERSION = 2
 """Raised when a baseline computes something else from the same settings."""
 
 
@@ -41,9 +41,7 @@ BASELINES: dict[str, Baseline] = {
         lambda config: config.neighbours,
         lambda run, cache: nearest_neighbours(cache, run.train.baselines.neighbours),
     ),
-    "linear_probe": Baseline(
-        "linear probe", lambda config: config.l2, lambda run, cache: linear_probe(cache, run.train.baselines.l2)
-    ),
+    "linear_probe": Baseline("linear probe", lambda _: {}, lambda _, cache: linear_probe(cache)),
     "simple_cnn": Baseline(
         "simple CNN", lambda config: config.simple_cnn and config.simple_cnn.model_dump(mode="json"), _simple_cnn
     ),

@@ -12,6 +12,8 @@ import numpy.typing as npt
 from features.cache import FeatureCache
 from features.dataset import SPLITS
 from search.heads import feature_moments
+from search.population.probing import averaged, standardised
+from search.probe import fit_probe, log_probabilities
 from train.evaluate import Metrics, Probabilities, measure, softmax
 
 Features = npt.NDArray[np.float32]
@@ -22,9 +24,6 @@ TEMPERATURE = 0.07
 
 CHUNK_BYTES = 64 << 20
 """Similarities, and features on their way into memory, are held up to this size at a time."""
-
-ITERATIONS = 200
-"""Of L-BFGS for one penalty of the linear probe."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +36,7 @@ class Measured:
 
 def clean_features(cache: FeatureCache, split: str) -> Features:
     """The clean features of a split as vectors (n, channels) float32; maps are averaged over their places."""
-    mapped = cache.mapped(split)
-    rows = max(1, CHUNK_BYTES // (4 * int(np.prod(cache.feature_shape))))
-    vectors = np.empty((len(mapped), cache.feature_shape[-1]), np.float32)
-    for start in range(0, len(mapped), rows):
-        part = mapped[start : start + rows].astype(np.float32)
-        vectors[start : start + rows] = part.reshape(len(part), -1, part.shape[-1]).mean(1)
-    return vectors
+    return averaged(cache.mapped(split), cache.feature_shape[-1])
 
 
 def frequencies(labels: Labels, classes: int) -> npt.NDArray[np.float64]:
@@ -120,90 +113,16 @@ def votes(labels: Labels, cosines: Features, prior: npt.NDArray[np.float64]) -> 
     return probabilities
 
 
-def linear_probe(cache: FeatureCache, candidates: Sequence[float]) -> Measured:
-    """Multinomial logistic regression on standardised features; validation accuracy chooses its L2 penalty (ties: the loss).
-
-    The penalties are tried from the strongest on, until one is worse than the best before it in both accuracy and loss: weaker
-    ones take longest to fit and only fit the training photos better.
-    """
-    features, labels = clean_features(cache, "train"), cache.labels("train")
-    mean, variance = feature_moments(features, cache.part_widths())
-
-    def standardised(raw: Features) -> Features:
-        return np.asarray((raw - mean) / np.sqrt(variance), np.float32)
-
-    train, val = standardised(features), standardised(clean_features(cache, "val"))
-    weights: npt.NDArray[np.float64] | None = None
-    tried: dict[float, Metrics] = {}
-    fitted = {}
-    for l2 in sorted(set(candidates), reverse=True):  # each starts from the one before: from strong to weak is short
-        weights = fit_linear(train, labels, len(cache.class_names), l2, weights)
-        tried[l2] = measure(linear_probabilities(weights, val), cache.labels("val"))
-        fitted[l2] = weights.astype(np.float32)
-        best = tried[_best(tried)]
-        if tried[l2]["accuracy"] < best["accuracy"] and tried[l2]["loss"] > best["loss"]:
-            break
-    l2 = _best(tried)
-    test = standardised(clean_features(cache, "test"))
-    metrics = {
-        "train": measure(linear_probabilities(fitted[l2], train), labels),
-        "val": tried[l2],
-        "test": measure(linear_probabilities(fitted[l2], test), cache.labels("test")),
-    }
-    return Measured(metrics, {"l2": l2})
-
-
-def fit_linear(
-    features: Features, labels: Labels, classes: int, l2: float, start: npt.NDArray[np.float64] | None = None
-) -> npt.NDArray[np.float64]:
-    """Weights (dim + 1, classes) float64, the bias last, that minimise `objective`, by L-BFGS from `start` or from zeros.
-
-    On one thread: its many small steps lose more to threads that wait for each other than they win.
-    """
-    from scipy.optimize import minimize
-    from threadpoolctl import threadpool_limits
-
-    shape = (features.shape[1] + 1, classes)
-    with threadpool_limits(1):
-        found = minimize(
-            objective,
-            np.zeros(shape).ravel() if start is None else start.ravel(),
-            args=(features, labels, l2),
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": ITERATIONS, "ftol": 1e-6, "gtol": 1e-5},
-        )
-    weights: npt.NDArray[np.float64] = found.x.reshape(shape)
-    return weights
-
-
-def objective(
-    flat: npt.NDArray[np.float64], features: Features, labels: Labels, l2: float
-) -> tuple[float, npt.NDArray[np.float64]]:
-    """Mean cross-entropy + l2 / 2 · the sum of squared weights (without the bias), and its gradient by `flat`.
-
-    `flat` are the weights (dim + 1, classes), raveled; products are computed in float32, sums in float64.
-    """
-    weights = flat.reshape(features.shape[1] + 1, -1)
-    logits = features @ weights[:-1].astype(np.float32) + weights[-1].astype(np.float32)
-    logits -= logits.max(1, keepdims=True)
-    rows = np.arange(len(labels))
-    truth = logits[rows, labels].astype(np.float64)
-    np.exp(logits, out=logits)
-    total = logits.sum(1, dtype=np.float64)
-    loss = float((np.log(total) - truth).mean() + l2 / 2 * np.square(weights[:-1]).sum())
-    logits /= total[:, None].astype(np.float32)
-    logits[rows, labels] -= 1
-    gradient = np.empty_like(weights)
-    gradient[:-1] = (features.T @ logits) / len(labels) + l2 * weights[:-1]
-    gradient[-1] = logits.mean(0, dtype=np.float64)
-    return loss, gradient.ravel()
-
-
-def linear_probabilities(weights: npt.NDArray[Any], features: Features) -> Probabilities:
-    """Probabilities (n, classes) of standardised features (n, dim)."""
-    small = weights.astype(np.float32)
-    return softmax(features @ small[:-1] + small[-1])
+def linear_probe(cache: FeatureCache) -> Measured:
+    """The linear probe of a study's first trials, see `search.probe`; cross-validation on the training photos chooses its L2."""
+    features, labels = cache.mapped("train"), cache.labels("train")
+    moments = feature_moments(cache.arrays("train")[0], cache.part_widths())
+    probe = fit_probe(standardised(features, moments), labels, len(cache.class_names))
+    metrics = {}
+    for split in SPLITS:
+        logits = log_probabilities(probe.kernel, probe.bias, standardised(cache.mapped(split), moments))
+        metrics[split] = measure(softmax(logits), cache.labels(split))
+    return Measured(metrics, {"l2": probe.l2})
 
 
 def _best(tried: dict[Any, Metrics]) -> Any:

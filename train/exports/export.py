@@ -224,9 +224,11 @@ def _export_config(bundle: Bundle) -> dict[str, Any]:
     features = section_of(run.features, configured(run.features, leader.config.views.policy))
     search = run.search.model_copy(
         update={
-            "space": fixed_space(leader.config),
+            **({} if leader.config.is_probe else {"space": fixed_space(leader.config)}),
+            "first": ("probe",) if leader.config.is_probe else (),
             "views": leader.config.views,
             "trials": 1,
+            "confirm": None,
             "pruner": "none",
             "sampler": "random",
         }

@@ -9,6 +9,7 @@ from typing import Any
 from features.backbones import image_size
 from features.cache import FeatureCache
 from search.leaderboard import Leader
+from search.trial import TrialConfig
 from train.config import TrainRun
 from train.evaluate import wilson_interval
 
@@ -63,8 +64,7 @@ def model_card(
             f"- pooling: `{leader.config.features.parts or cache.manifest.key_parts['pooling']}`",
             f"- head: {' → '.join(filter(None, (hidden, classifier)))}, dropout {head.dropout:g}, L2 {head.l2:.3g}, "
             f"label smoothing {head.label_smoothing:g}",
-            f"- head trained with {leader.config.optimizer.kind}, `{leader.config.schedule.kind}` schedule, "
-            f"learning rate {leader.config.schedule.learning_rate:.3g}, batch size {leader.config.batch_size}",
+            _training_line(leader.config),
             f"- fine-tuned: the head and {len(metrics['unfrozen'])} layers of the backbone, {metrics['epochs']} epochs, the "
             f"best was epoch {metrics['best_epoch']}",
             *(
@@ -94,6 +94,15 @@ def model_card(
             f"Made with {versions}.",
             "",
         ]
+    )
+
+
+def _training_line(config: TrialConfig) -> str:
+    if config.is_probe:
+        return "- head: a linear probe, solved to convergence by L-BFGS; its L2 was chosen by cross-validation"
+    return (
+        f"- head trained with {config.optimizer.kind}, `{config.schedule.kind}` schedule, learning rate "
+        f"{config.schedule.learning_rate:.3g}, batch size {config.batch_size}"
     )
 
 

@@ -1,0 +1,368 @@
+"""The first trials of a study: what they are, what samplers see of them, and that a study has the same however it ran."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from pydantic import ValidationError
+
+from features.cache import cache_for
+from features.views import Views
+from reports.config import Run
+from reports.section import LeftOutError
+from reports.study import first_trials as section
+from search.config import SearchConfig
+from search.first_trials import TITLES, FirstTrial, expressed, first_config, fixed_sampler, name_of
+from search.leaderboard import leaders, load_study
+from search.optimizers import LBFGS
+from search.parameters import Question
+from search.records import are_kept, load_curves, load_weights
+from search.retrain import trial_weights
+from search.review.describe import describe
+from search.samplers.choice import SAMPLERS, ends, make_sampler
+from search.samplers.grid import Grid
+from search.samplers.history import comparable
+from search.space import SearchSpace
+from search.trial import TrialConfig
+from tests.conftest import run_headhunt
+
+NAMES: tuple[FirstTrial, ...] = ("probe", "known_good", "notebook")
+WITH = ["--set", f"search.first=[{','.join(NAMES)}]", "--set", "search.pruner=hyperband"]
+COMMAND = ["search", "run", "--trials", "9", *WITH]
+
+
+def forget(folder: Path) -> None:
+    """Back to before the search."""
+    (folder / "run" / "study.db").unlink(missing_ok=True)
+    shutil.rmtree(folder / "run" / "trials", ignore_errors=True)
+
+
+def everything(folder: Path) -> list[Any]:
+    """What a study must have, however it was run."""
+    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{folder}/run/study.db")
+    found = []
+    for trial in study.trials:
+        file = folder / "run" / "trials" / str(trial.number) / "weights.npz"
+        weights = {name: value.tobytes() for name, value in np.load(file).items()} if file.exists() else {}
+        facts = {name: value for name, value in trial.user_attrs.items() if name != "seconds"}
+        found.append((trial.state.name, trial.value, trial.params, trial.intermediate_values, facts, weights))
+    return found
+
+
+@pytest.fixture(scope="module")
+def once(searched_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose study has first trials; not to be written to."""
+    folder = tmp_path_factory.mktemp("first") / "first"
+    shutil.copytree(searched_once, folder)
+    forget(folder)
+    run_headhunt(folder, *COMMAND)
+    return folder
+
+
+@pytest.fixture
+def run(once: Path, tmp_path: Path, searched: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The run of that folder, in a copy that is the working directory."""
+    shutil.copytree(once, tmp_path / "first")
+    monkeypatch.chdir(tmp_path / "first")
+    search = SearchConfig.model_validate(
+        {**searched.search.model_dump(mode="json"), "first": NAMES, "pruner": "hyperband", "trials": 9}
+    )
+    return searched.model_copy(update={"search": search})
+
+
+def test_they_are_ordinary_trials_which_are_never_pruned(run: Run) -> None:
+    trials = load_study(run).trials
+    assert len(trials) == 9
+    assert [name_of(trial) for trial in trials] == [*NAMES, *[None] * 6]
+    assert [trial.state.name for trial in trials[:3]] == ["COMPLETE"] * 3
+    assert trials[0].intermediate_values == {
+        run.search.epochs: trials[0].value
+    }  # not at epoch 1, where others have just begun
+    probe, known_good, notebook = (TrialConfig.model_validate_json(trial.user_attrs["config"]) for trial in trials[:3])
+    assert probe.optimizer == LBFGS(folds=0) and probe.head.l2 > 0 and probe.head.units == ()
+    assert (probe.views.copies, known_good.views.copies, notebook.views.copies) == (0, 0, 2)
+    assert (known_good.epochs, notebook.epochs) == (4, 4)
+    assert trials[0].params == {"head.layers": 0}
+    assert trials[1].params == {
+        "head.layers": 1,
+        "schedule.kind": "warmup_cosine",
+        "schedule.learning_rate": 3e-3,
+    }  # this space has no hidden layer of 256
+
+
+def test_the_probes_record_is_that_of_a_head(run: Run) -> None:
+    probe = next(leader for leader in leaders(run) if leader.first == "probe")
+    cache = cache_for(run)
+    weights = load_weights(run.workdir, 0)
+    assert {name: value.shape for name, value in weights.items()} == {
+        "classifier.kernel": (6, 3),
+        "classifier.bias": (3,),
+    }
+    curves = load_curves(run.workdir, 0)
+    train = cache.arrays("train")[0].astype(np.float64)
+    val, val_labels = cache.arrays("val")
+    logits = (val - train.mean(0)) / train.std(0) @ weights["classifier.kernel"] + weights["classifier.bias"]
+    assert curves["val_accuracy"].tolist() == [pytest.approx((logits.argmax(1) == val_labels).mean())]
+    assert probe.value == pytest.approx(curves["val_accuracy"][0])
+    study = load_study(run)
+    key = f"dashboard:{study.trials[0]._trial_id}:note_str:0"
+    note = study._storage.get_study_system_attrs(study._study_id)[key]
+    assert "First trial: **linear probe**." in note and "Solved to convergence" in note and "| seed |" not in note
+    (run.workdir / "trials" / "0" / "weights.npz").unlink()
+    again = trial_weights(run, probe)
+    assert are_kept(run.workdir, 0)
+    assert all(np.array_equal(again[name], value) for name, value in weights.items())
+
+
+def test_they_are_named_in_the_leaderboard_and_the_report(run: Run) -> None:
+    done = run_headhunt(Path.cwd(), "search", "top", *WITH, "--json")
+    rows = json.loads(done.stdout.splitlines()[-1])["trials"]
+    assert {row["number"]: row["first"] for row in rows if row["number"] < 3} == dict(enumerate(NAMES))
+    assert all(row["first"] is None for row in rows if row["number"] >= 3)
+    found = section.collect(run)
+    assert [row.title for row in found.rows] == [TITLES[name] for name in NAMES]
+    assert found.winner is not None and found.winner.number == leaders(run)[0].number
+    page = section.section(run)
+    assert len(page.tables[0].rows) == 4
+    probe = found.rows[0]
+    ahead = section.FirstTrials(found.rows, found.winner._replace(number=7, value=(probe.value or 0) + 0.05))
+    assert section.verdict(ahead, "val_accuracy") == " The winner is 5.0 points above the linear probe."
+    assert "The linear probe wins" in section.verdict(section.FirstTrials(found.rows, probe), "val_accuracy")
+    assert section.verdict(section.FirstTrials(found.rows[1:], found.winner), "val_accuracy") == ""
+
+
+def test_a_study_without_them_has_no_such_section(searched: Run) -> None:
+    with pytest.raises(LeftOutError, match=r"`search.first` names those of a new one"):
+        section.section(searched)
+
+
+def test_the_probe_is_solved_once_for_all_seeds(run: Run) -> None:
+    every = len(leaders(run, 5))
+    done = run_headhunt(Path.cwd(), "search", "confirm", *WITH, "--json")
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["trained"] == 3 * (every - 1) + 1
+    row = next(row for row in result["confirmed"] if row["number"] == 0)
+    assert row["values"] == [row["searched"]] * 3
+
+
+@pytest.mark.parametrize("workers", ["1", "4"])
+def test_any_number_of_workers_gives_the_same_study(once: Path, run: Run, workers: str) -> None:
+    forget(Path.cwd())
+    run_headhunt(Path.cwd(), *COMMAND, "--workers", workers)
+    assert everything(Path.cwd()) == everything(once)
+
+
+def test_two_ray_workers_give_the_same_study(once: Path, run: Run) -> None:
+    forget(Path.cwd())
+    run_headhunt(Path.cwd(), *COMMAND, "--executor", "ray", "--workers", "2")
+    assert everything(Path.cwd()) == everything(once)
+
+
+@pytest.mark.parametrize(
+    "place", ["optuna.trial.Trial.set_user_attr", "search.study._Driver._report", "search.study._Driver._tell"]
+)
+def test_a_study_that_was_killed_among_them_goes_on_as_if_it_had_not_been(once: Path, run: Run, place: str) -> None:
+    """While the second one is asked for, while values are reported, and after outcomes are recorded."""
+    forget(Path.cwd())
+    owner, name = place.rsplit(".", 1)
+    after = 4 if "attr" in name else 2 if "report" in name else 1
+    body = (
+        "import os, optuna.trial\nfrom pathlib import Path\nfrom features.configfile import load\n"
+        "from search.config import SearchRun\nimport search.study\n"
+        f"plain, calls = {owner}.{name}, []\n"
+        "def kill(self, *arguments):\n"
+        f"    calls.append(1)\n    if len(calls) == {after}: os.kill(os.getpid(), 9)\n    return plain(self, *arguments)\n"
+        f"{owner}.{name} = kill\n"
+        "raw = ['search.trials=9', 'search.pruner=hyperband', 'search.first=[probe,known_good,notebook]']\n"
+        "search.study.run_search(load(SearchRun, Path('headhunt.yaml'), raw))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    done = subprocess.run([sys.executable, "-c", body], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    run_headhunt(Path.cwd(), *COMMAND)
+    assert everything(Path.cwd()) == everything(once)
+
+
+def test_an_older_study_goes_on_without_them(searched: Run) -> None:
+    study = load_study(searched)
+    identity = {name: value for name, value in study.user_attrs["identity"].items() if name != "first"}
+    study.set_user_attr("identity", identity)
+    done = run_headhunt(Path.cwd(), "search", "run", "--trials", "7", "--set", "search.first=[probe]")
+    assert "No first trials (probe): the study was started without them, and goes on as it is." in done.stderr
+    assert [name_of(trial) for trial in load_study(searched).trials] == [None] * 7
+
+
+def test_a_promoted_probe_is_exported_and_its_configuration_solves_it_again(run: Run) -> None:
+    here = Path.cwd()
+    done = run_headhunt(here, "train", "promote", "--trial", "0", *WITH, "--json")
+    (promotion,) = json.loads(done.stdout.splitlines()[-1])["promotions"]
+    assert promotion["frozen"]["val_accuracy"] == pytest.approx(load_study(run).trials[0].value)
+    done = run_headhunt(here, "train", "export", "--trial", "0", "--format", "keras,config", *WITH, "--json")
+    exported = json.loads(done.stdout.splitlines()[-1])
+    assert exported["formats"]["keras"]["max_abs_difference"] < 1e-3
+    assert "linear probe, solved to convergence" in Path(exported["folder"], "model_card.md").read_text()
+    file = exported["formats"]["config"]["path"]
+    again = run_headhunt(here, "search", "run", "-c", file, "--json")
+    best = json.loads(again.stdout.splitlines()[-1])["best"]
+    assert best["value"] == load_study(run).trials[0].value
+
+
+SPACE = SearchSpace(
+    head={"layers": [0, 1], "units": [64, 256], "dropout": {"low": 0.0, "high": 0.6, "step": 0.1}, "batch_norm": [False, True]},
+    batch_size=[32, 64],
+    schedule={"kind": ["constant", "warmup_cosine"], "learning_rate": {"low": 1e-3, "high": 1e-2, "log": True}},
+    views={"clean_share": {"low": 0.0, "high": 1.0}},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("probe", {"head.layers": 0, "head.dropout": 0.0, "head.batch_norm": False, "views.clean_share": 1.0}),
+        (
+            "known_good",
+            {
+                "head.layers": 1,
+                "head.units_1": 256,
+                "head.dropout": 0.4,
+                "head.batch_norm": True,
+                "batch_size": 64,
+                "schedule.kind": "warmup_cosine",
+                "schedule.learning_rate": 3e-3,
+                "views.clean_share": 1.0,
+            },
+        ),
+        (
+            "notebook",  # its learning rate is below the range
+            {
+                "head.layers": 1,
+                "head.units_1": 256,
+                "head.dropout": 0.5,
+                "head.batch_norm": False,
+                "batch_size": 32,
+                "schedule.kind": "constant",
+                "views.clean_share": 0.0,
+            },
+        ),
+    ],
+)
+def test_what_a_space_can_express_is_recorded(name: FirstTrial, wanted: dict[str, Any]) -> None:
+    config = first_config(name, Views(policy="p", copies=2), 5)
+    found = expressed(config, SPACE.parameters())
+    assert found == wanted
+    study = optuna.create_study(sampler=fixed_sampler(found, SPACE.parameters()))
+    trial = study.ask()
+    for parameter in SPACE.parameters():
+        if parameter.name in found:
+            parameter.draw(trial)
+    assert trial.params == wanted
+    assert TrialConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_the_default_space_expresses_the_heads() -> None:
+    parameters = SearchSpace().parameters()
+    for name in ("known_good", "notebook"):
+        found = expressed(first_config(name, Views(), 30), parameters)
+        assert all(one.name in found for one in parameters if one.exists(found))
+
+
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "gp"])
+def test_every_sampler_goes_on_after_them(sampler: str) -> None:
+    """First trials with all parameters, and with few; then enough trials for every sampler to model something."""
+    space = SearchSpace(
+        head={"layers": [0, 1], "units": [64, 256]},
+        batch_size=[32, 64],
+        schedule={"learning_rate": {"low": 0.0005, "high": 0.0105, "step": 0.0005}},
+    )
+    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.NopPruner())
+    for name in NAMES:
+        found = expressed(first_config(name, Views(), 9), space.parameters())
+        study.sampler = fixed_sampler(found, space.parameters())
+        trial = study.ask()
+        for parameter in space.parameters():
+            if parameter.name in found:
+                parameter.draw(trial)
+        study.tell(trial, 0.5)
+    for number in range(3, 20):
+        study.sampler = make_sampler(sampler, space, 0, number, 9, first=3)
+        if ends(study.sampler, study):
+            break
+        trial = study.ask()
+        config = space.suggest(trial, Views(), 9, 0)
+        study.tell(trial, 0.1 * config.head.layers + config.schedule.learning_rate)
+    assert len(study.trials) == 20
+    drawn = study.trials[3:]
+    assert all(
+        [*trial.params] == [one.name for one in space.parameters() if one.exists(trial.params)] for trial in drawn
+    )
+    if sampler == "qmc":  # a Sobol sequence over what a drawn trial has, from the second drawn one on
+        assert len({trial.params["schedule.learning_rate"] for trial in drawn[1:9]}) == 8
+
+
+def test_a_grid_visits_every_point_beside_them() -> None:
+    space = SearchSpace(
+        head={"layers": [0, 1], "units": [64, 256]}, batch_size=[32, 64], schedule={"learning_rate": 1e-3}
+    )
+    size = Grid(space.parameters()).size
+    study = optuna.create_study()
+    for number in range(3, 3 + size):
+        study.sampler = make_sampler("grid", space, 0, number, first=3)
+        assert ends(study.sampler, study) is None
+        space.suggest(study.ask(), Views(), 5, 0)
+    assert len({str(trial.params) for trial in study.trials}) == size == 6
+    assert "exhausted" in (ends(make_sampler("grid", space, 0, 3 + size, first=3), study) or "")
+
+
+def test_samplers_see_a_first_trial_that_has_every_parameter() -> None:
+    study = optuna.create_study()
+    wide = SearchSpace(
+        head={"layers": [0, 1], "units": [256]}, schedule={"learning_rate": {"low": 1e-3, "high": 1e-2, "log": True}}
+    )
+    for name in NAMES:
+        found = expressed(first_config(name, Views(), 9), wide.parameters())
+        study.sampler = fixed_sampler(found, wide.parameters())
+        trial = study.ask()
+        for parameter in wide.parameters():
+            if parameter.name in found:
+                parameter.draw(trial)
+    seen = comparable(study, Question(wide.parameters(), 0, 3, 9, first=3))._get_trials(deepcopy=False)
+    assert [trial.number for trial in seen] == [1]  # the probe has no schedule; the notebooks' rate is not in the range
+
+
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        (["probe", "probe"], "probe is given twice; write each of probe, known_good, notebook once at most"),
+        (["best"], "'probe', 'known_good' or 'notebook'"),
+    ],
+)
+def test_a_wrong_list_is_refused(first: list[str], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        SearchConfig.model_validate({"first": first})
+
+
+def test_any_order_and_part_of_them_may_be_asked_for() -> None:
+    assert SearchConfig().first == NAMES
+    for first in ([], ["notebook"], ["notebook", "probe"]):
+        assert list(SearchConfig.model_validate({"first": first}).first) == first
+
+
+def test_the_words_for_a_probe() -> None:
+    probe = first_config("probe", Views(), 5)
+    assert describe(probe) == {
+        "head": "linear probe, no hidden layer",
+        "optimizer": "lbfgs, L2 by cross-validation over 3 folds",
+        "views": "clean photos",
+    }
+    with pytest.raises(ValidationError, match="allowed: adam, adamw, sgd, rmsprop"):
+        SearchSpace(optimizer={"kind": "lbfgs"})

@@ -1,0 +1,94 @@
+"""The linear probe: its gradient, its optimum against scikit-learn's, and the penalty that cross-validation chooses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.optimize import check_grad
+
+from search.probe import Probe, fit_probe, fold_of, log_probabilities, objective
+
+
+def clusters(photos: int, classes: int, dim: int, noise: float = 1.5, seed: int = 0) -> tuple[Any, Any]:
+    """Overlapping clusters, standardised: features (photos, dim) float32, labels (photos,)."""
+    labels = np.arange(photos, dtype=np.int32) % classes
+    centres = np.random.default_rng(99).normal(0, 1, (classes, dim))
+    features = centres[labels] + np.random.default_rng(seed).normal(0, noise, (photos, dim))
+    return ((features - features.mean(0)) / features.std(0)).astype(np.float32), labels
+
+
+def loss_of(probe: Probe, features: Any, labels: Any) -> float:
+    """The objective of a probe, by the definition."""
+    right = log_probabilities(probe.kernel, probe.bias, features)[np.arange(len(labels)), labels]
+    return float(-right.mean() + probe.l2 / 2 * np.square(probe.kernel.astype(np.float64)).sum())
+
+
+def test_the_gradient_is_that_of_the_objective() -> None:
+    features, labels = clusters(30, 3, 4)
+    weights = np.random.default_rng(3).normal(0, 0.3, (5, 3))
+    loss, gradient = objective(weights, features, labels, 0.1)
+    small = weights.astype(np.float32)
+    assert loss == pytest.approx(loss_of(Probe(small[:-1], small[-1], 0.1), features, labels), rel=1e-5)
+    wrong = check_grad(
+        lambda flat: objective(flat.reshape(5, 3), features, labels, 0.1)[0],
+        lambda flat: objective(flat.reshape(5, 3), features, labels, 0.1)[1].ravel(),
+        weights.ravel(),
+        epsilon=1e-2,  # the loss is of float32 products
+    )
+    assert wrong < 2e-2 * np.linalg.norm(gradient)
+
+
+@pytest.mark.parametrize(("photos", "dim"), [(300, 12), (60, 90)], ids=["more photos", "more features"])
+@pytest.mark.parametrize("l2", [1.0, 0.01, 1e-4])
+def test_the_optimum_is_the_one_that_scikit_learn_finds(photos: int, dim: int, l2: float) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    features, labels = clusters(photos, 5, dim)
+    ours = fit_probe(features, labels, 5, l2)
+    peer = LogisticRegression(C=1 / (l2 * photos), tol=1e-10, max_iter=20_000)
+    peer.fit(features.astype(np.float64), labels)
+    found = np.exp(log_probabilities(ours.kernel, ours.bias, features))
+    assert found == pytest.approx(peer.predict_proba(features), abs=2e-3)
+    theirs = Probe(peer.coef_.T.astype(np.float32), peer.intercept_.astype(np.float32), l2)
+    assert loss_of(ours, features, labels) == pytest.approx(loss_of(theirs, features, labels), rel=1e-4)
+
+
+def test_cross_validation_chooses_a_strong_penalty_for_noise_and_a_weak_one_for_clear_classes() -> None:
+    noise = fit_probe(*clusters(120, 4, 30, noise=20), 4)
+    clear = fit_probe(*clusters(120, 4, 30, noise=0.3), 4)
+    assert noise.l2 > 0.1 > 0.001 > clear.l2
+
+
+def test_the_chosen_penalty_is_near_the_best_of_scikit_learns_cross_validation() -> None:
+    """On held-out photos, in the mean of its own folds, over a grid of its own."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_score
+
+    features, labels = clusters(240, 4, 20, noise=4)
+    chosen = fit_probe(features, labels, 4).l2
+
+    def score(l2: float) -> float:
+        model = LogisticRegression(C=1 / (l2 * 160), max_iter=5000)
+        return float(cross_val_score(model, features, labels, cv=3, scoring="neg_log_loss").mean())
+
+    best = max(score(l2) for l2 in np.geomspace(1e-4, 100, 13))
+    assert score(chosen) > best - 0.02 * abs(best)
+
+
+def test_the_same_numbers_again_and_those_of_the_chosen_penalty() -> None:
+    features, labels = clusters(90, 3, 100)
+    first, again = fit_probe(features, labels, 3), fit_probe(features, labels, 3)
+    given = fit_probe(features, labels, 3, first.l2)
+    for other in (again, given):
+        assert np.array_equal(first.kernel, other.kernel) and np.array_equal(first.bias, other.bias)
+
+
+def test_folds_share_out_every_class_and_a_class_of_one_photo_is_in_one_of_them() -> None:
+    labels = np.repeat(np.arange(4, dtype=np.int32), [1, 2, 9, 30])
+    folds = fold_of(labels, 3)
+    counts = [[int(((folds == fold) & (labels == label)).sum()) for fold in range(3)] for label in range(4)]
+    assert all(max(row) - min(row) <= 1 for row in counts)
+    assert max(map(sum, zip(*counts, strict=True))) - min(map(sum, zip(*counts, strict=True))) <= 1
+    assert np.isfinite(fit_probe(np.eye(42, dtype=np.float32), labels, 4).kernel).all()
