@@ -67,7 +67,14 @@ TODAYS: dict[str, Any] = {
 }
 """The default space before this evidence (02ad395), to compare with."""
 
-SPACES = {"wide": WIDE, "todays": TODAYS}
+FEW_PROGRAMS: dict[str, Any] = {
+    **TODAYS,
+    "head": {**TODAYS["head"], "units": [256], "dropout": {"low": 0.1, "high": 0.6, "step": 0.1}},
+    "batch_size": 32,
+}
+"""The same with one width and one batch size: trials share five compiled programs instead of having one each."""
+
+SPACES = {"wide": WIDE, "todays": TODAYS, "few_programs": FEW_PROGRAMS}
 
 
 def run_trials(
