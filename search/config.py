@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from features.config import FeaturesRun, Section, Workers
 from features.views import Views
 from search.first_trials import TITLES, FirstTrial
+from search.pruners.choice import PrunerName
 from search.samplers.choice import cannot_search
 from search.space import SearchSpace
 from search.trial import Objective
@@ -35,8 +36,8 @@ class SearchConfig(Section):
         "keras_tuner.bayesian",
         "keras_tuner.hyperband",
     ] = "tpe"
-    pruner: Literal["none", "median", "successive_halving", "hyperband"] = Field(
-        "hyperband", description="none where the sampler is keras_tuner.hyperband, which ends trials itself"
+    pruner: PrunerName = Field(
+        "quarters", description="none where the sampler is keras_tuner.hyperband, which ends trials itself"
     )
     trials: int = Field(200, ge=1, description="at most: a grid, for one, may have fewer")
     hours: float | None = Field(

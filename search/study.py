@@ -33,7 +33,7 @@ from search.parameters import Space
 from search.population.objective import Progressed, Task, give_up, train_trials
 from search.population.sources import Caches
 from search.population.structure import chunks
-from search.pruners import is_pruned, make_pruner, rungs
+from search.pruners.choice import is_pruned, make_pruner
 from search.records import claim_trials, keep_weights, write_trial
 from search.review.describe import short
 from search.review.notes import draw_pictures, write_reviews
@@ -78,7 +78,7 @@ def run_search(run: SearchRun) -> dict[str, Any]:
             storage=open_storage(*storage),
             study_name=run.name,
             direction="minimize" if run.search.objective == "val_loss" else "maximize",
-            pruner=make_pruner(run.search.pruner, run.search.epochs),
+            pruner=optuna.pruners.NopPruner(),  # the driver judges; Optuna's Hyperband would hide trials from the sampler
             load_if_exists=True,
         )
         made = as_made(run, study)
@@ -121,6 +121,7 @@ class _Driver:
         self._caches = caches
         self._lanes = run.search.lanes or (GPU_LANES if run.search.workers.gpus else 1)
         self._ownership = ownership
+        self._pruner = make_pruner(run.search.pruner, run.search.epochs)
         workers = run.search.workers
         at_a_time = 1 if workers.executor == "local" and run.search.hypermodel else workers.count
         self._first = first_of(study)
@@ -241,7 +242,7 @@ class _Driver:
             progress.update([candidate.row(self._search.objective) for candidate in generation])
 
         show()
-        for until in rungs(self._search.pruner, self._search.epochs):
+        for until in (*self._pruner.rungs(), self._search.epochs):
             alive = [candidate for candidate in generation if candidate.outcome is None]
             pieces = self._pieces(alive, until)
             tasks = [self._task(piece, until) for piece in pieces]
@@ -314,11 +315,11 @@ class _Driver:
         """Asks the pruner about a trial whose values are reported; sets the outcome of one that ends here."""
         assert candidate.progressed is not None
         candidate.outcome = final_outcome(candidate.progressed.result, candidate.config.epochs, self._search.objective)
-        if (
-            candidate.outcome or candidate.first
-        ):  # the first trials must not be missing among those that ran to their end
+        # The first trials are to be among those that ran to their end.
+        if candidate.outcome is not None or candidate.first:
             return
-        if is_pruned(self._study, trials, candidate.trial.number, until):
+        maximize = self._search.objective != "val_loss"
+        if is_pruned(self._pruner, trials, candidate.trial.number, until, maximize):
             candidate.outcome = {"state": "PRUNED"}
 
     def _record(self, candidates: list[Candidate]) -> None:

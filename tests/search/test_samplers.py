@@ -355,7 +355,7 @@ def test_what_a_sampler_cannot_do_is_refused_when_the_file_is_read(tmp_path: Pat
 
 def test_kerastuners_hyperband_needs_no_pruner(tmp_path: Path) -> None:
     assert SearchConfig(sampler="keras_tuner.hyperband").pruner == "none"
-    assert SearchConfig().pruner == "hyperband"
+    assert SearchConfig().pruner == "quarters"
 
 
 def test_gp_without_torch_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

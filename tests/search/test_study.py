@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,6 +132,20 @@ def test_more_trials_go_on_and_pruned_and_failed_ones_are_recorded(fresh: Run) -
     for trial in optuna.load_study(study_name="tiny", storage="sqlite:///run/study.db").trials:
         epochs = len(pd.read_csv(f"run/trials/{trial.number}/curves.csv"))
         assert epochs == 4 if trial.state.name == "COMPLETE" else epochs in (1, 3)
+
+
+def test_a_studys_name_changes_nothing(fresh: Run) -> None:
+    """Under Hyperband, whose brackets Optuna draws by the name, with a sampler that learns from the trials before."""
+    settings = ["search.pruner=hyperband", "search.trials=16", "search.generation=8", "search.space.batch_size=[4]"]
+    options = [part for setting in settings for part in ("--set", setting)]
+    histories = []
+    for name in ("one", "another"):
+        run_headhunt(Path.cwd(), "search", "run", "--set", f"name={name}", *options)
+        histories.append(history("run", name))
+        Path("run", "study.db").unlink()
+        shutil.rmtree(Path("run", "trials"))
+    assert histories[0] == histories[1]
+    assert {state for _, state, *_ in histories[0]} == {"COMPLETE", "PRUNED"}
 
 
 def test_kerastuners_hyperband_trains_each_trial_for_its_epochs(fresh: Run) -> None:

@@ -65,7 +65,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, p
     (root / "headhunt.yaml").write_text(yaml.safe_dump({**configuration("first", **LONG), "workdir": "calm"}))
     for stage in (("features", "prepare"), ("features", "cache"), ("search", "run")):
         run_headhunt(root, *stage)
-    found = trials(f"sqlite:///{root}/calm/study.db", "first")  # a Hyperband pruner draws brackets by the name
+    found = trials(f"sqlite:///{root}/calm/study.db", "first")
     assert {state for state, *_ in found} == {"COMPLETE", "PRUNED"}
     return found
 

@@ -1,0 +1,93 @@
+"""Successive halving: after 1, 3, 9, 27, … epochs a trial ends unless it is among the best third of those that got there.
+
+Asynchronous successive halving (Li et al., A System for Massively Parallel Hyperparameter Tuning, 2020) and Hyperband (Li et al.,
+2018), as Optuna's SuccessiveHalvingPruner and HyperbandPruner judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from search.pruners.base import Judgement
+
+if TYPE_CHECKING:
+    import optuna
+
+REDUCTION = 3
+"""One trial in three goes on at every rung, and a rung is three times as late as the one before."""
+
+STUDY = "headhunt"
+"""Optuna draws brackets by a study's name; here all studies have the same."""
+
+
+@dataclass(frozen=True)
+class SuccessiveHalving:
+    """For trials of `epochs`. The first trial at a rung always goes on."""
+
+    epochs: int
+
+    def rungs(self) -> list[int]:
+        return _powers(self.epochs)
+
+    def prunes(self, judgement: Judgement) -> bool:
+        return _is_outranked(judgement, judgement.field)
+
+
+@dataclass(frozen=True)
+class Hyperband:
+    """For trials of `epochs`: halving in brackets, of which bracket b has its first rung at 3^b epochs; trials of one bracket are
+    rivals.
+
+    A trial's bracket is drawn by its number alone, as Optuna draws it in a study of the name STUDY. Early brackets get more
+    trials, so that each spends about as many epochs.
+    """
+
+    epochs: int
+
+    def rungs(self) -> list[int]:
+        return _powers(self.epochs)
+
+    def prunes(self, judgement: Judgement) -> bool:
+        bracket = self.bracket(judgement.number)
+        rivals = [trial for trial in judgement.field if self.bracket(trial.number) == bracket]
+        return judgement.until >= REDUCTION**bracket and _is_outranked(judgement, rivals)
+
+    def bracket(self, number: int) -> int:
+        """The bracket of trial `number`: 0 is the one with the earliest rung."""
+        return _bracket(self.epochs, number)
+
+
+def _powers(epochs: int) -> list[int]:
+    rungs, rung = [], 1
+    while rung < epochs:
+        rungs.append(rung)
+        rung *= REDUCTION
+    return rungs
+
+
+def _is_outranked(judgement: Judgement, rivals: Sequence[optuna.trial.FrozenTrial]) -> bool:
+    """Whether the trial is not in the best third of its rivals, of which it is one; the best is kept."""
+    values = sorted(map(judgement.at_rung, rivals), reverse=True)
+    return judgement.at_rung(judgement.trial) < values[max(1, len(values) // REDUCTION) - 1]
+
+
+@lru_cache(maxsize=1 << 16)
+def _bracket(epochs: int, number: int) -> int:
+    pruner, study = _optunas(epochs)
+    trial: Any = SimpleNamespace(number=number)
+    bracket: int = pruner._get_bracket_id(study, trial)
+    return bracket
+
+
+@lru_cache(maxsize=4)
+def _optunas(epochs: int) -> tuple[optuna.pruners.HyperbandPruner, optuna.Study]:
+    import optuna
+
+    pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=REDUCTION)
+    study = optuna.create_study(study_name=STUDY)
+    pruner._try_initialization(study)  # it divides trials among brackets only after this
+    return pruner, study

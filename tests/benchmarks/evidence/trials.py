@@ -1,0 +1,150 @@
+"""Random trials of a wide space on a data set, through the project's own command line; every epoch's curve is kept.
+
+A study is the folder `<data set>/<study>`: it shares index and cache of the data set with the others, and ends as the table
+`trials.csv` (a row for each trial: its settings) and `curves.npz` (its values, epoch by epoch).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from search.population.structure import structure_of
+from search.records import load_curves
+from search.trial import TrialConfig
+from tests.benchmarks.evidence.datasets import DATA_SETS, lay_out
+
+WIDE: dict[str, Any] = {
+    "head": {
+        "layers": [0, 1, 2],
+        "units": [128, 256, 512],
+        "activation": ["relu", "gelu"],
+        "dropout": {"low": 0.0, "high": 0.6, "step": 0.2},
+        "l2": {"low": 1e-7, "high": 1e-1, "log": True},
+        "batch_norm": [False, True],
+        "label_smoothing": [0.0, 0.1, 0.2],
+        "standardize": [False, True],
+    },
+    "optimizer": {
+        "kind": ["adam", "adamw", "sgd", "rmsprop"],
+        "weight_decay": {"low": 1e-4, "high": 1.0, "log": True},
+        "momentum": 0.9,
+    },
+    "batch_size": [32, 64],
+    "schedule": {
+        "kind": ["constant", "step_decay", "triangular2", "cosine", "cosine_restarts", "warmup_cosine", "one_cycle"],
+        "learning_rate": {"low": 1e-4, "high": 1.0, "log": True},
+    },
+}
+"""Everything that a head and its training can be, with rates from too low to too high for every optimiser."""
+
+TODAYS: dict[str, Any] = {
+    "head": {
+        "layers": [0, 1, 2],
+        "units": [128, 256, 512],
+        "activation": "relu",
+        "dropout": {"low": 0.0, "high": 0.6, "step": 0.1},
+        "l2": {"low": 1e-6, "high": 1e-2, "log": True},
+        "batch_norm": [False, True],
+        "label_smoothing": [0.0, 0.1],
+        "standardize": True,
+    },
+    "optimizer": {"kind": "adam"},
+    "batch_size": [32, 64],
+    "schedule": {
+        "kind": ["constant", "step_decay", "triangular2", "cosine_restarts", "warmup_cosine"],
+        "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+    },
+}
+"""The default space before this evidence (02ad395), to compare with."""
+
+FEW_PROGRAMS: dict[str, Any] = {
+    **TODAYS,
+    "head": {**TODAYS["head"], "units": [256], "dropout": {"low": 0.1, "high": 0.6, "step": 0.1}},
+    "batch_size": 32,
+}
+"""The same with one width and one batch size: trials share five compiled programs instead of having one each."""
+
+SPACES = {"wide": WIDE, "todays": TODAYS, "few_programs": FEW_PROGRAMS}
+
+
+def run_trials(
+    out: Path, name: str, study: str, space: dict[str, Any], trials: int, epochs: int, **search: Any
+) -> Path:
+    """Runs a study of random trials, or goes on with it; gives its folder."""
+    base = lay_out(out, name)
+    prepared = out / name / "run"
+    if not (prepared / "dataset" / "index.csv").exists():
+        headhunt("features", "prepare", "-c", base)
+    headhunt("features", "cache", "-c", base)
+    workdir = out / name / study
+    workdir.mkdir(exist_ok=True)
+    for shared in ("dataset", "cache"):
+        if not (workdir / shared).exists():
+            (workdir / shared).symlink_to((prepared / shared).resolve())
+    section = {
+        "sampler": "random", "pruner": "none", "trials": trials, "epochs": epochs, "storage": "journal", "keep": 1,
+        "workers": {"executor": "local", "count": os.cpu_count(), "cpus": 1}, "space": space, **search,
+    }  # fmt: skip
+    raw = yaml.safe_load(base.read_text())
+    config = workdir / "headhunt.yaml"
+    config.write_text(yaml.safe_dump({**raw, "workdir": str(workdir.resolve()), "search": section}, sort_keys=False))
+    headhunt("search", "run", "-c", config)
+    write_tables(workdir, name)
+    return workdir
+
+
+def write_tables(workdir: Path, name: str) -> None:
+    """`trials.csv` and `curves.npz` of a study."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    backend = optuna.storages.journal.JournalFileBackend(str(workdir / "study.journal"))
+    study = optuna.load_study(study_name=name, storage=optuna.storages.JournalStorage(backend))
+    rows, curves, columns = [], [], ["val_accuracy", "val_loss", "learning_rate"]
+    for trial in study.get_trials(deepcopy=False):
+        config = json.loads(trial.user_attrs["config"])
+        program = str(structure_of(TrialConfig.model_validate(config)))
+        head, schedule, optimizer = config["head"], config["schedule"], config["optimizer"]
+        units = head.pop("units")
+        found = load_curves(workdir, trial.number)
+        values = np.full((len(columns), config["epochs"]), np.nan, np.float32)
+        values[:, : len(found)] = found[columns].to_numpy().T
+        curves.append(values)
+        rows.append(
+            {
+                "number": trial.number, "state": trial.state.name, "value": trial.value, "layers": len(units),
+                "units": max(units, default=0), "optimizer": optimizer["kind"],
+                "weight_decay": optimizer.get("weight_decay", 0.0), "batch_size": config["batch_size"],
+                "schedule": schedule["kind"], "learning_rate": schedule["learning_rate"], **head,
+                **{f"views_{key}": value for key, value in config["views"].items()}, "epochs": config["epochs"],
+                "program": hashlib.sha256(program.encode()).hexdigest()[:8],
+            }
+        )  # fmt: skip
+    pd.DataFrame(rows).to_csv(workdir / "trials.csv", index=False)
+    np.savez_compressed(workdir / "curves.npz", **dict(zip(columns, np.stack(curves, 1), strict=True)))
+
+
+def headhunt(*arguments: str | Path) -> None:
+    """Runs the command line; what it says goes to standard error."""
+    command = [str(Path(sys.executable).with_name("headhunt")), *map(str, arguments)]
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    subprocess.run(command, env=environment, check=True, stdout=sys.stderr)
+
+
+def names(wanted: str | None) -> list[str]:
+    """Data sets by comma-separated names; all where there are none."""
+    chosen = wanted.split(",") if wanted else list(DATA_SETS)
+    unknown = [name for name in chosen if name not in DATA_SETS]
+    if unknown:
+        raise SystemExit(f"--sets: received {', '.join(unknown)}; allowed: {', '.join(DATA_SETS)}")
+    return chosen
