@@ -17,9 +17,9 @@ from features.dataset import DatasetIndex, load_index
 from features.doctor import repair, verify
 from features.errors import HeadhuntError
 from features.info import cache_facts, lines
-from features.linear_probe import view_accuracies
 from features.policies import of_policy, policy_sections
 from features.prepare import prepare
+from features.view_accuracies import view_accuracies
 
 app = typer.Typer(no_args_is_help=True, help="Stage 1: photos in, feature cache out.")
 

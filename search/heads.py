@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -14,10 +14,6 @@ from features.errors import HeadhuntError
 
 Weights = Mapping[str, npt.NDArray[np.float32]]
 """A head's weights by `<layer>.<weight>`, e.g. `hidden_1.kernel`."""
-
-VARIANCE_FLOOR = 1e-4
-"""Smallest variance that a feature is standardised by, as a share of the mean variance of its part: a feature that is constant on
-the clean training photos must not explode on another photo."""
 
 
 class HeadConfig(Section):
@@ -39,21 +35,6 @@ class HeadConfig(Section):
     def layers(self) -> int:
         """Hidden layers before the classifier."""
         return len(self.units)
-
-
-def feature_moments(
-    features: npt.NDArray[np.floating], widths: Sequence[int] = ()
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Mean and variance of every feature over images (and places, for maps): (feature_dim,) float32 each.
-
-    `widths` are the columns of each part of the record: the parts differ in scale, and each has a floor of its own.
-    """
-    flat = np.asarray(features, np.float32).reshape(-1, features.shape[-1])
-    variance = flat.var(0, dtype=np.float64)
-    ends = np.cumsum(widths or [flat.shape[1]])[:-1]
-    for part in np.split(variance, ends):  # views of it
-        np.maximum(part, max(VARIANCE_FLOOR * float(part.mean()), 1e-12), out=part)
-    return flat.mean(0, dtype=np.float64).astype(np.float32), variance.astype(np.float32)
 
 
 def build_head(

@@ -10,9 +10,9 @@ from features.dataset import load_index
 from features.errors import CacheError
 from features.info import cache_facts
 from features.keys import changed_parts, key_parts, sound_manifests
-from features.linear_probe import view_accuracies
 from features.manifest import Manifest
 from features.policies import of_policy, policy_sections
+from features.view_accuracies import view_accuracies
 from reports.config import Run
 from reports.section import LeftOutError, PageSection, Table
 

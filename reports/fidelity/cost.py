@@ -25,11 +25,12 @@ from features.engine import quiet, start_keras
 from features.executors import open_executor
 from features.extract import Extractor
 from features.keys import for_workers
+from features.moments import feature_moments
 from features.policies import augmentation_of
 from features.shards import Shard, write_shard
 from reports.config import Run
 from search.confirm.trainings import side_by_side
-from search.heads import build_head, feature_moments
+from search.heads import build_head
 from search.leaderboard import Leader
 from search.population.objective import Task, train_trials
 from search.population.sources import Caches

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from features.moments import standardised
+from features.probe import fit_probe, log_probabilities
 from search.heads import Weights
 from search.population.sources import Features
-from search.probe import fit_probe, log_probabilities
 from search.trial import EpochMetrics, TrialConfig
-
-CHUNK_BYTES = 64 << 20
-"""Maps on their way to vectors are held up to this size at a time."""
 
 
 class Solved(NamedTuple):
@@ -54,25 +51,3 @@ def solve_probe(config: TrialConfig, data: Features) -> Solved:
         }
     )
     return Solved(solved, metrics, {"classifier.kernel": probe.kernel, "classifier.bias": probe.bias})
-
-
-def standardised(
-    features: Any, moments: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
-) -> npt.NDArray[np.float32]:
-    """Features (n, *feature_shape) as standardised vectors (n, dim) float32, see `averaged`."""
-    mean, variance = moments
-    vectors = averaged(features, len(mean))
-    vectors -= mean
-    vectors /= np.sqrt(variance)
-    return vectors
-
-
-def averaged(features: Any, width: int) -> npt.NDArray[np.float32]:
-    """The first `width` of features (n, *feature_shape), an array or MappedFeatures, as vectors (n, width) float32; maps are
-    averaged over their places."""
-    rows = max(1, CHUNK_BYTES // (4 * int(np.prod(features.shape[1:]))))
-    vectors = np.empty((len(features), width), np.float32)
-    for start in range(0, len(features), rows):
-        part = np.asarray(features[start : start + rows], np.float32)[..., :width]
-        vectors[start : start + rows] = part.reshape(len(part), -1, width).mean(1)
-    return vectors

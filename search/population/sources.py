@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from features.cache import FeatureCache, cache_for
+from features.moments import feature_moments
 from features.policies import not_cached, policy_copies
 from features.pooling import Layout, columns_of
 from features.views import Views
 from search.config import SearchRun
-from search.heads import feature_moments
 from search.searched_views import resolved_space
 from search.trial import TrialConfig
 

@@ -17,7 +17,8 @@ import json, sys, time
 from concurrent.futures import ThreadPoolExecutor
 import jax, jax.numpy as jnp, numpy as np
 from features.views import Views
-from search.heads import HeadConfig, feature_moments
+from features.moments import feature_moments
+from search.heads import HeadConfig
 from search.population.program import Program
 from search.population.sources import Features
 from search.population.structure import structure_of

@@ -21,7 +21,7 @@ import json, sys
 from pathlib import Path
 import keras, keras_tuner, tensorflow as tf
 from features.cache import FeatureCache
-from search.heads import feature_moments
+from features.moments import feature_moments
 
 cache, workdir, seed = FeatureCache.open(Path(sys.argv[1])), sys.argv[2], int(sys.argv[3])
 width, classes = cache.feature_shape[0], len(cache.class_names)

@@ -12,7 +12,8 @@ import pytest
 BODY = """
 import json, statistics, time
 import keras, numpy as np
-from search.heads import HeadConfig, build_head, feature_moments
+from features.moments import feature_moments
+from search.heads import HeadConfig, build_head
 from search.population.program import Program
 from search.population.sources import Features
 from search.population.structure import structure_of

@@ -11,8 +11,8 @@ import pytest
 from features.augment import POLICIES
 from features.build import build_caches
 from features.cache import cache_for
-from features.linear_probe import view_accuracies
 from features.manifest import cache_key, write_manifest
+from features.view_accuracies import view_accuracies
 from reports.config import Run
 from reports.dataset.caches import collect, section
 from reports.section import LeftOutError

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from features.errors import HeadhuntError
-from search.heads import HeadConfig, build_head, feature_moments, head_weights, set_head_weights
+from features.moments import feature_moments
+from search.heads import HeadConfig, build_head, head_weights, set_head_weights
 
 MOMENTS = (np.zeros(6, np.float32), np.ones(6, np.float32))
 

@@ -24,7 +24,8 @@ from concurrent.futures import ThreadPoolExecutor
 import jax, numpy as np
 from features.views import Views
 from search.population.dropout import random_bits
-from search.heads import HeadConfig, build_head, feature_moments, set_head_weights
+from features.moments import feature_moments
+from search.heads import HeadConfig, build_head, set_head_weights
 from search.optimizers import SGD, Adam, AdamW, RMSprop
 from search.population.program import Program
 from search.population.sources import Features

@@ -14,10 +14,9 @@ from typer.testing import CliRunner
 from features.build import build_cache
 from features.cache import cache_for
 from features.errors import UsageError
+from features.moments import feature_moments, standardised
+from features.probe import fit_probe
 from reports.config import Run
-from search.heads import feature_moments
-from search.population.probing import standardised
-from search.probe import fit_probe
 from tests.conftest import run_headhunt
 from train.baselines.measure import BASELINES, baselines_file, load_baselines, measure_baselines
 from train.baselines.probes import (

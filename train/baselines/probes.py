@@ -11,9 +11,8 @@ import numpy.typing as npt
 
 from features.cache import FeatureCache
 from features.dataset import SPLITS
-from search.heads import feature_moments
-from search.population.probing import averaged, standardised
-from search.probe import fit_probe, log_probabilities
+from features.moments import averaged, feature_moments, standardised
+from features.probe import fit_probe, log_probabilities
 from train.evaluate import Metrics, Probabilities, measure, softmax
 
 Features = npt.NDArray[np.float32]

@@ -23,8 +23,9 @@ from features.cache import FeatureCache
 from features.config import Augmentation
 from features.dataset import SPLITS, DatasetIndex
 from features.errors import HeadhuntError
+from features.moments import feature_moments
 from features.views import Views
-from search.heads import build_head, feature_moments, set_head_weights
+from search.heads import build_head, set_head_weights
 from search.leaderboard import Leader
 from search.records import load_weights
 from train.config import TrainRun

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
-from search.probe import Probe, fit_probe, fold_of, log_probabilities, objective
+from features.probe import Probe, fit_probe, fold_of, log_probabilities, objective
 
 
 def clusters(photos: int, classes: int, dim: int, noise: float = 1.5, seed: int = 0) -> tuple[Any, Any]:

@@ -8,6 +8,7 @@ regression algorithm", 1992): dividing by it makes L-BFGS (Liu and Nocedal, 1989
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -67,6 +68,20 @@ def fit_probe(features: Features, labels: Labels, classes: int, l2: float | None
         weights = _solve(basis, basis.features, labels, classes, l2, SOLVED)
         kernel = basis.axes @ weights[:-1].astype(np.float32)
     return Probe(kernel, weights[-1].astype(np.float32), l2)
+
+
+def fit_path(features: Features, labels: Labels, classes: int, penalties: Sequence[float]) -> list[Probe]:
+    """A probe for each penalty, each from the one before (strong to weak is short), as near as it takes to compare them."""
+    import scipy.linalg
+    import scipy.optimize  # noqa: F401  # before the limit, which holds for libraries that are loaded
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        basis, weights, found = _Basis.of(features), None, []
+        for l2 in penalties:
+            weights = _solve(basis, basis.features, labels, classes, l2, COMPARED, weights)
+            found.append(Probe(basis.axes @ weights[:-1].astype(np.float32), weights[-1].astype(np.float32), l2))
+    return found
 
 
 def log_probabilities(kernel: Features, bias: Features, features: Features) -> Features:

@@ -16,8 +16,8 @@ from features.build import build_caches
 from features.cache import cache_for
 from features.cli import app
 from features.config import FeaturesRun
-from features.linear_probe import L2, probe_accuracy, spread, vectors, view_accuracies
 from features.template import commented_yaml
+from features.view_accuracies import L2, probe_accuracy, spread, vectors, view_accuracies
 
 MakeRun = Callable[..., FeaturesRun]
 
@@ -37,7 +37,7 @@ def test_it_is_scikit_learns_on_standardised_features(dim: int) -> None:
         model = LogisticRegression(C=1 / (l2 * len(train)), max_iter=5000, tol=1e-6)
         expected.append(make_pipeline(StandardScaler(), model).fit(train, labels).score(val, val_labels))
     assert 0.3 < max(expected) < 0.98, "a problem that shows something"
-    assert probe_accuracy(train, labels, val, val_labels) == pytest.approx(max(expected), abs=0.0101)
+    assert probe_accuracy(train, labels, val, val_labels, 5) == pytest.approx(max(expected), abs=0.0101)
 
 
 def test_every_class_keeps_its_share_of_a_large_training_set() -> None:
@@ -55,7 +55,7 @@ def test_maps_are_averaged_over_their_places(make_run: MakeRun, monkeypatch: pyt
     assert len(cache.feature_shape) == 3
     expected = cache.arrays("train", 1, np.float32)[0].mean((1, 2))
     np.testing.assert_allclose(vectors(cache, "train", 1), expected, rtol=1e-5, atol=1e-6)
-    monkeypatch.setattr("features.linear_probe.CHUNK_BYTES", 3 * 4 * int(np.prod(cache.feature_shape)))
+    monkeypatch.setattr("features.moments.CHUNK_BYTES", 3 * 4 * int(np.prod(cache.feature_shape)))
     chosen = np.array([0, 2, 3, 5, 9, 11, 12])
     np.testing.assert_allclose(vectors(cache, "train", 1, chosen), expected[chosen], rtol=1e-5, atol=1e-6)
 
