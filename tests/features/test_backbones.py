@@ -13,12 +13,14 @@ from features.backbones import (
     MODULES,
     compute_dtype,
     image_size,
+    pooling,
     preprocessing,
     weights_digest,
 )
 from features.config import FeaturesConfig
 from features.errors import UsageError
-from features.networks import build_extractor, preprocessing_layers
+from features.networks import build_extractor, build_maps, preprocessing_layers
+from features.pooling import layout
 
 WEIGHTS = Path(__file__).parents[3] / "shared/data/weights"
 SLIM = WEIGHTS / "resnet101v2_slim_imagenet_conv1_to_conv4.keras"
@@ -106,7 +108,9 @@ def test_the_extractor_is_stock_keras(tiny_backbone: Path, tmp_path: Path) -> No
 @pytest.mark.skipif(not SLIM.exists(), reason="the real weights are not on this machine")
 def test_a_real_network_by_path() -> None:
     settings = config(str(SLIM), preprocessing="resnet_v2", image_size=224)
-    assert build_extractor(settings, "mixed_bfloat16").output.shape == (None, 1024)
+    shapes = [tuple(output.shape) for output in build_maps(settings, "mixed_bfloat16").outputs]
+    assert shapes == [(None, 7, 7, 1024)]
+    assert layout(pooling(settings), [1024]) == (("avg", 1024), ("max", 1024), ("covariance:64", 2080))
 
 
 @pytest.mark.skipif(not MOBILENET.exists(), reason="the real weights are not on this machine")

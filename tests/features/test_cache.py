@@ -97,7 +97,9 @@ def test_a_missing_cache_is_named_with_what_differs(make_run: MakeRun) -> None:
         r'configuration; the nearest, \w{16}, differs in pooling \(has "avg", wanted "max"\), seed \(has 0, wanted 3\)\. Run',
         str(caught.value),
     )
-    with pytest.raises(CacheError, match=r"features.copies is 3, but the cache holds 0.*adds the missing ones"):
+    with pytest.raises(
+        CacheError, match=r"3 copies of flip_rotate_zoom are configured, but the cache holds 0\..*adds the missing ones"
+    ):
         cache_for(make_run(copies=3))
 
 

@@ -24,8 +24,8 @@ def test_defaults(tmp_path: Path) -> None:
     run = read(tmp_path, "dataset: {kind: stanford_cars, root: data}")
     assert isinstance(run.dataset, StanfordCars)
     assert run.dataset.split == FractionSplit(train=0.65, val=0.20, test=0.15, seed=42)
-    assert (run.features.backbone, pooling(run.features), run.features.dtype) == ("resnet101v2", "avg", "float16")
-    assert pooling(run.features.model_copy(update={"cut": "conv4_block23_out"})) == "none"
+    assert (run.features.backbone, run.features.dtype) == ("resnet101v2", "float16")
+    assert pooling(run.features) == "avg+max+covariance:64"
 
 
 def test_a_column_split_is_told_by_its_key(tmp_path: Path) -> None:

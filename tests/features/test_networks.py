@@ -55,9 +55,9 @@ def test_the_parts_before_and_behind_a_cut_are_the_whole(residual: FeaturesConfi
     assert not [weight for model in (before, behind) for weight in model.trainable_weights]
 
 
-def test_a_cut_gives_the_activation_itself_unless_pooling_is_asked_for(residual: FeaturesConfig) -> None:
+def test_a_cut_gives_the_activation_itself_or_its_pooling(residual: FeaturesConfig) -> None:
     photos = np.random.default_rng(0).integers(0, 255, (2, 16, 16, 3)).astype(np.float32)
-    activation = np.asarray(build_extractor(cut(residual, cut="second"), "float32")(photos))
+    activation = np.asarray(build_extractor(cut(residual, cut="second", pooling="none"), "float32")(photos))
     assert activation.shape == (2, 8, 8, 4)
     pooled = np.asarray(build_extractor(cut(residual, cut="second", pooling="avg"), "float32")(photos))
     np.testing.assert_allclose(pooled, activation.mean((1, 2)), atol=1e-5)
@@ -69,7 +69,7 @@ def test_a_cut_gives_the_activation_itself_unless_pooling_is_asked_for(residual:
         (build_backbone, {"cut": "secnd"}, "the backbone has no layer 'secnd'. Did you mean second"),
         (build_backbone, {"cut": "conv5"}, "no layer 'conv5'. Its last layers: .*block_out, last"),
         (build_suffix, {"cut": "second"}, "cannot be cut at 'second': other paths lead past it"),
-        (build_suffix, {}, "name the layer that the suffix begins behind"),
+        (build_suffix, {}, "name the one layer that the suffix begins behind"),
     ],
 )
 def test_a_wrong_cut_is_explained(residual: FeaturesConfig, build: Any, changes: Any, message: str) -> None:
@@ -79,7 +79,7 @@ def test_a_wrong_cut_is_explained(residual: FeaturesConfig, build: Any, changes:
 
 def test_a_cache_of_a_cut(make_run: MakeRun, residual: FeaturesConfig) -> None:
     update = {"backbone": residual.backbone, "preprocessing": residual.preprocessing, "image_size": 16}
-    run = make_run(cut="block_out", **update)
+    run = make_run(cut="block_out", pooling="none", **update)
     build_cache(run)
     cache = cache_for(run)
     assert cache.feature_shape == (8, 8, 4)
