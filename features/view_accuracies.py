@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from features.cache import FeatureCache
 from features.moments import averaged, feature_moments, standardised
-from features.probe import fit_path, log_probabilities
+from features.probe import fit_path, log_probabilities, spread
 
 Vectors = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
@@ -57,18 +57,6 @@ def probe_accuracy(
         float((log_probabilities(probe.kernel, probe.bias, val).argmax(-1) == val_labels).mean())
         for probe in fit_path(train, labels, classes, L2)
     )
-
-
-def spread(labels: Labels, most: int) -> npt.NDArray[np.int64]:
-    """The positions of about `most` photos, in order: the same share of every class, evenly spread, at least one of each."""
-    if len(labels) <= most:
-        return np.arange(len(labels))
-    chosen = []
-    for label in np.unique(labels):
-        of_class = np.flatnonzero(labels == label)
-        count = max(1, int(len(of_class) * most / len(labels)))
-        chosen.append(of_class[np.linspace(0, len(of_class), count, endpoint=False).astype(np.int64)])
-    return np.sort(np.concatenate(chosen))
 
 
 def vectors(cache: FeatureCache, split: str, copy: int = 0, rows: npt.NDArray[np.int64] | None = None) -> Vectors:

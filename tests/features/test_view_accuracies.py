@@ -16,8 +16,9 @@ from features.build import build_caches
 from features.cache import cache_for
 from features.cli import app
 from features.config import FeaturesRun
+from features.probe import spread
 from features.template import commented_yaml
-from features.view_accuracies import L2, probe_accuracy, spread, vectors, view_accuracies
+from features.view_accuracies import L2, probe_accuracy, vectors, view_accuracies
 
 MakeRun = Callable[..., FeaturesRun]
 

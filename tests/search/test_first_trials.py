@@ -37,7 +37,9 @@ from search.trial import TrialConfig
 from tests.conftest import run_headhunt
 
 NAMES: tuple[FirstTrial, ...] = ("probe", "known_good", "notebook")
-WITH = ["--set", f"search.first=[{','.join(NAMES)}]", "--set", "search.pruner=hyperband"]
+POOLING, PARTS = "avg+max+covariance:4", ["avg", "avg+max+covariance:4"]
+POOLED = ["--set", f"features.pooling={POOLING}", "--set", f"search.space.features.parts=[{','.join(PARTS)}]"]
+WITH = ["--set", f"search.first=[{','.join(NAMES)}]", "--set", "search.pruner=hyperband", *POOLED]
 COMMAND = ["search", "run", "--trials", "9", *WITH]
 
 
@@ -61,10 +63,11 @@ def everything(folder: Path) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def once(searched_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose study has first trials; not to be written to."""
+    """A folder whose study has first trials, and then heads on all features or a part; not to be written to."""
     folder = tmp_path_factory.mktemp("first") / "first"
     shutil.copytree(searched_once, folder)
     forget(folder)
+    run_headhunt(folder, "features", "cache", *POOLED)
     run_headhunt(folder, *COMMAND)
     return folder
 
@@ -74,10 +77,10 @@ def run(once: Path, tmp_path: Path, searched: Run, monkeypatch: pytest.MonkeyPat
     """The run of that folder, in a copy that is the working directory."""
     shutil.copytree(once, tmp_path / "first")
     monkeypatch.chdir(tmp_path / "first")
-    search = SearchConfig.model_validate(
-        {**searched.search.model_dump(mode="json"), "first": NAMES, "pruner": "hyperband", "trials": 9}
-    )
-    return searched.model_copy(update={"search": search})
+    raw = searched.search.model_dump(mode="json")
+    raw |= {"first": NAMES, "pruner": "hyperband", "trials": 9, "space": {**raw["space"], "features": {"parts": PARTS}}}
+    features = searched.features.model_copy(update={"pooling": POOLING})
+    return searched.model_copy(update={"search": SearchConfig.model_validate(raw), "features": features})
 
 
 def test_they_are_ordinary_trials_which_are_never_pruned(run: Run) -> None:
