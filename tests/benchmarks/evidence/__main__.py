@@ -29,17 +29,18 @@ def main() -> None:
     parser.add_argument("step", choices=["trials", "factors", "replay", "compare"])
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
     parser.add_argument("--sets", help=f"comma-separated; default: all of {', '.join(DATA_SETS)}")
-    parser.add_argument("--space", choices=SPACES, default="wide")
+    parser.add_argument("--space", choices=SPACES, action="append", help="may be given several times; default: wide")
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--resamplings", type=int, default=100)
     given = parser.parse_args()
     pd.set_option("display.width", 200, "display.max_rows", 200, "display.max_columns", 20)
-    study = f"{given.space}_{given.epochs}"
+    spaces: list[str] = given.space or ["wide"]
     if given.step == "trials":
         for name in names(given.sets):
-            run_trials(given.out, name, study, SPACES[given.space], given.trials, given.epochs)
+            for space in spaces:
+                run_trials(given.out, name, f"{space}_{given.epochs}", SPACES[space], given.trials, given.epochs)
         return
     if given.step == "compare":
         pairs = [("default", None), ("before", TODAYS)]
@@ -53,11 +54,13 @@ def main() -> None:
         print(found.round(4).to_string(index=False))
         print(found.groupby(["set", "space"]).mean(numeric_only=True).round(4).to_string())
         return
-    studies = [given.out / name / study for name in names(given.sets)]
+    studies = [given.out / name / f"{space}_{given.epochs}" for name in names(given.sets) for space in spaces]
     studies = [each for each in studies if (each / "curves.npz").exists()]
+    if not studies:
+        raise SystemExit(f"no studies of {', '.join(spaces)} in {given.out}: run the step `trials` first")
     if given.step == "factors":
         print(factors_table(studies).round(2).to_string(index=False))
-        shares = {each.parent.name: importances(load_trials(each)) for each in studies}
+        shares = {f"{each.parent.name}/{each.name}": importances(load_trials(each)) for each in studies}
         print(pd.DataFrame(shares).fillna(0.0).mul(100).round().astype(int).to_string())
         for each in studies:
             print(each, load_trials(each).head(5).to_string(index=False), sep="\n")

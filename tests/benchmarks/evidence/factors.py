@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ def by_level(trials: pd.DataFrame) -> pd.DataFrame:
     for factor in FACTORS:
         levels: Any = trials[factor]
         if factor in EDGES:
-            levels = pd.cut(levels, EDGES[factor], include_lowest=True)
+            edges = EDGES[factor]
+            labels = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
+            levels = pd.cut(levels, edges, labels=labels, include_lowest=True)
         for level, values in trials["value"].groupby(levels, observed=True):
             top = values.nlargest(max(3, round(len(values) / 10)))
             rows.append((factor, str(level), len(values), values.max(), top.mean(), values.median()))

@@ -65,12 +65,8 @@ TODAYS: dict[str, Any] = {
 }
 """The default space before this evidence (02ad395), to compare with."""
 
-FEW_PROGRAMS: dict[str, Any] = {
-    **TODAYS,
-    "head": {**TODAYS["head"], "units": [256], "dropout": {"low": 0.1, "high": 0.6, "step": 0.1}},
-    "batch_size": 32,
-}
-"""The same with one width and one batch size: trials share five compiled programs instead of having one each."""
+FEW_PROGRAMS: dict[str, Any] = {**WIDE, "head": {**WIDE["head"], "units_1": 256}, "batch_size": 64}
+"""The same with one width and one batch size: five programs to compile, for the sake of short studies."""
 
 NESTEROV: dict[str, Any] = {
     **WIDE,
@@ -88,7 +84,7 @@ def run_trials(out: Path, name: str, study: str, space: dict[str, Any], trials: 
     """Runs a study of random trials, or goes on with it; gives its folder."""
     section = {
         "sampler": "random", "pruner": "none", "first": [], "trials": trials, "epochs": epochs, "generation": 20,
-        "storage": "journal", "keep": 1, "space": space,
+        "seed": list(DATA_SETS).index(name), "storage": "journal", "keep": 1, "space": space,
     }  # fmt: skip
     workdir = run_study(out, name, study, section)
     write_tables(workdir, name)
@@ -124,6 +120,8 @@ def write_tables(workdir: Path, name: str) -> None:
     study = optuna.load_study(study_name=name, storage=optuna.storages.JournalStorage(backend))
     rows, curves, columns = [], [], ["val_accuracy", "val_loss", "learning_rate"]
     for trial in study.get_trials(deepcopy=False):
+        if not trial.state.is_finished():  # the study was stopped
+            continue
         config = json.loads(trial.user_attrs["config"])
         program = str(structure_of(TrialConfig.model_validate(config)))
         head, schedule, optimizer = config["head"], config["schedule"], config["optimizer"]
