@@ -62,7 +62,7 @@ class SearchSpace(Section):
         description="layers, units, activation, dropout, l2, batch_norm, label_smoothing, standardize",
     )
     optimizer: Leaves = Field(
-        default_factory=lambda: {"kind": "adamw", "weight_decay": 0.1},
+        default_factory=lambda: {"kind": "adamw", "weight_decay": 0.2},
         description="kind: adam | adamw | sgd | rmsprop, and weight_decay, momentum",
     )
     batch_size: Any = 64

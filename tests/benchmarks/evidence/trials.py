@@ -77,7 +77,13 @@ NESTEROV: dict[str, Any] = {
 }
 """The same under stochastic gradient descent, which needs other rates; and features that are not standardised."""
 
-SPACES = {"wide": WIDE, "nesterov": NESTEROV, "todays": TODAYS, "few_programs": FEW_PROGRAMS}
+SPACES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "wide": WIDE,
+    "nesterov": NESTEROV,
+    "todays": TODAYS,
+    "few_programs": FEW_PROGRAMS,
+}
 
 
 def run_trials(out: Path, name: str, study: str, space: dict[str, Any], trials: int, epochs: int) -> Path:
