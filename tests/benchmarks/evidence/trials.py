@@ -7,7 +7,6 @@ A study is the folder `<data set>/<study>`: it shares index and cache of the dat
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import pandas as pd
 import yaml
 
 from search.population.structure import structure_of
-from search.records import load_curves
+from search.records import load_curves, trial_folder
 from search.trial import TrialConfig
 from tests.benchmarks.evidence.datasets import DATA_SETS, lay_out
 
@@ -93,7 +92,7 @@ def run_trials(out: Path, name: str, study: str, space: dict[str, Any], trials: 
         "seed": list(DATA_SETS).index(name), "storage": "journal", "keep": 1, "space": space,
     }  # fmt: skip
     workdir = run_study(out, name, study, section)
-    write_tables(workdir, name)
+    write_tables(workdir)
     return workdir
 
 
@@ -117,32 +116,25 @@ def run_study(out: Path, name: str, study: str, section: dict[str, Any]) -> Path
     return workdir
 
 
-def write_tables(workdir: Path, name: str) -> None:
-    """`trials.csv` and `curves.npz` of a study."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    backend = optuna.storages.journal.JournalFileBackend(str(workdir / "study.journal"))
-    study = optuna.load_study(study_name=name, storage=optuna.storages.JournalStorage(backend))
+def write_tables(workdir: Path) -> None:
+    """`trials.csv` and `curves.npz` of a study, from its trials' folders; `state` is COMPLETE after the last epoch."""
     rows, curves, columns = [], [], ["val_accuracy", "val_loss", "learning_rate"]
-    for trial in study.get_trials(deepcopy=False):
-        if not trial.state.is_finished():  # the study was stopped
-            continue
-        config = json.loads(trial.user_attrs["config"])
-        program = str(structure_of(TrialConfig.model_validate(config)))
-        head, schedule, optimizer = config["head"], config["schedule"], config["optimizer"]
-        units = head.pop("units")
-        found = load_curves(workdir, trial.number)
-        values = np.full((len(columns), config["epochs"]), np.nan, np.float32)
+    numbers = sorted(int(folder.name) for folder in (workdir / "trials").iterdir() if (folder / "curves.csv").exists())
+    for number in numbers:
+        config = TrialConfig.model_validate(yaml.safe_load((trial_folder(workdir, number) / "trial.yaml").read_text()))
+        found = load_curves(workdir, number)
+        values = np.full((len(columns), config.epochs), np.nan, np.float32)
         values[:, : len(found)] = found[columns].to_numpy().T
         curves.append(values)
+        head, schedule, program = config.head.model_dump(), config.schedule, str(structure_of(config))
+        units = head.pop("units")
         rows.append(
             {
-                "number": trial.number, "state": trial.state.name, "value": trial.value, "layers": len(units),
-                "units": max(units, default=0), "optimizer": optimizer["kind"],
-                "weight_decay": optimizer.get("weight_decay", 0.0), "batch_size": config["batch_size"],
-                "schedule": schedule["kind"], "learning_rate": schedule["learning_rate"], **head,
-                **{f"views_{key}": value for key, value in config["views"].items()}, "epochs": config["epochs"],
+                "number": number, "state": "COMPLETE" if len(found) == config.epochs else "ENDED",
+                "value": found["val_accuracy"].max(), "layers": len(units), "units": max(units, default=0),
+                "optimizer": config.optimizer.kind, "weight_decay": config.optimizer.decay,
+                "batch_size": config.batch_size, "schedule": schedule.kind, "learning_rate": schedule.learning_rate, **head,
+                **{f"views_{key}": value for key, value in config.views.model_dump().items()}, "epochs": config.epochs,
                 "program": hashlib.sha256(program.encode()).hexdigest()[:8],
             }
         )  # fmt: skip
