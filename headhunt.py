@@ -78,8 +78,8 @@ DEMO: dict[str, Any] = {
         "pruner": "none",  # so that the worst head has had its chance
         "space": {
             "schedule": {
-                "kind": ["constant", "step_decay", "triangular2", "cosine_restarts", "warmup_cosine"],
-                "learning_rate": {"low": 1e-5, "high": 1e-2, "log": True},
+                "kind": ["triangular2", "cosine_restarts", "warmup_cosine", "one_cycle"],
+                "learning_rate": {"low": 1e-5, "high": 3e-2, "log": True},
             }
         },
     },

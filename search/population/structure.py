@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from operator import mul
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from search.heads import HeadConfig
-from search.optimizers import OptimizerConfig
+from search.optimizers import Adam, AdamW, OptimizerConfig
 from search.trial import TrialConfig
 
 
@@ -27,10 +27,12 @@ def structure_of(config: TrialConfig) -> Structure:
     that they get no gradient and stay zero: what the head computes is what it computes without them.
     """
     head, optimizer = config.head, config.optimizer
-    standard = {"dropout": 0.5 if head.dropout else 0.0, "l2": 0.0, "label_smoothing": 0.0}
+    standard: dict[str, Any] = {"dropout": 0.5 if head.dropout else 0.0, "l2": 0.0, "label_smoothing": 0.0}
+    if not head.units:
+        standard |= {"activation": "relu", "batch_norm": False}  # they belong to hidden layers
     head = head.model_copy(update={**standard, "units": tuple(map(_round_width, head.units))})
-    if optimizer.decay:
-        optimizer = optimizer.model_copy(update={"weight_decay": 0.0})
+    if isinstance(optimizer, AdamW):
+        optimizer = Adam()  # weight decay is a number that the program is given
     return Structure(head, optimizer, config.batch_size, config.features.parts)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from features.views import Views
 from search.heads import HeadConfig
-from search.optimizers import SGD, AdamW
+from search.optimizers import SGD, Adam, AdamW
 from search.population.sources import zeros_for_cache_lines
 from search.population.structure import chunks, structure_of
 from search.trial import FeatureParts, TrialConfig
@@ -261,6 +261,11 @@ def test_what_is_not_a_shape_is_not_structure() -> None:
     head = HeadConfig(units=(8,), dropout=0.4, l2=1e-3, label_smoothing=0.1)
     other = TrialConfig(head=head, optimizer=AdamW(weight_decay=0.2), seed=2, epochs=7, views=Views(copies=0))
     assert structure_of(one) == structure_of(other)
+    assert structure_of(one) == structure_of(one.model_copy(update={"optimizer": Adam()}))
+    linear = {
+        HeadConfig(dropout=0.1, batch_norm=norm, activation=name) for norm in (False, True) for name in ("relu", "gelu")
+    }
+    assert len({structure_of(TrialConfig(head=head)) for head in linear}) == 1
     for changed in (
         one.model_copy(update={"batch_size": 64}),
         one.model_copy(update={"optimizer": SGD()}),

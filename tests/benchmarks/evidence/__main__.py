@@ -1,40 +1,71 @@
 """The evidence for the default space and the default pruner: `python -m tests.benchmarks.evidence --help`.
 
-python -m tests.benchmarks.evidence trials --space todays --trials 80      random trials on every data set
-python -m tests.benchmarks.evidence replay --space todays                  those studies under every pruner
+python -m tests.benchmarks.evidence trials --trials 80          random trials of the wide space on every data set
+python -m tests.benchmarks.evidence factors                     what won in them, and fANOVA's importances
+python -m tests.benchmarks.evidence replay                      those studies under every pruner
+python -m tests.benchmarks.evidence compare --trials 40         searches: the default space against that of before
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import pandas as pd
 
+from tests.benchmarks.evidence.compare import compare
 from tests.benchmarks.evidence.datasets import DATA_SETS
+from tests.benchmarks.evidence.factors import factors_table, importances, load_trials
 from tests.benchmarks.evidence.pruning import table
-from tests.benchmarks.evidence.trials import SPACES, names, run_trials
+from tests.benchmarks.evidence.trials import SPACES, TODAYS, names, run_trials
 
 
 def main() -> None:
     """One command for each step; a step that is done is not done again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["trials", "replay"])
+    parser.add_argument("step", choices=["trials", "factors", "replay", "compare"])
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
     parser.add_argument("--sets", help=f"comma-separated; default: all of {', '.join(DATA_SETS)}")
-    parser.add_argument("--space", choices=SPACES, default="wide")
+    parser.add_argument("--space", choices=SPACES, action="append", help="may be given several times; default: wide")
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--resamplings", type=int, default=100)
     given = parser.parse_args()
-    study = f"{given.space}_{given.epochs}"
+    pd.set_option("display.width", 200, "display.max_rows", 200, "display.max_columns", 20)
+    spaces: list[str] = given.space or ["wide"]
     if given.step == "trials":
         for name in names(given.sets):
-            run_trials(given.out, name, study, SPACES[given.space], given.trials, given.epochs)
+            for space in spaces:
+                run_trials(given.out, name, f"{space}_{given.epochs}", SPACES[space], given.trials, given.epochs)
         return
-    studies = [given.out / name / study for name in names(given.sets)]
-    found = table([each for each in studies if (each / "curves.npz").exists()], given.resamplings)
-    pd.set_option("display.width", 200, "display.max_rows", 200, "display.max_columns", 20)
+    if given.step == "compare":
+        pairs = [("default", None), ("before", TODAYS)]
+        rows = [
+            compare(given.out, name, label, space, seed, given.trials)
+            for name in names(given.sets)
+            for seed in range(1, given.seeds + 1)
+            for label, space in pairs
+        ]
+        found = pd.DataFrame(rows)
+        print(found.round(4).to_string(index=False))
+        print(found.groupby(["set", "space"]).mean(numeric_only=True).round(4).to_string())
+        return
+    studies = [given.out / name / f"{space}_{given.epochs}" for name in names(given.sets) for space in spaces]
+    studies = [each for each in studies if (each / "curves.npz").exists()]
+    if not studies:
+        raise SystemExit(f"no studies of {', '.join(spaces)} in {given.out}: run the step `trials` first")
+    if given.step == "factors":
+        print(factors_table(studies).round(2).to_string(index=False))
+        shares = {f"{each.parent.name}/{each.name}": importances(load_trials(each)) for each in studies}
+        print(pd.DataFrame(shares).fillna(0.0).mul(100).round().astype(int).to_string())
+        for each in studies:
+            print(each, load_trials(each).head(5).to_string(index=False), sep="\n")
+        return
+    found = table(studies, given.resamplings)
     print(found.round(2).to_string(index=False))
     print(found.groupby("pruner", sort=False).mean(numeric_only=True).round(2).to_string())
 

@@ -43,6 +43,7 @@ class DataSet(NamedTuple):
     image_size: int
     dataset: dict[str, Any] | None = None
     photos: Callable[[Path], None] | None = None
+    copies: int = 2
 
 
 def digits(root: Path) -> None:
@@ -73,7 +74,9 @@ def imbalanced(root: Path) -> None:
 
 
 DATA_SETS: dict[str, DataSet] = {
-    "cars_resnet": DataSet(RESNET, 224, CARS),
+    "cars_resnet": DataSet(
+        RESNET, 224, {**CARS, "split": {"train": 0.65, "val": 0.20, "test": 0.15, "seed": 1}}, copies=4
+    ),
     "cars_mobilenet": DataSet(MOBILENET, 224, CARS),
     "cars_lite0": DataSet(LITE0, 224, CARS),
     "imbalanced": DataSet(LITE0, 224, photos=imbalanced),
@@ -97,7 +100,7 @@ def lay_out(out: Path, name: str, **features: Any) -> Path:
             (folder / "photos.tmp").rename(photos)
         dataset = {"kind": "folder", "root": str(photos.resolve())}
     section = {
-        **made.network, "image_size": made.image_size, "copies": 0,
+        **made.network, "image_size": made.image_size, "copies": made.copies,
         "workers": {"executor": "local", "count": os.cpu_count(), "cpus": 1}, **features,
     }  # fmt: skip
     raw = {"name": name, "workdir": str(folder.resolve() / "run"), "dataset": dataset, "features": section}

@@ -7,7 +7,6 @@ A study is the folder `<data set>/<study>`: it shares index and cache of the dat
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -19,33 +18,31 @@ import pandas as pd
 import yaml
 
 from search.population.structure import structure_of
-from search.records import load_curves
+from search.records import load_curves, trial_folder
 from search.trial import TrialConfig
 from tests.benchmarks.evidence.datasets import DATA_SETS, lay_out
 
 WIDE: dict[str, Any] = {
     "head": {
         "layers": [0, 1, 2],
-        "units": [128, 256, 512],
-        "activation": ["relu", "gelu"],
-        "dropout": {"low": 0.0, "high": 0.6, "step": 0.2},
-        "l2": {"low": 1e-7, "high": 1e-1, "log": True},
+        "units_1": [256, 512],
+        "units_2": 256,
+        "activation": "relu",
+        "dropout": {"low": 0.05, "high": 0.7},
+        "l2": {"low": 1e-6, "high": 1e-2, "log": True},
         "batch_norm": [False, True],
         "label_smoothing": [0.0, 0.1, 0.2],
-        "standardize": [False, True],
+        "standardize": True,
     },
-    "optimizer": {
-        "kind": ["adam", "adamw", "sgd", "rmsprop"],
-        "weight_decay": {"low": 1e-4, "high": 1.0, "log": True},
-        "momentum": 0.9,
-    },
-    "batch_size": [32, 64],
+    "optimizer": {"kind": "adamw", "weight_decay": {"low": 1e-4, "high": 1.0, "log": True}},
+    "batch_size": [32, 64, 128],
     "schedule": {
-        "kind": ["constant", "step_decay", "triangular2", "cosine", "cosine_restarts", "warmup_cosine", "one_cycle"],
-        "learning_rate": {"low": 1e-4, "high": 1.0, "log": True},
+        "kind": ["constant", "step_decay", "triangular2", "cosine_restarts", "warmup_cosine", "one_cycle"],
+        "learning_rate": {"low": 1e-4, "high": 3e-2, "log": True},
     },
 }
-"""Everything that a head and its training can be, with rates from too low to too high for every optimiser."""
+"""Every depth, regulariser and schedule, with rates from too low to too high; few shapes, since each is a program to compile.
+The least weight decay is as good as none: AdamW is Adam there."""
 
 TODAYS: dict[str, Any] = {
     "head": {
@@ -67,20 +64,40 @@ TODAYS: dict[str, Any] = {
 }
 """The default space before this evidence (02ad395), to compare with."""
 
-FEW_PROGRAMS: dict[str, Any] = {
-    **TODAYS,
-    "head": {**TODAYS["head"], "units": [256], "dropout": {"low": 0.1, "high": 0.6, "step": 0.1}},
-    "batch_size": 32,
+FEW_PROGRAMS: dict[str, Any] = {**WIDE, "head": {**WIDE["head"], "units_1": 256}, "batch_size": 64}
+"""The same with one width and one batch size: five programs to compile, for the sake of short studies."""
+
+NESTEROV: dict[str, Any] = {
+    **WIDE,
+    "head": {**WIDE["head"], "layers": [0, 1], "units_1": 256, "standardize": [False, True]},
+    "optimizer": {"kind": "sgd", "momentum": 0.9},
+    "batch_size": 64,
+    "schedule": {**WIDE["schedule"], "learning_rate": {"low": 1e-3, "high": 1.0, "log": True}},
 }
-"""The same with one width and one batch size: trials share five compiled programs instead of having one each."""
+"""The same under stochastic gradient descent, which needs other rates; and features that are not standardised."""
 
-SPACES = {"wide": WIDE, "todays": TODAYS, "few_programs": FEW_PROGRAMS}
+SPACES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "wide": WIDE,
+    "nesterov": NESTEROV,
+    "todays": TODAYS,
+    "few_programs": FEW_PROGRAMS,
+}
 
 
-def run_trials(
-    out: Path, name: str, study: str, space: dict[str, Any], trials: int, epochs: int, **search: Any
-) -> Path:
+def run_trials(out: Path, name: str, study: str, space: dict[str, Any], trials: int, epochs: int) -> Path:
     """Runs a study of random trials, or goes on with it; gives its folder."""
+    section = {
+        "sampler": "random", "pruner": "none", "first": [], "trials": trials, "epochs": epochs, "generation": 20,
+        "seed": list(DATA_SETS).index(name), "storage": "journal", "keep": 1, "space": space,
+    }  # fmt: skip
+    workdir = run_study(out, name, study, section)
+    write_tables(workdir)
+    return workdir
+
+
+def run_study(out: Path, name: str, study: str, section: dict[str, Any]) -> Path:
+    """Runs a search on a data set's cache, which is made where it is missing; gives the study's folder."""
     base = lay_out(out, name)
     prepared = out / name / "run"
     if not (prepared / "dataset" / "index.csv").exists():
@@ -91,42 +108,33 @@ def run_trials(
     for shared in ("dataset", "cache"):
         if not (workdir / shared).exists():
             (workdir / shared).symlink_to((prepared / shared).resolve())
-    section = {
-        "sampler": "random", "pruner": "none", "trials": trials, "epochs": epochs, "storage": "journal", "keep": 1,
-        "workers": {"executor": "local", "count": os.cpu_count(), "cpus": 1}, "space": space, **search,
-    }  # fmt: skip
+    section = {"workers": {"executor": "local", "count": os.cpu_count(), "cpus": 1}, **section}
     raw = yaml.safe_load(base.read_text())
     config = workdir / "headhunt.yaml"
     config.write_text(yaml.safe_dump({**raw, "workdir": str(workdir.resolve()), "search": section}, sort_keys=False))
     headhunt("search", "run", "-c", config)
-    write_tables(workdir, name)
     return workdir
 
 
-def write_tables(workdir: Path, name: str) -> None:
-    """`trials.csv` and `curves.npz` of a study."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    backend = optuna.storages.journal.JournalFileBackend(str(workdir / "study.journal"))
-    study = optuna.load_study(study_name=name, storage=optuna.storages.JournalStorage(backend))
+def write_tables(workdir: Path) -> None:
+    """`trials.csv` and `curves.npz` of a study, from its trials' folders; `state` is COMPLETE after the last epoch."""
     rows, curves, columns = [], [], ["val_accuracy", "val_loss", "learning_rate"]
-    for trial in study.get_trials(deepcopy=False):
-        config = json.loads(trial.user_attrs["config"])
-        program = str(structure_of(TrialConfig.model_validate(config)))
-        head, schedule, optimizer = config["head"], config["schedule"], config["optimizer"]
-        units = head.pop("units")
-        found = load_curves(workdir, trial.number)
-        values = np.full((len(columns), config["epochs"]), np.nan, np.float32)
+    numbers = sorted(int(folder.name) for folder in (workdir / "trials").iterdir() if (folder / "curves.csv").exists())
+    for number in numbers:
+        config = TrialConfig.model_validate(yaml.safe_load((trial_folder(workdir, number) / "trial.yaml").read_text()))
+        found = load_curves(workdir, number)
+        values = np.full((len(columns), config.epochs), np.nan, np.float32)
         values[:, : len(found)] = found[columns].to_numpy().T
         curves.append(values)
+        head, schedule, program = config.head.model_dump(), config.schedule, str(structure_of(config))
+        units = head.pop("units")
         rows.append(
             {
-                "number": trial.number, "state": trial.state.name, "value": trial.value, "layers": len(units),
-                "units": max(units, default=0), "optimizer": optimizer["kind"],
-                "weight_decay": optimizer.get("weight_decay", 0.0), "batch_size": config["batch_size"],
-                "schedule": schedule["kind"], "learning_rate": schedule["learning_rate"], **head,
-                **{f"views_{key}": value for key, value in config["views"].items()}, "epochs": config["epochs"],
+                "number": number, "state": "COMPLETE" if len(found) == config.epochs else "ENDED",
+                "value": found["val_accuracy"].max(), "layers": len(units), "units": max(units, default=0),
+                "optimizer": config.optimizer.kind, "weight_decay": config.optimizer.decay,
+                "batch_size": config.batch_size, "schedule": schedule.kind, "learning_rate": schedule.learning_rate, **head,
+                **{f"views_{key}": value for key, value in config.views.model_dump().items()}, "epochs": config.epochs,
                 "program": hashlib.sha256(program.encode()).hexdigest()[:8],
             }
         )  # fmt: skip
