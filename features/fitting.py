@@ -47,26 +47,9 @@ def projections(
         return ()
     if are_fitted(run, folder, store):
         return _found(run, folder) or ()
-    rows, size = fitted_rows(index), run.features.images_per_shard
-    features, crop = for_workers(run).features.model_dump_json(), bool(getattr(run.dataset, "crop_to_bbox", False))
-    pieces = [rows[start : start + size] for start in range(0, len(rows), size)]
-    tasks = []
-    for number, piece in enumerate(pieces):
-        photos = DatasetIndex(index.table.iloc[piece], index.class_names, index.root)
-        block = Block("train", number, len(pieces), tuple(piece))
-        tasks.append(Task(features, photos, folder.resolve(), block, (), crop, threads, None))
+    rows = fitted_rows(index)
     log.print(f"Fitting the principal components of the channels on {len(rows)} clean training photos …")
-    waiting: dict[int, list[MapMoments]] = {}
-    total: list[MapMoments] = []
-    added = 0
-    with progress("components", len(rows), "images") as advance:
-        for position, sums in executor.map(sum_maps, tasks):
-            waiting[position] = sums
-            advance(len(pieces[position]))
-            while added in waiting:  # sums of floats depend on their order
-                sums = waiting.pop(added)
-                total = [add_moments(pair) for pair in zip(total, sums, strict=True)] if total else sums
-                added += 1
+    total = _sum_of_maps(executor, _tasks(run, index, folder, rows, threads))
     places = min(moments.places for moments in total) // len(rows)
     if places < FEW_PLACES:
         log.print(
@@ -79,6 +62,34 @@ def projections(
         for number in range(1, _maps(run) + 1):
             push_shard(store, projection_path(folder, number))
     return _found(run, folder) or ()
+
+
+def _tasks(run: FeaturesRun, index: DatasetIndex, folder: Path, rows: list[int], threads: int) -> list[Task]:
+    size = run.features.images_per_shard
+    features, crop = for_workers(run).features.model_dump_json(), bool(getattr(run.dataset, "crop_to_bbox", False))
+    pieces = [rows[start : start + size] for start in range(0, len(rows), size)]
+    tasks = []
+    for number, piece in enumerate(pieces):
+        photos = DatasetIndex(index.table.iloc[piece], index.class_names, index.root)
+        block = Block("train", number, len(pieces), tuple(piece))
+        tasks.append(Task(features, photos, folder.resolve(), block, (), crop, threads, None))
+    return tasks
+
+
+def _sum_of_maps(executor: Executor, tasks: list[Task]) -> list[MapMoments]:
+    """The sums over all tasks, one for each map. They are added in the order of the tasks: sums of floats depend on it."""
+    waiting: dict[int, list[MapMoments]] = {}
+    total: list[MapMoments] = []
+    added = 0
+    with progress("components", sum(len(task.block.rows) for task in tasks), "images") as advance:
+        for position, sums in executor.map(sum_maps, tasks):
+            waiting[position] = sums
+            advance(len(tasks[position].block.rows))
+            while added in waiting:
+                sums = waiting.pop(added)
+                total = [add_moments(pair) for pair in zip(total, sums, strict=True)] if total else sums
+                added += 1
+    return total
 
 
 def _maps(run: FeaturesRun) -> int:

@@ -28,6 +28,7 @@ def cache_facts(run: FeaturesRun, index: DatasetIndex, cache: FeatureCache) -> d
         "image_size": manifest.key_parts["image_size"],
         "compute": manifest.key_parts["compute"],
         "feature_shape": list(cache.feature_shape),
+        "parts": [list(part) for part in cache.parts],
         "dtype": manifest.dtype,
         "policy": manifest.policy,
         "copies": cache.copies,
@@ -77,6 +78,8 @@ def lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
             case "contact_sheets":
                 for policy, path in list(value.items())[1:]:
                     yield f"contact sheet of {policy}", str(path)
+            case "parts":
+                yield title, ", ".join(f"{name} {width}" for name, width in value) or "none: maps"
             case "splits":
                 yield title, ", ".join(f"{count:,} {split}" for split, count in value.items())
             case "last_build":

@@ -49,6 +49,7 @@ def test_the_stage_from_photos_to_a_repaired_cache(configured: Path) -> None:
     assert built["cache"].startswith("run/cache/")
     facts = call("info")
     assert (facts["feature_shape"], facts["copies"], facts["images"]) == ([6], 1, 24)
+    assert facts["parts"] == [["avg", 6]]
     verdict = call("verify")
     assert (verdict["ok"], verdict["faults"]) == (True, [])
     assert set(verdict["input"]) == {"min", "max", "mean", "std"}
