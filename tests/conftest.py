@@ -165,7 +165,15 @@ def tiny_sections() -> dict[str, dict[str, Any]]:
             "epochs": 4,
             "pruner": "none",
             "views": {},
-            "space": {"head": {"layers": [0, 1], "units": [8], "dropout": 0.2}, "batch_size": 4},
+            "space": {
+                "head": {"layers": [0, 1], "units": [8], "dropout": 0.2},
+                "optimizer": {"kind": "adam"},
+                "batch_size": 4,
+                "schedule": {
+                    "kind": ["constant", "step_decay", "triangular2", "cosine_restarts", "warmup_cosine"],
+                    "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+                },
+            },
             "workers": {"executor": "local"},
         },
     }
