@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import (
     BaseModel,
     Field,
-    SerializerFunctionWrapHandler,
     TypeAdapter,
     ValidationError,
-    model_serializer,
     model_validator,
 )
 
@@ -82,11 +80,6 @@ class SearchSpace(Section):
         default_factory=dict,
         description="parts: a choice among parts of features.pooling, e.g. [avg+max, avg+max+covariance:64]; default: all",
     )
-
-    @model_serializer(mode="wrap")
-    def _meant(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without `features` where nothing is chosen there, as in studies of before there were parts."""
-        return {name: value for name, value in plain(self).items() if value or name != "features"}
 
     @model_validator(mode="after")
     def _check(self) -> SearchSpace:

@@ -389,6 +389,8 @@ def _identity(run: SearchRun, caches: Caches, space: Space) -> dict[str, Any]:
         return {**plain, **views, "function": space.digest[:16], "cache": caches.key}
     copies = {"copies": caches.limits} if caches.limits else {}
     drawn = resolved_space(run).model_dump(mode="json")
+    if not drawn["features"]:  # as in the studies of before there were parts
+        del drawn["features"]
     return {
         **run.search.model_dump(mode="json", include={"first", *shared}),
         **views,
