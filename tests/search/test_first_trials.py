@@ -108,7 +108,7 @@ def test_the_probes_record_is_that_of_a_head(run: Run) -> None:
     cache = cache_for(run)
     weights = load_weights(run.workdir, 0)
     assert {name: value.shape for name, value in weights.items()} == {
-        "classifier.kernel": (6, 3),
+        "classifier.kernel": (22, 3),
         "classifier.bias": (3,),
     }
     curves = load_curves(run.workdir, 0)
@@ -186,7 +186,7 @@ def test_a_study_that_was_killed_among_them_goes_on_as_if_it_had_not_been(once: 
         "def kill(self, *arguments):\n"
         f"    calls.append(1)\n    if len(calls) == {after}: os.kill(os.getpid(), 9)\n    return plain(self, *arguments)\n"
         f"{owner}.{name} = kill\n"
-        "raw = ['search.trials=9', 'search.pruner=hyperband', 'search.first=[probe,known_good,notebook]']\n"
+        f"raw = {['search.trials=9', *WITH[1::2]]}\n"
         "search.study.run_search(load(SearchRun, Path('headhunt.yaml'), raw))\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
@@ -215,6 +215,8 @@ def test_a_promoted_probe_is_exported_and_its_configuration_solves_it_again(run:
     assert exported["formats"]["keras"]["max_abs_difference"] < 1e-3
     assert "linear probe, solved to convergence" in Path(exported["folder"], "model_card.md").read_text()
     file = exported["formats"]["config"]["path"]
+    for stage in (("features", "prepare"), ("features", "cache")):
+        run_headhunt(here, *stage, "-c", file)
     again = run_headhunt(here, "search", "run", "-c", file, "--json")
     best = json.loads(again.stdout.splitlines()[-1])["best"]
     assert best["value"] == load_study(run).trials[0].value
