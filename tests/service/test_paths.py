@@ -46,13 +46,13 @@ WORDS = {
     "AugmentationLayer": {"layer"},
     "CachedPolicy": {"name", "policy"},
     "ColumnSplit": {"column"},
-    "FeaturesConfig": {"augmentation", "cut", "preprocessing"},
+    "FeaturesConfig": {"augmentation", "cut", "pooling", "preprocessing"},
     "FidelityConfig": {"policies"},
     "FinetuneConfig": {"augmentation"},
     "HistoryConfig": {"name"},
     "PhaseConfig": {"unfreeze"},
     "Run": {"name"},
-    "SearchSpace": {"batch_size", "head", "optimizer", "schedule", "views"},
+    "SearchSpace": {"batch_size", "features", "head", "optimizer", "schedule", "views"},
     "Views": {"policy"},
 }
 """Other texts, and values of any kind, by model: what Headhunt, Keras, a table or the configuration itself has by that name."""
