@@ -171,7 +171,7 @@ IDENTITY = {
 
 def test_a_study_of_before_goes_on_with_the_views_that_it_was_made_with(searched: Run) -> None:
     known = load_study(searched).user_attrs["identity"]
-    assert {**IDENTITY, "space": known["space"], "cache": cache_for(searched).key} == known
+    assert {**IDENTITY, "first": [], "space": known["space"], "cache": cache_for(searched).key} == known
     assert known["space"]["views"] == {}
     run = open_views(Path.cwd(), "flip_rotate_zoom", trials=9)
     assert resolved_space(run).views
