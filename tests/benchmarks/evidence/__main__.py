@@ -4,6 +4,7 @@ python -m tests.benchmarks.evidence trials --trials 80          random trials of
 python -m tests.benchmarks.evidence factors                     what won in them, and fANOVA's importances
 python -m tests.benchmarks.evidence replay                      those studies under every pruner
 python -m tests.benchmarks.evidence compare --trials 40         searches: the default space against that of before
+python -m tests.benchmarks.evidence splits --sets cars_lite0    probe, whole defaults of before and now, over several splits
 """
 
 from __future__ import annotations
@@ -20,19 +21,21 @@ from tests.benchmarks.evidence.compare import compare
 from tests.benchmarks.evidence.datasets import DATA_SETS
 from tests.benchmarks.evidence.factors import factors_table, importances, load_trials
 from tests.benchmarks.evidence.pruning import table
+from tests.benchmarks.evidence.splits import SEARCHES, run_split, summed_up
 from tests.benchmarks.evidence.trials import SPACES, TODAYS, names, run_trials
 
 
 def main() -> None:
     """One command for each step; a step that is done is not done again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["trials", "factors", "replay", "compare"])
+    parser.add_argument("step", choices=["trials", "factors", "replay", "compare", "splits"])
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
     parser.add_argument("--sets", help=f"comma-separated; default: all of {', '.join(DATA_SETS)}")
     parser.add_argument("--space", choices=SPACES, action="append", help="may be given several times; default: wide")
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--searches", help=f"of `splits`, comma-separated; default: {','.join(SEARCHES)}")
     parser.add_argument("--resamplings", type=int, default=100)
     given = parser.parse_args()
     pd.set_option("display.width", 200, "display.max_rows", 200, "display.max_columns", 20)
@@ -41,6 +44,17 @@ def main() -> None:
         for name in names(given.sets):
             for space in spaces:
                 run_trials(given.out, name, f"{space}_{given.epochs}", SPACES[space], given.trials, given.epochs)
+        return
+    if given.step == "splits":
+        wanted = given.searches.split(",") if given.searches else list(SEARCHES)
+        answers = [
+            row
+            for name in names(given.sets)
+            for split in range(1, given.seeds + 1)
+            for row in run_split(given.out, name, split, wanted)
+        ]
+        print(pd.DataFrame(answers).round(1).to_string(index=False))
+        print(summed_up(answers).round(3).to_string(index=False))
         return
     if given.step == "compare":
         pairs = [("default", None), ("before", TODAYS)]

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 from PIL import Image
 
 ROOT = Path(__file__).parents[3]
@@ -87,26 +86,24 @@ DATA_SETS: dict[str, DataSet] = {
 }
 
 
-def lay_out(out: Path, name: str, **features: Any) -> Path:
-    """Writes the photos and `headhunt.yaml` of a data set below `out`; gives that file. `features` change that section."""
+def configuration(out: Path, name: str, split: int | None = None) -> dict[str, Any]:
+    """The sections `name`, `dataset` and `features` of a data set, whose photos are laid out below `out` where it has none yet.
+
+    `split` is the seed of its split by shares; None: the data set's own.
+    """
     made = DATA_SETS[name]
-    folder = out / name
-    folder.mkdir(parents=True, exist_ok=True)
     dataset = made.dataset
     if made.photos is not None:
-        photos = folder / "photos"
+        photos = out / name / "photos"
         if not photos.exists():
-            made.photos(folder / "photos.tmp")
-            (folder / "photos.tmp").rename(photos)
+            made.photos(photos.with_name("photos.tmp"))
+            photos.with_name("photos.tmp").rename(photos)
         dataset = {"kind": "folder", "root": str(photos.resolve())}
-    section = {
-        **made.network, "image_size": made.image_size, "copies": made.copies,
-        "workers": {"executor": "local", "count": os.cpu_count(), "cpus": 1}, **features,
-    }  # fmt: skip
-    raw = {"name": name, "workdir": str(folder.resolve() / "run"), "dataset": dataset, "features": section}
-    file = folder / "headhunt.yaml"
-    file.write_text(yaml.safe_dump(raw, sort_keys=False))
-    return file
+    if split is not None:
+        dataset = {**(dataset or {}), "split": {"train": 0.65, "val": 0.20, "test": 0.15, "seed": split}}
+    workers = {"executor": "local", "count": os.cpu_count(), "cpus": 1}
+    features = {**made.network, "image_size": made.image_size, "copies": made.copies, "workers": workers}
+    return {"name": name, "dataset": dataset, "features": features}
 
 
 def _photos_by_class() -> dict[str, list[Path]]:

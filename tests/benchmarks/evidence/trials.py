@@ -20,7 +20,7 @@ import yaml
 from search.population.structure import structure_of
 from search.records import load_curves, trial_folder
 from search.trial import TrialConfig
-from tests.benchmarks.evidence.datasets import DATA_SETS, lay_out
+from tests.benchmarks.evidence.datasets import DATA_SETS, configuration
 
 WIDE: dict[str, Any] = {
     "head": {
@@ -98,22 +98,32 @@ def run_trials(out: Path, name: str, study: str, space: dict[str, Any], trials: 
 
 def run_study(out: Path, name: str, study: str, section: dict[str, Any]) -> Path:
     """Runs a search on a data set's cache, which is made where it is missing; gives the study's folder."""
-    base = lay_out(out, name)
-    prepared = out / name / "run"
-    if not (prepared / "dataset" / "index.csv").exists():
-        headhunt("features", "prepare", "-c", base)
-    headhunt("features", "cache", "-c", base)
-    workdir = out / name / study
-    workdir.mkdir(exist_ok=True)
-    for shared in ("dataset", "cache"):
-        if not (workdir / shared).exists():
-            (workdir / shared).symlink_to((prepared / shared).resolve())
-    section = {"workers": {"executor": "local", "count": os.cpu_count(), "cpus": 1}, **section}
-    raw = yaml.safe_load(base.read_text())
-    config = workdir / "headhunt.yaml"
-    config.write_text(yaml.safe_dump({**raw, "workdir": str(workdir.resolve()), "search": section}, sort_keys=False))
+    raw = configuration(out, name)
+    config = write_study(out / name / study, raw | {"search": section}, out / name / "run")
+    make_cache(config)
     headhunt("search", "run", "-c", config)
-    return workdir
+    return config.parent
+
+
+def write_study(workdir: Path, raw: dict[str, Any], shared: Path) -> Path:
+    """Writes a study's `headhunt.yaml` into its folder, whose index and caches lie in `shared`; gives that file."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    for part in ("dataset", "cache"):
+        (shared / part).mkdir(parents=True, exist_ok=True)
+        if not (workdir / part).exists():
+            (workdir / part).symlink_to((shared / part).resolve())
+    workers = {"executor": "local", "count": os.cpu_count(), "cpus": 1}
+    raw = {**raw, "workdir": str(workdir.resolve()), "search": {"workers": workers, **raw["search"]}}
+    config = workdir / "headhunt.yaml"
+    config.write_text(yaml.safe_dump(raw, sort_keys=False))
+    return config
+
+
+def make_cache(config: Path) -> None:
+    """Index and cache of a study, where they are missing."""
+    if not (config.parent / "dataset" / "index.csv").exists():
+        headhunt("features", "prepare", "-c", config)
+    headhunt("features", "cache", "-c", config)
 
 
 def write_tables(workdir: Path) -> None:
