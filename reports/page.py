@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from features.dataset import load_index
@@ -27,7 +27,8 @@ from reports.study import (
     workers,
 )
 from reports.style import share
-from search.leaderboard import leaders
+from search.confirm.ranking import find_confirmation
+from search.leaderboard import Leader, leaders
 
 SECTIONS: dict[str, tuple[str, Callable[[Run], PageSection]]] = {
     "promotions": ("Promoted models", promotions.section),
@@ -65,6 +66,19 @@ def collect_sections(run: Run) -> tuple[list[PageSection], dict[str, str]]:
     return sections, left_out
 
 
+def _best_head(run: Run, ranked: Sequence[Leader]) -> tuple[str, str]:
+    """The confirmed best where there is one, else that of the search."""
+    best, value, how = ranked[0], ranked[0].value, "best head"
+    confirmation = find_confirmation(run)
+    if confirmation is not None and confirmation.confirmed[0].mean is not None:
+        first = confirmation.confirmed[0]
+        best = next(leader for leader in ranked if leader.number == first.number)
+        value, how = confirmation.confirmed[0].mean, f"mean of {len(first.seeds)} seeds, best head"
+    spread = 100 * (value - ranked[-1].value)
+    above = f"{spread:.1f} points above the worst that ran to its end"
+    return share(value), f"validation, {how} (trial {best.number}), {above}"
+
+
 def headline(run: Run) -> list[tuple[str, str]]:
     """The main numbers as (figure, what it is); empty before a search."""
     numbers: list[tuple[str, str]] = []
@@ -74,11 +88,7 @@ def headline(run: Run) -> list[tuple[str, str]]:
     except UsageError:
         return numbers
     if run.search.objective != "val_loss":
-        spread = 100 * (ranked[0].value - ranked[-1].value)
-        what = (
-            f"validation, best head (trial {ranked[0].number}), {spread:.1f} points above the worst that ran to its end"
-        )
-        numbers.append((share(ranked[0].value), what))
+        numbers.append(_best_head(run, ranked))
     best: list[Any] = promotions.collect(run)[:2]
     if best:
         frozen, tuned = best

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from search.first_trials import FirstTrial
 from search.population.objective import Progressed
 from search.population.program import TrialState
+from search.ranking import VAL_LOSS
 from search.review.describe import short
 from search.review.notes import Ended
 from search.review.progress import Row
@@ -65,7 +67,8 @@ class Candidate:
             outcome = final_outcome(self.progressed.result, self.config.epochs, objective)
         if outcome is None:
             return Row(number, "RUNNING", None, words)
-        return Row(number, outcome["state"], outcome.get("value"), words, here=self.progressed is not None)
+        here, val_loss = self.progressed is not None, outcome.get(VAL_LOSS, math.inf)
+        return Row(number, outcome["state"], outcome.get("value"), words, here, val_loss)
 
 
 def final_outcome(result: TrialResult, epochs: int, objective: Objective) -> dict[str, Any] | None:
@@ -74,4 +77,5 @@ def final_outcome(result: TrialResult, epochs: int, objective: Objective) -> dic
         return {"state": "FAIL", "reason": result.failure}
     if len(result.curves) < epochs:
         return None
-    return {"state": "COMPLETE", "value": getattr(result.curves[result.best_epoch - 1], objective)}
+    best = result.curves[result.best_epoch - 1]
+    return {"state": "COMPLETE", "value": getattr(best, objective), VAL_LOSS: best.val_loss}

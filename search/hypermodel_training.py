@@ -22,7 +22,8 @@ from search.hypermodel import build_model
 from search.population.objective import Progressed, Task
 from search.population.program import TrialState
 from search.population.sources import Features, load_features
-from search.trial import EpochMetrics, TrialResult, is_better
+from search.ranking import Score
+from search.trial import EpochMetrics, TrialResult
 from search.worklog import Stint, this_worker
 
 EVALUATED = 1024
@@ -64,9 +65,8 @@ def train_hypermodel(given: HypermodelTask) -> list[Progressed]:
             break
         state.curves.append(metrics)
         best = state.curves[state.best_epoch - 1]
-        if not state.best_epoch or is_better(
-            task.objective, getattr(metrics, task.objective), getattr(best, task.objective)
-        ):
+        score = Score.of_epoch(task.objective, metrics)
+        if not state.best_epoch or score < Score.of_epoch(task.objective, best):
             state.best_epoch = epoch + 1
             state.best_trainable, state.best_non_trainable = _values(model)
     state.trainable, state.non_trainable = _values(model)

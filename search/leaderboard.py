@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from features.errors import UsageError
 from search.config import SearchRun
 from search.first_trials import FirstTrial, name_of
+from search.ranking import ranking
 from search.storage import open_storage, storage_url
-from search.trial import Objective, TrialConfig
+from search.trial import TrialConfig
 
 if TYPE_CHECKING:
     import optuna
@@ -46,23 +46,11 @@ def load_study(run: SearchRun) -> optuna.Study:
 
 
 def leaders(run: SearchRun, top: int | None = None) -> list[Leader]:
-    """The trials that ran to their end, best first (the earlier one among equals); UsageError when there is none."""
+    """The trials that ran to their end, best first (see `search.ranking`); UsageError when there is none."""
     best_first = ranking(load_study(run), run.search.objective)
     if not best_first:
         raise UsageError(f"no trial of the study {run.name!r} has run to its end. Run `headhunt search run`.")
     return [_leader(trial) for trial in best_first[:top]]
-
-
-def ranking(study: optuna.Study, objective: Objective) -> list[optuna.trial.FrozenTrial]:
-    """The trials of a study that ran to their end, best first; the earlier one among equals."""
-    return ranked(study.get_trials(deepcopy=False), objective)
-
-
-def ranked(trials: Iterable[optuna.trial.FrozenTrial], objective: Objective) -> list[optuna.trial.FrozenTrial]:
-    """Those of these trials that ran to their end, best first; the earlier one among equals."""
-    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
-    sign = 1 if objective == "val_loss" else -1
-    return sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
 
 
 def _leader(trial: optuna.trial.FrozenTrial) -> Leader:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from features.errors import HeadhuntError
 from search.config import SearchConfig
 from search.first_trials import name_of
-from search.leaderboard import ranking
+from search.ranking import ranking
 
 if TYPE_CHECKING:
     import optuna

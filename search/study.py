@@ -27,13 +27,13 @@ from search.config import SearchRun
 from search.first_trials import ATTRIBUTE, expressed, first_config, first_of, fixed_sampler, log_left_out
 from search.hypermodel import HypermodelSpace
 from search.hypermodel_training import HypermodelTask, train_hypermodel
-from search.leaderboard import ranking
 from search.ownership import Ownership, owned
 from search.parameters import Space
 from search.population.objective import Progressed, Task, give_up, train_trials
 from search.population.sources import Caches
 from search.population.structure import chunks
 from search.pruners.choice import is_pruned, make_pruner
+from search.ranking import VAL_LOSS, Score, ranking
 from search.records import claim_trials, keep_weights, write_trial
 from search.review.describe import short
 from search.review.notes import draw_pictures, write_reviews
@@ -231,7 +231,8 @@ class _Driver:
         best = None
         if complete := ranking(self._study, self._search.objective):
             leader = TrialConfig.model_validate(json.loads(complete[0].user_attrs["config"]))
-            best = Best(complete[0].number, complete[0].value or 0.0, short(leader))
+            val_loss = complete[0].user_attrs.get(VAL_LOSS, math.inf)
+            best = Best(complete[0].number, complete[0].value or 0.0, short(leader), val_loss)
         counts = {state: states.count(state) for state in states}
         return Progress(log, Standing(self._run.name, self._search.objective, self._search.trials, counts, best))
 
@@ -340,19 +341,24 @@ class _Driver:
                 if candidate.progressed.config:
                     trial.set_user_attr("config", candidate.config.model_dump_json())
                 if result.best_epoch:
+                    best = result.curves[result.best_epoch - 1]
                     trial.set_user_attr("best_epoch", result.best_epoch)
-                    trial.set_user_attr("top5", result.curves[result.best_epoch - 1].val_top5_accuracy)
+                    trial.set_user_attr("top5", best.val_top5_accuracy)
+                    trial.set_user_attr(VAL_LOSS, best.val_loss)
                 if result.failure:
                     trial.set_user_attr("reason", result.failure)
                 trial.set_user_attr("outcome", candidate.outcome)
 
     def _kept(self, candidates: list[Candidate]) -> set[int]:
         """The numbers of the trials whose weights stay: the best of those that are told and of these."""
-        sign = 1 if self._search.objective == "val_loss" else -1
-        told = [(trial.value or 0.0, trial.number) for trial in ranking(self._study, self._search.objective)]
-        ended = [(c.outcome["value"], c.trial.number) for c in candidates if c.outcome and "value" in c.outcome]
-        best = sorted((sign * value, number) for value, number in told + ended)
-        return {number for _, number in best[: self._search.keep]}
+        objective = self._search.objective
+        told = [(Score.of_trial(objective, trial), trial.number) for trial in ranking(self._study, objective)]
+        ended = [
+            (Score.of(objective, candidate.outcome["value"], candidate.outcome[VAL_LOSS]), candidate.trial.number)
+            for candidate in candidates
+            if candidate.outcome and "value" in candidate.outcome
+        ]
+        return {number for _, number in sorted(told + ended)[: self._search.keep]}
 
     def _tell(self, generation: list[Candidate]) -> None:
         """Tells the outcomes in the order of the numbers, then drops the weights of trials that are not among the best."""

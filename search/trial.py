@@ -85,8 +85,3 @@ class TrialResult(NamedTuple):
     weights: dict[str, npt.NDArray[np.float32]]
     failure: str | None
     seconds: float
-
-
-def is_better(objective: Objective, value: float, than: float) -> bool:
-    """Whether a value of the objective beats another; losses are better when smaller."""
-    return value < than if objective == "val_loss" else value > than

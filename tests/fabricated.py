@@ -1,15 +1,18 @@
-"""A finished promotion that nothing was trained for: what the report reads of one, from made-up probabilities."""
+"""Promotions and confirmations that nothing was trained for, from made-up numbers."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from features.dataset import SPLITS, load_index
 from reports.config import Run
-from search.leaderboard import leaders
+from search.confirm.ranking import Confirmation, digests, rank, write_confirmation
+from search.confirm.seed_runs import SeedRun
+from search.leaderboard import Leader, leaders, load_study
 from train.config import FinetuneConfig, PhaseConfig
 from train.evaluate import measure, prediction_table
 from train.photos import Photos
@@ -37,9 +40,10 @@ def history_table(phases: list[int], val_accuracy: list[float]) -> pd.DataFrame:
     )
 
 
-def fabricate_promotion(run: Run) -> int:
-    """Writes a promotion of the best trial: of every class, its photos are taken for the next one, two times out of three."""
-    number, index = leaders(run)[0].number, load_index(run)
+def fabricate_promotion(run: Run, place: int = 0, tuned: Mapping[str, float] | None = None) -> int:
+    """Writes a promotion of the trial at this place of the ranking; `tuned` changes its metrics of the fine-tuned network on
+    validation photos. Of every class, the photos are taken for the next one, two times out of three."""
+    number, index = leaders(run)[place].number, load_index(run)
     classes, tables, measured = len(index.class_names), [], {}
     for split in SPLITS:
         photos = Photos(run, index, split)
@@ -53,6 +57,40 @@ def fabricate_promotion(run: Run) -> int:
     prediction_table(tables, index.class_names).to_csv(folder / "predictions.csv", index=False)
     history_table([0, 1, 1, 1, 2, 2], [0.5, 0.6, 0.8, 0.7, 0.75, 0.9]).to_csv(folder / "history.csv", index=False)
     finetune = FinetuneConfig(phases=PHASES).model_dump(mode="json")
-    metrics = {"trial": number, "frozen": measured, "tuned": measured, "finetune": finetune, "best_epoch": 5}
+    after = {**measured, "val": {**measured["val"], **(tuned or {})}}
+    metrics = {"trial": number, "frozen": measured, "tuned": after, "finetune": finetune, "best_epoch": 5}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     return number
+
+
+def lies(leader: Leader) -> list[float]:
+    """The values of a leader that turns the search's ranking round."""
+    return [0.01 * leader.number, 0.01 * leader.number + 0.005]
+
+
+def seed_run(number: int, seed: int, value: float | None, val_loss: float = 1.0) -> SeedRun:
+    """A training that was not: of one epoch, or failed where it has no value."""
+    failure = None if value is not None else "the loss is not finite after epoch 3"
+    curves = () if value is None else ((1, 1.0, 0.5, val_loss, value, 1.0, 0.01),)
+    return SeedRun(
+        key=f"{number}-{seed}", trial=number, seed=seed, value=value, best_epoch=len(curves), failure=failure, curves=curves
+    )  # fmt: skip
+
+
+def fabricate_confirmation(run: Run, top: int, failed: tuple[int, ...] = ()) -> Confirmation:
+    """A confirmation of the leaders that was not trained: each has values by its number, or failed with the second seed."""
+    best = leaders(run, top)
+    values = [[0.5, None] if each.number in failed else lies(each) for each in best]
+    found = [
+        [seed_run(each.number, seed, value) for seed, value in zip((1, 2), own, strict=True)]
+        for each, own in zip(best, values, strict=True)
+    ]
+    made = Confirmation(
+        study=run.name,
+        objective="val_accuracy",
+        identity=load_study(run).user_attrs["identity"],
+        leaders=digests(best),
+        confirmed=rank("val_accuracy", best, (1, 2), found),
+    )
+    write_confirmation(run.workdir, made)
+    return made

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from reports.style import COLOURS, figure, rate_axis, text
+from search.ranking import best_place
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -39,9 +40,9 @@ class LearningCurve(NamedTuple):
 
     @property
     def best(self) -> pd.Series[Any]:
-        """The kept epoch with the highest validation accuracy, the first of equals."""
+        """The kept epoch with the highest validation accuracy; of equals that with the lowest loss."""
         kept = self.kept
-        return kept.iloc[int(np.nanargmax(kept["val_accuracy"]))]
+        return kept.iloc[best_place("val_accuracy", kept)]
 
     @property
     def lowest_loss(self) -> pd.Series[Any]:

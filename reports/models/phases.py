@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from reports.models.learning import MEASURES, LearningCurve, draw
 from reports.section import Block
 from reports.style import share
+from search.ranking import best_place
 from train.config import FinetuneConfig, PhaseConfig, TrainRun
 from train.finetuning.journal import HISTORY
 from train.promotion.promote import load_metrics, promoted
@@ -29,9 +29,9 @@ def stitch(name: str, history: pd.DataFrame) -> LearningCurve:
 
 
 def _resumed_from(history: pd.DataFrame, start: int) -> int:
-    """The epoch whose weights a phase that starts with epoch `start` begins with: the best before it, the first of equals."""
+    """The epoch whose weights a phase that starts with epoch `start` begins with: the best before it."""
     earlier = history[history["epoch"] < start]
-    return int(earlier["epoch"].iloc[int(np.nanargmax(earlier["val_accuracy"]))])
+    return int(earlier["epoch"].iloc[best_place("val_accuracy", earlier)])
 
 
 def blocks(run: TrainRun) -> list[Block]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from reports.config import Run
 from reports.service.jobs import Standing
 from reports.service.schemas import Best, History, Point, TopTrial, TrialCounts
-from search.leaderboard import ranked
+from search.ranking import ranked
 from search.review.progress import STATES
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from reports.section import LeftOutError, PageSection, Table
 from reports.style import share
 from search.config import SearchRun
 from search.first_trials import TITLES, name_of
-from search.leaderboard import load_study, ranking
+from search.leaderboard import load_study
+from search.ranking import ranking
 from search.records import load_curves
 from search.review.describe import describe, show
 from search.trial import TrialConfig

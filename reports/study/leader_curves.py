@@ -14,6 +14,7 @@ from reports.section import LeftOutError, PageSection, Table
 from reports.style import COLOURS, figure, rate_axis, share, text
 from search.config import SearchRun
 from search.leaderboard import Leader, leaders
+from search.ranking import best_place
 from search.records import load_curves
 
 if TYPE_CHECKING:
@@ -81,8 +82,7 @@ def collect_curves(run: SearchRun, leaders: list[Leader]) -> list[Curves]:
             table = load_curves(run.workdir, leader.number)
         except HeadhuntError:
             continue
-        values = table[run.search.objective].to_numpy()
-        best = np.nanargmin(values) if run.search.objective == "val_loss" else np.nanargmax(values)
+        best = best_place(run.search.objective, table)
         found.append(Curves(_name(leader), table, int(table["epoch"].iloc[best])))
     return found
 

@@ -11,14 +11,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from features.atomic import write_text
 from features.command import log, relative
 from features.config import Section
+from features.errors import UsageError
 from search.config import SearchRun
-from search.confirm.statistics import Interval, holm, interval, paired_p_value
+from search.confirm.seed_runs import SeedRun
+from search.confirm.statistics import Interval, compared_with_best, interval
 from search.leaderboard import Leader, load_study
+from search.leaderboard import leaders as all_leaders
+from search.ranking import Score
 from search.trial import Objective
 
 if TYPE_CHECKING:
@@ -29,8 +34,9 @@ class Confirmed(Section):
     """A trial over several seeds.
 
     `values` has the objective at the best epoch for each of `seeds`, null where the training failed: then `failure` says why, and
-    there is no mean. `searched` is the search's own value, of one seed, that it was chosen by. `p_value` is that of the paired
-    test against the best, null for the best itself; `p_holm` is corrected for the number of comparisons.
+    there is no mean. `val_loss` is the mean at these epochs, which decides between equal means. `searched` is the search's own
+    value, of one seed, that it was chosen by. `p_value` is that of "the best is no better than this one", corrected for the
+    choice of the best and the number of comparisons (`compared_with_best`); null for the best itself.
     """
 
     number: int
@@ -40,8 +46,8 @@ class Confirmed(Section):
     seeds: tuple[int, ...]
     values: tuple[float | None, ...]
     searched: float
+    val_loss: float | None = None
     p_value: float | None = None
-    p_holm: float | None = None
     failure: str | None = None
 
     @property
@@ -64,6 +70,14 @@ class Confirmation(Section):
     leaders: dict[int, str]
     confirmed: tuple[Confirmed, ...]
 
+    def place(self, number: int) -> int:
+        """The place, from 0, of a trial: behind the confirmed ones come those that were not confirmed, then what failed with a
+        seed."""
+        for place, one in enumerate(self.confirmed):
+            if one.number == number:
+                return place if one.failure is None else len(self.confirmed) + 1
+        return len(self.confirmed)
+
     def of(self, number: int) -> Confirmed | None:
         """What is confirmed of a trial; None when it was not among the leaders, or failed with a seed."""
         return next((one for one in self.confirmed if one.number == number and one.failure is None), None)
@@ -73,37 +87,33 @@ def rank(
     objective: Objective,
     leaders: Sequence[Leader],
     seeds: Sequence[int],
-    values: Sequence[Sequence[float | None]],
-    failures: Sequence[str | None],
+    found: Sequence[Sequence[SeedRun]],
 ) -> tuple[Confirmed, ...]:
-    """The leaders by the mean of their values, (leaders, seeds), each compared with the best."""
-    rows = [
-        _summed_up(leader, tuple(seeds), tuple(own), failure)
-        for leader, own, failure in zip(leaders, values, failures, strict=True)
-    ]
-    sign = 1 if objective == "val_loss" else -1
-    ranked = sorted(
-        (row for row in rows if row.failure is None), key=lambda row: (sign * (row.mean or 0.0), row.number)
-    )
-    compared = [paired_p_value(_numbers(row), _numbers(ranked[0])) for row in ranked[1:]]
-    judged = [
-        row.model_copy(update={"p_value": p_value, "p_holm": corrected})
-        for row, p_value, corrected in zip(ranked[1:], compared, holm(compared), strict=True)
-    ]
+    """The leaders by what their trainings with these seeds reached on average, each compared with the best.
+
+    Those that failed with a seed come last.
+    """
+    rows = [_summed_up(objective, leader, seeds, runs) for leader, runs in zip(leaders, found, strict=True)]
+    whole = [row for row in rows if row.failure is None]
+    ranked = sorted(whole, key=lambda row: (Score.of(objective, row.mean or 0.0, row.val_loss or 0.0), row.number))
+    p_values = compared_with_best([[value or 0.0 for value in row.values] for row in ranked]) if ranked else []
+    judged = [row.model_copy(update={"p_value": p}) for row, p in zip(ranked[1:], p_values, strict=True)]
     return (*ranked[:1], *judged, *(row for row in rows if row.failure is not None))
 
 
-def _summed_up(
-    leader: Leader, seeds: tuple[int, ...], values: tuple[float | None, ...], failure: str | None
-) -> Confirmed:
-    mean, low, high = (None, None, None) if failure else interval([value for value in values if value is not None])
+def _summed_up(objective: Objective, leader: Leader, seeds: Sequence[int], runs: Sequence[SeedRun]) -> Confirmed:
+    values = tuple(None if each.failure else each.value for each in runs)
+    failure = next(
+        (f"seed {seed}: {each.failure}" for seed, each in zip(seeds, runs, strict=True) if each.failure), None
+    )
+    mean = low = high = val_loss = None
+    if not failure:
+        mean, low, high = interval([value for value in values if value is not None], is_share=objective != "val_loss")
+        val_loss = float(np.mean([each.val_loss for each in runs]))
     return Confirmed(
-        number=leader.number, mean=mean, low=low, high=high, seeds=seeds, values=values, searched=leader.value, failure=failure
+        number=leader.number, mean=mean, low=low, high=high, seeds=tuple(seeds), values=values, searched=leader.value,
+        val_loss=val_loss, failure=failure,
     )  # fmt: skip
-
-
-def _numbers(row: Confirmed) -> list[float]:
-    return [value for value in row.values if value is not None]
 
 
 def confirmation_file(workdir: Path) -> Path:
@@ -119,24 +129,41 @@ def write_confirmation(workdir: Path, confirmation: Confirmation) -> None:
 def load_confirmation(run: SearchRun, leaders: Sequence[Leader]) -> Confirmation | None:
     """The confirmation of the run; None when there is none, or, with a line that says so, when it is not of these leaders (all of
     the study's, best first)."""
+    found = _read(run, leaders)
+    if not isinstance(found, str):
+        return found
+    log.print(
+        f"{relative(confirmation_file(run.workdir))} is not used: {found}. `headhunt search confirm` confirms the leaders that "
+        "the study has now; what it has trained before is not trained again.",
+        style="yellow",
+    )
+    return None
+
+
+def find_confirmation(run: SearchRun) -> Confirmation | None:
+    """The confirmation of the study as it is; None where there is none, without a word."""
+    if not confirmation_file(run.workdir).exists():
+        return None
+    try:
+        found = _read(run, all_leaders(run))
+    except UsageError:  # there is no study
+        return None
+    return None if isinstance(found, str) else found
+
+
+def _read(run: SearchRun, leaders: Sequence[Leader]) -> Confirmation | str | None:
+    """The confirmation of these leaders, None where there is none; a text says why one that is there is not of them."""
     path = confirmation_file(run.workdir)
     if not path.exists():
         return None
     try:
-        found = Confirmation.model_validate_json(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        found = Confirmation.model_validate_json(text)
     except (ValidationError, ValueError, OSError) as error:
-        stale = f"it cannot be read ({str(error).splitlines()[0]})"
-    else:
-        reason = _stale(run, found, load_study(run), leaders)
-        if reason is None:
-            return found
-        stale = reason
-    log.print(
-        f"{relative(path)} is not used: {stale}. `headhunt search confirm` confirms the leaders that the study has now; what it "
-        "has trained before is not trained again.",
-        style="yellow",
-    )
-    return None
+        if isinstance(error, ValidationError) and '"p_holm"' in text:
+            return "an earlier version made it, whose p-values were too small"
+        return f"it cannot be read ({str(error).splitlines()[0]})"
+    return _stale(run, found, load_study(run), leaders) or found
 
 
 def _stale(run: SearchRun, found: Confirmation, study: optuna.Study, leaders: Sequence[Leader]) -> str | None:
@@ -164,7 +191,4 @@ def digests(leaders: Sequence[Leader]) -> dict[int, str]:
 
 def by_confirmation(leaders: Sequence[Leader], confirmation: Confirmation) -> list[Leader]:
     """The confirmed trials by their mean, then the others as they were ranked by the search; last what failed with a seed."""
-    places = {one.number: place for place, one in enumerate(confirmation.confirmed)}
-    failed = {one.number for one in confirmation.confirmed if one.failure is not None}
-    # sorted() keeps the order of those with the same key: the search's.
-    return sorted(leaders, key=lambda each: (each.number in failed, places.get(each.number, len(leaders))))
+    return sorted(leaders, key=lambda each: confirmation.place(each.number))  # equal ones stay as they were

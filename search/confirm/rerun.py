@@ -107,17 +107,13 @@ def _rank(
     run: SearchRun, best: Sequence[Leader], seeds: Sequence[int], found: Sequence[Sequence[SeedRun]]
 ) -> tuple[Confirmed, ...]:
     """The ranking; HeadhuntError when no leader got through all of its seeds."""
-    reasons = [
-        next((f"seed {seed}: {each.failure}" for seed, each in zip(seeds, runs, strict=True) if each.failure), None)
-        for runs in found
-    ]
-    if None not in reasons:
+    ranked = rank(run.search.objective, best, seeds, found)
+    if ranked[0].failure:
         raise HeadhuntError(
             f"none of the {len(best)} leaders got through all {len(seeds)} seeds; trial {best[0].number} failed with "
-            f"{reasons[0]}. Lower the learning rates in the search space and search anew."
+            f"{ranked[0].failure}. Lower the learning rates in the search space and search anew."
         )
-    values = [[None if each.failure else each.value for each in runs] for runs in found]
-    return rank(run.search.objective, best, seeds, values, reasons)
+    return ranked
 
 
 def _write(run: SearchRun, study: optuna.Study, best: Sequence[Leader], confirmed: tuple[Confirmed, ...]) -> None:

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from features.atomic import write_text
 from features.config import Section
 from features.errors import HeadhuntError
-from search.trial import Objective, TrialConfig, TrialResult
+from search.trial import EpochMetrics, Objective, TrialConfig, TrialResult
 
 
 class SeedRun(Section):
@@ -49,6 +49,12 @@ class SeedRun(Section):
                 tuple(float(n) if math.isfinite(n) else None for n in metrics) for metrics in result.curves
             ),
         )  # fmt: skip
+
+    @property
+    def val_loss(self) -> float:
+        """The validation loss at the best epoch; infinite where there is none."""
+        found = self.curves[self.best_epoch - 1][EpochMetrics._fields.index("val_loss")] if self.best_epoch else None
+        return math.inf if found is None else found
 
 
 _FILE = TypeAdapter(tuple[SeedRun, ...])

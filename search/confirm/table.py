@@ -13,16 +13,16 @@ from search.confirm.ranking import Confirmed
 def confirmation_table(run: SearchRun, result: dict[str, Any]) -> Table:
     """The table of `search confirm`, from its `--json` object."""
     rows = [Confirmed.model_validate(row) for row in result["confirmed"]]
-    table = Table("trial", f"mean {run.search.objective}", "95 % interval", "as searched", "p against best", "p, Holm")
+    table = Table("trial", f"mean {run.search.objective}", "95 % interval", "as searched", "p against best")
     table.title = f"{run.name}: {len(rows[0].seeds)} seeds"
     table.caption = (
-        "p: the paired t-test against the best, seed by seed; Holm: corrected for the number of comparisons. As searched: the "
-        "value of one seed that each was chosen by, which favours lucky seeds."
+        "p: how often the best would be as far ahead if the trials did not differ; corrected for being the best of these and "
+        "for the number of comparisons. As searched: the value of one seed that each was chosen by, which favours lucky seeds."
     )
     for row in rows:
         searched = f"{row.searched:.4f}"
         if row.interval is None:
-            table.add_row(str(row.number), "failed", row.failure, searched, "", "")
+            table.add_row(str(row.number), "failed", row.failure, searched, "")
             continue
         mean, low, high = row.interval
         table.add_row(
@@ -31,7 +31,6 @@ def confirmation_table(run: SearchRun, result: dict[str, Any]) -> Table:
             f"{low:.4f} to {high:.4f}",
             searched,
             show_p(row.p_value),
-            show_p(row.p_holm),
         )
     return table
 

@@ -28,7 +28,8 @@ from search.heads import build_head
 from search.population.dropout import dropout_layer
 from search.population.sources import Features, zeros_for_cache_lines
 from search.population.structure import Structure, power_of_two
-from search.trial import EpochMetrics, Objective, TrialConfig, is_better
+from search.ranking import Score
+from search.trial import EpochMetrics, Objective, TrialConfig
 
 
 @dataclass
@@ -231,7 +232,8 @@ class Program:
         import jax
         import jax.numpy as jnp
 
-        place, sign = EpochMetrics._fields.index(objective) - 1, -1 if objective == "val_loss" else 1
+        place, sign = EpochMetrics._fields.index(objective) - 1, 1 if objective == "val_loss" else -1
+        loss_place = EpochMetrics._fields.index("val_loss") - 1
         features, labels = self._seen(val), val_labels
 
         def lane(carry: Any, own: Any) -> Any:
@@ -239,7 +241,8 @@ class Program:
             state, seen = self._train((trainable, non_trainable, optimizer), {**own, **shared}, train, train_labels)
             trainable, non_trainable, optimizer = state
             numbers = jnp.stack([*seen, *self._measure(trainable, non_trainable, features, labels)])
-            better = sign * numbers[place] > own["best"]
+            value, (best_value, best_loss) = sign * numbers[place], own["best"]
+            better = (value < best_value) | ((value == best_value) & (numbers[loss_place] < best_loss))
             best = jax.tree.map(
                 lambda now, before: jnp.where(better, now, before),
                 (trainable, non_trainable),
@@ -320,17 +323,16 @@ def _note(lane: TrialState, metrics: EpochMetrics, objective: Objective) -> None
         lane.failure = f"the loss is not finite after epoch {metrics.epoch} (learning rate {metrics.learning_rate:.3g})"
         return
     lane.curves.append(metrics)
-    value = getattr(metrics, objective)
-    if lane.best_epoch == 0 or is_better(objective, value, getattr(lane.curves[lane.best_epoch - 1], objective)):
+    best = lane.curves[lane.best_epoch - 1]
+    if lane.best_epoch == 0 or Score.of_epoch(objective, metrics) < Score.of_epoch(objective, best):
         lane.best_epoch = metrics.epoch
 
 
-def _best_so_far(lane: TrialState, objective: Objective) -> float:
-    """The objective at the best epoch, the larger the better; -inf before the first."""
+def _best_so_far(lane: TrialState, objective: Objective) -> Score:
+    """The score of the best epoch; the worst there is before the first."""
     if lane.best_epoch == 0:
-        return -np.inf
-    value: float = getattr(lane.curves[lane.best_epoch - 1], objective)
-    return -value if objective == "val_loss" else value
+        return Score(np.inf, np.inf)
+    return Score.of_epoch(objective, lane.curves[lane.best_epoch - 1])
 
 
 def _rates(config: TrialConfig, lane: TrialState, epoch: int, steps_per_epoch: int) -> npt.NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -13,7 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.trial import Objective, is_better
+from search.ranking import Score
+from search.trial import Objective
 
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
 """Optuna's names of a trial's state, and what they are called here."""
@@ -28,6 +30,7 @@ class Row(NamedTuple):
     value: float | None
     words: Sequence[str]
     here: bool = True
+    val_loss: float = math.inf
 
 
 class Best(NamedTuple):
@@ -36,6 +39,7 @@ class Best(NamedTuple):
     number: int
     value: float
     words: Sequence[str]
+    val_loss: float = math.inf
 
 
 class Standing(NamedTuple):
@@ -131,8 +135,11 @@ class Progress:
         counts = {state: told.counts.get(state, 0) + sum(row.state == state for row in rows) for state in STATES}
         best = told.best
         for row in rows:
-            if row.value is not None and (best is None or is_better(told.objective, row.value, best.value)):
-                best = Best(row.number, row.value, row.words)
+            if row.value is None:
+                continue
+            score = Score.of(told.objective, row.value, row.val_loss)
+            if best is None or score < Score.of(told.objective, best.value, best.val_loss):
+                best = Best(row.number, row.value, row.words, row.val_loss)
         ended_here = told.ended_here + sum(row.here and row.state != "RUNNING" for row in rows)
         elapsed = self._clock() - self._started
         return told._replace(counts=counts, best=best, ended_here=ended_here, ended_at=self._ended_at, elapsed=elapsed)

@@ -24,10 +24,8 @@ from search.cli import _leaderboard, _row
 from search.confirm import rerun as module
 from search.confirm import trainings
 from search.confirm.ranking import (
-    Confirmation,
     by_confirmation,
     confirmation_file,
-    digests,
     load_confirmation,
     rank,
     write_confirmation,
@@ -35,8 +33,9 @@ from search.confirm.ranking import (
 from search.confirm.rerun import confirm, confirmation_seeds
 from search.confirm.seed_runs import SeedRun, load_runs, write_runs
 from search.confirm.table import confirmation_table, show_p
-from search.leaderboard import Leader, leaders, load_study
+from search.leaderboard import leaders
 from tests.conftest import run_headhunt
+from tests.fabricated import fabricate_confirmation, seed_run
 from train.promotion.promote import _choose
 
 BODY = """
@@ -150,36 +149,28 @@ def test_seeds_are_others_than_the_searchs_and_the_first_ones_stay() -> None:
     assert not set(confirmation_seeds(8, 8)) & set(seeds)
 
 
-def lies(leader: Leader) -> list[float | None]:
-    """The values of a leader that turns the search's ranking round."""
-    return [0.1 * leader.number, 0.1 * leader.number + 0.05]
-
-
-def confirmed(run: Run, top: int, failed: tuple[int, ...] = ()) -> Confirmation:
-    """A confirmation of the leaders that was not trained: each has values by its number, or failed with the second seed."""
-    best = leaders(run, top)
-    failures = ["seed 2: the loss is not finite after epoch 3" if each.number in failed else None for each in best]
-    values = [[0.5, None] if failure else lies(each) for each, failure in zip(best, failures, strict=True)]
-    made = Confirmation(
-        study=run.name,
-        objective="val_accuracy",
-        identity=load_study(run).user_attrs["identity"],
-        leaders=digests(best),
-        confirmed=rank("val_accuracy", best, (1, 2), values, failures),
-    )
-    write_confirmation(run.workdir, made)
-    return made
-
-
 def test_losses_are_ranked_from_below_and_failures_come_last(searched: Run) -> None:
     best = leaders(searched, 4)
     values: list[list[float | None]] = [[0.9, 0.8], [0.3, 0.5], [None, None], [0.3, 0.5]]
-    reasons = [None, None, "seed 1: why", None]
-    ranked = rank("val_loss", best, (1, 2), values, reasons)
+    found = [
+        [seed_run(each.number, seed, value) for seed, value in zip((1, 2), own, strict=True)]
+        for each, own in zip(best, values, strict=True)
+    ]
+    ranked = rank("val_loss", best, (1, 2), found)
     equal = sorted((best[1].number, best[3].number))
     assert [row.number for row in ranked] == [*equal, best[0].number, best[2].number]
     assert [row.p_value for row in ranked[:2]] == [None, 1.0]
-    assert (ranked[-1].mean, ranked[-1].p_value, ranked[-1].failure) == (None, None, "seed 1: why")
+    why = "seed 1: the loss is not finite after epoch 3"
+    assert (ranked[-1].mean, ranked[-1].p_value, ranked[-1].failure) == (None, None, why)
+
+
+def test_equal_means_are_ranked_by_their_loss(searched: Run) -> None:
+    best = leaders(searched, 3)
+    losses = {leader.number: loss for leader, loss in zip(best, (0.4, 0.1, 0.2), strict=True)}
+    found = [[seed_run(number, seed, 0.9, loss) for seed in (1, 2)] for number, loss in losses.items()]
+    ranked = rank("val_accuracy", best, (1, 2), found)
+    assert [row.number for row in ranked] == sorted(losses, key=lambda number: losses[number])
+    assert [row.val_loss for row in ranked] == [0.1, 0.2, 0.4]
 
 
 def test_promotion_follows_the_confirmed_ranking_and_says_so(searched: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,7 +180,7 @@ def test_promotion_follows_the_confirmed_ranking_and_says_so(searched: Run, caps
     assert capsys.readouterr().err == ""
     numbers = [leader.number for leader in ranked[:4]]
     failed = numbers[1]
-    made = confirmed(searched, 4, (failed,))
+    made = fabricate_confirmation(searched, 4, (failed,))
     first = sorted((number for number in numbers if number != failed), reverse=True)
     wanted = [*first, *(leader.number for leader in ranked[4:]), failed]
     assert [leader.number for leader in by_confirmation(ranked, made)] == wanted
@@ -205,7 +196,7 @@ def test_promotion_follows_the_confirmed_ranking_and_says_so(searched: Run, caps
 def test_a_confirmation_of_something_else_is_not_used(
     searched: Run, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ranked, made = leaders(searched), confirmed(searched, 3)
+    ranked, made = leaders(searched), fabricate_confirmation(searched, 3)
     assert load_confirmation(searched, ranked) == made
     if "cache" in reason:
         other = made.model_copy(update={"identity": {**made.identity, "cache": "f" * 64}})
@@ -228,7 +219,7 @@ def test_the_leaderboard_and_the_report_show_what_is_confirmed(searched: Run) ->
         _confirmed(searched)
     ranked = leaders(searched)
     assert "confirmed" not in _row(ranked[0], None)
-    made = confirmed(searched, 3, (ranked[1].number,))
+    made = fabricate_confirmation(searched, 3, (ranked[1].number,))
     best = made.of(ranked[0].number)
     assert best is not None
     assert best.interval is not None

@@ -7,7 +7,11 @@ import pytest
 from features.build import build_cache
 from features.errors import UsageError
 from reports.config import Run
+from reports.errors.predictions import load_predictions
+from reports.page import headline
+from reports.style import share
 from search.leaderboard import leaders
+from tests.fabricated import fabricate_confirmation, fabricate_promotion
 from train.exports.export import export
 from train.promotion.promote import promote, promoted
 
@@ -34,3 +38,29 @@ def test_trials_of_another_cache_are_neither_promoted_nor_exported(searched: Run
         promote(other)
     with pytest.raises(UsageError, match=message):
         export(other, None, ["keras"])
+
+
+def test_promoted_trials_are_ranked_by_accuracy_then_loss_then_number(searched: Run) -> None:
+    tuned = [(0.98, 0.41), (0.98, 0.156), (0.99, 0.9), (0.5, 0.1)]
+    numbers = [
+        fabricate_promotion(searched, place, {"accuracy": accuracy, "loss": loss})
+        for place, (accuracy, loss) in enumerate(tuned)
+    ]
+    wanted = [numbers[place] for place in (2, 1, 0, 3)]
+    assert promoted(searched) == wanted
+
+
+def test_after_a_confirmation_its_ranking_comes_first(searched: Run) -> None:
+    """Export, report and model card take the first; here the confirmed best has the lowest accuracy after its fine-tuning."""
+    numbers = [fabricate_promotion(searched, place, {"accuracy": 0.9 - 0.1 * place, "loss": 1.0}) for place in range(4)]
+    made = fabricate_confirmation(searched, 3, (numbers[1],))
+    first = [each.number for each in made.confirmed if each.failure is None]
+    assert sorted(first) == sorted((numbers[0], numbers[2]))
+    assert promoted(searched) == [*first, numbers[3], numbers[1]]
+    value, what = headline(searched)[0]
+    assert (value, f"(trial {first[0]})" in what) == (share(made.confirmed[0].mean), True)
+    assert what.startswith("validation, mean of 2 seeds, best head")
+    assert load_predictions(searched).trial == first[0]
+    # A trial that the search found since makes the confirmation one of other leaders.
+    (searched.workdir / "confirm.json").write_text("{")
+    assert promoted(searched) == numbers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from features.command import log
 from features.dataset import SPLITS, load_index
 from features.engine import start_keras
 from features.errors import HeadhuntError
+from search.ranking import Score
 from train.baselines.probes import Measured
 from train.config import SimpleCnnConfig, TrainRun
 from train.evaluate import measure, predict
@@ -66,7 +68,7 @@ def simple_cnn(run: TrainRun, config: SimpleCnnConfig) -> Measured:
         jit_compile="auto" if keras.backend.backend() == "jax" else False,
     )
     shown = PhotoViews(photos["train"], Augmenter(POLICIES["none"]), config.seed, clean_share=1.0)
-    best_epoch, best_accuracy = 0, -1.0
+    best_epoch, best_score = 0, Score(math.inf, math.inf)
     best: list[npt.NDArray[np.float32]] = []
     for epoch in range(config.epochs):
         data = training_epoch(shown, epoch, config.batch_size, classes, config.seed)
@@ -76,9 +78,10 @@ def simple_cnn(run: TrainRun, config: SimpleCnnConfig) -> Measured:
                 f"the simple CNN's loss is not finite in epoch {epoch + 1} (learning rate {config.learning_rate:.3g}). Lower "
                 "`train.baselines.simple_cnn.learning_rate`."
             )
-        accuracy = measure(predict(network, photos["val"], config.batch_size), photos["val"].labels)["accuracy"]
-        if accuracy > best_accuracy:
-            best_epoch, best_accuracy, best = epoch + 1, accuracy, network.get_weights()
+        measured = measure(predict(network, photos["val"], config.batch_size), photos["val"].labels)
+        accuracy, score = measured["accuracy"], Score.of("val_accuracy", measured["accuracy"], measured["loss"])
+        if score < best_score:
+            best_epoch, best_score, best = epoch + 1, score, network.get_weights()
         mark = " (best)" if best_epoch == epoch + 1 else ""
         log.print(f"  epoch {epoch + 1}/{config.epochs}: loss {loss:.3f}, val accuracy {accuracy:.4f}{mark}")
         if epoch + 1 - best_epoch >= config.early_stopping_epochs:

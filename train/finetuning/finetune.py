@@ -18,6 +18,7 @@ from features.atomic import atomic_path
 from features.config import FeaturesConfig
 from features.errors import HeadhuntError
 from search.heads import HeadConfig
+from search.ranking import Score
 from train.config import FinetuneConfig, PhaseConfig
 from train.evaluate import Examples, measure, predict, softmax
 from train.finetuning.batches import TrainSource, steps_per_epoch, training_epoch
@@ -44,6 +45,7 @@ class Progressed:
     before_phase: int = 0
     best_epoch: int = 0
     best_accuracy: float = 0.0
+    best_loss: float = math.inf
     history: list[dict[str, float]] = field(default_factory=list)
 
     @property
@@ -95,7 +97,7 @@ def finetune(
     if state is None:
         state = Progressed()
         _validate(measured, data.val, state, None, 0.0, config.batch_size)
-        state.best_accuracy = state.history[0]["val_accuracy"]
+        state.best_accuracy, state.best_loss = state.history[0]["val_accuracy"], state.history[0]["val_loss"]
         checkpoint.mark_best()
         checkpoint.save(state, None)
         _say(state, config, journal)
@@ -177,8 +179,9 @@ class _Phase:
         if not math.isfinite(state.history[-1]["val_loss"]):
             state.history.pop()
             raise self._not_finite("the validation loss", f"after epoch {epoch + 1}", last_rate)
-        if state.history[-1]["val_accuracy"] > state.best_accuracy:
-            state.best_epoch, state.best_accuracy = epoch + 1, state.history[-1]["val_accuracy"]
+        accuracy, loss = state.history[-1]["val_accuracy"], state.history[-1]["val_loss"]
+        if Score.of("val_accuracy", accuracy, loss) < Score.of("val_accuracy", state.best_accuracy, state.best_loss):
+            state.best_epoch, state.best_accuracy, state.best_loss = epoch + 1, accuracy, loss
             self.checkpoint.mark_best()
 
     def _fit(self, batches: Any, epoch: int, begun: Progress, callbacks: Sequence[Any]) -> tuple[dict[str, float], int]:

@@ -21,8 +21,9 @@ from features.executors import in_own_process, open_executor
 from features.keys import for_workers
 from features.policies import augmentation_of, configured, section_of, with_augmentation
 from search.certificate import load_certificate
-from search.confirm.ranking import by_confirmation, load_confirmation
+from search.confirm.ranking import by_confirmation, find_confirmation, load_confirmation
 from search.leaderboard import Leader, leaders, load_study
+from search.ranking import Score
 from search.retrain import trial_weights
 from search.storage import storage_faults
 from train.config import TrainRun
@@ -152,10 +153,18 @@ def load_metrics(run: TrainRun, number: int) -> dict[str, Any]:
 
 
 def promoted(run: TrainRun) -> list[int]:
-    """The trials with a finished promotion, the best validation accuracy first."""
+    """The trials with a finished promotion, best first: in the order of `search confirm` where it has been run, then by the
+    validation accuracy and loss of the fine-tuned network."""
     folders = [path.parent.name for path in (run.workdir / "promotions").glob("*/metrics.json")]
     numbers = [int(name) for name in folders if name.isdigit()]
-    return sorted(numbers, key=lambda number: (-load_metrics(run, number)["tuned"]["val"]["accuracy"], number))
+    confirmation = find_confirmation(run)
+
+    def key(number: int) -> tuple[int, Score, int]:
+        tuned = load_metrics(run, number)["tuned"]["val"]
+        place = confirmation.place(number) if confirmation else 0
+        return place, Score.of("val_accuracy", tuned["accuracy"], tuned["loss"]), number
+
+    return sorted(numbers, key=key)
 
 
 def _choose(run: TrainRun, cache: FeatureCache, numbers: Sequence[int]) -> list[Leader]:

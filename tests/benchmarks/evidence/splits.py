@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from features.cache import FeatureCache, cache_for
 from features.configfile import load
 from search.config import SearchRun
 from search.confirm.ranking import load_confirmation
-from search.confirm.statistics import interval, paired_p_value
+from search.confirm.statistics import interval
 from search.leaderboard import Leader, leaders
 from tests.benchmarks.evidence.compare import accuracy_on_test
 from tests.benchmarks.evidence.datasets import configuration
@@ -116,7 +117,10 @@ def summed_up(rows: Sequence[dict[str, Any]], reference: str = "default_40") -> 
         row |= {"val": _mean(own["val"]), "test": _mean(own["test"])}
         if answer != reference and len(both) > 1:
             better = (both["test_reference"] - both["test"]).to_list()
-            row |= {"gain_on_test": _mean(better), "p": paired_p_value(both["test_reference"], both["test"])}
+            row |= {
+                "gain_on_test": _mean(better),
+                "p": float(stats.ttest_rel(both["test_reference"], both["test"]).pvalue),
+            }
         summary.append(row)
     return pd.DataFrame(summary)
 

@@ -1,0 +1,64 @@
+"""The one ranking: by the objective, then by validation loss, then by number.
+
+Accuracies on a few photos tie often, and of two heads that name as many photos rightly the one with the lower loss is the surer.
+Everything that chooses goes by this: the best epoch of a training, the leaders of a study, those that are confirmed and promoted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from search.trial import EpochMetrics, Objective
+
+if TYPE_CHECKING:
+    import optuna
+
+VAL_LOSS = "val_loss"
+"""The user attribute of a trial: the validation loss at its best epoch."""
+
+
+class Score(NamedTuple):
+    """How good an epoch, a training or a trial is: of two, the smaller score is the better."""
+
+    value: float
+    """The objective, negated where larger values are better."""
+    val_loss: float
+
+    @classmethod
+    def of(cls, objective: Objective, value: float, val_loss: float = math.inf) -> Score:
+        """Of the value of an objective and the validation loss, which older records do not have."""
+        return cls(value if objective == "val_loss" else -value, val_loss)
+
+    @classmethod
+    def of_epoch(cls, objective: Objective, metrics: EpochMetrics) -> Score:
+        """Of one epoch of a training."""
+        return cls.of(objective, getattr(metrics, objective), metrics.val_loss)
+
+    @classmethod
+    def of_trial(cls, objective: Objective, trial: optuna.trial.FrozenTrial) -> Score:
+        """Of a trial that ran to its end."""
+        val_loss: Any = trial.user_attrs.get(VAL_LOSS, math.inf)
+        return cls.of(objective, trial.value or 0.0, float(val_loss))
+
+
+def best_place(objective: Objective, table: pd.DataFrame) -> int:
+    """The place, from 0, of the best row of curves, of which at least one has numbers; the first of equals."""
+    values = table[objective].to_numpy(np.float64)
+    values = values if objective == "val_loss" else -values
+    return int(np.lexsort((table["val_loss"].to_numpy(np.float64), values))[0])  # NaN comes last
+
+
+def ranking(study: optuna.Study, objective: Objective) -> list[optuna.trial.FrozenTrial]:
+    """The trials of a study that ran to their end, best first."""
+    return ranked(study.get_trials(deepcopy=False), objective)
+
+
+def ranked(trials: Iterable[optuna.trial.FrozenTrial], objective: Objective) -> list[optuna.trial.FrozenTrial]:
+    """Those of these trials that ran to their end, best first."""
+    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    return sorted(complete, key=lambda trial: (Score.of_trial(objective, trial), trial.number))
