@@ -65,7 +65,7 @@ def build_cache(run: FeaturesRun, copies: int = 0) -> dict[str, Any]:
         store = open_store(run.features.store, folder.name)
         kept = _finished(run, folder, blocks, wanted, store)
         if not kept and (nearest := explain_key(run, parts)):
-            log.print(f"A new cache, {folder.name}: {nearest}.", markup=False)
+            log.print(f"A new cache, {folder.name}: {nearest}.")
         tasks = _tasks(run, index, folder, blocks, wanted, kept, store)
         fitted = are_fitted(run, folder, store)
         sheet = sheet_of(for_workers(run), index, folder.resolve(), max(copy for _, copy in wanted))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from features.build import build_caches
@@ -88,7 +87,7 @@ def info_command(
         facts["contact_sheets"] = sheets
         table = Table(show_header=False, box=None)
         for name, value in lines(facts):
-            table.add_row(name, escape(value))
+            table.add_row(name, value)
         output.console.print(table)
         output.result(facts)
 
@@ -106,7 +105,7 @@ def verify_command(
         for fault in result["faults"]:
             record = "" if fault["record"] is None else f", record {fault['record']}"
             policy = f"{fault['policy']}: " if "policy" in fault else ""
-            output.console.print(f"{policy}{fault['shard'] or 'input'}{record}: {fault['what']}", markup=False)
+            output.console.print(f"{policy}{fault['shard'] or 'input'}{record}: {fault['what']}")
         entering = ", ".join(f"{name} {value:g}" for name, value in result["input"].items())
         output.console.print(f"Read {result['bytes'] / 1e6:.1f} MB. What enters the backbone: {entering}.")
         output.console.print("The cache is sound." if result["ok"] else "Mend it with `headhunt features repair`.")
@@ -138,7 +137,7 @@ def _sheet(run: FeaturesRun, index: DatasetIndex, cache: FeatureCache, image: in
     except HeadhuntError as error:
         if image is not None:
             raise
-        log.print(f"No contact sheet: {error}", style="yellow", markup=False)
+        log.print(f"No contact sheet: {error}", style="yellow")
         return None
 
 

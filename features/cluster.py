@@ -111,7 +111,6 @@ class Cluster:
                 f"No node of the Ray cluster has {_amounts(wanted)}, as each worker asks; its nodes have up to {_amounts(most)}. "
                 f"Tasks wait until one joins that has. If none will: Ctrl-C, and lower {keys}.",
                 style="yellow",
-                markup=False,
             )
 
     def _lose(self, what: str) -> None:
@@ -126,7 +125,7 @@ def shorten_ray() -> None:
     def say(data: dict[str, Any], ignore_prefix: bool) -> None:
         for text in data["lines"]:
             if not any(known in text for known in TOLD_HERE):
-                log.print(f"Ray: {text.strip().splitlines()[0][:300]}", markup=False)
+                log.print(f"Ray: {text.strip().splitlines()[0][:300]}")
 
     worker.print_to_stdstream = say
 
@@ -134,9 +133,7 @@ def shorten_ray() -> None:
 def _tell_lost(nodes: list[Node]) -> None:
     where = ", ".join(sorted({node.address for node in nodes}))
     what = "a node" if len(nodes) == 1 else f"{len(nodes)} nodes"
-    log.print(
-        f"The Ray cluster has lost {what} ({where}); tasks that ran there run again.", style="yellow", markup=False
-    )
+    log.print(f"The Ray cluster has lost {what} ({where}); tasks that ran there run again.", style="yellow")
 
 
 def _amounts(resources: Mapping[str, float]) -> str:

@@ -34,7 +34,10 @@ DEFAULT_CONFIG = Path("headhunt.yaml")
 INTERRUPTED = 130
 """Exit status of a command stopped by Ctrl-C (128 + SIGINT)."""
 
-log = Console(stderr=True, soft_wrap=True, highlight=False)
+PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False, "emoji": False}
+"""Text is printed as it is: paths, classes and commands hold brackets and colons that Rich would take for its own."""
+
+log = Console(stderr=True, **PLAIN)
 """Where progress, warnings and errors are written."""
 
 R = TypeVar("R", bound=FeaturesRun)
@@ -47,7 +50,7 @@ class Output:
         self.as_json = as_json
         self.afterwards = afterwards
         """What is said when it is interrupted or loses what it stands on; default: that the same command goes on."""
-        self.console = Console(soft_wrap=True, highlight=False, stderr=as_json)
+        self.console = Console(stderr=as_json, **PLAIN)
         if not self.console.is_terminal:
             self.console.width = max(self.console.width, 200)  # a file or a pipe has no edge to fit tables to
 
@@ -71,7 +74,7 @@ def command(as_json: bool, afterwards: str | None = None) -> Iterator[Output]:
     except typer.Exit:
         raise
     except HeadhuntError as error:
-        log.print(f"headhunt: {error}", style="red", markup=False)
+        log.print(f"headhunt: {error}", style="red")
         if isinstance(error, LostError):
             _say(_resume() if output.afterwards is None else output.afterwards)
         raise typer.Exit(error.exit_status) from None
@@ -89,7 +92,6 @@ def command(as_json: bool, afterwards: str | None = None) -> Iterator[Output]:
         log.print(
             f"headhunt: a fault in headhunt itself ({type(error).__name__}); please report the traceback above.",
             style="red",
-            markup=False,
         )
         raise typer.Exit(1) from None
 
@@ -125,4 +127,4 @@ def _resume() -> str:
 
 def _say(text: str) -> None:
     if text:
-        log.print(text, markup=False)
+        log.print(text)

@@ -55,7 +55,6 @@ def projections(
         log.print(
             f"The maps have {places} places each: too few for a covariance to say much. Consider `features.pooling: avg+max`, or "
             "larger photos.",
-            markup=False,
         )
     write_projections(folder, [fit(moments, components) for moments in total])
     if store:

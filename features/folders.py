@@ -66,7 +66,6 @@ def read_folders(dataset: FolderDataset) -> Source:
             f"{len(left_out)} links to folders are not followed: {', '.join(left_out[:SHOWN])}"
             f"{' …' if len(left_out) > SHOWN else ''}. A class folder may be a link, unless it leads back to the data set.",
             style="yellow",
-            markup=False,
         )
     return Source(photos, tuple(names), root)
 

@@ -135,13 +135,12 @@ def _inspect(run: FeaturesRun, source: Source) -> tuple[list[Photo], dict[str, I
                 )
                 + "\nMend them, or leave them out with `dataset.on_missing: skip`."
             )
-        log.print(f"Skipped {len(faults)} of {len(paths)} photos: {counts}.", style="yellow", markup=False)
+        log.print(f"Skipped {len(faults)} of {len(paths)} photos: {counts}.", style="yellow")
     animated = [path for path, inspected in found.items() if inspected.animated and path not in faults]
     if animated:
         log.print(
             f"The first frame is used of {len(animated)} photos that hold several frames or pages: {_some(animated)}.",
             style="yellow",
-            markup=False,
         )
     return [photo for photo in source.photos if photo.path not in faults], found
 
@@ -163,7 +162,6 @@ def _boxes_outside(photos: Sequence[Photo], found: dict[str, Inspected]) -> dict
             f"{len(over)} bounding boxes reach over the edge of their photo and are cut there: {_some(over)}. If the photos "
             "are cropped already, set `dataset.crop_to_bbox: false`.",
             style="yellow",
-            markup=False,
         )
     return outside
 

@@ -193,10 +193,10 @@ def _dry_run(run: SearchRun, console: Any) -> dict[str, Any]:
         space.suggest(trial, run.search.views or Views(), run.search.epochs, 0)
         samples.append(trial.params)
     shown = _declared(space)
-    console.print(yaml.safe_dump({"space": shown}, sort_keys=False).rstrip(), markup=False)
+    console.print(yaml.safe_dump({"space": shown}, sort_keys=False).rstrip())
     console.print(f"\nSize: {show_size(space.size())}. {SAMPLES} samples:")
     for sample in samples:
-        console.print("  " + ", ".join(f"{name}={_short(value)}" for name, value in sample.items()), markup=False)
+        console.print("  " + ", ".join(f"{name}={_short(value)}" for name, value in sample.items()))
     size = space.size()
     return {"space": shown, "size": None if size == float("inf") else size, "samples": samples}
 

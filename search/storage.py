@@ -48,6 +48,13 @@ def storage_url(spec: str, workdir: Path) -> str:
     return without_password(_address(spec, workdir))
 
 
+def sqlite_url(path: Path) -> str:
+    """The URL of a database file, in which `?`, `%` and the like of its path are quoted."""
+    from sqlalchemy import URL
+
+    return URL.create("sqlite", database=str(path)).render_as_string()
+
+
 def open_storage(spec: str, workdir: Path) -> optuna.storages.BaseStorage:
     """Opens (or makes) the storage; UsageError when it cannot be reached or the name is not understood."""
     import optuna
@@ -157,7 +164,7 @@ def mend_journal(spec: str, workdir: Path) -> None:
 def _address(spec: str, workdir: Path) -> str:
     """What the storage is opened with."""
     if spec == "sqlite":
-        return f"sqlite:///{workdir / 'study.db'}"
+        return sqlite_url(workdir / "study.db")
     if spec == "journal":
         return str(workdir / "study.journal")
     kind, separator, rest = spec.partition("://")

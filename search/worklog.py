@@ -68,7 +68,7 @@ class WorkLog:
                 header = [] if file.tell() else [Work._fields]
                 csv.writer(file, lineterminator="\n").writerows([*header, *rows])
         except OSError as error:
-            log.print(f"{self._path} is not written: {error.strerror or error}.", style="yellow", markup=False)
+            log.print(f"{self._path} is not written: {error.strerror or error}.", style="yellow")
 
 
 def work_file(workdir: Path) -> Path:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, settings
@@ -95,9 +94,9 @@ def predict_command(
             chosen = model_in(model, format_)
         result = predict_images(chosen, images)
         for row in result["images"]:
-            table = Table("class", "probability", title=escape(row["image"]), title_justify="left")
+            table = Table("class", "probability", title=row["image"], title_justify="left")
             for found in row["predictions"]:
-                table.add_row(escape(found["class"]), f"{found['probability']:.4f}")
+                table.add_row(found["class"], f"{found['probability']:.4f}")
             output.console.print(table)
         output.result(result)
 

@@ -11,7 +11,6 @@ from typing import Annotated, Any, BinaryIO
 import typer
 from pydantic import SecretStr
 from rich.table import Table
-from rich.text import Text
 
 from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, log, shown
 from features.configfile import merged
@@ -127,7 +126,7 @@ def submit_command(
         follow_it = _at(context, "logs", name, "--follow")
         output.afterwards = f"{name} goes on at {client.url}. Follow it:\n  {follow_it}"
         hint = "" if follow else f" Follow it: {follow_it}"
-        output.console.print(f"{name} is {status['state']}.{hint}", markup=False)
+        output.console.print(f"{name} is {status['state']}.{hint}")
         try:
             if follow:
                 _write(say(client, name, number), sys.stderr.buffer)
@@ -198,7 +197,7 @@ def stop_command(
         try:
             if waits:
                 output.afterwards = f"{name} goes on stopping. How it stands:\n  {_at(context, 'jobs', name)}"
-                log.print(f"{name} is stopping; it saves its state …", markup=False)
+                log.print(f"{name} is stopping; it saves its state …")
                 status = over(client, name, number)
         finally:
             output.result(status)
@@ -210,7 +209,7 @@ def stop_command(
         if state != "finished":
             go_on = "Once it is over, go on with it" if state in ACTIVE else "Go on with it"
             hint = f" {go_on}: {_at(context, 'submit', '--resume', name)}"
-        output.console.print(f"{name} is {state}.{hint}", markup=False)
+        output.console.print(f"{name} is {state}.{hint}")
 
 
 def _is_given(context: typer.Context, parameter: str) -> bool:
@@ -251,15 +250,15 @@ def _searches_table(searches: list[dict[str, Any]]) -> Table:
             f"{pace:.1f}" if pace else "",
             one["created"][:19].replace("T", " "),
         )
-        table.add_row(*map(Text, cells))
+        table.add_row(*cells)
     return table
 
 
 def _jobs_table(status: dict[str, Any]) -> Table:
     columns = ("job", "kind", "state", "stage", "started (UTC)", "ended (UTC)", "message")
-    table = Table(*columns, title=Text(status["name"]))
+    table = Table(*columns, title=status["name"])
     for job in status["jobs"]:
         times = [(job[key] or "")[:19].replace("T", " ") for key in ("started", "ended")]
         cells = (str(job["number"]), job["kind"], job["state"], job["stage"] or "", *times, job["message"] or "")
-        table.add_row(*map(Text, cells))  # not as markup, which a message such as "pip install 'headhunt[gp]'" is not
+        table.add_row(*cells)
     return table

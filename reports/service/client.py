@@ -91,7 +91,7 @@ class Client:
                 except (httpx.ReadError, httpx.RemoteProtocolError, httpx.ReadTimeout):
                     if attempt == ATTEMPTS:
                         raise
-                    log.print(f"No answer from {self.url}; asking again.", style="yellow", markup=False)
+                    log.print(f"No answer from {self.url}; asking again.", style="yellow")
                     continue
                 if attempt == ATTEMPTS or not self._is_waited_for(answer):
                     break
@@ -144,9 +144,7 @@ class Client:
         seconds = _retry_after(answer)
         if seconds is None or seconds > LONGEST_WAIT_SECONDS:
             return False
-        log.print(
-            f"{self.url} answered {answer.status_code}; asking again in {seconds} s.", style="yellow", markup=False
-        )
+        log.print(f"{self.url} answered {answer.status_code}; asking again in {seconds} s.", style="yellow")
         time.sleep(seconds)
         return True
 

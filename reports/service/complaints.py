@@ -18,5 +18,5 @@ class Complaints:
         """Says what is wrong with it, unless that was the last thing said; "" when nothing is any more."""
         with self._lock:
             if message and message != self._said.get(about):
-                log.print(f"headhunt serve: {message}", style="yellow", markup=False)
+                log.print(f"headhunt serve: {message}", style="yellow")
             self._said[about] = message

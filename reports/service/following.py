@@ -76,5 +76,5 @@ class _Patience:
         if not self._left:
             raise error
         if len(self._left) == len(PAUSES_SECONDS):
-            log.print(f"{error} Trying again …", style="yellow", markup=False)
+            log.print(f"{error} Trying again …", style="yellow")
         time.sleep(self._left.pop(0))

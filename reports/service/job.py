@@ -82,7 +82,7 @@ def _run(files: Files, job: Job) -> Result:
             return "interrupted", "the process of a stage was stopped; what is finished is saved"
         return "failed", _last_error(files.log)
     except HeadhuntError as error:
-        log.print(f"headhunt: {error}", markup=False)
+        log.print(f"headhunt: {error}")
         return "failed", str(error)
     return "finished", None
 

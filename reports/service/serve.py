@@ -68,7 +68,6 @@ def serve(settings: Settings, ready: Callable[[dict[str, Any]], None]) -> None:
                 check_wanted()  # an interrupt that came before, and was dropped by Python
                 log.print(
                     f"Headhunt: {url} (Ctrl-C stops it)\nStudies: {without_password(settings.storage_url)}",
-                    markup=False,
                 )
                 ready({"url": url, "root": str(settings.root), "storage": settings.storage_url, "ray": ray.address})
 

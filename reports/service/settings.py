@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 
 from features.command import without_password
 from features.errors import UsageError
+from search.storage import sqlite_url
 
 LEAST_TOKEN = 16
 """Characters that a token must have."""
@@ -60,7 +61,7 @@ class Settings(BaseModel):
     @property
     def storage_url(self) -> str:
         """The storage that every study is kept in."""
-        return self.storage or f"sqlite:///{self.root / 'headhunt.db'}"
+        return self.storage or sqlite_url(self.root / "headhunt.db")
 
     @property
     def storage_file(self) -> Path | None:

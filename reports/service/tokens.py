@@ -25,7 +25,7 @@ def read_token(file: Path | None) -> str | None:
     if not token:
         raise UsageError(f"--token-file {file}: it is empty. Write a token to it: `openssl rand -hex 32 > {file}`.")
     if is_open:
-        log.print(f"Others can read {file}: `chmod 600 {file}`.", style="yellow", markup=False)
+        log.print(f"Others can read {file}: `chmod 600 {file}`.", style="yellow")
     return _checked(token, f"--token-file {file}")
 
 

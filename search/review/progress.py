@@ -79,7 +79,7 @@ def table(standing: Standing) -> Table:
     shown = Table.grid(padding=(0, 2), expand=False)
     shown.add_column(style="bold", no_wrap=True, min_width=len("best so far"))
     shown.add_column(no_wrap=True, overflow="ellipsis")
-    shown.add_row("study", Text(standing.study))
+    shown.add_row("study", standing.study)
     shown.add_row("best so far", _best(standing))
     for line in standing.best.words if standing.best else ():
         shown.add_row("", Text(line, style="dim"))
@@ -158,7 +158,7 @@ class Progress:
         now = self._clock()
         if not self._live:
             text = line(self.standing, self._state[1], now - self._generation_started)
-            self._console.print(text, markup=False)
+            self._console.print(text)
         self._state = (self.standing, ())
         self._generation_started = now
 

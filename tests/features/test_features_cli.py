@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from features.cli import app
 from features.config import FeaturesRun
+from tests.conftest import run_headhunt
 
 MakeRun = Callable[..., FeaturesRun]
 
@@ -91,3 +93,15 @@ def test_people_get_sentences(configured: Path) -> None:
         result = CliRunner().invoke(app, [command])
         assert result.exit_code == 0, result.output
         assert said in result.output
+
+
+def test_names_are_printed_as_they_are(tmp_path: Path, photos: Path) -> None:
+    """Brackets and colons of paths, classes and commands, on a real terminal's streams and in what a command advises."""
+    for folder, name in (("a", "[old] 2"), ("b", "[old] 10"), ("c", ":car: 3")):
+        shutil.copytree(photos / folder, tmp_path / "photos" / name)
+    raw = {"workdir": "run [/b]", "dataset": {"kind": "folder", "root": "photos"}}
+    (tmp_path / "head[new].yaml").write_text(yaml.safe_dump(raw))
+    done = run_headhunt(tmp_path, "features", "prepare", "--config", "head[new].yaml")
+    said = done.stdout + done.stderr
+    assert "Index: run [/b]/dataset/index.csv" in said
+    assert "numeric-aware order (:car: 3, [old] 2, …)" in said

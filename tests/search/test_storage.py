@@ -222,6 +222,19 @@ def test_urls_are_shown_without_their_password(spec: str, shown: str) -> None:
     assert storage_url(spec, Path("run")) == shown
 
 
+@pytest.mark.parametrize(
+    "name", ["run a", "run%20a", "runs?one", "run[new]", "run{1}", "run#2", "a@b:c", "läufe", "a&b=c"]
+)
+def test_the_database_lies_in_the_folder_whatever_its_name(name: str, tmp_path: Path) -> None:
+    """Its URL, given to Optuna, names the same file; a study elsewhere is not found by it."""
+    workdir = tmp_path / name
+    optuna.create_study(storage=open_storage("sqlite", workdir), study_name="x")
+    assert (workdir / "study.db").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert optuna.get_all_study_names(storage_url("sqlite", workdir)) == ["x"]
+    assert optuna.get_all_study_names(open_storage("sqlite", tmp_path / f"other {name}")) == []
+
+
 def test_a_storage_that_goes_away_in_the_middle_is_told(tmp_path: Path) -> None:
     study = optuna.create_study(storage=open_storage("sqlite", tmp_path), study_name="x")
     with sqlite3.connect(tmp_path / "study.db") as database:

@@ -123,7 +123,6 @@ def _formats(wanted: Sequence[str] | None) -> list[str]:
             log.print(
                 f"Left out: {' and '.join(left_out)}, which need {packages(needed)}. "
                 f"Run `{EXTRA}`, then `headhunt train export`.",
-                markup=False,
             )
         return [name for name in FORMATS if name not in left_out]
     unknown = [name for name in wanted if name not in FORMATS]
@@ -154,9 +153,7 @@ def _remove_outdated(bundle: Bundle, chosen: Sequence[str]) -> None:
         file = bundle.folder / runtime.file
         if name in chosen or not file.exists() or _is_current(file, bundle):
             continue
-        log.print(
-            f"Removed {relative(file)}: it is of an earlier promotion of trial {bundle.leader.number}.", markup=False
-        )
+        log.print(f"Removed {relative(file)}: it is of an earlier promotion of trial {bundle.leader.number}.")
         if file.is_dir():
             shutil.rmtree(file)
         else:

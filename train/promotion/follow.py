@@ -40,7 +40,7 @@ class Followed:
             reader = self._readers[task.made_from]
             accuracies = reader.accuracies()
             for line in reader.sentences():
-                log.print(f"Trial {task.leader.number}: {line}", markup=False)
+                log.print(f"Trial {task.leader.number}: {line}")
             if len(accuracies) > self._reported[task.made_from]:
                 self._record.report(task.leader, task.made_from, accuracies)
                 self._reported[task.made_from] = len(accuracies)
@@ -78,9 +78,7 @@ def follow(tasks: Sequence[Task], record: PromotionStudy) -> Iterator[Followed]:
             except Exception as error:  # a storage that is away: the promotions go on, and the next look records all
                 faults += 1
                 if faults == 1:
-                    log.print(
-                        f"Cannot record the promotions at present, trying again: {error}", markup=False, style="yellow"
-                    )
+                    log.print(f"Cannot record the promotions at present, trying again: {error}", style="yellow")
 
     with bars:
         thread = threading.Thread(target=watch, daemon=True)

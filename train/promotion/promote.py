@@ -71,7 +71,7 @@ def _run(run: TrainRun, cache: FeatureCache, waiting: Sequence[tuple[Leader, str
         record.fail(leader, made_from, str(error))
         errors.append(error)
         if len(waiting) > 1:
-            log.print(f"Trial {leader.number} failed: {error}", markup=False, style="yellow")
+            log.print(f"Trial {leader.number} failed: {error}", style="yellow")
 
     for leader, made_from in waiting:
         try:
