@@ -9,26 +9,47 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
+from features.configfile import shortened
 from features.dataset import BOX, DatasetIndex
 from features.errors import DatasetError
 
 Image.MAX_IMAGE_PIXELS = None  # `dataset.max_pixels` is checked instead, from the header, before anything is decoded
 
-SIDEWAYS = {5, 6, 7, 8}
-"""EXIF orientations in which width and height change places."""
+PngImagePlugin.MAX_TEXT_CHUNK = (
+    PngImagePlugin.MAX_TEXT_MEMORY
+)  # 64 MB instead of 1: editors write long histories into photos
+
 ORIENTATION = 0x0112
+"""The EXIF tag."""
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+"""How a photo is turned upright, by its EXIF orientation."""
+
+SIDEWAYS = {5, 6, 7, 8}
+"""Orientations in which width and height change places."""
+
+LONGEST_REASON = 120
+"""Characters of a decoder's message that are quoted."""
+
+TWELVE_BITS = 1 << 12
+"""Many sensors write 12 bits into pixels of 16: such photos have no value from here on."""
 
 
 @dataclass(frozen=True)
 class Inspected:
     """What was found in one file: `fault` is None, or says what is wrong with it; sizes are those of the upright photo.
 
-    `animated`: the file holds several frames or pages, of which the first is the photo.
+    `animated`: the file holds several frames or pages, of which the first is the photo. `twelve_bits`: its pixels have 16 bits,
+    and hold 12.
     """
 
     fault: str | None
@@ -36,6 +57,7 @@ class Inspected:
     height: int = 0
     sha256: str = ""
     animated: bool = False
+    twelve_bits: bool = False
 
 
 def inspect_image(path: Path, max_pixels: int, known: dict[str, tuple[int, int]]) -> Inspected:
@@ -61,7 +83,7 @@ def inspect_image(path: Path, max_pixels: int, known: dict[str, tuple[int, int]]
             return Inspected(None, *known[sha256], sha256)
         with Image.open(io.BytesIO(data)) as image:
             animated = not jpeg and bool(getattr(image, "is_animated", False))
-            if sha256 in known:
+            if sha256 in known and not image.mode.startswith("I;16"):
                 return Inspected(None, *known[sha256], sha256, animated)
             width, height = image.size
             if width * height > max_pixels:
@@ -69,11 +91,13 @@ def inspect_image(path: Path, max_pixels: int, known: dict[str, tuple[int, int]]
             if image.mode in ("I", "F"):
                 return Inspected("of 32-bit pixels, which have no agreed white; store them with 8 or 16 bits")
             image.draft("RGB", (64, 64))  # a JPEG is read to its end, but only its coarse part is computed
-            image.load()
-            sideways = image.getexif().get(ORIENTATION) in SIDEWAYS  # after load(), which turns a TIFF by itself
+            decoded = _decoded(image)
+            sideways = _orientation(image) in SIDEWAYS
     except Exception as error:  # whatever a decoder raises on a damaged file, it is that file's fault
-        return Inspected("truncated" if "truncated" in str(error).lower() else "not a readable image")
-    return Inspected(None, *((height, width) if sideways else (width, height)), sha256, animated)
+        fault = "truncated" if "truncated" in str(error).lower() else f"not a readable image ({_reason(error)})"
+        return Inspected(fault)
+    upright = (height, width) if sideways else (width, height)
+    return Inspected(None, *upright, sha256, animated, decoded.twelve_bits)
 
 
 def load_images(
@@ -122,10 +146,10 @@ def open_photo(path: Path, box: tuple[int, int, int, int] | None = None) -> Imag
     """
     try:
         with Image.open(path) as opened:
-            image = _as_rgb(ImageOps.exif_transpose(opened))
-    except (OSError, SyntaxError, ValueError) as error:
+            image = _decoded(opened).photo
+    except Exception as error:  # what `inspect_image` accepted was changed since
         raise DatasetError(
-            f"cannot read the photo {path}: {error}. Run `headhunt features prepare` again; with "
+            f"cannot read the photo {path}: {_reason(error)}. Run `headhunt features prepare` again; with "
             "`dataset.on_missing: skip` it leaves such photos out."
         ) from None
     if box is not None:
@@ -144,10 +168,44 @@ def _missing(value: object) -> bool:
     return not isinstance(value, int | np.integer)
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    """Grey, CMYK, palette and 16-bit photos as 8-bit RGB; transparency is dropped."""
+class _Decoded(NamedTuple):
+    photo: Image.Image
+    twelve_bits: bool
+
+
+def _decoded(image: Image.Image) -> _Decoded:
+    """The first frame of an opened file, upright, as 8-bit RGB: what `inspect_image` tries and `open_photo` gives.
+
+    Grey, CMYK, palette and 16-bit photos are converted; transparency is dropped.
+    """
+    deep_colours = image.mode.startswith("RGB") and any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
+    image.load()  # turns a TIFF by itself
+    turn = TURNS.get(_orientation(image))
+    # ImageOps.exif_transpose writes all other tags anew, and fails on those that Pillow can read but not write.
+    image = image if turn is None else image.transpose(turn)
+    twelve_bits = False
     if image.mode.startswith("I;16"):  # Pillow's own conversion would clip all but the darkest to white
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        values = np.asarray(image)
+        twelve_bits = bool(values.max() < TWELVE_BITS)
+        image = Image.fromarray((values >> (4 if twelve_bits else 8)).astype(np.uint8))
+    elif deep_colours and np.asarray(image).max() < TWELVE_BITS >> 8:
+        raise ValueError("its colours hold 12 of 16 bits, which Pillow reads as black; store them with 8 bits")
     if "transparency" in image.info and image.mode != "RGB":
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    return _Decoded(image.convert("RGB"), twelve_bits)
+
+
+def _orientation(image: Image.Image) -> int:
+    """That of the EXIF tags; 1, upright, where they cannot be read or say something else."""
+    try:
+        found = image.getexif().get(ORIENTATION)
+    except Exception:  # whatever Pillow raises on tags that are no tags
+        return 1
+    return found if isinstance(found, int) else 1
+
+
+def _reason(error: Exception) -> str:
+    """What a decoder said, in one short line."""
+    if isinstance(error, UnidentifiedImageError):  # its own words name an object in memory
+        return "of no format that Pillow knows"
+    return shortened(" ".join(str(error).split()) or type(error).__name__, LONGEST_REASON)

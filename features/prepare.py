@@ -142,6 +142,10 @@ def _inspect(run: FeaturesRun, source: Source) -> tuple[list[Photo], dict[str, I
             f"The first frame is used of {len(animated)} photos that hold several frames or pages: {_some(animated)}.",
             style="yellow",
         )
+    dark = [path for path, inspected in found.items() if inspected.twelve_bits and path not in faults]
+    if dark:
+        counted = f"{len(dark)} of {len(paths)} photos"
+        log.print(f"Scaled by the 12 bits that their pixels of 16 hold: {counted}, {_some(dark)}.", style="yellow")
     return [photo for photo in source.photos if photo.path not in faults], found
 
 

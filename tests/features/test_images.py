@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from features.command import log
 from features.config import FeaturesRun
@@ -184,17 +185,72 @@ def test_one_pixel_fills_the_photo(tmp_path: Path) -> None:
     assert (np.asarray(resized) == (9, 90, 190)).all()
 
 
-def black_png(path: Path, width: int, height: int) -> None:
-    """A 1-bit PNG written line by line: neither its pixels nor its bytes are ever in memory at once."""
+def write_png(path: Path, size: tuple[int, int], bits: int, kind: int, lines: Iterable[bytes]) -> None:
+    """A PNG by its specification: `kind` 0 is grey, 2 RGB; a line begins with its filter, 0."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     packer = zlib.compressobj(9)
-    line = bytes(1 + (width + 7) // 8)
-    packed = b"".join([*(packer.compress(line) for _ in range(height)), packer.flush()])
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    packed = b"".join([*(packer.compress(line) for line in lines), packer.flush()])
+    header = struct.pack(">IIBBBBB", *size, bits, kind, 0, 0, 0)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b""))
+
+
+def black_png(path: Path, width: int, height: int) -> None:
+    """A 1-bit PNG written line by line: neither its pixels nor its bytes are ever in memory at once."""
+    write_png(path, (width, height), 1, 0, (bytes(1 + (width + 7) // 8) for _ in range(height)))
+
+
+@pytest.mark.parametrize("tag", [(0x011A, 2, b"72.\0"), (0x0100, 2, b"64\0\0"), (0x0112, 2, b"up\0\0")])
+def test_tags_that_pillow_cannot_write_again_are_only_read(
+    tmp_path: Path, upright: Pixels, tag: tuple[int, int, bytes]
+) -> None:
+    """EXIF 2.32: big-endian entries of tag, type, count and value; text where a number belongs. Orientation 6 is its row 0 at
+    the right; where the orientation itself is text there is none."""
+    entries = {tag[0]: struct.pack(">HHL", *tag[:2], 3) + tag[2]}
+    entries.setdefault(0x0112, struct.pack(">HHLHH", 0x0112, 3, 1, 6, 0))
+    listed = b"".join(entry for _, entry in sorted(entries.items()))
+    exif = b"Exif\0\0MM\0*" + struct.pack(">LH", 8, len(entries)) + listed + struct.pack(">L", 0)
+    turned = tag[0] != 0x0112
+    pixels = np.ascontiguousarray(stored(upright, 6)) if turned else upright
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(pixels).save(path, exif=exif, quality=100, subsampling=0)
+    found = inspect_image(path, PLAIN, {})
+    assert (found.fault, found.width, found.height) == (None, 20, 12)
+    assert np.median(np.abs(np.asarray(open_photo(path)).astype(int) - upright)) <= 2
+
+
+def test_long_text_in_a_png_is_no_fault(tmp_path: Path, upright: Pixels) -> None:
+    for megabytes, fault in ((2, None), (80, "not a readable image (")):
+        text = PngImagePlugin.PngInfo()
+        text.add_itxt("notes", "x" * (megabytes << 20), zip=True)
+        Image.fromarray(upright).save(tmp_path / "photo.png", pnginfo=text)
+        found = inspect_image(tmp_path / "photo.png", PLAIN, {}).fault
+        assert found == fault if fault is None else (found or "").startswith(fault)
+        assert fault is None or "too large" in (found or "")
+
+
+def test_twelve_bits_of_sixteen_are_scaled_by_what_they_hold(root: Path) -> None:
+    """4095 is white; a photo with brighter pixels has 16 bits. Every value lands within one step of its share of white."""
+    values = np.linspace(0, 4095, 64).round().astype(np.uint16).reshape(8, 8)
+    for name, white, scaled in (("sensor", 4095, values), ("deep", 65535, values * 16)):
+        Image.fromarray(scaled).save(root / "a" / f"{name}.png")
+        pixels = np.asarray(open_photo(root / "a" / f"{name}.png"))[..., 0]
+        assert np.abs(pixels - scaled / white * 255).max() <= 1
+    for _ in ("new", "known"):
+        assert (
+            said(run_on(root))[1] == "Scaled by the 12 bits that their pixels of 16 hold: 1 of 10 photos, a/sensor.png."
+        )
+
+
+def test_colours_of_twelve_bits_are_refused_as_pillow_would_read_them_black(root: Path) -> None:
+    for name, factor in (("dark", 1), ("deep", 16)):
+        lines = [b"\0" + np.full((20, 3), 4095 * factor, ">u2").tobytes()] * 12
+        write_png(root / "a" / f"{name}.png", (20, 12), 16, 2, lines)
+    assert np.asarray(open_photo(root / "a" / "deep.png")).min() == 255
+    with pytest.raises(DatasetError, match=r"a/dark.png \(its colours hold 12 of 16 bits, .* store them with 8 bits\)"):
+        prepare(run_on(root))
 
 
 def test_a_huge_photo_is_refused_by_its_header(tmp_path: Path) -> None:
