@@ -23,6 +23,12 @@ from pydantic import (
 
 from features.pooling import parse_pooling, pooling_name
 
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+"""A path of the configuration; `~` is the user's home."""
+
+UserText = Annotated[str, AfterValidator(lambda text: str(Path(text).expanduser()) if text.startswith("~") else text)]
+"""A name, an address or a path."""
+
 
 class Section(BaseModel):
     """Base of every section: frozen, comparable, and strict about keys."""
@@ -47,7 +53,7 @@ class FractionSplit(Section):
 
 
 class ColumnSplit(Section):
-    """The data set's own split, from the column (or .mat field) of this name; `val` is drawn from its training part."""
+    """The data set's own split, from the column (or .mat field) of this name; what it lacks is drawn from its training part."""
 
     column: str = Field(
         "test", min_length=1, description="`test` for Stanford Cars; for csv a column of train|val|test"
@@ -55,7 +61,16 @@ class ColumnSplit(Section):
     val: float = Field(
         0.20, gt=0, lt=1, description="share of the training part kept for validation where the column names none"
     )
+    test: float = Field(
+        0.15, gt=0, lt=1, description="share of the training part kept for the test where the column names none"
+    )
     seed: int = Field(42, ge=0)
+
+    @model_validator(mode="after")
+    def _leave_some(self) -> ColumnSplit:
+        if self.val + self.test >= 1:
+            raise ValueError(f"val + test must be below 1, but {self.val} + {self.test} = {self.val + self.test:g}")
+        return self
 
 
 def _split_kind(value: Any) -> Any:
@@ -74,7 +89,7 @@ class DatasetSection(Section):
     on_missing: Literal["error", "skip"] = Field(
         "error", description="what a missing or unreadable photo is: a fault or a gap"
     )
-    within: Path | None = Field(
+    within: UserPath | None = Field(
         None, description="refuse photos that lie, links followed, outside this folder; default: they may lie anywhere"
     )
     max_pixels: int = Field(100_000_000, gt=0, description="larger photos are refused, as width × height")
@@ -84,29 +99,32 @@ class StanfordCars(DatasetSection):
     """The Stanford Cars devkit: `cars_annos.mat`, or the original train and test files with `cars_meta.mat`."""
 
     kind: Literal["stanford_cars"] = "stanford_cars"
-    root: Path = Field(description="the folder that photo paths start from")
-    annotations: Path | list[Path] = Field(
+    root: UserPath = Field(description="the folder that photo paths start from")
+    annotations: UserPath | list[UserPath] = Field(
         Path("cars_annos.mat"), description="the combined .mat, or a list of the devkit's files; relative to root"
     )
-    meta: Path = Field(
+    meta: UserPath = Field(
         Path("cars_meta.mat"), description="class names, for the devkit's original files; relative to root"
     )
     crop_to_bbox: bool = Field(False, description="cut each photo to its bounding box, in pixels of the upright photo")
 
 
 class FolderDataset(DatasetSection):
-    """One sub-folder a class, in numeric-aware order; with `split: {column: folder}`, `root/train/<class>` etc."""
+    """One sub-folder a class, in numeric-aware order. Folders called train, val (valid, validation, dev) and test that hold class
+    folders are splits, unless `split` is given; `split: {column: folder}` asks for them."""
 
     kind: Literal["folder"] = "folder"
-    root: Path
+    root: UserPath
 
 
 class CsvDataset(DatasetSection):
     """A CSV table with the columns path and label or class_name, optionally split and x1, y1, x2, y2."""
 
     kind: Literal["csv"] = "csv"
-    file: Path
-    root: Path | None = Field(None, description="the folder that paths start from; default: the folder of the table")
+    file: UserPath
+    root: UserPath | None = Field(
+        None, description="the folder that paths start from; default: the folder of the table"
+    )
     crop_to_bbox: bool = False
 
 
@@ -268,11 +286,11 @@ Pooling = Annotated[str, AfterValidator(lambda text: pooling_name(parse_pooling(
 class FeaturesConfig(Section):
     """The frozen backbone and the copies to cache."""
 
-    backbone: str = Field("resnet101v2", description="a name in BACKBONES, or the path of a .keras file")
+    backbone: UserText = Field("resnet101v2", description="a name in BACKBONES, or the path of a .keras file")
     preprocessing: str | dict[str, Any] | None = Field(
         None, description="only with a path: a keras.applications family (resnet_v2, …), or {scale, offset}"
     )
-    weights: str = Field("imagenet", description="imagenet | random | the path of a .weights.h5 file")
+    weights: UserText = Field("imagenet", description="imagenet | random | the path of a .weights.h5 file")
     image_size: ImageSize | None = Field(None, description="[height, width] in pixels; default: the backbone's own")
     cut: str | tuple[str, ...] | None = Field(
         None,
@@ -297,7 +315,7 @@ class FeaturesConfig(Section):
     batch_size: int = Field(32, ge=1)
     images_per_shard: int = Field(128, ge=1, description="also what one task computes at a time")
     workers: Workers = Workers()
-    store: str | None = Field(
+    store: UserText | None = Field(
         None, description="also keep the cache there, e.g. s3://bucket/prefix, gs://…, file:///…; default: only local"
     )
 
@@ -347,7 +365,7 @@ class FeaturesRun(Section):
     """The part of `headhunt.yaml` that the features stage reads."""
 
     name: str = Field("headhunt", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the run and of its study")
-    workdir: Path = Field(Path("runs/headhunt"), description="the run's folder")
+    workdir: UserPath = Field(Path("runs/headhunt"), description="the run's folder")
     dataset: Dataset
     features: FeaturesConfig = FeaturesConfig()
     search: Any = None

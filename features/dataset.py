@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from pydantic import ValidationError
 
 from features.atomic import atomic_path, write_text
 from features.config import CsvDataset, FeaturesRun, FolderDataset, StanfordCars
@@ -15,6 +16,8 @@ from features.errors import DatasetError, UsageError
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ("path", "label", "class_name", "split", "x1", "y1", "x2", "y2", "width", "height", "sha256")
+NOT_OF_THE_INDEX = {"crop_to_bbox"}
+"""Keys of the `dataset` section that the index does not depend on."""
 BOX = ["x1", "y1", "x2", "y2"]
 
 
@@ -108,7 +111,7 @@ def load_index(run: FeaturesRun) -> DatasetIndex:
         table = _read_table(path)
     except FileNotFoundError:
         raise UsageError(f"there is no index of the images at {path}. Run `headhunt features prepare`.") from None
-    before, now = prepared["dataset"], _prepared_from(run)
+    before, now = _with_defaults(run, prepared["dataset"]), _prepared_from(run)
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     if changed:
         keys = ", ".join(f"dataset.{key} (was {before.get(key)!r}, is {now.get(key)!r})" for key in changed)
@@ -134,4 +137,12 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 def _prepared_from(run: FeaturesRun) -> dict[str, object]:
     """The part of the `dataset` section that the index depends on."""
-    return run.dataset.model_dump(mode="json", exclude={"crop_to_bbox"})
+    return run.dataset.model_dump(mode="json", exclude=NOT_OF_THE_INDEX)
+
+
+def _with_defaults(run: FeaturesRun, section: dict[str, object]) -> dict[str, object]:
+    """Such a part as it is read today: an earlier version had fewer keys."""
+    try:
+        return type(run.dataset).model_validate(section).model_dump(mode="json", exclude=NOT_OF_THE_INDEX)
+    except ValidationError:  # of another kind of data set
+        return section

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from features.command import log
 from features.config import ColumnSplit, FolderDataset
-from features.dataset import SPLITS, Photo, Source
+from features.dataset import Photo, Source
 from features.errors import DatasetError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+"""Files that are taken for photos by their names; of others Pillow looks at the beginning."""
+
+SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation", "dev"), "test": ("test",)}
+"""What folders of a split are called."""
+
+READERS = {".heic": "pillow-heif", ".heif": "pillow-heif"}
+"""Packages by which Pillow reads more kinds of photos."""
 
 SHOWN = 5
 """How many links a message lists."""
@@ -25,11 +33,12 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 
 
 def read_folders(dataset: FolderDataset) -> Source:
-    """Reads `root/<class>/*`, or `root/<train|val|test>/<class>/*` when the split is taken from the folders.
+    """Reads `root/<class>/*`, or `root/<train|val|test>/<class>/*` where the split is taken from folders.
 
-    Classes are numbered in numeric-aware order. A class folder may be a link; links to folders further down, and links that
-    lead back to the data set itself, are left out and said. Raises DatasetError when the folder is missing, cannot be read,
-    or holds no class folder.
+    That is so with a split by column, and where no split is configured and every folder is called like one. Classes are numbered
+    in numeric-aware order. A class folder may be a link; links to folders further down, and links that lead back to the data set
+    itself, are left out and said, as files are that are no photos. Raises DatasetError when the folder is missing, cannot be
+    read, holds no class folder, or could be read in two ways.
     """
     try:
         root = dataset.root.resolve()
@@ -38,29 +47,32 @@ def read_folders(dataset: FolderDataset) -> Source:
     if not root.is_dir():
         raise DatasetError(f"there is no folder {root}. Correct `dataset.root`.")
     left_out: list[str] = []
-    parts: dict[str | None, Path] = {None: root}
-    if isinstance(dataset.split, ColumnSplit):
-        parts = {part: root / part for part in SPLITS if (root / part).is_dir()}
-        if "train" not in parts:
-            raise DatasetError(
-                f"{root} has no folder `train`, which `split: {{column: …}}` reads for a folder data set."
-            )
+    parts = _parts(dataset, root, left_out)
     names = sorted({name for part in parts.values() for name in _folders(part, root, left_out)}, key=natural_key)
     if not names:
         raise DatasetError(f"{root} holds no class folders: one sub-folder of photos for each class is expected.")
+    if len(names) == 1 and None in parts and _folders(root / names[0], root, []):
+        raise DatasetError(
+            f"{root} holds one folder, {names[0]!r}, and one for each class is needed. If these are in it, write "
+            f"`dataset.root: {dataset.root / names[0]}`."
+        )
     if names != sorted(names):
         log.print(
             f"Classes are numbered in numeric-aware order ({names[0]}, {names[1]}, …); plain alphabetical order, which "
             "Keras's image_dataset_from_directory uses, would differ.",
             style="yellow",
         )
-    photos = [
-        Photo(file.relative_to(root).as_posix(), label, None, part)
-        for label, name in enumerate(names)
-        for part, folder in parts.items()
-        for file in sorted(_files(folder / name, root, left_out), key=lambda file: natural_key(file.as_posix()))
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-    ]
+    photos, others = [], Counter[str]()
+    for label, name in enumerate(names):
+        for part, folder in parts.items():
+            for file in sorted(_files(folder / name, root, left_out), key=lambda file: natural_key(file.as_posix())):
+                if file.name.startswith("."):
+                    continue
+                if file.suffix.lower() in SUFFIXES or is_photo(file):
+                    photos.append(Photo(file.relative_to(root).as_posix(), label, None, part))
+                else:
+                    others[file.suffix.lower()] += 1
+    _tell_others(others)
     if left_out:
         log.print(
             f"{len(left_out)} links to folders are not followed: {', '.join(left_out[:SHOWN])}"
@@ -68,6 +80,56 @@ def read_folders(dataset: FolderDataset) -> Source:
             style="yellow",
         )
     return Source(photos, tuple(names), root)
+
+
+def _parts(dataset: FolderDataset, root: Path, left_out: list[str]) -> dict[str | None, Path]:
+    """The folders that hold class folders, by split; the root alone, by None, where splits are drawn."""
+    folders = _folders(root, root, left_out)
+    called = {part: [name for name in folders if name.lower() in names] for part, names in SPLIT_FOLDERS.items()}
+    twice = next((names for names in called.values() if len(names) > 1), None)
+    found: dict[str | None, str] = {part: names[0] for part, names in called.items() if names}
+    shown = ", ".join(found.values())
+    if isinstance(dataset.split, ColumnSplit):
+        if "train" not in found:
+            raise DatasetError(
+                f"{root} has no folder `train`, which `split: {{column: …}}` reads for a folder data set."
+            )
+    elif "train" not in found or (len(found) == 1 and len(folders) > 1):  # a class may be called like a split
+        return {None: root}
+    elif "split" in dataset.model_fields_set or twice or len(found) < len(folders):
+        others = [name for name in folders if name not in found.values()]
+        beside = f", beside {', '.join(others[:SHOWN])}" if others else ""
+        raise DatasetError(
+            f"{root} holds folders that are called like splits ({shown}){beside}, and a split by shares would take them for "
+            "classes. Write `dataset.split: {column: folder}` to take the splits from these folders, or name a folder of "
+            "class folders as `dataset.root`."
+        )
+    else:
+        log.print(f"The splits are those of the folders {shown}.")
+    if twice:
+        raise DatasetError(f"{root} holds both {' and '.join(sorted(twice))}, which are one split. Keep one of them.")
+    return {part: root / name for part, name in found.items()}
+
+
+def is_photo(file: Path) -> bool:
+    """Whether Pillow knows the format of a file, by its beginning."""
+    from PIL import Image
+
+    try:
+        with Image.open(file):
+            return True
+    except Exception:  # whatever a reader raises on what is no photo
+        return False
+
+
+def _tell_others(others: Counter[str]) -> None:
+    if not others:
+        return
+    listed = []
+    for suffix, count in sorted(others.items()):
+        reader = f" (`pip install {READERS[suffix]}` reads them)" if suffix in READERS else ""
+        listed.append(f"{count} {suffix or 'without a suffix'}{reader}")
+    log.print(f"Left out, as no photos that Pillow reads: {', '.join(listed)}.", style="yellow")
 
 
 def _folders(folder: Path, root: Path, left_out: list[str]) -> list[str]:

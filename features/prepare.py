@@ -27,7 +27,7 @@ from features.dataset import (
 from features.errors import DatasetError, HeadhuntError, UsageError
 from features.folders import read_folders
 from features.images import Inspected, inspect_image
-from features.splits import split_photos
+from features.splits import drawn_shares, split_photos
 from features.stanford_cars import read_stanford_cars
 from features.tables import read_table
 from features.threads import in_threads
@@ -220,6 +220,14 @@ def _table(
     run: FeaturesRun, photos: Sequence[Photo], names: tuple[str, ...], found: dict[str, Inspected]
 ) -> pd.DataFrame:
     splits = split_photos(run.dataset.split, photos, names)
+    parts = {photo.part for photo in photos}
+    if parts != {None}:
+        drawn = drawn_shares(run.dataset.split, parts)
+        for part in [part for part in drawn if part != "train"]:
+            log.print(
+                f"The data set has no {part} photos of its own: {drawn[part]:.0%} of its training photos are drawn for it, by "
+                f"seed {run.dataset.split.seed}."
+            )
     rows = []
     for photo, split in zip(photos, splits, strict=True):
         seen = found[photo.path]

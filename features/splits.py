@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,31 +16,40 @@ from features.errors import DatasetError
 def split_photos(split: FractionSplit | ColumnSplit, photos: Sequence[Photo], names: Sequence[str]) -> list[str]:
     """The split of each photo: stratified by class, a pure function of the split's seed and each class's photos in order.
 
-    With a ColumnSplit, `Photo.part` is the split; where it names no validation photos, they are drawn from its training
-    part. Raises DatasetError when a split stays empty, or a class has no training photos.
+    Where photos have a split of their own (`Photo.part`), that is it; of val and test, those that it lacks are drawn from its
+    training photos, see `drawn_shares`. Raises DatasetError when a split stays empty, or a class has no training photos.
     """
-    if isinstance(split, FractionSplit):
-        return _stratify(photos, names, {"train": split.train, "val": split.val, "test": split.test}, split.seed)
+    shares = drawn_shares(split, {photo.part for photo in photos})
     parts = [photo.part or "train" for photo in photos]
-    if "val" not in parts:
+    if len(shares) > 1:
         inner = [position for position, part in enumerate(parts) if part == "train"]
-        drawn = _stratify([photos[i] for i in inner], names, {"train": 1 - split.val, "val": split.val}, split.seed)
+        drawn = _stratify([photos[i] for i in inner], names, shares, split.seed)
         for position, part in zip(inner, drawn, strict=True):
             parts[position] = part
     for part in SPLITS:
         if part not in parts:
             raise DatasetError(
-                f"the split by {split.column!r} leaves {part} without photos. Use a split by shares instead: "
+                f"the data set's own split leaves {part} without photos. Use a split by shares instead: "
                 "`dataset.split: {train: 0.65, val: 0.20, test: 0.15}`."
             )
     trained = {photo.label for photo, part in zip(photos, parts, strict=True) if part == "train"}
     untrained = [name for label, name in enumerate(names) if label not in trained]
-    if untrained:
+    if untrained and isinstance(split, ColumnSplit):
         raise DatasetError(
-            f"the split by {split.column!r} leaves {len(untrained)} of {len(names)} classes without training photos, the "
+            f"the data set's own split leaves {len(untrained)} of {len(names)} classes without training photos, the "
             f"first is {untrained[0]!r}. Add photos, or use a split by shares."
         )
     return parts
+
+
+def drawn_shares(split: FractionSplit | ColumnSplit, parts: Collection[str | None]) -> dict[str, float]:
+    """The shares in which training photos are divided, where the data set's own split names these parts: train, and those of val
+    and test that are not among them. Without own parts all photos are training photos, and the shares the configuration's."""
+    missing = {part: float(getattr(split, part)) for part in SPLITS[1:] if part not in parts}
+    if isinstance(split, ColumnSplit):
+        return {"train": 1 - sum(missing.values()), **missing}
+    whole = 1.0 if len(missing) == 2 else split.train + sum(missing.values())
+    return {part: share / whole for part, share in {"train": split.train, **missing}.items()}
 
 
 def _stratify(photos: Sequence[Photo], names: Sequence[str], shares: dict[str, float], seed: int) -> list[str]:

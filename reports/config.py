@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, field_validator
 
 from features.augment import POLICIES
-from features.config import Section
+from features.config import Section, UserPath
 from train.config import FinetuneConfig, TrainRun
 
 
@@ -65,7 +65,7 @@ class FidelityConfig(Section):
 class HistoryFile(Section):
     """One part of an earlier run: a Keras training history as CSV, and which epoch of the part before it goes on from."""
 
-    path: Path
+    path: UserPath
     resumed_from: Literal["best", "best_accuracy", "last"] | PositiveInt = Field(
         "best",
         description="best: the lowest validation loss, what Keras's ModelCheckpoint keeps by default; best_accuracy: the "
@@ -99,7 +99,7 @@ class ReportsConfig(Section):
     """What the page shows."""
 
     leaders: int = Field(5, ge=1, le=20, description="trials whose curves are drawn")
-    compare: tuple[Path, ...] = Field(
+    compare: tuple[UserPath, ...] = Field(
         (), description="headhunt.yaml of other runs, whose studies are set beside this one"
     )
     confusions: int = Field(15, ge=1, le=100, description="pairs of classes listed as most often confused")

@@ -1,0 +1,156 @@
+"""Class folders and split folders as people have them: what is read, what is said, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from features.command import log
+from features.config import FeaturesRun
+from features.dataset import load_index
+from features.errors import DatasetError
+from features.prepare import prepare
+from tests.conftest import run_headhunt
+
+random = np.random.default_rng(0)
+
+
+def photo(path: Path, kind: str | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(random.integers(0, 256, (16, 24, 3), np.uint8)).save(path, kind)
+
+
+def fill(root: Path, *folders: str, count: int = 6) -> Path:
+    for folder in folders:
+        for number in range(count):
+            photo(root / folder / f"{number}.png")
+    return root
+
+
+def run_on(root: Path, **dataset: Any) -> FeaturesRun:
+    section = {"kind": "folder", "root": str(root), **dataset}
+    return FeaturesRun.model_validate({"workdir": str(root.parent / "run"), "dataset": section})
+
+
+def prepared(run: FeaturesRun) -> tuple[dict[str, Any], str]:
+    with log.capture() as captured:
+        result = prepare(run)
+    return result, " ".join(captured.get().split())
+
+
+def splits_by_folder(run: FeaturesRun) -> dict[str, set[str]]:
+    """The splits that the photos of each folder of the root are in."""
+    table = load_index(run).table
+    return {str(name): set(own) for name, own in table["split"].groupby(table["path"].str.split("/").str[0])}
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation", "dev", "Valid"])
+@pytest.mark.parametrize("split", [None, {"column": "folder"}])
+def test_split_folders_are_the_splits(tmp_path: Path, val: str, split: dict[str, str] | None) -> None:
+    root = fill(tmp_path / "photos", *(f"{part}/{name}" for part in ("train", val, "test") for name in ("a", "b")))
+    run = run_on(root, **({"split": split} if split else {}))
+    result, words = prepared(run)
+    assert (result["images"], result["classes"]) == (36, 2)
+    assert result["splits"] == {"train": 12, "val": 12, "test": 12}
+    assert splits_by_folder(run) == {"train": {"train"}, val: {"val"}, "test": {"test"}}
+    assert load_index(run).class_names == ("a", "b")
+    assert words == ("" if split else f"The splits are those of the folders train, {val}, test.")
+
+
+@pytest.mark.parametrize(
+    ("parts", "shares"),
+    [
+        (("train", "valid"), {"test": 0.15 / 0.80}),
+        (("train", "test"), {"val": 0.20 / 0.85}),
+        (("train",), {"val": 0.20, "test": 0.15}),
+    ],
+)
+def test_missing_splits_are_drawn_from_the_training_folder_and_said(
+    tmp_path: Path, parts: tuple[str, ...], shares: dict[str, float]
+) -> None:
+    root = fill(tmp_path / "photos", *(f"{part}/{name}" for part in parts for name in ("a", "b", "c")), count=20)
+    run = run_on(root)
+    result, words = prepared(run)
+    assert result["images"] == 60 * len(parts)
+    for part, share in shares.items():
+        assert abs(result["splits"][part] - 60 * share) <= 1
+        said = f"The data set has no {part} photos of its own: {share:.0%} of its training photos are drawn for it, by seed 42."
+        assert said in words
+    assert splits_by_folder(run)["train"] == {"train", *shares}
+    table = load_index(run).table
+    counts = Counter(zip(table["label"], table["split"], strict=True))
+    assert all(counts[label, part] >= 1 for label in range(3) for part in ("train", "val", "test"))
+    before = table["split"].tolist()
+    prepare(run)
+    assert load_index(run).table["split"].tolist() == before
+
+
+@pytest.mark.parametrize(
+    ("folders", "split"),
+    [
+        (("train/a", "train/b", "val/a", "val/b"), {"train": 0.6, "val": 0.2, "test": 0.2}),
+        (("train/a", "train/b", "test/a", "test/b", "extra/a"), None),
+    ],
+)
+def test_folders_called_like_splits_are_no_classes(
+    tmp_path: Path, folders: tuple[str, ...], split: dict[str, float] | None
+) -> None:
+    run = run_on(fill(tmp_path / "photos", *folders), **({"split": split} if split else {}))
+    with pytest.raises(DatasetError, match=r"called like splits \(train, (val|test)\)") as caught:
+        prepare(run)
+    assert "Write `dataset.split: {column: folder}`" in str(caught.value)
+    assert ("beside extra" in str(caught.value)) == ("extra/a" in folders)
+
+
+def test_a_split_has_one_folder(tmp_path: Path) -> None:
+    root = fill(tmp_path / "photos", *(f"{part}/{name}" for part in ("train", "val", "valid") for name in ("a", "b")))
+    with pytest.raises(DatasetError, match=r"holds both val and valid, which are one split. Keep one of them"):
+        prepare(run_on(root, split={"column": "folder"}))
+
+
+def test_a_class_may_be_called_like_a_split(tmp_path: Path) -> None:
+    run = run_on(fill(tmp_path / "photos", "bus", "train", "tram"))
+    assert prepared(run)[0]["classes"] == 3
+    assert load_index(run).class_names == ("bus", "train", "tram")
+
+
+def test_a_folder_that_holds_one_folder_gets_a_hint(tmp_path: Path) -> None:
+    root = fill(tmp_path / "cars", "cars/a", "cars/b")
+    with pytest.raises(DatasetError, match=r"holds one folder, 'cars', and one for each class is needed") as caught:
+        prepare(run_on(root))
+    assert f"write `dataset.root: {root}/cars`" in str(caught.value)
+    assert prepared(run_on(root / "cars"))[0]["classes"] == 2
+
+
+def test_photos_are_known_by_what_they_hold_and_the_rest_is_counted(tmp_path: Path) -> None:
+    root = fill(tmp_path / "photos", "a", "b", count=4)
+    for name, kind in (("x.jfif", "JPEG"), ("x.avif", "AVIF"), ("x.mpo", "MPO"), ("x", "PNG"), ("x.photo", "GIF")):
+        photo(root / "a" / name, kind)
+    for name in ("notes.txt", "more.TXT", "list"):
+        (root / "b" / name).write_text("no photo")
+    (root / "b" / "raw.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (root / "b" / ".hidden").write_text("no photo")
+    result, words = prepared(run_on(root))
+    assert result["images"] == 8 + 5
+    assert words == (
+        "Left out, as no photos that Pillow reads: 1 without a suffix, 1 .heic (`pip install pillow-heif` reads them), 2 .txt."
+    )
+
+
+def test_a_tilde_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The home of the process that runs the command; no folder called `~` is made."""
+    home = tmp_path / "home"
+    fill(home / "photos", "a", "b", count=4)
+    shutil.move(home / "photos", home / "cars")
+    (tmp_path / "headhunt.yaml").write_text("workdir: ~/run\ndataset: {kind: folder, root: ~/cars}\n")
+    monkeypatch.setenv("HOME", str(home))
+    done = run_headhunt(tmp_path, "features", "prepare")
+    assert done.returncode == 0, done.stderr
+    assert (home / "run" / "dataset" / "index.csv").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["headhunt.yaml", "home"]
