@@ -85,9 +85,7 @@ def write_block(task: Task) -> Done:
     for copy in task.copies:
         features = extract(images, identities if copy else None, block.split, copy)
         if not np.isfinite(features).all():
-            raise CacheError(
-                f"the backbone gave NaN or infinity for photos of {block.split}; check weights and preprocessing."
-            )
+            raise _not_finite(block.split)
         if np.abs(features).max() > np.finfo(config.dtype).max:
             raise CacheError(
                 f"features reach {np.abs(features).max():g}, too large for float16. Set `features.dtype: float32`."
@@ -104,7 +102,14 @@ def write_block(task: Task) -> Done:
 def sum_maps(task: Task) -> list[MapMoments]:
     """The sums that projections are fitted by, over the maps of a block's clean images (on a worker): one for each map."""
     batches = [[moments_of(x) for x in maps] for maps in extractor(task.features).maps(_images(task))]
-    return [add_moments(of_one_map) for of_one_map in zip(*batches, strict=True)]
+    found = [add_moments(of_one_map) for of_one_map in zip(*batches, strict=True)]
+    if not all(np.isfinite(sums.products).all() for sums in found):
+        raise _not_finite(task.block.split)
+    return found
+
+
+def _not_finite(split: str) -> CacheError:
+    return CacheError(f"the backbone gave NaN or infinity for photos of {split}; check weights and preprocessing.")
 
 
 def _images(task: Task) -> npt.NDArray[np.uint8]:

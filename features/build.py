@@ -88,6 +88,7 @@ def build_cache(run: FeaturesRun, copies: int = 0) -> dict[str, Any]:
             "cache": relative(folder),
             "key": cache.key,
             "copies": cache.copies,
+            "policy": named,
             "records": sum(entry.records for entry in cache.manifest.shards),
             "bytes": sum(
                 shard_bytes(e.records, cache.feature_shape, run.features.dtype) for e in cache.manifest.shards

@@ -149,6 +149,6 @@ def _settings(context: typer.Context, config: Any, set_: list[str], executor: st
 def _print_build(console: Any, result: dict[str, Any]) -> None:
     console.print(
         f"{result['records']} records in {result['shards_written'] + result['shards_reused']} shards "
-        f"({result['shards_written']} new), {result['bytes'] / 1e6:.1f} MB, {result['copies']} augmented copies, "
+        f"({result['shards_written']} new), {result['bytes'] / 1e6:.1f} MB, copies of {result['policy']}: {result['copies']}, "
         f"{result['seconds']:.1f} s. Cache: {result['cache']}"
     )

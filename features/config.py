@@ -336,12 +336,16 @@ class FeaturesConfig(Section):
     @field_validator("augmentation")
     @classmethod
     def _told_apart(cls, value: Any) -> Any:
-        names = [augmentation_name(one) for one in value] if is_several(value) else []
+        names = [augmentation_name(one) for one in (value if is_several(value) else [value])]
+        if "clean" in names:
+            raise ValueError(
+                "no policy can be called 'clean', which photos without augmentation are. Choose another name"
+            )
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ValueError(
                 f"two policies are called {twice!r}. Each needs a name of its own: keep one of them, or write {{layers: [...], "
-                "name: ...}}"
+                "name: ...}"
             )
         return value
 

@@ -160,9 +160,14 @@ def _explain(detail: Any, raw: dict[str, Any], model: type[BaseModel], decided: 
     if kind == "union_tag_not_found":
         return f"{_dotted(path)}: the key {detail['ctx']['discriminator']} is required."
     message = detail["msg"].removeprefix("Value error, ")
+    if kind in ("tuple_type", "list_type"):
+        message = f"a list is needed, e.g. [{received or '…'}]"
     message = message[:1].lower() + message[1:]
-    shown = "" if kind == "value_error" and isinstance(received, dict) else f"received {received!r}; "
-    return f"{_dotted(path) or 'the file'}: {shown}{message.rstrip('.')}."
+    if kind != "value_error" or not isinstance(received, dict):
+        return f"{_dotted(path) or 'the file'}: received {received!r}; {message.rstrip('.')}."
+    inner = re.match(r"(\w+)[\w.]*: ", message)  # a section that names one of its keys
+    joint = "." if path and inner and inner[1] in received else ": "
+    return f"{_dotted(path) or 'the file'}{joint}{message.rstrip('.')}."
 
 
 def _key_path(location: Sequence[str | int], raw: Any) -> tuple[tuple[str | int, ...], Any]:

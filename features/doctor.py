@@ -17,16 +17,16 @@ from features.backbones import image_size, input_range, prepared
 from features.blocks import plan_blocks
 from features.build import build_cache
 from features.cache import FeatureCache, split_copies
-from features.checksums import discard_shard, file_sha256
+from features.checksums import Checksum, discard_shard, file_sha256, write_checksum
 from features.config import FeaturesRun
 from features.dataset import SPLITS, DatasetIndex, load_index
 from features.errors import CacheError
 from features.images import load_images
 from features.keys import cache_folder, key_parts
-from features.manifest import MANIFEST, Manifest, ShardEntry, cache_key
+from features.manifest import MANIFEST, Manifest, ShardEntry, cache_key, read_manifest
 from features.mirror import pull
 from features.policies import of_policy, policy_sections
-from features.projection import checksum_of, projection_path
+from features.projection import Projection, checksum_of, projection_path
 from features.shards import find_faults, parse_shard, shard_bytes
 from features.store import open_store
 
@@ -136,6 +136,8 @@ def _repair(run: FeaturesRun, index: DatasetIndex) -> dict[str, Any]:
     damaged = sorted({fault["shard"] for fault in _verify(run, index)["faults"]} - {""})
     copies = max((int(path.name[7:10]) for path in folder.glob("train-c*.tfrecord")), default=0)
     store = open_store(run.features.store, folder.name)
+    if damaged:
+        _trust_manifest(folder)
     for name in damaged:
         if store:
             store.delete(name)
@@ -147,6 +149,19 @@ def _repair(run: FeaturesRun, index: DatasetIndex) -> dict[str, Any]:
     if damaged == [MANIFEST]:  # now that it can be read, so can the shards
         return {**_repair(run, index), "repaired": damaged}
     return {**repaired, "repaired": damaged}
+
+
+def _trust_manifest(folder: Path) -> None:
+    """Gives every projection the checksum that the manifest has of it: one that is fitted again is compared with that."""
+    try:
+        manifest = read_manifest(folder)
+    except CacheError:
+        return
+    for number, sha256 in enumerate(manifest.projections, start=1):
+        path = projection_path(folder, number)
+        if checksum_of(path) != sha256:
+            is_whole = path.exists() and file_sha256(path) == sha256
+            write_checksum(path, Checksum(sha256, Projection(path.read_bytes()).kernel.shape if is_whole else ()))
 
 
 def _check_plan(manifest: Manifest, planned: dict[str, tuple[str, int]]) -> list[Fault]:

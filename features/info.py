@@ -74,7 +74,7 @@ def lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 yield "copies by policy", ", ".join(f"{policy} {copies}" for policy, copies in value.items())
             case "views":
                 for policy, accuracy in value.items():
-                    yield f"probe on {policy} views", f"{accuracy:.4f} of the clean validation photos"
+                    yield f"probe on {policy} views", f"accuracy {accuracy:.4f} on the clean validation photos"
             case "contact_sheets":
                 for policy, path in list(value.items())[1:]:
                     yield f"contact sheet of {policy}", str(path)

@@ -11,8 +11,11 @@ from features.errors import UsageError
 WIDEST = 256
 """Channels whose covariance is taken, at most: 256 give 32,896 numbers."""
 
+POWERS = (0.1, 6.0)
+"""Of `gem`. Larger ones take the smallest values of a map out of single precision, and give gradients that are no numbers."""
+
 ALLOWED = (
-    f"none, or parts joined by +: avg, max, gem:POWER (above 0), covariance:CHANNELS (2 to {WIDEST}), "
+    f"none, or parts joined by +: avg, max, gem:POWER ({POWERS[0]:g} to {POWERS[1]:g}), covariance:CHANNELS (2 to {WIDEST}), "
     "e.g. avg+max+covariance:64"
 )
 
@@ -50,7 +53,7 @@ def parse_pooling(text: str) -> tuple[Part, ...]:
 
     `avg+max+covariance:64` → (Part("avg"), Part("max"), Part("covariance", 64))
     """
-    if text == "none":
+    if text.strip() == "none":
         return ()
     parts = tuple(_parse_part(name) for name in text.split("+"))
     if len(set(parts)) < len(parts):
@@ -64,9 +67,9 @@ def _parse_part(name: str) -> Part:
         match kind:
             case "avg" | "max" if not colon:
                 return Part(kind)
-            case "gem" if 0 < (power := float(digits)) < float("inf"):
+            case "gem" if POWERS[0] <= (power := float(f"{float(digits):g}")) <= POWERS[1]:  # as `Part.name` has it
                 return Part("gem", power)
-            case "covariance" if 2 <= (channels := int(digits)) <= WIDEST:
+            case "covariance" if digits.isdecimal() and 2 <= (channels := int(digits)) <= WIDEST:
                 return Part("covariance", channels)
     except ValueError:
         pass

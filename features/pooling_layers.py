@@ -23,6 +23,9 @@ the same one."""
 RIDGE = 1e-5
 """Added to the diagonal, as a share of its mean: a map has fewer places than channels, and its covariance no full rank."""
 
+TINY = 1e-12
+"""Added to what a covariance is of: the length of a map that does not vary would have no gradient."""
+
 SMALLEST = 1e-6
 """What `gem` raises smaller values to before it takes powers."""
 
@@ -78,7 +81,7 @@ def _covariance(x: Any, kernel: Any, name: str) -> Any:
     project.set_weights([np.asarray(kernel).reshape(1, 1, channels, count)])
     x = layers.Reshape((places, count), **plain)(x)
     x = layers.Subtract(**plain)([x, layers.GlobalAveragePooling1D(keepdims=True, **plain)(x)])
-    flat = layers.Flatten(**plain)(x)
+    flat = layers.Rescaling(1.0, TINY, **plain)(layers.Flatten(**plain)(x))
     unit = layers.UnitNormalization(**plain)(flat)  # so that the product below has trace 1
     length = layers.Dot(1, **plain)([flat, unit])
     rows = layers.Reshape((places, count), **plain)(unit)

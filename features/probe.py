@@ -194,7 +194,8 @@ def _solve(
     from scipy.optimize import minimize
 
     shape = (features.shape[1] + 1, classes)
-    scale = np.append(1 / np.sqrt(basis.power / classes + l2), np.sqrt(classes))[:, None]
+    curved = np.maximum(basis.power / classes + l2, 1e-12)  # 0 where features are constant
+    scale = np.append(1 / np.sqrt(curved), np.sqrt(classes))[:, None]
 
     def scaled(flat: Matrix) -> tuple[float, Matrix]:
         value, gradient = objective(flat.reshape(shape) * scale, features, labels, l2)

@@ -26,7 +26,8 @@ def progress(what: str, total: int, unit: str = "") -> Iterator[Callable[[int], 
         nonlocal done, said
         done, now = done + more, time.monotonic()
         rate = done / max(now - began, 1e-9)
-        pace = f"{rate:.1f} {unit}/s" if unit else f"{rate:.1f}/s"
+        pace = " ".join(filter(None, [f"{rate:.1f}" if rate >= 1 else f"{60 * rate:.1f}", unit]))
+        pace += "/s" if rate >= 1 else "/min"
         bars.update(bar, completed=done, rate=pace)
         if not log.is_terminal and (now - said >= LINE_SECONDS or (done == total and said > began)):
             said = now

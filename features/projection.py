@@ -125,8 +125,8 @@ def write_projections(folder: Path, projections: Sequence[Projection]) -> None:
         known = checksum_of(path)
         if known is not None and known != projection.sha256 and any(folder.glob("*.tfrecord")):
             raise CacheError(
-                f"{path.name} was lost, and fitted again on this machine it is another one than that of the shards in {folder}. "
-                "Delete that folder and run `headhunt features cache`, or repair it on the machine that made it."
+                f"{path.name} is missing or damaged, and fitted again on this machine it is another one than that of the shards "
+                f"in {folder}. Delete that folder and run `headhunt features cache`, or repair it on the machine that made it."
             )
         with atomic_path(path) as temporary:
             temporary.write_bytes(projection.data)

@@ -17,7 +17,7 @@ from search.config import SearchRun
 from search.confirm.ranking import Confirmation, load_confirmation
 from search.confirm.rerun import confirm
 from search.confirm.table import confirmation_table, show_confirmed
-from search.first_trials import TITLES
+from search.first_trials import TITLES, titled
 from search.leaderboard import Leader, leaders, load_study
 from search.parameters import Range, Space
 from search.review.dashboard import dashboard
@@ -197,6 +197,8 @@ def _dry_run(run: SearchRun, console: Any) -> dict[str, Any]:
     console.print(f"\nSize: {show_size(space.size())}. {SAMPLES} samples:")
     for sample in samples:
         console.print("  " + ", ".join(f"{name}={_short(value)}" for name, value in sample.items()))
+    if run.search.first and run.search.hypermodel is None:
+        console.print(f"Before these: {', '.join(TITLES[name] for name in run.search.first)} (search.first).")
     size = space.size()
     return {"space": shown, "size": None if size == float("inf") else size, "samples": samples}
 
@@ -222,8 +224,9 @@ def _leaderboard(run: SearchRun, best: list[Leader], confirmation: Confirmation 
     for leader in best:
         marked = [] if confirmation is None else [show_confirmed(confirmation.of(leader.number))]
         values = (_short(leader.params[name]) if name in leader.params else "" for name in names)
-        number = f"{leader.number} ({TITLES[leader.first]})" if leader.first else str(leader.number)
-        table.add_row(number, f"{leader.value:.4f}", f"{leader.top5:.4f}", *marked, *values)
+        table.add_row(
+            titled(leader.number, leader.first), f"{leader.value:.4f}", f"{leader.top5:.4f}", *marked, *values
+        )
     return table
 
 

@@ -37,6 +37,11 @@ LEAST_L2 = 1e-6
 """No penalty to speak of, and a value that a logarithmic range of penalties has."""
 
 
+def titled(number: int, name: FirstTrial | None) -> str:
+    """A trial's number, and what it is called where it is a first trial: `0 (linear probe)`."""
+    return f"{number} ({TITLES[name]})" if name else str(number)
+
+
 def first_config(name: FirstTrial, views: Views, epochs: int) -> TrialConfig:
     """What a first trial is trained with; `views` are the study's, `epochs` what every trial has.
 

@@ -32,7 +32,8 @@ class Score(NamedTuple):
     @classmethod
     def of(cls, objective: Objective, value: float, val_loss: float = math.inf) -> Score:
         """Of the value of an objective and the validation loss, which older records do not have."""
-        return cls(value if objective == "val_loss" else -value, val_loss)
+        # The same share of the photos, computed in single and in double precision, is a tie.
+        return cls(value if objective == "val_loss" else -round(value, 6), val_loss)
 
     @classmethod
     def of_epoch(cls, objective: Objective, metrics: EpochMetrics) -> Score:

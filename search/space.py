@@ -301,6 +301,7 @@ def _check_leaf(path: str, leaf: Any, model: type[BaseModel], name: str) -> None
             adapter.validate_python(int(value) if _whole(model, name) and value == int(value) else value)
         except (ValidationError, ValueError, TypeError) as error:
             detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+            detail = detail.removeprefix("Value error, ")
             raise ValueError(f"{path}: received {value!r}; {detail[:1].lower()}{detail[1:]}") from None
 
 

@@ -181,7 +181,9 @@ class _Driver:
         return make_sampler(search.sampler, self._space, search.seed, number, search.epochs, len(self._first))
 
     def _first_config(self, number: int) -> TrialConfig:
-        return first_config(self._first[number], self._search.views or Views(), self._search.epochs)
+        views = self._search.views or Views(policy=self._caches.augmented)
+        config = first_config(self._first[number], views, self._search.epochs)
+        return config.model_copy(update={"views": self._caches.drawn(config.views)})
 
     def _take_up(self, left: optuna.trial.FrozenTrial) -> Candidate:
         import optuna
@@ -420,13 +422,24 @@ def check_identity(run: SearchRun, study: optuna.Study, caches: Caches, space: S
         shown = ", ".join(
             f"{name} (was {json.dumps(known.get(name))}, is {json.dumps(identity[name])})"
             if name != "space"
-            else "space"
+            else f"space ({', '.join(_changed_leaves(known.get(name), identity[name]))})"
             for name in changed
         )
         raise UsageError(
             f"the study {run.name!r} was made with other settings: {shown}. Give the new study another `name` and "
             "`workdir`, or set the old values to go on."
         )
+
+
+def _changed_leaves(before: Any, now: Any, path: str = "") -> list[str]:
+    """The dotted paths at which two spaces differ."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return [] if before == now else [path]
+    return [
+        leaf
+        for name in dict.fromkeys([*before, *now])
+        for leaf in _changed_leaves(before.get(name), now.get(name), f"{path}.{name}" if path else name)
+    ]
 
 
 def show_size(size: float) -> str:

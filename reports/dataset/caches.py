@@ -16,7 +16,7 @@ from features.view_accuracies import view_accuracies
 from reports.config import Run
 from reports.section import LeftOutError, PageSection, Table
 
-CUT = {"cut", "pooling", "augmentation"}
+CUT = {"cut", "pooling", "projection", "augmentation"}
 """The parts of a key in which a cache of activations for fine-tuning may differ from the search's own."""
 
 

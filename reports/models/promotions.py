@@ -68,7 +68,7 @@ def collect_baselines(run: TrainRun) -> list[BaselineRow]:
     return [
         BaselineRow(
             found["title"],
-            ", ".join(f"{name} {value:g}" for name, value in found["chosen"].items()),
+            ", ".join(f"{name} {value:.3g}" for name, value in found["chosen"].items()),
             {split: found[split] for split in SPLITS},
         )
         for found in load_baselines(run.workdir)
@@ -114,8 +114,9 @@ def section(run: Run) -> PageSection:
     if baselines:
         columns[1] = "backbone, or chosen"
         text += (
-            " The baselines' probes see the same clean features, and validation chose their settings; the training photos of the "
-            "nearest neighbours are measured without themselves."
+            " The baselines' probes see the same clean features, and validation chose the number of neighbours, cross-validation "
+            "on the training photos the L2 of the linear one; the training photos of the nearest neighbours are measured without "
+            "themselves."
         )
     curves = phases.collect(run)
     figures = {"finetuning": learning.draw_together(curves)} if len(curves) > 1 else {}

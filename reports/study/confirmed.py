@@ -11,6 +11,7 @@ from search.config import SearchRun
 from search.confirm.ranking import Confirmed, load_confirmation
 from search.confirm.statistics import Interval
 from search.confirm.table import show_p
+from search.first_trials import titled
 from search.leaderboard import leaders
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def draw(found: ConfirmedLeaders, objective: str) -> go.Figure:
     """A line for each trial, the best on top: its mean and interval, the value of every seed, and the search's own value."""
     is_share = objective != "val_loss"
     ranked = found.ranked[::-1]
-    names = [f"trial {each.number}" for each, _ in ranked]
+    names = [f"trial {titled(each.number, each.first)}" for each, _ in ranked]
     drawn = figure(objective.replace("_", " "), "", automargin=True)
     values = [(value, name) for (each, _), name in zip(ranked, names, strict=True) for value in each.values]
     drawn.add_scatter(
@@ -82,7 +83,7 @@ def section(run: Run) -> PageSection:
     show = "{:.4f}".format if run.search.objective == "val_loss" else share
     rows = [
         [
-            str(row.number),
+            titled(row.number, row.first),
             show(mean),
             f"{show(low)} to {show(high)}",
             show(row.searched),
@@ -90,12 +91,15 @@ def section(run: Run) -> PageSection:
         ]
         for row, (mean, low, high) in found.ranked
     ]
-    rows += [[str(row.number), "failed", f"{row.failure}", show(row.searched), ""] for row in found.failed]
+    rows += [
+        [titled(row.number, row.first), "failed", f"{row.failure}", show(row.searched), ""] for row in found.failed
+    ]
     columns = ["trial", "mean", "95 % interval", "as searched", "p against the best"]
     text = (
         f"The leaders, each trained again with {found.seeds} seeds. As searched: the value of one seed that each was chosen by, "
         "which favours lucky seeds. p: how often the best would be as far ahead if the trials did not differ, of permutations "
-        "within each seed, corrected for being the best of these and for the number of comparisons."
+        "within each seed, corrected for being the best of these and for the number of comparisons. "
+        "Intervals are over seeds, not over other photos; a linear probe depends on no seed."
     )
     figures = {"confirmed": draw(found, run.search.objective)}
     return PageSection("confirmed", "Confirmed leaders", text, figures, [Table(columns, rows, {0, 1, 2, 3, 4})])

@@ -9,6 +9,7 @@ from reports.config import Run
 from reports.section import LeftOutError, PageSection, Table
 from reports.style import share
 from search.config import SearchRun
+from search.confirm.ranking import Confirmation, Confirmed, find_confirmation
 from search.first_trials import TITLES, name_of
 from search.leaderboard import load_study
 from search.ranking import ranking
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 
 class Row(NamedTuple):
-    """A trial as it ended: `value` of the objective, `accuracy` and `top5` on the validation photos at the best epoch, None where
-    there is none."""
+    """A trial as it ended: `value` of the objective, `accuracy` and `top5` on the validation photos at the best epoch, and what
+    `search confirm` found of it; None where there is none."""
 
     number: int
     title: str
@@ -35,10 +36,12 @@ class Row(NamedTuple):
     seconds: float | None
     views: str
     head: str
+    confirmed: Confirmed | None
 
 
 class FirstTrials(NamedTuple):
-    """The first trials in their order, and the best trial of all, which may be one of them; None before any has ended."""
+    """The first trials in their order, and the best trial of all, which may be one of them: the confirmed one where there is one.
+    None before any has ended."""
 
     rows: list[Row]
     winner: Row | None
@@ -48,9 +51,12 @@ def collect(run: SearchRun) -> FirstTrials:
     """What came of the first trials of the study; UsageError when there is no study."""
     study = load_study(run)
     firsts = [trial for trial in study.get_trials(deepcopy=False) if name_of(trial) and "config" in trial.user_attrs]
-    best = ranking(study, run.search.objective)
-    winner = _row(run, best[0], "winner") if best else None
-    return FirstTrials([_row(run, trial, TITLES[name]) for trial in firsts if (name := name_of(trial))], winner)
+    best, confirmation = ranking(study, run.search.objective), find_confirmation(run)
+    if confirmation is not None:
+        best.sort(key=lambda trial: confirmation.place(trial.number))
+    winner = _row(run, best[0], "winner", confirmation) if best else None
+    rows = [_row(run, trial, TITLES[name], confirmation) for trial in firsts if (name := name_of(trial))]
+    return FirstTrials(rows, winner)
 
 
 def verdict(found: FirstTrials, objective: str) -> str:
@@ -60,13 +66,16 @@ def verdict(found: FirstTrials, objective: str) -> str:
         return ""
     if found.winner.number == probe.number:
         return " The linear probe wins: no head that the search trained is better than logistic regression on the same features."
+    ours, its, how = found.winner.value, probe.value, ""
+    own, other = found.winner.confirmed, probe.confirmed
+    if own is not None and own.mean is not None and other is not None and other.mean is not None:
+        ours, its, how = own.mean, other.mean, f", on average over {len(own.seeds)} seeds"
     if objective == "val_loss":
-        below = probe.value - found.winner.value
-        return f" The winner's loss is {below:.4f} below the linear probe's."
-    above = 100 * (found.winner.value - probe.value)
+        return f" The winner's loss is {its - ours:.4f} below the linear probe's{how}."
+    above = round(100 * (ours - its), 1)
     if above == 0:
-        return " The linear probe reaches what the winner does."
-    return f" The winner is {above:.1f} points above the linear probe."
+        return f" The linear probe reaches what the winner does{how}."
+    return f" The winner is {abs(above):.1f} points {'above' if above > 0 else 'below'} the linear probe{how}."
 
 
 def section(run: Run) -> PageSection:
@@ -82,16 +91,28 @@ def section(run: Run) -> PageSection:
     columns = ["trial", "", "validation", "top-5", "epochs", "seconds", "views", "head"]
     if run.search.objective != "val_accuracy":
         columns.insert(2, run.search.objective.replace("_", " "))
+    confirmed = next((row.confirmed for row in (*found.rows, found.winner) if row and row.confirmed), None)
+    if confirmed is not None:
+        place = columns.index("top-5")
+        columns.insert(place, f"mean of {len(confirmed.seeds)} seeds")
+        for cells, row in zip(rows, (*found.rows, found.winner), strict=False):
+            cells.insert(place, _mean(row, run.search.objective) if row else "")
     text = (
-        "What a search must beat: trials that every study begins with, and the best of all trials. Each is shown at its best "
-        "epoch; seconds are those of its training, its share where trials trained together."
+        "What a search must beat: trials that every study begins with, and the best of all trials, by the mean over seeds where "
+        "`headhunt search confirm` has ranked the leaders. Validation and top-5 are those of the search, at the best epoch; "
+        "seconds are those of the training, a trial's share where several trained together."
         + verdict(found, run.search.objective)
     )
     numeric = {0, *range(2, len(columns) - 2)}
     return PageSection("first", "First trials and the winner", text, tables=[Table(columns, rows, numeric)])
 
 
-def _row(run: SearchRun, trial: optuna.trial.FrozenTrial, title: str) -> Row:
+def _mean(row: Row, objective: str) -> str:
+    mean = row.confirmed.mean if row.confirmed else None
+    return "" if mean is None else f"{mean:.4f}" if objective == "val_loss" else share(mean)
+
+
+def _row(run: SearchRun, trial: optuna.trial.FrozenTrial, title: str, confirmation: Confirmation | None) -> Row:
     config, facts = TrialConfig.model_validate_json(trial.user_attrs["config"]), trial.user_attrs
     words = describe(config)
     accuracy = None
@@ -112,6 +133,7 @@ def _row(run: SearchRun, trial: optuna.trial.FrozenTrial, title: str) -> Row:
         facts.get("seconds"),
         words["views"],
         ", ".join(words[name] for name in ("head", "optimizer", "schedule", "hypermodel", "values") if name in words),
+        confirmation.of(trial.number) if confirmation else None,
     )
 
 

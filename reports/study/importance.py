@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from reports.config import Run
 from reports.section import LeftOutError, PageSection
 from reports.style import figure, text
+from search.first_trials import name_of
 from search.leaderboard import load_study
 
 if TYPE_CHECKING:
@@ -26,24 +27,24 @@ class Importance(NamedTuple):
 
 
 def collect(study: optuna.Study) -> Importance | str:
-    """fANOVA importances (Hutter et al., 2014) by Optuna, of the parameters that every complete trial has.
-
-    A text instead says why there are none.
-    """
+    """fANOVA importances (Hutter et al., 2014) by Optuna, of the parameters that every drawn trial has, over the trials that have
+    all of them. A text instead says why there are none."""
     import optuna
 
     complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    if len(complete) < NEEDED:
-        return f"{len(complete)} trials ran to their end; an importance needs at least {NEEDED}."
-    if len({trial.value for trial in complete}) == 1:
-        return "all complete trials have the same value, so no parameter mattered."
-    shared = set.intersection(*(set(trial.params) for trial in complete))
+    drawn = [trial for trial in complete if name_of(trial) is None]  # a linear probe has hardly a parameter
+    if len(drawn) < NEEDED:
+        return f"{len(drawn)} drawn trials ran to their end; an importance needs at least {NEEDED}."
+    shared = set.intersection(*(set(trial.params) for trial in drawn))
     if len(shared) < 2:
         return "the complete trials have fewer than two parameters in common."
+    whole = [trial for trial in complete if shared <= set(trial.params)]
+    if len({trial.value for trial in whole}) == 1:
+        return "all complete trials have the same value, so no parameter mattered."
     found = optuna.importance.get_param_importances(
         study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0), params=sorted(shared)
     )
-    return Importance(list(found), [float(share) for share in found.values()], len(complete))
+    return Importance(list(found), [float(share) for share in found.values()], len(whole))
 
 
 def draw(importance: Importance) -> go.Figure:

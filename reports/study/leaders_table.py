@@ -5,8 +5,9 @@ from __future__ import annotations
 from reports.config import Run
 from reports.section import PageSection, Table
 from reports.style import share
-from search.first_trials import TITLES
+from search.first_trials import titled
 from search.leaderboard import Leader, leaders
+from search.review.describe import head_line, show, views_line
 
 
 def section(run: Run) -> PageSection:
@@ -19,30 +20,30 @@ def section(run: Run) -> PageSection:
         config = leader.config
         rows.append(
             [
-                f"{leader.number} ({TITLES[leader.first]})" if leader.first else str(leader.number),
+                titled(leader.number, leader.first),
                 f"{leader.value:.4f}" if run.search.objective == "val_loss" else share(leader.value),
                 share(leader.top5),
-                " → ".join(map(str, config.head.units)) or "none",
-                f"{config.head.dropout:g}",
-                f"{config.head.l2:.1e}",
+                config.features.parts or "all",
+                head_line(config.head),
                 "" if config.is_probe else config.schedule.kind,
-                "" if config.is_probe else f"{config.schedule.learning_rate:.1e}",
+                "" if config.is_probe else show(config.schedule.learning_rate),
                 config.optimizer.kind if config.is_probe else f"{config.optimizer.kind}, {config.batch_size}",
+                views_line(config.views),
             ]
         )
     columns = [
         "trial",
         run.search.objective.replace("_", " "),
         "top-5",
-        "hidden units",
-        "dropout",
-        "L2",
+        "features",
+        "head",
         "schedule",
         "peak rate",
         "optimiser, batch",
+        "views",
     ]
     text = "The heads that did best on the cached features of the validation photos."
-    return PageSection("leaders", "Leaders", text, tables=[Table(columns, rows, {0, 1, 2, 4, 5, 7})])
+    return PageSection("leaders", "Leaders", text, tables=[Table(columns, rows, {0, 1, 2, 6})])
 
 
 def _hypermodels(run: Run, best: list[Leader]) -> PageSection:

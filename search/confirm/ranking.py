@@ -21,6 +21,7 @@ from features.errors import UsageError
 from search.config import SearchRun
 from search.confirm.seed_runs import SeedRun
 from search.confirm.statistics import Interval, compared_with_best, interval
+from search.first_trials import FirstTrial
 from search.leaderboard import Leader, load_study
 from search.leaderboard import leaders as all_leaders
 from search.ranking import Score
@@ -47,6 +48,7 @@ class Confirmed(Section):
     values: tuple[float | None, ...]
     searched: float
     val_loss: float | None = None
+    first: FirstTrial | None = None
     p_value: float | None = None
     failure: str | None = None
 
@@ -112,7 +114,7 @@ def _summed_up(objective: Objective, leader: Leader, seeds: Sequence[int], runs:
         val_loss = float(np.mean([each.val_loss for each in runs]))
     return Confirmed(
         number=leader.number, mean=mean, low=low, high=high, seeds=tuple(seeds), values=values, searched=leader.value,
-        val_loss=val_loss, failure=failure,
+        val_loss=val_loss, first=leader.first, failure=failure,
     )  # fmt: skip
 
 

@@ -98,9 +98,7 @@ def _check_numbers(top: int, seeds: int) -> None:
     if top < 1:
         raise UsageError(f"--top: received {top}; at least 1 leader must be confirmed, e.g. --top 5.")
     if seeds < 2:
-        raise UsageError(
-            f"--seeds: received {seeds}; an interval needs at least 2 seeds, and says little with fewer than 5. E.g. --seeds 5."
-        )
+        raise UsageError(f"--seeds: received {seeds}; an interval needs at least 2 seeds, e.g. --seeds 5.")
 
 
 def _rank(

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from search.config import SearchRun
 from search.confirm.ranking import Confirmed
+from search.first_trials import titled
 
 
 def confirmation_table(run: SearchRun, result: dict[str, Any]) -> Table:
@@ -17,16 +18,17 @@ def confirmation_table(run: SearchRun, result: dict[str, Any]) -> Table:
     table.title = f"{run.name}: {len(rows[0].seeds)} seeds"
     table.caption = (
         "p: how often the best would be as far ahead if the trials did not differ; corrected for being the best of these and "
-        "for the number of comparisons. As searched: the value of one seed that each was chosen by, which favours lucky seeds."
+        "for the number of comparisons. As searched: the value of one seed that each was chosen by, which favours lucky "
+        "seeds. Intervals are over seeds, not over other photos; a linear probe depends on no seed."
     )
     for row in rows:
         searched = f"{row.searched:.4f}"
         if row.interval is None:
-            table.add_row(str(row.number), "failed", row.failure, searched, "")
+            table.add_row(titled(row.number, row.first), "failed", row.failure, searched, "")
             continue
         mean, low, high = row.interval
         table.add_row(
-            str(row.number),
+            titled(row.number, row.first),
             f"{mean:.4f}",
             f"{low:.4f} to {high:.4f}",
             searched,

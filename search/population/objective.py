@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from search.population.probing import solve_probe
 from search.population.program import Program, TrialState
 from search.population.sources import Features, Source, load_features, zeros_for_cache_lines
@@ -101,7 +103,13 @@ def _solved(task: Task, config: TrialConfig) -> Progressed:
     with _LOCK:
         data = _data(task.sources, task.train_share)
     solved = solve_probe(config, data)
-    result = TrialResult((solved.metrics,), 1, dict(solved.weights), None, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    if not np.isfinite([solved.metrics.loss, solved.metrics.val_loss]).all():
+        result = TrialResult(
+            (), 0, {}, "the probe's loss is not finite: the features are no numbers, or too large", seconds
+        )
+        return Progressed(None, result, Stint(this_worker(), began, 0), solved.config)
+    result = TrialResult((solved.metrics,), 1, dict(solved.weights), None, seconds)
     return Progressed(None, result, Stint(this_worker(), began, 1), solved.config)
 
 

@@ -45,7 +45,7 @@ class Caches:
         for policy in [*drawn, *filter(None, [given.policy])]:
             if policy not in self._caches:
                 self._caches[policy] = cache_for(run, policy)
-        self.views = self.checked(given)
+        self.views = self.checked(given).model_copy(update={"copies": given.copies})  # None: all that a policy has
         several = {policy: self._configured[policy] for policy in drawn if policy in self._configured}
         self.limits = several if "copies" in leaves and len(set(several.values())) > 1 else {}
         most = max(drawn, key=lambda policy: self._caches[policy].copies)
@@ -53,9 +53,14 @@ class Caches:
             self.checked(given.model_copy(update={"policy": most, "copies": copies}))
         for policy in drawn if "copies" not in leaves else ():
             self.checked(given.model_copy(update={"policy": policy}))
-        for parts in _choices(run.search.space.features.get("parts", [])):
+        for parts in filter(None, _choices(run.search.space.features.get("parts", []))):
             columns_of(self.own.parts, parts, "search.space.features.parts")
         self._copies = None if "copies" in leaves else given.copies
+
+    @property
+    def augmented(self) -> str | None:
+        """The first policy that has copies; None where there is none."""
+        return next((policy for policy, copies in self._configured.items() if copies), None)
 
     @property
     def key(self) -> str | dict[str, str]:
@@ -86,6 +91,9 @@ class Caches:
         cache = self._caches.get(policy)
         if cache is None:
             raise not_cached(policy, self._configured)
+        if views.copies is None:  # what a cache holds beyond what is configured changes no trial
+            copies = min(cache.copies, self._configured.get(policy, cache.copies))
+            views = views.model_copy(update={"copies": copies})
         return views.checked(cache.copies, policy).model_copy(update={"policy": policy})
 
     def drawn(self, views: Views) -> Views:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +66,10 @@ def test_a_pooling_has_one_name(text: str, canonical: str) -> None:
         "gem:0",
         "gem:-1",
         "gem:inf",
+        "gem:7",
+        "gem:1e+06",
+        "gem:3+gem:3.0000001",
+        "covariance:6_4",
         "covariance",
         "covariance:1",
         "covariance:257",
@@ -241,7 +248,15 @@ def test_a_flipped_or_lost_projection_is_found_and_fitted_again(make_run: MakeRu
     before = {file.name: file.read_bytes() for file in folder.iterdir() if file.name not in ("build.json", ".lock")}
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
-    for damage in (lambda: path.write_bytes(data), path.unlink, (folder / f".{path.name}.sha256.json").unlink):
+    checksum = folder / f".{path.name}.sha256.json"
+    other = checksum.read_text().replace('"sha256": "', '"sha256": "0')
+    for damage in (
+        lambda: path.write_bytes(data),
+        path.unlink,
+        checksum.unlink,
+        lambda: checksum.write_text(other),
+        lambda: (checksum.write_text(other), path.unlink()),
+    ):
         damage()
         assert [fault["shard"] for fault in verify(run)["faults"]] == [path.name]
         repair(run)
@@ -252,6 +267,39 @@ def test_a_flipped_or_lost_projection_is_found_and_fitted_again(make_run: MakeRu
         _ = cache_for(run).projections
 
 
+def test_a_backbone_of_nan_is_told_before_components_are_fitted(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(pooling=JOINED)
+    model = keras.models.load_model(run.features.backbone)
+    model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
+    model.save(tmp_path / "nan.keras")
+    with pytest.raises(CacheError, match=r"the backbone gave NaN or infinity for photos of train; check weights"):
+        build_cache(make_run("nan", pooling=JOINED, backbone=str(tmp_path / "nan.keras")))
+
+
+@pytest.mark.parametrize("pooling", ["gem:0.1", "gem:3", "gem:6", "covariance:4"])
+@pytest.mark.parametrize("shape", [(4, 4, 6), (1, 1, 6)])
+def test_gradients_are_numbers_on_maps_without_anything_on_them(pooling: str, shape: tuple[int, ...]) -> None:
+    """On JAX, which computes the derivative of a root at 0 as infinite; in a process of its own."""
+    body = f"""
+import jax, numpy as np
+from features.pooling_layers import build_pooling
+from features.projection import MapMoments, fit
+random = np.random.default_rng(0).normal(size=(100, 6))
+fitted = (fit(MapMoments(100, random.sum(0), random.T @ random), 4),)
+model = build_pooling({pooling!r}, [{shape}], fitted)
+state = ([v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables])
+loss = lambda maps: (model.stateless_call(*state, maps, training=False)[0] ** 2).sum()
+for value in (0.0, -1.0, 1.5):
+    maps = np.full((2, *{shape}), value, "float32")
+    assert np.isfinite(np.asarray(jax.grad(loss)(maps))).all(), value
+    maps[0] = np.random.default_rng(1).random({shape})
+    assert np.isfinite(np.asarray(jax.grad(loss)(maps))).all(), value
+"""
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", body], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_shards_are_never_joined_by_another_projection(make_run: MakeRun) -> None:
     run = make_run(pooling=JOINED)
     build_cache(run)
@@ -259,7 +307,7 @@ def test_shards_are_never_joined_by_another_projection(make_run: MakeRun) -> Non
     projection_path(folder, 1).unlink()
     checksum = folder / ".projection-1.npy.sha256.json"
     checksum.write_text(checksum.read_text().replace('"sha256": "', '"sha256": "0'))
-    with pytest.raises(CacheError, match="was lost, and fitted again on this machine it is another one"):
+    with pytest.raises(CacheError, match="is missing or damaged, and fitted again on this machine it is another one"):
         build_cache(make_run(prepared=False, pooling=JOINED, copies=2))
 
 

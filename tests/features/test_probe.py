@@ -77,6 +77,16 @@ def test_the_chosen_penalty_is_near_the_best_of_scikit_learns_cross_validation()
     assert score(chosen) > best - 0.02 * abs(best)
 
 
+@pytest.mark.parametrize("dim", [3, 40])
+def test_features_that_say_nothing_give_the_classes_frequencies(dim: int) -> None:
+    """Fewer columns than photos, and more: both ways of finding axes meet features without any variance."""
+    labels = np.repeat(np.arange(3), (10, 6, 4)).astype(np.int32)
+    probe = fit_probe(np.zeros((20, dim), np.float32), labels, 3)
+    said = np.exp(log_probabilities(probe.kernel, probe.bias, np.zeros((1, dim), np.float32)))[0]
+    assert said == pytest.approx([0.5, 0.3, 0.2], abs=1e-3)
+    assert np.isfinite(probe.kernel).all()
+
+
 def test_the_same_numbers_again_and_those_of_the_chosen_penalty() -> None:
     features, labels = clusters(90, 3, 100)
     first, again = fit_probe(features, labels, 3), fit_probe(features, labels, 3)

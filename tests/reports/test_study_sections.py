@@ -20,7 +20,7 @@ from features.errors import UsageError
 from reports.build import build
 from reports.config import Run
 from reports.section import LeftOutError
-from reports.study import leader_curves, parameter_plots, parameters, pruning, side_by_side, workers
+from reports.study import importance, leader_curves, parameter_plots, parameters, pruning, side_by_side, workers
 from reports.style import log_ticks, rate_axis
 from search.leaderboard import leaders, load_study
 from search.trial import HypermodelChoice, TrialConfig
@@ -83,6 +83,28 @@ def test_parameters_are_those_that_vary_and_trials_those_that_ran_to_their_end()
     assert (shown.pair, len(shown.pair_trials)) == (parameters.PAIR, 12)
     assert [trial.number for trial in shown_of(study_of(5, "minimize")).trials] == [4, 3, 2, 1, 0]
     assert not shown_of(study_of(5)).ranked
+
+
+def test_the_importance_is_of_what_drawn_trials_have_in_common() -> None:
+    """The value is the learning rate's decade; a first trial with two parameters alone changes nothing."""
+    study = optuna.create_study(direction="maximize")
+    draw = random.Random(0)
+    kinds: dict[str, Any] = {"schedule.learning_rate": RATE, "head.dropout": DROPOUT, "head.layers": LAYERS}
+    for number in range(20):
+        params = {
+            "schedule.learning_rate": 10 ** draw.uniform(-5, -2), "head.dropout": draw.uniform(0, 0.6), "head.layers": number % 3,
+        }  # fmt: skip
+        value = math.log10(params["schedule.learning_rate"])
+        study.add_trial(optuna.trial.create_trial(value=value, params=params, distributions=kinds))
+    alone = importance.collect(study)
+    assert isinstance(alone, importance.Importance)
+    assert (alone.names[0], alone.trials) == ("schedule.learning_rate", 20)
+    assert set(alone.names) == set(kinds)
+    few = {"head.dropout": 0.1, "head.layers": 0}
+    study.add_trial(optuna.trial.create_trial(
+        value=0.0, params=few, distributions={name: kinds[name] for name in few}, user_attrs={"first": "probe"}
+    ))  # fmt: skip
+    assert importance.collect(study) == alone
 
 
 @pytest.mark.parametrize("trials", [0, 1, 3])

@@ -145,9 +145,33 @@ def test_a_study_draws_its_views_whatever_the_number_of_workers(searched: Run) -
             assert views.clean_share == trial.params["views.clean_share"]
     assert fewer and clean and fewer + clean < 14, "a study that shows too little"
     said = refusal("search", "run", "--set", 'features.augmentation=["flip_rotate_zoom", {policy: mild, copies: 0}]')
-    assert "was made with other settings: " in said and "space" in said
+    assert "was made with other settings: " in said and "space (views.policy, views.copies)" in said
     said = refusal("search", "run", "--set", "search.views={clean_share: 0.5}")
     assert "was made with other settings: " in said and "views (was" in said
+
+
+def views_of(run: Run) -> list[Views]:
+    found = [TrialConfig.model_validate(json.loads(trial.user_attrs["config"])) for trial in load_study(run).trials]
+    return [config.views for config in found]
+
+
+def test_without_drawn_copies_a_policy_has_those_that_are_configured(searched: Run) -> None:
+    """The cache of flip_rotate_zoom holds 2 copies; where 1 is configured the second changes nothing, for first trials too."""
+    leaves = {"views": {"policy": ["flip_rotate_zoom", "mild"]}}
+    run = open_views(Path.cwd(), TWO, trials=9, epochs=1, first=["notebook"], space=leaves)
+    forget(Path.cwd())
+    run_headhunt(Path.cwd(), "features", "cache")
+    run_headhunt(Path.cwd(), "search", "run")
+    drawn = views_of(run)
+    assert {(views.policy, views.copies) for views in drawn} == {("flip_rotate_zoom", 2), ("mild", 1)}
+    forget(Path.cwd())
+    lowered = [{"policy": "mild", "copies": 0}, {"policy": "flip_rotate_zoom", "copies": 1}]
+    run = open_views(Path.cwd(), lowered, trials=4, epochs=1, first=["notebook"])
+    run_headhunt(Path.cwd(), "search", "run")
+    first, *others = views_of(run)
+    assert (first.policy, first.copies) == ("flip_rotate_zoom", 1)
+    assert load_study(run).trials[0].params["views.clean_share"] == 0
+    assert {views.copies for views in others} <= {0, 1}
 
 
 def refusal(*arguments: str) -> str:

@@ -17,7 +17,7 @@ def comparison_table(run: TrainRun, baselines: Sequence[dict[str, Any]], promoti
     columns = ("model", "val", "val top-5", "test", "test top-5", "test loss", "test ECE", "seconds", "folder")
     table = Table(*columns, caption="Test photos were used once, after every choice was made.")
     for row in baselines:
-        chosen = ", ".join(f"{name} {value:g}" for name, value in row["chosen"].items())
+        chosen = ", ".join(f"{name} {value:.3g}" for name, value in row["chosen"].items())
         title = f"{row['title']} ({chosen})" if chosen else row["title"]
         table.add_row(title, *_cells(row["val"], row["test"]), f"{row['seconds']:.0f}", "")
     for row in promotions:

@@ -121,7 +121,7 @@ def linear_probe(cache: FeatureCache) -> Measured:
     for split in SPLITS:
         logits = log_probabilities(probe.kernel, probe.bias, standardised(cache.mapped(split), moments))
         metrics[split] = measure(softmax(logits), cache.labels(split))
-    return Measured(metrics, {"l2": probe.l2})
+    return Measured(metrics, {"l2": probe.l2 / 2})  # of a penalty l2 · ΣW², as a head has it
 
 
 def _best(tried: dict[Any, Metrics]) -> Any:

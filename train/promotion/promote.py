@@ -22,6 +22,7 @@ from features.keys import for_workers
 from features.policies import augmentation_of, configured, section_of, with_augmentation
 from search.certificate import load_certificate
 from search.confirm.ranking import by_confirmation, find_confirmation, load_confirmation
+from search.first_trials import titled
 from search.leaderboard import Leader, leaders, load_study
 from search.ranking import Score
 from search.retrain import trial_weights
@@ -89,9 +90,8 @@ def _run(run: TrainRun, cache: FeatureCache, waiting: Sequence[tuple[Leader, str
             if ended.error is None:
                 found = load_metrics(run, task.leader.number)
                 record.finish(task.leader, task.made_from, found, Reader(task.folder).accuracies())
-                log.print(
-                    f"Trial {task.leader.number} is promoted: {relative(promotion_folder(run, task.leader.number))}"
-                )
+                folder = relative(promotion_folder(run, task.leader.number))
+                log.print(f"Trial {task.leader.number} is promoted: {folder}{_frozen_note(found)}")
             else:
                 failed(task.leader, task.made_from, ended.error)
     if errors:
@@ -202,7 +202,7 @@ def _winners(run: TrainRun, ranked: Sequence[Leader]) -> list[Leader]:
         return list(ranked[: run.train.top])
     chosen = by_confirmation(ranked, confirmation)[: run.train.top]
     seeds = len(confirmation.confirmed[0].seeds)
-    shown = ", ".join(str(leader.number) for leader in chosen)
+    shown = ", ".join(titled(leader.number, leader.first) for leader in chosen)
     log.print(f"Promoted by the ranking of `headhunt search confirm` (mean of {seeds} seeds): trial {shown}.")
     return chosen
 
@@ -250,6 +250,10 @@ def _is_finished(run: TrainRun, leader: Leader, made_from: str) -> bool:
     if finished:
         log.print(f"Trial {leader.number} is promoted already: {relative(path.parent)}")
     return finished
+
+
+def _frozen_note(metrics: dict[str, Any]) -> str:
+    return "" if metrics["best_epoch"] else ". No epoch of fine-tuning was better than the frozen network, which it is"
 
 
 def summary(run: TrainRun, number: int) -> dict[str, Any]:

@@ -100,10 +100,8 @@ def _probe_on_mean(cache: FeatureCache) -> dict[str, Any]:
         StandardScaler(), LogisticRegressionCV(Cs=np.logspace(-4, 0, 5), cv=3, scoring="neg_log_loss", max_iter=500)
     )
     model.fit(*train)
-    return {
-        "answer": "sklearn_on_mean", "trial": "", "seconds": None,
-        "val": 100 * model.score(*val), "test": 100 * model.score(*test),
-    }  # fmt: skip
+    right = {name: 100 * float((model.predict(x) == y).mean()) for name, (x, y) in (("val", val), ("test", test))}
+    return {"answer": "sklearn_on_mean", "trial": "", "seconds": None, **right}
 
 
 def summed_up(rows: Sequence[dict[str, Any]], reference: str = "default_40") -> pd.DataFrame:
