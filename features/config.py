@@ -86,6 +86,16 @@ class DatasetSection(Section):
     """What every kind of data set has."""
 
     split: Split = FractionSplit()
+    on_duplicate: Literal["error", "drop", "keep"] = Field(
+        "error",
+        description="photos of equal bytes under two labels, or in two splits of the data set's own: error lists them; drop "
+        "leaves out all but one, and all of those with two labels; keep keeps them, in one split",
+    )
+    min_per_class: int = Field(
+        0,
+        ge=0,
+        description="leave out classes with fewer photos; default: none, and classes of fewer than three are an error",
+    )
     on_missing: Literal["error", "skip"] = Field(
         "error", description="what a missing or unreadable photo is: a fault or a gap"
     )
@@ -118,7 +128,10 @@ class FolderDataset(DatasetSection):
 
 
 class CsvDataset(DatasetSection):
-    """A CSV table with the columns path and label or class_name, optionally split and x1, y1, x2, y2."""
+    """A CSV table with the columns path and label or class_name, optionally split, group and x1, y1, x2, y2.
+
+    Photos of one group (a car, a patient, a scene) fall into one split.
+    """
 
     kind: Literal["csv"] = "csv"
     file: UserPath

@@ -27,13 +27,15 @@ class Photo:
 
     `path` is relative to the data set's root, `label` 0-based. `box` is (x1, y1, x2, y2) in pixels of the
     upright photo (turned as its EXIF orientation says), as the Stanford devkit counts them: the first pixel is 1 and both
-    ends belong to the box. `part` is the data set's own split, where it has one.
+    ends belong to the box. `part` is the data set's own split, and `group` what must not be divided between splits, where it has
+    them.
     """
 
     path: str
     label: int
     box: tuple[int, int, int, int] | None = None
     part: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def read_folders(dataset: FolderDataset) -> Source:
     if not root.is_dir():
         raise DatasetError(f"there is no folder {root}. Correct `dataset.root`.")
     left_out: list[str] = []
-    parts = _parts(dataset, root, left_out)
+    parts = _parts(dataset, root)
     names = sorted({name for part in parts.values() for name in _folders(part, root, left_out)}, key=natural_key)
     if not names:
         raise DatasetError(f"{root} holds no class folders: one sub-folder of photos for each class is expected.")
@@ -82,9 +82,9 @@ def read_folders(dataset: FolderDataset) -> Source:
     return Source(photos, tuple(names), root)
 
 
-def _parts(dataset: FolderDataset, root: Path, left_out: list[str]) -> dict[str | None, Path]:
+def _parts(dataset: FolderDataset, root: Path) -> dict[str | None, Path]:
     """The folders that hold class folders, by split; the root alone, by None, where splits are drawn."""
-    folders = _folders(root, root, left_out)
+    folders = _folders(root, root, [])
     called = {part: [name for name in folders if name.lower() in names] for part, names in SPLIT_FOLDERS.items()}
     twice = next((names for names in called.values() if len(names) > 1), None)
     found: dict[str | None, str] = {part: names[0] for part, names in called.items() if names}

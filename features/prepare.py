@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import pandas as pd
@@ -24,6 +26,7 @@ from features.dataset import (
     load_index,
     write_index,
 )
+from features.duplicates import settle, units
 from features.errors import DatasetError, HeadhuntError, UsageError
 from features.folders import read_folders
 from features.images import Inspected, inspect_image
@@ -50,8 +53,11 @@ def prepare(run: FeaturesRun, materialize: Literal["link", "copy"] | None = None
     if not source.photos:
         raise DatasetError(f"there are no images below {source.root}. Correct the `dataset` section.")
     photos, found = _inspect(run, source)
+    photos = settle(photos, {path: inspected.sha256 for path, inspected in found.items()}, run.dataset.on_duplicate)
+    photos = _without_small(run, photos, source.class_names)
     photos, names = _dense(run, photos, source.class_names)
     _check_sizes(photos, names)
+    _check_names(names)
     index = DatasetIndex(_table(run, photos, names, found), names, source.root)
     path, skipped = index_path(run), len(source.photos) - len(photos)
     before = path.read_bytes() if path.exists() else None
@@ -115,6 +121,8 @@ def _inspect(run: FeaturesRun, source: Source) -> tuple[list[Photo], dict[str, I
             return Inspected(f"outside the folder {within} (dataset.within)")
         if _printable(path) != path:
             return Inspected("with a name that is not UTF-8; rename it")
+        if not _is_one_line(path):
+            return Inspected("with a line break or another character that cannot be printed in its name; rename it")
         return inspect_image(source.root / path, run.dataset.max_pixels, known)
 
     found = dict(zip(paths, in_threads(inspect, paths, "checking photos"), strict=True))
@@ -189,17 +197,46 @@ def _known_sizes(run: FeaturesRun) -> dict[str, tuple[int, int]]:
 
 
 def _dense(run: FeaturesRun, photos: list[Photo], names: tuple[str, ...]) -> tuple[list[Photo], tuple[str, ...]]:
-    """With `on_missing: skip`, drops classes that have no photo left and numbers the others anew, in order."""
+    """Drops classes that have no photo left, where photos may be left out, and numbers the others anew, in order."""
     left = sorted({photo.label for photo in photos})
-    if len(left) == len(names) or run.dataset.on_missing == "error" or not left:
+    may_go = run.dataset.on_missing == "skip" or run.dataset.min_per_class or run.dataset.on_duplicate == "drop"
+    if len(left) == len(names) or not may_go or not left:
         return photos, names
     log.print(
         f"{len(names) - len(left)} of {len(names)} classes have no photo and are left out; the others are numbered anew.",
         style="yellow",
     )
     number = {label: position for position, label in enumerate(left)}
-    renumbered = [Photo(photo.path, number[photo.label], photo.box, photo.part) for photo in photos]
+    renumbered = [replace(photo, label=number[photo.label]) for photo in photos]
     return renumbered, tuple(names[label] for label in left)
+
+
+def _without_small(run: FeaturesRun, photos: list[Photo], names: tuple[str, ...]) -> list[Photo]:
+    """Without the classes of fewer than `dataset.min_per_class` photos."""
+    counts = Counter(photo.label for photo in photos)
+    small = [label for label in sorted(counts) if counts[label] < run.dataset.min_per_class]
+    if small:
+        listed = _some([f"{names[label]!r} ({counts[label]})" for label in small])
+        log.print(
+            f"Left out {len(small)} classes of fewer than {run.dataset.min_per_class} photos (dataset.min_per_class): {listed}.",
+            style="yellow",
+        )
+    return [photo for photo in photos if photo.label not in small]
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Refuses what tables, labels.txt and terminals could not carry."""
+    odd = [name for name in names if not _is_one_line(name) or not name.strip()]
+    if odd:
+        raise DatasetError(
+            f"{len(odd)} class names hold line breaks or other characters that cannot be printed, or nothing: "
+            f"{_some([repr(name) for name in odd])}. Rename them."
+        )
+
+
+def _is_one_line(name: str) -> bool:
+    """Whether a name has no control characters and no line breaks of any alphabet."""
+    return not any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in name)
 
 
 def _check_sizes(photos: Sequence[Photo], names: tuple[str, ...]) -> None:
@@ -212,14 +249,15 @@ def _check_sizes(photos: Sequence[Photo], names: tuple[str, ...]) -> None:
     if small:
         raise DatasetError(
             f"{'1 class has' if len(small) == 1 else f'{len(small)} classes have'} fewer than three photos, and each split "
-            f"needs one: {_some(small)}. Add photos or remove the class."
+            f"needs one: {_some(small)}. Add photos, or leave such classes out with `dataset.min_per_class: {MINIMUM}`."
         )
 
 
 def _table(
     run: FeaturesRun, photos: Sequence[Photo], names: tuple[str, ...], found: dict[str, Inspected]
 ) -> pd.DataFrame:
-    splits = split_photos(run.dataset.split, photos, names)
+    together = units(photos, {path: inspected.sha256 for path, inspected in found.items()})
+    splits = split_photos(run.dataset.split, photos, names, together)
     parts = {photo.part for photo in photos}
     if parts != {None}:
         drawn = drawn_shares(run.dataset.split, parts)

@@ -13,8 +13,15 @@ from features.dataset import SPLITS, Photo
 from features.errors import DatasetError
 
 
-def split_photos(split: FractionSplit | ColumnSplit, photos: Sequence[Photo], names: Sequence[str]) -> list[str]:
+def split_photos(
+    split: FractionSplit | ColumnSplit,
+    photos: Sequence[Photo],
+    names: Sequence[str],
+    units: Sequence[Sequence[int]] = (),
+) -> list[str]:
     """The split of each photo: stratified by class, a pure function of the split's seed and each class's photos in order.
+
+    Photos of one unit (positions that are not to be divided) are drawn into one split; the others are stratified around them.
 
     Where photos have a split of their own (`Photo.part`), that is it; of val and test, those that it lacks are drawn from its
     training photos, see `drawn_shares`. Raises DatasetError when a split stays empty, or a class has no training photos.
@@ -23,7 +30,11 @@ def split_photos(split: FractionSplit | ColumnSplit, photos: Sequence[Photo], na
     parts = [photo.part or "train" for photo in photos]
     if len(shares) > 1:
         inner = [position for position, part in enumerate(parts) if part == "train"]
-        drawn = _stratify([photos[i] for i in inner], names, shares, split.seed)
+        place = {position: number for number, position in enumerate(inner)}
+        together = [[place[position] for position in unit if position in place] for unit in units]
+        drawn = _stratify(
+            [photos[i] for i in inner], names, shares, split.seed, [one for one in together if len(one) > 1]
+        )
         for position, part in zip(inner, drawn, strict=True):
             parts[position] = part
     for part in SPLITS:
@@ -52,12 +63,21 @@ def drawn_shares(split: FractionSplit | ColumnSplit, parts: Collection[str | Non
     return {part: share / whole for part, share in {"train": split.train, **missing}.items()}
 
 
-def _stratify(photos: Sequence[Photo], names: Sequence[str], shares: dict[str, float], seed: int) -> list[str]:
+def _stratify(
+    photos: Sequence[Photo], names: Sequence[str], shares: dict[str, float], seed: int, units: Sequence[Sequence[int]]
+) -> list[str]:
+    counts = np.bincount([photo.label for photo in photos], minlength=len(names))
+    sizes = split_sizes(counts.tolist(), list(shares.values()))
+    result = [""] * len(photos)
+    for unit, part in zip(units, _place_units(photos, units, sizes), strict=True):
+        for position in unit:
+            result[position] = list(shares)[part]
     members: list[list[int]] = [[] for _ in names]
     for position, photo in enumerate(photos):
-        members[photo.label].append(position)
-    sizes = split_sizes([len(rows) for rows in members], list(shares.values()))
-    result = [""] * len(photos)
+        if not result[position]:
+            members[photo.label].append(position)
+    if units:  # what is left to be drawn
+        sizes = np.array([_left(len(rows), wanted) for rows, wanted in zip(members, sizes, strict=True)])
     for rows, name, counts in zip(members, names, sizes.tolist(), strict=True):
         key = np.frombuffer(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16], np.uint64)
         order = np.random.Generator(np.random.Philox(key=key)).permutation(len(rows))
@@ -65,6 +85,29 @@ def _stratify(photos: Sequence[Photo], names: Sequence[str], shares: dict[str, f
         for place, part in zip(order, drawn, strict=True):
             result[rows[place]] = str(part)
     return result
+
+
+def _place_units(photos: Sequence[Photo], units: Sequence[Sequence[int]], sizes: npt.NDArray[np.int64]) -> list[int]:
+    """The split of each unit, the largest first into the one that lacks most of its classes.
+
+    `sizes` (classes, splits) are reduced by what is placed, below 0 where a unit is larger than what is wanted.
+    """
+    chosen = [0] * len(units)
+    for number in sorted(range(len(units)), key=lambda number: (-len(units[number]), number)):
+        own = np.bincount([photos[position].label for position in units[number]], minlength=len(sizes))
+        lacking = (own[:, None] * sizes).sum(0)
+        chosen[number] = int(lacking.argmax())
+        sizes[:, chosen[number]] -= own
+    return chosen
+
+
+def _left(count: int, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """What is wanted in each split, of as many photos as there are: what one has too many, the largest others lack."""
+    left = np.maximum(wanted, 0)
+    while left.sum() > count:
+        left[left.argmax()] -= 1
+    left[0] += count - left.sum()
+    return left
 
 
 def split_sizes(counts: Sequence[int], shares: Sequence[float]) -> npt.NDArray[np.int64]:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from features.command import log
 from features.config import ColumnSplit, CsvDataset
 from features.configfile import shortened
 from features.dataset import BOX, SPLITS, Photo, Source
 from features.errors import DatasetError
-from features.folders import natural_key
+from features.folders import SPLIT_FOLDERS, natural_key
 
 LONGEST_QUOTE = 200
 """Characters of a file that a message quotes at most: it may be no table."""
+
+SEPARATORS = ",;\t|"
+
+SHOWN = 5
+"""How many lines a message lists."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +30,7 @@ class Row:
     """One row of a table; `place` is the file and the line, for messages."""
 
     place: str
+    line: int
     cells: dict[str, str]
 
     def whole(self, column: str) -> int:
@@ -33,9 +43,10 @@ class Row:
 
 
 def read_table(dataset: CsvDataset) -> Source:
-    """Reads the columns path and `class_name` and/or `label` (0-based), optionally the split's column and x1, y1, x2, y2.
+    """Reads the columns path and `class_name` and/or `label` (0-based), optionally group, the split's column and x1, y1, x2, y2.
 
-    Without `label`, classes are numbered in numeric-aware order of their names. Raises DatasetError naming file and line.
+    Separator and encoding are found from the file; blanks around cells do not count. Without `label`, classes are numbered in
+    numeric-aware order of their names. Raises DatasetError naming file and lines.
     """
     file = dataset.file
     columns, rows = _read(file)
@@ -46,17 +57,40 @@ def read_table(dataset: CsvDataset) -> Source:
         raise DatasetError(
             f"{file} has no column {column!r}, which `dataset.split.column` names; it has {_listed(columns)}."
         )
+    if column is None and "split" in columns:
+        log.print(
+            f"{file} has a column `split`, which is not used: splits are drawn by shares. `dataset.split: {{column: split}}` "
+            "takes it.",
+            style="yellow",
+        )
+    _refuse(file, rows, "path", lambda cell: not cell, "`path` is empty")
+    _refuse(file, rows, "path", lambda cell: "://" in cell, "`path` is a URL; download the photos, and name the files")
     labels, names = _classes(file, columns, rows)
     boxed = set(BOX) <= set(columns)
     photos = []
     for row, label in zip(rows, labels, strict=True):
-        if not row.cells["path"]:
-            raise DatasetError(f"{row.place}: `path` is empty.")
-        part = row.cells[column] if column else None
-        if part is not None and part not in SPLITS:
-            raise DatasetError(f"{row.place}: {column} is {part!r}; allowed: {', '.join(SPLITS)}.")
-        photos.append(Photo(row.cells["path"], label, _box(row) if boxed else None, part))
+        part = _part(row, column) if column else None
+        group = row.cells.get("group") or None
+        photos.append(Photo(row.cells["path"], label, _box(row) if boxed else None, part, group))
     return Source(photos, names, (dataset.root or file.parent).resolve())
+
+
+def _part(row: Row, column: str) -> str:
+    cell = row.cells[column]
+    part = next((part for part, names in SPLIT_FOLDERS.items() if cell.lower() in names), None)
+    if part is None:
+        raise DatasetError(f"{row.place}: {column} is {cell!r}; allowed: {', '.join(SPLITS)}.")
+    return part
+
+
+def _refuse(file: Path, rows: list[Row], column: str, is_wrong: Callable[[str], bool], what: str) -> None:
+    """DatasetError with the lines of the rows in which a cell is wrong."""
+    lines = [row.line for row in rows if is_wrong(row.cells[column])]
+    if len(lines) == 1:
+        raise DatasetError(f"{file}, line {lines[0]}: {what}.")
+    if lines:
+        more = " …" if len(lines) > SHOWN else ""
+        raise DatasetError(f"{file}, {len(lines)} lines ({', '.join(map(str, lines[:SHOWN]))}{more}): {what}.")
 
 
 def _listed(columns: list[str]) -> str:
@@ -68,18 +102,20 @@ def _read(file: Path) -> tuple[list[str], list[Row]]:
     rows: list[Row] = []
     columns: list[str] = []
     try:
-        with file.open(encoding="utf-8-sig", newline="") as text:
-            reader = csv.reader(text, strict=True)
-            for cells in filter(None, reader):
-                place = f"{file}, line {reader.line_num}"
-                if not columns:
-                    columns = cells
-                elif len(cells) != len(columns):
-                    raise DatasetError(
-                        f"{place}: there are {len(cells)} cells, but {len(columns)} columns: {_listed(columns)}."
-                    )
-                else:
-                    rows.append(Row(place, dict(zip(columns, cells, strict=True))))
+        text = _decoded(file.read_bytes())
+        first = next((line for line in text.splitlines() if line.strip()), "")
+        separator = max(SEPARATORS, key=first.count)  # a comma where there is none of them
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
+        for cells in filter(None, reader):
+            place, cells = f"{file}, line {reader.line_num}", [cell.strip() for cell in cells]
+            if not columns:
+                columns = cells
+            elif len(cells) != len(columns):
+                raise DatasetError(
+                    f"{place}: there are {len(cells)} cells, but {len(columns)} columns: {_listed(columns)}."
+                )
+            else:
+                rows.append(Row(place, reader.line_num, dict(zip(columns, cells, strict=True))))
     except FileNotFoundError:
         raise DatasetError(f"there is no file {file}. Correct `dataset.file`.") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -91,12 +127,27 @@ def _read(file: Path) -> tuple[list[str], list[Row]]:
     return columns, rows
 
 
+def _decoded(data: bytes) -> str:
+    """UTF-8, or what a byte order mark says, as spreadsheets write it."""
+    return data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
+
+
 def _classes(file: Path, columns: list[str], rows: list[Row]) -> tuple[list[int], tuple[str, ...]]:
+    if "class_name" in columns:
+        _refuse(file, rows, "class_name", lambda cell: not cell, "`class_name` is empty")
     if "label" not in columns:
         order = {
             name: label for label, name in enumerate(sorted({row.cells["class_name"] for row in rows}, key=natural_key))
         }
         return [order[row.cells["class_name"]] for row in rows], tuple(order)
+    _refuse(file, rows, "label", lambda cell: not cell, "`label` is empty")
+    named = [row for row in rows if not _is_number(row.cells["label"])]
+    if named and len(named) == len(rows) and "class_name" not in columns:
+        raise DatasetError(
+            f"{named[0].place}: label must be a whole number, but got "
+            f"{shortened(repr(named[0].cells['label']), LONGEST_QUOTE)}. Names of classes, which all rows have there, belong "
+            "into a column `class_name`: rename it."
+        )
     names: dict[int, str] = {}
     labels = []
     for row in rows:
@@ -107,10 +158,21 @@ def _classes(file: Path, columns: list[str], rows: list[Row]) -> tuple[list[int]
         if names.setdefault(label, name) != name:
             raise DatasetError(f"{row.place}: label {label} is called {name!r} here and {names[label]!r} before.")
         labels.append(label)
-    gaps = sorted(set(range(len(names))) - set(names))
+    gaps = sorted(set(range(max(names, default=0))) - set(names))
+    if gaps == [0]:
+        raise DatasetError(f"{file}: labels start at 0, but these go from 1 to {max(names)}. Subtract 1.")
     if gaps:
-        raise DatasetError(f"{file}: labels must be 0, 1, 2, … without gaps, but {gaps[0]} is missing.")
+        more = f" and {len(gaps) - SHOWN} more" if len(gaps) > SHOWN else ""
+        raise DatasetError(
+            f"{file}: labels must be 0, 1, 2, … without gaps, but {', '.join(map(str, gaps[:SHOWN]))}{more} "
+            f"{'is' if len(gaps) == 1 else 'are'} missing, of 0 to {max(names)}. Number the classes anew, or give `class_name` "
+            "alone."
+        )
     return labels, tuple(names[label] for label in range(len(names)))
+
+
+def _is_number(cell: str) -> bool:
+    return cell.removeprefix("-").isdecimal()
 
 
 def _box(row: Row) -> tuple[int, int, int, int] | None:

@@ -68,7 +68,9 @@ def root(tmp_path: Path, upright: Pixels) -> Path:
     for name in ("a", "b"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for number in range(4):
-            Image.fromarray(upright + np.uint8(number)).save(tmp_path / "photos" / name / f"{number}.png")
+            Image.fromarray(upright + np.uint8(number + 4 * (name == "b"))).save(
+                tmp_path / "photos" / name / f"{number}.png"
+            )
     return tmp_path / "photos"
 
 
@@ -104,11 +106,16 @@ def test_a_box_is_in_pixels_of_the_upright_photo(tmp_path: Path, upright: Pixels
     run = FeaturesRun.model_validate(
         {
             "workdir": str(tmp_path / "run"),
-            "dataset": {"kind": "csv", "file": str(tmp_path / "photos.csv"), "crop_to_bbox": True},
+            "dataset": {
+                "kind": "csv",
+                "file": str(tmp_path / "photos.csv"),
+                "crop_to_bbox": True,
+                "on_duplicate": "keep",
+            },
         }
     )
     _, words = said(run)
-    assert words == ""  # no box reaches over the edge: 20 is the width of the upright photo
+    assert "over the edge" not in words  # 20 is the width of the upright photo
     index = load_index(run)
     pixels = load_images(index, range(16), (6, 10), True)
     assert (pixels == (20, 250, 20)).all()
@@ -172,7 +179,7 @@ def test_of_an_animation_the_first_frame_is_the_photo(root: Path, suffix: str) -
     for _ in ("new", "known"):
         result, words = said(run)
         assert words.startswith(expected)
-        assert words.endswith("and 2 more.")
+        assert "and 2 more." in words
         assert result["images"] == 16
     assert open_photo(root / "a" / f"moving 6.{suffix}").getpixel((4, 4)) == (250, 0, 0)
 
@@ -281,6 +288,7 @@ def test_a_photo_cut_short_is_truncated_wherever_it_is_cut(tmp_path: Path, suffi
 def test_names_with_spaces_and_letters_of_any_alphabet(root: Path, upright: Pixels) -> None:
     (root / "b").rename(root / "Škoda Octavia, 2012 – «Комби»")
     odd = root / "Škoda Octavia, 2012 – «Комби»" / 'фото 日本 "1", e\u0301 .PNG'
+    upright = upright + np.uint8(9)
     Image.fromarray(upright).save(odd)
     run = run_on(root)
     assert prepare(run)["images"] == 9

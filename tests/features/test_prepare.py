@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ needs_devkit = pytest.mark.skipif(not DEVKIT.is_dir(), reason=f"needs the real d
 
 def photo(path: Path, mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    seed = sum(path.as_posix().encode())
+    seed = zlib.crc32(path.as_posix().encode())
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
     Image.fromarray(pixels).convert(mode).save(path)
 
@@ -142,7 +143,13 @@ def test_small_classes_are_named(tmp_path: Path, root: Path) -> None:
     for number in range(5):
         (root / "class_2" / f"{number}.jpg").unlink()
     message = refusal(make(tmp_path, kind="folder", root=str(root)))
-    assert message.startswith("1 class has fewer than three photos, and each split needs one: 'class_2' (2).")
+    assert message.startswith(
+        "1 class has fewer than three photos, and each split needs one: 'class_2' (2). Add photos"
+    )
+    run = make(tmp_path, kind="folder", root=str(root), min_per_class=3)
+    told = said(lambda: prepare(run))
+    assert "Left out 1 classes of fewer than 3 photos (dataset.min_per_class): 'class_2' (2)." in told
+    assert load_index(run).class_names == ("class_1", "class_10")
 
 
 def test_no_photos(tmp_path: Path) -> None:
@@ -253,7 +260,11 @@ def test_class_folders_of_an_earlier_index_are_told(tmp_path: Path, root: Path) 
         ("x" * 300 + ",y,y\n", "names a column twice: " + "x" * 200 + " … (of 306 characters)."),
         ("path,label\na.jpg," + "x" * 300 + "\n", "a whole number, but got '" + "x" * 199 + " … (of 302 characters)."),
         ("path,label\na.jpg,zero\n", "cars.csv, line 2: label must be a whole number, but got 'zero'"),
-        ("path,label\na.jpg,0\nb.jpg,2\n", "labels must be 0, 1, 2, … without gaps, but 1 is missing"),
+        ("path,label\na.jpg,0\nb.jpg,2\n", "labels must be 0, 1, 2, … without gaps, but 1 is missing, of 0 to 2"),
+        ("path,label\na.jpg,1\nb.jpg,2\n", "labels start at 0, but these go from 1 to 2. Subtract 1."),
+        ("path,label\na.jpg,audi\nb.jpg,bmw\n", "Names of classes, which all rows have there, belong into a column"),
+        ("path,class_name\na.jpg,\nb.jpg,x\nc.jpg, \n", "cars.csv, 2 lines (2, 4): `class_name` is empty."),
+        ("path,class_name\nhttps://x/a.jpg,x\n", "cars.csv, line 2: `path` is a URL; download the photos"),
         (
             "path,label,class_name\na.jpg,0,x\nb.jpg,0,y\n",
             "cars.csv, line 3: label 0 is called 'y' here and 'x' before",

@@ -1,0 +1,156 @@
+"""Photos of equal bytes and photos of one group: one split, an error, or left out; and tables as spreadsheets write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from features.command import log
+from features.config import FeaturesRun
+from features.dataset import load_index
+from features.errors import DatasetError
+from features.prepare import prepare
+
+random = np.random.default_rng(0)
+
+
+def photo(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(path)
+
+
+def copy(path: Path, to: Path) -> None:
+    to.write_bytes(path.read_bytes())
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two classes of 40 photos."""
+    for name in ("a", "b"):
+        for number in range(40):
+            photo(tmp_path / "photos" / name / f"{number}.png")
+    return tmp_path / "photos"
+
+
+def run_on(root: Path, table: str = "", **dataset: Any) -> FeaturesRun:
+    """Of the class folders, or of a table in the root."""
+    section = {"kind": "csv", "file": str(root / table)} if table else {"kind": "folder", "root": str(root)}
+    return FeaturesRun.model_validate({"workdir": str(root.parent / "run"), "dataset": {**section, **dataset}})
+
+
+def prepared(run: FeaturesRun) -> tuple[pd.DataFrame, str]:
+    with log.capture() as captured:
+        prepare(run)
+    return load_index(run).table, " ".join(captured.get().split())
+
+
+def splits_of(table: pd.DataFrame, by: str) -> pd.Series[int]:
+    """In how many splits the photos of each digest or group are."""
+    return table.groupby(by)["split"].nunique()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_copies_are_in_one_split_and_the_others_stay_stratified(root: Path, seed: int) -> None:
+    split = {"train": 0.5, "val": 0.3, "test": 0.2, "seed": seed}
+    before, _ = prepared(run_on(root, split=split))
+    for number in range(6):
+        copy(root / "a" / f"{number}.png", root / "a" / f"copy {number}.png")
+    table, words = prepared(run_on(root, split=split))
+    assert len(table) == 86
+    assert splits_of(table, "sha256").max() == 1
+    assert "6 photos are copies, byte by byte, of others; all copies of one are in one split." in words
+    for label, count in ((0, 46), (1, 40)):
+        own = table[table["label"] == label]["split"].value_counts()
+        assert all(abs(own[part] - share * count) <= 2 for part, share in (("train", 0.5), ("val", 0.3), ("test", 0.2)))
+    same = before.merge(table[~table["sha256"].duplicated(keep=False)], on="path", suffixes=("", "_now"))
+    assert (
+        same[same["label"] == 1]["split"] == same[same["label"] == 1]["split_now"]
+    ).all()  # without copies: as before
+
+
+def test_copies_under_two_labels_are_an_error_that_lists_them(root: Path) -> None:
+    copy(root / "a" / "3.png", root / "b" / "again.png")
+    with pytest.raises(DatasetError, match=r"equal bytes under two labels: a/3.png = b/again.png\.") as caught:
+        prepare(run_on(root))
+    assert "`dataset.on_duplicate`" in str(caught.value)
+    kept, _ = prepared(run_on(root, on_duplicate="keep"))
+    assert (len(kept), splits_of(kept, "sha256").max()) == (81, 1)
+    left, words = prepared(run_on(root, on_duplicate="drop"))
+    assert len(left) == 79
+    assert not {"a/3.png", "b/again.png"} & set(left["path"])
+    assert "Left out 2 photos that are copies" in words
+
+
+def test_copies_across_the_data_sets_own_splits(root: Path) -> None:
+    for part, name in (("train", "a"), ("train", "b"), ("val", "a"), ("val", "b"), ("test", "a"), ("test", "b")):
+        for number in range(4):
+            photo(root.parent / "own" / part / name / f"{number}.png")
+    own = root.parent / "own"
+    copy(own / "train" / "a" / "0.png", own / "test" / "a" / "again.png")
+    with pytest.raises(
+        DatasetError, match=r"in two splits: test/a/again.png = train/a/0.png|train/a/0.png = test/a/again"
+    ):
+        prepare(run_on(own))
+    left, _ = prepared(run_on(own, on_duplicate="drop"))
+    assert len(left) == 24
+    assert "test/a/again.png" in set(left["path"])  # what tests stays
+    kept, _ = prepared(run_on(own, on_duplicate="keep"))
+    both = kept[kept["path"].isin(["train/a/0.png", "test/a/again.png"])]
+    assert both["split"].tolist() == ["train", "train"]  # what is trained on tests nothing
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_group_is_in_one_split(root: Path, seed: int) -> None:
+    """Groups of 1 to 8 photos, some of both classes: each in one split, shares within a group's size."""
+    rows, group = [], 0
+    for name in ("a", "b"):
+        number = 0
+        while number < 40:
+            size = int(random.integers(1, 9))
+            rows += [(f"{name}/{each}.png", name, f"g{group}") for each in range(number, min(40, number + size))]
+            number, group = number + size, group + 1
+    rows[-1] = (*rows[-1][:2], "g0")  # a photo of b in a group of a
+    table = pd.DataFrame(rows, columns=["path", "class_name", "group"])
+    table.to_csv(root / "photos.csv", index=False)
+    split = {"train": 0.6, "val": 0.2, "test": 0.2, "seed": seed}
+    found, _ = prepared(run_on(root, "photos.csv", split=split))
+    joined = found.merge(table, on="path")
+    assert splits_of(joined, "group").max() == 1
+    counts = joined["split"].value_counts()
+    assert all(abs(counts[part] - share * 80) <= 8 for part, share in (("train", 0.6), ("val", 0.2), ("test", 0.2)))
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_tables_as_spreadsheets_write_them(root: Path, separator: str, encoding: str) -> None:
+    lines = [separator.join(("path", "class_name"))]
+    lines += [separator.join((f"{name}/{number}.png", f" Škoda {name} ")) for name in "ab" for number in range(40)]
+    (root / "photos.csv").write_text("\n".join(lines), encoding=encoding)
+    run = run_on(root, "photos.csv")
+    assert len(prepared(run)[0]) == 80
+    assert load_index(run).class_names == ("Škoda a", "Škoda b")
+
+
+def test_a_column_split_that_is_not_used_is_said(root: Path) -> None:
+    parts = ["train"] * 20 + ["valid"] * 10 + ["test"] * 10
+    lines = ["path,class_name,split"]
+    lines += [f"{name}/{number}.png,{name},{parts[number]}" for name in "ab" for number in range(40)]
+    (root / "photos.csv").write_text("\n".join(lines))
+    _, words = prepared(run_on(root, "photos.csv"))
+    assert "has a column `split`, which is not used" in words
+    assert "`dataset.split: {column: split}` takes it." in words
+    found, words = prepared(run_on(root, "photos.csv", split={"column": "split"}))
+    assert words == ""
+    assert found["split"].value_counts().to_dict() == {"train": 40, "val": 20, "test": 20}
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "bell\a", " "])
+def test_names_that_later_stages_could_not_carry(root: Path, name: str) -> None:
+    (root / "b").rename(root / name)
+    with pytest.raises(DatasetError, match=r"cannot be printed"):
+        prepare(run_on(root))
