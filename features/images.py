@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import stat
@@ -18,6 +19,11 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from features.configfile import shortened
 from features.dataset import BOX, DatasetIndex
 from features.errors import DatasetError
+
+with contextlib.suppress(ImportError):  # whoever has HEIC photos installs it
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
 
 Image.MAX_IMAGE_PIXELS = None  # `dataset.max_pixels` is checked instead, from the header, before anything is decoded
 

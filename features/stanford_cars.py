@@ -7,12 +7,13 @@ for training and test, whose rows name `00001.jpg` in `cars_train/` or `cars_tes
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from features.config import StanfordCars
+from features.config import FractionSplit, StanfordCars
 from features.dataset import Photo, Source
 from features.errors import DatasetError
 
@@ -52,6 +53,8 @@ def read_stanford_cars(dataset: StanfordCars) -> Source:
             f"{dataset.root / files[0]}: classes run from {min(labels) + 1} to {max(labels) + 1}, but there are "
             f"{len(names)} class names (1-based). Check that the annotations and `dataset.meta` belong together."
         )
+    if isinstance(dataset.split, FractionSplit):  # the devkit's own split, which every photo has, is not asked for
+        photos = [replace(photo, part=None) for photo in photos]
     return Source(photos, names, dataset.root.resolve())
 
 

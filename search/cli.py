@@ -20,6 +20,7 @@ from search.confirm.table import confirmation_table, show_confirmed
 from search.first_trials import TITLES, titled
 from search.leaderboard import Leader, leaders, load_study
 from search.parameters import Range, Space
+from search.ranking import is_ours
 from search.review.dashboard import dashboard
 from search.samplers.choice import make_sampler
 from search.space import SearchSpace
@@ -87,6 +88,14 @@ def top_command(
         ranked = leaders(run)
         best, confirmation = ranked[:top], load_confirmation(run, ranked)
         output.console.print(_leaderboard(run, best, confirmation))
+        added = [
+            trial
+            for trial in load_study(run).get_trials(deepcopy=False)
+            if trial.state.name == "COMPLETE" and not is_ours(trial)
+        ]
+        if added:
+            shown = ", ".join(f"{trial.number} ({_short(trial.value)})" for trial in added[:top])
+            output.console.print(f"Added to the study by others, and left alone: trial {shown}.")
         output.result({"trials": [_row(leader, confirmation) for leader in best]})
 
 

@@ -54,12 +54,17 @@ def best_place(objective: Objective, table: pd.DataFrame) -> int:
     return int(np.lexsort((table["val_loss"].to_numpy(np.float64), values))[0])  # NaN comes last
 
 
+def is_ours(trial: optuna.trial.FrozenTrial) -> bool:
+    """Whether a search made this trial: others may add trials to a study by `study.add_trial`, which have no configuration."""
+    return "config" in trial.user_attrs
+
+
 def ranking(study: optuna.Study, objective: Objective) -> list[optuna.trial.FrozenTrial]:
     """The trials of a study that ran to their end, best first."""
     return ranked(study.get_trials(deepcopy=False), objective)
 
 
 def ranked(trials: Iterable[optuna.trial.FrozenTrial], objective: Objective) -> list[optuna.trial.FrozenTrial]:
-    """Those of these trials that ran to their end, best first."""
-    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    """Those of these trials that ran to their end, best first; without what others added to the study."""
+    complete = [trial for trial in trials if trial.state.name == "COMPLETE" and is_ours(trial)]
     return sorted(complete, key=lambda trial: (Score.of_trial(objective, trial), trial.number))

@@ -333,6 +333,13 @@ def test_toy_cars_are_drawn_once_and_again_when_one_is_gone(tmp_path: Path) -> N
     assert last.read_bytes() == content
 
 
+def test_the_devkits_own_split_is_used_where_it_is_asked_for_alone(tmp_path: Path) -> None:
+    toy = {"kind": "toy_cars", "classes": 2, "per_class": 20, "image_size": 32}
+    result: dict[str, Any] = {}
+    assert said(lambda: result.update(prepare(make(tmp_path, **toy)))) == ""
+    assert result["splits"] == {"train": 26, "val": 8, "test": 6}
+
+
 def test_the_devkits_own_split(tmp_path: Path) -> None:
     toy = {"kind": "toy_cars", "classes": 2, "per_class": 10, "image_size": 32}
     run = make(tmp_path, **toy, split={"column": "test"})

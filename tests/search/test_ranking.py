@@ -18,7 +18,7 @@ from search.records import are_kept, load_curves, load_weights
 
 def trial(number: int, value: float | None, val_loss: float | None) -> optuna.trial.FrozenTrial:
     state = optuna.trial.TrialState.PRUNED if value is None else optuna.trial.TrialState.COMPLETE
-    attributes = {} if val_loss is None else {"val_loss": val_loss}
+    attributes: dict[str, object] = {"config": "{}"} | ({} if val_loss is None else {"val_loss": val_loss})
     made = optuna.trial.create_trial(state=state, value=value, user_attrs=attributes)
     made.number = number
     return made
@@ -44,6 +44,11 @@ def test_curves_are_ranked_as_pandas_sorts_them(objective: str) -> None:
         by = [objective, "val_loss"] if objective != "val_loss" else ["val_loss"]
         wanted = table.sort_values(by, ascending=[name == "val_loss" for name in by], kind="stable").index[0]
         assert best_place(objective, table) == wanted  # type: ignore[arg-type]
+
+
+def test_trials_that_others_added_are_not_ranked() -> None:
+    added = optuna.trial.create_trial(value=1.0, params={}, distributions={})
+    assert ranked([trial(0, 0.5, 0.1), added], "val_accuracy") == [trial(0, 0.5, 0.1)]
 
 
 def test_a_score_of_no_number_is_never_better() -> None:

@@ -70,7 +70,7 @@ class PromotionStudy:
 
     def _found(self, made_from: str, state: str) -> optuna.trial.FrozenTrial | None:
         trials = self._study.get_trials(deepcopy=False)
-        return next((t for t in trials if t.user_attrs["made_from"] == made_from and t.state.name == state), None)
+        return next((t for t in trials if t.user_attrs.get("made_from") == made_from and t.state.name == state), None)
 
     def _begun(self, leader: Leader, made_from: str) -> optuna.Trial:
         """The promotion's running trial; those that other configurations of it left running end here."""
@@ -80,7 +80,7 @@ class PromotionStudy:
         if running:
             return optuna.trial.Trial(self._study, running._trial_id)
         for trial in self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-            if trial.user_attrs["trial"] == leader.number:
+            if trial.user_attrs.get("trial") == leader.number:
                 left = optuna.trial.Trial(self._study, trial._trial_id)
                 left.set_user_attr("reason", "interrupted, and not gone on with: the configuration is another one now")
                 self._study.tell(left, state=optuna.trial.TrialState.FAIL)
