@@ -350,7 +350,7 @@ def test_the_devkits_own_split(tmp_path: Path) -> None:
 
 @needs_devkit
 def test_both_forms_of_the_real_devkit() -> None:
-    from features.config import StanfordCars
+    from features.config import ColumnSplit, StanfordCars
 
     combined = read_stanford_cars(StanfordCars(root=DEVKIT))
     assert (len(combined.photos), len(combined.class_names)) == (16_185, 196)
@@ -358,7 +358,7 @@ def test_both_forms_of_the_real_devkit() -> None:
     assert {photo.label for photo in combined.photos} == set(range(196))
     assert any("/" in name for name in combined.class_names)
     files = [Path("cars_train_annos.mat"), Path("cars_test_annos_withlabels.mat")]
-    devkit = read_stanford_cars(StanfordCars(root=DEVKIT, annotations=files))
+    devkit = read_stanford_cars(StanfordCars(root=DEVKIT, annotations=files, split=ColumnSplit()))
     assert Counter(photo.part for photo in devkit.photos) == {"train": 8_144, "test": 8_041}
     assert devkit.class_names == combined.class_names
     assert Counter(photo.label for photo in devkit.photos) == Counter(photo.label for photo in combined.photos)
