@@ -228,7 +228,7 @@ def _summary(checked: Run, results: dict[str, Any], seconds: dict[str, float]) -
     objective = checked.search.objective
     rows = {
         "prepare": f"{prepared['images']} photos of {prepared['classes']} classes",
-        "cache": f"{cached['records']} feature vectors, {cached['copies']} augmented copies, {cached['bytes'] / 1e6:.1f} MB",
+        "cache": _cached([cached, *cached.get("others", {}).values()]),
         "search": f"{counts}; {objective} of the best head {ranked[0]:.4f}, of the worst that ran to its end {ranked[-1]:.4f}",
         **({"confirm": _confirmed(results["confirm"], objective)} if "confirm" in results else {}),
         "promote": "\n".join(
@@ -245,6 +245,12 @@ def _summary(checked: Run, results: dict[str, Any], seconds: dict[str, float]) -
     frequent = dataset_facts(load_index(checked)).most_frequent
     table.caption = f"Always naming the most frequent class would be right for {frequent:.4f} of the test photos."
     return table
+
+
+def _cached(built: Sequence[dict[str, Any]]) -> str:
+    """The caches of all policies in a line."""
+    copies = ", ".join(f"{one['copies']} augmented copies of {one['policy']}" for one in built)
+    return f"{sum(one['records'] for one in built)} feature vectors, {copies}, {sum(one['bytes'] for one in built) / 1e6:.1f} MB"
 
 
 def _confirmed(result: dict[str, Any], objective: str) -> str:

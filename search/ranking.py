@@ -60,11 +60,11 @@ def is_ours(trial: optuna.trial.FrozenTrial) -> bool:
 
 
 def ranking(study: optuna.Study, objective: Objective) -> list[optuna.trial.FrozenTrial]:
-    """The trials of a study that ran to their end, best first."""
-    return ranked(study.get_trials(deepcopy=False), objective)
+    """The trials of a study that ran to their end, best first; without what others added to it."""
+    return ranked(filter(is_ours, study.get_trials(deepcopy=False)), objective)
 
 
 def ranked(trials: Iterable[optuna.trial.FrozenTrial], objective: Objective) -> list[optuna.trial.FrozenTrial]:
-    """Those of these trials that ran to their end, best first; without what others added to the study."""
-    complete = [trial for trial in trials if trial.state.name == "COMPLETE" and is_ours(trial)]
+    """Those of these trials that ran to their end, best first."""
+    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
     return sorted(complete, key=lambda trial: (Score.of_trial(objective, trial), trial.number))

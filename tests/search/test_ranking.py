@@ -12,7 +12,7 @@ from features.moments import feature_moments
 from reports.config import Run
 from search.heads import build_head, set_head_weights
 from search.leaderboard import leaders, load_study
-from search.ranking import Score, best_place, ranked
+from search.ranking import Score, best_place, ranked, ranking
 from search.records import are_kept, load_curves, load_weights
 
 
@@ -47,8 +47,9 @@ def test_curves_are_ranked_as_pandas_sorts_them(objective: str) -> None:
 
 
 def test_trials_that_others_added_are_not_ranked() -> None:
-    added = optuna.trial.create_trial(value=1.0, params={}, distributions={})
-    assert [each.number for each in ranked([trial(3, 0.5, 0.1), added], "val_accuracy")] == [3]
+    study = optuna.create_study(direction="maximize")
+    study.add_trials([trial(0, 0.5, 0.1), optuna.trial.create_trial(value=1.0), trial(2, 0.6, 0.1)])
+    assert [each.number for each in ranking(study, "val_accuracy")] == [2, 0]
 
 
 def test_a_score_of_no_number_is_never_better() -> None:
