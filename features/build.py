@@ -88,7 +88,6 @@ def build_cache(run: FeaturesRun, copies: int = 0) -> dict[str, Any]:
             "cache": relative(folder),
             "key": cache.key,
             "copies": cache.copies,
-            "policy": named,
             "records": sum(entry.records for entry in cache.manifest.shards),
             "bytes": sum(
                 shard_bytes(e.records, cache.feature_shape, run.features.dtype) for e in cache.manifest.shards
@@ -97,6 +96,7 @@ def build_cache(run: FeaturesRun, copies: int = 0) -> dict[str, Any]:
             "shards_reused": len(cache.manifest.shards) - written,
             "seconds": round(seconds, 3),
             "images_per_second": round(computed / seconds, 1),
+            "policy": named,
         }
         if tasks:
             write_text(folder / "build.json", json.dumps(result, indent=1) + "\n")

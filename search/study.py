@@ -200,7 +200,7 @@ class _Driver:
     def _configure(self, trial: optuna.Trial) -> Candidate:
         if trial.number < len(self._first):
             return self._configure_first(trial)
-        config = self._space.suggest(trial, self._caches.views, self._search.epochs, 0)
+        config = self._space.suggest(trial, self._caches.open_views, self._search.epochs, 0)
         given = allotment(self._study._storage.get_trial(trial._trial_id))
         seed = self._seed(given.origin if given else trial.number)
         epochs = given.epochs if given else self._search.epochs

@@ -45,7 +45,8 @@ class Caches:
         for policy in [*drawn, *filter(None, [given.policy])]:
             if policy not in self._caches:
                 self._caches[policy] = cache_for(run, policy)
-        self.views = self.checked(given).model_copy(update={"copies": given.copies})  # None: all that a policy has
+        self.views = self.checked(given)
+        self.open_views = self.views.model_copy(update={"copies": given.copies})  # None: all that the drawn policy has
         several = {policy: self._configured[policy] for policy in drawn if policy in self._configured}
         self.limits = several if "copies" in leaves and len(set(several.values())) > 1 else {}
         most = max(drawn, key=lambda policy: self._caches[policy].copies)

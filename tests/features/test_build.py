@@ -26,7 +26,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_the_result_has_the_promised_keys(make_run: MakeRun) -> None:
     result = build_cache(make_run(copies=2))
-    expected = "cache key copies records bytes shards_written shards_reused seconds images_per_second"
+    expected = "cache key copies records bytes shards_written shards_reused seconds images_per_second policy"
     assert list(result) == expected.split()
     assert result["copies"] == 2
     index = load_index(make_run(prepared=False))
