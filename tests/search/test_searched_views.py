@@ -166,7 +166,8 @@ def test_without_drawn_copies_a_policy_has_those_that_are_configured(searched: R
     assert {(views.policy, views.copies) for views in drawn} == {("flip_rotate_zoom", 2), ("mild", 1)}
     forget(Path.cwd())
     lowered = [{"policy": "mild", "copies": 0}, {"policy": "flip_rotate_zoom", "copies": 1}]
-    run = open_views(Path.cwd(), lowered, trials=4, epochs=1, first=["notebook"])
+    linear = {"head": {"layers": 0}, "batch_size": 16}
+    run = open_views(Path.cwd(), lowered, trials=4, epochs=1, first=["notebook"], space=linear)
     run_headhunt(Path.cwd(), "search", "run")
     first, *others = views_of(run)
     assert (first.policy, first.copies) == ("flip_rotate_zoom", 1)
