@@ -23,7 +23,9 @@ COMPLETE, FAIL, PRUNED, RUNNING = (optuna.trial.TrialState[name] for name in ("C
 def study_of(*values: float, direction: str = "maximize") -> optuna.Study:
     study = optuna.create_study(study_name="x", direction=direction)
     for value in values:
-        study.tell(study.ask(), value)
+        trial = study.ask()
+        trial.set_user_attr("config", "{}")
+        study.tell(trial, value)
     return study
 
 
