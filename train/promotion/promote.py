@@ -162,7 +162,7 @@ def promoted(run: TrainRun) -> list[int]:
     def key(number: int) -> tuple[int, Score, int]:
         tuned = load_metrics(run, number)["tuned"]["val"]
         place = confirmation.place(number) if confirmation else 0
-        return place, Score.of("val_accuracy", tuned["accuracy"], tuned["loss"]), number
+        return place, Score.of("val_accuracy", tuned["accuracy"], tuned.get("loss", math.inf)), number
 
     return sorted(numbers, key=key)
 
