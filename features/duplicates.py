@@ -24,7 +24,8 @@ def settle(photos: list[Photo], sha256: Mapping[str, str], rule: Literal["error"
     if not copies:
         return photos
     mixed = [same for same in copies if len({photo.label for photo in same}) > 1]
-    across = [same for same in copies if len({photo.part for photo in same}) > 1 and same not in mixed]
+    alike = [same for same in copies if len({photo.label for photo in same}) == 1]
+    across = [same for same in alike if len({photo.part for photo in same}) > 1]
     if rule == "error" and (mixed or across):
         found = [*_listed(mixed, "under two labels"), *_listed(across, "in two splits")]
         raise DatasetError(
@@ -42,7 +43,7 @@ def settle(photos: list[Photo], sha256: Mapping[str, str], rule: Literal["error"
         )
         return _in_one_split(photos, across + mixed)
     gone = {photo.path for same in mixed for photo in same}
-    gone |= {photo.path for same in copies if same not in mixed for photo in sorted(same, key=_last_split_first)[1:]}
+    gone |= {photo.path for same in alike for photo in sorted(same, key=_last_split_first)[1:]}
     log.print(f"Left out {len(gone)} photos that are copies, byte by byte, of others.", style="yellow")
     return [photo for photo in photos if photo.path not in gone]
 

@@ -53,7 +53,8 @@ def prepare(run: FeaturesRun, materialize: Literal["link", "copy"] | None = None
     if not source.photos:
         raise DatasetError(f"there are no images below {source.root}. Correct the `dataset` section.")
     photos, found = _inspect(run, source)
-    photos = settle(photos, {path: inspected.sha256 for path, inspected in found.items()}, run.dataset.on_duplicate)
+    sha256 = {path: inspected.sha256 for path, inspected in found.items()}
+    photos = settle(photos, sha256, run.dataset.on_duplicate)
     photos = _without_small(run, photos, source.class_names)
     photos, names = _dense(run, photos, source.class_names)
     _check_sizes(photos, names)

@@ -14,6 +14,7 @@ from search.heads import build_head, set_head_weights
 from search.leaderboard import leaders, load_study
 from search.ranking import Score, best_place, ranked, ranking
 from search.records import are_kept, load_curves, load_weights
+from search.trial import Objective
 
 
 def trial(number: int, value: float | None, val_loss: float | None) -> optuna.trial.FrozenTrial:
@@ -35,7 +36,7 @@ def test_ties_go_to_the_lower_loss_and_then_to_the_lower_number() -> None:
 
 
 @pytest.mark.parametrize("objective", ["val_accuracy", "val_loss", "val_top5_accuracy"])
-def test_curves_are_ranked_as_pandas_sorts_them(objective: str) -> None:
+def test_curves_are_ranked_as_pandas_sorts_them(objective: Objective) -> None:
     random = np.random.default_rng(0)
     for _ in range(50):
         names = ["val_accuracy", "val_loss", "val_top5_accuracy"]
@@ -43,7 +44,7 @@ def test_curves_are_ranked_as_pandas_sorts_them(objective: str) -> None:
         table.iloc[random.integers(8)] = np.nan
         by = [objective, "val_loss"] if objective != "val_loss" else ["val_loss"]
         wanted = table.sort_values(by, ascending=[name == "val_loss" for name in by], kind="stable").index[0]
-        assert best_place(objective, table) == wanted  # type: ignore[arg-type]
+        assert best_place(objective, table) == wanted
 
 
 def test_trials_that_others_added_are_not_ranked() -> None:

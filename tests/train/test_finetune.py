@@ -95,9 +95,8 @@ def test_plateau_as_a_schedule_is_the_plateau_of_its_own(searched: Run, tmp_path
 def test_where_nothing_gets_better_it_stops_and_keeps_the_weights_it_started_with(
     searched: Run, tmp_path: Path
 ) -> None:
-    still = 1e-30  # too small to move a weight, so that neither accuracy nor loss, which decides a tie, gets better
-    before, _, _ = tune(searched, tmp_path / "one", epochs=1, learning_rate=still)
-    after, done, history = tune(searched, tmp_path / "two", epochs=9, learning_rate=still, early_stopping_epochs=2)
+    before, _, _ = tune(searched, tmp_path / "one", epochs=1, learning_rate=1e-30)  # too small to move a weight
+    after, done, history = tune(searched, tmp_path / "two", epochs=9, learning_rate=30.0, early_stopping_epochs=2)
     assert (done.best_epoch, done.epochs) == (0, 2)
     assert history["epoch"].tolist() == [0, 1, 2]
     for weight, kept in zip(before.trainable_variables, after.trainable_variables, strict=True):
