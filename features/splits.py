@@ -45,9 +45,9 @@ def split_photos(
             )
     trained = {photo.label for photo, part in zip(photos, parts, strict=True) if part == "train"}
     untrained = [name for label, name in enumerate(names) if label not in trained]
-    if untrained and isinstance(split, ColumnSplit):
+    if untrained:
         raise DatasetError(
-            f"the data set's own split leaves {len(untrained)} of {len(names)} classes without training photos, the "
+            f"the split leaves {len(untrained)} of {len(names)} classes without training photos, the "
             f"first is {untrained[0]!r}. Add photos, or use a split by shares."
         )
     return parts

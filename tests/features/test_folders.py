@@ -108,6 +108,12 @@ def test_folders_called_like_splits_are_no_classes(
     assert ("beside extra" in str(caught.value)) == ("extra/a" in folders)
 
 
+def test_a_class_that_the_folders_never_train_is_named(tmp_path: Path) -> None:
+    root = fill(tmp_path / "photos", "train/a", "train/b", "test/a", "test/b", "test/c")
+    with pytest.raises(DatasetError, match=r"leaves 1 of 3 classes without training photos, the first is 'c'"):
+        prepare(run_on(root))
+
+
 def test_a_split_has_one_folder(tmp_path: Path) -> None:
     root = fill(tmp_path / "photos", *(f"{part}/{name}" for part in ("train", "val", "valid") for name in ("a", "b")))
     with pytest.raises(DatasetError, match=r"holds both val and valid, which are one split. Keep one of them"):
