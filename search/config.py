@@ -71,7 +71,11 @@ class SearchConfig(Section):
     )
     space: SearchSpace = SearchSpace()
     hypermodel: str | None = Field(
-        None, description="module:function, a KerasTuner build(hp) that returns a compiled model, instead of a space"
+        None,
+        description="module:name, a KerasTuner build(hp) that returns a compiled model, or a HyperModel, instead of a space",
+    )
+    hypermodel_values: dict[str, bool | int | float | str] = Field(
+        {}, description="hyperparameters of the hypermodel that are held at a value and not drawn"
     )
     storage: str = Field(
         "sqlite",
@@ -114,6 +118,8 @@ class SearchConfig(Section):
                     "both space and hypermodel are given; a hypermodel makes its own space. Leave one of them out"
                 )
             return self
+        if self.hypermodel_values:
+            raise ValueError("hypermodel_values are given without a hypermodel. Name it, or leave them out")
         fault = cannot_search(self.sampler, self.space.parameters())
         if fault:
             raise ValueError(fault)

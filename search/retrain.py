@@ -6,12 +6,15 @@ cache alone, so that any other trial's weights can be had again, on the same kin
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from features.atomic import make_folder
 from features.command import log
 from features.errors import HeadhuntError
 from features.executors import in_own_process
 from search.config import SearchRun
 from search.heads import Weights
+from search.hypermodels.training import HypermodelTask, train_hypermodel
 from search.leaderboard import Leader
 from search.population.objective import Task, train_trials
 from search.population.sources import Caches
@@ -54,5 +57,8 @@ def _retrain(run: SearchRun, leader: Leader) -> TrialResult:
     compiled = make_folder(run.workdir / ".jax").resolve()
     sources = Caches(run).sources
     task = Task((config,), (None,), sources, compiled, config.epochs, run.search.objective, run.search.seed, 1)
-    (trained,) = in_own_process(environment(run), train_trials, task)
+    if config.hypermodel is None:
+        (trained,) = in_own_process(environment(run), train_trials, task)
+    else:
+        (trained,) = in_own_process(environment(run), train_hypermodel, HypermodelTask(task, Path.cwd()))
     return trained.result

@@ -25,8 +25,9 @@ from features.views import Views
 from search.candidate import Candidate, final_outcome
 from search.config import SearchRun
 from search.first_trials import ATTRIBUTE, expressed, first_config, first_of, fixed_sampler, log_left_out
-from search.hypermodel import HypermodelSpace
-from search.hypermodel_training import HypermodelTask, train_hypermodel
+from search.hypermodels.check import check_first_model
+from search.hypermodels.space import HypermodelSpace
+from search.hypermodels.training import HypermodelTask, train_hypermodel
 from search.ownership import Ownership, owned
 from search.parameters import Space
 from search.population.objective import Progressed, Task, give_up, train_trials
@@ -86,6 +87,8 @@ def run_search(run: SearchRun) -> dict[str, Any]:
             run, caches, space = made, Caches(made), open_space(made)
         with owned(study, lambda: open_storage(*storage), url) as ownership:
             check_identity(run, study, caches, space)
+            if isinstance(space, HypermodelSpace):
+                check_first_model(space, run, caches)
             log_left_out(run.search.first, study, run.search.hypermodel is not None)
             end = _Driver(run, study, caches, space, ownership).drive()
         log.print(end.why)
@@ -379,7 +382,9 @@ class _Driver:
 def open_space(run: SearchRun) -> Space:
     """Where the run's trials come from: its space, or its hypermodel in the working directory or an installed package."""
     function = run.search.hypermodel
-    return resolved_space(run) if function is None else HypermodelSpace(function, Path.cwd())
+    if function is None:
+        return resolved_space(run)
+    return HypermodelSpace(function, Path.cwd(), run.search.hypermodel_values)
 
 
 def environment(run: SearchRun) -> dict[str, str]:
@@ -415,6 +420,8 @@ def check_identity(run: SearchRun, study: optuna.Study, caches: Caches, space: S
     if known is None:
         study.set_user_attr("identity", identity)
         return
+    if isinstance(space, HypermodelSpace) and known.get("function") == space.earlier_digest[:16]:
+        identity["function"] = known["function"]  # of before the whole module counted
     # A study that is older than the first trials has none, and goes on without.
     identity = {name: value for name, value in identity.items() if name != "first" or name in known}
     changed = [name for name in identity if known.get(name) != identity[name]]

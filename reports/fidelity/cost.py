@@ -37,6 +37,7 @@ from search.population.sources import Caches
 from search.population.structure import chunks
 from search.study import environment
 from train.finetuning.batches import training_epoch
+from train.finetuning.heads import space_head
 from train.finetuning.model import Policy, build_network, features_of, trainees
 from train.photos import Photos, PhotoViews
 
@@ -193,7 +194,9 @@ def _through_the_network(run: Run, leader: Leader, sample: Photos) -> tuple[floa
     config, parts = leader.config, leader.config.features.parts
     moments = feature_moments(cache.arrays("train", parts=parts)[0], cache.part_widths(parts))
     features = features_of(run.features, config)
-    network = build_network(features, config.head, len(cache.class_names), moments, policy, cache.projections)
+    network = build_network(
+        features, space_head(config.head, len(cache.class_names), moments), policy, cache.projections
+    )
     network.get_layer("extractor").trainable = False
     model = trainees(network, run.features, set()).on_photos
     model.compile(

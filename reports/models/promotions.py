@@ -12,6 +12,7 @@ from reports.models import learning, phases
 from reports.section import LeftOutError, PageSection, Table
 from reports.style import share
 from search.leaderboard import leaders
+from search.trial import TrialConfig
 from train.baselines.measure import load_baselines
 from train.config import TrainRun
 from train.evaluate import Metrics
@@ -46,10 +47,7 @@ def collect(run: TrainRun, promotions: Sequence[Promotion]) -> list[PromotedRow]
     configs = {leader.number: leader.config for leader in leaders(run)}
     rows = []
     for each in promotions:
-        config = configs.get(each.trial)
-        head = " → ".join(map(str, config.head.units)) or "none" if config else "unknown"
-        dropout = f"{config.head.dropout:g}" if config else "unknown"
-        schedule = ("" if config.is_probe else config.schedule.kind) if config else "unknown"
+        head, dropout, schedule = _described(configs.get(each.trial))
         stages = {"frozen": each.metrics.frozen, each.stage: each.metrics.tuned}
         for stage, metrics in stages.items():
             top1 = {split: numbers["accuracy"] for split, numbers in metrics.items()}
@@ -57,6 +55,16 @@ def collect(run: TrainRun, promotions: Sequence[Promotion]) -> list[PromotedRow]
             ece = metrics["test"].get("ece") if "test" in metrics else None
             rows.append(PromotedRow(each.title, stage, head, dropout, schedule, top1, top5, ece))
     return rows
+
+
+def _described(config: TrialConfig | None) -> tuple[str, str, str]:
+    """Hidden units, dropout and schedule of a trial, in words."""
+    if config is None:
+        return "unknown", "unknown", "unknown"
+    if config.hypermodel is not None:
+        return config.hypermodel.function, "", ""
+    units = " → ".join(map(str, config.head.units)) or "none"
+    return units, f"{config.head.dropout:g}", "" if config.is_probe else config.schedule.kind
 
 
 def collect_baselines(run: TrainRun) -> list[BaselineRow]:

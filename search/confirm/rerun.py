@@ -21,7 +21,7 @@ from search.config import ConfirmConfig, SearchRun
 from search.confirm.ranking import Confirmation, Confirmed, confirmation_file, digests, rank, write_confirmation
 from search.confirm.seed_runs import SeedRun, load_runs
 from search.confirm.trainings import train_all, training
-from search.hypermodel import HypermodelSpace
+from search.hypermodels.space import HypermodelSpace
 from search.leaderboard import Leader, leaders, load_study
 from search.population.sources import Caches
 from search.searched_views import as_made

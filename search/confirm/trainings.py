@@ -12,7 +12,7 @@ from features.executors import Executor, open_executor
 from features.progress import progress
 from search.config import SearchRun
 from search.confirm.seed_runs import SeedRun, load_runs, run_key, write_runs
-from search.hypermodel_training import HypermodelTask, train_hypermodel
+from search.hypermodels.training import HypermodelTask, train_hypermodel
 from search.population.objective import Progressed, Task, train_trials
 from search.population.sources import Caches
 from search.population.structure import chunks

@@ -24,6 +24,7 @@ from train.config import FinetuneConfig
 from train.finetuning.activations import Activations, ActivationViews, activation_features
 from train.finetuning.batches import training_epoch
 from train.finetuning.finetune import Data, finetune
+from train.finetuning.heads import space_head
 from train.finetuning.journal import Journal
 from train.finetuning.model import Policy, build_network
 from train.photos import Photos, PhotoViews
@@ -52,11 +53,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> FeaturesRun:
     return made
 
 
+MOMENTS = np.zeros(2048, np.float32), np.ones(2048, np.float32)
+
+
 def built(run: FeaturesRun) -> Any:
-    width = 2048
-    moments = np.zeros(width, np.float32), np.ones(width, np.float32)
     policy: Policy = "mixed_bfloat16"
-    return build_network(run.features, HEAD, 8, moments, policy)
+    return build_network(run.features, space_head(HEAD, 8, MOMENTS), policy)
 
 
 def test_an_epoch_from_cached_activations_against_one_through_the_network(run: FeaturesRun, tmp_path: Path) -> None:
@@ -85,7 +87,16 @@ def test_an_epoch_from_cached_activations_against_one_through_the_network(run: F
             folder = tmp_path / f"{name}-{repeat}"
             folder.mkdir()
             networks[name].set_weights(start)
-            finetune(networks[name], run.features, HEAD, config, data, folder, "same", Journal(folder))
+            finetune(
+                networks[name],
+                run.features,
+                space_head(HEAD, 8, MOMENTS),
+                config,
+                data,
+                folder,
+                "same",
+                Journal(folder),
+            )
             history = np.genfromtxt(folder / "history.csv", delimiter=",", names=True)
             if repeat:
                 seconds[name].append(float(history["seconds"][1]))

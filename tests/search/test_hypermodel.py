@@ -23,7 +23,7 @@ from reports.section import LeftOutError
 from reports.study.leader_curves import rates_section as _rates
 from reports.study.leaders_table import section as _leaderboard
 from search.config import SearchRun
-from search.hypermodel import HypermodelSpace
+from search.hypermodels.space import HypermodelSpace
 from search.leaderboard import leaders
 from search.records import load_curves, load_weights
 from search.samplers.choice import make_sampler
@@ -66,6 +66,12 @@ def scopes(hp):
         hp.Choice("size", [1, 2])
     with hp.conditional_scope("kind", ["b"]):
         hp.Choice("size", [3, 4, 5])
+    return compiled()
+
+def compiled(**settings):
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
+    model.compile(loss="sparse_categorical_crossentropy", **settings)
+    return model
 
 def reverse(hp):
     hp.Float("momentum", 0.1, 0.9, sampling="reverse_log")
@@ -82,13 +88,10 @@ def wrong_shape(hp):
 
 def wrong_loss(hp):
     hp.Choice("kind", ["a", "b"])
-    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
-    model.compile(loss="sparse_categorical_crossentropy", loss_weights=["accuracy"])
-    return model
+    return compiled(loss_weights=["accuracy"])
 
 def broken(hp):
-    if hp.Choice("kind", ["a", "b"]) == "b":
-        raise ZeroDivisionError("no b")
+    raise ZeroDivisionError("no " + hp.Choice("kind", ["a", "b"]))
 """
 
 
@@ -164,7 +167,15 @@ def test_a_name_in_two_scopes_is_two_parameters(folder: Path) -> None:
             "hypermodels:reverse",
             "momentum has sampling='reverse_log', which only KerasTuner knows. Use 'log' or 'linear'.",
         ),
-        ("hypermodels:broken", "hypermodels:broken failed with kind='b': ZeroDivisionError: no b"),
+        ("hypermodels:broken", "hypermodels:broken failed with kind='a': ZeroDivisionError: no a. No combination"),
+        (
+            "hypermodels:not_compiled",
+            "must return a compiled keras.Model, but returned a model that is not compiled with",
+        ),
+        (
+            "hypermodels:keras",
+            "allowed are a function build(hp), a keras_tuner.HyperModel class and an instance of one.",
+        ),
     ],
 )
 def test_functions_that_cannot_be_used(folder: Path, name: str, message: str) -> None:
@@ -253,13 +264,6 @@ def test_a_hypermodels_study_has_curves_weights_and_leaders(study_folder: Path) 
     assert _leaderboard(run).tables[0].columns[-1] == "hyperparameters"
     with pytest.raises(LeftOutError, match="models of a function, which sets their learning rates itself"):
         _rates(run)
-    from train.config import TrainRun
-    from train.promotion.promote import promote
-
-    with pytest.raises(
-        UsageError, match=r"is a model of hypermodels:named, and only the heads of `search.space` can be"
-    ):
-        promote(TrainRun.model_validate(yaml.safe_load(Path("headhunt.yaml").read_text())))
 
 
 @pytest.mark.slow
@@ -275,29 +279,3 @@ def test_rungs_and_ray_workers_give_a_hypermodels_trials_the_same_curves(study_f
         curves = load_curves(Path("run"), number).drop(columns="accuracy")
         pd.testing.assert_frame_equal(curves, whole[number].iloc[: len(curves)])
     assert max(len(load_curves(Path("run"), number)) for number in range(4)) == 4
-
-
-@pytest.mark.parametrize(
-    ("function", "message"),
-    [
-        ("not_compiled", "hypermodels:not_compiled must return a compiled keras.Model"),
-        (
-            "wrong_shape",
-            "the model of hypermodels:wrong_shape takes (7,) and gives (3,), but the cached features are (6,) and",
-        ),
-    ],
-)
-def test_models_that_cannot_be_trained(folder: Path, searched: Run, function: str, message: str) -> None:
-    from features.cache import cache_for
-    from search.hypermodel_training import HypermodelTask, train_hypermodel
-    from search.population.objective import Task
-    from search.population.sources import Source
-    from search.trial import HypermodelChoice, TrialConfig
-
-    config = TrialConfig(
-        hypermodel=HypermodelChoice(function=f"hypermodels:{function}", values={"kind": "a"}), views=Views(copies=0)
-    )
-    task = Task((config,), (None,), (Source("p", cache_for(searched).folder, 0),), folder, 1, "val_accuracy", 0, 1)
-    with pytest.raises(UsageError) as caught:
-        train_hypermodel(HypermodelTask(task, folder))
-    assert message in str(caught.value)

@@ -21,6 +21,7 @@ from search.heads import HeadConfig
 from search.schedules import CosineRestarts, PlateauRule
 from train.config import FinetuneConfig
 from train.finetuning.finetune import Data, Finetuned, finetune
+from train.finetuning.heads import space_head
 from train.finetuning.journal import Journal
 from train.finetuning.model import build_network
 from train.photos import Photos, PhotoViews
@@ -35,7 +36,7 @@ def tune(run: Run, folder: Path, head: HeadConfig = HEAD, **settings: Any) -> tu
     keras.utils.set_random_seed(3)
     channels = 6
     moments = (np.zeros(channels, np.float32), np.ones(channels, np.float32))
-    network = build_network(run.features, head, 3, moments, "float32")
+    network = build_network(run.features, space_head(head, 3, moments), "float32")
     random = np.random.default_rng(0)
     for weight in network.get_layer("head").trainable_variables:
         weight.assign(random.normal(0, 0.3, weight.shape).astype(np.float32))
@@ -44,7 +45,7 @@ def tune(run: Run, folder: Path, head: HeadConfig = HEAD, **settings: Any) -> tu
     config = FinetuneConfig(**{"batch_size": 4, **given})
     train, val = Photos(run, index, "train"), Photos(run, index, "val")
     data = Data(PhotoViews(train, Augmenter(POLICIES["flip_rotate_zoom"]), config.seed, 0.25), val)
-    done = finetune(network, run.features, head, config, data, folder, "same", Journal(folder))
+    done = finetune(network, run.features, space_head(head, 3, moments), config, data, folder, "same", Journal(folder))
     return network, done, pd.read_csv(folder / "history.csv")
 
 

@@ -11,6 +11,7 @@ import pytest
 from features.config import FeaturesConfig
 from search.heads import HeadConfig
 from train.evaluate import softmax
+from train.finetuning.heads import space_head
 from train.finetuning.model import build_network, deployable
 from train.finetuning.unfreeze import unfreeze
 
@@ -27,7 +28,7 @@ def config(tiny_backbone: Path) -> FeaturesConfig:
 def test_the_last_convolutions_and_the_head_train_and_nothing_else(
     config: FeaturesConfig, count: int, names: int
 ) -> None:
-    network = build_network(config, HEAD, 3, MOMENTS, "float32")
+    network = build_network(config, space_head(HEAD, 3, MOMENTS), "float32")
     chosen = unfreeze(network, count)
     backbone = network.get_layer("extractor").get_layer("backbone")
     convolutions = [layer.name for layer in backbone.layers if isinstance(layer, keras.layers.Conv2D)]
@@ -38,7 +39,7 @@ def test_the_last_convolutions_and_the_head_train_and_nothing_else(
 
 
 def test_batch_normalisation_of_the_backbone_keeps_its_statistics_to_the_bit(config: FeaturesConfig) -> None:
-    network = build_network(config, HEAD, 3, MOMENTS, "float32")
+    network = build_network(config, space_head(HEAD, 3, MOMENTS), "float32")
     unfreeze(network, 2)
     backbone = network.get_layer("extractor").get_layer("backbone")
     frozen = [layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)]
@@ -58,8 +59,8 @@ def test_batch_normalisation_of_the_backbone_keeps_its_statistics_to_the_bit(con
 def test_the_shipped_network_takes_uint8_and_gives_the_same_probabilities(
     config: FeaturesConfig, policy: str, tmp_path: Path
 ) -> None:
-    network = build_network(config, HEAD, 3, MOMENTS, policy)  # type: ignore[arg-type]
-    shipped = deployable(network, config, HEAD, 3, MOMENTS)
+    network = build_network(config, space_head(HEAD, 3, MOMENTS), policy)  # type: ignore[arg-type]
+    shipped = deployable(network, config, space_head(HEAD, 3, MOMENTS))
     shipped.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     photos = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)

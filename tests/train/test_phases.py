@@ -29,6 +29,7 @@ from tests.train.test_finetune import HEAD, MEASURED, tune
 from train.config import FinetuneConfig, PhaseConfig
 from train.finetuning.activations import Activations, ActivationViews, activation_features
 from train.finetuning.finetune import Data, finetune
+from train.finetuning.heads import space_head
 from train.finetuning.journal import Journal
 from train.finetuning.model import build_network, find_cut, trainees
 from train.finetuning.optimizer import build_optimizer
@@ -109,7 +110,7 @@ def test_a_run_of_phases_goes_on_with_the_same_history_wherever_it_was_interrupt
 def test_rates_fall_with_the_depth_and_decay_follows_them(tiny_backbone: Path) -> None:
     config = FeaturesConfig(backbone=str(tiny_backbone), preprocessing="resnet_v2", image_size=(32, 32))
     moments = np.zeros(6, np.float32), np.ones(6, np.float32)
-    network = build_network(config, HeadConfig(), 3, moments, "float32")
+    network = build_network(config, space_head(HeadConfig(), 3, moments), "float32")
     unfreeze(network, "all")
     factors = rate_factors(network, 0.5)
     first, last = kernels(network)
@@ -175,7 +176,7 @@ def test_a_message_about_a_rate_names_the_key_that_sets_it(settings: Any, phase:
 def test_an_unknown_layer_is_refused_with_the_nearest(tiny_backbone: Path) -> None:
     config = FeaturesConfig(backbone=str(tiny_backbone), preprocessing="resnet_v2", image_size=(32, 32))
     moments = np.zeros(6, np.float32), np.ones(6, np.float32)
-    network = build_network(config, HeadConfig(), 3, moments, "float32")
+    network = build_network(config, space_head(HeadConfig(), 3, moments), "float32")
     name = kernels(network)[-1].name
     assert unfreeze(network, name) == [name]
     with pytest.raises(UsageError, match=rf"no layer '{name}x'\. Did you mean .*{name}"):
@@ -233,11 +234,20 @@ def test_training_from_cached_activations_is_training_through_the_whole_network_
         (tmp_path / name).mkdir()
         policy: Any = "mixed_bfloat16" if compute == "bfloat16" else "float32"
         moments = np.zeros(6, np.float32), np.ones(6, np.float32)
-        network = build_network(run.features, HEAD, 3, moments, policy)
+        network = build_network(run.features, space_head(HEAD, 3, moments), policy)
         random = np.random.default_rng(0)
         for weight in network.get_layer("head").trainable_variables:
             weight.assign(random.normal(0, 0.3, weight.shape).astype(np.float32))
-        finetune(network, run.features, HEAD, config, data, tmp_path / name, "same", Journal(tmp_path / name))
+        finetune(
+            network,
+            run.features,
+            space_head(HEAD, 3, moments),
+            config,
+            data,
+            tmp_path / name,
+            "same",
+            Journal(tmp_path / name),
+        )
         histories.append(pd.read_csv(tmp_path / name / "history.csv"))
     whole, suffix = histories
     tolerance = 1e-4 if compute == "float32" else 2e-2
@@ -260,7 +270,7 @@ def test_where_everything_is_trained_there_is_nothing_to_compute_once(searched: 
 def test_the_trained_models_share_their_weights_with_the_network(searched: Run, residual: Path) -> None:
     features = searched.features.model_copy(update={"backbone": str(residual)})
     moments = np.zeros(6, np.float32), np.ones(6, np.float32)
-    network = build_network(features, HEAD, 3, moments, "float32")
+    network = build_network(features, space_head(HEAD, 3, moments), "float32")
     unfreeze(network, 2)
     models = trainees(network, features, {"two_a", "two_b"})
     paths = {weight.path for weight in network.trainable_variables}

@@ -11,6 +11,7 @@ import pytest
 
 from features.config import FeaturesConfig
 from search.heads import HeadConfig
+from train.finetuning.heads import space_head
 from train.finetuning.model import build_network
 from train.finetuning.unfreeze import unfreeze
 
@@ -29,7 +30,7 @@ def network(tmp_path: Path) -> Any:
     keras.Model(inputs, keras.layers.Conv2D(6, 1, name="conv_d")(block(x))).save(tmp_path / "nested.keras")
     config = FeaturesConfig(backbone=str(tmp_path / "nested.keras"), preprocessing="resnet_v2", image_size=(32, 32))
     head = HeadConfig(units=(4,), batch_norm=True)
-    return build_network(config, head, 3, MOMENTS, "float32")
+    return build_network(config, space_head(head, 3, MOMENTS), "float32")
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4])

@@ -28,6 +28,7 @@ from features.policies import configured, section_of
 from features.template import commented_yaml
 from search.leaderboard import Leader, leaders, load_study
 from search.space import fixed_space
+from search.trial import TrialConfig
 from train.config import TrainRun
 from train.evaluate import TOP
 from train.exports.convert import convert
@@ -212,7 +213,7 @@ def _export_config(bundle: Bundle) -> dict[str, Any]:
     features = section_of(run.features, configured(run.features, leader.config.views.policy))
     search = run.search.model_copy(
         update={
-            **({} if leader.config.is_probe else {"space": fixed_space(leader.config)}),
+            **_fixed(leader.config),
             "first": ("probe",) if leader.config.is_probe else (),
             "views": leader.config.views,
             "trials": 1,
@@ -244,6 +245,13 @@ def _export_config(bundle: Bundle) -> dict[str, Any]:
         "max_abs_difference": None,
         **{tool: relative(folder / f"{tool}.json") for tool in others},
     }
+
+
+def _fixed(config: TrialConfig) -> dict[str, Any]:
+    """The keys of the section `search` that leave nothing but a trial to draw."""
+    if config.hypermodel is not None:
+        return {"hypermodel": config.hypermodel.function, "hypermodel_values": config.hypermodel.values}
+    return {} if config.is_probe else {"space": fixed_space(config)}
 
 
 FORMATS: dict[str, Callable[[Bundle], dict[str, Any]]] = {

@@ -8,6 +8,7 @@ from pathlib import Path
 from features.backbones import image_size
 from features.cache import FeatureCache
 from search.leaderboard import Leader
+from search.review.describe import show
 from search.trial import TrialConfig
 from train.config import TrainRun
 from train.evaluate import wilson_interval
@@ -26,7 +27,7 @@ def model_card(
 ) -> str:
     """The card as Markdown; `files` are those of the bundle by the name of their format."""
     height, width = image_size(run.features)
-    metrics, head, phases = promotion.metrics, leader.config.head, run.train.finetune.plan
+    metrics, phases = promotion.metrics, run.train.finetune.plan
     stages = [("frozen backbone", metrics.frozen)] + ([] if promotion.is_frozen else [("fine-tuned", metrics.tuned)])
     rows = [
         f"| {stage} | {split} | {_accuracy(numbers['accuracy'], split, cache)} | "
@@ -35,8 +36,6 @@ def model_card(
         for stage, splits in stages
         for split, numbers in splits.items()
     ]
-    hidden = " → ".join(f"Dense({units}, {head.activation})" for units in head.units)
-    classifier = f"Dense({len(cache.class_names)})"
     sizes = ", ".join(f"{count} {split}" for split, count in cache.manifest.splits.items())
     parity = metrics.parity
     versions = ", ".join(f"{name} {version}" for name, version in metrics.versions.items())
@@ -73,9 +72,7 @@ def model_card(
             "",
             f"- backbone: `{run.features.backbone}`, weights `{cache.manifest.key_parts['weights']}`",
             f"- pooling: `{leader.config.features.parts or cache.manifest.key_parts['pooling']}`",
-            f"- head: {' → '.join(filter(None, (hidden, classifier)))}, dropout {head.dropout:g}, L2 {head.l2:.3g}, "
-            f"label smoothing {head.label_smoothing:g}",
-            _training_line(leader.config),
+            *_head_lines(leader.config, len(cache.class_names)),
             f"- fine-tuning: the head and {len(metrics.unfrozen)} layers of the backbone, {metrics.epochs} epochs. "
             f"{tuned or f'The best was epoch {metrics.best_epoch}.'}",
             *(
@@ -109,13 +106,26 @@ def model_card(
     )
 
 
-def _training_line(config: TrialConfig) -> str:
+def _head_lines(config: TrialConfig, classes: int) -> list[str]:
+    """What the head is, and how it was trained."""
+    if config.hypermodel is not None:
+        values = ", ".join(f"{name} {show(value)}" for name, value in config.hypermodel.values.items())
+        return [f"- head: the model of `{config.hypermodel.function}` with {values or 'no hyperparameters'}"]
+    head = config.head
+    layers = [*(f"Dense({units}, {head.activation})" for units in head.units), f"Dense({classes})"]
+    lines = [
+        f"- head: {' → '.join(layers)}, dropout {head.dropout:g}, L2 {head.l2:.3g}, label smoothing {head.label_smoothing:g}"
+    ]
     if config.is_probe:
-        return "- head: a linear probe, solved to convergence by L-BFGS; its L2 was chosen by cross-validation"
-    return (
+        return [
+            *lines,
+            "- head: a linear probe, solved to convergence by L-BFGS; its L2 was chosen by cross-validation",
+        ]
+    return [
+        *lines,
         f"- head trained with {config.optimizer.kind}, `{config.schedule.kind}` schedule, learning rate "
-        f"{config.schedule.learning_rate:.3g}, batch size {config.batch_size}"
-    )
+        f"{config.schedule.learning_rate:.3g}, batch size {config.batch_size}",
+    ]
 
 
 def _accuracy(share: float, split: str, cache: FeatureCache) -> str:

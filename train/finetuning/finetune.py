@@ -17,11 +17,11 @@ import pandas as pd
 from features.atomic import atomic_path
 from features.config import FeaturesConfig
 from features.errors import HeadhuntError
-from search.heads import HeadConfig
 from search.ranking import Score
 from train.config import FinetuneConfig, PhaseConfig
 from train.evaluate import Examples, measure, predict, softmax
 from train.finetuning.batches import TrainSource, steps_per_epoch, training_epoch
+from train.finetuning.heads import TrialHead
 from train.finetuning.journal import HISTORY, Journal, Progress
 from train.finetuning.model import trainees
 from train.finetuning.optimizer import build_optimizer
@@ -74,7 +74,7 @@ class Finetuned:
 def finetune(
     network: Any,
     features: FeaturesConfig,
-    head: HeadConfig,
+    head: TrialHead,
     config: FinetuneConfig,
     data: Data,
     folder: Path,
@@ -123,7 +123,7 @@ class _Phase:
     network: Any
     model: Any
     measured: Any
-    head: HeadConfig
+    head: TrialHead
     config: FinetuneConfig
     data: Data
     state: Progressed
@@ -246,10 +246,12 @@ def _total(config: FinetuneConfig) -> int:
     return sum(phase.epochs for phase in config.plan)
 
 
-def _penalise(network: Any, head: HeadConfig) -> None:
+def _penalise(network: Any, head: TrialHead) -> None:
     """The trial's L2 penalty on the head's kernels, in the loss alone: the saved model knows nothing of it."""
     import keras
 
+    if head.l2 is None:
+        return
     for layer in network.get_layer("head").layers:
         if isinstance(layer, keras.layers.Dense):
             layer.kernel.regularizer = keras.regularizers.L2(head.l2) if head.l2 else None

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal
-
-import numpy as np
-import numpy.typing as npt
 
 from features.backbones import image_size, pooling
 from features.config import FeaturesConfig
 from features.networks import build_extractor, preprocessing_layers, suffix_of
 from features.pooling import parse_pooling, pooling_name
 from features.projection import Projection
-from search.heads import HeadConfig, build_head, set_head_weights
 from search.trial import TrialConfig
+from train.finetuning.heads import TrialHead
 from train.finetuning.unfreeze import leaves
 
 Policy = Literal["float32", "mixed_bfloat16"]
@@ -23,9 +20,7 @@ Policy = Literal["float32", "mixed_bfloat16"]
 
 def build_network(
     features: FeaturesConfig,
-    head: HeadConfig,
-    classes: int,
-    moments: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]],
+    head: TrialHead,
     policy: Policy,
     projections: Sequence[Projection] = (),
 ) -> Any:
@@ -36,7 +31,7 @@ def build_network(
     import keras
 
     extractor = build_extractor(features, policy, projections)
-    top = build_head(head, tuple(extractor.output.shape[1:]), classes, moments)
+    top = head.build(tuple(extractor.output.shape[1:]))
     inputs = keras.Input((*image_size(features), 3), dtype="float32", name="photos")
     return keras.Model(inputs, top(extractor(inputs)), name="network")
 
@@ -48,11 +43,6 @@ def features_of(features: FeaturesConfig, config: TrialConfig) -> FeaturesConfig
     wanted = parse_pooling(config.features.parts)
     parts = [part for part in parse_pooling(pooling(features)) if part in wanted]
     return features.model_copy(update={"pooling": pooling_name(parts)})
-
-
-def set_head(network: Any, weights: Mapping[str, npt.NDArray[np.float32]]) -> None:
-    """Gives the network's head the weights of a trial."""
-    set_head_weights(network.get_layer("head"), weights)
 
 
 def find_cut(backbone: Any, trained: Set[str]) -> str | None:
@@ -137,9 +127,7 @@ def _in_inference(model: Any) -> Any:
 def deployable(
     network: Any,
     features: FeaturesConfig,
-    head: HeadConfig,
-    classes: int,
-    moments: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]],
+    head: TrialHead,
     projections: Sequence[Projection] = (),
 ) -> Any:
     """The network as it is shipped: uint8 photos (batch, h, w, 3) to probabilities (batch, classes) float32.
@@ -148,7 +136,7 @@ def deployable(
     """
     import keras
 
-    copy = build_network(features, head, classes, moments, "float32", projections)
+    copy = build_network(features, head, "float32", projections)
     copy.set_weights(network.get_weights())
     inputs = keras.Input((*image_size(features), 3), dtype="uint8", name="photos")
     photos = keras.layers.Rescaling(1.0, dtype="float32", name="to_float")(inputs)

@@ -30,8 +30,9 @@ def unfreeze(network: Any, what: int | str) -> list[str]:
     chosen = chosen_layers(backbone, what)
     for layer in chosen:
         layer.trainable = True
-    for layer in network.get_layer("head").layers:
-        layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
+    for layer in leaves(network.get_layer("head")):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
     return [layer.name for layer in chosen]
 
 

@@ -131,7 +131,15 @@ def _task(run: TrainRun, cache: FeatureCache, wanted: _Wanted) -> Task:
     index = load_index(run)
     index = DatasetIndex(index.table, index.class_names, index.root.resolve())
     task = Task(
-        for_workers(run), leader, folder, index, cache.folder.resolve(), augmentation, wanted.made_from, activations
+        for_workers(run),
+        leader,
+        folder,
+        Path.cwd(),
+        index,
+        cache.folder.resolve(),
+        augmentation,
+        wanted.made_from,
+        activations,
     )
     (folder / METRICS).unlink(missing_ok=True)  # of another trial of this number, or without the test photos
     _clear(task)
@@ -175,12 +183,6 @@ def _choose(run: TrainRun, cache: FeatureCache, numbers: Sequence[int]) -> list[
     chosen = [by_number[number] for number in dict.fromkeys(numbers)] or _winners(run, ranked)
     for leader in chosen:
         check_cache(run, leader)
-        if leader.config.hypermodel is not None:
-            raise UsageError(
-                f"trial {leader.number} is a model of {leader.config.hypermodel.function}, and only the heads of `search.space` "
-                "can be joined to the backbone. Build it from the values that `headhunt search top` shows, with the weights "
-                f"in {relative(run.workdir / 'trials' / str(leader.number))}/weights.npz."
-            )
     return chosen
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from features.atomic import atomic_path, make_folder, write_text
 from features.augment import Augmenter, resolve_policy
@@ -25,7 +24,6 @@ from features.dataset import DatasetIndex
 from features.errors import HeadhuntError
 from features.moments import feature_moments
 from features.views import Views
-from search.heads import build_head, set_head_weights
 from search.leaderboard import Leader
 from search.records import load_weights
 from train.config import TrainRun
@@ -33,8 +31,9 @@ from train.evaluate import Metrics, Probabilities, class_table, measure, predict
 from train.finetuning.activations import Activations, ActivationViews
 from train.finetuning.devices import use_devices
 from train.finetuning.finetune import Data, finetune
+from train.finetuning.heads import trial_head
 from train.finetuning.journal import Journal
-from train.finetuning.model import Policy, build_network, deployable, features_of, set_head
+from train.finetuning.model import Policy, build_network, deployable, features_of
 from train.ledger import record_test_evaluation
 from train.photos import Photos, PhotoViews
 from train.promotion.artifact import METRICS, MODEL, Parity, PromotionMetrics
@@ -53,13 +52,14 @@ feature is off by up to 5e-4 of its value, and the head sums many of them."""
 class Task:
     """A promotion to be made, with absolute paths; `made_from` identifies everything that its numbers depend on.
 
-    `folder` is where it is written, `cache` the folder of the search's features, `activations` that of the activations to train
-    from, where the configuration asks for them.
+    `folder` is where it is written, `code` where the module of a hypermodel may lie, `cache` the folder of the search's features,
+    `activations` that of the activations to train from, where the configuration asks for them.
     """
 
     run: TrainRun
     leader: Leader
     folder: Path
+    code: Path
     index: DatasetIndex
     cache: Path
     augmentation: Augmentation
@@ -82,7 +82,6 @@ class Inputs:
     cache: FeatureCache
     photos: dict[str, Photos]
     parts: str | None
-    moments: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 
 def promote_trial(task: Task) -> Ended:
@@ -110,35 +109,33 @@ def promote_trial(task: Task) -> Ended:
 def _promote(task: Task, journal: Journal) -> None:
     started = time.monotonic()
     run, leader, folder = task.run, task.leader, task.folder
-    tuning, head_config = run.train.finetune, leader.config.head
+    tuning = run.train.finetune
     devices = use_devices(tuning.batch_size, math.ceil(run.promotion_workers.gpus) or None)
     splits = run.evaluated_splits
     cache = FeatureCache.open(task.cache)
     photos = {split: Photos(run, task.index, split) for split in splits}
     parts, projections = leader.config.features.parts, cache.projections
     moments = feature_moments(cache.arrays("train", parts=parts)[0], cache.part_widths(parts))
-    inputs, features = Inputs(run, cache, photos, parts, moments), features_of(run.features, leader.config)
-    classes = len(cache.class_names)
+    inputs, features = Inputs(run, cache, photos, parts), features_of(run.features, leader.config)
     policy: Policy = "mixed_bfloat16" if compute_dtype(run.features) == "bfloat16" else "float32"
+    sample = cache.arrays("train", parts=parts)[0][:PARITY_IMAGES].astype(np.float32)
     weights = load_weights(run.workdir, leader.number)
-    network = build_network(features, head_config, classes, moments, policy, projections)
-    set_head(network, weights)
-    head = build_head(head_config, cache.shape_of(parts), classes, moments)
-    set_head_weights(head, weights)
-    accuracy, parity = _check_head(inputs, leader, network, head)
+    head = trial_head(leader.config, task.code, sample, len(cache.class_names), moments, weights)
+    network, alone = build_network(features, head, policy, projections), head.build(cache.shape_of(parts))
+    accuracy, parity = _check_head(inputs, leader, network, alone)
     journal.say(
         f"validation accuracy {accuracy:.4f} frozen; same as its head on {parity.images} cached photos within "
         f"{parity.max_abs_difference:.1e}. Fine-tuning{f' on {devices} devices' if devices > 1 else ''}: "
         f"{'; then '.join(f'{phase.title}, {phase.epochs} epochs' for phase in tuning.plan)}."
     )
-    done = finetune(network, features, head_config, tuning, _data(task, inputs), folder, task.made_from, journal)
-    shipped = deployable(network, features, head_config, classes, moments, projections)
+    done = finetune(network, features, head, tuning, _data(task, inputs), folder, task.made_from, journal)
+    shipped = deployable(network, features, head, projections)
     with atomic_path(folder / MODEL) as temporary:
         shipped.save(temporary)
     if "test" in splits:  # Every choice is made: from here on, and only from here on, the test photos are looked at.
         for stage in ("frozen head", "exported network"):
             record_test_evaluation(run.workdir, "train promote", f"{stage} of {folder.name}", len(cache.labels("test")))
-    frozen = {split: measure(_head_probabilities(head, inputs, split), cache.labels(split)) for split in splits}
+    frozen = {split: measure(_head_probabilities(alone, inputs, split), cache.labels(split)) for split in splits}
     tuned = _evaluate(inputs, shipped, folder)
     metrics = PromotionMetrics(
         trial=leader.number,

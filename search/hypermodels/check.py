@@ -1,0 +1,34 @@
+"""What a hypermodel must be, found before its search starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from features.command import log
+from features.errors import HeadhuntError, UsageError
+from features.views import Views
+from search.config import SearchRun
+from search.hypermodels.function import CombinationError
+from search.hypermodels.model import as_head, build_model, takes_class_numbers
+from search.hypermodels.space import HypermodelSpace
+from search.population.sources import Caches
+
+
+def check_first_model(space: HypermodelSpace, run: SearchRun, caches: Caches) -> None:
+    """Raises UsageError where the first combination's model does not take the features, cannot be trained, or could not be
+    promoted; says what else a user should know."""
+    choice = space.first(Views(), 1, 0).hypermodel
+    assert choice is not None
+    shape, classes = caches.own.feature_shape, len(caches.own.class_names)
+    try:
+        model = build_model(choice, Path.cwd(), shape, classes, run.search.seed)
+        takes_class_numbers(model, shape, classes)
+        as_head(model, shape, np.zeros((1, *shape), np.float32))
+    except CombinationError as error:
+        raise UsageError(f"search.hypermodel: {error}.") from error
+    except HeadhuntError as error:
+        raise UsageError(f"search.hypermodel: {space.function.name} could not be promoted: {error}.") from error
+    for note in space.notes:
+        log.print(f"search.hypermodel: {note}", style="yellow")

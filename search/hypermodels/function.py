@@ -1,0 +1,185 @@
+"""The `build(hp)` that `search.hypermodel: module:name` names: a function, a keras_tuner.HyperModel class, or an instance."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from features.engine import start_keras
+from features.errors import HeadhuntError, UsageError
+from features.keras_layers import suggest as near
+
+NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+class CombinationError(Exception):
+    """A combination of hyperparameters gives no model that can be trained; the message says why. It fails its trial alone."""
+
+
+class Hypermodel:
+    """A `build(hp)` by its name, `module:name`.
+
+    Its module is looked for among the installed packages, then in `folder`. Raises UsageError where there is none.
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self._folder = folder
+        self._module, self._found = _find(name, folder)
+        self._build_function = _builder(name, self._found)
+
+    def build(self, hp: Any) -> Any:
+        """What `build(hp)` gives; CombinationError where that is no compiled keras.Model, or nothing.
+
+        Raises UsageError for keras_tuner.errors.FatalError, by which a function says that no combination can work.
+        """
+        import keras
+        import keras_tuner
+
+        def combination() -> str:  # known once the function has asked for its values
+            return ", ".join(f"{key}={value!r}" for key, value in hp.values.items()) or "no hyperparameters"
+
+        try:
+            model = self._build_function(hp)
+        except HeadhuntError:
+            raise
+        except keras_tuner.errors.FatalError as error:
+            raise UsageError(f"search.hypermodel: {self.name} ends the search: {error}") from error
+        except Exception as error:
+            raise CombinationError(
+                f"{self.name} failed with {combination()}: {type(error).__name__}: {error}"
+            ) from error
+        if isinstance(model, keras.Model) and model.compiled:
+            return model
+        found = "a model that is not compiled" if isinstance(model, keras.Model) else type(model).__name__
+        raise CombinationError(
+            f"{self.name} must return a compiled keras.Model, but returned {found} with {combination()}"
+        )
+
+    @property
+    def note(self) -> str | None:
+        """What of it is not used, in a sentence."""
+        import keras_tuner
+
+        kind: Any = self._found if inspect.isclass(self._found) else type(self._found)
+        if not issubclass(kind, keras_tuner.HyperModel) or kind.fit is keras_tuner.HyperModel.fit:
+            return None
+        return f"{self.name} has a `fit` of its own, which is not used: trials are trained by Keras's, one epoch at a time."
+
+    def digest(self, parameters: object) -> str:
+        """sha256 (hex) of the sources of its module, of what that imports from beside it, and of the parameters."""
+        sources = sorted((module.__name__, _source(module)) for module in _own_modules(self._module, self._folder))
+        return hashlib.sha256(repr((self.name, sources, parameters)).encode()).hexdigest()
+
+    def earlier_digest(self, parameters: object) -> str:
+        """What studies of earlier versions have: of the function's own source alone."""
+        try:
+            source = inspect.getsource(self._found)
+        except (OSError, TypeError):
+            source = ""
+        return hashlib.sha256(repr((source, parameters)).encode()).hexdigest()
+
+
+def _find(name: str, folder: Path) -> tuple[ModuleType, Any]:
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"search.hypermodel: received {name!r}; module:function is needed, e.g. `models:build` for the function build in "
+            "models.py."
+        )
+    module_name, _, attribute = name.partition(":")
+    if "keras" not in sys.modules:
+        start_keras("jax")
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))  # last: a search.py or train.py there must not shadow our packages
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and module_name.startswith(error.name):
+            there = sorted(path.stem for path in folder.glob("*.py"))
+            raise UsageError(
+                f"search.hypermodel: there is no module {module_name!r} in {folder} or among the installed packages."
+                f"{near(module_name, there)}"
+            ) from None
+        raise UsageError(
+            f"search.hypermodel: {module_name} imports {error.name}, which is not installed. Install it."
+        ) from error
+    except Exception as error:
+        raise UsageError(
+            f"search.hypermodel: importing {module_name} failed: {type(error).__name__}: {error}."
+        ) from error
+    found = getattr(module, attribute, None)
+    if found is None:
+        public = [each for each, value in vars(module).items() if not each.startswith("_") and _can_build(value)]
+        raise UsageError(
+            f"search.hypermodel: {module_name} ({getattr(module, '__file__', 'built in')}) has no function {attribute!r}."
+            f"{near(attribute, public)}"
+        )
+    return module, found
+
+
+def _builder(name: str, found: Any) -> Callable[[Any], Any]:
+    if inspect.isclass(found) and _is_hypermodel(found):
+        try:
+            found = found()
+        except Exception as error:
+            raise UsageError(
+                f"search.hypermodel: {name} is a class that cannot be made without arguments ({type(error).__name__}: {error}). "
+                "Make an instance in its module and name that."
+            ) from error
+    if _is_hypermodel(found):
+        return found.build  # type: ignore[no-any-return]
+    if not callable(found) or inspect.isclass(found):
+        raise UsageError(
+            f"search.hypermodel: {name} is {found!r}; allowed are a function build(hp), a keras_tuner.HyperModel class and an "
+            "instance of one."
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def _is_hypermodel(found: Any) -> bool:
+    import keras_tuner
+
+    return issubclass(found if inspect.isclass(found) else type(found), keras_tuner.HyperModel)
+
+
+def _can_build(value: Any) -> bool:
+    return inspect.isfunction(value) or _is_hypermodel(value)
+
+
+def _own_modules(module: ModuleType, folder: Path) -> list[ModuleType]:
+    """The module and those that it imports, directly or not, which lie in the same folder or below; of an installed package the
+    module alone."""
+    if not _is_below(module, folder):
+        return [module]
+    found, waiting = dict[str, ModuleType](), [module]
+    while waiting:
+        one = waiting.pop()
+        if one.__name__ in found:
+            continue
+        found[one.__name__] = one
+        used = [
+            each.__name__ if isinstance(each, ModuleType) else getattr(each, "__module__", None)
+            for each in vars(one).values()
+        ]
+        beside = [sys.modules[name] for name in dict.fromkeys(used) if isinstance(name, str) and name in sys.modules]
+        waiting += [each for each in beside if _is_below(each, folder)]
+    return list(found.values())
+
+
+def _is_below(module: ModuleType, folder: Path) -> bool:
+    file = getattr(module, "__file__", None)
+    return file is not None and "site-packages" not in file and Path(file).resolve().is_relative_to(folder.resolve())
+
+
+def _source(module: ModuleType) -> str:
+    try:
+        return Path(str(module.__file__)).read_text(encoding="utf-8")
+    except OSError:
+        return ""

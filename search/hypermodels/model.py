@@ -1,0 +1,123 @@
+"""A hypermodel's model: built for the cached features, which labels its loss takes, and what it is as a head of the network."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.errors import HeadhuntError
+from search.heads import Weights
+from search.hypermodels.function import CombinationError, Hypermodel
+from search.hypermodels.parameters import drawn_hyperparameters
+from search.trial import HypermodelChoice
+
+SMALLEST = 1e-7
+"""Probabilities below are taken for this one, of which there is a logarithm."""
+
+
+def build_model(choice: HypermodelChoice, folder: Path, feature_shape: tuple[int, ...], classes: int, seed: int) -> Any:
+    """The compiled model of these values, built for features (batch, *feature_shape), its weights drawn from `seed`.
+
+    Raises CombinationError when the function gives none, or one of other shapes.
+    """
+    # As keras.utils.set_random_seed, which would import TensorFlow: Keras draws its default seeds from Python's.
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    hp = drawn_hyperparameters(lambda parameter: choice.values[parameter.name], {})
+    hp.values = dict(choice.values)
+    model = Hypermodel(choice.function, folder).build(hp)
+    try:
+        outputs = np.asarray(model(np.zeros((2, *feature_shape), np.float32), training=False)).shape
+    except Exception as error:
+        given = f" It takes {tuple(model.input_shape[1:])}." if model.built and model.inputs else ""
+        raise CombinationError(
+            f"the model of {choice.function} with {choice.values} does not take the cached features, {feature_shape}:{given} "
+            f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        ) from error
+    if outputs != (2, classes):
+        raise CombinationError(
+            f"the model of {choice.function} with {choice.values} gives {outputs[1:]}, but there are {classes} classes"
+        )
+    return model
+
+
+def takes_class_numbers(model: Any, feature_shape: tuple[int, ...], classes: int) -> bool:
+    """Whether the model's loss takes class numbers (batch, 1) int32; otherwise it takes one-hot rows (batch, classes) float32.
+
+    Found by trying both. A loss that takes both is given one-hot rows, which have the shape of what the model gives.
+    Raises CombinationError for one that takes neither.
+    """
+    features = np.zeros((2, *feature_shape), np.float32)
+    given = model(features, training=False)
+    reasons = []
+    labels = np.arange(2, dtype=np.int32) % classes
+    for one_hot in (True, False):
+        y = np.eye(classes, dtype=np.float32)[labels] if one_hot else labels[:, None]
+        try:
+            if np.ndim(model.compute_loss(features, y, given)) == 0:
+                return not one_hot
+        except Exception as error:
+            reasons.append(f"{type(error).__name__}: {str(error).splitlines()[0]}")
+    raise CombinationError(f"its loss takes neither one-hot labels nor class numbers ({'; '.join(reasons)})")
+
+
+def as_head(model: Any, feature_shape: tuple[int, ...], sample: npt.NDArray[np.float32]) -> Any:
+    """The model as a head: features (batch, *feature_shape) float32 to logits (batch, classes), of the same layers.
+
+    What lies within 0 and 1 for all of `sample` (n, *feature_shape) are probabilities, and their logarithms are the logits: a
+    softmax gives them back. Raises HeadhuntError for layers that are not Keras's own, which an export could not be loaded with.
+    """
+    import keras
+
+    if getattr(model, "inputs", None):  # its layers alone, without what it was compiled with or a class of its own
+        (inputs,), (outputs,) = model.inputs, model.outputs
+    else:
+        inputs = keras.Input(feature_shape, dtype="float32", name="features")
+        outputs = model.call(inputs)
+    foreign = sorted(set(_foreign(keras.Model(inputs, outputs))))
+    if foreign:
+        raise HeadhuntError(
+            f"it has parts that are not Keras's own ({', '.join(foreign)}): an export of them could not be loaded by plain "
+            "Keras. Build it of Keras's layers and operations"
+        )
+    given = np.asarray(model(sample, training=False))
+    if ((given >= 0) & (given <= 1)).all():
+        outputs = keras.ops.log(keras.ops.maximum(outputs, SMALLEST))
+    return keras.Model(inputs, outputs, name="head")
+
+
+def model_weights(model: Any) -> list[Any]:
+    """The variables that a trial keeps, in their order: without the states of random streams."""
+    return [each for each in (*model.trainable_variables, *model.non_trainable_variables) if not _is_random(each)]
+
+
+def set_model_weights(model: Any, weights: Weights) -> None:
+    """Gives a model the weights of a trial, which are in the order of `model_weights`; HeadhuntError where they are another's."""
+    variables = model_weights(model)
+    shapes, stored = [tuple(each.shape) for each in variables], [each.shape for each in weights.values()]
+    if shapes != stored:
+        raise HeadhuntError(f"the stored weights belong to another model: it has {shapes}, they are {stored}.")
+    for variable, value in zip(variables, weights.values(), strict=True):
+        variable.assign(value)
+
+
+def _is_random(variable: Any) -> bool:
+    return "seed_generator" in variable.path
+
+
+def _foreign(model: Any) -> Iterator[str]:
+    """The names of layers, and of functions and objects in them, that are not Keras's own (to serialise imports TensorFlow)."""
+    for layer in model._flatten_layers(include_self=False):
+        inside = [
+            each for each in vars(layer).values() if isinstance(each, FunctionType) or hasattr(each, "get_config")
+        ]
+        for each in [layer, *inside]:
+            named = each if isinstance(each, FunctionType) else type(each)
+            if named.__module__.partition(".")[0] != "keras":
+                yield named.__name__

@@ -1,0 +1,194 @@
+"""Training of a hypermodel's trial: Keras's own `fit` on JAX, epoch by epoch on the cached features, one model at a time.
+
+The model keeps its own optimiser, loss and metrics. Views and the order of the images are those that every other trial of the
+study sees; they go in batches of the trial's size, the last one of an epoch smaller.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.executors import check_wanted
+from features.views import order_of_epoch
+from search.hypermodels.function import CombinationError
+from search.hypermodels.model import build_model, model_weights, takes_class_numbers
+from search.population.objective import Progressed, Task
+from search.population.program import TrialState
+from search.population.sources import Features, load_features
+from search.ranking import Score
+from search.trial import EpochMetrics, TrialResult
+from search.worklog import Stint, this_worker
+
+EVALUATED = 1024
+"""Validation images in a batch."""
+
+
+@dataclass(frozen=True)
+class HypermodelTask:
+    """A task whose one trial is built by a function; `folder` is where its module may lie."""
+
+    task: Task
+    folder: Path
+
+
+def train_hypermodel(given: HypermodelTask) -> list[Progressed]:
+    """Trains the task's one trial from its state to the last epoch. Idempotent: the same task gives the same result.
+
+    A combination without a model, a model that cannot be trained, and a loss that is not finite end the trial with `failure` set.
+    """
+    import keras
+
+    began, started = time.time(), time.monotonic()
+    task, (config,), (before,) = given.task, given.task.configs, given.task.states
+    assert config.hypermodel is not None
+    features = _features(task.sources)
+    state = replace(before, curves=list(before.curves)) if before else TrialState([], [], [], [], [])
+    had, weights = len(state.curves), {}
+    keras.backend.clear_session()
+    try:
+        shape = features.val.shape[1:]
+        model = build_model(config.hypermodel, given.folder, shape, features.classes, config.seed)
+        trained = _Trained(model, task, features, takes_class_numbers(model, shape, features.classes))
+        trained.go_on(state, before is not None)
+        weights = _best_weights(model, state) if state.best_epoch else {}
+    except CombinationError as error:
+        state.failure = str(error)
+    result = TrialResult(tuple(state.curves), state.best_epoch, weights, state.failure, time.monotonic() - started)
+    return [Progressed(state, result, Stint(this_worker(), began, len(state.curves) - had))]
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A model in training, whose loss takes class numbers or one-hot rows."""
+
+    model: Any
+    task: Task
+    features: Features
+    is_sparse: bool
+
+    def go_on(self, state: TrialState, was_begun: bool) -> None:
+        """Trains to the task's last epoch, or until the loss is not finite; the state is up to date then."""
+        model = self.model
+        model.optimizer.build(model.trainable_variables)
+        if was_begun:
+            _assign(model, state)
+        for epoch in range(len(state.curves), self.task.until):
+            check_wanted()
+            metrics = self._epoch(epoch)
+            if not np.isfinite([metrics.loss, metrics.val_loss]).all():
+                state.failure = (
+                    f"the loss is not finite after epoch {epoch + 1} (learning rate {metrics.learning_rate:.3g})"
+                )
+                break
+            state.curves.append(metrics)
+            best = state.curves[state.best_epoch - 1]
+            score = Score.of_epoch(self.task.objective, metrics)
+            if not state.best_epoch or score < Score.of_epoch(self.task.objective, best):
+                state.best_epoch = epoch + 1
+                state.best_trainable, state.best_non_trainable = _values(model)
+        state.trainable, state.non_trainable = _values(model)
+        state.optimizer = [np.asarray(variable) for variable in model.optimizer.variables]
+
+    def _epoch(self, epoch: int) -> EpochMetrics:
+        model, features, config = self.model, self.features, self.task.configs[0]
+        labels, images = features.val_labels, len(features.train_labels)
+        rows = order_of_epoch(epoch, images, self.task.seed)
+        copies = features.rows_of_epoch(config.views, epoch, self.task.seed)[rows]
+        classes = None if self.is_sparse else features.classes
+        batches = _batches_class()
+        train = batches(features.train, (copies, rows), features.train_labels[rows], config.batch_size, classes)
+        val = batches(features.val, (np.arange(len(labels)),), labels, EVALUATED, classes)
+        try:
+            history = model.fit(train, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=0).history
+            measured = model.evaluate(val, verbose=0, return_dict=True)
+            outputs = model.predict(val, verbose=0)
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [""])[0]
+            raise CombinationError(f"it cannot be trained: {type(error).__name__}: {reason}") from error
+        better = (outputs > outputs[np.arange(len(labels)), labels][:, None]).sum(-1)
+        named = _accuracies(model)
+        accuracy = next((values[-1] for name, values in history.items() if name in named), float("nan"))
+        return EpochMetrics(
+            epoch + 1,
+            float(history["loss"][-1]),
+            float(accuracy),
+            float(measured["loss"]),
+            float((outputs.argmax(-1) == labels).mean()),
+            float((better < 5).mean()),
+            float(np.asarray(model.optimizer.learning_rate)),
+        )
+
+
+@lru_cache(maxsize=1)
+def _batches_class() -> Any:
+    import keras
+
+    class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+        """Rows of stored features as float32 batches. Given arrays, Keras would import TensorFlow to slice them."""
+
+        def __init__(self, features: Any, rows: Any, labels: Any, batch_size: int, classes: int | None) -> None:
+            super().__init__()
+            self._features, self._rows, self._labels = features, rows, labels
+            self._batch_size, self._classes = batch_size, classes
+
+        def __len__(self) -> int:
+            return -(-len(self._labels) // self._batch_size)
+
+        def __getitem__(self, number: int) -> tuple[Any, Any]:
+            part = slice(number * self._batch_size, (number + 1) * self._batch_size)
+            x = self._features[tuple(rows[part] for rows in self._rows)].astype(np.float32)
+            labels = self._labels[part]
+            return x, labels if self._classes is None else np.eye(self._classes, dtype=np.float32)[labels]
+
+    return Batches
+
+
+def _accuracies(model: Any) -> set[str]:
+    """The names in a history of a model's metrics that are accuracies, whatever they are called."""
+    from keras import metrics as known
+
+    kinds = (known.Accuracy, known.BinaryAccuracy, known.CategoricalAccuracy, known.SparseCategoricalAccuracy)
+    inside = [each for outer in model.metrics for each in getattr(outer, "metrics", None) or [outer]]
+    names = {each.name for each in inside if isinstance(each, kinds)}
+    outputs = (
+        getattr(model, "output_names", None) or []
+    )  # of a functional model; with dictionaries they are in the names
+    return {*names, *(f"{output}_{name}" for output in outputs for name in names)}
+
+
+def _values(model: Any) -> tuple[list[Any], list[Any]]:
+    return (
+        [np.asarray(variable) for variable in model.trainable_variables],
+        [np.asarray(variable) for variable in model.non_trainable_variables],
+    )
+
+
+def _assign(model: Any, state: TrialState) -> None:
+    for variables, values in (
+        (model.trainable_variables, state.trainable),
+        (model.non_trainable_variables, state.non_trainable),
+        (model.optimizer.variables, state.optimizer),
+    ):
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+
+def _best_weights(model: Any, state: TrialState) -> dict[str, npt.NDArray[np.float32]]:
+    """The weights of the best epoch by their path, `<layer>.<weight>`, in the order of `model_weights`."""
+    kept = {id(variable) for variable in model_weights(model)}
+    named = zip(
+        [*model.trainable_variables, *model.non_trainable_variables],
+        [*state.best_trainable, *state.best_non_trainable],
+        strict=True,
+    )
+    return {variable.path.replace("/", "."): value for variable, value in named if id(variable) in kept}
+
+
+_features = lru_cache(maxsize=1)(load_features)
