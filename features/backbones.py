@@ -13,7 +13,10 @@ import numpy.typing as npt
 
 from features.config import FeaturesConfig
 from features.errors import UsageError
+from features.inference import path_of
+from features.keras_file import check_keras_file, read_keras_file
 from features.lite0 import weights_file
+from features.weights_file import check_weights_file
 
 Preprocessing = Literal["tf", "torch", "caffe", "none", "lite"]
 
@@ -132,6 +135,33 @@ def weights_digest(config: FeaturesConfig) -> str:
         return _file_digest(existing_file(config.weights, "features.weights"))
     builder = family(config).builder
     return _file_digest(weights_file()) if builder == "lite0" else f"keras.applications:{builder}:imagenet"
+
+
+def check_backbone(config: FeaturesConfig) -> None:
+    """What can be said of the files of backbone and weights before Keras is there; nothing of files that are not there.
+
+    UsageError for a `.keras` file that no stage could use, a cut that it has no layer for, or a file that holds no weights.
+    """
+    if not is_file(config):
+        if config.weights not in ("imagenet", "random") and Path(config.weights).is_file():
+            check_weights_file(Path(config.weights))
+        return
+    if config.weights != "imagenet":
+        raise UsageError(
+            f"features.weights: received {config.weights!r}, but {config.backbone} has its own weights. Leave the key out."
+        )
+    path = Path(config.backbone)
+    if not path.is_file():
+        return
+    file = read_keras_file(path)
+    check_keras_file(file, path, image_size(config))
+    for cut in config.cuts:
+        path_of(cut, [layer.path for layer in file.layers if layer.kind != "InputLayer"])
+
+
+def augments(config: FeaturesConfig) -> bool:
+    """Whether the backbone is a file with layers that change images at random, which are off in every stage."""
+    return is_file(config) and read_keras_file(existing_file(config.backbone, "features.backbone")).augments
 
 
 def prepared(config: FeaturesConfig, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from features.augment import resolve_policy
-from features.backbones import image_size, preprocessing
+from features.backbones import check_backbone, image_size, preprocessing
 from features.config import AugmentationConfig, CachedPolicy, ColumnSplit, FeaturesRun, FractionSplit, is_several
 from features.errors import UsageError
 from features.keras_layers import suggest
@@ -61,7 +61,9 @@ def validate(
     given: dict[str, Any] | None = None,
     decided: Container[str] = (),
 ) -> R:
-    """Validates a parsed configuration, the names of backbone and policy among it; UsageError with one line for each fault.
+    """Validates a parsed configuration, with the names and files of backbone, weights and policy.
+
+    UsageError with one line for each fault.
 
     `given` is what the user wrote, where `raw` has been completed: the faults speak of that. `decided` are the key paths that
     are not for the user to choose: none of them is suggested.
@@ -78,6 +80,7 @@ def validate(
     for place, section in enumerate(policy_sections(run.features).values()):
         key = f"features.augmentation.{place}" if several else "features.augmentation"
         resolve_policy(augmentation_of(section), key, image_size(run.features))
+    check_backbone(run.features)
     open_store(run.features.store, "")
     return run
 

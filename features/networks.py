@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import fcntl
 import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from textwrap import shorten
 from typing import IO, Any, Literal
 
 from features.backbones import (
     CAFFE_MEAN_BGR,
     SCALES,
+    check_backbone,
     existing_file,
     family,
     image_size,
@@ -24,9 +25,11 @@ from features.backbones import (
 from features.command import log
 from features.config import FeaturesConfig
 from features.errors import HeadhuntError, UsageError
+from features.inference import InferenceNetwork
 from features.lite0 import build_lite0
 from features.pooling_layers import build_pooling
 from features.projection import Projection
+from features.weights_file import check_weights_file, load_weights
 
 Policy = Literal["float32", "mixed_bfloat16"]
 
@@ -58,20 +61,19 @@ def _caffe_layer() -> Any:
 
 
 def build_backbone(config: FeaturesConfig, policy: Policy) -> Any:
-    """The network up to the cut, or to its last map without one, frozen: a keras.Model of preprocessed photos (batch, h, w, 3).
+    """The network up to the cut, or to its last map, frozen: a keras.Model of preprocessed photos (batch, h, w, 3).
 
-    With several cuts it has as many outputs, in their order.
+    It is flat and always runs as in inference, see InferenceNetwork. With several cuts it has as many outputs, in their
+    order.
 
-    Raises UsageError for a file that does not fit the image size or a cut that is no layer, HeadhuntError when ImageNet weights
-    cannot be downloaded.
+    Raises UsageError for a file that does not fit the image size, a cut that is no layer, or an end that is no map; HeadhuntError
+    when ImageNet weights cannot be downloaded.
     """
-    import keras
-
-    model = _whole(config)
-    if config.cuts:
-        outputs = [_cut_layer(cut, model).output for cut in config.cuts]
-        model = keras.Model(model.input, outputs if len(outputs) > 1 else outputs[0])
-    return _frozen(model, policy, "backbone")
+    whole = _whole(config, policy)
+    outputs = [whole.tensor(cut) for cut in config.cuts]
+    if not outputs:
+        _check_is_map(config, whole)
+    return _frozen(whole.input, outputs if len(outputs) > 1 else (outputs or [whole.output])[0], "backbone")
 
 
 def build_suffix(config: FeaturesConfig, policy: Policy) -> Any:
@@ -79,64 +81,67 @@ def build_suffix(config: FeaturesConfig, policy: Policy) -> Any:
 
     Raises UsageError without a cut, or when other paths lead past it (as a residual connection does).
     """
+    import keras
 
     if not isinstance(config.cut, str):
         raise UsageError("features.cut: name the one layer that the suffix begins behind.")
-    model = _whole(config)
-    _cut_layer(config.cut, model)
-    suffix = suffix_of(model, config.cut)
-    if suffix is None:
+    whole = _whole(config, policy)
+    try:
+        keras.Model(whole.tensor(config.cut), whole.output)
+    except ValueError:
         raise UsageError(
             f"features.cut: the network cannot be cut at {config.cut!r}: other paths lead past it, such as a residual "
             "connection. Choose the layer that ends a block."
-        )
-    return _frozen(suffix, policy, "suffix")
+        ) from None
+    return _frozen(whole.tensor(config.cut), whole.output, "suffix")
 
 
 def suffix_of(model: Any, layer: str) -> Any | None:
-    """The model from the output of `layer` on, of the same layers; None when other paths lead past it."""
+    """The model from the output of `layer` on, of the same layers; None when other paths lead past it, or when it is used more
+    than once."""
     import keras
 
     try:
         return keras.Model(model.get_layer(layer).output, model.output)
-    except ValueError:
+    except (ValueError, AttributeError):
         return None
 
 
-def _cut_layer(cut: str, model: Any) -> Any:
-    names = [layer.name for layer in model.layers]
-    if cut not in names:
-        close = difflib.get_close_matches(cut, names, n=3)
-        hint = f" Did you mean {' or '.join(close)}?" if close else f" Its last layers: {', '.join(names[-5:])}."
-        raise UsageError(f"features.cut: the backbone has no layer {cut!r}.{hint}")
-    return model.get_layer(cut)
-
-
-def _whole(config: FeaturesConfig) -> Any:
-    model = _from_file(config) if is_file(config) else _from_applications(config)
-    if len(model.output.shape) != 4:
+def _whole(config: FeaturesConfig, policy: Policy) -> InferenceNetwork:
+    """The whole network as it is in inference, every layer computing in `policy`."""
+    if not is_file(config):
+        return InferenceNetwork(_from_applications(config), image_size(config), policy)
+    loaded = _from_file(config)
+    try:
+        return InferenceNetwork(loaded, image_size(config), policy)
+    except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
         raise UsageError(
-            f"features.backbone: {config.backbone} gives {model.output.shape}, not a map (batch, h, w, channels)."
-        )
-    return model
+            f"features.backbone: {config.backbone} cannot be copied layer by layer at {image_size(config)}: {_first_line(error)} "
+            "Save the network as one of stock Keras layers."
+        ) from error
 
 
-def _frozen(original: Any, policy: Policy, name: str) -> Any:
-    """The model with every layer computing in `policy`, and none of them trainable."""
+def _check_is_map(config: FeaturesConfig, whole: InferenceNetwork) -> None:
+    """UsageError where a network without a cut ends in something else than a map."""
+    shape = getattr(whole.output, "shape", ())
+    if len(shape) == 4:
+        return
+    maps = [
+        path for path, found in whole.tensors.items() if len(found) == 1 and len(getattr(found[0], "shape", ())) == 4
+    ]
+    last = (
+        f"Set `features.cut` to the layer whose map is wanted; the last ones: {', '.join(maps[-3:])}." if maps else ""
+    )
+    raise UsageError(
+        f"features.backbone: {config.backbone} gives {tuple(shape)}, not a map (batch, h, w, channels). {last}".rstrip()
+    )
+
+
+def _frozen(inputs: Any, outputs: Any, name: str) -> Any:
+    """A model of which no layer is trainable."""
     import keras
 
-    model = original
-    if policy != "float32":
-
-        def in_policy(layer: Any) -> Any:
-            if isinstance(layer, keras.Model):
-                return keras.models.clone_model(layer, clone_function=in_policy)
-            own = {"dtype": policy} if isinstance(layer, keras.layers.Layer) else {}  # a plain operation has no dtype
-            return type(layer).from_config({**layer.get_config(), **own})
-
-        model = keras.models.clone_model(original, clone_function=in_policy)
-        model.set_weights(original.get_weights())
-    model.name = name
+    model = keras.Model(inputs, outputs, name=name)
     for layer in model.layers:
         layer.trainable = False
     return model
@@ -146,21 +151,24 @@ def _from_file(config: FeaturesConfig) -> Any:
     import keras
 
     path = existing_file(config.backbone, "features.backbone")
+    check_backbone(config)
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, TypeError, OSError, KeyError) as error:
-        raise UsageError(f"features.backbone: Keras cannot load {path}: {error}") from error
+    except Exception as error:  # whatever Keras raises, it is the fault of the file
+        raise UsageError(
+            f"features.backbone: Keras cannot load {path}: {_first_line(error)} Save it as a network of stock Keras layers."
+        ) from error
     if len(getattr(model, "inputs", None) or ()) != 1 or len(model.outputs) != 1:
         raise UsageError(
             f"features.backbone: {path} must be a functional or sequential model of one input and one output."
         )
-    expected = tuple(model.inputs[0].shape[1:])
-    given = (*image_size(config), 3)
-    if len(expected) != 3 or any(want not in (None, size) for want, size in zip(expected, given, strict=True)):
-        raise UsageError(
-            f"features.image_size: {path} takes photos of {expected}, but the configuration gives {given}."
-        )
-    return keras.Model(model.inputs[0], model.outputs[0])  # Sequential, or inputs in a list: all become the same form
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    """What an error of Keras says, as one short sentence."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{shorten(lines[0], 300, placeholder=' …').rstrip('.')}."
 
 
 def _from_applications(config: FeaturesConfig) -> Any:
@@ -170,17 +178,14 @@ def _from_applications(config: FeaturesConfig) -> Any:
     shape = (*image_size(config), 3)
     if config.weights == "random":
         keras.utils.set_random_seed(config.seed)
-    if config.weights not in ("imagenet", "random"):
-        existing_file(config.weights, "features.weights")
     try:
-        if entry.builder == "lite0":
-            return _lite0(config, shape)
-        weights = None if config.weights == "random" else config.weights
-        build = getattr(keras.applications, entry.builder)
-        if weights != "imagenet":
-            return build(include_top=False, weights=weights, input_shape=shape)
-        with _one_fetches(f"{entry.builder}-{shape[0]}x{shape[1]}"):  # MobileNet has weights for each size
-            return build(include_top=False, weights=weights, input_shape=shape)
+        if config.weights in ("imagenet", "random"):
+            return _named(entry.builder, config.weights, shape)
+        path = existing_file(config.weights, "features.weights")
+        check_weights_file(path)
+        model = _named(entry.builder, "random", shape)
+        load_weights(model, path, config.backbone)
+        return model
     except (ValueError, OSError, KeyError) as error:
         raise UsageError(
             f"features: {entry.builder} cannot be built with weights {config.weights!r} at {shape}: {error}"
@@ -193,6 +198,19 @@ def _from_applications(config: FeaturesConfig) -> Any:
             "`features.weights: PATH` (.weights.h5, without the top), or take `backbone: efficientnet_lite0`, whose weights are "
             "installed already."
         ) from error
+
+
+def _named(builder: str, weights: str, shape: tuple[int, int, int]) -> Any:
+    """A network by its builder, with ImageNet's weights or without any."""
+    import keras
+
+    if builder == "lite0":
+        return build_lite0(shape, weights == "imagenet")
+    build = getattr(keras.applications, builder)
+    if weights != "imagenet":
+        return build(include_top=False, weights=None, input_shape=shape)
+    with _one_fetches(f"{builder}-{shape[0]}x{shape[1]}"):  # MobileNet has weights for each size
+        return build(include_top=False, weights="imagenet", input_shape=shape)
 
 
 FETCH_SECONDS = 600
@@ -249,13 +267,6 @@ def _wait_for(lock: IO[bytes]) -> None:
 def _is_fetched(lock: IO[bytes]) -> bool:
     lock.seek(0)
     return bool(lock.read())
-
-
-def _lite0(config: FeaturesConfig, shape: tuple[int, int, int]) -> Any:
-    model = build_lite0(shape, config.weights == "imagenet")
-    if config.weights not in ("imagenet", "random"):
-        model.load_weights(config.weights)
-    return model
 
 
 def build_extractor(config: FeaturesConfig, policy: Policy, projections: Sequence[Projection] = ()) -> Any:

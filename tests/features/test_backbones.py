@@ -91,7 +91,7 @@ def test_sequential_and_nested_networks_become_bfloat16_throughout(tmp_path: Pat
     outer.save(tmp_path / "nested.keras")
     settings = config(str(tmp_path / "nested.keras"), preprocessing="resnet_v2", image_size=16)
     exact, rough = (build_extractor(settings, policy) for policy in ("float32", "mixed_bfloat16"))
-    assert rough.get_layer("backbone").get_layer("inner").layers[0].compute_dtype == "bfloat16"
+    assert {layer.compute_dtype for layer in rough.get_layer("backbone").layers[1:]} == {"bfloat16"}
     photos = np.random.default_rng(0).uniform(0, 255, (4, 16, 16, 3)).astype(np.float32)
     assert 0 < np.abs(np.asarray(exact(photos)) - np.asarray(rough(photos))).max() < 0.02
 
@@ -154,7 +154,7 @@ def test_a_damaged_file_of_weights_is_named(tmp_path: Path) -> None:
             build_extractor(config(name, weights=str(path), image_size=32), "float32")
     broken = tmp_path / "b.keras"
     broken.write_bytes(b"not a zip")
-    with pytest.raises(UsageError, match=r"Keras cannot load .*b\.keras"):
+    with pytest.raises(UsageError, match=r"b\.keras is no whole \.keras file"):
         build_extractor(config(str(broken), preprocessing="resnet", image_size=32), "float32")
 
 

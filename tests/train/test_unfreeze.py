@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from features.config import FeaturesConfig
+from features.errors import UsageError
 from search.heads import HeadConfig
 from train.finetuning.heads import space_head
 from train.finetuning.model import build_network
@@ -46,7 +47,7 @@ def test_convolutions_inside_count_from_the_output(network: Any, count: int) -> 
 
 def test_statistics_inside_and_of_the_head_stay_to_the_bit(network: Any) -> None:
     unfreeze(network, 4)
-    inside = network.get_layer("extractor").get_layer("backbone").get_layer("block").get_layer("inner_bn")
+    inside = network.get_layer("extractor").get_layer("backbone").get_layer("inner_bn")
     weights = [*inside.weights, *network.get_layer("head").get_layer("hidden_1_bn").weights]
     before = [np.array(weight) for weight in weights]
     network.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -54,3 +55,9 @@ def test_statistics_inside_and_of_the_head_stay_to_the_bit(network: Any) -> None
     network.fit(photos, np.arange(8) % 3, verbose=0)
     for old, weight in zip(before, weights, strict=True):
         assert np.array_equal(old, weight)
+
+
+def test_a_layer_of_a_network_in_it_goes_by_its_name_or_its_path(network: Any) -> None:
+    assert unfreeze(network, "block/conv_c") == unfreeze(network, "conv_c") == ["conv_c", "conv_d"]
+    with pytest.raises(UsageError, match=r"no layer 'block/conv_x'\. Did you mean block/conv_c or block/conv_b"):
+        unfreeze(network, "block/conv_x")

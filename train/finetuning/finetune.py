@@ -258,7 +258,7 @@ def _penalise(network: Any, head: TrialHead) -> None:
 
 
 def _seed_dropout(network: Any, seed: int, epoch: int) -> None:
-    """Dropout's draws (the head's, and the backbone's own) are a function of (seed, epoch, layer), not of those before."""
+    """The head's dropout draws are a function of (seed, epoch, layer), not of those before."""
     generators = [variable for variable in network.non_trainable_variables if variable.name == "seed_generator_state"]
     for number, generator in enumerate(generators):
         generator.assign(np.array([(seed * 1000 + number) % 2**32, epoch], np.uint32))

@@ -67,7 +67,7 @@ def find_cut(backbone: Any, trained: Set[str]) -> str | None:
 
 @dataclass(frozen=True)
 class Trainees:
-    """A network as it is trained: what is frozen runs as it does in inference, its dropout too. All share the network's layers.
+    """A network as it is trained: the backbone runs as it does in inference, its dropout too. All share the network's layers.
 
     `on_photos`: photos (batch, h, w, 3) float32 to logits; `on_activations`: what the frozen part gives to logits, None where no
     part of the backbone can be split off.
@@ -88,9 +88,7 @@ def trainees(network: Any, features: FeaturesConfig, trained: Set[str]) -> Train
     stored = features.dtype
     if not trained:
         activation = keras.Input(extractor.output.shape[1:], dtype=stored, name="activations")
-        return Trainees(
-            keras.Model(inputs, head(_in_inference(extractor)(inputs))), keras.Model(activation, head(activation))
-        )
+        return Trainees(keras.Model(inputs, head(extractor(inputs))), keras.Model(activation, head(activation)))
     cut = find_cut(backbone, trained)
     if cut is None:
         return Trainees(network, None)
@@ -100,28 +98,9 @@ def trainees(network: Any, features: FeaturesConfig, trained: Set[str]) -> Train
     x: Any = inputs
     for layer in preprocessing_layers(features):
         x = layer(x)
-    whole = keras.Model(inputs, head(pool(suffix(_in_inference(prefix)(x)))))
+    whole = keras.Model(inputs, head(pool(suffix(prefix(x)))))
     activation = keras.Input(middle.shape[1:], dtype=stored, name="activations")
     return Trainees(whole, keras.Model(activation, head(pool(suffix(activation)))))
-
-
-def _in_inference(model: Any) -> Any:
-    """A layer that always runs the model as in inference. Calling it with training=False is not enough in Keras 3: a network
-    around it that is called with training=True passes that on."""
-    import keras
-
-    class Frozen(keras.layers.Layer):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__(dtype=model.dtype_policy, name="frozen")
-            self.model = model
-
-        def call(self, inputs: Any) -> Any:
-            return self.model(inputs, training=False)
-
-        def compute_output_shape(self, input_shape: Any) -> Any:
-            return self.model.compute_output_shape(input_shape)
-
-    return Frozen()
 
 
 def deployable(

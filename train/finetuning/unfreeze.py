@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from features.errors import UsageError
+from features.inference import near
 
 
 def unfreeze(network: Any, what: int | str) -> list[str]:
@@ -86,10 +86,10 @@ def _chosen(inside: Sequence[Any], what: int | str) -> list[Any]:
     if what in ("head", "all"):
         return list(inside) if what == "all" else []
     names = [layer.name for layer in inside]
-    if what not in names:
-        close = difflib.get_close_matches(what, names, n=3)
-        hint = f" Did you mean {' or '.join(close)}?" if close else f" Its last layers: {', '.join(names[-5:])}."
+    paths = [getattr(layer, "backbone_path", layer.name) for layer in inside]
+    if what not in names and what not in paths:
         raise UsageError(
-            f"train.finetune.phases: the backbone has no layer {what!r}.{hint} Allowed besides: head, all, a number of layers."
+            f"train.finetune.phases: the backbone has no layer {what!r}.{near(what, paths)} Allowed besides: head, all, a number "
+            "of layers."
         )
-    return list(inside[names.index(what) :])
+    return list(inside[(names if what in names else paths).index(what) :])
