@@ -30,18 +30,24 @@ from features.projection import read_projections, widest_covariance
 from features.shards import shard_bytes
 from features.store import Store, open_store
 from features.takeover import take_over
+from features.variation import warn_of_constant_features
 
 
 def build_caches(run: FeaturesRun) -> dict[str, Any]:
     """Builds the caches of the configuration's policies, one after the other; the `--json` object of `features cache`.
 
-    It is that of the first policy; the others' are in its `others`, by policy. Raises as `build_cache` does.
+    It is that of the first policy; the others' are in its `others`, by policy. `variation` says how much the clean features vary,
+    which all policies share: as Variation has it, see `warn_of_constant_features`. Raises as `build_cache` does.
     """
     own, *names = policy_sections(run.features)
     result, others = build_cache(of_policy(run, own)), {}
     for name in names:
         log.print(f"Beside it, {name}:")
         others[name] = build_cache(of_policy(run, name))
+    first = of_policy(run, own)
+    index = load_index(first)
+    cache = FeatureCache.open(cache_folder(first, result["key"]))
+    result["variation"] = warn_of_constant_features(cache, index)._asdict()
     return {**result, "others": others} if others else result
 
 

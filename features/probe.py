@@ -8,8 +8,7 @@ regression algorithm", 1992): dividing by it makes L-BFGS (Liu and Nocedal, 1989
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +16,16 @@ import numpy.typing as npt
 Features = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
 Matrix = npt.NDArray[np.float64]
+Edge = Literal["weakest", "strongest"]
 
 START = 1e-5
 """The penalty that cross-validation begins with, as a share of the features' mean squared length; see `choose_l2`."""
 
 DECADES = 4
 """How far it goes from there in either direction."""
+
+MOST_DECADES = 8
+"""How far it goes where the best penalty is at that edge."""
 
 WORTH = 0.01
 """A weaker penalty must lower the loss by this share: the weaker it is, the longer it takes to solve."""
@@ -31,15 +34,40 @@ MOST_COMPARED = 2000
 """Photos that cross-validation uses, at most: the time that it takes grows with their square."""
 
 ITERATIONS = 500
-"""Of L-BFGS, at most."""
+"""Of L-BFGS, at most, to compare penalties; and at a time for the probe itself."""
+
+ROUNDS = 4
+"""So many times ITERATIONS, at most, for the probe itself."""
 
 
 class Probe(NamedTuple):
-    """`kernel` (dim, classes) and `bias` (classes,) float32, and the penalty that they were solved with."""
+    """`kernel` (dim, classes) and `bias` (classes,) float32, and the penalty that they were solved with.
+
+    `converged` says whether the solver ended by itself; `edge` is the end of the grid of penalties, the `weakest` or the
+    `strongest` one, where cross-validation chose that and a still weaker or stronger one might be better.
+    """
 
     kernel: Features
     bias: Features
     l2: float
+    converged: bool = True
+    edge: Edge | None = None
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """A line for each reason to doubt that this is the best linear probe."""
+        found = []
+        if not self.converged:
+            found.append(
+                f"the linear probe did not converge in {ROUNDS * ITERATIONS} iterations (penalty {self.l2:.2g})."
+            )
+        if self.edge:
+            other = "weaker" if self.edge == "weakest" else "stronger"
+            found.append(
+                f"the linear probe's best penalty, {self.l2:.2g}, is the {self.edge} of its grid, also after it went "
+                f"{MOST_DECADES - DECADES} decades further; a {other} one may be better."
+            )
+        return tuple(found)
 
 
 class Tolerance(NamedTuple):
@@ -57,6 +85,8 @@ COMPARED = Tolerance(1e-6, 1e-5)
 def fit_probe(features: Features, labels: Labels, classes: int, l2: float | None = None, folds: int = 3) -> Probe:
     """Solves for features (n, dim) float32, which are standardised, and labels (n,); the same arguments give the same numbers.
 
+    A solver that has not converged after ITERATIONS goes on for ROUNDS of them; see `Probe.doubts` for what it says then.
+
     Where `l2` is None, cross-validation over `folds` folds chooses it, of many photos on MOST_COMPARED. The penalty that it finds
     there is scaled to all of them: against the mean loss of n photos, a fixed belief about the weights weighs 1/n.
 
@@ -67,28 +97,43 @@ def fit_probe(features: Features, labels: Labels, classes: int, l2: float | None
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):
-        basis = _Basis.of(features)
+        basis, edge = _Basis.of(features), None
         if l2 is None:
             rows = spread(labels, MOST_COMPARED)
             few = basis if len(rows) == len(labels) else _Basis.of(features[rows])
-            l2 = choose_l2(few, labels[rows], classes, folds) * len(rows) / len(labels)
-        weights = _solve(basis, basis.features, labels, classes, l2, SOLVED)
-        kernel = basis.axes @ weights[:-1].astype(np.float32)
-    return Probe(kernel, weights[-1].astype(np.float32), l2)
+            chosen = choose_l2(few, labels[rows], classes, folds)
+            l2, edge = chosen.l2 * len(rows) / len(labels), chosen.edge
+        solution = _solve(basis, basis.features, labels, classes, l2, SOLVED)
+        for _ in range(ROUNDS - 1):
+            if solution.converged:
+                break
+            solution = _solve(basis, basis.features, labels, classes, l2, SOLVED, solution.weights)
+        return _probe(basis, solution, l2)._replace(edge=edge)
 
 
-def fit_path(features: Features, labels: Labels, classes: int, penalties: Sequence[float]) -> list[Probe]:
-    """A probe for each penalty, each from the one before (strong to weak is short), as near as it takes to compare them."""
-    import scipy.linalg
-    import scipy.optimize  # noqa: F401  # before the limit, which holds for libraries that are loaded
-    from threadpoolctl import threadpool_limits
+class ProbePath:
+    """Probes of one training set for several penalties, each from the one before (strong to weak is short), as near as needed to
+    compare them."""
 
-    with threadpool_limits(1):
-        basis, weights, found = _Basis.of(features), None, []
-        for l2 in penalties:
-            weights = _solve(basis, basis.features, labels, classes, l2, COMPARED, weights)
-            found.append(Probe(basis.axes @ weights[:-1].astype(np.float32), weights[-1].astype(np.float32), l2))
-    return found
+    def __init__(self, features: Features, labels: Labels, classes: int) -> None:
+        """Features (n, dim) float32, which are standardised, and labels (n,)."""
+        import scipy.linalg
+        import scipy.optimize  # noqa: F401  # before the limit, which holds for libraries that are loaded
+        from threadpoolctl import threadpool_limits
+
+        self._labels, self._classes = labels, classes
+        self._start: Matrix | None = None
+        with threadpool_limits(1):
+            self._basis = _Basis.of(features)
+
+    def fit(self, l2: float) -> Probe:
+        """The probe for this penalty."""
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(1):
+            found = _solve(self._basis, self._basis.features, self._labels, self._classes, l2, COMPARED, self._start)
+            self._start = found.weights
+            return _probe(self._basis, found, l2)
 
 
 def log_probabilities(kernel: Features, bias: Features, features: Features) -> Features:
@@ -124,11 +169,31 @@ class _Basis(NamedTuple):
         return cls(vectors, features @ vectors, np.maximum(squares.astype(np.float64), 0) / images)
 
 
-def choose_l2(basis: _Basis, labels: Labels, classes: int, folds: int) -> float:
+class Chosen(NamedTuple):
+    """The penalty that cross-validation chose, and the end of the grid where it is that."""
+
+    l2: float
+    edge: Edge | None
+
+
+class _Solution(NamedTuple):
+    """Weights (r + 1, classes) along the axes of a basis, and whether the solver ended by itself."""
+
+    weights: Matrix
+    converged: bool
+
+
+def _probe(basis: _Basis, solution: _Solution, l2: float) -> Probe:
+    small = solution.weights.astype(np.float32)
+    return Probe(basis.axes @ small[:-1], small[-1], l2, solution.converged)
+
+
+def choose_l2(basis: _Basis, labels: Labels, classes: int, folds: int) -> Chosen:
     """The penalty with the lowest cross-validated loss: a power of √10 times the one that it begins with.
 
     The loss falls and then rises with the penalty. So the search goes downhill in decades until one is not better, then looks
-    half a decade to either side. Every fold starts from its solution for the penalty before.
+    half a decade to either side. Every fold starts from its solution for the penalty before. From DECADES on, where a penalty
+    has to be much too weak or too strong, each further one must lower the loss by WORTH.
     """
     parts = fold_of(labels, folds)
     start = START * float(basis.power.sum())
@@ -141,7 +206,8 @@ def choose_l2(basis: _Basis, labels: Labels, classes: int, folds: int) -> float:
             l2, total = start / 10**decade, 0.0
             for fold in range(folds):
                 seen = parts != fold
-                solved = _solve(basis, basis.features[seen], labels[seen], classes, l2, COMPARED, solutions.get(fold))
+                features, before = basis.features[seen], solutions.get(fold)
+                solved = _solve(basis, features, labels[seen], classes, l2, COMPARED, before).weights
                 solutions[fold] = solved
                 small = solved.astype(np.float32)
                 held = log_probabilities(small[:-1], small[-1], basis.features[~seen])
@@ -153,10 +219,15 @@ def choose_l2(basis: _Basis, labels: Labels, classes: int, folds: int) -> float:
     if loss(1) > loss(0) * (1 - WORTH):
         way = -1
     least = 1 - WORTH if way == 1 else 1.0
-    while abs(best) < DECADES and loss(best + way) < loss(best) * least:
+    while abs(best) < MOST_DECADES and loss(best + way) < loss(best) * least:
         best += way
+        if abs(best) >= DECADES:
+            least = 1 - WORTH
     best = min((best - 0.5, best, best + 0.5), key=loss)
-    return start / 10**best
+    edge: Edge | None = None
+    if abs(best) > MOST_DECADES:
+        edge = "weakest" if way == 1 else "strongest"
+    return Chosen(start / 10**best, edge)
 
 
 def fold_of(labels: Labels, folds: int) -> npt.NDArray[np.int64]:
@@ -189,7 +260,7 @@ def _solve(
     l2: float,
     tolerance: Tolerance,
     start: Matrix | None = None,
-) -> Matrix:
+) -> _Solution:
     """Weights (r + 1, classes) along the axes of the basis, the bias last, of features (m, r) along them."""
     from scipy.optimize import minimize
 
@@ -208,7 +279,7 @@ def _solve(
         method="L-BFGS-B",
         options={"maxiter": ITERATIONS, "ftol": tolerance.loss, "gtol": tolerance.gradient},
     )
-    return np.asarray(found.x.reshape(shape) * scale)
+    return _Solution(np.asarray(found.x.reshape(shape) * scale), found.nit < ITERATIONS)
 
 
 def objective(weights: Matrix, features: Features, labels: Labels, l2: float) -> tuple[float, Matrix]:

@@ -19,8 +19,10 @@ import numpy as np
 
 from features.atomic import make_folder, only_process
 from features.command import log
+from features.dataset import load_index
 from features.errors import UsageError
 from features.executors import Executor, open_executor
+from features.variation import warn_of_constant_features
 from features.views import Views
 from search.candidate import Candidate, final_outcome
 from search.config import SearchRun
@@ -65,6 +67,7 @@ def run_search(run: SearchRun) -> dict[str, Any]:
     started = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     caches = Caches(run)
+    warn_of_constant_features(caches.own, load_index(run))
     os.environ.update(environment(run))  # before anything here imports Keras: hypermodels and KerasTuner's oracles do
     space = open_space(run)
     make_sampler(run.search.sampler, space, run.search.seed, 0, run.search.epochs)  # refused here, or never
@@ -334,6 +337,8 @@ class _Driver:
         for candidate in candidates:
             assert candidate.progressed is not None
             result, number = candidate.progressed.result, candidate.trial.number
+            for doubt in result.doubts:
+                log.print(f"Trial {number}: {doubt}", style="yellow")
             shown = result if number in kept else result._replace(weights={})
             write_trial(self._run.workdir, number, candidate.config, shown)
         ended = [candidate.ended() for candidate in candidates]
@@ -352,6 +357,8 @@ class _Driver:
                     trial.set_user_attr(VAL_LOSS, best.val_loss)
                 if result.failure:
                     trial.set_user_attr("reason", result.failure)
+                if result.doubts:
+                    trial.set_user_attr("doubts", list(result.doubts))
                 trial.set_user_attr("outcome", candidate.outcome)
 
     def _kept(self, candidates: list[Candidate]) -> set[int]:

@@ -85,3 +85,5 @@ class TrialResult(NamedTuple):
     weights: dict[str, npt.NDArray[np.float32]]
     failure: str | None
     seconds: float
+    doubts: tuple[str, ...] = ()
+    """What is to be said of it: a line each."""

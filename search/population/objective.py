@@ -109,7 +109,7 @@ def _solved(task: Task, config: TrialConfig) -> Progressed:
             (), 0, {}, "the probe's loss is not finite: the features are no numbers, or too large", seconds
         )
         return Progressed(None, result, Stint(this_worker(), began, 0), solved.config)
-    result = TrialResult((solved.metrics,), 1, dict(solved.weights), None, seconds)
+    result = TrialResult((solved.metrics,), 1, dict(solved.weights), None, seconds, solved.doubts)
     return Progressed(None, result, Stint(this_worker(), began, 1), solved.config)
 
 

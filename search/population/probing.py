@@ -15,11 +15,13 @@ from search.trial import EpochMetrics, TrialConfig
 
 
 class Solved(NamedTuple):
-    """A probe: its configuration with the L2 that was chosen, its one row of curves, and its weights as a head has them."""
+    """A probe: its configuration with the L2 that was chosen, its one row of curves, its weights as a head has them, and the
+    reasons to doubt that it is the best one."""
 
     config: TrialConfig
     metrics: EpochMetrics
     weights: Weights
+    doubts: tuple[str, ...] = ()
 
 
 def solve_probe(config: TrialConfig, data: Features) -> Solved:
@@ -51,7 +53,8 @@ def solve_probe(config: TrialConfig, data: Features) -> Solved:
             "optimizer": config.optimizer.model_copy(update={"folds": 0}),
         }
     )
-    return Solved(solved, metrics, {"classifier.kernel": probe.kernel, "classifier.bias": probe.bias})
+    weights = {"classifier.kernel": probe.kernel, "classifier.bias": probe.bias}
+    return Solved(solved, metrics, weights, probe.doubts)
 
 
 def _share(right: npt.NDArray[np.bool_]) -> float:

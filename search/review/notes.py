@@ -81,7 +81,8 @@ def write_reviews(study: optuna.Study, objective: Objective, ended: Sequence[End
 def note(ended: Ended, objective: Objective, picture: str | None) -> str:
     """What came of a trial, its curves and its configuration, in Markdown; `picture` is the address of the curves."""
     title = [f"First trial: **{TITLES[ended.first]}**.", ""] if ended.first else []
-    lines = [*title, _verdict(ended, objective), ""]
+    lines = [*title, _verdict(ended, objective), "", *(f"Note: {doubt}" for doubt in ended.result.doubts)]
+    lines += [""] * bool(ended.result.doubts)
     if picture:
         lines += [f"![Curves of trial {ended.trial.number}]({picture})", ""]
     lines += ["| part | configuration |", "|---|---|"]
@@ -101,7 +102,7 @@ def _verdict(ended: Ended, objective: Objective) -> str:
     """One line: how it ended, and its best epoch."""
     result, trained = ended.result, len(ended.result.curves)
     states = {
-        "COMPLETE": "Solved to convergence"
+        "COMPLETE": f"Solved{'' if result.doubts else ' to convergence'}"
         if ended.config.is_probe
         else f"Trained for {trained} of {ended.config.epochs} epochs",
         "PRUNED": f"Pruned after {trained} of {ended.config.epochs} epochs",

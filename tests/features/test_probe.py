@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
-from features.probe import Probe, fit_probe, fold_of, log_probabilities, objective
+from features import probe as probes
+from features.probe import DECADES, MOST_DECADES, START, Probe, fit_probe, fold_of, log_probabilities, objective
 
 
 def clusters(photos: int, classes: int, dim: int, noise: float = 1.5, seed: int = 0) -> tuple[Any, Any]:
@@ -102,3 +103,52 @@ def test_folds_share_out_every_class_and_a_class_of_one_photo_is_in_one_of_them(
     assert all(max(row) - min(row) <= 1 for row in counts)
     assert max(map(sum, zip(*counts, strict=True))) - min(map(sum, zip(*counts, strict=True))) <= 1
     assert np.isfinite(fit_probe(np.eye(42, dtype=np.float32), labels, 4).kernel).all()
+
+
+def graded(features: int) -> tuple[Any, Any]:
+    """Features that each say a little of two classes; every one has a tenth of the variance of the one before."""
+    random, labels = np.random.default_rng(2), np.arange(1200, dtype=np.int32) % 2
+    signal = 0.5 * np.where(labels == 1, 1, -1)[:, None] + random.normal(0, 1, (1200, features))
+    return (signal * 10 ** (-0.5 * np.arange(features))).astype(np.float32), labels
+
+
+def decades(probe: Probe, features: Any) -> float:
+    """By how many decades the penalty is weaker than the one that cross-validation begins with."""
+    return float(np.log10(START * np.square(features.astype(np.float64)).mean(0).sum() / probe.l2))
+
+
+@pytest.mark.parametrize(("features", "edge"), [(10, None), (14, "weakest")])
+def test_a_best_penalty_beyond_the_grid_is_looked_for_and_the_end_is_said(features: int, edge: Any) -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_score
+
+    train, labels = graded(features)
+    found = fit_probe(train, labels, 2)
+    gone = decades(found, train)
+    assert DECADES + 0.5 < gone <= MOST_DECADES + 0.5
+    assert found.edge == edge and found.converged
+    if edge:
+        (doubt,) = found.doubts
+        assert "is the weakest of its grid, also after it went 4 decades further; a weaker one may be better" in doubt
+        return
+    assert not found.doubts
+
+    def score(l2: float) -> float:
+        model = LogisticRegression(C=1 / (l2 * 800), solver="newton-cholesky", max_iter=500)
+        return float(cross_val_score(model, train.astype(np.float64), labels, cv=3, scoring="neg_log_loss").mean())
+
+    assert score(found.l2) > score(found.l2 * 10**gone / 10**DECADES) + 0.01
+    assert score(found.l2) > score(found.l2 / 10) - 0.02
+
+
+def test_a_solver_that_does_not_converge_goes_on_and_says_so_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = clusters(300, 5, 12)
+    whole = fit_probe(features, labels, 5, 1e-4)
+    assert whole.converged and not whole.doubts
+    monkeypatch.setattr(probes, "ITERATIONS", 12)
+    in_rounds = fit_probe(features, labels, 5, 1e-4)
+    assert in_rounds.converged
+    assert loss_of(in_rounds, features, labels) == pytest.approx(loss_of(whole, features, labels), rel=1e-5)
+    monkeypatch.setattr(probes, "ITERATIONS", 1)
+    (doubt,) = fit_probe(features, labels, 5, 1e-4).doubts
+    assert doubt == "the linear probe did not converge in 4 iterations (penalty 0.0001)."

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from features.cli import app
 from features.config import FeaturesRun
 from features.probe import spread
 from features.template import commented_yaml
-from features.view_accuracies import L2, probe_accuracy, vectors, view_accuracies
+from features.view_accuracies import FURTHER, L2, best_probe, vectors, view_accuracies
 
 MakeRun = Callable[..., FeaturesRun]
 
@@ -33,12 +34,57 @@ def test_it_is_scikit_learns_on_standardised_features(dim: int) -> None:
         ((centres[which] + random.normal(0, 1, (len(which), dim))) * scale + shift).astype(np.float32)
         for which in (labels, val_labels)
     )
-    expected = []
-    for l2 in L2:
-        model = LogisticRegression(C=1 / (l2 * len(train)), max_iter=5000, tol=1e-6)
-        expected.append(make_pipeline(StandardScaler(), model).fit(train, labels).score(val, val_labels))
+    expected = peers(train, labels, val, val_labels, L2)
     assert 0.3 < max(expected) < 0.98, "a problem that shows something"
-    assert probe_accuracy(train, labels, val, val_labels, 5) == pytest.approx(max(expected), abs=0.0101)
+    assert best_probe(train, labels, val, val_labels, 5).accuracy == pytest.approx(max(expected), abs=0.0101)
+
+
+def peers(train: Any, labels: Any, val: Any, val_labels: Any, penalties: Sequence[float]) -> list[float]:
+    """The validation accuracies of scikit-learn's logistic regression."""
+    found = []
+    for l2 in penalties:
+        model = LogisticRegression(C=1 / (l2 * len(train)), max_iter=5000, tol=1e-6)
+        found.append(make_pipeline(StandardScaler(), model).fit(train, labels).score(val, val_labels))
+    return found
+
+
+def hidden(count: int, seed: int, noise: float = 30) -> tuple[Any, Any]:
+    """Eight classes, far apart, but behind three directions of large noise: weak penalties alone get there."""
+    random = np.random.default_rng(5)
+    centres, mixing = random.normal(0, 1, (8, 40)), random.normal(0, noise, (3, 40))
+    labels = np.arange(count, dtype=np.int32) % 8
+    random = np.random.default_rng(seed)
+    features = centres[labels] + random.normal(0, 0.7, (count, 40)) + random.normal(0, 1, (count, 3)) @ mixing
+    return features.astype(np.float32), labels
+
+
+def well_hidden(count: int, seed: int) -> tuple[Any, Any]:
+    return hidden(count, seed, 150)
+
+
+def mislabelled(count: int, seed: int) -> tuple[Any, Any]:
+    """Two classes that differ a little in every feature; of the first 80 photos' labels three in ten are wrong."""
+    centre, labels = np.random.default_rng(0).normal(0, 0.35, 60), np.arange(count, dtype=np.int32) % 2
+    random = np.random.default_rng(seed)
+    features = np.where(labels == 1, 1, -1)[:, None] * centre + random.normal(0, 1, (count, 60))
+    wrong = (random.random(count) < 0.3) & (count == 80)
+    return features.astype(np.float32), np.where(wrong, 1 - labels, labels).astype(np.int32)
+
+
+@pytest.mark.parametrize(
+    ("make", "classes", "side", "edge"),
+    [(hidden, 8, "weakest", None), (well_hidden, 8, "weakest", "weakest"), (mislabelled, 2, "strongest", None)],
+)
+def test_where_the_best_penalty_ends_the_grid_it_goes_on(make: Any, classes: int, side: Any, edge: Any) -> None:
+    (train, labels), (val, val_labels) = make(80 if classes == 2 else 240, 1), make(1000, 2)
+    order = [*L2, *FURTHER[side]]
+    theirs = dict(zip(order, peers(train, labels, val, val_labels, order), strict=True))
+    found = best_probe(train, labels, val, val_labels, classes)
+    assert found.l2 in FURTHER[side] and found.edge == edge and found.converged
+    assert found.accuracy == pytest.approx(theirs[found.l2], abs=0.005)
+    assert found.accuracy > max(theirs[l2] for l2 in L2) + 0.01
+    assert found.accuracy > max(theirs.values()) - 0.005
+    assert found.doubts == (["is best with the weakest penalty of all that were tried, 0.0003"] if edge else [])
 
 
 def test_every_class_keeps_its_share_of_a_large_training_set() -> None:

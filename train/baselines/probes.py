@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.cache import FeatureCache
+from features.command import log
 from features.dataset import SPLITS
 from features.moments import averaged, feature_moments, standardised
 from features.probe import fit_probe, log_probabilities
@@ -118,6 +119,8 @@ def linear_probe(cache: FeatureCache, splits: Sequence[str] = SPLITS) -> Measure
     features, labels = cache.mapped("train"), cache.labels("train")
     moments = feature_moments(cache.arrays("train")[0], cache.part_widths())
     probe = fit_probe(standardised(features, moments), labels, len(cache.class_names))
+    for doubt in probe.doubts:
+        log.print(f"Baseline: {doubt}", style="yellow")
     found = {
         split: softmax(log_probabilities(probe.kernel, probe.bias, standardised(cache.mapped(split), moments)))
         for split in splits
