@@ -35,6 +35,11 @@ class Backbone:
     smallest_pooled: int = 128
     """Pixels on each side from which on its last map has 4 × 4 places: all of these networks divide by 32."""
 
+    @property
+    def normalizes(self) -> bool:
+        """Whether a Normalization layer is among its weights."""
+        return self.builder.startswith("EfficientNetB")
+
 
 def _families() -> dict[str, Backbone]:
     plain: dict[Preprocessing, tuple[str, ...]] = {
@@ -159,9 +164,15 @@ def check_backbone(config: FeaturesConfig) -> None:
         path_of(cut, [layer.path for layer in file.layers if layer.kind != "InputLayer"])
 
 
-def augments(config: FeaturesConfig) -> bool:
-    """Whether the backbone is a file with layers that change images at random, which are off in every stage."""
-    return is_file(config) and read_keras_file(existing_file(config.backbone, "features.backbone")).augments
+def differs_from_earlier(config: FeaturesConfig) -> dict[str, str]:
+    """Key parts of backbones whose features earlier versions got wrong, so that caches of these are not taken for what they hold.
+
+    They let layers that augment images act, and lost what a Normalization has learnt where the network computes in bfloat16.
+    """
+    file = read_keras_file(existing_file(config.backbone, "features.backbone")) if is_file(config) else None
+    learns = file.normalizes if file else config.weights != "random" and family(config).normalizes
+    found = {"left_out": "augmentation"} if file and file.augments else {}
+    return found | ({"normalization": "learnt"} if learns and compute_dtype(config) == "bfloat16" else {})
 
 
 def prepared(config: FeaturesConfig, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -22,7 +22,9 @@ def start_keras(backend: str) -> None:
         )
     os.environ["KERAS_BACKEND"] = backend
     with quiet():
-        importlib.import_module("keras")
+        keras = importlib.import_module("keras")
+        keras.config.set_image_data_format("channels_last")  # whatever the user's keras.json says
+        keras.config.set_floatx("float32")
         if backend == "tensorflow":
             importlib.import_module("tensorflow").config.list_physical_devices()
 

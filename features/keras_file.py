@@ -33,6 +33,11 @@ class KerasFile(NamedTuple):
         """Whether a layer of it changes images at random while it trains, or when nobody says that it does not."""
         return any(layer.kind.startswith("Random") or layer.kind in AUGMENTING for layer in self.layers)
 
+    @property
+    def normalizes(self) -> bool:
+        """Whether it has a Normalization layer whose mean and variance are among its weights."""
+        return any(layer.kind == "Normalization" and layer.config.get("mean") is None for layer in self.layers)
+
 
 def read_keras_file(path: Path) -> KerasFile:
     """What a `.keras` file says of its network. UsageError where it is no such file, damaged, or of a network without a graph."""

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from features.augment import resolve_policy
-from features.backbones import augments, compute_dtype, image_size, is_file, pooling, preprocessing, weights_digest
+from features.backbones import (
+    compute_dtype,
+    differs_from_earlier,
+    image_size,
+    is_file,
+    pooling,
+    preprocessing,
+    weights_digest,
+)
 from features.config import FeaturesConfig, FeaturesRun
 from features.dataset import DatasetIndex
 from features.errors import CacheError
@@ -30,7 +38,6 @@ def key_parts(run: FeaturesRun, index: DatasetIndex) -> dict[str, Any]:
     Not the number of copies: a cache grows by computing one more.
     """
     config = section_of(run.features)
-    without = {"left_out": "augmentation"} if augments(config) else {}  # earlier versions let it act
     projected = {"projection": fitted_digest(index)} if widest_covariance(pooling(config)) else {}
     return {
         "format_version": FORMAT_VERSION,
@@ -43,7 +50,7 @@ def key_parts(run: FeaturesRun, index: DatasetIndex) -> dict[str, Any]:
         "cut": config.cut,
         "pooling": pooling(config),
         **projected,
-        **without,
+        **differs_from_earlier(config),
         "dtype": config.dtype,
         "compute": compute_dtype(config),
         "batch_size": config.batch_size,

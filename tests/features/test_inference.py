@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -15,11 +16,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from features.backbones import differs_from_earlier
 from features.build import build_cache
 from features.cache import cache_for
 from features.cli import app
 from features.config import FeaturesConfig
+from features.dataset import load_index
 from features.errors import UsageError
+from features.keys import key_parts
 from features.networks import build_backbone, build_extractor
 from tests.features.test_build import MakeRun
 from tests.features.test_features_cli import configured as configured_folder
@@ -149,6 +153,13 @@ def test_clean_features_are_the_same_in_every_build_and_not_those_of_earlier_ver
     first, second = (cache_for(run) for run in runs)
     assert [entry.sha256 for entry in first.manifest.shards] == [entry.sha256 for entry in second.manifest.shards]
     assert first.manifest.key_parts["left_out"] == "augmentation"
+    network = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Normalization(), conv(4)])
+    network.save(tmp_path / "norm.keras")
+    for compute in ("bfloat16", "float32"):
+        run = make_run("norm", backbone=str(tmp_path / "norm.keras"), image_size=16, compute=compute)
+        assert ("normalization" in key_parts(run, load_index(run))) == (compute == "bfloat16")
+    named = FeaturesConfig.model_validate({"backbone": "efficientnetb0", "compute": "bfloat16"})
+    assert differs_from_earlier(named) == {"normalization": "learnt"}
     build_cache(plain := make_run("plain"))
     assert "left_out" not in cache_for(plain).manifest.key_parts
 
@@ -330,3 +341,18 @@ def test_a_layer_that_keras_does_not_know_is_one_message(configured: Path, tmp_p
 def test_a_backbone_with_weights_of_its_own_takes_no_others(configured: Path, tmp_path: Path) -> None:
     path = network_file(tmp_path / "own.keras", keras.layers.Conv2D(2, 3))
     assert "has its own weights. Leave the key out" in refused(path, "prepare", "features.weights=random")
+
+
+def test_keras_own_settings_file_changes_no_backbone(tmp_path: Path) -> None:
+    (tmp_path / "keras.json").write_text(json.dumps({"image_data_format": "channels_first", "floatx": "float64"}))
+    program = """
+from features.engine import start_keras
+start_keras("tensorflow")
+from features.config import FeaturesConfig
+from features.networks import build_extractor
+features = {"backbone": "mobilenet", "weights": "random", "image_size": 32, "pooling": "avg"}
+print(build_extractor(FeaturesConfig.model_validate(features), "float32").output)
+"""
+    environment = {**os.environ, "KERAS_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True)
+    assert "shape=(None, 1024), dtype=float32" in done.stdout

@@ -364,6 +364,39 @@ def test_any_order_and_part_of_them_may_be_asked_for() -> None:
         assert list(SearchConfig.model_validate({"first": first}).first) == first
 
 
+def test_features_that_say_nothing_are_said_when_a_search_starts(searched: Run) -> None:
+    cache = cache_for(searched)
+    known = cache.folder / "variation.json"
+    known.write_text(known.read_text().replace('"constant": 0', '"constant": 3'))
+    done = run_headhunt(Path.cwd(), "search", "run", "--trials", "7")
+    photos = cache.manifest.splits["train"]
+    assert done.stderr.count(f"3 of 6 features are constant over the {photos} clean training photos.") == 1
+
+
+def test_a_probe_that_does_not_converge_is_no_failure_and_is_said(searched: Run) -> None:
+    forget(Path.cwd())
+    program = """
+import sys
+import features.probe
+import headhunt
+features.probe.ITERATIONS = 1
+sys.argv = ["headhunt", "search", "run", "--trials", "1", "--set", "search.first=[probe]"]
+headhunt.main()
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = "Trial 0: the linear probe did not converge in 4 iterations (penalty "
+    assert done.stderr.count(said) == 1
+    (trial,) = load_study(searched).trials
+    assert trial.state.name == "COMPLETE"
+    assert trial.user_attrs["doubts"][0].startswith("the linear probe did not converge")
+    note = "".join(value for name, value in trial.system_attrs.items() if name.startswith("note")) or str(
+        load_study(searched).system_attrs
+    )
+    assert "did not converge" in note and "to convergence" not in note
+
+
 def test_the_words_for_a_probe() -> None:
     probe = first_config("probe", Views(), 5)
     assert describe(probe) == {
