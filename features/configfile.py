@@ -24,9 +24,12 @@ R = TypeVar("R", bound=FeaturesRun)
 def load(model: type[R], file: Path, overrides: Sequence[str] = ()) -> R:
     """Reads `file`, applies `key.path=value` overrides and validates it as `model`.
 
-    Raises UsageError naming every wrong key path, what was received and what is allowed.
+    Raises UsageError naming every wrong key path, what was received and what is allowed; also for files of backbone and weights
+    that are there and of no use.
     """
-    return validate(model, merged(file, overrides, tuple(model.model_fields)), str(file))
+    run = validate(model, merged(file, overrides, tuple(model.model_fields)), str(file))
+    check_backbone(run.features)
+    return run
 
 
 def merged(file: Path, overrides: Sequence[str] = (), keys: Sequence[str] = ()) -> dict[str, Any]:
@@ -61,7 +64,7 @@ def validate(
     given: dict[str, Any] | None = None,
     decided: Container[str] = (),
 ) -> R:
-    """Validates a parsed configuration, with the names and files of backbone, weights and policy.
+    """Validates a parsed configuration, with the names of backbone and policy.
 
     UsageError with one line for each fault.
 
@@ -80,7 +83,6 @@ def validate(
     for place, section in enumerate(policy_sections(run.features).values()):
         key = f"features.augmentation.{place}" if several else "features.augmentation"
         resolve_policy(augmentation_of(section), key, image_size(run.features))
-    check_backbone(run.features)
     open_store(run.features.store, "")
     return run
 
