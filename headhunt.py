@@ -39,7 +39,7 @@ from features.command import (
 from features.configfile import validate
 from features.dataset import load_index
 from features.errors import UsageError
-from features.executors import interrupt
+from features.interrupts import interrupt
 from features.stages import run_stage
 from features.template import commented_yaml
 from reports.cli import app as reports_app

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import UsageError
-from features.executors import check_wanted
+from features.interrupts import check_wanted
 from features.views import order_of_epoch
 from search.hypermodel import build_model
 from search.population.objective import Progressed, Task

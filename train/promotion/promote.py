@@ -16,8 +16,8 @@ from features.cache import FeatureCache, cache_for
 from features.command import log, relative
 from features.config import Augmentation, FeaturesConfig
 from features.dataset import DatasetIndex, load_index
-from features.errors import HeadhuntError, UsageError
-from features.executors import in_own_process, open_executor
+from features.errors import CacheError, HeadhuntError, LostError, UsageError
+from features.executors import check_devices, in_own_process, open_executor
 from features.keys import for_workers
 from features.policies import augmentation_of, configured, section_of, with_augmentation
 from search.certificate import load_certificate
@@ -39,8 +39,8 @@ def promote(run: TrainRun, numbers: Sequence[int] = ()) -> dict[str, Any]:
     """Promotes the trials of these numbers, or the best `train.top`; returns the `--json` object of `train promote`.
 
     A finished promotion is not repeated; one that was interrupted goes on after its last epoch; one that fails does not stop the
-    others. Raises UsageError for a trial that is not there, HeadhuntError when a network does not give what its head gave on the
-    cached features.
+    others. Raises UsageError for a trial that is not there, CacheError for a damaged cache, HeadhuntError when a network does
+    not give what its head gave on the cached features.
     """
     cache = cache_for(run)
     chosen = _choose(run, cache, numbers)
@@ -60,6 +60,7 @@ def promote(run: TrainRun, numbers: Sequence[int] = ()) -> dict[str, Any]:
             else:
                 waiting.append((leader, made_from))
         if waiting:
+            check_devices(run.promotion_workers)
             _run(run, cache, waiting, record)
     return {"promotions": [summary(run, leader.number) for leader in chosen]}
 
@@ -77,6 +78,8 @@ def _run(run: TrainRun, cache: FeatureCache, waiting: Sequence[tuple[Leader, str
     for leader, made_from in waiting:
         try:
             tasks.append(_task(run, cache, leader, made_from))
+        except (CacheError, LostError):  # of no promotion in particular
+            raise
         except HeadhuntError as error:
             failed(leader, made_from, error)
     variables = {"KERAS_BACKEND": run.backend}
