@@ -26,7 +26,7 @@ def asked(folder: Path) -> list[optuna.trial.FrozenTrial]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("whole_group", [True, False], ids=["terminal", "kill"])
-@pytest.mark.parametrize(("executor", "workers"), [("local", "1"), ("local", "2"), ("ray", "2")])
+@pytest.mark.parametrize(("executor", "workers"), [("local", "1"), ("local", "2"), ("auto", "2"), ("ray", "2")])
 def test_ctrl_c_while_trials_are_trained(
     searched_once: Path, tmp_path: Path, executor: str, workers: str, whole_group: bool
 ) -> None:
