@@ -81,19 +81,33 @@ def test_trials_under_way_wait_for_the_next_run(fresh: Run, searched_once: Path,
     assert history("run") == history(str(searched_once / "run"))
 
 
-@pytest.mark.parametrize("executor", ["local", pytest.param("ray", marks=pytest.mark.slow)])
-def test_a_damaged_shard_is_named_and_is_no_trials_failure(fresh: Run, searched_once: Path, executor: str) -> None:
-    shard = cache_for(fresh).folder / "train-c001-00000-of-00001.tfrecord"
+def damage(run: Run) -> Path:
+    """Changes one bit of a feature of an augmented copy; gives the shard."""
+    shard = cache_for(run).folder / "train-c001-00000-of-00001.tfrecord"
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 0x40
     shard.write_bytes(data)
-    headhunt = str(Path(sys.executable).with_name("headhunt"))
-    done = run_badly(headhunt, "search", "run", "--executor", executor)
+    return shard.resolve()
+
+
+def refused(shard: Path, *arguments: str) -> None:
+    """The command ends with one message, which names the shard."""
+    done = run_badly(str(Path(sys.executable).with_name("headhunt")), *arguments)
     assert done.returncode == 1
     (said,) = [line for line in done.stderr.splitlines() if line.startswith("headhunt: ")]
-    assert f"headhunt: the shard {shard.resolve()} is damaged" in said
+    assert f"headhunt: the shard {shard} is damaged" in said
     assert "Run `headhunt features repair`" in said
     assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_shard_is_named_by_what_comes_after_a_search(searched: Run) -> None:
+    refused(damage(searched), "search", "confirm")
+    assert states() == ["COMPLETE"] * 6
+
+
+@pytest.mark.parametrize("executor", ["local", "auto", pytest.param("ray", marks=pytest.mark.slow)])
+def test_a_damaged_shard_is_named_and_is_no_trials_failure(fresh: Run, searched_once: Path, executor: str) -> None:
+    refused(damage(fresh), "search", "run", "--executor", executor)
     assert states() == ["WAITING"] * 3
     run_headhunt(Path.cwd(), "features", "repair")
     run_headhunt(Path.cwd(), "search", "run")
