@@ -25,7 +25,7 @@ from features.stages import end_with_parent
 
 START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
-    "from features.worker_process import serve; serve(int(sys.argv[1]))"
+    "from features.worker_process import serve; serve(int(sys.argv[1]), int(sys.argv[3]))"
 )
 
 LONGEST_WORD = 300
@@ -60,12 +60,12 @@ class WorkerProcess:
     def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
         self.connection, theirs = multiprocessing.Pipe()
         self._said = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed with the worker
-        options: dict[str, Any] = {"preexec_fn": end_with_parent} if sys.platform == "linux" else {}
         with theirs:
+            arguments = [str(theirs.fileno()), json.dumps(sys.path), str(os.getpid())]
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", START, str(theirs.fileno()), json.dumps(sys.path)],
-                env={**os.environ, **environment}, cwd=folder, pass_fds=[theirs.fileno()], start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said, **options,
+                [sys.executable, "-P", "-c", START, *arguments], env={**os.environ, **environment}, cwd=folder,
+                pass_fds=[theirs.fileno()], start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said,
             )  # fmt: skip
 
     def give(self, function: Callable[[Any], Any], task: Any) -> None:
@@ -104,8 +104,12 @@ class WorkerProcess:
         return DeadWorkerError(f"{how}; it said last: {lines[-1].strip()[:LONGEST_WORD]}" if lines else how)
 
 
-def serve(descriptor: int) -> None:
-    """The worker's side: does what comes through the pipe until the driver closes it."""
+def serve(descriptor: int, driver: int) -> None:
+    """The worker's side: does what comes through the pipe until the driver, the process of that number, closes it."""
+    if sys.platform == "linux":
+        end_with_parent()  # here, and not before the start: JAX in the driver would warn of a fork
+        if os.getppid() != driver:
+            return
     connection = Connection(descriptor)
     while True:
         try:
