@@ -12,7 +12,7 @@ _INTERRUPTED = threading.Event()
 
 
 def interrupt(signal_number: int, frame: object) -> None:
-    """Handles SIGINT and SIGTERM for a command: KeyboardInterrupt, here and at the next `check_wanted`.
+    """Handles SIGINT, SIGTERM and SIGHUP for a command: KeyboardInterrupt, here and at the next `check_wanted`.
 
     Python drops an exception that a handler raises inside a callback of the garbage collector; JAX has one, and a search spends
     much of its time there.

@@ -50,6 +50,7 @@ FAULTS = {
         "headhunt: a worker died",
     ),
     "interrupt": ("raise KeyboardInterrupt", 130, "interrupted; what is finished is saved"),
+    "SIGHUP": ("import os, signal; os.kill(os.getpid(), signal.SIGHUP)", 130, "Resume with:\n  headhunt search run"),
     "SIGTERM": ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", 130, "Resume with:\n  headhunt search run"),
 }
 
