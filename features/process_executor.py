@@ -62,7 +62,7 @@ class ProcessExecutor:
                         result = given_up(tasks[position], death.repeated)
                     yield position, result
         finally:
-            for slot in running:  # nobody waits for what they do
+            for slot in running.keys() & self._workers.keys():  # nobody waits for what they do
                 self._workers.pop(slot).end()
 
     def close(self) -> None:

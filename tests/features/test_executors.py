@@ -275,6 +275,15 @@ def test_what_a_dying_worker_said_last_is_told(process_executor: Executor) -> No
         list(process_executor.map(say_and_leave, [0]))
 
 
+def test_workers_that_do_not_start_say_why(tmp_path: Path) -> None:
+    """Here because the folder of the package is not to be found."""
+    with (
+        contextlib.closing(ProcessExecutor([{"PYTHONHOME": "/nowhere"}], tmp_path, retries=1)) as executor,
+        pytest.raises(DeadWorkersError, match=r"(ended with status 1; it said last: \S|workers do not start)"),
+    ):
+        list(executor.map(square, [1]))
+
+
 def test_a_fault_in_a_task_shows_where_it_was(process_executor: Executor) -> None:
     with pytest.raises(ZeroDivisionError) as raised:
         list(process_executor.map(divide, [0]))
