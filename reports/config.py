@@ -16,21 +16,26 @@ from train.config import FinetuneConfig, TrainRun
 class FidelityConfig(Section):
     """The experiment that measures how well the cached search predicts the full run."""
 
-    configurations: int = Field(16, ge=4, description="drawn from the search space, spread evenly over it")
-    seeds: int = Field(3, ge=2, description="trainings of each on the same views")
+    configurations: int = Field(40, ge=4, description="drawn from the search space, spread evenly over it")
+    seeds: int = Field(3, ge=2, description="trainings of each in every way, and as many others of the full run")
     copies: tuple[NonNegativeInt, ...] = Field(
-        (0, 1, 2, 4, 8, 16), min_length=1, description="cached views; a fresh one in every epoch is always measured"
+        (0, 1, 4), min_length=1, description="cached views; a fresh one in every epoch is always measured"
     )
-    draws: tuple[Literal["rotation", "per_image"], ...] = Field(("rotation", "per_image"), min_length=1)
-    clean_shares: tuple[float, ...] = Field((0.0, 0.25, 0.5), min_length=1, description="shares of clean views")
+    draws: tuple[Literal["rotation", "per_image"], ...] = Field(("rotation",), min_length=1)
+    clean_shares: tuple[float, ...] = Field((0.0, 0.5), min_length=1, description="shares of clean views")
     policies: tuple[str, ...] = Field(
-        ("mild", "flip_rotate_zoom"), description="augmentation policies by name, besides features.augmentation"
+        (), description="augmentation policies by name, besides features.augmentation, e.g. flip_rotate_zoom"
     )
     epochs: int | None = Field(None, ge=2, description="of the full frozen run; default: search.epochs")
     finetuned: int = Field(
-        6, ge=0, description="configurations that are fine-tuned too: good, middling and bad ones; 0: none"
+        12, ge=0, description="configurations that are fine-tuned too: good, middling and bad ones; 0: none"
     )
-    finetune: FinetuneConfig | None = Field(None, description="how they are; default: as train.finetune says")
+    finetune: FinetuneConfig | None = Field(
+        None, description="how they are; default: as train.finetune says, from activation_copies"
+    )
+    activation_copies: int = Field(
+        4, ge=0, description="copies of cached activations that they are trained from; 0: another view in every epoch"
+    )
     resamples: int = Field(2000, ge=100, description="of the bootstrap intervals")
     cost_photos: int = Field(256, ge=8, description="photos by which times are measured")
     tolerance_points: float = Field(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from features.dataset import load_index
 from features.errors import HeadhuntError, UsageError
@@ -29,6 +28,8 @@ from reports.study import (
 from reports.style import share
 from search.confirm.ranking import find_confirmation
 from search.leaderboard import Leader, leaders
+from train.promotion.artifact import find_promotions
+from train.verdict import best_verdict
 
 SECTIONS: dict[str, tuple[str, Callable[[Run], PageSection]]] = {
     "promotions": ("Promoted models", promotions.section),
@@ -89,13 +90,19 @@ def headline(run: Run) -> list[tuple[str, str]]:
         return numbers
     if run.search.objective != "val_loss":
         numbers.append(_best_head(run, ranked))
-    best: list[Any] = promotions.collect(run)[:2]
-    if best:
-        frozen, tuned = best
-        gained = 100 * (tuned.top1["val"] - frozen.top1["val"])
-        numbers.append(
-            (share(tuned.top1["val"]), f"validation, fine-tuned trial {tuned.trial}: {gained:+.1f} points over frozen")
-        )
-        numbers.append((share(tuned.top1["test"]), f"test, top-1; top-5 {share(tuned.top5['test'])}"))
+    for best in find_promotions(run)[:1]:
+        frozen, tuned = best.metrics.frozen, best.metrics.tuned
+        gained = 100 * (tuned["val"]["accuracy"] - frozen["val"]["accuracy"])
+        gain = "no epoch of fine-tuning was better" if best.is_frozen else f"{gained:+.1f} points over frozen"
+        numbers.append((share(tuned["val"]["accuracy"]), f"validation, {best.stage} trial {best.trial}: {gain}"))
+        if "test" in tuned:
+            test = tuned["test"]
+            numbers.append((share(test["accuracy"]), f"test, top-1; top-5 {share(test['top5_accuracy'])}"))
     numbers.append((share(facts.most_frequent), f"always naming the most frequent of {facts.classes} classes"))
     return numbers
+
+
+def verdict(run: Run) -> str:
+    """The verdict on the best promotion; empty where nothing is promoted."""
+    found = best_verdict(run)
+    return "" if found.trial is None else found.text

@@ -16,7 +16,7 @@ from search.leaderboard import Leader, leaders, load_study
 from train.config import FinetuneConfig, PhaseConfig
 from train.evaluate import measure, prediction_table
 from train.photos import Photos
-from train.promotion.worker import promotion_folder
+from train.promotion.artifact import Parity, PromotionMetrics
 
 PHASES = (PhaseConfig(unfreeze="head", epochs=3), PhaseConfig(unfreeze=5, epochs=2))
 
@@ -40,9 +40,15 @@ def history_table(phases: list[int], val_accuracy: list[float]) -> pd.DataFrame:
     )
 
 
-def fabricate_promotion(run: Run, place: int = 0, tuned: Mapping[str, float] | None = None) -> int:
-    """Writes a promotion of the trial at this place of the ranking; `tuned` changes its metrics of the fine-tuned network on
-    validation photos. Of every class, the photos are taken for the next one, two times out of three."""
+def fabricate_promotion(
+    run: Run,
+    place: int = 0,
+    tuned: Mapping[str, float] | None = None,
+    recipe: str = "0a1b2c3d",
+    best_epoch: int = 5,
+) -> int:
+    """Writes a promotion of the trial at this place of the ranking and returns its number; `tuned` changes its metrics of the
+    fine-tuned network on validation photos. Of every class, the photos are taken for the next one, two times out of three."""
     number, index = leaders(run)[place].number, load_index(run)
     classes, tables, measured = len(index.class_names), [], {}
     for split in SPLITS:
@@ -52,14 +58,24 @@ def fabricate_promotion(run: Run, place: int = 0, tuned: Mapping[str, float] | N
         probabilities[np.arange(len(photos)), taken_for] = 1.1 - 0.1 * classes
         measured[split] = measure(probabilities, photos.labels)
         tables.append((photos, probabilities))
-    folder = promotion_folder(run, number)
+    folder = run.workdir / "promotions" / f"{number}-{recipe}"
     folder.mkdir(parents=True)
     prediction_table(tables, index.class_names).to_csv(folder / "predictions.csv", index=False)
     history_table([0, 1, 1, 1, 2, 2], [0.5, 0.6, 0.8, 0.7, 0.75, 0.9]).to_csv(folder / "history.csv", index=False)
-    finetune = FinetuneConfig(phases=PHASES).model_dump(mode="json")
-    after = {**measured, "val": {**measured["val"], **(tuned or {})}}
-    metrics = {"trial": number, "frozen": measured, "tuned": after, "finetune": finetune, "best_epoch": 5}
-    (folder / "metrics.json").write_text(json.dumps(metrics))
+    metrics = PromotionMetrics(
+        trial=number,
+        frozen=measured,
+        tuned={**measured, "val": {**measured["val"], **(tuned or {})}},  # type: ignore[typeddict-item]
+        parity=Parity(images=8, max_abs_difference=1e-6, tolerance=5e-3),
+        unfrozen=["conv"],
+        finetune=FinetuneConfig(phases=PHASES),
+        epochs=5,
+        best_epoch=best_epoch,
+        seconds=1.0,
+        versions={"headhunt": "0"},
+        made_from=f"{number}-{recipe}",
+    )
+    (folder / "metrics.json").write_text(json.dumps(metrics.model_dump(mode="json")))
     return number
 
 

@@ -17,6 +17,7 @@ from train.exports.export import FORMATS, export
 from train.exports.predict import check_out, exported_model, model_in, predict_images, write_predictions
 from train.exports.runtimes import RUNTIMES
 from train.promotion.promote import promote
+from train.verdict import best_verdict
 
 app = typer.Typer(no_args_is_help=True, help="Stage 3: study in, fine-tuned and exported models out.")
 
@@ -34,10 +35,18 @@ def promote_command(
     with command(json_) as output:
         chosen = [] if top is None else [f"train.top={top}"]
         run = settings(context, TrainRun, config, [*set_, *chosen])
-        result = promote(run, trial)
-        result["baselines"] = measure_baselines(run)["baselines"]
-        output.console.print(comparison_table(run, result["baselines"], result["promotions"]))
-        output.result(result)
+        promotions = promote(run, trial)
+        baselines = measure_baselines(run)["baselines"]
+        verdict = best_verdict(run)
+        output.console.print(verdict.text)
+        output.console.print(comparison_table(run, baselines, promotions))
+        output.result(
+            {
+                "verdict": verdict.as_json(),
+                "promotions": [each.summary() for each in promotions],
+                "baselines": baselines,
+            }
+        )
 
 
 @app.command("export")
@@ -46,6 +55,9 @@ def export_command(
     config: ConfigOption = DEFAULT_CONFIG,
     set_: SetOption = [],  # noqa: B006
     trial: Annotated[int | None, typer.Option(help="The promoted trial; default: the best one.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="The recipe that it is promoted with (first digits); default: the best.")
+    ] = None,
     format_: Annotated[
         str | None,
         typer.Option("--format", help=f"Any of {','.join(FORMATS)}; default: train.formats."),
@@ -55,7 +67,8 @@ def export_command(
     """Write the model bundle of a promoted trial; every format is loaded again and compared with the promotion."""
     with command(json_) as output:
         formats = None if format_ is None else [name.strip() for name in format_.split(",") if name.strip()]
-        result = export(settings(context, TrainRun, config, set_), trial, formats)
+        result = export(settings(context, TrainRun, config, set_), trial, formats, recipe)
+        output.console.print(result["verdict"]["text"])
         table = Table("format", "path", "largest difference", "allowed")
         for name, row in result["formats"].items():
             compared = row["max_abs_difference"] is not None

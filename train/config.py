@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
@@ -10,6 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from features.augment import resolve_policy
 from features.backbones import image_size
 from features.config import Augmentation, Section, Workers
+from features.dataset import SPLITS
 from search.config import SearchRun
 from search.optimizers import Adam, Optimizer
 from search.schedules import Constant, Plateau, PlateauRule, Schedule, ScheduleConfig
@@ -108,8 +110,9 @@ class FinetuneConfig(Recipe):
 
     @property
     def digest(self) -> str:
-        """16 hex digits by which this recipe is known again."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        """16 hex digits by which this recipe is known again, whether from cached activations or not."""
+        known = self.model_copy(update={"activation_copies": 0})
+        return hashlib.sha256(known.model_dump_json().encode()).hexdigest()[:16]
 
     @property
     def plan(self) -> tuple[PhaseConfig, ...]:
@@ -183,6 +186,9 @@ class TrainConfig(Section):
         "features.workers",
     )
     finetune: FinetuneConfig = FinetuneConfig()
+    evaluate_test: bool = Field(
+        True, description="false: promotions and baselines leave the test photos alone, until it is true again"
+    )
     baselines: BaselinesConfig = BaselinesConfig()
     formats: tuple[Format, ...] | None = Field(
         None, description="what is exported; default: every format that can be written here"
@@ -203,6 +209,16 @@ class TrainRun(SearchRun):
     def backend(self) -> Literal["jax", "tensorflow"]:
         """Keras's backend for whole networks: JAX on GPUs, TensorFlow on CPUs."""
         return "jax" if self.promotion_workers.gpus else "tensorflow"
+
+    @property
+    def promotion_devices(self) -> int:
+        """How many devices a promotion trains on, with a share of a batch each."""
+        return max(1, math.ceil(self.promotion_workers.gpus))
+
+    @property
+    def evaluated_splits(self) -> tuple[str, ...]:
+        """The splits that promotions and baselines are measured on."""
+        return tuple(split for split in SPLITS if split != "test" or self.train.evaluate_test)
 
     @model_validator(mode="after")
     def _known_augmentation(self) -> TrainRun:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, Protocol, TypedDict
+from typing import Any, NotRequired, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from typing_extensions import TypedDict
 
 from train.photos import Photos
 
@@ -23,12 +24,13 @@ BINS = 15
 
 
 class Metrics(TypedDict):
-    """Of one split: mean cross-entropy, top-1 and top-5 accuracy (shares), expected calibration error (a share)."""
+    """Of one split: mean cross-entropy, top-1 and top-5 accuracy (shares), expected calibration error (a share), which earlier
+    versions did not measure."""
 
     loss: float
     accuracy: float
     top5_accuracy: float
-    ece: float
+    ece: NotRequired[float]
 
 
 class Examples(Protocol):

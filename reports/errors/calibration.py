@@ -113,7 +113,7 @@ def section(run: Run) -> PageSection:
     gap = measured.confidence - measured.accuracy
     verdict = f"{100 * abs(gap):.1f} points {'more' if gap > 0 else 'less'} than"
     text = (
-        f"The fine-tuned trial {found.trial} gives its first choice a probability of {share(measured.confidence)} on average, "
+        f"The {found.stage} trial {found.trial} gives its first choice a probability of {share(measured.confidence)} on average, "
         f"{verdict} the {share(measured.accuracy)} of the test photos that it names rightly. Its expected calibration error is "
         f"{share(measured.ece)}: how far the accuracy of a bin of similar confidence lies from its mean confidence, weighted "
         f"by photos, over {BINS} bins. Bars below the dashed line: more sure than right."

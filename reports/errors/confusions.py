@@ -21,9 +21,11 @@ class Confusion(NamedTuple):
 
 
 class Confusions(NamedTuple):
-    """The promoted trial, how many of the test photos it names wrongly, and its most frequent confusions, the worst first."""
+    """The promoted trial and its stage, how many of the test photos it names wrongly, and its most frequent confusions, worst
+    first."""
 
     trial: int
+    stage: str
     wrong: int
     photos: int
     worst: list[Confusion]
@@ -40,7 +42,7 @@ def collect(found: Predictions, top: int) -> Confusions:
         Confusion(found.class_names[label], found.class_names[predicted], int(count), int(totals[label]))
         for label, predicted, count in worst.itertuples(index=False)
     ]
-    return Confusions(found.trial, len(wrong), len(table), pairs_named)
+    return Confusions(found.trial, found.stage, len(wrong), len(table), pairs_named)
 
 
 def section(run: Run) -> PageSection:
@@ -48,7 +50,7 @@ def section(run: Run) -> PageSection:
     found = collect(load_predictions(run), run.reports.confusions)
     rows = [[pair.truth, pair.predicted, f"{pair.photos} of {pair.of}"] for pair in found.worst]
     text = (
-        f"The fine-tuned trial {found.trial} takes {found.wrong:,} of the {found.photos:,} test photos for another class; the "
+        f"The {found.stage} trial {found.trial} takes {found.wrong:,} of the {found.photos:,} test photos for another class; the "
         "most frequent pairs first."
     )
     return PageSection("confusions", "Worst confusions", text, tables=[Table(["is", "taken for", "photos"], rows, {2})])

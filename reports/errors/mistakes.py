@@ -80,7 +80,7 @@ def section(run: Run) -> PageSection:
     found = load_predictions(run)
     mistakes, ranks = collect(found), truth_ranks.collect(found)
     wrong, photos = len(mistakes), len(found.labels)
-    text = f"The fine-tuned trial {found.trial} names {wrong:,} of the {photos:,} test photos wrongly"
+    text = f"The {found.stage} trial {found.trial} names {wrong:,} of the {photos:,} test photos wrongly"
     if wrong and len(ranks.counts) > 1:
         second = ranks.counts[1]
         text += f"; for {second:,} of them ({share(second / wrong)}) the true class was its second choice"

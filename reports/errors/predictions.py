@@ -6,23 +6,24 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from features.dataset import load_index
+from features.errors import HeadhuntError
 from reports.config import Run
 from reports.section import LeftOutError
-from train.evaluate import TOP
-from train.promotion.promote import promoted
-from train.promotion.worker import promotion_folder
+from train.promotion.artifact import damaged_promotions, find_promotions
+from train.promotion.predictions import read_predictions
 
 
 class Predictions(NamedTuple):
-    """A promoted trial and its table, a row for each of n test photos, as `train.evaluate.prediction_table` wrote it.
+    """A promoted trial, what its network is (frozen or fine-tuned), and its table, a row for each of n test photos, as
+    `train.evaluate.prediction_table` wrote it.
 
     `labels` (n,) are the true ones; `predicted` and `probabilities` (n, classes, at most 5) the most probable first.
     """
 
     trial: int
+    stage: str
     class_names: tuple[str, ...]
     paths: list[str]
     labels: npt.NDArray[np.int64]
@@ -37,18 +38,20 @@ class Predictions(NamedTuple):
 
 
 def load_predictions(run: Run) -> Predictions:
-    """Those of the trial with the best validation accuracy; LeftOutError where nothing is promoted."""
-    numbers = promoted(run)
-    if not numbers:
+    """Those of the best promotion; LeftOutError where nothing is promoted, HeadhuntError where they are damaged."""
+    found = find_promotions(run)
+    if not found:
+        for damage in damaged_promotions(run):
+            raise HeadhuntError(damage)
         raise LeftOutError("Errors are those of a promoted model: `headhunt train promote`.")
-    table = pd.read_csv(
-        promotion_folder(run, numbers[0]) / "predictions.csv",
-        keep_default_na=False,  # a class may be called NA
-        na_values={f"probability_{rank}": [""] for rank in range(1, TOP + 1)},
-    ).query("split == 'test'")
+    best = found[0]
+    if "test" not in best.metrics.tuned:
+        raise LeftOutError("The test photos were not evaluated: `train.evaluate_test` is false.")
+    table = read_predictions(best, "test")
     ranks = range(1, sum(str(name).startswith("predicted_") for name in table) + 1)
     return Predictions(
-        numbers[0],
+        best.trial,
+        best.stage,
         load_index(run).class_names,
         table["path"].astype(str).tolist(),
         table["label"].to_numpy(np.int64),

@@ -38,7 +38,7 @@ from search.population.sources import Caches
 from search.searched_views import as_made
 from search.storage import storage_faults
 from search.study import check_identity, environment, open_space
-from train.promotion.promote import load_metrics
+from train.promotion.artifact import find_promotion
 
 if TYPE_CHECKING:
     import optuna
@@ -76,7 +76,7 @@ def fidelity(run: Run) -> dict[str, Any]:
         tuned, given_up = _fine_tune(plan, settings, chosen, file)
         _headline(5, "what each way costs")
         cost, rates = _cost(plan, settings, chosen, run)
-        measured = Measured(chosen, trained.accuracy, trained.first_epoch, tuned, failed | given_up)
+        measured = Measured(chosen, trained.accuracy, trained.truth, trained.first_epoch, tuned, failed | given_up)
         results = summarise(plan, settings, measured, date.today().isoformat())
         results["cost"] = cost_table(cost, rates)
         results["date"] = _date(run, results)
@@ -138,10 +138,11 @@ def _headline(number: int, what: str) -> None:
 
 
 class Trained(NamedTuple):
-    """Best validation accuracies by cell, (configurations, seeds), and the own cell's after one epoch, of the configurations
-    whose trainings all went to their end; why the others' did not, by trial."""
+    """Best validation accuracies by cell, (configurations, seeds), those of the full runs with other seeds, and the own cell's
+    after one epoch, of the configurations whose trainings all went to their end; why the others' did not, by trial."""
 
     accuracy: dict[Cell, Values]
+    truth: dict[Cell, Values]
     first_epoch: Values
     failed: dict[int, str]
 
@@ -153,25 +154,32 @@ def _train(plan: Plan, settings: FidelityConfig, chosen: Sequence[Leader]) -> Tr
     search = plan.run.search.model_copy(update={"space": space})
     run = plan.run.model_copy(update={"search": search})
     caches = Caches(run)
-    seeds = confirmation_seeds(run.search.seed, settings.seeds)
+    drawn = confirmation_seeds(run.search.seed, 2 * settings.seeds)
+    seeds, true_seeds = drawn[::2], drawn[1::2]  # the same ones when there are more
 
     def one(cell: Cell, leader: Leader, seed: int) -> Training:
         changed = {"seed": seed, "views": cell.views, "epochs": cell.epochs}
         config = leader.config.model_copy(update=changed)
         return training(run, caches, leader.number, config, train_share=cell.train_share)
 
-    every = dict.fromkeys([*plan.cells, plan.half_epochs, plan.half_data])
-    wanted = {cell: [[one(cell, leader, seed) for seed in seeds] for leader in chosen] for cell in every}
-    asked = [each for rows in wanted.values() for row in rows for each in row]
+    def all_of(cell: Cell, seeds: Sequence[int]) -> list[list[Training]]:
+        return [[one(cell, leader, seed) for seed in seeds] for leader in chosen]
+
+    wanted = {cell: all_of(cell, seeds) for cell in dict.fromkeys([*plan.cells, plan.half_epochs, plan.half_data])}
+    true = {cell: all_of(cell, true_seeds) for cell in plan.cells if cell.is_fresh}
+    asked = [each for cells in (wanted, true) for rows in cells.values() for row in rows for each in row]
     records = in_own_process(environment(run), train_all, run, caches, asked)
     failed = {each.trial: f"in a training: {each.failure}" for each in records.values() if each.failure}
     kept = [row for row, leader in enumerate(chosen) if leader.number not in failed]
-    accuracy = {
-        cell: np.array([[records[each.key].value or 0.0 for each in rows[row]] for row in kept])
-        for cell, rows in wanted.items()
-    }
+    accuracy, truth = (
+        {
+            cell: np.array([[records[each.key].value or 0.0 for each in rows[row]] for row in kept])
+            for cell, rows in cells.items()
+        }
+        for cells in (wanted, true)
+    )
     first = np.array([[_after_one_epoch(records[each.key]) for each in wanted[plan.own][row]] for row in kept])
-    return Trained(accuracy, first, failed)
+    return Trained(accuracy, truth, first, failed)
 
 
 def _after_one_epoch(record: SeedRun) -> float:
@@ -205,7 +213,7 @@ def _fine_tune(
         if len(failed) == len(sample):
             raise
     tuned = {
-        number: float(load_metrics(plan.run, number)["tuned"]["val"]["accuracy"])
+        number: find_promotion(plan.run, number).metrics.tuned["val"]["accuracy"]
         for number in sample
         if number not in failed
     }

@@ -160,8 +160,11 @@ def _derived(run: Run, settings: FidelityConfig, epochs: int, views: Views) -> R
             "space": run.search.space.model_copy(update={"views": {}}),
         }
     )
-    finetune = settings.finetune or run.train.finetune
-    train = run.train.model_copy(update={"finetune": finetune, "baselines": BaselinesConfig()})
+    finetune = settings.finetune or run.train.finetune.model_copy(
+        update={"activation_copies": settings.activation_copies}
+    )
+    # Nothing is chosen by the test photos: they stay unseen here.
+    train = run.train.model_copy(update={"finetune": finetune, "baselines": BaselinesConfig(), "evaluate_test": False})
     return run.model_copy(
         update={
             "name": f"{run.name}-fidelity",

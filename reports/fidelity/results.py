@@ -22,6 +22,7 @@ from reports.fidelity.statistics import (
     Estimate,
     Ranking,
     Values,
+    better_half,
     closing,
     compare,
     compare_single,
@@ -32,11 +33,17 @@ from reports.fidelity.statistics import (
 from search.certificate import Agreement, Certificate
 from search.leaderboard import Leader
 
-VERSION = 2
+VERSION = 3
 """Of results.json: another one has other keys."""
 
 FRESH, FINE_TUNED = "fresh", "fine_tuned"
 """What a ranking is compared with: a fresh view in every epoch, or the networks after fine-tuning."""
+
+ALL, BETTER = "all", "better_half"
+"""Among which configurations: who searches chooses among good ones, and to order those is harder."""
+
+NEEDED = 3
+"""Configurations below which there is no ranking to speak of."""
 
 LEVELS = 4
 """A numeric hyperparameter with more different values than this is cut at its median."""
@@ -48,13 +55,14 @@ TRIALS = (1, 10, 100, 1000)
 class Measured(NamedTuple):
     """What was measured of the configurations whose trainings all went to their end.
 
-    `accuracy` has, for each cell, the best validation accuracy of (configurations, seeds); `first_epoch` the own cell's after one
-    epoch; `tuned` the fine-tuned validation accuracy by trial. `failed` says why others are not there, by trial: the loss of a
-    training was not finite, in the search, in a cell or in fine-tuning.
+    `accuracy` has, for each cell, the best validation accuracy of (configurations, seeds); `truth` the same of the full runs,
+    with other seeds; `first_epoch` the own cell's after one epoch; `tuned` the fine-tuned validation accuracy by trial. `failed`
+    says why others are not there, by trial: the loss of a training was not finite, in the search, in a cell or in fine-tuning.
     """
 
     leaders: Sequence[Leader]
     accuracy: Mapping[Cell, Values]
+    truth: Mapping[Cell, Values]
     first_epoch: Values
     tuned: Mapping[int, float]
     failed: Mapping[int, str]
@@ -66,7 +74,7 @@ def summarise(plan: Plan, settings: FidelityConfig, measured: Measured, date: st
     configurations, seeds = accuracy[plan.own].shape
     draws = draw(configurations, seeds, settings.resamples)
     clean = next(cell for cell in plan.cells if cell.copies == 0)
-    fresh = accuracy[plan.full(plan.own)]
+    fresh = measured.truth[plan.full(plan.own)]
     return {
         "version": VERSION,
         "date": date,
@@ -76,19 +84,19 @@ def summarise(plan: Plan, settings: FidelityConfig, measured: Measured, date: st
         "tolerance_points": settings.tolerance_points,
         "failed": [{"trial": trial, "reason": reason} for trial, reason in sorted(measured.failed.items())],
         "own": _cell(plan.own),
-        "views": [_views(plan, cell, accuracy, draws) for cell in plan.cells],
-        "closing": _closings(plan, accuracy, draws, settings.tolerance_points),
+        "views": [_views(plan, cell, measured, draws) for cell in plan.cells],
+        "closing": _closings(plan, measured, draws, settings.tolerance_points),
         "augmentation": [
             {
                 "policy": cell.policy,
                 "clean_share": cell.clean_share,
-                "points": _numbers(gap(accuracy[clean], accuracy[cell], draws)),
+                "points": _numbers(gap(accuracy[clean], measured.truth[cell], draws)),
             }
             for cell in plan.cells
             if cell.is_fresh
         ],
         "ranking": _rankings(plan, measured, draws, settings.resamples),
-        "single_seed": _ranking(compare_single(fresh, fresh, draws)),
+        "single_seed": _ranking(compare_single(accuracy[plan.full(plan.own)], fresh, draws)),
         "hyperparameters": _effects(plan, measured, settings.resamples),
         "trials": [
             {
@@ -105,7 +113,7 @@ def summarise(plan: Plan, settings: FidelityConfig, measured: Measured, date: st
 
 def certificate_of(plan: Plan, results: Mapping[str, Any], finetune: str) -> Certificate:
     """The certificate of the search's own views."""
-    own = {row["against"]: row for row in results["ranking"] if row["what"] == "own"}
+    own = {row["against"]: row for row in results["ranking"] if (row["what"], row["among"]) == ("own", ALL)}
     agreements = {
         against: Agreement(
             configurations=row["configurations"],
@@ -180,17 +188,17 @@ def _cell(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _views(plan: Plan, cell: Cell, accuracy: Mapping[Cell, Values], draws: Draws) -> dict[str, Any]:
-    means = accuracy[cell].mean(1)
+def _views(plan: Plan, cell: Cell, measured: Measured, draws: Draws) -> dict[str, Any]:
+    means = measured.accuracy[cell].mean(1)
     return {
         **_cell(cell),
         "mean_accuracy": float(means.mean()),
         "best_accuracy": float(means.max()),
-        "gap_points": _numbers(gap(accuracy[cell], accuracy[plan.full(cell)], draws)),
+        "gap_points": _numbers(gap(measured.accuracy[cell], measured.truth[plan.full(cell)], draws)),
     }
 
 
-def _closings(plan: Plan, accuracy: Mapping[Cell, Values], draws: Draws, tolerance: float) -> list[dict[str, Any]]:
+def _closings(plan: Plan, measured: Measured, draws: Draws, tolerance: float) -> list[dict[str, Any]]:
     """For each way to draw views, from how many copies on it is as good as a fresh view in every epoch."""
     groups: dict[tuple[str, str, float], dict[int, Values]] = {}
     policies = list(dict.fromkeys(cell.policy for cell in plan.cells))
@@ -198,11 +206,11 @@ def _closings(plan: Plan, accuracy: Mapping[Cell, Values], draws: Draws, toleran
     for cell in plan.cells:
         if 0 < cell.copies < plan.epochs:
             for how in draws_of if cell.copies == 1 else [cell.draw]:
-                groups.setdefault((cell.policy, how, cell.clean_share), {})[cell.copies] = accuracy[cell]
+                groups.setdefault((cell.policy, how, cell.clean_share), {})[cell.copies] = measured.accuracy[cell]
     ordered = sorted(groups.items(), key=lambda one: (policies.index(one[0][0]), one[0][2], one[0][1]))
     found = []
     for (policy, drawn, share), by_copies in ordered:
-        truth = accuracy[plan.full(Cell(policy, 1, "rotation", share, plan.epochs))]
+        truth = measured.truth[plan.full(Cell(policy, 1, "rotation", share, plan.epochs))]
         closed = closing(sorted(by_copies.items()), truth, draws, tolerance)
         found.append({"policy": policy, "draw": drawn, "clean_share": share, **closed._asdict()})
     return found
@@ -218,22 +226,32 @@ def _rankings(plan: Plan, measured: Measured, draws: Draws, resamples: int) -> l
         ("half_data", plan.half_data, accuracy[plan.half_data]),
         *(("views", cell, accuracy[cell]) for cell in plan.cells),
     ]
-    rows = [int(place) for place, leader in enumerate(measured.leaders) if leader.number in measured.tuned]
+    rows = np.array(
+        [place for place, leader in enumerate(measured.leaders) if leader.number in measured.tuned], np.int64
+    )
     tuned = np.array([measured.tuned[measured.leaders[row].number] for row in rows])
-    few = draw(max(1, len(rows)), draws.of_seeds, resamples)
     found = []
     for what, cell, values in asked:
         judge = compare if what == "views" else compare_single  # as a search has it: one training of each
-        truths = {FRESH: judge(values, accuracy[plan.full(cell)], draws)}
-        if len(rows) >= 3:
-            truths[FINE_TUNED] = judge(values[rows], tuned, few)
-        shown = _cell(cell._replace(epochs=plan.epochs))
-        found += [{"what": what, **shown, "against": against, **_ranking(each)} for against, each in truths.items()]
+        sides = {FRESH: (values, measured.truth[plan.full(cell)])}
+        if len(rows) >= NEEDED:
+            sides[FINE_TUNED] = (values[rows], tuned)
+        for against, (ours, truth) in sides.items():
+            better = better_half(truth)
+            among = {
+                ALL: np.arange(len(truth)),
+                **({} if what == "views" or len(better) < NEEDED else {BETTER: better}),
+            }
+            for which, places in among.items():
+                drawn = draw(len(places), draws.of_seeds, resamples)
+                ranking = _ranking(judge(ours[places], truth[places], drawn))
+                shown = _cell(cell._replace(epochs=plan.epochs))
+                found.append({"what": what, **shown, "against": against, "among": which, **ranking})
     return found
 
 
 def _effects(plan: Plan, measured: Measured, resamples: int) -> list[dict[str, Any]]:
-    cached, fresh = (measured.accuracy[cell] for cell in (plan.own, plan.full(plan.own)))
+    cached, fresh = measured.accuracy[plan.own], measured.truth[plan.full(plan.own)]
     found = []
     for name in dict.fromkeys(name for leader in measured.leaders for name in leader.params):
         there = [row for row, leader in enumerate(measured.leaders) if name in leader.params]

@@ -1,8 +1,11 @@
 """How two rankings of the same configurations agree, with intervals; all numbers come from accuracies (configurations, seeds).
 
+The true accuracies are of trainings with other seeds than what is compared with them. So a way of training that is compared with
+itself reaches the agreement of two independent runs, the ceiling, and not 1.
+
 Intervals are percentiles of a bootstrap (Efron 1979, "Bootstrap Methods: Another Look at the Jackknife") over configurations and
-over seeds, both drawn with replacement; what is compared is drawn together, as it is paired by configuration and by seed. One
-seed fewer is drawn than there are, since a bootstrap of so few is too narrow; with three it still is, somewhat.
+over seeds, both drawn with replacement: the configurations together, as both sides are of the same, the seeds of each side by
+themselves. One seed fewer is drawn than there are, since a bootstrap of so few is too narrow; with three it still is, somewhat.
 """
 
 from __future__ import annotations
@@ -29,20 +32,27 @@ class Estimate(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """Which configurations (resamples, configurations) and seeds (resamples, fewer) each resample of the bootstrap holds, of how
-    many `of_seeds`."""
+    """Which configurations (resamples, configurations), and which seeds (resamples, fewer) of the values and of the truth, each
+    resample of the bootstrap holds, of how many `of_seeds`."""
 
     configurations: npt.NDArray[np.int64]
     seeds: npt.NDArray[np.int64]
+    true_seeds: npt.NDArray[np.int64]
     of_seeds: int
 
     def means(self, values: Values) -> Values:
-        """Means over the drawn seeds, of the drawn configurations: (resamples, configurations). Values without seeds
-        (configurations,) are drawn as they are."""
+        """Means over the drawn seeds, of the drawn configurations: (resamples, configurations)."""
+        return self._means(values, self.seeds)
+
+    def true_means(self, truth: Values) -> Values:
+        """The same of true values; those without seeds (configurations,) are drawn as they are."""
+        return self._means(truth, self.true_seeds)
+
+    def _means(self, values: Values, seeds: npt.NDArray[np.int64]) -> Values:
         if values.ndim == 1:
             alone: Values = values[self.configurations]
             return alone
-        drawn: Values = values[self.configurations[:, :, None], self.seeds[:, None, :]].mean(-1)
+        drawn: Values = values[self.configurations[:, :, None], seeds[:, None, :]].mean(-1)
         return drawn
 
 
@@ -51,6 +61,7 @@ def draw(configurations: int, seeds: int, resamples: int, seed: int = 0) -> Draw
     random = np.random.default_rng(seed)
     return Draws(
         random.integers(0, configurations, (resamples, configurations)),
+        random.integers(0, seeds, (resamples, max(1, seeds - 1))),
         random.integers(0, seeds, (resamples, max(1, seeds - 1))),
         seeds,
     )
@@ -73,30 +84,28 @@ class Ranking(NamedTuple):
 def compare(values: Values, truth: Values, draws: Draws) -> Ranking:
     """Compares the ranking by the mean of all seeds with the true one, both (configurations, seeds) or (configurations,)."""
     mean, true = _mean(values), _mean(truth)
-    one, drawn = (mean[None], true[None]), (draws.means(values), draws.means(truth))
+    one, drawn = (mean[None], true[None]), (draws.means(values), draws.true_means(truth))
     found = [_estimate(float(measure(*one)[0]), measure(*drawn)) for measure in MEASURES]
     return Ranking(len(mean), *found)
 
 
 def compare_single(values: Values, truth: Values, draws: Draws) -> Ranking:
-    """Compares the ranking by a single seed, as a search sees each trial, with the true one by the mean of the other seeds.
-
-    Both are (configurations, seeds), of at least two seeds; or the truth is (configurations,), of other trainings. A seed is
-    never compared with a truth that it is part of: what it has by chance would be in both. The mean over the seeds.
-    """
-    every = list(range(values.shape[1]))
-    pairs = [
-        (values[:, seed], truth if truth.ndim == 1 else truth[:, [other for other in every if other != seed]].mean(1))
-        for seed in every
-    ]
-    drawn = draws.configurations
+    """Compares the ranking by a single seed, as a search sees each trial, with the true one: the mean over the seeds of `values`
+    (configurations, seeds). The truth is (configurations, seeds), of other seeds, or (configurations,)."""
+    true, drawn_true = _mean(truth)[None], draws.true_means(truth)
     found = []
     for measure in MEASURES:
-        point = np.mean([measure(a[None], b[None])[0] for a, b in pairs])
-        by_seed = np.stack([measure(a[drawn], b[drawn]) for a, b in pairs], 1)
+        point = np.mean([measure(one[None], true)[0] for one in values.T])
+        by_seed = np.stack([measure(one[draws.configurations], drawn_true) for one in values.T], 1)
         chosen = np.take_along_axis(by_seed, draws.seeds, 1)
         found.append(_estimate(float(point), chosen.mean(1)))
     return Ranking(len(values), *found)
+
+
+def better_half(truth: Values) -> npt.NDArray[np.int64]:
+    """The places of the better half of the configurations by their true mean, in their order; of an odd number one more."""
+    mean = _mean(truth)
+    return np.sort(np.argsort(-mean, kind="stable")[: (len(mean) + 1) // 2])
 
 
 def spearman(values: Values, truth: Values) -> Values:
@@ -129,7 +138,7 @@ def regret(values: Values, truth: Values, top: int) -> Values:
 
 def gap(values: Values, truth: Values, draws: Draws) -> Estimate:
     """By how many points of accuracy the truth is above the values, in the mean over configurations."""
-    drawn = 100 * (draws.means(truth) - draws.means(values)).mean(1)
+    drawn = 100 * (draws.true_means(truth) - draws.means(values)).mean(1)
     return _estimate(100 * float((_mean(truth) - _mean(values)).mean()), drawn)
 
 
@@ -146,7 +155,7 @@ def closing(by_copies: Sequence[tuple[int, Values]], truth: Values, draws: Draws
     """Where the gap to the truth closes, to `tolerance` points; `by_copies` rises in its numbers."""
     counts = [copies for copies, _ in by_copies]
     point = [100 * float((_mean(truth) - _mean(values)).mean()) for _, values in by_copies]
-    drawn = np.stack([100 * (draws.means(truth) - draws.means(values)).mean(1) for _, values in by_copies], 1)
+    drawn = np.stack([100 * (draws.true_means(truth) - draws.means(values)).mean(1) for _, values in by_copies], 1)
 
     def first(gaps: npt.NDArray[np.float64]) -> float:
         open_ = np.flatnonzero(gaps > tolerance)
@@ -190,8 +199,7 @@ def effect(
     drawn_has = has[draws.configurations]
     usable = drawn_has.any(1) & (~drawn_has).any(1)
     drawn = []
-    for side in (cached, truth):
-        means = draws.means(side)[usable]
+    for means in (draws.means(cached)[usable], draws.true_means(truth)[usable]):
         kept = drawn_has[usable]
         with_it = (means * kept).sum(1) / kept.sum(1)
         drawn.append(100 * (with_it - (means * ~kept).sum(1) / (~kept).sum(1)))

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pandas as pd
 
+from features.command import relative
+from features.errors import HeadhuntError
 from reports.models.learning import MEASURES, LearningCurve, draw
 from reports.section import Block
 from reports.style import share
 from search.ranking import best_place
-from train.config import FinetuneConfig, PhaseConfig, TrainRun
+from train.config import PhaseConfig
 from train.finetuning.journal import HISTORY
-from train.promotion.promote import load_metrics, promoted
-from train.promotion.worker import promotion_folder
+from train.promotion.artifact import Promotion
 
 
-def collect(run: TrainRun) -> list[LearningCurve]:
-    """The curve of each finished promotion, the best first; epoch 0 is the frozen network."""
-    return [stitch(f"trial {number}", pd.read_csv(promotion_folder(run, number) / HISTORY)) for number in promoted(run)]
+def collect(promotion: Promotion) -> LearningCurve:
+    """The curve of a finished promotion; epoch 0 is the frozen network. Raises HeadhuntError where its history is damaged."""
+    path = promotion.folder / HISTORY
+    try:
+        history = pd.read_csv(path).astype(np.float64)
+        if history.empty or not {"epoch", "phase", *MEASURES} <= set(history) or history["val_accuracy"].isna().any():
+            raise ValueError("columns or values are missing")
+    except (OSError, ValueError) as error:
+        raise HeadhuntError(f"{relative(path)} cannot be read ({str(error).splitlines()[0]}).") from None
+    return stitch(promotion.title, history)
 
 
 def stitch(name: str, history: pd.DataFrame) -> LearningCurve:
@@ -34,15 +45,16 @@ def _resumed_from(history: pd.DataFrame, start: int) -> int:
     return int(earlier["epoch"].iloc[best_place("val_accuracy", earlier)])
 
 
-def blocks(run: TrainRun) -> list[Block]:
-    """A figure for each promotion, all on the same scales."""
-    curves = collect(run)
-    made = []
-    for number, curve in zip(promoted(run), curves, strict=True):
-        plan = FinetuneConfig.model_validate(load_metrics(run, number)["finetune"]).plan
-        figures = {f"finetuning-{number}": draw(curve, "phase", curves)}
-        made.append(Block(f"How {curve.name} was fine-tuned", describe(curve, plan), figures))
-    return made
+def blocks(promotions: Sequence[Promotion], curves: Sequence[LearningCurve]) -> list[Block]:
+    """A figure for each promotion with its curve, all on the same scales."""
+    return [
+        Block(
+            f"How {curve.name} was fine-tuned",
+            describe(curve, each.metrics.finetune.plan),
+            {f"finetuning-{each.folder.name}": draw(curve, "phase", curves)},
+        )
+        for each, curve in zip(promotions, curves, strict=True)
+    ]
 
 
 def describe(curve: LearningCurve, plan: tuple[PhaseConfig, ...]) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
+from features.dataset import SPLITS
+from features.errors import HeadhuntError
 from reports.config import Run
 from reports.models import learning, phases
 from reports.section import LeftOutError, PageSection, Table
@@ -12,9 +15,8 @@ from search.leaderboard import leaders
 from train.baselines.measure import load_baselines
 from train.config import TrainRun
 from train.evaluate import Metrics
-from train.promotion.promote import load_metrics, promoted
-
-SPLITS = ("train", "val", "test")
+from train.ledger import ledger_sentence
+from train.promotion.artifact import Promotion, damaged_promotions, find_promotions
 
 
 class BaselineRow(NamedTuple):
@@ -26,10 +28,10 @@ class BaselineRow(NamedTuple):
 
 
 class PromotedRow(NamedTuple):
-    """One line of the table: a trial before or after fine-tuning, accuracies as shares by split; `ece` is the expected
-    calibration error on the test photos, None where an earlier version did not measure it."""
+    """One line of the table: a promotion's frozen head or its exported network, accuracies as shares by split; `ece` is the
+    expected calibration error on the test photos, None where it was not measured."""
 
-    trial: int
+    title: str
     stage: str
     head: str
     dropout: str
@@ -39,27 +41,21 @@ class PromotedRow(NamedTuple):
     ece: float | None
 
 
-def collect(run: TrainRun) -> list[PromotedRow]:
-    """Two rows for each finished promotion, the best first."""
+def collect(run: TrainRun, promotions: Sequence[Promotion]) -> list[PromotedRow]:
+    """For each promotion a row of the frozen head, and one of the network where fine-tuning made it another."""
     configs = {leader.number: leader.config for leader in leaders(run)}
     rows = []
-    for number in promoted(run):
-        metrics: dict[str, Any] = load_metrics(run, number)
-        config = configs.get(number)
+    for each in promotions:
+        config = configs.get(each.trial)
         head = " → ".join(map(str, config.head.units)) or "none" if config else "unknown"
-        for stage, key in (("frozen", "frozen"), ("fine-tuned", "tuned")):
-            rows.append(
-                PromotedRow(
-                    number,
-                    stage,
-                    head,
-                    f"{config.head.dropout:g}" if config else "unknown",
-                    ("" if config.is_probe else config.schedule.kind) if config else "unknown",
-                    {split: metrics[key][split]["accuracy"] for split in SPLITS},
-                    {split: metrics[key][split]["top5_accuracy"] for split in SPLITS},
-                    metrics[key]["test"].get("ece"),
-                )
-            )
+        dropout = f"{config.head.dropout:g}" if config else "unknown"
+        schedule = ("" if config.is_probe else config.schedule.kind) if config else "unknown"
+        stages = {"frozen": each.metrics.frozen, each.stage: each.metrics.tuned}
+        for stage, metrics in stages.items():
+            top1 = {split: numbers["accuracy"] for split, numbers in metrics.items()}
+            top5 = {split: numbers["top5_accuracy"] for split, numbers in metrics.items()}
+            ece = metrics["test"].get("ece") if "test" in metrics else None
+            rows.append(PromotedRow(each.title, stage, head, dropout, schedule, top1, top5, ece))
     return rows
 
 
@@ -69,7 +65,7 @@ def collect_baselines(run: TrainRun) -> list[BaselineRow]:
         BaselineRow(
             found["title"],
             ", ".join(f"{name} {value:.3g}" for name, value in found["chosen"].items()),
-            {split: found[split] for split in SPLITS},
+            {split: found[split] for split in SPLITS if split in found},
         )
         for found in load_baselines(run.workdir)
     ]
@@ -77,26 +73,33 @@ def collect_baselines(run: TrainRun) -> list[BaselineRow]:
 
 def section(run: Run) -> PageSection:
     """The table of the promoted models and baselines; LeftOutError where there is neither."""
-    rows, baselines = collect(run), collect_baselines(run)
+    promotions, faults = find_promotions(run), damaged_promotions(run)
+    rows = collect(run, promotions)
+    try:
+        baselines = collect_baselines(run)
+    except HeadhuntError as error:
+        baselines, faults = [], [*faults, str(error)]
     if not rows and not baselines:
-        raise LeftOutError("Nothing is promoted yet: `headhunt train promote` fine-tunes the best trials.")
+        raise LeftOutError(
+            " ".join(faults) or "Nothing is promoted yet: `headhunt train promote` fine-tunes the best trials."
+        )
     table = [
         [
             row.title,
             row.chosen,
-            *(share(row.metrics[split]["accuracy"]) for split in SPLITS),
-            *(share(row.metrics[split]["top5_accuracy"]) for split in SPLITS),
-            share(row.metrics["test"]["ece"]),
+            *(_share(row.metrics.get(split), "accuracy") for split in SPLITS),
+            *(_share(row.metrics.get(split), "top5_accuracy") for split in SPLITS),
+            _share(row.metrics.get("test"), "ece"),
             *("", "", ""),
         ]
         for row in baselines
     ]
     table += [
         [
-            f"trial {row.trial}",
+            row.title,
             row.stage,
-            *(share(row.top1[split]) for split in SPLITS),
-            *(share(row.top5[split]) for split in SPLITS),
+            *(share(row.top1[split]) if split in row.top1 else "" for split in SPLITS),
+            *(share(row.top5[split]) if split in row.top5 else "" for split in SPLITS),
             "" if row.ece is None else share(row.ece),
             row.head,
             row.dropout,
@@ -107,10 +110,12 @@ def section(run: Run) -> PageSection:
     columns = ["model", "backbone", "train", "val", "test", "train top-5", "val top-5", "test top-5", "test ECE"]
     columns += ["hidden units", "dropout", "schedule"]
     text = (
-        "Frozen: the head on the cached features of clean photos. Fine-tuned: the exported network, backbone and head together. "
-        "Test photos were used once, after every choice was made. ECE is the expected calibration error: how far confidence is "
-        "from accuracy."
+        "Frozen: the head on the cached features of clean photos, or the exported network where no epoch of fine-tuning was "
+        "better. Fine-tuned: the exported network, backbone and head together. The validation photos chose trials and epochs, so "
+        f"the accuracy on them is optimistic. {ledger_sentence(run.workdir)} ECE is the expected calibration error: how far "
+        "confidence is from accuracy."
     )
+    text += "".join(f" Left out: {fault}" for fault in faults)
     if baselines:
         columns[1] = "backbone, or chosen"
         text += (
@@ -118,9 +123,15 @@ def section(run: Run) -> PageSection:
             "on the training photos the L2 of the linear one; the training photos of the nearest neighbours are measured without "
             "themselves."
         )
-    curves = phases.collect(run)
+    drawn, curves = [], []
+    for each in promotions:
+        try:
+            curves.append(phases.collect(each))
+            drawn.append(each)
+        except HeadhuntError as error:
+            text += f" Left out: {error}"
     figures = {"finetuning": learning.draw_together(curves)} if len(curves) > 1 else {}
-    blocks = phases.blocks(run)
+    blocks = phases.blocks(drawn, curves)
     if blocks:
         text += (
             " In the curves, training is measured on augmented photos with dropout, and its loss has the head's L2 penalty and "
@@ -130,3 +141,7 @@ def section(run: Run) -> PageSection:
     return PageSection(
         "promotions", "Promoted models", text, figures, [Table(columns, table, {*range(2, 9), 10})], blocks
     )
+
+
+def _share(numbers: Metrics | None, name: Literal["accuracy", "top5_accuracy", "ece"]) -> str:
+    return "" if numbers is None or name not in numbers else share(numbers[name])

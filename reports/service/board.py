@@ -28,7 +28,7 @@ from reports.service.schemas import (
     SearchStatus,
 )
 from reports.service.studies import Studies, Study, no_study, settlement
-from train.promotion.promote import promoted, summary
+from train.promotion.artifact import find_promotions
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -165,8 +165,8 @@ class Board:
     def promotions(self, name: str) -> bytes:
         """The finished promotions of a search, as JSON of `Promotions`; reads files."""
         entry, run = self.entry(name), self._here(name)
-        inside = [number for number in promoted(run) if contained(run.workdir / f"promotions/{number}", self._root)]
-        rows = [{**summary(run, number), "folder": f"{name}/promotions/{number}"} for number in inside]
+        inside = [each for each in find_promotions(run) if contained(each.folder, self._root)]
+        rows = [{**each.summary(), "folder": f"{name}/promotions/{each.folder.name}"} for each in inside]
         told = Promotions(promotions=[Promotion.model_validate(row) for row in rows]).model_dump_json().encode()
         self._promotions[name] = (entry, told)
         return told

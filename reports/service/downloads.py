@@ -9,13 +9,7 @@ from typing import NamedTuple
 
 from reports.service.admission import contained
 from reports.service.jobs import UnknownError
-from train.exports.runtimes import RUNTIMES
-
-PARTS: dict[str, tuple[str, ...]] = {
-    **{name: (runtime.file,) for name, runtime in RUNTIMES.items()},
-    "config": ("headhunt.yaml", "optuna.json", "keras_tuner.json"),
-}
-"""The files or folders that each format is made of."""
+from train.exports.record import PARTS
 
 BUNDLE = "bundle"
 """Everything of an export, with labels and model card."""

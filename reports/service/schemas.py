@@ -126,17 +126,20 @@ class FrozenAccuracy(Answer):
 
 
 class TunedAccuracy(Answer):
-    """Of the fine-tuned network."""
+    """Of the fine-tuned network; null where the test photos were not evaluated."""
 
     val_accuracy: float
-    test_accuracy: float
-    test_top5_accuracy: float
+    test_accuracy: float | None
+    test_top5_accuracy: float | None
 
 
 class Promotion(Answer):
-    """A finished promotion; `folder` is relative to the work directory."""
+    """A finished promotion; `folder` is relative to the work directory. `recipe` is null for one of earlier versions; `stage` is
+    frozen where no epoch of fine-tuning was better."""
 
     trial: int
+    recipe: str | None
+    stage: Literal["frozen", "fine-tuned"]
     folder: str
     frozen: FrozenAccuracy
     tuned: TunedAccuracy

@@ -18,7 +18,7 @@ from search.confirm.ranking import load_confirmation
 from search.confirm.statistics import Interval
 from search.leaderboard import leaders, load_study
 from search.ownership import read_driver
-from train.promotion.promote import load_metrics, promoted
+from train.promotion.artifact import find_promotions
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -83,7 +83,7 @@ def _facts(run: Run) -> StudyFacts:
     points = [(n, value) for n, value in zip(told.numbers, told.best, strict=True) if value is not None]
     trained = list(accumulate(len(trial.intermediate_values) for trial in study.get_trials(deepcopy=False)))
     confirmation = load_confirmation(run, leaders(run)) if told.counts.get("complete") else None
-    models = [load_metrics(run, number)["tuned"]["test"]["accuracy"] for number in promoted(run)[:1]] if points else []
+    models = [each.metrics.tuned for each in find_promotions(run)[:1]] if points else []
     driver = read_driver(study)
     made = {
         "sampler": search.sampler,
@@ -100,7 +100,7 @@ def _facts(run: Run) -> StudyFacts:
         [trained[number] for number, _ in points],
         [value for _, value in points],
         confirmation.confirmed[0].interval if confirmation else None,
-        models[0] if models else None,
+        models[0]["test"]["accuracy"] if models and "test" in models[0] else None,
         driver.seconds if driver else None,
         _photos(run),
     )

@@ -115,15 +115,15 @@ def test_the_result_has_the_keys_of_every_stage(result: dict[str, Any]) -> None:
 
 def test_the_run_folder_is_laid_out_as_documented(folder: Path, result: dict[str, Any]) -> None:
     workdir = folder / "runs" / "toys"
-    number = result["export"]["trial"]
+    number, recipe = result["export"]["trial"], result["export"]["recipe"]
     for path in (
         "dataset/index.csv",
         f"cache/{result['cache']['key'][:16]}/manifest.json",
         "study.db",
         f"trials/{number}/weights.npz",
-        f"promotions/{number}/history.csv",
-        f"promotions/{number}/predictions.csv",
-        f"promotions/{number}/metrics.json",
+        f"promotions/{number}-{recipe}/history.csv",
+        f"promotions/{number}-{recipe}/predictions.csv",
+        f"promotions/{number}-{recipe}/metrics.json",
         f"exports/{number}/model.keras",
         f"exports/{number}/savedmodel/saved_model.pb",
         f"exports/{number}/model.onnx",
@@ -134,6 +134,7 @@ def test_the_run_folder_is_laid_out_as_documented(folder: Path, result: dict[str
         f"exports/{number}/labels.txt",
         f"exports/{number}/model_card.md",
         "report/index.html",
+        "test_ledger.csv",
     ):
         assert (workdir / path).is_file(), path
     left = [path for path in workdir.rglob("*.tmp*") if path.is_file()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from reports.section import LeftOutError
 from tests.fabricated import fabricate_promotion
 from tests.reports.test_page import open_page, rename_class
 from train.evaluate import calibration_error, wilson_interval
-from train.promotion.promote import load_metrics
+from train.promotion.artifact import find_promotion
 
 NAMES = ("a", "b", "c", "d", "e", "f", "g")
 
@@ -27,7 +26,7 @@ def predictions(*rows: tuple[int, list[int], list[float]], names: tuple[str, ...
     """Test photos 0.jpg, 1.jpg, … of (label, the five classes named, their probabilities)."""
     labels, predicted, probabilities = zip(*rows, strict=True)
     paths = [f"{number}.jpg" for number in range(len(rows))]
-    return Predictions(7, names, paths, np.array(labels), np.array(predicted), np.array(probabilities))
+    return Predictions(7, "fine-tuned", names, paths, np.array(labels), np.array(predicted), np.array(probabilities))
 
 
 FIVE = predictions(
@@ -109,7 +108,7 @@ def test_numbers_of_the_files_and_of_the_metrics_agree(searched: Run) -> None:
     found = load_predictions(searched)
     assert found.trial == number
     assert len(found.paths) == len(load_index(searched).of_split("test"))
-    metrics: dict[str, Any] = load_metrics(searched, number)["tuned"]["test"]
+    metrics = find_promotion(searched, number).metrics.tuned["test"]
     assert calibration.collect(found).ece == pytest.approx(metrics["ece"], abs=1e-6)
     assert found.right.mean() == pytest.approx(metrics["accuracy"])
 

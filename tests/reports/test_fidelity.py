@@ -40,6 +40,7 @@ SMALL: dict[str, Any] = {
     "configurations": 5,
     "seeds": 2,
     "copies": [0, 1, 2, 9],
+    "draws": ["rotation", "per_image"],
     "clean_shares": [0, 0.5],
     "policies": ["mild"],
     "finetuned": 3,
@@ -151,9 +152,12 @@ def measured(run: Run, tuned: bool = True) -> Measured:
         cell: np.clip(truth + draw.normal(0, 0.2 / (1 + cell.copies), (len(chosen), 2)), 0, 1)
         for cell in dict.fromkeys([*plan.cells, plan.half_epochs, plan.half_data])
     }
+    truth_of = {
+        cell: np.clip(truth + draw.normal(0, 0.05, (len(chosen), 2)), 0, 1) for cell in plan.cells if cell.is_fresh
+    }
     promoted = {leader.number: 0.5 + 0.05 * place for place, leader in enumerate(chosen[::2])} if tuned else {}
     first_epoch = truth + draw.normal(0, 0.3, (len(chosen), 2))
-    return Measured(chosen, accuracy, first_epoch, promoted, {9: "in fine-tuning"})
+    return Measured(chosen, accuracy, truth_of, first_epoch, promoted, {9: "in fine-tuning"})
 
 
 RATES = Rates(8, 0.005, 0.02, 0.001, 0.03, 0.02, 0.004, 0.001, 0.0005)
@@ -173,7 +177,8 @@ def test_what_the_results_say(searched: Run) -> None:
     assert len(results["views"]) == 17
     assert [row["fresh"] for row in results["views"]].count(True) == 4
     assert {row["against"] for row in results["ranking"]} == {"fresh", "fine_tuned"}
-    own = next(row for row in results["ranking"] if (row["what"], row["against"]) == ("own", "fresh"))
+    own, better = [row for row in results["ranking"] if (row["what"], row["against"]) == ("own", "fresh")]
+    assert [(row["among"], row["configurations"]) for row in (own, better)] == [("all", 6), ("better_half", 3)]
     same = next(
         row
         for row in results["ranking"]
@@ -194,9 +199,11 @@ def test_what_the_results_say(searched: Run) -> None:
 def test_all_the_same_is_no_ranking(searched: Run) -> None:
     run = with_fidelity(searched)
     found = measured(run)
-    equal = {cell: np.full_like(values, 0.5) for cell, values in found.accuracy.items()}
+    equal, true = (
+        {cell: np.full_like(values, 0.5) for cell, values in each.items()} for each in (found.accuracy, found.truth)
+    )
     plan = make_plan(run)
-    results = summarise(plan, run.reports.fidelity, found._replace(accuracy=equal), "2026-11-25")
+    results = summarise(plan, run.reports.fidelity, found._replace(accuracy=equal, truth=true), "2026-11-25")
     json.dumps(results, allow_nan=False)
     with pytest.raises(HeadhuntError, match="so there is no ranking to compare"):
         certificate_of(plan, results, "recipe")

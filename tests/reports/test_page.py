@@ -21,7 +21,8 @@ from search.leaderboard import leaders, load_study
 from search.records import load_curves
 from search.schedules import Plateau
 from train.baselines.measure import measure_baselines
-from train.promotion.promote import load_metrics, promote
+from train.promotion.artifact import find_promotion, find_promotions
+from train.promotion.promote import promote
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def test_baselines_stand_above_the_promoted_models(searched: Run, browser: Brows
         assert told.startswith(found["title"])
         assert f"{100 * found['test']['accuracy']:.1f} %" in told
     assert "fine-tuned" in rows.nth(4).inner_text()
-    assert "Test photos were used once, after every choice was made." in page.locator("#promotions").inner_text()
+    assert "The test photos were evaluated 2 times, on 2 models" in page.locator("#promotions").inner_text()
     page.close()
 
 
@@ -135,14 +136,14 @@ def test_the_numbers_behind_the_figures(promoted_run: Run) -> None:
     rates = leader_curves.collect_rates(run, ranked, 15)
     assert rates[0].rates[0] == pytest.approx(ranked[0].config.schedule.values(3, 4)[0])
     assert [len(curve.table) for curve in leader_curves.collect_curves(run, ranked)] == [4, 4]
-    frozen, tuned = promotions.collect(run)
+    frozen, tuned = promotions.collect(run, find_promotions(run))
     assert frozen.top1["val"] == pytest.approx(ranked[0].value, abs=1e-6)
     assert tuned.stage == "fine-tuned"
-    (curve,) = phases.collect(run)
+    curve = phases.collect(find_promotions(run)[0])
     assert (curve.table["epoch"].tolist(), curve.starts, curve.table["thrown_away"].any()) == ([0, 1, 2, 3], [0], False)
     predictions = load_predictions(run)
     mistaken = confusions.collect(predictions, 99)
-    table = pd.read_csv(run.workdir / "promotions" / str(mistaken.trial) / "predictions.csv").query("split == 'test'")
+    table = pd.read_csv(find_promotion(run, mistaken.trial).folder / "predictions.csv").query("split == 'test'")
     assert mistaken.photos == len(table)
     assert mistaken.wrong == (table["label"] != table["predicted_1"]).sum() == sum(row.photos for row in mistaken.worst)
     assert mistaken.wrong == pytest.approx(len(table) * (1 - tuned.top1["test"]))
@@ -150,7 +151,7 @@ def test_the_numbers_behind_the_figures(promoted_run: Run) -> None:
     assert counts == sorted(counts, reverse=True)
     assert confusions.collect(predictions, 1).worst == mistaken.worst[:1]
     assert calibration.collect(predictions).ece == pytest.approx(
-        load_metrics(run, mistaken.trial)["tuned"]["test"]["ece"], abs=1e-6
+        find_promotion(run, mistaken.trial).metrics.tuned["test"]["ece"], abs=1e-6
     )
     from features.dataset import load_index
 

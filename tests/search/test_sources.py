@@ -80,8 +80,8 @@ def fine_tuned(run: Run, trial: int, augmentation: str | None) -> list[float]:
     """The losses, epoch by epoch, of a promotion that is augmented with this policy, or with that of the trial's views."""
     finetune = run.train.finetune.model_copy(update={"augmentation": augmentation, "clean_share": 0.0, "epochs": 1})
     run = run.model_copy(update={"train": run.train.model_copy(update={"finetune": finetune})})
-    (promotion,) = promote(run, [trial])["promotions"]
-    losses: list[float] = pd.read_csv(Path(promotion["folder"], "history.csv"))["loss"].tolist()[1:]
+    (promotion,) = promote(run, [trial])
+    losses: list[float] = pd.read_csv(promotion.folder / "history.csv")["loss"].tolist()[1:]
     return losses
 
 

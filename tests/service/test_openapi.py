@@ -30,6 +30,9 @@ from search.storage import open_storage
 from tests.service.in_process import BEARER, Served, served
 from tests.service.serving import TOKEN, configuration
 from tests.service.stand_in import PLENTY, Place, eventually
+from train.config import FinetuneConfig
+from train.evaluate import Metrics
+from train.promotion.artifact import Parity, PromotionMetrics
 
 CHECKS = [
     not_a_server_error,
@@ -75,10 +78,14 @@ def _fill(place: Place) -> None:
     for value in (0.25, 0.75):
         study.add_trial(optuna.trial.create_trial(value=value, user_attrs={"top5": 0.9}))
     workdir = place.root / "cars"
-    part = {"accuracy": 0.5, "top5_accuracy": 0.75}
-    metrics = {"frozen": {"val": part}, "tuned": {"val": part, "test": part}, "seconds": 2.5}
+    part = Metrics(loss=1.0, accuracy=0.5, top5_accuracy=0.75)
+    metrics = PromotionMetrics(
+        trial=1, frozen={"val": part}, tuned={"val": part, "test": part},
+        parity=Parity(images=8, max_abs_difference=1e-6, tolerance=5e-3), unfrozen=[], finetune=FinetuneConfig(), epochs=1,
+        best_epoch=1, seconds=2.5, versions={}, made_from="",
+    )  # fmt: skip
     for path, text in (
-        ("promotions/1/metrics.json", json.dumps(metrics)),
+        ("promotions/1-0a1b2c3d/metrics.json", metrics.model_dump_json()),
         ("exports/1/model.keras", "a network"),
         ("exports/1/model.onnx", "a network"),
         ("report/index.html", "<!doctype html><title>Report</title>"),

@@ -99,7 +99,7 @@ def test_the_leaderboard_the_promotion_and_the_exports_of_a_search(service: Serv
     assert len(top) == 3 and top[0]["number"] == best["number"] and top[0]["value"] == best["value"]
     (promotion,) = service.get("/searches/cars/promotions")["promotions"]
     assert promotion["trial"] == best["number"]
-    assert promotion["folder"] == f"cars/promotions/{best['number']}"
+    assert promotion["folder"] == f"cars/promotions/{best['number']}-{promotion['recipe']}"
     assert 0 <= promotion["tuned"]["test_accuracy"] <= promotion["tuned"]["test_top5_accuracy"] <= 1
     history = service.get("/searches/cars/history")
     assert [point["number"] for point in history["points"]] == list(range(6))

@@ -190,9 +190,9 @@ def test_promotion_prints_baselines_and_trials_in_one_table(searched: Run) -> No
     done = CliRunner().invoke(app, ["promote", "--json"])
     assert done.exit_code == 0, done.output
     result = json.loads(done.stdout.splitlines()[-1])
-    assert set(result) == {"promotions", "baselines"}
+    assert list(result) == ["verdict", "promotions", "baselines"]
     assert [found["name"] for found in result["baselines"]] == CHEAP
-    trial = result["promotions"][0]["trial"]
+    trial, recipe = (result["promotions"][0][name] for name in ("trial", "recipe"))
     told = CliRunner().invoke(app, ["promote"]).stdout
     places = [
         told.index(name)
@@ -200,9 +200,9 @@ def test_promotion_prints_baselines_and_trials_in_one_table(searched: Run) -> No
             "most frequent class",
             "k-nearest neighbours",
             "linear probe",
-            f"trial {trial}, frozen",
-            f"trial {trial}, tuned",
+            f"trial {trial}, recipe {recipe}, frozen",
+            f"trial {trial}, recipe {recipe}, fine-tuned",
         )
     ]
     assert places == sorted(places)
-    assert "Test photos were used once, after every choice was made." in told
+    assert "The test photos were evaluated 5 times, on 5 models" in " ".join(told.split())

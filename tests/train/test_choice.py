@@ -13,13 +13,18 @@ from reports.style import share
 from search.leaderboard import leaders
 from tests.fabricated import fabricate_confirmation, fabricate_promotion
 from train.exports.export import export
-from train.promotion.promote import promote, promoted
+from train.promotion.artifact import find_promotions
+from train.promotion.promote import promote
+
+
+def promoted(run: Run) -> list[int]:
+    return [each.trial for each in find_promotions(run)]
 
 
 def test_a_trial_named_twice_is_promoted_once_and_stray_folders_do_not_matter(searched: Run) -> None:
     last = leaders(searched)[-1].number
     done = promote(searched, [last, last])
-    assert [promotion["trial"] for promotion in done["promotions"]] == [last]
+    assert [promotion.trial for promotion in done] == [last]
     stray = searched.workdir / "promotions" / "copy of 3"
     stray.mkdir()
     (stray / "metrics.json").write_text("{}")

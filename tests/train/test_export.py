@@ -19,6 +19,7 @@ from search.leaderboard import leaders
 from train.exports.export import FORMATS, export
 from train.exports.runtimes import RUNTIMES, load_model
 from train.photos import Photos
+from train.promotion.artifact import find_promotion, find_promotions
 from train.promotion.promote import promote
 
 
@@ -41,13 +42,16 @@ def test_a_bundle(promoted: Run) -> None:
     names = {path.name for path in folder.iterdir()}
     assert names == {
         *(runtime.file for runtime in RUNTIMES.values()),
-        *("headhunt.yaml", "optuna.json", "keras_tuner.json", "labels.txt", "model_card.md"),
+        *("headhunt.yaml", "optuna.json", "keras_tuner.json", "labels.txt", "model_card.md", ".bundle.json"),
     }
     assert (folder / "labels.txt").read_text() == "a\nb\nc\n"
     card = (folder / "model_card.md").read_text()
     (tested,) = [line for line in card.splitlines() if line.startswith("| fine-tuned | test |")]
     assert re.search(r"\| \d+\.\d\d% \(\d+\.\d% to \d+\.\d%\) \|", tested)
-    assert "the test photos were used once, after every choice was made." in card
+    assert card.splitlines()[2] == result["verdict"]["text"]
+    assert "The test photos were evaluated 2 times, on 2 models; test_ledger.csv lists" in card
+    (chose,) = [line for line in card.splitlines() if line.startswith("| fine-tuned | val |")]
+    assert re.search(r"\| \d+\.\d\d% \| ", chose)  # no interval: validation chose it
     again = load(Run, folder / "headhunt.yaml")
     leader = leaders(promoted, 1)[0]
     assert again.search.trials == 1
@@ -84,7 +88,7 @@ def test_nothing_promoted(searched: Run) -> None:
     with pytest.raises(UsageError, match=r"nothing is promoted in run. Run `headhunt train promote`"):
         export(searched, None, ["keras"])
     with pytest.raises(
-        UsageError, match=r"trial 3 has no finished promotion at .*Run `headhunt train promote --trial 3`"
+        UsageError, match=r"trial 3 has no finished promotion in .*Run `headhunt train promote --trial 3`"
     ):
         export(searched, 3, ["keras"])
 
@@ -115,10 +119,11 @@ def test_without_the_extra_its_formats_are_left_out_aloud_and_refused_by_name(
 
 
 def test_a_model_that_is_not_the_promoted_one_is_refused(promoted: Run) -> None:
-    number = promote(promoted)["promotions"][0]["trial"]
+    (promotion,) = promote(promoted)
+    number = promotion.trial
     import keras
 
-    file = Path("run") / "promotions" / str(number) / "model.keras"
+    file = promotion.folder / "model.keras"
     model = keras.saving.load_model(file)
     model.get_layer("head").get_layer("classifier").bias.assign([3.0, 0.0, -3.0])
     model.save(file)
@@ -130,18 +135,35 @@ def test_a_model_that_is_not_the_promoted_one_is_refused(promoted: Run) -> None:
     assert names == set()  # no file that differs, and none half written
 
 
-def test_an_export_of_an_earlier_promotion_does_not_stay(promoted: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = Path(export(promoted, None, ["keras", "savedmodel", "onnx"])["folder"])
-    source = Path("run") / "promotions" / folder.name / "model.keras"
-    later = (folder / "savedmodel").stat().st_mtime + 1
-    os.utime(source, (later, later))
-    os.utime(folder / "model.onnx", (later, later))
-    export(promoted, None, ["keras"])
-    assert not (folder / "savedmodel").exists()
-    assert (folder / "model.onnx").exists()
+def test_the_formats_of_a_promotion_stay_whatever_their_times_of_writing(promoted: Run) -> None:
+    folder = Path(export(promoted, None, ["keras", "config"])["folder"])
+    for path in Path("run").rglob("*"):  # a copy without times: the network is as new as its exports, or newer
+        os.utime(path, (1e9 + len(path.name), 1e9 + len(path.name)))
+    export(promoted, None, ["onnx"])
+    assert {"model.keras", "headhunt.yaml", "model.onnx"} <= {path.name for path in folder.iterdir()}
     assert (
-        f"Removed {folder}/savedmodel: it is of an earlier promotion of trial {folder.name}." in capsys.readouterr().err
+        "`model.keras` (keras), `model.onnx` (onnx), `headhunt.yaml` (config)" in (folder / "model_card.md").read_text()
     )
+
+
+def test_a_bundle_holds_one_promotion(promoted: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(export(promoted, None, ["keras", "savedmodel", "onnx"])["folder"])
+    (first,) = promote(promoted)
+    tuning = promoted.train.finetune.model_copy(update={"learning_rate": 1e-2})
+    (second,) = promote(promoted.model_copy(update={"train": promoted.train.model_copy(update={"finetune": tuning})}))
+    assert (first.trial, first.recipe) != (second.trial, second.recipe)
+    other = next(each for each in (first, second) if each != find_promotions(promoted)[0])
+    capsys.readouterr()
+    exported = export(promoted, other.trial, ["keras"], other.recipe[:4])
+    assert exported["recipe"] == other.recipe
+    best = find_promotion(promoted, other.trial)
+    exported = export(promoted, other.trial, ["keras"])
+    assert exported["recipe"] == best.recipe != other.recipe
+    assert not (folder / "savedmodel").exists() and not (folder / "model.onnx").exists()
+    message = f"Removed {folder}/savedmodel: its bytes are not those of the promotion {first.trial}-"
+    assert message in capsys.readouterr().err
+    with pytest.raises(UsageError, match=rf"not promoted with the recipe 'x'; its recipes: .*{other.recipe}"):
+        export(promoted, other.trial, ["keras"], "x")
 
 
 def test_the_configuration_chooses_the_formats(promoted: Run) -> None:

@@ -308,14 +308,14 @@ from pathlib import Path
 import yaml
 import features.executors
 from reports.config import Run
-from train.promotion.promote import load_metrics, promote
+from train.promotion.promote import promote
 features.executors.check_gpus = lambda wanted: None  # two devices of the CPU stand for GPUs
 raw = yaml.safe_load(Path("headhunt.yaml").read_text())
 raw["train"]["workers"] = {"executor": "local", "gpus": 2}
 run = Run.model_validate(raw)
-(found,) = promote(run)["promotions"]
-metrics = load_metrics(run, found["trial"])
-print(metrics["backend"], metrics["devices"], metrics["parity"]["images"], metrics["epochs"])
+(found,) = promote(run)
+metrics = found.metrics
+print(metrics.backend, metrics.devices, metrics.parity.images, metrics.epochs)
 """
 
 

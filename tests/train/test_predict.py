@@ -30,7 +30,7 @@ def bundle(promoted: Run) -> Path:
 
 
 def test_the_command_gives_what_the_promotion_gave(promoted: Run, bundle: Path, photos: Path) -> None:
-    table = pd.read_csv(Path(promote(promoted)["promotions"][0]["folder"]) / "predictions.csv").head(2)
+    table = pd.read_csv(promote(promoted)[0].folder / "predictions.csv").head(2)
     images = [str(photos / path) for path in table["path"]]
     done = run_headhunt(Path.cwd(), "train", "predict", *images, "--format", "onnx", "--json")
     result = json.loads(done.stdout.splitlines()[-1])

@@ -22,7 +22,8 @@ from search.leaderboard import leaders
 from search.records import load_weights
 from search.retrain import trial_weights
 from train.photos import Photos
-from train.promotion.promote import load_metrics, promote
+from train.promotion.artifact import find_promotion
+from train.promotion.promote import promote
 
 
 def change(run: Run, **finetune: Any) -> Run:
@@ -31,8 +32,8 @@ def change(run: Run, **finetune: Any) -> Run:
 
 
 def test_a_promotion_measures_checks_and_writes_everything(searched: Run) -> None:
-    result = promote(searched)
-    (promotion,) = result["promotions"]
+    (found,) = promote(searched)
+    promotion = found.summary()
     leader = leaders(searched, 1)[0]
     assert promotion["trial"] == leader.number
     assert promotion["frozen"]["val_accuracy"] == pytest.approx(leader.value, abs=1e-6)
@@ -88,22 +89,23 @@ def test_test_photos_are_looked_at_after_every_choice_and_once(searched: Run, mo
     assert after.count("test photos") == 1  # four photos: one batch
 
 
-def test_a_finished_promotion_is_not_repeated_and_another_configuration_is(searched: Run) -> None:
+def test_a_finished_promotion_is_not_repeated_and_another_recipe_makes_another_beside_it(searched: Run) -> None:
     first = promote(searched)
-    file = Path(first["promotions"][0]["folder"]) / "metrics.json"
+    file = first[0].folder / "metrics.json"
     written = file.stat().st_mtime_ns
     assert promote(searched) == first
+    (second,) = promote(change(searched, epochs=1))
+    assert (second.trial, second.metrics.epochs, first[0].metrics.epochs) == (first[0].trial, 1, 3)
     assert file.stat().st_mtime_ns == written
-    promote(change(searched, epochs=1))
-    assert json.loads(file.read_text())["epochs"] == 1
+    assert {first[0].folder, second.folder} == set((searched.workdir / "promotions").glob("[0-9]*"))
 
 
 def test_fine_tuning_goes_on_after_an_interruption_with_the_same_history(
     searched: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    undisturbed = promote(searched)["promotions"][0]
-    folder = Path(undisturbed["folder"])
-    history, metrics = pd.read_csv(folder / "history.csv"), load_metrics(searched, undisturbed["trial"])
+    (undisturbed,) = promote(searched)
+    folder = undisturbed.folder
+    history = pd.read_csv(folder / "history.csv")
     for file in folder.iterdir():
         file.unlink()
     fit, calls = train.finetuning.finetune._Phase._fit, []
@@ -123,9 +125,8 @@ def test_fine_tuning_goes_on_after_an_interruption_with_the_same_history(
     assert len(calls) == 4  # the first epoch, the interrupted one, and the two that were left
     columns = [name for name in history if name != "seconds"]
     pd.testing.assert_frame_equal(pd.read_csv(folder / "history.csv")[columns], history[columns], rtol=1e-5)
-    assert load_metrics(searched, undisturbed["trial"])["tuned"]["test"] == pytest.approx(
-        metrics["tuned"]["test"], rel=1e-5
-    )
+    again = find_promotion(searched, undisturbed.trial).metrics.tuned["test"]
+    assert again == pytest.approx(undisturbed.metrics.tuned["test"], rel=1e-5)
 
 
 def test_a_network_that_differs_from_its_head_is_refused(searched: Run) -> None:
@@ -195,9 +196,8 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_with_its_history(searched: 
 
 
 def test_a_disk_that_is_full_keeps_the_checkpoint_before(searched: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    undisturbed = promote(searched)["promotions"][0]
-    folder = Path(undisturbed["folder"])
-    metrics = load_metrics(searched, undisturbed["trial"])
+    (undisturbed,) = promote(searched)
+    folder = undisturbed.folder
     for file in folder.iterdir():
         file.unlink()
     savez, calls = np.savez, []
@@ -214,5 +214,5 @@ def test_a_disk_that_is_full_keeps_the_checkpoint_before(searched: Run, monkeypa
     ):
         promote(searched)
     promote(searched)
-    again = load_metrics(searched, undisturbed["trial"])
-    assert again["tuned"]["test"] == pytest.approx(metrics["tuned"]["test"], rel=1e-5)
+    again = find_promotion(searched, undisturbed.trial).metrics.tuned["test"]
+    assert again == pytest.approx(undisturbed.metrics.tuned["test"], rel=1e-5)

@@ -23,7 +23,8 @@ from reports.config import Run
 from search.leaderboard import leaders
 from tests.conftest import run_headhunt
 from tests.kills import SEED, descendants
-from train.promotion.promote import load_metrics, promote
+from train.promotion.artifact import find_promotion
+from train.promotion.promote import promote
 
 KILLS = 8
 
@@ -68,7 +69,7 @@ def test_one_that_fails_does_not_stop_the_others_and_is_recorded_with_its_reason
     file.write_bytes(other.read_bytes())  # the weights of another head
     with pytest.raises(Exception, match="the stored weights belong to another head"):
         promote(searched, [worst.number, best.number])
-    assert load_metrics(searched, best.number)["trial"] == best.number
+    assert find_promotion(searched, best.number).metrics.trial == best.number
     states = {trial.user_attrs["trial"]: trial for trial in promotions(searched)}
     assert states[best.number].state.name == "COMPLETE"
     assert states[worst.number].state.name == "FAIL"
@@ -125,17 +126,17 @@ def test_an_unexpected_fault_of_one_is_a_reason_and_a_traceback_and_the_others_g
         promote(searched, [first.number, second.number])
     states = {trial.user_attrs["trial"]: trial.state.name for trial in promotions(searched)}
     assert states == {first.number: "FAIL", second.number: "COMPLETE"}
-    folder = searched.workdir / "promotions" / str(first.number)
+    (folder,) = searched.workdir.glob(f"promotions/{first.number}-*")
     assert "MemoryError: out of memory on the device" in (folder / "fault.txt").read_text()
     assert "the promotion of trial" in capsys.readouterr().err
 
 
-def test_going_back_to_a_configuration_leaves_no_trial_running(searched: Run) -> None:
+def test_going_back_to_a_recipe_repeats_nothing_and_leaves_no_trial_running(searched: Run) -> None:
     shorter = change(searched, finetune=searched.train.finetune.model_copy(update={"epochs": 1}))
     for run in (shorter, searched, shorter):
         promote(run)
         assert {trial.state.name for trial in promotions(searched)} == {"COMPLETE"}
-    assert [list(trial.intermediate_values) for trial in promotions(searched)] == [[0, 1], [0, 1, 2, 3], [0, 1]]
+    assert [list(trial.intermediate_values) for trial in promotions(searched)] == [[0, 1], [0, 1, 2, 3]]
 
 
 def test_what_a_killed_driver_did_not_record_is_recorded_by_the_next(searched: Run) -> None:
@@ -154,13 +155,13 @@ def test_what_a_killed_driver_did_not_record_is_recorded_by_the_next(searched: R
 
 def test_promotion_from_cached_activations_goes_through_every_stage(searched: Run) -> None:
     tuning = searched.train.finetune.model_copy(update={"activation_copies": 2})
-    (found,) = promote(change(searched, finetune=tuning))["promotions"]
-    history = pd.read_csv(Path(found["folder"]) / "history.csv")
+    (found,) = promote(change(searched, finetune=tuning))
+    history = pd.read_csv(found.folder / "history.csv")
     assert history["epoch"].tolist() == [0, 1, 2, 3]
-    assert history["val_accuracy"][0] == pytest.approx(found["frozen"]["val_accuracy"], abs=1e-6)
+    assert history["val_accuracy"][0] == pytest.approx(found.metrics.frozen["val"]["accuracy"], abs=1e-6)
     manifests = [json.loads(path.read_text()) for path in (searched.workdir / "cache").glob("*/manifest.json")]
     assert len({manifest["key_parts"]["cut"] for manifest in manifests} - {None}) == 1
-    assert load_metrics(searched, found["trial"])["finetune"]["activation_copies"] == 2
+    assert found.metrics.finetune.activation_copies == 2
 
 
 @pytest.mark.slow

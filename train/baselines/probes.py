@@ -27,10 +27,16 @@ CHUNK_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Measured:
-    """A baseline: its metrics by split, and what validation chose for it."""
+    """A baseline: its probabilities (n, classes) and the true labels (n,) by split, and what validation chose for it."""
 
-    metrics: dict[str, Metrics]
+    probabilities: dict[str, Probabilities]
+    labels: dict[str, Labels]
     chosen: dict[str, float]
+
+    @property
+    def metrics(self) -> dict[str, Metrics]:
+        """Its metrics by split."""
+        return {split: measure(self.probabilities[split], self.labels[split]) for split in self.labels}
 
 
 def clean_features(cache: FeatureCache, split: str) -> Features:
@@ -43,17 +49,14 @@ def frequencies(labels: Labels, classes: int) -> npt.NDArray[np.float64]:
     return np.bincount(labels, minlength=classes) / len(labels)
 
 
-def most_frequent_class(cache: FeatureCache) -> Measured:
+def most_frequent_class(cache: FeatureCache, splits: Sequence[str] = SPLITS) -> Measured:
     """Names the most frequent class of the training photos for every photo; its probabilities are the classes' frequencies."""
     prior = frequencies(cache.labels("train"), len(cache.class_names)).astype(np.float32)
-    metrics = {}
-    for split in SPLITS:
-        labels = cache.labels(split)
-        metrics[split] = measure(np.tile(prior, (len(labels), 1)), labels)
-    return Measured(metrics, {})
+    labels = {split: cache.labels(split) for split in splits}
+    return Measured({split: np.tile(prior, (len(own), 1)) for split, own in labels.items()}, labels, {})
 
 
-def nearest_neighbours(cache: FeatureCache, candidates: Sequence[int]) -> Measured:
+def nearest_neighbours(cache: FeatureCache, candidates: Sequence[int], splits: Sequence[str] = SPLITS) -> Measured:
     """The vote of the k training photos with the most similar features; validation accuracy chooses k (ties: the loss).
 
     A training photo is not its own neighbour. See `votes` for the probabilities.
@@ -65,17 +68,15 @@ def nearest_neighbours(cache: FeatureCache, candidates: Sequence[int]) -> Measur
     def near(split: str) -> tuple[npt.NDArray[np.int64], Features]:
         return neighbours(train if split == "train" else clean_features(cache, split), train, most, split == "train")
 
-    def measured(split: str, found: tuple[npt.NDArray[np.int64], Features], k: int) -> Metrics:
+    def voted(found: tuple[npt.NDArray[np.int64], Features], k: int) -> Probabilities:
         positions, similarities = found
-        return measure(votes(labels[positions[:, :k]], similarities[:, :k], prior), cache.labels(split))
+        return votes(labels[positions[:, :k]], similarities[:, :k], prior)
 
-    val = near("val")
-    tried = {k: measured("val", val, k) for k in sorted({min(k, most) for k in candidates})}
+    val, val_labels = near("val"), cache.labels("val")
+    tried = {k: measure(voted(val, k), val_labels) for k in sorted({min(k, most) for k in candidates})}
     k = _best(tried)
-    return Measured(
-        {"train": measured("train", near("train"), k), "val": tried[k], "test": measured("test", near("test"), k)},
-        {"k": k},
-    )
+    found = {split: voted(val if split == "val" else near(split), k) for split in splits}
+    return Measured(found, {split: cache.labels(split) for split in splits}, {"k": k})
 
 
 def neighbours(queries: Features, train: Features, k: int, same: bool) -> tuple[npt.NDArray[np.int64], Features]:
@@ -112,16 +113,18 @@ def votes(labels: Labels, cosines: Features, prior: npt.NDArray[np.float64]) -> 
     return probabilities
 
 
-def linear_probe(cache: FeatureCache) -> Measured:
+def linear_probe(cache: FeatureCache, splits: Sequence[str] = SPLITS) -> Measured:
     """The linear probe of a study's first trials, see `search.probe`; cross-validation on the training photos chooses its L2."""
     features, labels = cache.mapped("train"), cache.labels("train")
     moments = feature_moments(cache.arrays("train")[0], cache.part_widths())
     probe = fit_probe(standardised(features, moments), labels, len(cache.class_names))
-    metrics = {}
-    for split in SPLITS:
-        logits = log_probabilities(probe.kernel, probe.bias, standardised(cache.mapped(split), moments))
-        metrics[split] = measure(softmax(logits), cache.labels(split))
-    return Measured(metrics, {"l2": probe.l2 / 2})  # of a penalty l2 · ΣW², as a head has it
+    found = {
+        split: softmax(log_probabilities(probe.kernel, probe.bias, standardised(cache.mapped(split), moments)))
+        for split in splits
+    }
+    return Measured(
+        found, {split: cache.labels(split) for split in splits}, {"l2": probe.l2 / 2}
+    )  # of a penalty l2 · ΣW², as a head has it
 
 
 def _best(tried: dict[Any, Metrics]) -> Any:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from features.augment import POLICIES, Augmenter
 from features.command import log
-from features.dataset import SPLITS, load_index
+from features.dataset import load_index
 from features.engine import start_keras
 from features.errors import HeadhuntError
 from search.ranking import Score
@@ -59,7 +59,7 @@ def simple_cnn(run: TrainRun, config: SimpleCnnConfig) -> Measured:
 
     index = load_index(run)
     sized = run.features.model_copy(update={"image_size": (config.image_size, config.image_size)})
-    photos = {split: Photos(run.model_copy(update={"features": sized}), index, split) for split in SPLITS}
+    photos = {split: Photos(run.model_copy(update={"features": sized}), index, split) for split in run.evaluated_splits}
     classes = len(index.class_names)
     network = build_simple_cnn(config.image_size, classes, config.seed)
     network.compile(
@@ -87,7 +87,5 @@ def simple_cnn(run: TrainRun, config: SimpleCnnConfig) -> Measured:
         if epoch + 1 - best_epoch >= config.early_stopping_epochs:
             break
     network.set_weights(best)
-    metrics = {
-        split: measure(predict(network, found, config.batch_size), found.labels) for split, found in photos.items()
-    }
-    return Measured(metrics, {"epoch": best_epoch})
+    predicted = {split: predict(network, found, config.batch_size) for split, found in photos.items()}
+    return Measured(predicted, {split: found.labels for split, found in photos.items()}, {"epoch": best_epoch})

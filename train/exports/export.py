@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from features.atomic import atomic_folder, atomic_path, make_folder, write_text
 from features.backbones import image_size
 from features.cache import cache_for
+from features.checksums import file_sha256
 from features.command import log, relative
 from features.dataset import load_index
 from features.engine import start_keras
@@ -29,14 +28,17 @@ from features.policies import configured, section_of
 from features.template import commented_yaml
 from search.leaderboard import Leader, leaders, load_study
 from search.space import fixed_space
-from train.config import FinetuneConfig, TrainRun
+from train.config import TrainRun
 from train.evaluate import TOP
 from train.exports.convert import convert
 from train.exports.hyperparameters import keras_tuner_config, optuna_trial
 from train.exports.model_card import model_card
+from train.exports.record import BundleFiles
 from train.exports.runtimes import EXTRA, RUNTIMES, Pixels, load_model, missing, packages
-from train.promotion.promote import check_cache, load_metrics, promoted
-from train.promotion.worker import promotion_folder
+from train.promotion.artifact import MODEL, Promotion, damaged_promotions, find_promotion, find_promotions
+from train.promotion.predictions import PREDICTIONS, read_predictions
+from train.promotion.promote import check_cache
+from train.verdict import verdict_of
 
 TOLERANCE = {"keras": 1e-4, "savedmodel": 1e-4, "onnx": 1e-4, "litert": 1e-4}
 """Largest difference of a probability between an export, loaded by its stock runtime, and the promotion's predictions, by format:
@@ -69,48 +71,53 @@ class Bundle:
     leader: Leader
     source: Path
     folder: Path
+    files: BundleFiles
     originals: Originals
     on_gpu: bool
 
 
-def export(run: TrainRun, trial: int | None, formats: Sequence[str] | None = None) -> dict[str, Any]:
+def export(
+    run: TrainRun, trial: int | None, formats: Sequence[str] | None = None, recipe: str | None = None
+) -> dict[str, Any]:
     """Writes `exports/<number>/` for a promoted trial (default: the best); returns the `--json` object of `train export`.
 
     Without `formats`, those of `train.formats`, or else all that can be written with what is installed, and a line says what is
-    left out. labels.txt and model_card.md are always written. Raises UsageError for an unknown format, one whose packages are
-    not installed, or a trial that is not promoted; HeadhuntError when an export does not predict what the promotion predicted.
+    left out. Of a trial that is promoted with several recipes the best is taken, or the one named. labels.txt and model_card.md
+    are always written. Raises UsageError for an unknown format, one whose packages are not installed, or a trial that is not
+    promoted; HeadhuntError when an export does not predict what the promotion predicted.
     """
     chosen = _formats(run.train.formats if formats is None else formats)
-    number = _choose(run, trial)
-    metrics = load_metrics(run, number)
+    promotion = _choose(run, trial, recipe)
+    number, metrics = promotion.trial, promotion.metrics
     leader = next((leader for leader in leaders(run) if leader.number == number), None)
     if leader is None:
         raise UsageError(f"trial {number} is not in the study {run.name!r}; its promotion belongs to another study.")
     check_cache(run, leader)
     cache = cache_for(run, configured(run.features, leader.config.views.policy))
-    source = promotion_folder(run, number) / "model.keras"
+    source = promotion.folder / MODEL
     if not source.exists():
         raise HeadhuntError(f"{source} is missing. Delete {source.parent} and run `headhunt train promote` again.")
     start_keras("tensorflow")  # Keras's exporters need it; a network that JAX trained is the same there
     folder = make_folder(run.workdir / "exports" / str(number))
-    tuning = FinetuneConfig.model_validate(metrics["finetune"])
-    run = run.model_copy(update={"train": run.train.model_copy(update={"finetune": tuning})})
-    bundle = Bundle(
-        run,
-        leader,
-        source,
-        folder,
-        _originals(run, source.with_name("predictions.csv")),
-        metrics.get("backend") == "jax",
-    )
-    _remove_outdated(bundle, chosen)
-    written = {name: FORMATS[name](bundle) for name in chosen}
+    run = run.model_copy(update={"train": run.train.model_copy(update={"finetune": metrics.finetune})})
+    originals = _originals(run, promotion)
+    files = BundleFiles(folder, promotion.folder.name, file_sha256(source))
+    bundle = Bundle(run, leader, source, folder, files, originals, metrics.backend == "jax")
+    written = {}
+    for name in chosen:
+        written[name] = FORMATS[name](bundle)
+        files.add(name)
+    verdict = verdict_of(run, promotion)
     write_text(folder / "labels.txt", "".join(f"{name}\n" for name in cache.class_names))
-    write_text(
-        folder / "model_card.md",
-        model_card(run, leader, cache, metrics, {name: row["path"] for name, row in written.items()}),
-    )
-    return {"trial": number, "folder": relative(folder), "photos": len(bundle.originals.pixels), "formats": written}
+    write_text(folder / "model_card.md", model_card(run, leader, cache, promotion, verdict, files.paths()))
+    return {
+        "verdict": verdict.as_json(),
+        "trial": number,
+        "recipe": promotion.recipe or None,
+        "folder": relative(folder),
+        "photos": len(originals.pixels),
+        "formats": written,
+    }
 
 
 def _formats(wanted: Sequence[str] | None) -> list[str]:
@@ -137,41 +144,25 @@ def _formats(wanted: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(wanted))
 
 
-def _choose(run: TrainRun, trial: int | None) -> int:
+def _choose(run: TrainRun, trial: int | None, recipe: str | None) -> Promotion:
     if trial is not None:
-        load_metrics(run, trial)
-        return trial
-    finished = promoted(run)
-    if not finished:
-        raise UsageError(f"nothing is promoted in {run.workdir}. Run `headhunt train promote`.")
-    return finished[0]
+        return find_promotion(run, trial, recipe)
+    found = [each for each in find_promotions(run) if recipe is None or each.recipe.startswith(recipe)]
+    if found:
+        return found[0]
+    for damage in damaged_promotions(run):
+        raise HeadhuntError(damage)
+    what = "nothing is promoted" if recipe is None else f"nothing is promoted with the recipe {recipe!r}"
+    raise UsageError(f"{what} in {run.workdir}. Run `headhunt train promote`.")
 
 
-def _remove_outdated(bundle: Bundle, chosen: Sequence[str]) -> None:
-    """A bundle holds one network: formats that are not written now go, when they are of an earlier promotion of the trial."""
-    for name, runtime in RUNTIMES.items():
-        file = bundle.folder / runtime.file
-        if name in chosen or not file.exists() or _is_current(file, bundle):
-            continue
-        log.print(f"Removed {relative(file)}: it is of an earlier promotion of trial {bundle.leader.number}.")
-        if file.is_dir():
-            shutil.rmtree(file)
-        else:
-            file.unlink()
-
-
-def _is_current(file: Path, bundle: Bundle) -> bool:
-    """Whether an export is there, and of the network that is promoted now."""
-    return file.exists() and file.stat().st_mtime >= bundle.source.stat().st_mtime
-
-
-def _originals(run: TrainRun, predictions: Path) -> Originals:
+def _originals(run: TrainRun, promotion: Promotion) -> Originals:
     index = load_index(run)
     rows = index.of_split("val").index.to_numpy()
-    table = pd.read_csv(predictions).query("split == 'val'")
+    table = read_predictions(promotion, "val")
     if len(table) != len(rows):
         raise HeadhuntError(
-            f"{predictions} is not of this index. Delete its folder and run `headhunt train promote` again."
+            f"{promotion.folder / PREDICTIONS} is not of this index. Delete its folder and run `headhunt train promote` again."
         )
     places = np.unique(np.linspace(0, len(rows) - 1, min(PHOTOS, len(rows))).astype(np.int64))
     crop = bool(getattr(run.dataset, "crop_to_bbox", False))
@@ -186,7 +177,7 @@ def _export_model(name: str, bundle: Bundle) -> dict[str, Any]:
     target = bundle.folder / RUNTIMES[name].file
     tolerance = TOLERANCE_GPU if bundle.on_gpu else TOLERANCE[name]
     row = {"path": relative(target), "tolerance": tolerance}
-    if _is_current(target, bundle):  # compared again, but not converted again unless that fails
+    if bundle.files.is_current(name):  # compared again, but not converted again unless that fails
         with suppress(HeadhuntError):
             difference = _difference(target, name, bundle.originals)
             if difference <= tolerance:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from features.backbones import image_size
 from features.cache import FeatureCache
@@ -12,32 +11,44 @@ from search.leaderboard import Leader
 from search.trial import TrialConfig
 from train.config import TrainRun
 from train.evaluate import wilson_interval
+from train.ledger import ledger_sentence
+from train.promotion.artifact import Promotion
+from train.verdict import Verdict
 
 
 def model_card(
-    run: TrainRun, leader: Leader, cache: FeatureCache, metrics: dict[str, Any], files: Mapping[str, str]
+    run: TrainRun,
+    leader: Leader,
+    cache: FeatureCache,
+    promotion: Promotion,
+    verdict: Verdict,
+    files: Mapping[str, str],
 ) -> str:
     """The card as Markdown; `files` are those of the bundle by the name of their format."""
     height, width = image_size(run.features)
-    head, phases = leader.config.head, run.train.finetune.plan
+    metrics, head, phases = promotion.metrics, leader.config.head, run.train.finetune.plan
+    stages = [("frozen backbone", metrics.frozen)] + ([] if promotion.is_frozen else [("fine-tuned", metrics.tuned)])
     rows = [
-        f"| {stage} | {split} | {_with_interval(numbers['accuracy'], cache.manifest.splits[split])} | "
-        f"{_with_interval(numbers['top5_accuracy'], cache.manifest.splits[split])} | {numbers['loss']:.4f} | "
+        f"| {stage} | {split} | {_accuracy(numbers['accuracy'], split, cache)} | "
+        f"{_accuracy(numbers['top5_accuracy'], split, cache)} | {numbers['loss']:.4f} | "
         f"{f'{ece:.4f}' if (ece := numbers.get('ece')) is not None else 'not measured'} |"
-        for stage, splits in (("frozen backbone", metrics["frozen"]), ("fine-tuned", metrics["tuned"]))
+        for stage, splits in stages
         for split, numbers in splits.items()
     ]
     hidden = " → ".join(f"Dense({units}, {head.activation})" for units in head.units)
     classifier = f"Dense({len(cache.class_names)})"
     sizes = ", ".join(f"{count} {split}" for split, count in cache.manifest.splits.items())
-    parity = metrics["parity"]
-    versions = ", ".join(f"{name} {version}" for name, version in metrics["versions"].items())
+    parity = metrics.parity
+    versions = ", ".join(f"{name} {version}" for name, version in metrics.versions.items())
+    tuned = "No epoch of fine-tuning was better than the frozen network, which it is." if promotion.is_frozen else ""
     return "\n".join(
         [
             f"# {run.name}, trial {leader.number}",
             "",
+            verdict.text,
+            "",
             f"An image classifier of {len(cache.class_names)} classes: {run.features.backbone} with a head that was searched for "
-            "on cached features and then fine-tuned together with the backbone.",
+            f"on cached features{'.' if promotion.is_frozen else ' and then fine-tuned together with the backbone.'}",
             "",
             "## Use",
             "",
@@ -65,8 +76,8 @@ def model_card(
             f"- head: {' → '.join(filter(None, (hidden, classifier)))}, dropout {head.dropout:g}, L2 {head.l2:.3g}, "
             f"label smoothing {head.label_smoothing:g}",
             _training_line(leader.config),
-            f"- fine-tuned: the head and {len(metrics['unfrozen'])} layers of the backbone, {metrics['epochs']} epochs, the "
-            f"best was epoch {metrics['best_epoch']}",
+            f"- fine-tuning: the head and {len(metrics.unfrozen)} layers of the backbone, {metrics.epochs} epochs. "
+            f"{tuned or f'The best was epoch {metrics.best_epoch}.'}",
             *(
                 f"  - {phase.title}: up to {phase.epochs} epochs with {phase.optimizer.kind}, "
                 f"`{type(phase.followed).__name__}` schedule, learning rate {phase.followed.learning_rate:.3g}"
@@ -79,13 +90,14 @@ def model_card(
             "|---|---|---|---|---|---|",
             *rows,
             "",
-            "In brackets: 95 % intervals (Wilson). ECE: expected calibration error of the most probable class, in 15 bins.",
+            "In brackets: 95 % intervals of the test accuracy (Wilson). ECE: expected calibration error of the most probable "
+            "class, in 15 bins.",
             "",
-            "The validation split ranked the trials and chose the epoch; the test photos were used once, after every choice was "
-            "made.",
+            "The validation photos ranked the trials and chose the epoch, so the accuracy on them is optimistic. "
+            + ledger_sentence(run.workdir),
             "",
-            f"Network and head agreed on {parity['images']} clean photos before fine-tuning: largest difference of a probability "
-            f"{parity['max_abs_difference']:.1e}.",
+            f"Network and head agreed on {parity.images} clean photos before fine-tuning: largest difference of a probability "
+            f"{parity.max_abs_difference:.1e}.",
             "",
             "## Licence",
             "",
@@ -106,6 +118,9 @@ def _training_line(config: TrialConfig) -> str:
     )
 
 
-def _with_interval(share: float, count: int) -> str:
-    low, high = wilson_interval(share, count)
+def _accuracy(share: float, split: str, cache: FeatureCache) -> str:
+    """With its interval on test; elsewhere one would say nothing, since the model was chosen or trained on those photos."""
+    if split != "test":
+        return f"{share:.2%}"
+    low, high = wilson_interval(share, cache.manifest.splits[split])
     return f"{share:.2%} ({low:.1%} to {high:.1%})"

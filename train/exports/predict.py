@@ -18,7 +18,7 @@ from features.progress import progress
 from train.config import TrainRun
 from train.evaluate import TOP
 from train.exports.runtimes import RUNTIMES, format_of, load_model
-from train.promotion.promote import promoted
+from train.promotion.artifact import find_promotions
 
 MAX_PIXELS = 100_000_000
 """Larger images are refused, as width × height."""
@@ -31,7 +31,7 @@ def exported_model(run: TrainRun, trial: int | None, format_: str | None) -> Pat
     """
     bundles = run.workdir / "exports"
     if trial is None:
-        exported = [number for number in promoted(run) if _formats(bundles / str(number))]
+        exported = [each.trial for each in find_promotions(run) if _formats(bundles / str(each.trial))]
         if not exported:
             raise UsageError(f"nothing is exported in {run.workdir}. Run `headhunt train export`.")
         trial = exported[0]

@@ -42,7 +42,7 @@ class Followed:
             for line in reader.sentences():
                 log.print(f"Trial {task.leader.number}: {line}")
             if len(accuracies) > self._reported[task.made_from]:
-                self._record.report(task.leader, task.made_from, accuracies)
+                self._record.report(task.leader, task.folder, task.made_from, accuracies)
                 self._reported[task.made_from] = len(accuracies)
             self._show(task, reader)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from features.atomic import make_folder, only_process, write_text
 from features.build import build_cache
@@ -21,29 +20,38 @@ from features.executors import check_devices, in_own_process, open_executor
 from features.keys import for_workers
 from features.policies import augmentation_of, configured, section_of, with_augmentation
 from search.certificate import load_certificate
-from search.confirm.ranking import by_confirmation, find_confirmation, load_confirmation
+from search.confirm.ranking import by_confirmation, load_confirmation
 from search.first_trials import titled
 from search.leaderboard import Leader, leaders, load_study
-from search.ranking import Score
 from search.retrain import trial_weights
 from search.storage import storage_faults
 from train.config import TrainRun
 from train.finetuning.activations import activation_features
 from train.finetuning.journal import HISTORY, PROGRESS, Reader
+from train.promotion.artifact import MARK, METRICS, Promotion, promotion_folder, read_promotion, recipe_digest
 from train.promotion.follow import follow
 from train.promotion.record import PromotionStudy
-from train.promotion.worker import Ended, Task, promote_trial, promotion_folder
+from train.promotion.worker import Ended, Task, promote_trial
 
 
-def promote(run: TrainRun, numbers: Sequence[int] = ()) -> dict[str, Any]:
-    """Promotes the trials of these numbers, or the best `train.top`; returns the `--json` object of `train promote`.
+@dataclass(frozen=True)
+class _Wanted:
+    """A promotion that is to be there: what of, where, and the sha256 of everything that its numbers depend on."""
+
+    leader: Leader
+    folder: Path
+    made_from: str
+
+
+def promote(run: TrainRun, numbers: Sequence[int] = ()) -> list[Promotion]:
+    """Promotes the trials of these numbers, or the best `train.top`, by the recipe of `train.finetune`.
 
     A finished promotion is not repeated; one that was interrupted goes on after its last epoch; one that fails does not stop the
     others. Raises UsageError for a trial that is not there, CacheError for a damaged cache, HeadhuntError when a network does
     not give what its head gave on the cached features.
     """
     cache = cache_for(run)
-    chosen = _choose(run, cache, numbers)
+    wanted = [_wanted(run, cache, leader) for leader in _choose(run, cache, numbers)]
     _tell_fidelity(run)
     lock = make_folder(run.workdir / "promotions") / ".lock"
     with (
@@ -52,36 +60,49 @@ def promote(run: TrainRun, numbers: Sequence[int] = ()) -> dict[str, Any]:
     ):
         record = PromotionStudy(run)
         waiting = []
-        for leader in chosen:
-            made_from = _identity(run, cache, leader)
-            if _is_finished(run, leader, made_from):
-                accuracies = Reader(promotion_folder(run, leader.number)).accuracies()
-                record.finish(leader, made_from, load_metrics(run, leader.number), accuracies)
+        for each in wanted:
+            finished = _finished(run, each)
+            if finished is None:
+                waiting.append(each)
             else:
-                waiting.append((leader, made_from))
+                record.finish(each.leader, finished, Reader(each.folder).accuracies())
         if waiting:
             check_devices(run.promotion_workers)
             _run(run, cache, waiting, record)
-    return {"promotions": [summary(run, leader.number) for leader in chosen]}
+    return [_promotion(each.folder) for each in wanted]
 
 
-def _run(run: TrainRun, cache: FeatureCache, waiting: Sequence[tuple[Leader, str]], record: PromotionStudy) -> None:
+def _wanted(run: TrainRun, cache: FeatureCache, leader: Leader) -> _Wanted:
+    made_from = _identity(run, cache, leader)
+    recipe = recipe_digest(run, _augmentation(run, leader))
+    return _Wanted(leader, promotion_folder(run, leader.number, recipe, made_from), made_from)
+
+
+def _promotion(folder: Path) -> Promotion:
+    """The promotion that has just been finished."""
+    found = read_promotion(folder)
+    if found is None:
+        raise HeadhuntError(f"{relative(folder / METRICS)} is gone. Run `headhunt train promote` again.")
+    return found
+
+
+def _run(run: TrainRun, cache: FeatureCache, waiting: Sequence[_Wanted], record: PromotionStudy) -> None:
     """Makes the promotions that are not there; raises the first error of any of them when all have ended."""
     tasks, errors = [], []
 
-    def failed(leader: Leader, made_from: str, error: HeadhuntError) -> None:
-        record.fail(leader, made_from, str(error))
+    def failed(wanted: _Wanted | Task, error: HeadhuntError) -> None:
+        record.fail(wanted.leader, wanted.folder, wanted.made_from, str(error))
         errors.append(error)
         if len(waiting) > 1:
-            log.print(f"Trial {leader.number} failed: {error}", style="yellow")
+            log.print(f"Trial {wanted.leader.number} failed: {error}", style="yellow")
 
-    for leader, made_from in waiting:
+    for each in waiting:
         try:
-            tasks.append(_task(run, cache, leader, made_from))
+            tasks.append(_task(run, cache, each))
         except (CacheError, LostError):  # of no promotion in particular
             raise
         except HeadhuntError as error:
-            failed(leader, made_from, error)
+            failed(each, error)
     variables = {"KERAS_BACKEND": run.backend}
     with (
         open_executor(run.promotion_workers, run.workdir, variables) if tasks else nullcontext() as executor,
@@ -91,12 +112,11 @@ def _run(run: TrainRun, cache: FeatureCache, waiting: Sequence[tuple[Leader, str
             task = tasks[position]
             followed.catch_up(task)
             if ended.error is None:
-                found = load_metrics(run, task.leader.number)
-                record.finish(task.leader, task.made_from, found, Reader(task.folder).accuracies())
-                folder = relative(promotion_folder(run, task.leader.number))
-                log.print(f"Trial {task.leader.number} is promoted: {folder}{_frozen_note(found)}")
+                found = _promotion(task.folder)
+                record.finish(task.leader, found, Reader(task.folder).accuracies())
+                log.print(f"Trial {task.leader.number} is promoted: {relative(task.folder)}{_frozen_note(found)}")
             else:
-                failed(task.leader, task.made_from, ended.error)
+                failed(task, ended.error)
     if errors:
         raise errors[0]
 
@@ -105,15 +125,18 @@ def _given_up(task: Task, reason: str) -> Ended:
     return Ended(HeadhuntError(f"the promotion of trial {task.leader.number} failed: {reason}"))
 
 
-def _task(run: TrainRun, cache: FeatureCache, leader: Leader, made_from: str) -> Task:
+def _task(run: TrainRun, cache: FeatureCache, wanted: _Wanted) -> Task:
     """What a worker needs to make this promotion, with the weights and the activations that it asks for on disk."""
+    leader, folder = wanted.leader, make_folder(wanted.folder.resolve())
     trial_weights(run, leader)
     augmentation = _augmentation(run, leader)
     activations = _activations(run, leader) if run.train.finetune.activation_copies else None
     index = load_index(run)
     index = DatasetIndex(index.table, index.class_names, index.root.resolve())
-    task = Task(for_workers(run), leader, index, cache.folder.resolve(), augmentation, made_from, activations)
-    (make_folder(task.folder) / "metrics.json").unlink(missing_ok=True)  # of another configuration, see _is_finished
+    task = Task(
+        for_workers(run), leader, folder, index, cache.folder.resolve(), augmentation, wanted.made_from, activations
+    )
+    (folder / METRICS).unlink(missing_ok=True)  # of another trial of this number, or without the test photos
     _clear(task)
     return task
 
@@ -121,7 +144,7 @@ def _task(run: TrainRun, cache: FeatureCache, leader: Leader, made_from: str) ->
 def _clear(task: Task) -> None:
     """Takes away what another configuration left, and the progress of a process that was killed."""
     (task.folder / PROGRESS).unlink(missing_ok=True)
-    mark = task.folder / "made_from.txt"
+    mark = task.folder / MARK
     if not mark.exists() or mark.read_text(encoding="utf-8").strip() != task.made_from:
         (task.folder / HISTORY).unlink(missing_ok=True)
         write_text(mark, task.made_from + "\n")
@@ -141,33 +164,6 @@ def _activations(run: TrainRun, leader: Leader) -> Path:
     log.print(f"What is frozen is computed once, up to {behind}, for {tuning.activation_copies} copies:")
     built = build_cache(run.model_copy(update={"features": features}))
     return Path(built["cache"]).resolve()
-
-
-def load_metrics(run: TrainRun, number: int) -> dict[str, Any]:
-    """What a finished promotion measured (its metrics.json); UsageError when it is not finished."""
-    path = promotion_folder(run, number) / "metrics.json"
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(
-            f"trial {number} has no finished promotion at {path.parent}. Run `headhunt train promote --trial {number}`."
-        ) from None
-    return found
-
-
-def promoted(run: TrainRun) -> list[int]:
-    """The trials with a finished promotion, best first: in the order of `search confirm` where it has been run, then by the
-    validation accuracy and loss of the fine-tuned network."""
-    folders = [path.parent.name for path in (run.workdir / "promotions").glob("*/metrics.json")]
-    numbers = [int(name) for name in folders if name.isdigit()]
-    confirmation = find_confirmation(run)
-
-    def key(number: int) -> tuple[int, Score, int]:
-        tuned = load_metrics(run, number)["tuned"]["val"]
-        place = confirmation.place(number) if confirmation else 0
-        return place, Score.of("val_accuracy", tuned["accuracy"], tuned.get("loss", math.inf)), number
-
-    return sorted(numbers, key=key)
 
 
 def _choose(run: TrainRun, cache: FeatureCache, numbers: Sequence[int]) -> list[Leader]:
@@ -229,7 +225,7 @@ def _identity(run: TrainRun, cache: FeatureCache, leader: Leader) -> str:
         run.train.finetune.model_dump_json(),
         *(phase.model_dump_json() for phase in run.train.finetune.plan),
         run.backend,
-        max(1, math.ceil(run.promotion_workers.gpus)),
+        run.promotion_devices,
         _augmentation(run, leader),
     ]
     return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()
@@ -247,29 +243,20 @@ def _own_section(run: TrainRun, leader: Leader) -> FeaturesConfig:
     return section_of(run.features, configured(run.features, leader.config.views.policy))
 
 
-def _is_finished(run: TrainRun, leader: Leader, made_from: str) -> bool:
-    path = promotion_folder(run, leader.number) / "metrics.json"
-    finished = path.exists() and json.loads(path.read_text(encoding="utf-8"))["made_from"] == made_from
-    if finished:
-        log.print(f"Trial {leader.number} is promoted already: {relative(path.parent)}")
-    return finished
+def _finished(run: TrainRun, wanted: _Wanted) -> Promotion | None:
+    """The promotion, where it is there with all that the configuration wants measured."""
+    try:
+        found = read_promotion(wanted.folder)
+    except HeadhuntError as error:
+        log.print(f"Trial {wanted.leader.number} is promoted again: {error}", style="yellow")
+        return None
+    if found is None or found.metrics.made_from != wanted.made_from:
+        return None
+    if not set(run.evaluated_splits) <= set(found.metrics.tuned):
+        return None
+    log.print(f"Trial {found.trial} is promoted already: {relative(found.folder)}")
+    return found
 
 
-def _frozen_note(metrics: dict[str, Any]) -> str:
-    return "" if metrics["best_epoch"] else ". No epoch of fine-tuning was better than the frozen network, which it is"
-
-
-def summary(run: TrainRun, number: int) -> dict[str, Any]:
-    metrics = load_metrics(run, number)
-    tuned = metrics["tuned"]
-    return {
-        "trial": number,
-        "folder": relative(promotion_folder(run, number)),
-        "frozen": {"val_accuracy": metrics["frozen"]["val"]["accuracy"]},
-        "tuned": {
-            "val_accuracy": tuned["val"]["accuracy"],
-            "test_accuracy": tuned["test"]["accuracy"],
-            "test_top5_accuracy": tuned["test"]["top5_accuracy"],
-        },
-        "seconds": metrics["seconds"],
-    }
+def _frozen_note(promotion: Promotion) -> str:
+    return ". No epoch of fine-tuning was better than the frozen network, which it is" if promotion.is_frozen else ""

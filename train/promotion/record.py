@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from features.command import relative
 from search.leaderboard import Leader, load_study
 from search.review.describe import short
 from search.storage import open_storage
 from train.config import TrainRun
-from train.promotion.worker import promotion_folder
+from train.promotion.artifact import Promotion
 
 if TYPE_CHECKING:
     import optuna
@@ -36,35 +37,36 @@ class PromotionStudy:
             load_if_exists=True,
         )
 
-    def report(self, leader: Leader, made_from: str, accuracies: Sequence[float]) -> None:
+    def report(self, leader: Leader, folder: Path, made_from: str, accuracies: Sequence[float]) -> None:
         """Adds the epochs (from 0, the frozen network) that the promotion's trial does not have yet."""
-        trial = self._begun(leader, made_from)
+        trial = self._begun(leader, folder, made_from)
         known = self._study._storage.get_trial(trial._trial_id).intermediate_values
         for epoch, accuracy in enumerate(accuracies):
             if epoch not in known:
                 trial.report(accuracy, epoch)
 
-    def finish(self, leader: Leader, made_from: str, metrics: dict[str, Any], accuracies: Sequence[float]) -> None:
-        """The promotion has ended with these metrics and epochs; does nothing where that is known."""
-        if self._found(made_from, "COMPLETE") and not self._found(made_from, "RUNNING"):
+    def finish(self, leader: Leader, promotion: Promotion, accuracies: Sequence[float]) -> None:
+        """The promotion has ended, with these epochs; does nothing where that is known."""
+        metrics = promotion.metrics
+        if self._found(metrics.made_from, "COMPLETE") and not self._found(metrics.made_from, "RUNNING"):
             return
-        self.report(leader, made_from, accuracies)
-        trial = self._begun(leader, made_from)
+        self.report(leader, promotion.folder, metrics.made_from, accuracies)
+        trial = self._begun(leader, promotion.folder, metrics.made_from)
         facts = {
-            "frozen val_accuracy": metrics["frozen"]["val"]["accuracy"],
-            "test_accuracy": metrics["tuned"]["test"]["accuracy"],
-            "best_epoch": metrics["best_epoch"],
-            "seconds": metrics["seconds"],
+            "frozen val_accuracy": metrics.frozen["val"]["accuracy"],
+            **({"test_accuracy": metrics.tuned["test"]["accuracy"]} if "test" in metrics.tuned else {}),
+            "best_epoch": metrics.best_epoch,
+            "seconds": metrics.seconds,
         }
         for name, value in facts.items():
             trial.set_user_attr(name, value)
-        self._study.tell(trial, metrics["tuned"]["val"]["accuracy"])
+        self._study.tell(trial, metrics.tuned["val"]["accuracy"])
 
-    def fail(self, leader: Leader, made_from: str, reason: str) -> None:
+    def fail(self, leader: Leader, folder: Path, made_from: str, reason: str) -> None:
         """The promotion has ended without a model."""
         import optuna
 
-        trial = self._begun(leader, made_from)
+        trial = self._begun(leader, folder, made_from)
         trial.set_user_attr("reason", reason)
         self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
 
@@ -72,7 +74,7 @@ class PromotionStudy:
         trials = self._study.get_trials(deepcopy=False)
         return next((t for t in trials if t.user_attrs.get("made_from") == made_from and t.state.name == state), None)
 
-    def _begun(self, leader: Leader, made_from: str) -> optuna.Trial:
+    def _begun(self, leader: Leader, folder: Path, made_from: str) -> optuna.Trial:
         """The promotion's running trial; those that other configurations of it left running end here."""
         import optuna
 
@@ -82,14 +84,14 @@ class PromotionStudy:
         for trial in self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
             if trial.user_attrs.get("trial") == leader.number:
                 left = optuna.trial.Trial(self._study, trial._trial_id)
-                left.set_user_attr("reason", "interrupted, and not gone on with: the configuration is another one now")
+                left.set_user_attr("reason", "interrupted; the configuration is another one now")
                 self._study.tell(left, state=optuna.trial.TrialState.FAIL)
         searched = self._searched[leader.number]
         facts = {
             "trial": leader.number,
             "head": short(leader.config)[0],
             "phases": [phase.title for phase in self._run.train.finetune.plan],
-            "folder": relative(promotion_folder(self._run, leader.number)),
+            "folder": relative(folder),
             "made_from": made_from,
         }
         begun = optuna.trial.create_trial(

@@ -21,7 +21,7 @@ from features.augment import Augmenter, resolve_policy
 from features.backbones import compute_dtype
 from features.cache import FeatureCache
 from features.config import Augmentation
-from features.dataset import SPLITS, DatasetIndex
+from features.dataset import DatasetIndex
 from features.errors import CacheError, HeadhuntError
 from features.moments import feature_moments
 from features.views import Views
@@ -35,7 +35,9 @@ from train.finetuning.devices import use_devices
 from train.finetuning.finetune import Data, finetune
 from train.finetuning.journal import Journal
 from train.finetuning.model import Policy, build_network, deployable, features_of, set_head
+from train.ledger import record_test_evaluation
 from train.photos import Photos, PhotoViews
+from train.promotion.artifact import METRICS, MODEL, Parity, PromotionMetrics
 
 PARITY_IMAGES = 64
 
@@ -51,22 +53,18 @@ feature is off by up to 5e-4 of its value, and the head sums many of them."""
 class Task:
     """A promotion to be made, with absolute paths; `made_from` identifies everything that its numbers depend on.
 
-    `cache` is the folder of the search's features, `activations` that of the activations to train from, where the configuration
-    asks for them.
+    `folder` is where it is written, `cache` the folder of the search's features, `activations` that of the activations to train
+    from, where the configuration asks for them.
     """
 
     run: TrainRun
     leader: Leader
+    folder: Path
     index: DatasetIndex
     cache: Path
     augmentation: Augmentation
     made_from: str
     activations: Path | None
-
-    @property
-    def folder(self) -> Path:
-        """Where it is written."""
-        return promotion_folder(self.run, self.leader.number)
 
 
 @dataclass(frozen=True)
@@ -85,11 +83,6 @@ class Inputs:
     photos: dict[str, Photos]
     parts: str | None
     moments: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
-
-
-def promotion_folder(run: TrainRun, number: int) -> Path:
-    """`promotions/<number>`."""
-    return run.workdir / "promotions" / str(number)
 
 
 def promote_trial(task: Task) -> Ended:
@@ -119,8 +112,9 @@ def _promote(task: Task, journal: Journal) -> None:
     run, leader, folder = task.run, task.leader, task.folder
     tuning, head_config = run.train.finetune, leader.config.head
     devices = use_devices(tuning.batch_size, math.ceil(run.promotion_workers.gpus) or None)
+    splits = run.evaluated_splits
     cache = FeatureCache.open(task.cache)
-    photos = {split: Photos(run, task.index, split) for split in SPLITS}
+    photos = {split: Photos(run, task.index, split) for split in splits}
     parts, projections = leader.config.features.parts, cache.projections
     moments = feature_moments(cache.arrays("train", parts=parts)[0], cache.part_widths(parts))
     inputs, features = Inputs(run, cache, photos, parts, moments), features_of(run.features, leader.config)
@@ -133,33 +127,35 @@ def _promote(task: Task, journal: Journal) -> None:
     set_head_weights(head, weights)
     accuracy, parity = _check_head(inputs, leader, network, head)
     journal.say(
-        f"validation accuracy {accuracy:.4f} frozen; same as its head on {parity['images']} cached photos within "
-        f"{parity['max_abs_difference']:.1e}. Fine-tuning{f' on {devices} devices' if devices > 1 else ''}: "
+        f"validation accuracy {accuracy:.4f} frozen; same as its head on {parity.images} cached photos within "
+        f"{parity.max_abs_difference:.1e}. Fine-tuning{f' on {devices} devices' if devices > 1 else ''}: "
         f"{'; then '.join(f'{phase.title}, {phase.epochs} epochs' for phase in tuning.plan)}."
     )
     done = finetune(network, features, head_config, tuning, _data(task, inputs), folder, task.made_from, journal)
     shipped = deployable(network, features, head_config, classes, moments, projections)
-    with atomic_path(folder / "model.keras") as temporary:
+    with atomic_path(folder / MODEL) as temporary:
         shipped.save(temporary)
-    # Every choice is made: from here on, and only from here on, the test photos are looked at.
-    frozen = {split: measure(_head_probabilities(head, inputs, split), cache.labels(split)) for split in SPLITS}
+    if "test" in splits:  # Every choice is made: from here on, and only from here on, the test photos are looked at.
+        for stage in ("frozen head", "exported network"):
+            record_test_evaluation(run.workdir, "train promote", f"{stage} of {folder.name}", len(cache.labels("test")))
+    frozen = {split: measure(_head_probabilities(head, inputs, split), cache.labels(split)) for split in splits}
     tuned = _evaluate(inputs, shipped, folder)
-    metrics = {
-        "trial": leader.number,
-        "frozen": frozen,
-        "tuned": tuned,
-        "parity": parity,
-        "unfrozen": done.unfrozen,
-        "finetune": tuning.model_dump(mode="json"),
-        "backend": run.backend,
-        "devices": devices,
-        "epochs": done.epochs,
-        "best_epoch": done.best_epoch,
-        "seconds": round(time.monotonic() - started + done.earlier_seconds, 1),
-        "versions": {name: metadata.version(name) for name in ("headhunt", "keras", "tensorflow")},
-        "made_from": task.made_from,
-    }
-    write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    metrics = PromotionMetrics(
+        trial=leader.number,
+        frozen=frozen,
+        tuned=tuned,
+        parity=parity,
+        unfrozen=done.unfrozen,
+        finetune=tuning,
+        backend=run.backend,
+        devices=devices,
+        epochs=done.epochs,
+        best_epoch=done.best_epoch,
+        seconds=round(time.monotonic() - started + done.earlier_seconds, 1),
+        versions={name: metadata.version(name) for name in ("headhunt", "keras", "tensorflow")},
+        made_from=task.made_from,
+    )
+    write_text(folder / METRICS, json.dumps(metrics.model_dump(mode="json"), indent=1) + "\n")
 
 
 def _data(task: Task, inputs: Inputs) -> Data:
@@ -188,7 +184,7 @@ def _head_probabilities(head: Any, inputs: Inputs, split: str) -> Probabilities:
     return softmax(np.concatenate(logits))
 
 
-def _check_head(inputs: Inputs, leader: Leader, network: Any, head: Any) -> tuple[float, dict[str, Any]]:
+def _check_head(inputs: Inputs, leader: Leader, network: Any, head: Any) -> tuple[float, Parity]:
     """The head's accuracy on the validation photos' cached features, and whether the network gives the same on photos."""
     run, cache = inputs.run, inputs.cache
     val = inputs.photos["val"]
@@ -206,7 +202,7 @@ def _check_head(inputs: Inputs, leader: Leader, network: Any, head: Any) -> tupl
             "may have been made with other versions or on another device: run `headhunt features verify`, or build it anew here."
         )
     accuracy = measure(probabilities, val.labels)["accuracy"]
-    return accuracy, {"images": len(positions), "max_abs_difference": difference, "tolerance": tolerance}
+    return accuracy, Parity(images=len(positions), max_abs_difference=difference, tolerance=tolerance)
 
 
 def _evaluate(inputs: Inputs, shipped: Any, folder: Path) -> dict[str, Metrics]:

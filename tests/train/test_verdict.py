@@ -1,0 +1,123 @@
+"""The verdict: intervals of paired differences, its sentences, and that it counts the photos as they are."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import bootstrap
+
+from reports.config import Run
+from tests.conftest import run_headhunt
+from train.promotion.promote import promote
+from train.verdict import Difference, Verdict, best_verdict, paired_interval
+
+
+def drawn(random: np.random.Generator, photos: int, studies: int, only_first: float, only_second: float) -> np.ndarray:
+    """Whether a network and a baseline name each photo rightly: (studies, photos, 2) bool; 70 % are named rightly by both."""
+    kind = random.choice(4, (studies, photos), p=[0.7, only_first, only_second, 0.3 - only_first - only_second])
+    return np.stack([(kind == 0) | (kind == 1), (kind == 0) | (kind == 2)], axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("photos", "only_first", "only_second"), [(49, 0.1, 0.1), (313, 0.08, 0.03), (1000, 0.02, 0.02)]
+)
+def test_the_interval_holds_the_true_difference_in_95_of_100_studies(
+    photos: int, only_first: float, only_second: float
+) -> None:
+    studies = drawn(np.random.default_rng(3), photos, 2000, only_first, only_second)
+    intervals = np.array([paired_interval(*study.T)[1:] for study in studies])
+    truth = only_first - only_second
+    covered = ((intervals[:, 0] <= truth) & (truth <= intervals[:, 1])).mean()
+    assert 0.935 <= covered <= 0.975
+
+
+def test_on_many_photos_it_is_that_of_a_paired_bootstrap() -> None:
+    first, second = drawn(np.random.default_rng(5), 3000, 1, 0.08, 0.05)[0].T
+    difference, low, high = paired_interval(first, second)
+    resampled = bootstrap(
+        (first.astype(float) - second,),
+        np.mean,
+        n_resamples=4000,
+        method="percentile",
+        random_state=np.random.default_rng(0),
+    ).confidence_interval
+    assert difference == pytest.approx(first.mean() - second.mean())
+    assert (low, high) == pytest.approx((resampled.low, resampled.high), abs=1.5e-3)
+
+
+def test_equal_answers_are_no_certainty_and_no_interval_leaves_what_is_possible() -> None:
+    right = np.ones(20, np.bool_)
+    difference, low, high = paired_interval(right, right)
+    assert difference == 0 and low < -0.05 and high > 0.05
+    difference, low, high = paired_interval(right, ~right)
+    assert difference == 1 and 0.7 < low < 1 and high == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("probe", "sentence"),
+    [
+        (Difference(0.70, 0.10, 0.04, 0.16), "Better than the linear probe (70.0%): +10.0 points (+4.0 to +16.0)."),
+        (
+            Difference(0.79, 0.01, -0.02, 0.04),
+            "Not clearly different from the linear probe (79.0%): +1.0 points (-2.0 to +4.0). These photos do not show that "
+            "search and fine-tuning gained anything over the probe, the simpler model.",
+        ),
+        (
+            Difference(0.90, -0.10, -0.16, -0.04),
+            "Worse than the linear probe (90.0%): -10.0 points (-16.0 to -4.0). Use the probe, or search more widely.",
+        ),
+    ],
+)
+def test_what_it_says(probe: Difference, sentence: str) -> None:
+    verdict = Verdict("trial 3, frozen", 3, 313, 0.8, 0.752, 0.841, against={"linear_probe": probe})
+    start = "Trial 3, frozen: 80.0% of 313 test photos (95 % interval 75.2% to 84.1%). "
+    assert verdict.text == start + sentence
+
+
+def test_promote_begins_with_it_and_the_ledger_counts_the_test_photos(searched: Run) -> None:
+    done = run_headhunt(Path(), "train", "promote", "--json")
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert next(iter(result)) == "verdict"
+    (row,) = result["promotions"]
+    table = pd.read_csv(Path(row["folder"]) / "predictions.csv").query("split == 'test'")
+    verdict = result["verdict"]
+    assert verdict["photos"] == len(table)
+    assert verdict["accuracy"] == pytest.approx((table["label"] == table["predicted_1"]).mean())
+    tested = {each["name"]: each["test"]["accuracy"] for each in result["baselines"]}
+    for name, found in verdict["against"].items():
+        assert found["accuracy"] == pytest.approx(tested[name])
+        assert found["difference"] == pytest.approx(verdict["accuracy"] - tested[name])
+    # The console shows it before the table of numbers.
+    shown = done.stderr.replace("\n", " ")
+    assert 0 < shown.index(verdict["text"][:40]) < shown.index("test top-5")
+    with (searched.workdir / "test_ledger.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    folder = Path(row["folder"]).name
+    assert [(line["command"], line["model"], line["photos"]) for line in lines] == [
+        ("train promote", f"frozen head of {folder}", str(len(table))),
+        ("train promote", f"exported network of {folder}", str(len(table))),
+        *(("train baselines", each["title"], str(len(table))) for each in result["baselines"]),
+    ]
+    again = run_headhunt(Path(), "train", "promote", "--json")
+    assert json.loads(again.stdout.splitlines()[-1]) == result
+    assert len((searched.workdir / "test_ledger.csv").read_text().splitlines()) == 1 + len(lines)
+
+
+def test_the_test_photos_are_left_alone_until_they_are_asked_for(searched: Run) -> None:
+    train = searched.train.model_copy(update={"evaluate_test": False})
+    (promotion,) = promote(searched.model_copy(update={"train": train}))
+    assert not (searched.workdir / "test_ledger.csv").exists()
+    assert set(promotion.metrics.tuned) == set(promotion.metrics.frozen) == {"train", "val"}
+    assert set(pd.read_csv(promotion.folder / "predictions.csv")["split"]) == {"val"}
+    assert (
+        "No verdict: the test photos were not evaluated, `train.evaluate_test` is false." in best_verdict(searched).text
+    )
+    history = (promotion.folder / "history.csv").read_bytes()
+    (evaluated,) = promote(searched)
+    assert "test" in evaluated.metrics.tuned
+    assert (promotion.folder / "history.csv").read_bytes() == history  # nothing was trained again

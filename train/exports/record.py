@@ -1,0 +1,84 @@
+"""The record of a bundle, `.bundle.json`: which promotion its files are of, by their bytes.
+
+Times of writing say nothing of that: copying a folder changes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from features.atomic import write_text
+from features.checksums import file_sha256
+from features.command import log, relative
+from train.exports.runtimes import RUNTIMES
+
+PARTS: dict[str, tuple[str, ...]] = {
+    **{name: (runtime.file,) for name, runtime in RUNTIMES.items()},
+    "config": ("headhunt.yaml", "optuna.json", "keras_tuner.json"),
+}
+"""The files or folders that each format is made of."""
+
+
+class BundleRecord(BaseModel):
+    """The sha256 (hex) of the promotion's network, the name of its folder, and the sha256 of every file by its name."""
+
+    promotion: str = ""
+    model: str = ""
+    files: dict[str, str] = {}
+
+
+class BundleFiles:
+    """The files of a bundle's folder, which holds those of one promotion."""
+
+    def __init__(self, folder: Path, promotion: str, model: str) -> None:
+        """Takes away what is of another promotion, or is not known to be of this one."""
+        self._folder = folder
+        self._record = _read(folder)
+        if self._record.model != model:
+            self._record = BundleRecord(promotion=promotion, model=model)
+        for format_, parts in PARTS.items():
+            left = [folder / part for part in parts if (folder / part).exists()]
+            if not left or self.is_current(format_):
+                continue
+            for path in left:
+                log.print(f"Removed {relative(path)}: its bytes are not those of the promotion {promotion}.")
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def is_current(self, format_: str) -> bool:
+        """Whether a format is there, as it was written from this promotion."""
+        paths = [self._folder / part for part in PARTS[format_]]
+        return all(path.exists() and self._record.files.get(path.name) == digest(path) for path in paths)
+
+    def add(self, format_: str) -> None:
+        """A format has been written."""
+        self._record.files.update({part: digest(self._folder / part) for part in PARTS[format_]})
+        write_text(_path(self._folder), self._record.model_dump_json(indent=1) + "\n")
+
+    def paths(self) -> dict[str, str]:
+        """The files that are there, each format's first, as paths to show."""
+        return {name: relative(self._folder / parts[0]) for name, parts in PARTS.items() if self.is_current(name)}
+
+
+def digest(path: Path) -> str:
+    """The sha256 (hex) of a file's bytes; of a folder that of its files' names and digests."""
+    if not path.is_dir():
+        return file_sha256(path)
+    inside = sorted(file for file in path.rglob("*") if file.is_file())
+    named = [(file.relative_to(path).as_posix(), file_sha256(file)) for file in inside]
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+
+
+def _path(folder: Path) -> Path:
+    return folder / ".bundle.json"
+
+
+def _read(folder: Path) -> BundleRecord:
+    try:
+        return BundleRecord.model_validate_json(_path(folder).read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        return BundleRecord()

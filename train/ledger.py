@@ -1,0 +1,79 @@
+"""The test ledger of a run, `test_ledger.csv`: every evaluation on its test photos, so that readers know how often they were
+used.
+
+A line is added before the evaluation, so that an interrupted one is counted too; nothing takes one away.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from features.atomic import make_folder
+from features.command import relative
+from features.errors import HeadhuntError
+
+COLUMNS = ("time", "command", "model", "photos")
+
+
+class Evaluation(NamedTuple):
+    """One evaluation on the test photos: when (ISO 8601, UTC), by which command, of which model, and how many photos."""
+
+    time: str
+    command: str
+    model: str
+    photos: int
+
+
+def ledger_file(workdir: Path) -> Path:
+    """`test_ledger.csv`."""
+    return workdir / "test_ledger.csv"
+
+
+def record_test_evaluation(workdir: Path, command: str, model: str, photos: int) -> None:
+    """Adds a line; several processes may do so at once. Raises HeadhuntError where it cannot be written."""
+    path = ledger_file(workdir)
+    try:
+        with make_folder(workdir).joinpath(path.name).open("a", encoding="utf-8", newline="") as file:
+            lines = [] if file.tell() else [COLUMNS]
+            lines.append((datetime.now(UTC).isoformat(timespec="seconds"), command, model, str(photos)))
+            text = io.StringIO(newline="")
+            csv.writer(text, lineterminator="\n").writerows(lines)
+            file.write(text.getvalue())
+    except OSError as error:
+        raise HeadhuntError(f"{relative(path)} cannot be written: {error.strerror}.") from error
+
+
+def load_ledger(workdir: Path) -> list[Evaluation]:
+    """The evaluations so far, in their order; empty where there is none. Raises HeadhuntError where the file is damaged."""
+    path = ledger_file(workdir)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.reader(file) if tuple(row) != COLUMNS]
+        return [Evaluation(time, command, model, int(photos)) for time, command, model, photos in rows]
+    except FileNotFoundError:
+        return []
+    except (ValueError, OSError, csv.Error) as error:
+        raise HeadhuntError(
+            f"{relative(path)} is damaged ({error}). Repair it by hand: a line has {', '.join(COLUMNS)}."
+        ) from None
+
+
+def ledger_sentence(workdir: Path) -> str:
+    """How often the test photos were used, in a sentence."""
+    try:
+        evaluations = load_ledger(workdir)
+    except HeadhuntError as error:
+        return f"How often the test photos were used is not known: {error}"
+    if not evaluations:
+        return "How often the test photos were used is not known: an earlier version evaluated them without counting."
+    models = len({each.model for each in evaluations})
+    if len(evaluations) == 1:
+        return "The test photos were used once."
+    return (
+        f"The test photos were evaluated {len(evaluations)} times, on {models} model{'s' if models > 1 else ''}; "
+        f"{ledger_file(workdir).name} lists when and by which command."
+    )

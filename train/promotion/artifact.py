@@ -1,0 +1,189 @@
+"""The finished promotions of a run on disk, `promotions/<trial>-<recipe>/`: named by trial and by how it was fine-tuned.
+
+Promoting a trial with another recipe makes another promotion beside the first. Folders of earlier versions,
+`promotions/<trial>/`, are read too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from features.command import relative
+from features.config import Augmentation
+from features.errors import HeadhuntError, UsageError
+from search.confirm.ranking import find_confirmation
+from search.ranking import Score
+from train.config import FinetuneConfig, TrainRun
+from train.evaluate import Metrics
+
+METRICS, MODEL, MARK = "metrics.json", "model.keras", "made_from.txt"
+"""What was measured, written last; the network; what it is made from, written first."""
+
+_FOLDER = re.compile(r"(\d+)(?:-([0-9a-f]{8}))?")
+
+
+class Parity(BaseModel):
+    """How far network and head were apart on cached photos before fine-tuning, as the largest difference of a probability."""
+
+    images: int
+    max_abs_difference: float
+    tolerance: float
+
+
+class PromotionMetrics(BaseModel):
+    """metrics.json: `frozen` is the head on cached features, `tuned` the network as it is exported, each by split."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    trial: int
+    frozen: dict[str, Metrics]
+    tuned: dict[str, Metrics]
+    parity: Parity
+    unfrozen: list[str]
+    finetune: FinetuneConfig
+    backend: str = "tensorflow"
+    devices: int = 1
+    epochs: int
+    best_epoch: int
+    seconds: float
+    versions: dict[str, str]
+    made_from: str
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """A finished promotion; `recipe` has 8 hex digits, and is empty for one of earlier versions."""
+
+    trial: int
+    recipe: str
+    folder: Path
+    metrics: PromotionMetrics
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether no epoch of fine-tuning was better than the frozen network, which it then is."""
+        return self.metrics.best_epoch == 0
+
+    @property
+    def stage(self) -> str:
+        """What the exported network is."""
+        return "frozen" if self.is_frozen else "fine-tuned"
+
+    @property
+    def title(self) -> str:
+        """What it is called: its trial, with its recipe."""
+        return f"trial {self.trial}" + (f", recipe {self.recipe}" if self.recipe else "")
+
+    def summary(self) -> dict[str, Any]:
+        """Its `--json` object; what was not measured is null."""
+        frozen, tuned = self.metrics.frozen, self.metrics.tuned
+        test = tuned.get("test")
+        return {
+            "trial": self.trial,
+            "recipe": self.recipe or None,
+            "stage": self.stage,
+            "folder": relative(self.folder),
+            "frozen": {"val_accuracy": frozen["val"]["accuracy"]},
+            "tuned": {
+                "val_accuracy": tuned["val"]["accuracy"],
+                "test_accuracy": test and test["accuracy"],
+                "test_top5_accuracy": test and test["top5_accuracy"],
+            },
+            "seconds": self.metrics.seconds,
+        }
+
+
+def recipe_digest(run: TrainRun, augmentation: Augmentation) -> str:
+    """8 hex digits of how `run` fine-tunes a trial whose photos are augmented like this."""
+    parts = [
+        run.train.finetune.model_dump_json(),
+        *(phase.model_dump_json() for phase in run.train.finetune.plan),
+        run.backend,
+        run.promotion_devices,
+        augmentation,
+    ]
+    return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()[:8]
+
+
+def promotion_folder(run: TrainRun, trial: int, recipe: str, made_from: str) -> Path:
+    """`promotions/<trial>-<recipe>`; where an earlier version made or began the same, its `promotions/<trial>`."""
+    earlier = run.workdir / "promotions" / str(trial)
+    try:
+        if (earlier / MARK).read_text(encoding="utf-8").strip() == made_from:
+            return earlier
+    except OSError:
+        pass
+    return earlier.with_name(f"{trial}-{recipe}")
+
+
+def read_promotion(folder: Path) -> Promotion | None:
+    """The finished promotion in a folder; None where there is none. Raises HeadhuntError where it is damaged."""
+    named, path = _FOLDER.fullmatch(folder.name), folder / METRICS
+    if named is None or not path.exists():
+        return None
+    try:
+        metrics = PromotionMetrics.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (ValidationError, ValueError, OSError) as error:
+        reason = f"{error.error_count()} values are missing or wrong" if isinstance(error, ValidationError) else error
+        raise HeadhuntError(
+            f"{relative(path)} is damaged ({reason}). Delete its folder, then run `headhunt train promote` again."
+        ) from None
+    return Promotion(int(named[1]), named[2] or "", folder, metrics)
+
+
+def find_promotions(run: TrainRun) -> list[Promotion]:
+    """The finished promotions, best first, without damaged ones: in the order of `search confirm` where it has been run, then by
+    the validation accuracy and loss of the fine-tuned network."""
+    confirmation = find_confirmation(run)
+
+    def key(each: Promotion) -> tuple[int, Score, int, str]:
+        tuned = each.metrics.tuned["val"]
+        place = confirmation.place(each.trial) if confirmation else 0
+        score = Score.of("val_accuracy", tuned["accuracy"], tuned.get("loss", math.inf))
+        return place, score, each.trial, each.recipe
+
+    return sorted((each for each in _read_all(run) if isinstance(each, Promotion)), key=key)
+
+
+def damaged_promotions(run: TrainRun) -> list[str]:
+    """What is wrong with promotions that cannot be read, a sentence each."""
+    return [str(each) for each in _read_all(run) if isinstance(each, HeadhuntError)]
+
+
+def find_promotion(run: TrainRun, trial: int, recipe: str | None = None) -> Promotion:
+    """The best finished promotion of a trial, or the one of a recipe (its first digits are enough); UsageError where there is
+    none, HeadhuntError where it is damaged."""
+    own = [each for each in find_promotions(run) if each.trial == trial]
+    found = [each for each in own if recipe is None or each.recipe.startswith(recipe)]
+    if found:
+        return found[0]
+    for folder in (run.workdir / "promotions").glob(f"{trial}*"):
+        if folder.name.split("-")[0] == str(trial):
+            read_promotion(folder)
+    if own:
+        have = ", ".join(each.recipe or "none (an earlier version)" for each in own)
+        raise UsageError(f"trial {trial} is not promoted with the recipe {recipe!r}; its recipes: {have}.")
+    raise UsageError(
+        f"trial {trial} has no finished promotion in {relative(run.workdir / 'promotions')}. Run `headhunt train promote "
+        f"--trial {trial}`."
+    )
+
+
+def _read_all(run: TrainRun) -> Iterator[Promotion | HeadhuntError]:
+    for folder in sorted((run.workdir / "promotions").glob("*")):
+        try:
+            found = read_promotion(folder)
+        except HeadhuntError as error:
+            yield error
+            continue
+        if found is not None:
+            yield found

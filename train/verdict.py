@@ -1,0 +1,176 @@
+"""The verdict on a promoted network: its test accuracy beside that of the linear probe and the nearest neighbours."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from features.cache import cache_for
+from features.errors import HeadhuntError
+from train.baselines.measure import BASELINES, named_by_baseline
+from train.config import TrainRun
+from train.evaluate import wilson_interval
+from train.promotion.artifact import Promotion, find_promotions
+from train.promotion.predictions import read_predictions
+
+COMPARED = ("linear_probe", "nearest_neighbours")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much more of the same test photos the network names rightly than a baseline does: a share with its 95 % interval.
+
+    `accuracy` is the baseline's own.
+    """
+
+    accuracy: float
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the test photos say of a promoted network; `accuracy` is a share with its 95 % interval (Wilson).
+
+    Without an accuracy, `missing` says why there is none.
+    """
+
+    title: str
+    trial: int | None
+    photos: int = 0
+    accuracy: float | None = None
+    low: float | None = None
+    high: float | None = None
+    against: dict[str, Difference] | None = None
+    missing: str = ""
+
+    @property
+    def text(self) -> str:
+        """The verdict in a line."""
+        if self.accuracy is None or self.low is None or self.high is None:
+            return f"No verdict: {self.missing}"
+        told = [
+            f"{self.title[:1].upper()}{self.title[1:]}: {self.accuracy:.1%} of {self.photos} test photos (95 % interval "
+            f"{self.low:.1%} to {self.high:.1%})."
+        ]
+        found = self.against or {}
+        for name in COMPARED:
+            if name in found:
+                told.append(f"{_compared(found[name], BASELINES[name].title)}.")
+        probe = found.get("linear_probe")
+        if probe is None:
+            told.append("It was not compared with the linear probe: run `headhunt train baselines`.")
+        elif probe.high < 0:
+            told.append("Use the probe, or search more widely.")
+        elif probe.low <= 0:
+            told.append(
+                "These photos do not show that search and fine-tuning gained anything over the probe, the simpler model."
+            )
+        return " ".join(told)
+
+    def as_json(self) -> dict[str, Any]:
+        """Its `--json` object."""
+        return {"text": self.text, **asdict(self)}
+
+
+class Counts(NamedTuple):
+    """Photos that both name rightly, only the first, only the second, and neither."""
+
+    both: int
+    first: int
+    second: int
+    neither: int
+
+
+def best_verdict(run: TrainRun) -> Verdict:
+    """The verdict on the best promotion, which `train export` exports by default."""
+    found = find_promotions(run)
+    return verdict_of(run, found[0]) if found else Verdict("", None, missing="nothing is promoted yet.")
+
+
+def verdict_of(run: TrainRun, promotion: Promotion) -> Verdict:
+    """The verdict on a promotion, from its predictions and those of the baselines; nothing is computed anew."""
+    title = f"{promotion.title}, {promotion.stage}"
+    if "test" not in promotion.metrics.tuned:
+        accuracy = promotion.metrics.tuned["val"]["accuracy"]
+        missing = (
+            "the test photos were not evaluated, `train.evaluate_test` is false. "
+            f"{title[:1].upper()}{title[1:]}: {accuracy:.1%} of the validation photos, which chose it: that is optimistic."
+        )
+        return Verdict(title, promotion.trial, missing=missing)
+    try:
+        table = read_predictions(promotion, "test")
+        cache = cache_for(run)
+        others = {name: named_by_baseline(run, cache, name) for name in COMPARED}
+    except HeadhuntError as error:
+        return Verdict(title, promotion.trial, missing=str(error))
+    labels = table["label"].to_numpy(np.int64)
+    right = table["predicted_1"].to_numpy(np.int64) == labels
+    against = {}
+    for name, named in others.items():
+        if named is not None and len(named) == len(labels):
+            theirs = np.asarray(named) == labels
+            against[name] = Difference(float(theirs.mean()), *paired_interval(right, theirs))
+    accuracy = float(right.mean())
+    return Verdict(
+        title, promotion.trial, len(labels), accuracy, *wilson_interval(accuracy, len(labels)), against=against
+    )
+
+
+def paired_interval(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
+    """How much larger the share of True is in `first` (n,) than in `second` (n,), on the same photos, with its 95 % interval.
+
+    Newcombe, "Improved confidence intervals for the difference between binomial proportions based on paired data" (1998),
+    method 10: the Wilson intervals of both shares joined, with the correlation of the pairs. It stays within -1 and 1, and is
+    no point where both name the same photos rightly.
+    """
+    count = len(first)
+    pairs = Counts(
+        int((first & second).sum()),
+        int((first & ~second).sum()),
+        int((~first & second).sum()),
+        int((~first & ~second).sum()),
+    )
+    share, other = first.mean(), second.mean()
+    (low, high), (other_low, other_high) = wilson_interval(share, count), wilson_interval(other, count)
+    correlation = _correlation(pairs)
+
+    def joined(one: float, two: float) -> float:
+        return math.sqrt(max(0.0, one**2 - 2 * correlation * one * two + two**2))
+
+    difference = float(share - other)
+    return (
+        difference,
+        difference - joined(share - low, other_high - other),
+        difference + joined(high - share, other - other_low),
+    )
+
+
+def _correlation(pairs: Counts) -> float:
+    """Of the pairs, with Newcombe's correction for continuity."""
+    count = sum(pairs)
+    margins = (
+        (pairs.both + pairs.first)
+        * (pairs.second + pairs.neither)
+        * (pairs.both + pairs.second)
+        * (pairs.first + pairs.neither)
+    )
+    if margins == 0:
+        return 0.0
+    surplus: float = pairs.both * pairs.neither - pairs.first * pairs.second
+    if surplus > 0:
+        surplus = max(surplus - count / 2, 0.0)
+    return surplus / math.sqrt(margins)
+
+
+def _compared(found: Difference, title: str) -> str:
+    word = "Better than" if found.low > 0 else "Worse than" if found.high < 0 else "Not clearly different from"
+    return (
+        f"{word} the {title} ({found.accuracy:.1%}): {100 * found.difference:+.1f} points ({100 * found.low:+.1f} to "
+        f"{100 * found.high:+.1f})"
+    )
