@@ -39,7 +39,7 @@ from features.command import (
 from features.configfile import validate
 from features.dataset import load_index
 from features.errors import UsageError
-from features.executors import interrupt
+from features.interrupts import interrupt
 from features.stages import run_stage
 from features.template import commented_yaml
 from reports.cli import app as reports_app
@@ -123,9 +123,12 @@ app.add_typer(reports_app, name="reports")
 
 
 def main() -> None:
-    """Entry point of the console script. SIGTERM (a scheduler's preemption) is treated as Ctrl-C: state saved, exit 130."""
+    """Entry point of the console script. SIGTERM (a scheduler's preemption) and SIGHUP (a terminal that was closed, unless under
+    nohup) are treated as Ctrl-C: state saved, exit 130."""
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, interrupt)
     app(prog_name="headhunt")
 
 

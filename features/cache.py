@@ -13,13 +13,14 @@ import numpy.typing as npt
 from features.config import FeaturesRun
 from features.dataset import SPLITS, load_index
 from features.errors import CacheError
+from features.integrity import check_file, check_shards
 from features.keys import cache_folder, explain_key, key_parts
 from features.loaders import EpochBatches
 from features.manifest import MANIFEST, Manifest, ShardEntry, cache_key, read_manifest
 from features.mirror import pull
 from features.policies import of_policy, policy_name
 from features.pooling import Layout, columns_of, layout, parse_pooling
-from features.projection import Projection, read_projections
+from features.projection import Projection, projection_path
 from features.shards import MappedFeatures, Shard, copy_shards, read_shard
 from features.store import open_store
 from features.views import Views
@@ -79,12 +80,7 @@ class FeatureCache:
     @property
     def projections(self) -> tuple[Projection, ...]:
         """What covariances were computed with, one for each map; CacheError where a file of them is missing or damaged."""
-        found = read_projections(self.folder, len(self.manifest.projections))
-        if found is None or tuple(each.sha256 for each in found) != self.manifest.projections:
-            raise CacheError(
-                f"a projection in {self.folder} is missing or damaged. Run `headhunt features repair`, which fits it again."
-            )
-        return found
+        return tuple(Projection(path.read_bytes()) for path in self._projection_files())
 
     def arrays(
         self, split: str, copy: int = 0, dtype: npt.DTypeLike | None = None, parts: str | None = None
@@ -92,10 +88,9 @@ class FeatureCache:
         """Features (n, *feature_shape) and labels (n,) int32 of a split, in memory; `copy` 0 is the clean one.
 
         `dtype` is the stored one unless another is asked for. With `parts` (`avg+max`), their columns alone: (n, columns). Raises
-        CacheError for a copy that is not cached, or a shard that is missing or cut short; UsageError for a part that is not.
+        CacheError for a copy that is not cached, or a shard that is missing or damaged; UsageError for a part that is not.
         """
-        manifest, entries = self.manifest, self._entries(split, copy)
-        files = [(self.folder / entry.file, entry.records) for entry in entries]
+        manifest, files = self.manifest, self._files(split, copy)
         features, labels = copy_shards(files, manifest.feature_shape, manifest.dtype, dtype or manifest.dtype)
         if parts is not None:
             slices = columns_of(self.parts, parts, "features.parts")
@@ -103,7 +98,10 @@ class FeatureCache:
         return features, labels.astype(np.int32)
 
     def mapped(self, split: str, copy: int = 0) -> MappedFeatures:
-        """The features of a split as they lie on disk: rows are read when they are indexed, so they need not fit in memory."""
+        """The features of a split as they lie on disk: rows are read when they are indexed, so they need not fit in memory.
+
+        The first time that a process maps a shard, it reads all of it once to check it. Raises CacheError as `arrays` does.
+        """
         return MappedFeatures([shard.features for shard in self._shards(split, copy)])
 
     def labels(self, split: str) -> npt.NDArray[np.int32]:
@@ -150,6 +148,21 @@ class FeatureCache:
     def _checked(self, views: Views | None) -> Views:
         return (views or Views()).checked(self.copies, self.manifest.policy)
 
+    def _files(self, split: str, copy: int) -> list[tuple[Path, int]]:
+        """The shards of a split as (path, records), found to be sound: everything that is read of a cache comes through here."""
+        manifest, files = self.manifest, [(self.folder / e.file, e.records) for e in self._entries(split, copy)]
+        self._projection_files()
+        check_shards(files, manifest.feature_shape, manifest.dtype)
+        return files
+
+    def _projection_files(self) -> list[Path]:
+        """The projections beside the shards, found to be sound."""
+        files = []
+        for number, sha256 in enumerate(self.manifest.projections, start=1):
+            files.append(projection_path(self.folder, number))
+            check_file(files[-1], sha256)
+        return files
+
     def _entries(self, split: str, copy: int) -> list[ShardEntry]:
         entries = [entry for entry in self.manifest.shards if (entry.split, entry.copy_number) == (split, copy)]
         if not entries:
@@ -161,8 +174,8 @@ class FeatureCache:
     def _shards(self, split: str, copy: int) -> list[Shard]:
         manifest = self.manifest
         return [
-            read_shard(self.folder / entry.file, entry.records, manifest.feature_shape, manifest.dtype)
-            for entry in self._entries(split, copy)
+            read_shard(path, records, manifest.feature_shape, manifest.dtype)
+            for path, records in self._files(split, copy)
         ]
 
 

@@ -23,7 +23,10 @@ from features.view_accuracies import view_accuracies
 app = typer.Typer(no_args_is_help=True, help="Stage 1: photos in, feature cache out.")
 
 ExecutorOption = Annotated[
-    Literal["local", "ray"] | None, typer.Option(help="In this process, or on Ray workers; default: features.workers.")
+    Literal["auto", "local", "ray"] | None,
+    typer.Option(
+        help="Processes of this machine (or Ray, where a cluster is named), in this process, or Ray; default: features.workers."
+    ),
 ]
 
 

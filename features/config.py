@@ -158,8 +158,10 @@ Dataset = Annotated[StanfordCars | FolderDataset | CsvDataset | ToyCars, Field(d
 class Workers(Section):
     """How many workers a stage uses, and what each is given."""
 
-    executor: Literal["ray", "local"] = Field(
-        "ray", description="ray: worker processes, here or on a cluster; local: in this process"
+    executor: Literal["auto", "ray", "local"] = Field(
+        "auto",
+        description="auto: processes of this machine, or Ray where a cluster is named by address or RAY_ADDRESS; ray: Ray, here "
+        "or on a cluster; local: in this process",
     )
     count: int = Field(1, ge=1)
     cpus: float | None = Field(
@@ -168,7 +170,7 @@ class Workers(Section):
     gpus: float = Field(0, ge=0, description="GPUs for each worker; fractions are allowed")
     address: str | None = Field(
         None,
-        description="a Ray cluster to join, e.g. `auto` or ray://head:10001; default: RAY_ADDRESS, or else start one here",
+        description="a Ray cluster to join, e.g. `auto` or ray://head:10001; default: RAY_ADDRESS, or else this machine alone",
     )
 
 

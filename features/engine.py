@@ -18,7 +18,7 @@ def start_keras(backend: str) -> None:
     if loaded is not None and loaded.backend.backend() != backend:
         raise HeadhuntError(
             f"this process runs Keras on {loaded.backend.backend()}, but the stage needs {backend}: a process has one backend "
-            "for its life. Run the stage with its own command, or on Ray workers (`workers.executor: ray`)."
+            "for its life. Run the stage with its own command, or on workers of its own (`workers.executor: auto`)."
         )
     os.environ["KERAS_BACKEND"] = backend
     with quiet():

@@ -2,6 +2,7 @@
 
 HeadhuntError              the run failed (exit status 1)
 ├── LostError              something that the run stands on went away; the same command goes on (exit status 1)
+│   └── DeadWorkersError   a task took one worker after the other down with it (exit status 1)
 ├── UsageError             the command or the configuration is wrong (exit status 2)
 ├── DatasetError           the photos or their annotations are wrong (exit status 2)
 └── CacheError             a feature cache is missing, damaged, or another than the configuration's (exit status 1)
@@ -18,6 +19,10 @@ class HeadhuntError(Exception):
 
 class LostError(HeadhuntError):
     """A cluster, a worker or a storage went away in the middle of a run. What is finished is saved: the same command goes on."""
+
+
+class DeadWorkersError(LostError):
+    """A task whose worker died, and every worker that it was given to after that."""
 
 
 class UsageError(HeadhuntError):

@@ -65,21 +65,37 @@ def read_folders(dataset: FolderDataset) -> Source:
     photos, others = [], Counter[str]()
     for label, name in enumerate(names):
         for part, folder in parts.items():
-            for file in sorted(_files(folder / name, root, left_out), key=lambda file: natural_key(file.as_posix())):
-                if file.name.startswith("."):
-                    continue
-                if file.suffix.lower() in SUFFIXES or is_photo(file):
-                    photos.append(Photo(file.relative_to(root).as_posix(), label, None, part))
-                else:
-                    others[file.suffix.lower()] += 1
+            found = _photos(folder / name, root, left_out, others)
+            photos += [Photo(file.relative_to(root).as_posix(), label, None, part) for file in found]
     _tell_others(others)
-    if left_out:
-        log.print(
-            f"{len(left_out)} links to folders are not followed: {', '.join(left_out[:SHOWN])}"
-            f"{' …' if len(left_out) > SHOWN else ''}. A class folder may be a link, unless it leads back to the data set.",
-            style="yellow",
-        )
+    _tell_links(left_out, " A class folder may be a link, unless it leads back to the data set.")
     return Source(photos, tuple(names), root)
+
+
+def find_photos(folder: Path) -> list[Path]:
+    """Every photo below a folder, in numeric-aware order: what `features prepare` would count in a class folder.
+
+    Files that are no photos, and links to folders, are left out and said. Raises DatasetError for a folder that cannot be read.
+    """
+    left_out: list[str] = []
+    others = Counter[str]()
+    photos = _photos(folder, folder, left_out, others)
+    _tell_others(others)
+    _tell_links(left_out, "")
+    return photos
+
+
+def _photos(folder: Path, root: Path, left_out: list[str], others: Counter[str]) -> list[Path]:
+    """The photos below a folder; other files are counted in `others`, by suffix."""
+    photos = []
+    for file in sorted(_files(folder, root, left_out), key=lambda file: natural_key(file.as_posix())):
+        if file.name.startswith("."):
+            continue
+        if file.suffix.lower() in SUFFIXES or is_photo(file):
+            photos.append(file)
+        else:
+            others[file.suffix.lower()] += 1
+    return photos
 
 
 def _parts(dataset: FolderDataset, root: Path) -> dict[str | None, Path]:
@@ -130,6 +146,15 @@ def _tell_others(others: Counter[str]) -> None:
         reader = f" (`pip install {READERS[suffix]}` reads them)" if suffix in READERS else ""
         listed.append(f"{count} {suffix or 'without a suffix'}{reader}")
     log.print(f"Left out, as no photos that Pillow reads: {', '.join(listed)}.", style="yellow")
+
+
+def _tell_links(left_out: list[str], advice: str) -> None:
+    if left_out:
+        log.print(
+            f"{len(left_out)} links to folders are not followed: {', '.join(left_out[:SHOWN])}"
+            f"{' …' if len(left_out) > SHOWN else ''}.{advice}",
+            style="yellow",
+        )
 
 
 def _folders(folder: Path, root: Path, left_out: list[str]) -> list[str]:

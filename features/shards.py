@@ -122,10 +122,10 @@ def shard_bytes(records: int, feature_shape: tuple[int, ...], dtype: str) -> int
 def read_shard(path: Path, records: int, feature_shape: tuple[int, ...], dtype: str) -> Shard:
     """Maps a shard: the features are a view of the file, nothing is parsed or copied.
 
-    Raises CacheError when the file is missing or of another length; checksums are `find_faults`' work.
+    Raises CacheError when the file is missing or of another length; its checksums are the work of `features.integrity`.
     """
     size = shard_bytes(records, feature_shape, dtype)
-    _check_length(path, size)
+    check_length(path, size)
     data = np.memmap(path, np.uint8, "r", shape=(size,)).view(np.ndarray)  # as a memmap, every slice would be slow
     return parse_shard(data, records, feature_shape, dtype)
 
@@ -146,7 +146,8 @@ def _features(
     return np.ndarray((len(rows), *feature_shape), item, buffer=rows, offset=layout.features, strides=strides)
 
 
-def _check_length(path: Path, expected: int) -> None:
+def check_length(path: Path, expected: int) -> None:
+    """CacheError when a shard is missing, or has another length than `expected` bytes."""
     try:
         size = path.stat().st_size
     except FileNotFoundError:
@@ -167,7 +168,7 @@ def copy_shards(
     layout = _layout(feature_bytes)
     size = len(layout.record)
     for path, records in files:
-        _check_length(path, records * size)
+        check_length(path, records * size)
     counts = [records for _, records in files]
     features = np.empty((sum(counts), *feature_shape), dtype)
     labels = np.empty(len(features), np.int64)
@@ -180,7 +181,7 @@ def copy_shards(
         for start, parts in pieces[first::threads]:
             filled = 0
             for path, skipped, records in parts:
-                _read(path, skipped * size, buffer[filled : filled + records])
+                read_rows(path, skipped * size, buffer[filled : filled + records])
                 filled += records
             rows, place = buffer[:filled], slice(start, start + filled)
             _cast(_features(rows, layout, feature_shape, stored), features[place])
@@ -213,7 +214,7 @@ def _pieces(files: Sequence[tuple[Path, int]], capacity: int) -> Iterator[Piece]
         yield start, parts
 
 
-def _read(path: Path, offset: int, rows: npt.NDArray[np.uint8]) -> None:
+def read_rows(path: Path, offset: int, rows: npt.NDArray[np.uint8]) -> None:
     """Reads from a file until the rows are full; a system call may give less than it was asked for."""
     view = rows.data.cast("B")
     with path.open("rb", buffering=0) as file:

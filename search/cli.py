@@ -30,8 +30,10 @@ app = typer.Typer(no_args_is_help=True, help="Stage 2: feature cache in, study o
 
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Workers at a time; default: search.workers.count.")]
 ExecutorOption = Annotated[
-    Literal["local", "ray"] | None,
-    typer.Option(help="In this process, or on Ray workers; default: search.workers."),
+    Literal["auto", "local", "ray"] | None,
+    typer.Option(
+        help="Processes of this machine (or Ray, where a cluster is named), in this process, or Ray; default: search.workers."
+    ),
 ]
 
 SAMPLES = 10

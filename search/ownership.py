@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from features.command import log
 from features.errors import HeadhuntError, UsageError
 from features.processes import birth, this_process
+from search.set_aside import set_aside
 from search.storage import has_transactions, let_go_of_reads, one_transaction
 
 if TYPE_CHECKING:
@@ -112,10 +113,12 @@ class Ownership:
         """Writes the record anew, with the time of now."""
         study.set_user_attr(ATTRIBUTE, self._record(running)._asdict())
 
-    def release(self) -> None:
-        """Leaves the study to the next driver."""
+    def release(self, in_the_middle: bool = False) -> None:
+        """Leaves the study to the next driver; `in_the_middle` of a generation, its trials wait for that one."""
         with one_transaction(self._study._storage, self._study._study_id):
             if self.is_mine(self._study):
+                if in_the_middle:
+                    set_aside(self._study)
                 self.write(self._study, running=False)
 
     def _record(self, running: bool = True) -> Driver:
@@ -165,6 +168,7 @@ def owned(
 ) -> Iterator[Ownership]:
     """Makes this process the study's driver for the block; UsageError when another one is.
 
+    However the block ends, no trial of the study is running after it, unless the storage is gone or this process is killed.
     `open_again` opens the storage once more, for the thread that says that this driver lives. `shown` names it in messages.
     """
     ownership = Ownership(study, shown, patience)
@@ -179,7 +183,7 @@ def owned(
         ended.set()
         with suppress(Exception):  # the fault that ends the search is the one to show
             let_go_of_reads(study._storage, error)
-            ownership.release()
+            ownership.release(in_the_middle=True)
         raise
     ended.set()
     thread.join(patience.beat)

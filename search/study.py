@@ -44,6 +44,7 @@ from search.review.progress import Best, Progress, Standing
 from search.samplers.choice import ask_again, ends, make_sampler
 from search.samplers.oracles import allotment, hyperband_trials
 from search.searched_views import as_made, resolved_space
+from search.set_aside import take_up, under_way
 from search.stopping import End, check_failures, reached_end, space_is_used_up
 from search.storage import mend_journal, open_storage, storage_faults, storage_url
 from search.trial import TrialConfig
@@ -136,38 +137,44 @@ class _Driver:
 
     def drive(self) -> End:
         """Goes on until the study is at its end; says which."""
-        first = self._next_generation()
-        if self._end:
-            return self._end
+        if end := self._reached_end():
+            return end
         if self._search.sampler == "keras_tuner.hyperband":
             needed = hyperband_trials(self._search.epochs)
             log.print(f"KerasTuner's Hyperband: all its brackets take {needed} trials, then they begin anew.")
         variables, threads = environment(self._run), self._search.hypermodel is None
-        with (
+        with (  # no trial is asked for before there is something to train it
             open_executor(self._search.workers, self._run.workdir, variables, threads) as executor,
             self._progress() as progress,
         ):
-            generation = first
-            while not self._end:
+            while generation := self._next_generation():
                 self._train(executor, generation, progress)
                 self._tell(generation)
                 progress.told()
-                generation = self._next_generation()
+        assert self._end is not None
         return self._end
 
-    def _next_generation(self) -> list[Candidate]:
-        """The trials that a killed driver left running, filled up by new ones unless their generation was complete; none, and the
-        reason in `_end`, when the study is at its end."""
-        import optuna
+    def _reached_end(self) -> End | None:
+        """The end that the study is at, with nothing asked for; None while trials are under way or left to ask for."""
+        check_failures(self._study)
+        if under_way(self._study):
+            return None
+        total = len(self._study.get_trials(deepcopy=False))
+        if end := reached_end(self._study, self._search, self._ownership.seconds):
+            return end
+        reason = ends(self._sampler(total), self._study)
+        return space_is_used_up(self._study, total, reason) if reason else None
 
+    def _next_generation(self) -> list[Candidate]:
+        """The trials that an earlier driver left under way, filled up by new ones unless their generation was complete; none, and
+        the reason in `_end`, when the study is at its end."""
         check_failures(self._study)
         with self._ownership.transaction():
-            trials = self._study.get_trials(deepcopy=False)
-            left = [trial for trial in trials if trial.state == optuna.trial.TrialState.RUNNING]
-            generation = [self._take_up(trial) for trial in left]
+            generation = [self._take_up(trial) for trial in take_up(self._study)]
             if any(candidate.outcome for candidate in generation):
                 return generation
-            end, total = reached_end(self._study, self._search, self._ownership.seconds), len(trials)
+            total = len(self._study.get_trials(deepcopy=False))
+            end = reached_end(self._study, self._search, self._ownership.seconds)
             while not end and total < self._search.trials and (not generation or total % self._search.generation):
                 self._study.sampler = self._sampler(total)
                 reason = ends(self._study.sampler, self._study)

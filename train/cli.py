@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, settings
-from features.errors import UsageError
+from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, relative, settings
+from features.errors import HeadhuntError, UsageError
 from train.baselines.comparison import comparison_table
 from train.baselines.measure import BASELINES, measure_baselines
 from train.config import TrainRun
 from train.exports.export import FORMATS, export
-from train.exports.predict import exported_model, model_in, predict_images
+from train.exports.predict import check_out, exported_model, model_in, predict_images, write_predictions
 from train.exports.runtimes import RUNTIMES
 from train.promotion.promote import promote
 from train.verdict import best_verdict
@@ -85,7 +85,9 @@ def export_command(
 @app.command("predict")
 def predict_command(
     context: typer.Context,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images of any size and kind.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Images of any size and kind, and folders of them.")
+    ],
     config: ConfigOption = DEFAULT_CONFIG,
     set_: SetOption = [],  # noqa: B006
     model: Annotated[
@@ -95,10 +97,16 @@ def predict_command(
         str | None, typer.Option("--format", help=f"One of {', '.join(RUNTIMES)}; default: the first exported.")
     ] = None,
     trial: Annotated[int | None, typer.Option(help="The exported trial; default: the best one.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write a CSV table there: path, rank, class, label, probability.", metavar="FILE"),
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """The five best classes of any images, by an exported model."""
+    """The five best classes of any images, by an exported model. Goes on after what cannot be read, and exits with 1 then."""
     with command(json_) as output:
+        if out is not None:
+            check_out(out)
         if model is not None and trial is not None:
             raise UsageError("either --model or --trial, not both.")
         if model is None:
@@ -106,12 +114,20 @@ def predict_command(
         else:
             chosen = model_in(model, format_)
         result = predict_images(chosen, images)
-        for row in result["images"]:
+        if out is not None:
+            write_predictions(out, result["images"])
+            output.console.print(f"Wrote the predictions of {len(result['images'])} images: {relative(out)}")
+        for row in result["images"] if out is None else ():
             table = Table("class", "probability", title=row["image"], title_justify="left")
             for found in row["predictions"]:
                 table.add_row(found["class"], f"{found['probability']:.4f}")
             output.console.print(table)
         output.result(result)
+        if failed := len(result["failed"]):
+            total = failed + len(result["images"])
+            raise HeadhuntError(
+                f"{failed} of {total} could not be read; the reasons are above. The others are predicted."
+            )
 
 
 @app.command("baselines")

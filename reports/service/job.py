@@ -22,7 +22,7 @@ import typer
 from features.command import INTERRUPTED, log
 from features.configfile import load
 from features.errors import HeadhuntError
-from features.executors import interrupt
+from features.interrupts import interrupt
 from features.processes import this_process
 from features.stages import run_stage
 from reports.config import Run

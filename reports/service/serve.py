@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from features.atomic import make_folder, only_process
 from features.command import log, without_password
 from features.errors import UsageError
-from features.executors import check_wanted
+from features.interrupts import check_wanted
 from reports.service.board import Board
 from reports.service.dashboard import dashboard
 from reports.service.guard import Application

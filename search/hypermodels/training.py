@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.executors import check_wanted
+from features.interrupts import check_wanted
 from features.views import order_of_epoch
 from search.hypermodels.function import CombinationError
 from search.hypermodels.model import build_model, model_weights, takes_class_numbers

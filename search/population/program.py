@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.executors import check_wanted
+from features.interrupts import check_wanted
 from features.views import order_of_epoch
 from search.heads import build_head
 from search.population.dropout import dropout_layer

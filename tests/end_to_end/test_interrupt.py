@@ -84,11 +84,12 @@ def finish(folder: Path, *arguments: str) -> dict[str, Any]:
     return dict(json.loads(printed.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("whole_group", [True, False], ids=["terminal", "kill"])
-def test_ctrl_c_while_the_cache_is_built(tmp_path: Path, whole_group: bool) -> None:
+@pytest.mark.parametrize(
+    ("executor", "whole_group"), [("local", True), ("auto", True), ("ray", False)], ids=["terminal", "workers", "kill"]
+)
+def test_ctrl_c_while_the_cache_is_built(tmp_path: Path, executor: str, whole_group: bool) -> None:
     (tmp_path / "headhunt.yaml").write_text(TOYS)
     finish(tmp_path, "features", "prepare")
-    executor = "local" if whole_group else "ray"
     process = headhunt(tmp_path, "features", "cache", "--executor", executor)
     said = interrupt(process, "Computing", whole_group)
     assert process.returncode == 130, said

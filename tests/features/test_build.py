@@ -171,14 +171,15 @@ def test_a_worker_decodes_with_its_own_cores_which_change_no_byte(
     assert contents(cache_for(run).folder) == contents(cache_for(cached_run).folder)
 
 
-def test_ray_workers_write_the_same_bytes(
-    cached_run: FeaturesRun, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("executor", ["auto", "ray"])
+def test_workers_write_the_same_bytes(
+    cached_run: FeaturesRun, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, executor: str
 ) -> None:
     """With a relative `workdir` and backbone, too: workers start in a folder of their own."""
     monkeypatch.chdir(tmp_path)
     backbone = os.path.relpath(cached_run.features.backbone)
-    run = make_run("by-ray", backbone=backbone, workers={"executor": "ray", "count": 2, "cpus": 1})
-    run = run.model_copy(update={"workdir": Path("by-ray")})
+    run = make_run("by-workers", backbone=backbone, workers={"executor": executor, "count": 2, "cpus": 1})
+    run = run.model_copy(update={"workdir": Path("by-workers")})
     build_cache(run)
     assert contents(cache_for(run).folder) == contents(cache_for(cached_run).folder)
 

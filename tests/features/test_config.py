@@ -69,7 +69,10 @@ def test_numbers_without_a_point_before_the_exponent_are_numbers(tmp_path: Path)
         ),
         ("dataset: {kind: toy_cars, split: {trian: 0.5}}", "dataset.split.trian: unknown key. Did you mean 'train'?"),
         (TOY + "features: {image_size: 8}", "image_size must be at least 16 pixels on each side, but got [8, 8]"),
-        (TOY + "features: {workers: {executor: slurm}}", "features.workers.executor: received 'slurm'; allowed: 'ray'"),
+        (
+            TOY + "features: {workers: {executor: slurm}}",
+            "features.workers.executor: received 'slurm'; allowed: 'auto', 'ray' or 'local'",
+        ),
         (TOY + "name: a/b", "name: received 'a/b'"),
         (TOY + "features: {augmentation: flip}", "features.augmentation: received 'flip'; allowed: none, mild,"),
         (TOY + "features: {augmentation: 3}", "features.augmentation: received 3; it takes a policy's name, a list of"),

@@ -1,7 +1,8 @@
-"""One interface, two executors: the same results, the same errors, the workers' own environment."""
+"""One interface, three executors: the same results, the same errors, the workers' own environment."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,14 +10,20 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from features import executors
+from features import interrupts
 from features.cluster import Cluster
 from features.config import Workers
-from features.errors import CacheError, LostError, UsageError
-from features.executors import Executor, RayExecutor, _address, check_wanted, open_executor
+from features.errors import CacheError, DeadWorkersError, UsageError
+from features.executors import Executor, executor_of, gpu_shares, open_executor
+from features.gpus import find_gpus
+from features.interrupts import check_wanted
+from features.process_executor import ProcessExecutor
+from features.processes import birth
+from features.ray_executor import RayExecutor, address_of
 
 
 def square(value: int) -> int:
@@ -52,6 +59,30 @@ def wait_until_left(value: int) -> int:
     raise AssertionError("nobody said that the result is not wanted")
 
 
+def say_and_leave(_: int) -> None:
+    os.write(2, b"the device is on fire\n")
+    os._exit(3)
+
+
+def divide(value: int) -> float:
+    return 1 / value
+
+
+class OddError(Exception):
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"of {one} and {two}")
+
+
+def raise_oddly(_: int) -> None:
+    raise OddError(1, 2)
+
+
+def note_and_sleep(marker: Path) -> None:
+    marker.with_suffix(".part").write_text(str(os.getpid()))
+    marker.with_suffix(".part").rename(marker)
+    time.sleep(300)
+
+
 def backend(_: int) -> tuple[str, str, str]:
     return os.environ["KERAS_BACKEND"], os.environ["OMP_NUM_THREADS"], os.getcwd()  # noqa: PTH109
 
@@ -59,14 +90,30 @@ def backend(_: int) -> tuple[str, str, str]:
 @pytest.fixture(scope="module")
 def ray_executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Executor]:
     workdir = tmp_path_factory.mktemp("run")
-    with open_executor(Workers(count=2, cpus=1), workdir, {"KERAS_BACKEND": "jax"}) as executor:
+    with open_executor(Workers(executor="ray", count=2, cpus=1), workdir, {"KERAS_BACKEND": "jax"}) as executor:
         yield executor
 
 
-@pytest.fixture(params=["local", "threads", "ray"])
+@pytest.fixture(scope="module")
+def process_executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Executor]:
+    workdir = tmp_path_factory.mktemp("run")
+    with open_executor(Workers(count=2, cpus=1), workdir, {"KERAS_BACKEND": "jax"}) as executor:
+        assert isinstance(executor, ProcessExecutor)
+        yield executor
+
+
+@pytest.fixture(params=["processes", "ray"])
+def with_workers(request: pytest.FixtureRequest) -> Executor:
+    """An executor whose workers are processes of their own."""
+    name = "process_executor" if request.param == "processes" else "ray_executor"
+    found: Executor = request.getfixturevalue(name)
+    return found
+
+
+@pytest.fixture(params=["local", "threads", "processes", "ray"])
 def executor(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Executor]:
-    if request.param == "ray":
-        yield request.getfixturevalue("ray_executor")
+    if request.param in ("processes", "ray"):
+        yield request.getfixturevalue("process_executor" if request.param == "processes" else "ray_executor")
         return
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC", "TF_CPP_MIN_LOG_LEVEL", "PYTHONWARNINGS"):
         monkeypatch.setenv(name, "1")  # what the local executor sets is undone after the test
@@ -101,7 +148,7 @@ def test_threads_give_up_when_their_executor_is_left(tmp_path: Path, monkeypatch
 def test_an_interrupt_that_falls_into_a_callback_is_not_lost() -> None:
     """Python drops what a handler raises while the garbage collector calls back."""
     body = (
-        "import gc, os, signal\nfrom features.executors import LocalExecutor, interrupt\n"
+        "import gc, os, signal\nfrom features.executors import LocalExecutor\nfrom features.interrupts import interrupt\n"
         "signal.signal(signal.SIGINT, interrupt)\n"
         "def collect(phase, info):\n    os.kill(os.getpid(), signal.SIGINT)\n    sum(range(1000))\n"
         "def task(number):\n    gc.callbacks.append(collect)\n    gc.collect()\n    gc.callbacks.clear()\n    return number\n"
@@ -112,44 +159,46 @@ def test_an_interrupt_that_falls_into_a_callback_is_not_lost() -> None:
     assert done.stdout == "interrupted\n"
 
 
-def test_an_interrupt_that_python_dropped_ends_the_wait_for_ray_workers(
-    ray_executor: Executor, monkeypatch: pytest.MonkeyPatch
+def test_an_interrupt_that_python_dropped_ends_the_wait_for_workers(
+    with_workers: Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupted = threading.Event()
-    monkeypatch.setattr(executors, "_INTERRUPTED", interrupted)
-    done = ray_executor.map(square, [1, 2, 3])
+    monkeypatch.setattr(interrupts, "_INTERRUPTED", interrupted)
+    done = with_workers.map(square, [1, 2, 3])
     next(done)
     interrupted.set()
     with pytest.raises(KeyboardInterrupt):
-        next(done)
+        list(done)
 
 
-def test_a_worker_that_is_killed_is_replaced(ray_executor: Executor, tmp_path: Path) -> None:
-    results = dict(ray_executor.map(die_once, [str(tmp_path / "died")]))
+def test_a_worker_that_is_killed_is_replaced(with_workers: Executor, tmp_path: Path) -> None:
+    results = dict(with_workers.map(die_once, [str(tmp_path / "died")]))
     assert results[0] != os.getpid()
 
 
-def test_ray_workers_have_their_environment_and_an_empty_folder(ray_executor: Executor) -> None:
-    ((_, (name, threads, folder)),) = list(ray_executor.map(backend, [0]))
+def test_workers_have_their_environment_and_an_empty_folder(with_workers: Executor) -> None:
+    ((_, (name, threads, folder)),) = list(with_workers.map(backend, [0]))
     assert (name, threads) == ("jax", "1")
-    assert Path(folder) != Path.cwd()
+    assert Path(folder) != Path.cwd() and not list(Path(folder).iterdir())
 
 
-def test_more_cores_than_there_are(ray_executor: Executor, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["auto", "ray"])
+def test_more_cores_than_there_are(ray_executor: Executor, tmp_path: Path, kind: Any) -> None:
     with (
         pytest.raises(UsageError, match=r"each worker asks for 5000 CPUs, but .* in all\. Lower `workers\.cpus`"),
-        open_executor(Workers(cpus=5000), tmp_path, {}),
+        open_executor(Workers(executor=kind, cpus=5000), tmp_path, {}),
     ):
         pass
 
 
-def test_a_users_own_train_py_does_not_shadow_ours(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["auto", "ray"])
+def test_a_users_own_train_py_does_not_shadow_ours(tmp_path: Path, kind: str) -> None:
     (tmp_path / "train.py").write_text("raise SystemExit('the wrong train')")
     (tmp_path / "features.py").write_text("raise SystemExit('the wrong features')")
     body = (
         "from pathlib import Path\nfrom features.config import Workers\nfrom features.executors import open_executor\n"
         "from features.atomic import make_folder\n"
-        "with open_executor(Workers(), Path('run'), {}) as executor:\n"
+        f"with open_executor(Workers(executor='{kind}'), Path('run'), {{}}) as executor:\n"
         "    print(list(executor.map(make_folder, [Path('found')])))\n"
     )
     done = subprocess.run(
@@ -168,7 +217,7 @@ def test_no_cluster_at_the_address(tmp_path: Path) -> None:
         [sys.executable, "-P", "-c", body], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
     )
     assert "no Ray cluster answers at '127.0.0.1:1'" in done.stderr
-    assert "Correct `workers.address`, or leave it out to start Ray on this machine." in done.stderr
+    assert "Correct `workers.address`, or leave it out to use this machine alone." in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -184,7 +233,7 @@ def test_the_cluster_of_the_environment_is_joined_where_none_is_named(
     named: str | None, variable: str, joined: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", variable)
-    assert _address(Workers(address=named)) == joined
+    assert address_of(Workers(address=named)) == joined
 
 
 def test_no_cluster_at_the_address_of_the_environment(tmp_path: Path) -> None:
@@ -200,26 +249,173 @@ def test_no_cluster_at_the_address_of_the_environment(tmp_path: Path) -> None:
     assert "Correct RAY_ADDRESS in the environment, or leave it" in done.stderr
 
 
-def test_a_task_that_kills_its_workers_is_given_up_and_the_others_are_done(ray_executor: Executor) -> None:
-    executor = RayExecutor(Workers(count=2, cpus=1), 1, Cluster(own=True), retries=0)
+@pytest.mark.parametrize("kind", ["processes", "ray"])
+def test_a_task_that_kills_its_workers_is_given_up_and_the_others_are_done(
+    ray_executor: Executor, tmp_path: Path, kind: str
+) -> None:
+    with contextlib.ExitStack() as stack:
+        executor: Executor = RayExecutor(Workers(count=2, cpus=1), 1, Cluster(own=True), retries=0)
+        if kind == "processes":
+            executor = stack.enter_context(contextlib.closing(ProcessExecutor([{}, {}], tmp_path, retries=1)))
+        give_up_on_one(executor)
+
+
+def give_up_on_one(executor: Executor) -> None:
     done = dict(executor.map(die_on_one, [0, 1, 2], lambda task, reason: f"{task} is given up: {reason}"))
     assert done[0] == "0 is done"
     assert done[2] == "2 is done"
-    assert done[1].startswith("1 is given up: its workers died, as they do when memory is out: ")
-    with pytest.raises(LostError, match="its workers died"):
+    assert done[1].startswith("1 is given up: a worker was killed repeatedly, probably out of memory")
+    with pytest.raises(DeadWorkersError, match="a worker was killed repeatedly"):
         list(executor.map(die_on_one, [1]))
 
 
-def test_a_ray_that_does_not_come_up_says_what_to_do(tmp_path: Path) -> None:
+def test_what_a_dying_worker_said_last_is_told(process_executor: Executor) -> None:
+    said = r"a worker died repeatedly \(ended with status 3; it said last: the device is on fire\)\. What is finished is saved"
+    with pytest.raises(DeadWorkersError, match=said):
+        list(process_executor.map(say_and_leave, [0]))
+
+
+def test_workers_that_do_not_start_say_why(tmp_path: Path) -> None:
+    """Here because the folder of the package is not to be found."""
+    with (
+        contextlib.closing(ProcessExecutor([{"PYTHONHOME": "/nowhere"}], tmp_path, retries=1)) as executor,
+        pytest.raises(DeadWorkersError, match=r"(ended with status 1; it said last: \S|workers do not start)"),
+    ):
+        list(executor.map(square, [1]))
+
+
+def test_a_fault_in_a_task_shows_where_it_was(process_executor: Executor) -> None:
+    with pytest.raises(ZeroDivisionError) as raised:
+        list(process_executor.map(divide, [0]))
+    assert "in divide" in str(raised.value.__cause__)
+    with pytest.raises(RuntimeError, match="OddError: of 1 and 2"):
+        list(process_executor.map(raise_oddly, [0]))
+
+
+def test_tasks_that_nobody_waits_for_are_ended(process_executor: Executor, tmp_path: Path) -> None:
+    """The one that fails ends the others, which would go on for a minute; the executor goes on."""
+    with pytest.raises(CacheError, match="the first task is broken"):
+        list(process_executor.map(wait_until_left, [1, 0]))
+    assert dict(process_executor.map(square, [2, 3])) == {0: 4, 1: 9}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker ends after its task")
+def test_workers_end_with_a_driver_that_is_killed(tmp_path: Path) -> None:
+    body = (
+        "from pathlib import Path\nfrom features.config import Workers\nfrom features.executors import open_executor\n"
+        "from tests.features.test_executors import note_and_sleep\n"
+        "with open_executor(Workers(cpus=1), Path('run'), {}) as executor:\n"
+        "    list(executor.map(note_and_sleep, [Path('worker').resolve()]))\n"
+    )
+    path = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    driver = subprocess.Popen([sys.executable, "-P", "-c", body], cwd=tmp_path, env={**os.environ, **path})
+    until = time.monotonic() + 60
+    while not (tmp_path / "worker").exists():
+        assert time.monotonic() < until, "the task did not begin in a minute"
+        time.sleep(0.05)
+    worker = int((tmp_path / "worker").read_text())
+    assert birth(worker)
+    driver.kill()
+    driver.wait()
+    while birth(worker):
+        assert time.monotonic() < until + 10, "the worker outlived its driver"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("workers", "variable", "kind"),
+    [
+        (Workers(), "", "processes"),
+        (Workers(), "http://127.0.0.1:8265", "processes"),  # where `ray job submit` sends jobs
+        (Workers(), "10.0.0.1:6379", "ray"),  # in a Ray job
+        (Workers(address="auto"), "", "ray"),
+        (Workers(executor="ray"), "", "ray"),
+        (Workers(executor="local"), "10.0.0.1:6379", "local"),
+    ],
+)
+def test_auto_is_ray_where_a_cluster_is_named(
+    workers: Workers, variable: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", variable)
+    assert executor_of(workers) == kind
+
+
+@pytest.mark.parametrize(
+    ("count", "gpus", "shares"),
+    [
+        (2, 0, [[], []]),
+        (2, 1, [["3"], ["5"]]),
+        (4, 1, [["3"], ["5"], ["7"]]),
+        (3, 2, [["3", "5"]]),
+        (5, 0.5, [["3"], ["3"], ["5"], ["5"], ["7"]]),
+        (2, 1.5, [["3", "5"]]),
+    ],
+)
+def test_gpus_are_shared_out(count: int, gpus: float, shares: list[list[str]]) -> None:
+    assert gpu_shares(count, gpus, ["3", "5", "7"]) == shares
+
+
+@pytest.mark.parametrize("kind", ["auto", "local", "ray"])
+def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")  # also where there is one
+    find_gpus.cache_clear()
+    said = r"each worker asks for 1 GPU \(`workers\.gpus`\), but JAX finds none on this machine\. .*set `workers\.gpus: 0`\."
+    with (
+        pytest.raises(UsageError, match=said),
+        open_executor(Workers(executor=kind, gpus=1), tmp_path, {"KERAS_BACKEND": "jax"}),
+    ):
+        pass
+    find_gpus.cache_clear()
+
+
+def test_a_ray_that_does_not_come_up_is_tried_again(tmp_path: Path) -> None:
     body = (
         "import ray\nfrom pathlib import Path\nfrom features.config import Workers\n"
-        "from features.executors import open_executor\n"
-        "def late(**_): raise Exception('The current node timed out during startup.')\n"
-        "ray.init = late\n"
-        "with open_executor(Workers(), Path('run'), {}): pass\n"
+        "from features.executors import open_executor\nstart, tries = ray.init, []\n"
+        "def late(**options):\n    tries.append(1)\n"
+        "    if len(tries) < 4: raise Exception('The current node timed out during startup.')\n    return start(**options)\n"
+        "ray.init = late\nworkers = Workers(executor='ray')\n"
+        "try:\n    with open_executor(workers, Path('run'), {}): pass\nexcept Exception as error: print(type(error), error)\n"
+        "with open_executor(workers, Path('run'), {}): print('started')\n"
     )
     done = subprocess.run(
-        [sys.executable, "-P", "-c", body], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-P", "-c", body], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240
     )
-    assert "LostError: Ray did not start: The current node timed out during startup." in done.stderr
-    assert "set `workers.executor: local`" in done.stderr
+    assert done.returncode == 0, done.stderr
+    assert "LostError'> Ray did not start in 3 attempts: The current node timed out during startup." in done.stdout
+    assert "Or run without Ray: `workers.executor: auto` or `local`." in done.stdout
+    assert "started" in done.stdout
+    assert done.stderr.count("Attempt") == 2
+
+
+LONG = "x" * 90
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        (
+            {"HOME": "/dev/null"},
+            "Ray needs a HOME that it can write to, and HOME is /dev/null. Set HOME to another folder.",
+        ),
+        ({"TMPDIR": LONG}, f"{LONG}, is too long for Ray's sockets. Set TMPDIR to a shorter one."),
+        ({"RAY_TMPDIR": "/proc/none"}, "that it can write to. Set TMPDIR to another one than /proc/none."),
+    ],
+)
+def test_places_that_ray_cannot_use_are_named(tmp_path: Path, variables: dict[str, str], said: str) -> None:
+    (tmp_path / LONG).mkdir()
+    values = {name: str(tmp_path / value) for name, value in variables.items()}
+    command = [str(Path(sys.executable).with_name("headhunt")), "features", "cache", "--executor"]
+    text = "workdir: run\ndataset: {kind: toy_cars, classes: 3, per_class: 8, image_size: 32}\n"
+    features = "features: {backbone: mobilenetv2, weights: random, image_size: [32, 32], copies: 0, pooling: avg}\n"
+    (tmp_path / "headhunt.yaml").write_text(text + features)
+    for arguments, status in ((["features", "prepare"], 0), ([*command[1:], "ray"], 2), ([*command[1:], "auto"], 0)):
+        done = subprocess.run(
+            [command[0], *arguments], cwd=tmp_path, env={**os.environ, **values}, capture_output=True, text=True, check=False
+        )  # fmt: skip
+        assert done.returncode == status, done.stderr
+        if status:
+            (line,) = [line for line in done.stderr.splitlines() if line.startswith("headhunt: ")]
+            assert line.startswith("headhunt: Ray cannot start here: ")
+            assert line.endswith(f"{said} Or run without Ray: `workers.executor: auto` or `local`.")
+            assert "Traceback" not in done.stderr

@@ -104,7 +104,7 @@ def test_the_driver_is_killed_again_and_again(folder: Path, undisturbed: dict[st
             assert contents(folder / "run") == undisturbed
             shutil.rmtree(folder / "run" / "cache")
         before = finished(folder)
-        process = start(folder, "ray" if kill % 7 == 6 else "local")
+        process = start(folder, {3: "auto", 6: "ray"}.get(kill % 7, "local"))
         wait_for_a_new_shard(folder, process, before)
         time.sleep(chance.uniform(0, 0.15))
         os.kill(process.pid, signal.SIGKILL)

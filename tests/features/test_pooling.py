@@ -263,7 +263,7 @@ def test_a_flipped_or_lost_projection_is_found_and_fitted_again(make_run: MakeRu
         assert verify(run)["ok"]
         assert {file.name: file.read_bytes() for file in folder.iterdir() if file.name in before} == before
     path.write_bytes(data)
-    with pytest.raises(CacheError, match=r"is missing or damaged\. Run `headhunt features repair`"):
+    with pytest.raises(CacheError, match=r"projection-1\.npy is damaged\. Run `headhunt features repair`"):
         _ = cache_for(run).projections
 
 

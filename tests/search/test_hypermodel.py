@@ -267,14 +267,15 @@ def test_a_hypermodels_study_has_curves_weights_and_leaders(study_folder: Path) 
 
 
 @pytest.mark.slow
-def test_rungs_and_ray_workers_give_a_hypermodels_trials_the_same_curves(study_folder: Path) -> None:
+@pytest.mark.parametrize("executor", ["auto", "ray"])
+def test_rungs_and_workers_give_a_hypermodels_trials_the_same_curves(study_folder: Path, executor: str) -> None:
     """A pruner stops training at rungs, where a trial moves between processes; one-hot labels, logits."""
     common = ["--trials", "4", "--set", "search.hypermodel=hypermodels:one_hot", "--set", "search.sampler=random"]
     run_headhunt(study_folder, "search", "run", *common)
     whole = [load_curves(Path("run"), number).drop(columns="accuracy") for number in range(4)]
     Path("run/study.db").unlink()
-    ray = ["--executor", "ray", "--workers", "2", "--set", "search.pruner=successive_halving"]
-    run_headhunt(study_folder, "search", "run", *common, *ray)
+    moved = ["--executor", executor, "--workers", "2", "--set", "search.pruner=successive_halving"]
+    run_headhunt(study_folder, "search", "run", *common, *moved)
     for number in range(4):
         curves = load_curves(Path("run"), number).drop(columns="accuracy")
         pd.testing.assert_frame_equal(curves, whole[number].iloc[: len(curves)])

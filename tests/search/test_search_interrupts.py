@@ -1,4 +1,4 @@
-"""Ctrl-C in a search whose tasks are long: one is enough, within seconds, and the next run takes up the trials under way."""
+"""Ctrl-C in a search whose tasks are long: one is enough, within seconds, and the trials under way wait for the next run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from search.ownership import read_driver
 
-RUNNING = optuna.trial.TrialState.RUNNING
+WAITING = optuna.trial.TrialState.WAITING
 HOURS_LONG = ["--set", "search.epochs=1000000", "--set", "search.generation=4", "--trials", "4"]
 
 
@@ -26,7 +26,7 @@ def asked(folder: Path) -> list[optuna.trial.FrozenTrial]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("whole_group", [True, False], ids=["terminal", "kill"])
-@pytest.mark.parametrize(("executor", "workers"), [("local", "1"), ("local", "2"), ("ray", "2")])
+@pytest.mark.parametrize(("executor", "workers"), [("local", "1"), ("local", "2"), ("auto", "2"), ("ray", "2")])
 def test_ctrl_c_while_trials_are_trained(
     searched_once: Path, tmp_path: Path, executor: str, workers: str, whole_group: bool
 ) -> None:
@@ -53,7 +53,7 @@ def test_ctrl_c_while_trials_are_trained(
         assert "interrupted; what is finished is saved. Resume with:\n  headhunt search run" in said
         assert "fault in headhunt" not in said
         found.append(asked(folder))
-        assert [trial.state for trial in found[-1]] == [RUNNING] * 4
+        assert [trial.state for trial in found[-1]] == [WAITING] * 4
     assert [trial.params for trial in found[0]] == [trial.params for trial in found[1]]
 
 

@@ -23,7 +23,7 @@ import pytest
 from tests.conftest import run_headhunt
 from tests.kills import SEED, descendants
 
-KILLS = {"local": 9, "ray": 3}
+KILLS = {"local": 7, "auto": 3, "ray": 3}
 """Of the driver, by the executor that it has at that time."""
 
 COMMAND = ["search", "run", "--json"]
@@ -103,10 +103,14 @@ def wait_for_a_write(folder: Path, process: subprocess.Popen[str], before: int) 
         time.sleep(0.01)
 
 
+OWN = "features.worker_process"
+"""What is in the command of a worker without Ray."""
+
+
 def wait_for_work(process: subprocess.Popen[str]) -> list[int]:
-    """The Ray workers that train at this moment."""
+    """The workers that are processes of their own: of Ray those that train at this moment."""
     while process.poll() is None:
-        workers = [number for number, line in descendants(process.pid) if line.startswith("ray::train_")]
+        workers = [number for number, line in descendants(process.pid) if line.startswith("ray::train_") or OWN in line]
         if workers:
             return workers
         time.sleep(0.02)
@@ -151,12 +155,13 @@ def test_the_driver_is_killed_again_and_again(folder: Path, undisturbed: list[An
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_ray_workers_are_killed_while_the_driver_goes_on(folder: Path, undisturbed: list[Any]) -> None:
+@pytest.mark.parametrize("executor", ["auto", "ray"])
+def test_workers_are_killed_while_the_driver_goes_on(folder: Path, undisturbed: list[Any], executor: str) -> None:
     chance = random.Random(SEED + 1)
     print(f"HEADHUNT_KILL_SEED={SEED}")
     kills = 0
     while kills < 4:
-        process = start(folder, "ray")
+        process = start(folder, executor)
         wait_for_a_write(folder, process, 0)
         for _ in range(3):
             workers = wait_for_work(process)
@@ -199,7 +204,9 @@ def test_a_cluster_is_killed(folder: Path, undisturbed: list[Any], part: str) ->
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("executor", "workers"), [("ray", "1"), ("ray", "4"), ("local", "1"), ("local", "4")])
+@pytest.mark.parametrize(
+    ("executor", "workers"), [("auto", "1"), ("auto", "4"), ("ray", "1"), ("ray", "4"), ("local", "1"), ("local", "4")]
+)
 def test_any_number_of_workers_gives_the_same_study(
     folder: Path, undisturbed: list[Any], executor: str, workers: str
 ) -> None:

@@ -77,8 +77,12 @@ def test_the_best_leaders_are_the_first_of_all(searched: Run) -> None:
     assert isinstance(ranked[0].config.head, HeadConfig)
 
 
-def test_two_ray_workers_give_the_same_study_and_never_import_tensorflow(fresh: Run, searched_once: Path) -> None:
-    run_headhunt(Path.cwd(), "search", "run", "--executor", "ray", "--workers", "2")
+@pytest.mark.parametrize("executor", ["auto", "ray"])
+def test_two_workers_give_the_same_study(fresh: Run, searched_once: Path, executor: str) -> None:
+    done = run_headhunt(Path.cwd(), "search", "run", "--executor", executor, "--workers", "2")
+    assert (
+        f"Workers: {'2 processes of' if executor == 'auto' else '2 at a time, by Ray on'} this machine." in done.stderr
+    )
     assert history("run") == history(str(searched_once / "run"))
     work = load_work(fresh.workdir)
     assert (sum(row.ended for row in work), {row.workers for row in work}) == (6, {2})
@@ -209,6 +213,21 @@ def test_a_second_driver_is_refused(searched: Run) -> None:
 def test_weights_that_were_not_kept_say_how_to_keep_them(searched: Run) -> None:
     with pytest.raises(HeadhuntError, match=r"the weights of trial 99 are not in run/trials/99.*raise `search.keep`"):
         load_weights(searched.workdir, 99)
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_a_trial_is_asked_for(
+    fresh: Run,
+) -> None:
+    headhunt = str(Path(sys.executable).with_name("headhunt"))
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}  # also where there is one
+    environment.pop("KERAS_BACKEND")
+    for executor in ("auto", "local", "ray"):
+        command = [headhunt, "search", "run", "--executor", executor, "--set", "search.workers.gpus=1"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 2, done.stderr
+        (said,) = [line for line in done.stderr.splitlines() if line.startswith("headhunt: ")]
+        assert "each worker asks for 1 GPU (`workers.gpus`), but JAX finds none on this machine." in said
+        assert history("run") == []
 
 
 def test_no_study(fresh: Run) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -71,13 +73,79 @@ def test_every_format_and_kind_of_image(bundle: Path, photos: Path, tmp_path: Pa
             )
 
 
-def test_images_that_cannot_be_read_are_refused_first(bundle: Path, photos: Path, tmp_path: Path) -> None:
-    text = tmp_path / "text.jpg"
-    text.write_text("no image")
-    good = photos / "a" / "0.png"
-    for image, fault in ((tmp_path / "none.jpg", "missing"), (text, "not a readable image"), (tmp_path, "a folder")):
-        with pytest.raises(UsageError, match=rf"{image}: {fault}"):
-            predict_images(bundle / "model.keras", [good, image])
+@pytest.fixture
+def mixed(photos: Path, tmp_path: Path) -> Path:
+    """A folder in which `features prepare` would count 5 photos, of which 2 cannot be read."""
+    folder = tmp_path / "mixed"
+    for name, source in (("10.png", "a/0"), ("9.png", "b/0"), ("deep/er/no-suffix", "c/0"), (".hidden.png", "a/1")):
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(photos / f"{source}.png", target)
+    (folder / "text.jpg").write_text("no image")
+    (folder / "cut.png").write_bytes((photos / "a" / "2.png").read_bytes()[:200])
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def predict(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`headhunt train predict` as a process, however it ends."""
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    command = [str(Path(sys.executable).with_name("headhunt")), "train", "predict", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_folders_are_read_and_bad_files_are_named(bundle: Path, photos: Path, mixed: Path) -> None:
+    model = str(bundle.resolve() / "model.onnx")
+    single = str(photos / "a" / "1.png")
+    done = predict(mixed.parent, "mixed", single, "none.jpg", "--model", model, "--out", "found.csv", "--json")
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert "mixed/text.jpg: not a readable image (of no format that Pillow knows)" in lines
+    assert "mixed/cut.png: truncated" in lines
+    assert "none.jpg: missing" in lines
+    assert "Left out, as no photos that Pillow reads: 1 .txt." in lines
+    assert lines[-1] == "headhunt: 3 of 7 could not be read; the reasons are above. The others are predicted."
+    assert "Traceback" not in done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    read = ["mixed/9.png", "mixed/10.png", "mixed/deep/er/no-suffix", single]
+    assert [row["image"] for row in result["images"]] == read
+    assert [row["image"] for row in result["failed"]] == ["mixed/cut.png", "mixed/text.jpg", "none.jpg"]
+    table = pd.read_csv(mixed.parent / "found.csv")
+    assert table.columns.tolist() == ["path", "rank", "class", "label", "probability"]
+    assert table["path"].drop_duplicates().tolist() == read
+    assert table.groupby("path")["probability"].sum().tolist() == pytest.approx([1] * 4)  # of all three classes
+    for row in result["images"]:
+        rows = table[table["path"] == row["image"]]
+        assert rows["rank"].tolist() == [1, 2, 3]
+        assert rows[["class", "label", "probability"]].to_dict("records") == row["predictions"]
+
+
+def test_when_all_can_be_read_the_command_succeeds(bundle: Path, photos: Path, tmp_path: Path) -> None:
+    model = str(bundle.resolve())
+    done = predict(tmp_path, str(photos / "a"), str(photos / "a" / "0.png"), "--model", model, "--out", "all.csv")
+    assert done.returncode == 0, done.stderr
+    assert "Wrote the predictions of 8 images: all.csv" in done.stdout
+    table = pd.read_csv(tmp_path / "all.csv", index_col=["path", "rank"])
+    assert table.xs(1, level="rank").index.tolist() == [str(photos / "a" / f"{number}.png") for number in range(8)]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_nothing_is_predicted_where_nothing_can_be_written(bundle: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    image, model = str(photos / "a" / "0.png"), str(bundle.resolve())
+    for out, said in (
+        ("folder", "headhunt: --out: folder is a folder. Name a file, such as folder/predictions.csv."),
+        ("none/found.csv", "headhunt: --out: there is no folder none. Make it, or name another file."),
+    ):
+        done = predict(tmp_path, image, "--model", model, "--out", out)
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (2, said)
+
+
+def test_a_folder_without_photos_is_said(bundle: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    found = predict_images(bundle / "model.keras", [tmp_path / "empty", photos / "b" / "0.png"])
+    assert found["failed"] == [{"image": str(tmp_path / "empty"), "reason": "a folder without photos"}]
+    assert len(found["images"]) == 1
 
 
 def test_models_that_are_not_there(promoted: Run, photos: Path) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 
 import train.finetuning.finetune
 import train.promotion.worker
 from features.cache import cache_for
-from features.errors import HeadhuntError, UsageError
+from features.errors import CacheError, HeadhuntError, UsageError
 from features.shards import Shard, read_shard, write_shard
 from reports.config import Run
 from search.leaderboard import leaders
@@ -140,6 +141,17 @@ def test_a_network_that_differs_from_its_head_is_refused(searched: Run) -> None:
         HeadhuntError, match=r"does not give what its head gave on the cached features: probabilities differ"
     ):
         promote(searched)
+
+
+def test_a_damaged_shard_ends_the_command_and_fails_no_promotion(searched: Run) -> None:
+    shard = cache_for(searched).folder / "train-c000-00000-of-00001.tfrecord"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(CacheError, match=rf"the shard .*{shard.name} is damaged .*Run `headhunt features repair`"):
+        promote(searched)
+    study = optuna.load_study(study_name="tiny-promotions", storage="sqlite:///run/study.db")
+    assert [trial.state.name for trial in study.trials if trial.state.name == "FAIL"] == []
 
 
 def test_weights_that_were_not_kept_are_trained_again_from_the_trials_seed(searched: Run) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from features.command import relative
-from features.errors import HeadhuntError, UsageError
+from features.atomic import atomic_path
+from features.command import log, relative
+from features.errors import DatasetError, HeadhuntError, UsageError
+from features.folders import find_photos
 from features.images import inspect_image, open_photo, resized
+from features.progress import progress
 from train.config import TrainRun
 from train.evaluate import TOP
 from train.exports.runtimes import RUNTIMES, format_of, load_model
@@ -54,17 +58,13 @@ def model_in(path: Path, format_: str | None) -> Path:
     return path / RUNTIMES[chosen].file
 
 
-def predict_images(model_file: Path, images: Sequence[Path]) -> dict[str, Any]:
+def predict_images(model_file: Path, paths: Sequence[Path]) -> dict[str, Any]:
     """The five best classes of every image, most probable first; returns the `--json` object of `train predict`.
 
-    An image is read as the data set's photos are (first frame, turned upright, RGB) and resized to what the model takes. The
-    names of the classes come from labels.txt beside the model. Raises UsageError for an image that is missing or cannot be
-    read, before any is predicted.
+    `paths` are images, and folders whose photos are taken as `features prepare` takes them. An image is read as the data set's
+    photos are (first frame, turned upright, RGB) and resized to what the model takes. The names of the classes come from
+    labels.txt beside the model. What cannot be read is said and listed in `failed`, with the reason; the others go on.
     """
-    for image in images:
-        fault = inspect_image(image, MAX_PIXELS, {}).fault
-        if fault:
-            raise UsageError(f"{image}: {fault}. Name an image that Pillow reads, such as a JPEG or PNG.")
     labels_file = model_file.with_name("labels.txt")
     try:
         names = labels_file.read_text(encoding="utf-8").splitlines()
@@ -72,22 +72,74 @@ def predict_images(model_file: Path, images: Sequence[Path]) -> dict[str, Any]:
         raise UsageError(
             f"{labels_file} is missing: it names the classes, one a line. Keep it beside the model."
         ) from None
+    failed: list[dict[str, str]] = []
+
+    def leave_out(path: Path, reason: str) -> None:
+        failed.append({"image": str(path), "reason": reason})
+        log.print(f"{path}: {reason}", style="yellow")
+
+    images = _images(paths, leave_out)
     format_ = format_of(model_file)
     model = load_model(model_file, format_)
     size = model.image_size
     rows = []
-    for image in images:
-        probabilities = model.run(resized(open_photo(image), size)[None])[0]
-        if len(probabilities) != len(names):
-            raise HeadhuntError(
-                f"{labels_file} names {len(names)} classes, but {model_file} has {len(probabilities)}. They are of two exports."
-            )
-        best = np.argsort(-probabilities, kind="stable")[:TOP]
-        found = [
-            {"class": names[label], "label": int(label), "probability": float(probabilities[label])} for label in best
-        ]
-        rows.append({"image": str(image), "predictions": found})
-    return {"model": relative(model_file), "format": format_, "images": rows}
+    with progress("predictions", len(images), "images") as advance:
+        for image in images:
+            advance(1)
+            fault = inspect_image(image, MAX_PIXELS, {}).fault
+            if fault:
+                leave_out(image, fault)
+                continue
+            probabilities = model.run(resized(open_photo(image), size)[None])[0]
+            if len(probabilities) != len(names):
+                raise HeadhuntError(
+                    f"{labels_file} names {len(names)} classes, but {model_file} has {len(probabilities)}. They are of two "
+                    "exports."
+                )
+            best = np.argsort(-probabilities, kind="stable")[:TOP]
+            found = [
+                {"class": names[label], "label": int(label), "probability": float(probabilities[label])}
+                for label in best
+            ]
+            rows.append({"image": str(image), "predictions": found})
+    return {"model": relative(model_file), "format": format_, "images": rows, "failed": failed}
+
+
+def check_out(path: Path) -> None:
+    """UsageError for a path that no table can be written to, before anything is predicted."""
+    if path.is_dir():
+        raise UsageError(f"--out: {path} is a folder. Name a file, such as {path / 'predictions.csv'}.")
+    if not path.parent.is_dir():
+        raise UsageError(f"--out: there is no folder {path.parent}. Make it, or name another file.")
+
+
+def write_predictions(path: Path, images: Sequence[dict[str, Any]]) -> None:
+    """Writes a CSV table, atomically: a row for each image and rank, with the columns path, rank (from 1), class, label (from 0)
+    and probability."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", "rank", "class", "label", "probability"])
+        for row in images:
+            for rank, found in enumerate(row["predictions"], start=1):
+                writer.writerow([row["image"], rank, found["class"], found["label"], repr(found["probability"])])
+
+
+def _images(paths: Sequence[Path], leave_out: Callable[[Path, str], None]) -> list[Path]:
+    """The images of these paths, each once: a folder's photos in its place."""
+    images: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            images.append(path)
+            continue
+        try:
+            found = find_photos(path)
+        except DatasetError as error:
+            leave_out(path, str(error))
+            continue
+        if not found:
+            leave_out(path, "a folder without photos")
+        images += found
+    return list(dict.fromkeys(images))
 
 
 def _formats(bundle: Path) -> list[str]:

@@ -15,8 +15,8 @@ from features.cache import FeatureCache, cache_for
 from features.command import log, relative
 from features.config import Augmentation, FeaturesConfig
 from features.dataset import DatasetIndex, load_index
-from features.errors import HeadhuntError, UsageError
-from features.executors import in_own_process, open_executor
+from features.errors import CacheError, HeadhuntError, LostError, UsageError
+from features.executors import check_devices, in_own_process, open_executor
 from features.keys import for_workers
 from features.policies import augmentation_of, configured, section_of, with_augmentation
 from search.certificate import load_certificate
@@ -47,8 +47,8 @@ def promote(run: TrainRun, numbers: Sequence[int] = ()) -> list[Promotion]:
     """Promotes the trials of these numbers, or the best `train.top`, by the recipe of `train.finetune`.
 
     A finished promotion is not repeated; one that was interrupted goes on after its last epoch; one that fails does not stop the
-    others. Raises UsageError for a trial that is not there, HeadhuntError when a network does not give what its head gave on the
-    cached features.
+    others. Raises UsageError for a trial that is not there, CacheError for a damaged cache, HeadhuntError when a network does
+    not give what its head gave on the cached features.
     """
     cache = cache_for(run)
     wanted = [_wanted(run, cache, leader) for leader in _choose(run, cache, numbers)]
@@ -67,6 +67,7 @@ def promote(run: TrainRun, numbers: Sequence[int] = ()) -> list[Promotion]:
             else:
                 record.finish(each.leader, finished, Reader(each.folder).accuracies())
         if waiting:
+            check_devices(run.promotion_workers)
             _run(run, cache, waiting, record)
     return [_promotion(each.folder) for each in wanted]
 
@@ -98,6 +99,8 @@ def _run(run: TrainRun, cache: FeatureCache, waiting: Sequence[_Wanted], record:
     for each in waiting:
         try:
             tasks.append(_task(run, cache, each))
+        except (CacheError, LostError):  # of no promotion in particular
+            raise
         except HeadhuntError as error:
             failed(each, error)
     variables = {"KERAS_BACKEND": run.backend}

@@ -21,7 +21,7 @@ from features.backbones import compute_dtype
 from features.cache import FeatureCache
 from features.config import Augmentation
 from features.dataset import DatasetIndex
-from features.errors import HeadhuntError
+from features.errors import CacheError, HeadhuntError
 from features.moments import feature_moments
 from features.views import Views
 from search.leaderboard import Leader
@@ -91,7 +91,7 @@ def promote_trial(task: Task) -> Ended:
         left.unlink(missing_ok=True)
     try:
         _promote(task, journal)
-    except CancelledError:
+    except (CancelledError, CacheError):  # a damaged cache is no failure of this promotion, and meets the others, too
         raise
     except HeadhuntError as error:  # the others go on
         return Ended(error)

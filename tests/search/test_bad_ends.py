@@ -1,0 +1,135 @@
+"""Whatever ends a search badly: no trial is left running or failed, and the next run goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+
+from features.cache import cache_for
+from reports.config import Run
+from search.set_aside import set_aside, take_up, under_way
+from search.storage import open_storage
+from tests.conftest import run_headhunt
+from tests.search.test_study import history
+
+DRIVER = """
+import sys
+from search import study
+
+judge, calls = study._Driver._judge, []
+
+def ended(self, *arguments):
+    calls.append(1)
+    if len(calls) == 5:  # in the middle of the second generation
+        {fault}
+    judge(self, *arguments)
+
+study._Driver._judge = ended
+import headhunt
+sys.argv[1:] = ["search", "run"]
+headhunt.main()
+"""
+
+FAULTS = {
+    "exception": ("raise RuntimeError('never seen before')", 1, "a fault in headhunt itself (RuntimeError)"),
+    "full disk": ("raise OSError(28, 'No space left on device')", 1, "No space left on device"),
+    "storage": (
+        "from optuna.exceptions import StorageInternalError; raise StorageInternalError('disk I/O error')",
+        1,
+        "no longer answers as it should: disk I/O error",
+    ),
+    "workers": (
+        "from features.errors import DeadWorkersError; raise DeadWorkersError('a worker died')",
+        1,
+        "headhunt: a worker died",
+    ),
+    "interrupt": ("raise KeyboardInterrupt", 130, "interrupted; what is finished is saved"),
+    "SIGHUP": ("import os, signal; os.kill(os.getpid(), signal.SIGHUP)", 130, "Resume with:\n  headhunt search run"),
+    "SIGTERM": ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", 130, "Resume with:\n  headhunt search run"),
+}
+
+
+@pytest.fixture
+def fresh(searched: Run) -> Run:
+    """The run with its cache, without its study."""
+    Path("run", "study.db").unlink()
+    shutil.rmtree(Path("run", "trials"))
+    return searched
+
+
+def states() -> list[str]:
+    return [state for _, state, *_ in history("run")]
+
+
+def run_badly(*command: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_trials_under_way_wait_for_the_next_run(fresh: Run, searched_once: Path, fault: str) -> None:
+    raised, status, message = FAULTS[fault]
+    done = run_badly(sys.executable, "-c", DRIVER.format(fault=raised))
+    assert (done.returncode, message in done.stderr) == (status, True), done.stderr
+    assert states() == ["COMPLETE"] * 3 + ["WAITING"] * 3
+    run_headhunt(Path.cwd(), "search", "run")
+    assert history("run") == history(str(searched_once / "run"))
+
+
+def damage(run: Run) -> Path:
+    """Changes one bit of a feature of an augmented copy; gives the shard."""
+    shard = cache_for(run).folder / "train-c001-00000-of-00001.tfrecord"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 0x40
+    shard.write_bytes(data)
+    return shard.resolve()
+
+
+def refused(shard: Path, *arguments: str) -> None:
+    """The command ends with one message, which names the shard."""
+    done = run_badly(str(Path(sys.executable).with_name("headhunt")), *arguments)
+    assert done.returncode == 1
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("headhunt: ")]
+    assert f"headhunt: the shard {shard} is damaged" in said
+    assert "Run `headhunt features repair`" in said
+    assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_shard_is_named_by_what_comes_after_a_search(searched: Run) -> None:
+    refused(damage(searched), "search", "confirm")
+    assert states() == ["COMPLETE"] * 6
+
+
+@pytest.mark.parametrize("executor", ["local", "auto", pytest.param("ray", marks=pytest.mark.slow)])
+def test_a_damaged_shard_is_named_and_is_no_trials_failure(fresh: Run, searched_once: Path, executor: str) -> None:
+    refused(damage(fresh), "search", "run", "--executor", executor)
+    assert states() == ["WAITING"] * 3
+    run_headhunt(Path.cwd(), "features", "repair")
+    run_headhunt(Path.cwd(), "search", "run")
+    assert history("run") == history(str(searched_once / "run"))
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_what_somebody_enqueued_is_not_taken_for_a_trial_that_was_left(tmp_path: Path, kind: str) -> None:
+    study = optuna.create_study(storage=open_storage(kind, tmp_path), study_name="x")
+    study.enqueue_trial({"x": 1.0})
+    left = study.ask()  # takes the enqueued one
+    study.tell(left, 0.5)
+    begun, killed = study.ask(), study.ask()
+    begun.suggest_float("x", 0, 1)
+    begun.report(0.25, 1)
+    set_aside(study)
+    study.enqueue_trial({"x": 2.0})
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "WAITING", "WAITING", "WAITING"]
+    assert [trial.number for trial in under_way(study)] == [begun.number, killed.number]
+    again = optuna.load_study(storage=open_storage(kind, tmp_path), study_name="x")
+    assert [trial.number for trial in take_up(again)] == [begun.number, killed.number]
+    assert [trial.state.name for trial in again.trials] == ["COMPLETE", "RUNNING", "RUNNING", "WAITING"]
+    taken = again.trials[begun.number]
+    assert (taken.params, taken.intermediate_values) == (begun.params, {1: 0.25})
