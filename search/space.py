@@ -91,6 +91,7 @@ class SearchSpace(Section):
             _check_leaf(f"views.{name}", leaf, Views, name)
         for name, leaf in self.features.items():
             _check_leaf(f"features.{name}", leaf, FeatureParts, name)
+            _check_different(f"features.{name}", leaf)
         return self
 
     def _check_head(self) -> None:
@@ -287,6 +288,15 @@ def _check_tagged(section: str, leaves: Leaves, table: Mapping[str, type[BaseMod
             )
         for model in having if name != "kind" else []:
             _check_leaf(f"{section}.{name}", leaf, model, name)
+
+
+def _check_different(path: str, leaf: Any) -> None:
+    """Parts in another order are the same parts, and no other choice."""
+    choices = [str(choice) for choice in leaf] if isinstance(leaf, list | tuple) else []
+    for number, choice in enumerate(choices):
+        for earlier in choices[:number]:
+            if set(earlier.split("+")) == set(choice.split("+")):
+                raise ValueError(f"{path}: {earlier} and {choice} are the same parts. Write one of them")
 
 
 def _check_leaf(path: str, leaf: Any, model: type[BaseModel], name: str) -> None:
