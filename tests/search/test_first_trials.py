@@ -391,9 +391,8 @@ headhunt.main()
     (trial,) = load_study(searched).trials
     assert trial.state.name == "COMPLETE"
     assert trial.user_attrs["doubts"][0].startswith("the linear probe did not converge")
-    note = "".join(value for name, value in trial.system_attrs.items() if name.startswith("note")) or str(
-        load_study(searched).system_attrs
-    )
+    study = load_study(searched)
+    note = str(study._storage.get_study_system_attrs(study._study_id))
     assert "did not converge" in note and "to convergence" not in note
 
 
