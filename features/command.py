@@ -61,6 +61,10 @@ class Output:
             sys.stdout.flush()
 
 
+IS_STAGE = "HEADHUNT_IS_STAGE"
+"""Environment variable of a stage that another command runs."""
+
+
 @contextmanager
 def command(as_json: bool, afterwards: str | None = None) -> Iterator[Output]:
     """Runs the body of a command and turns what goes wrong into one message and an exit status.
@@ -79,7 +83,9 @@ def command(as_json: bool, afterwards: str | None = None) -> Iterator[Output]:
             _say(_resume() if output.afterwards is None else output.afterwards)
         raise typer.Exit(error.exit_status) from None
     except KeyboardInterrupt:
-        if output.afterwards is None:
+        if os.environ.get(IS_STAGE):  # the command that runs all stages says how to go on
+            pass
+        elif output.afterwards is None:
             _say(f"\nheadhunt: interrupted; what is finished is saved. {_resume()}")
         else:
             _say(f"\nheadhunt: interrupted. {output.afterwards}".rstrip())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 
 import typer
 
-from features.command import log
+from features.command import INTERRUPTED, IS_STAGE, log
 from features.errors import HeadhuntError
 
 
@@ -26,7 +27,10 @@ def run_stage(arguments: Sequence[str]) -> Any:
     """
     command_line = [sys.executable, "-P", "-m", "headhunt", *arguments]
     options: dict[str, Any] = {"preexec_fn": end_with_parent} if sys.platform == "linux" else {}
-    with subprocess.Popen(command_line, stdout=subprocess.PIPE, text=True, process_group=0, **options) as stage:
+    environment = {**os.environ, IS_STAGE: "1"}
+    with subprocess.Popen(
+        command_line, stdout=subprocess.PIPE, text=True, process_group=0, env=environment, **options
+    ) as stage:
         try:
             printed, _ = stage.communicate()
         except KeyboardInterrupt:
@@ -38,8 +42,13 @@ def run_stage(arguments: Sequence[str]) -> Any:
         log.print(
             f"headhunt: the process of this stage was ended by {killed}, which the system sends when memory is out, for one."
         )
+    if stage.returncode == INTERRUPTED:
+        log.print("headhunt: this stage was interrupted; what is finished is saved. Rerun the same command.")
+    elif stage.returncode:
+        log.print(
+            f"Fix this, then rerun the same command. To rerun only this stage:\n  headhunt {shlex.join(arguments)}"
+        )
     if stage.returncode:
-        log.print(f"Mend that, then go on with the same command; this stage alone:\n  headhunt {shlex.join(arguments)}")
         raise typer.Exit(stage.returncode if stage.returncode > 0 else 1)
     lines = printed.splitlines()
     if not lines:

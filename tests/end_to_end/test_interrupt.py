@@ -97,6 +97,15 @@ def test_ctrl_c_while_the_cache_is_built(tmp_path: Path, executor: str, whole_gr
     assert not list(tmp_path.glob("run/cache/*/manifest.json"))
 
 
+def test_ctrl_c_in_a_run_of_all_stages_says_once_how_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "headhunt.yaml").write_text(TOYS)
+    process = headhunt(tmp_path, "run")
+    said = interrupt(process, "1/", whole_group=True)
+    assert process.returncode == 130, said
+    assert said.count("Resume with:") == said.count("headhunt: ") == 1
+    assert said.endswith("Resume with:\n  headhunt run\n")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["search", "promote"])
 def test_ctrl_c_in_the_later_stages(tmp_path: Path, stage: str) -> None:

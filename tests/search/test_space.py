@@ -189,5 +189,7 @@ def test_a_wrong_space_is_refused_when_it_is_read(tmp_path: Path, space: str, me
 
 
 def test_parts_in_another_order_are_no_other_choice() -> None:
-    with pytest.raises(ValueError, match=r"features.parts: avg\+max and max\+avg are the same parts. Write one of them"):
+    with pytest.raises(
+        ValueError, match=r"features.parts: avg\+max and max\+avg are the same parts. Write one of them"
+    ):
         SearchSpace(features={"parts": ["avg", "avg+max", "max+avg"]})

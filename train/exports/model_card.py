@@ -119,7 +119,7 @@ def _head_lines(config: TrialConfig, classes: int) -> list[str]:
     if config.is_probe:
         return [
             *lines,
-            "- head: a linear probe, solved to convergence by L-BFGS; its L2 was chosen by cross-validation",
+            "- head: a linear probe, solved by L-BFGS; its L2 was chosen by cross-validation",
         ]
     return [
         *lines,
