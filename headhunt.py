@@ -218,9 +218,11 @@ def _run_stages(checked: Run, file: Path, overrides: Sequence[str], output: Outp
         started = time.monotonic()
         results[key] = run_stage([*words, *settings_, "--json"])
         seconds[key] = time.monotonic() - started
+    verdict = results["export"]["verdict"]
+    output.console.print(verdict["text"])
     output.console.print(_summary(checked, results, seconds))
     output.console.print(f"\nreport  {results['report']['report']}\nexport  {results['export']['folder']}")
-    output.result({**dict.fromkeys(STAGES), **results, "seconds": seconds})
+    output.result({"verdict": verdict, **dict.fromkeys(STAGES), **results, "seconds": seconds})
 
 
 def _summary(checked: Run, results: dict[str, Any], seconds: dict[str, float]) -> Table:
@@ -234,11 +236,7 @@ def _summary(checked: Run, results: dict[str, Any], seconds: dict[str, float]) -
         "cache": _cached([cached, *cached.get("others", {}).values()]),
         "search": f"{counts}; {objective} of the best head {ranked[0]:.4f}, of the worst that ran to its end {ranked[-1]:.4f}",
         **({"confirm": _confirmed(results["confirm"], objective)} if "confirm" in results else {}),
-        "promote": "\n".join(
-            f"trial {row['trial']}: val {row['frozen']['val_accuracy']:.4f} frozen, {row['tuned']['val_accuracy']:.4f} tuned; "
-            f"test {row['tuned']['test_accuracy']:.4f}, top-5 {row['tuned']['test_top5_accuracy']:.4f}"
-            for row in results["promote"]["promotions"]
-        ),
+        "promote": "\n".join(_promoted(row) for row in results["promote"]["promotions"]),
         "export": f"trial {results['export']['trial']}: {', '.join(results['export']['formats'])}",
         "report": f"{len(results['report']['sections'])} sections",
     }
@@ -254,6 +252,15 @@ def _cached(built: Sequence[dict[str, Any]]) -> str:
     """The caches of all policies in a line."""
     copies = ", ".join(f"{one['copies']} augmented copies of {one['policy']}" for one in built)
     return f"{sum(one['records'] for one in built)} feature vectors, {copies}, {sum(one['bytes'] for one in built) / 1e6:.1f} MB"
+
+
+def _promoted(row: dict[str, Any]) -> str:
+    """A promotion in a line; without test accuracies where the test photos were left alone."""
+    tuned = row["tuned"]
+    told = f"trial {row['trial']}: val {row['frozen']['val_accuracy']:.4f} frozen, {tuned['val_accuracy']:.4f} {row['stage']}"
+    if tuned["test_accuracy"] is None:
+        return told
+    return f"{told}; test {tuned['test_accuracy']:.4f}, top-5 {tuned['test_top5_accuracy']:.4f}"
 
 
 def _confirmed(result: dict[str, Any], objective: str) -> str:

@@ -87,6 +87,7 @@ def result(run: Callable[..., tuple[dict[str, Any], str]]) -> dict[str, Any]:
 
 
 def test_the_result_has_the_keys_of_every_stage(result: dict[str, Any]) -> None:
+    assert next(iter(result)) == "verdict" and result["verdict"]["text"] == result["promote"]["verdict"]["text"]
     assert set(result) >= {"prepare", "cache", "search", "confirm", "promote", "export", "report"}
     assert result["prepare"]["splits"] == {
         "train": 72,
