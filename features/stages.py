@@ -26,7 +26,7 @@ def run_stage(arguments: Sequence[str]) -> Any:
     `-P` keeps a user's own `train.py` or `search.py` in the working directory from shadowing our packages.
     """
     command_line = [sys.executable, "-P", "-m", "headhunt", *arguments]
-    options: dict[str, Any] = {"preexec_fn": end_with_parent} if sys.platform == "linux" else {}
+    options: dict[str, Any] = {"preexec_fn": _begin} if sys.platform == "linux" else {}
     environment = {**os.environ, IS_STAGE: "1"}
     with subprocess.Popen(
         command_line, stdout=subprocess.PIPE, text=True, process_group=0, env=environment, **options
@@ -63,6 +63,12 @@ _SET_PARENT_DEATH_SIGNAL = 1
 def end_with_parent() -> None:
     """For a child, before it becomes another program."""
     _prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def _begin() -> None:
+    """For a stage, before it becomes another program: an interrupt waits until it can be handled, after the imports."""
+    end_with_parent()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 _prctl: Any = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
