@@ -27,6 +27,15 @@ def start_keras(backend: str) -> None:
         keras.config.set_floatx("float32")
         if backend == "tensorflow":
             importlib.import_module("tensorflow").config.list_physical_devices()
+    keep_tensorflow_out()
+
+
+def keep_tensorflow_out() -> None:
+    """Where Keras runs on another backend, keeps it from importing TensorFlow to see whether what it serialises is of it: to ask
+    any layer for its configuration would take seconds, and a part of a GPU's memory."""
+    keras = importlib.import_module("keras")
+    if keras.backend.backend() != "tensorflow" and "tensorflow" not in sys.modules:
+        importlib.import_module("keras.src.utils.module_utils").tensorflow._available = False
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

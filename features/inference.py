@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from features.engine import keep_tensorflow_out
 from features.errors import UsageError
 
 LISTED = 5
@@ -34,6 +35,7 @@ class InferenceNetwork:
     def __init__(self, network: Any, image_size: tuple[int, int], policy: str) -> None:
         import keras
 
+        keep_tensorflow_out()
         self._policy = policy
         self._clones: dict[int, Any] = {}
         self._names: set[str] = set()

@@ -157,7 +157,7 @@ def test_the_export_predicts_the_same_in_plain_keras(folder: Path, result: dict[
     from PIL import Image
 
     workdir, number = folder / "runs" / "toys", result["export"]["trial"]
-    table = pd.read_csv(workdir / "promotions" / str(number) / "predictions.csv")
+    table = pd.read_csv(workdir / "promotions" / f"{number}-{result['export']['recipe']}" / "predictions.csv")
     photos = [
         np.asarray(
             Image.open(workdir / "dataset" / "toy_cars" / path)
