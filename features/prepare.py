@@ -30,6 +30,7 @@ from features.duplicates import settle, units
 from features.errors import DatasetError, HeadhuntError, UsageError
 from features.folders import read_folders
 from features.images import Inspected, inspect_image
+from features.skipped import write_skipped
 from features.splits import drawn_shares, split_photos
 from features.stanford_cars import read_stanford_cars
 from features.tables import read_table
@@ -44,7 +45,8 @@ MINIMUM = 3
 
 
 def prepare(run: FeaturesRun, materialize: Literal["link", "copy"] | None = None) -> dict[str, Any]:
-    """Writes `dataset/index.csv`, and with `materialize` the class folders; returns the `--json` object.
+    """Writes `dataset/index.csv` and `skipped.csv` beside it, and with `materialize` the class folders; returns the `--json`
+    object.
 
     Raises DatasetError listing every fault that was found in the photos, or classes that are too small.
     """
@@ -52,16 +54,21 @@ def prepare(run: FeaturesRun, materialize: Literal["link", "copy"] | None = None
     source = _read(run)
     if not source.photos:
         raise DatasetError(f"there are no images below {source.root}. Correct the `dataset` section.")
-    photos, found = _inspect(run, source)
+    photos, found, reasons = _inspect(run, source)
     sha256 = {path: inspected.sha256 for path, inspected in found.items()}
-    photos = settle(photos, sha256, run.dataset.on_duplicate)
-    photos = _without_small(run, photos, source.class_names)
+    single = settle(photos, sha256, run.dataset.on_duplicate)
+    reasons |= _gone(photos, single, "a copy, byte by byte, of another photo (dataset.on_duplicate)")
+    photos = _without_small(run, single, source.class_names)
+    reasons |= _gone(
+        single, photos, f"of a class of fewer than {run.dataset.min_per_class} photos (dataset.min_per_class)"
+    )
     photos, names = _dense(run, photos, source.class_names)
     _check_sizes(photos, names)
     _check_names(names)
     index = DatasetIndex(_table(run, photos, names, found), names, source.root)
     path, skipped = index_path(run), len(source.photos) - len(photos)
     before = path.read_bytes() if path.exists() else None
+    write_skipped(run.workdir, reasons)
     write_index(run, index, skipped)
     if materialize:
         lay_out(index, path.parent, materialize)
@@ -105,8 +112,9 @@ def _read(run: FeaturesRun) -> Source:
             return read_stanford_cars(StanfordCars(root=folder, split=dataset.split))
 
 
-def _inspect(run: FeaturesRun, source: Source) -> tuple[list[Photo], dict[str, Inspected]]:
-    """Looks at every photo; gives those without a fault. Faults are an error, or skipped and counted."""
+def _inspect(run: FeaturesRun, source: Source) -> tuple[list[Photo], dict[str, Inspected], dict[str, str]]:
+    """Looks at every photo; gives those without a fault, what was seen, and the faults. Those are an error, or skipped and
+    counted."""
     known = _known_sizes(run)
     paths = [photo.path for photo in source.photos]
     twice = [path for path, count in Counter(paths).items() if count > 1]
@@ -155,7 +163,14 @@ def _inspect(run: FeaturesRun, source: Source) -> tuple[list[Photo], dict[str, I
     if dark:
         counted = f"{len(dark)} of {len(paths)} photos"
         log.print(f"Scaled by the 12 bits that their pixels of 16 hold: {counted}, {_some(dark)}.", style="yellow")
-    return [photo for photo in source.photos if photo.path not in faults], found
+    reasons = {_printable(path): fault for path, fault in faults.items()}
+    return [photo for photo in source.photos if photo.path not in faults], found, reasons
+
+
+def _gone(before: Sequence[Photo], after: Sequence[Photo], reason: str) -> dict[str, str]:
+    """The photos that a step left out, with its reason."""
+    left = {photo.path for photo in after}
+    return {photo.path: reason for photo in before if photo.path not in left}
 
 
 def _boxes_outside(photos: Sequence[Photo], found: dict[str, Inspected]) -> dict[str, str]:

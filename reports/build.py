@@ -15,7 +15,8 @@ from features.atomic import atomic_path, make_folder, write_text
 from features.command import relative
 from features.errors import HeadhuntError, UsageError
 from reports.config import Run
-from reports.page import SECTIONS, collect_sections, headline, verdict
+from reports.headline import headline, verdict
+from reports.page import SECTIONS, collect_sections, make_section
 from reports.section import Block, LeftOutError, PageSection
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _find(run: Run, name: str) -> tuple[PageSection | None, dict[str, go.Figure]
     """A section with its figures, or a figure by itself."""
     if name in SECTIONS:
         try:
-            section = SECTIONS[name][1](run)
+            section = make_section(run, name)
         except (LeftOutError, HeadhuntError) as reason:
             raise UsageError(f"--only {name}: {reason}") from None
         return section, dict(section.every_figure())

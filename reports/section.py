@@ -49,6 +49,14 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Listing:
+    """Lines of text in a fixed pitch, folded up below a summary."""
+
+    summary: str
+    text: str
+
+
+@dataclass(frozen=True)
 class PageSection:
     """One section: a heading, a sentence, figures or tables below it, and then its blocks.
 
@@ -61,6 +69,7 @@ class PageSection:
     figures: dict[str, go.Figure] = field(default_factory=dict)
     tables: list[Table] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
+    listings: list[Listing] = field(default_factory=list)
 
     def every_figure(self) -> Iterator[tuple[str, go.Figure]]:
         """Its own figures with their names, then those of its blocks."""

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 DECADES = 4
 """What an axis of learning rates spans at most, from the highest rate down; a cosine ends near 0 and leaves it at the bottom."""
 
+TOP5 = "top-5"
+"""In the heading of a column of top-5 accuracies; see `reports.top5`."""
+
 COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f", "#475569", "#92400e")
 
 

@@ -171,6 +171,6 @@ def _correlation(pairs: Counts) -> float:
 def _compared(found: Difference, title: str) -> str:
     word = "Better than" if found.low > 0 else "Worse than" if found.high < 0 else "Not clearly different from"
     return (
-        f"{word} the {title} ({found.accuracy:.1%}): {100 * found.difference:+.1f} points ({100 * found.low:+.1f} to "
-        f"{100 * found.high:+.1f})"
+        f"{word} the {title} ({found.accuracy:.1%}): {100 * found.difference:+z.1f} points ({100 * found.low:+z.1f} to "
+        f"{100 * found.high:+z.1f})"
     )

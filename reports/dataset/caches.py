@@ -109,7 +109,7 @@ def _probe_table(run: Run) -> Table:
     """What `features info` says of the views of each policy."""
     found = view_accuracies({name: cache_for(run, name) for name in policy_sections(run.features)})
     rows = [
-        [name, f"{accuracy:.4f}", "" if name == "clean" else f"{100 * (accuracy - found['clean']):+.1f}"]
+        [name, f"{accuracy:.4f}", "" if name == "clean" else f"{100 * (accuracy - found['clean']):+z.1f}"]
         for name, accuracy in found.items()
     ]
     return Table(["probe trained on", "accuracy on clean validation photos", "points from clean"], rows, {1, 2})

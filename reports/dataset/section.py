@@ -12,7 +12,7 @@ from features.info import class_balance
 from features.keys import cache_folder, key_parts
 from features.manifest import cache_key
 from reports.config import Run
-from reports.dataset import class_counts, photo_sizes, pictures
+from reports.dataset import class_counts, findings, photo_sizes, pictures
 from reports.section import Block, PageSection, Picture, Table
 
 
@@ -56,7 +56,13 @@ def section(run: Run) -> PageSection:
         f"frequent class is right for {100 * facts.most_frequent:.1f}\u00a0% of the test photos."
     )
     crop = bool(getattr(run.dataset, "crop_to_bbox", False))
-    blocks = [_classes(index, facts), _sizes(run, index, crop), _examples(index, crop), *_views(run, index)]
+    blocks = [
+        findings.block(run),
+        _classes(index, facts),
+        _sizes(run, index, crop),
+        _examples(index, crop),
+        *_views(run, index),
+    ]
     return PageSection("dataset", "Data set", text, tables=[_balance(index, facts)], blocks=blocks)
 
 

@@ -67,6 +67,31 @@ def collect(found: Predictions) -> list[ClassScore]:
     return sorted(scores, key=lambda score: (score.accuracy, -score.photos))
 
 
+class Averages(NamedTuple):
+    """Of all test photos: the share that is named rightly; and two means over classes, in which a rare class counts as much as a
+    frequent one: `balanced_accuracy` of their recalls, `macro_f1` of their F1 scores, 0 for a class never named rightly.
+
+    A class without test photos counts only in the F1 scores, and only if a photo was taken for it.
+    """
+
+    accuracy: float
+    balanced_accuracy: float
+    macro_f1: float
+
+
+def averages(found: Predictions) -> Averages:
+    """The accuracy of all test photos beside the means over classes."""
+    named, classes = found.predicted[:, 0], len(found.class_names)
+    photos, given = np.bincount(found.labels, minlength=classes), np.bincount(named, minlength=classes)
+    right = np.bincount(found.labels[found.right], minlength=classes)
+    present, either = photos > 0, photos + given > 0
+    return Averages(
+        float(found.right.mean()),
+        float((right[present] / photos[present]).mean()),
+        float((2 * right[either] / (photos + given)[either]).mean()),
+    )
+
+
 def ends(scores: list[ClassScore]) -> tuple[list[ClassScore], list[ClassScore]]:
     """The SHOWN worst, the worst first, and of the others the SHOWN best, the best first; more photos count for more."""
     best = sorted(scores[SHOWN:], key=lambda score: (-score.accuracy, -score.photos))
@@ -139,4 +164,18 @@ def section(run: Run) -> PageSection:
     ]
     columns = ["class", "test photos", "accuracy", "95 % interval", "precision", "most often taken for"]
     table = Table(columns, rows, {1, 2, 3, 4}, "All classes in numbers")
-    return PageSection("classes", "Best and worst classes", said, {"classes": draw(worst, best)}, [table])
+    figures = {"classes": draw(worst, best)}
+    return PageSection("classes", "Best and worst classes", said, figures, [_averages(averages(found)), table])
+
+
+def _averages(found: Averages) -> Table:
+    rows = [
+        ["accuracy", share(found.accuracy), "every test photo counts as much"],
+        [
+            "balanced accuracy",
+            share(found.balanced_accuracy),
+            "every class counts as much: the mean of their accuracies",
+        ],
+        ["macro-F1", share(found.macro_f1), "the mean of the classes' F1 scores, of precision and recall"],
+    ]
+    return Table(["test", "", "what counts"], rows, {1})

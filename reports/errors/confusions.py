@@ -7,8 +7,9 @@ from typing import NamedTuple
 import pandas as pd
 
 from reports.config import Run
+from reports.errors import matrix, two_classes
 from reports.errors.predictions import Predictions, load_predictions
-from reports.section import PageSection, Table
+from reports.section import Block, PageSection, Table
 
 
 class Confusion(NamedTuple):
@@ -46,11 +47,20 @@ def collect(found: Predictions, top: int) -> Confusions:
 
 
 def section(run: Run) -> PageSection:
-    """The most frequent confusions; LeftOutError where nothing is promoted."""
-    found = collect(load_predictions(run), run.reports.confusions)
+    """The confusion matrix and the most frequent confusions; for two classes also their curves. LeftOutError where nothing is
+    promoted."""
+    predictions = load_predictions(run)
+    found, shown = collect(predictions, run.reports.confusions), matrix.collect(predictions)
     rows = [[pair.truth, pair.predicted, f"{pair.photos} of {pair.of}"] for pair in found.worst]
     text = (
-        f"The {found.stage} trial {found.trial} takes {found.wrong:,} of the {found.photos:,} test photos for another class; the "
-        "most frequent pairs first."
+        f"The {found.stage} trial {found.trial} takes {found.wrong:,} of the {found.photos:,} test photos for another class. In "
+        "the matrix a row is a true class and a column what its photos are taken for: blue what is right, red what is not, the "
+        "darker, the larger the share of its class. Classes that are taken for each other are neighbours."
     )
-    return PageSection("confusions", "Worst confusions", text, tables=[Table(["is", "taken for", "photos"], rows, {2})])
+    if len(shown.names) < shown.classes:
+        text += f" Of the {shown.classes} classes the {len(shown.names)} with the most wrong photos are drawn."
+    worst = Block(
+        "Worst confusions", "The most frequent pairs first.", tables=[Table(["is", "taken for", "photos"], rows, {2})]
+    )
+    figures = {"confusion-matrix": matrix.draw(shown)}
+    return PageSection("confusions", "Confusions", text, figures, blocks=[*two_classes.blocks(predictions), worst])

@@ -7,9 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from features.dataset import DatasetIndex, load_index
+from features.errors import CacheError
 from reports.config import Run
 from reports.dataset.pictures import thumbnail
-from reports.errors import truth_ranks
+from reports.errors import nearest, truth_ranks
+from reports.errors.nearest import Nearest
 from reports.errors.predictions import Predictions, load_predictions
 from reports.section import Block, PageSection, Picture, Table
 from reports.style import share
@@ -21,7 +23,8 @@ LISTED = 200
 class Mistake(NamedTuple):
     """A test photo, its true class, the class it was taken for, and the probabilities given to both.
 
-    `truth_probability` is None where the true class is not among the five that were kept.
+    `truth_probability` is None where the true class is not among the five that were kept, and `place` is that of the photo in the
+    predictions.
     """
 
     path: str
@@ -29,11 +32,11 @@ class Mistake(NamedTuple):
     truth_probability: float | None
     predicted: str
     probability: float
-    label: int
+    place: int
 
 
 def collect(found: Predictions) -> list[Mistake]:
-    """Every mistake, the most confident first; `label` is that of the class it was taken for."""
+    """Every mistake, the most confident first."""
     wrong = np.flatnonzero(~found.right)
     order = wrong[np.argsort(-found.probabilities[wrong, 0], kind="stable")]
     mistakes = []
@@ -47,31 +50,29 @@ def collect(found: Predictions) -> list[Mistake]:
                 float(found.probabilities[row, at[0]]) if len(at) else None,
                 found.class_names[predicted],
                 float(found.probabilities[row, 0]),
-                predicted,
+                row,
             )
         )
     return mistakes
 
 
-def pictures(mistakes: list[Mistake], index: DatasetIndex, crop_to_bbox: bool) -> list[tuple[Picture, Picture]]:
-    """Each mistaken photo beside the first training photo of the class it was taken for."""
+def pictures(
+    mistakes: list[Mistake], index: DatasetIndex, near: list[Nearest], crop_to_bbox: bool
+) -> list[tuple[Picture, Picture]]:
+    """Each mistaken photo beside the training photo nearest to it."""
     rows = {path: row for row, path in enumerate(index.table["path"].astype(str))}
-    labels, in_train = index.table["label"].to_numpy(np.int64), (index.table["split"] == "train").to_numpy()
-    examples: dict[int, str | None] = {}
     pairs = []
-    for mistake in mistakes:
-        if mistake.label not in examples:
-            of_class = np.flatnonzero(in_train & (labels == mistake.label))
-            examples[mistake.label] = thumbnail(index, int(of_class[0]), crop_to_bbox) if len(of_class) else None
+    for mistake, (row, cosine) in zip(mistakes, near, strict=True):
         own = thumbnail(index, rows[mistake.path], crop_to_bbox) if mistake.path in rows else None
-        pairs.append(
-            (
-                Picture(f"is {mistake.truth}: {_whole(_probability(mistake.truth_probability))}", own),
-                Picture(
-                    f"taken for {mistake.predicted}: {_whole(share(mistake.probability))}", examples[mistake.label]
-                ),
-            )
+        given = [
+            f"is {mistake.truth}: {_whole(_probability(mistake.truth_probability))}",
+            f"taken for {mistake.predicted}: {_whole(share(mistake.probability))}",
+        ]
+        of_class = index.class_names[int(index.table["label"].iloc[row])]
+        nearest = Picture(
+            f"nearest training photo: {of_class}, {_whole(f'cosine {cosine:.2f}')}", thumbnail(index, row, crop_to_bbox)
         )
+        pairs.append((Picture("; ".join(given), own), nearest))
     return pairs
 
 
@@ -84,17 +85,23 @@ def section(run: Run) -> PageSection:
     if wrong and len(ranks.counts) > 1:
         second = ranks.counts[1]
         text += f"; for {second:,} of them ({share(second / wrong)}) the true class was its second choice"
-    blocks = [_shown(run, mistakes)] if wrong else []
+    blocks = [_shown(run, found, mistakes)] if wrong else []
     return PageSection("mistakes", "Mistakes", f"{text}.", {"truth-ranks": truth_ranks.draw(ranks)}, blocks=blocks)
 
 
-def _shown(run: Run, mistakes: list[Mistake]) -> Block:
-    shown, listed = mistakes[: run.reports.mistakes], mistakes[:LISTED]
-    pairs = pictures(shown, load_index(run), bool(getattr(run.dataset, "crop_to_bbox", False)))
-    text = (
-        "Wrong, and sure of it: beside each test photo stands a training photo of the class that it was taken for. The "
-        "percentages are the probabilities that the model gave to the two classes."
-    )
+def _shown(run: Run, found: Predictions, mistakes: list[Mistake]) -> Block:
+    shown, listed, index = mistakes[: run.reports.mistakes], mistakes[:LISTED], load_index(run)
+    pairs = []
+    try:
+        near = nearest.collect(run, index, found, [mistake.place for mistake in shown])
+    except CacheError as error:
+        text = f"The pictures are left out: {error}"
+    else:
+        pairs = pictures(shown, index, near, bool(getattr(run.dataset, "crop_to_bbox", False)))
+        text = (
+            "Wrong, and sure of it: beside each test photo stands the training photo nearest to it, by the cosine of their clean "
+            "features. The percentages are the probabilities that the model gave to the two classes."
+        )
     if gone := sum(own.uri is None for own, _ in pairs):
         text += f" {gone} of these {len(shown)} test photos {'is' if gone == 1 else 'are'} no longer on disk."
     rows = [

@@ -99,7 +99,7 @@ def section(run: Run) -> PageSection:
             cells.insert(place, _mean(row, run.search.objective) if row else "")
     text = (
         "What a search must beat: trials that every study begins with, and the best of all trials, by the mean over seeds where "
-        "the leaders are confirmed. Validation and top-5 are those of the search, at the best epoch; "
+        "the leaders are confirmed. Accuracies on validation photos are those of the search, at the best epoch; "
         "seconds are those of the training, a trial's share where several trained together."
         + verdict(found, run.search.objective)
     )

@@ -130,7 +130,7 @@ def gap_table(curves: list[Curves]) -> Table:
                 curve.name,
                 f"{curve.best_epoch} of {len(curve.table)}",
                 share(row["val_accuracy"]),
-                *((share(row["accuracy"]), f"{gap:+.1f}") if np.isfinite(gap) else ("unknown", "unknown")),
+                *((share(row["accuracy"]), f"{gap:+z.1f}") if np.isfinite(gap) else ("unknown", "unknown")),
             ]
         )
     return Table(["leader", "best epoch", "validation", "training", "gap, points"], rows, {1, 2, 3, 4})

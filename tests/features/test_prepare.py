@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import shutil
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -18,6 +20,7 @@ from features.dataset import COLUMNS, SPLITS, load_index
 from features.errors import DatasetError, UsageError
 from features.folders import natural_key
 from features.prepare import prepare
+from features.skipped import load_skipped
 from features.splits import split_sizes
 from features.stanford_cars import read_stanford_cars
 
@@ -120,6 +123,14 @@ def test_all_faults_are_listed_at_once_or_skipped_and_counted(tmp_path: Path, ro
     result: dict[str, Any] = {}
     assert "Skipped 4 of 21 photos" in said(lambda: result.update(prepare(run)))
     assert (result["images"], result["skipped"], result["classes"]) == (17, 4, 3)
+    with (run.workdir / "dataset" / "skipped.csv").open() as file:
+        listed = {row["path"]: row["reason"].partition(" (")[0] for row in csv.DictReader(file)}
+    assert listed == {
+        "class_1/0.jpg": "empty",
+        "class_1/1.jpg": "not a readable image",
+        "class_2/0.jpg": "truncated",
+        "class_10/0.jpg": "larger than dataset.max_pixels",
+    }
 
 
 def test_a_fault_is_listed_with_its_detail(tmp_path: Path, root: Path) -> None:
@@ -150,6 +161,27 @@ def test_small_classes_are_named(tmp_path: Path, root: Path) -> None:
     told = said(lambda: prepare(run))
     assert "Left out 1 classes of fewer than 3 photos (dataset.min_per_class): 'class_2' (2)." in told
     assert load_index(run).class_names == ("class_1", "class_10")
+
+
+def test_every_photo_that_is_left_out_is_listed_with_its_reason(tmp_path: Path, root: Path) -> None:
+    for number in range(5):
+        (root / "class_2" / f"{number}.jpg").unlink()
+    shutil.copy(root / "class_1" / "0.jpg", root / "class_1" / 'again, a "copy".jpg')
+    run = make(tmp_path, kind="folder", root=str(root), min_per_class=3, on_duplicate="drop")
+    assert load_skipped(run.workdir) is None
+    result = prepare(run)
+    copy, *small = (load_skipped(run.workdir) or {}).items()
+    assert copy[0] in ("class_1/0.jpg", 'class_1/again, a "copy".jpg')
+    assert copy[1] == "a copy, byte by byte, of another photo (dataset.on_duplicate)"
+    reason = "of a class of fewer than 3 photos (dataset.min_per_class)"
+    assert small == [("class_2/5.jpg", reason), ("class_2/6.jpg", reason)]
+    assert result["skipped"] == 3
+    photo(root / "class_2" / "0.jpg")
+    prepare(make(tmp_path, kind="folder", root=str(root)))
+    assert load_skipped(run.workdir) == {}
+    (run.workdir / "dataset" / "skipped.csv").write_text("path,reason\nonly a path\n")
+    with pytest.raises(DatasetError, match=r"skipped.csv is damaged .* Run `headhunt features prepare` again."):
+        load_skipped(run.workdir)
 
 
 def test_no_photos(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from features.build import build_cache
 from features.errors import UsageError
 from reports.config import Run
 from reports.errors.predictions import load_predictions
-from reports.page import headline
+from reports.headline import headline
 from reports.style import share
 from search.leaderboard import leaders
 from tests.fabricated import fabricate_confirmation, fabricate_promotion

@@ -1,0 +1,102 @@
+"""The confusion matrix of the best promoted model, its classes ordered so that confusions lie near the diagonal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from reports.errors.predictions import Predictions
+from reports.style import figure, text
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+CLASSES = 200
+"""Classes drawn, at most: of more, those with the most wrong photos."""
+
+LABELLED = 30
+"""Classes up to which each has its name beside its row and below its column."""
+
+COUNTED = 12
+"""Classes up to which each cell has its count written in it."""
+
+LABEL = 16
+"""Letters of a class name beside the matrix; the rest is in the hover text."""
+
+
+class ConfusionMatrix(NamedTuple):
+    """`counts` (classes, classes): test photos by true class (rows) and by the class that they are taken for (columns), in the
+    order of `names`. `classes` is how many classes there are, of which these are the most confused."""
+
+    names: list[str]
+    counts: npt.NDArray[np.int64]
+    classes: int
+
+
+def collect(found: Predictions) -> ConfusionMatrix:
+    """Counts the test photos, and orders the classes."""
+    classes = len(found.class_names)
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (found.labels, found.predicted[:, 0]), 1)
+    wrong = counts.sum(0) + counts.sum(1) - 2 * counts.diagonal()
+    shown = np.sort(np.argsort(-wrong, kind="stable")[:CLASSES])
+    shown = shown[near_the_diagonal(counts[np.ix_(shown, shown)])]
+    return ConfusionMatrix([found.class_names[label] for label in shown], counts[np.ix_(shown, shown)], classes)
+
+
+def near_the_diagonal(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """An order of the classes of a confusion matrix in which those that are taken for each other are neighbours: (classes,).
+
+    Average linkage of classes by the share of their photos that are confused, its leaves in the optimal order (Bar-Joseph et al.,
+    "Fast optimal leaf ordering for hierarchical clustering", 2001). As it was where nothing is confused.
+    """
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
+    between = (counts + counts.T).astype(np.float64)
+    np.fill_diagonal(between, 0.0)
+    if len(counts) < 3 or not between.any():
+        return np.arange(len(counts))
+    photos = counts.sum(1)
+    shares = between / np.maximum(photos[:, None] + photos[None, :], 1)
+    distances = squareform(1 - shares / shares.max(), checks=False)
+    order: npt.NDArray[np.int64] = leaves_list(linkage(distances, "average", optimal_ordering=True)).astype(np.int64)
+    return order if order[0] < order[-1] else order[::-1]
+
+
+def draw(found: ConfusionMatrix) -> go.Figure:
+    """A heat map of each true class's shares, names and counts when pointed at: blue what is named rightly, red what is not."""
+    classes, names = len(found.names), [text(name) for name in found.names]
+    shares = found.counts / np.maximum(found.counts.sum(1, keepdims=True), 1)
+    right = np.eye(classes, dtype=bool)
+    drawn = figure("taken for", "is", type="category", autorange="reversed", showgrid=False)
+    for where, colours, top in ((right, ("#eff6ff", "#2563eb"), 1.0), (~right, ("#fee2e2", "#b91c1c"), None)):
+        cells = np.where(where & ((found.counts > 0) | right), shares, np.nan)
+        if not np.isfinite(cells).any():
+            continue
+        drawn.add_heatmap(
+            x=names,
+            y=names,
+            z=[[None if np.isnan(cell) else round(float(cell), 4) for cell in row] for row in cells],
+            customdata=found.counts.tolist(),
+            colorscale=[[0, colours[0]], [1, colours[1]]],
+            zmin=0,
+            zmax=top or max(float(np.nanmax(cells)), 1e-9),
+            showscale=False,
+            hoverongaps=False,
+            xgap=1 if classes <= LABELLED else 0,
+            ygap=1 if classes <= LABELLED else 0,
+            hovertemplate="is %{y}<br>taken for %{x}<br>%{customdata} photos, %{z:.1%} of its class<extra></extra>",
+            texttemplate="%{customdata}" if classes <= COUNTED else None,
+        )
+    cut = [text(name if len(name) <= LABEL else name[: LABEL - 1] + "…") for name in found.names]
+    labels = {"tickvals": names, "ticktext": cut, "tickfont": {"size": 10}}
+    ticks = labels if classes <= LABELLED else {"showticklabels": False, "ticks": ""}
+    drawn.update_yaxes(**ticks)
+    drawn.update_xaxes(
+        type="category", showgrid=False, **ticks, **({"tickangle": -90} if classes > COUNTED // 2 else {})
+    )
+    drawn.update_layout(height=int(np.clip(150 + 30 * classes, 260, 760)))
+    return drawn

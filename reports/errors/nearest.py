@@ -1,0 +1,38 @@
+"""The training photos that the backbone sees as most like given test photos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from features.cache import cache_for
+from features.dataset import DatasetIndex
+from features.errors import CacheError
+from reports.config import Run
+from reports.errors.predictions import Predictions
+from train.baselines.probes import clean_features, neighbours
+
+
+class Nearest(NamedTuple):
+    """A training photo: its row of the index, and the cosine of its clean features with those of the test photo."""
+
+    row: int
+    cosine: float
+
+
+def collect(run: Run, index: DatasetIndex, found: Predictions, places: Sequence[int]) -> list[Nearest]:
+    """The nearest training photo of each test photo at these places of the predictions.
+
+    Raises CacheError where the cache is missing, or is of other test photos than the predictions.
+    """
+    cache = cache_for(run)
+    if not np.array_equal(cache.labels("test"), found.labels):
+        raise CacheError("the predictions are of other test photos than the cache")
+    queries = clean_features(cache, "test")[np.asarray(places, np.int64)]
+    positions, cosines = neighbours(queries, clean_features(cache, "train"), 1, same=False)
+    rows = index.of_split("train").index.to_numpy()
+    return [
+        Nearest(int(rows[place]), float(cosine)) for place, cosine in zip(positions[:, 0], cosines[:, 0], strict=True)
+    ]

@@ -1,0 +1,100 @@
+"""The first screen: which model, how good it is on test photos, against simpler ones, and whether the data are sound."""
+
+from __future__ import annotations
+
+from features.dataset import load_index
+from features.errors import HeadhuntError
+from reports.config import Run
+from reports.dataset import findings
+from reports.dataset import section as dataset_section
+from reports.style import share
+from search.confirm.ranking import find_confirmation
+from search.leaderboard import leaders
+from train.evaluate import wilson_interval
+from train.promotion.artifact import Promotion, find_promotions
+from train.verdict import Verdict, verdict_of
+
+Tile = tuple[str, str]
+"""A figure, and what it is."""
+
+
+def headline(run: Run) -> list[Tile]:
+    """The main numbers: of the best promotion, else of the best head so far; then of the data. Without an index: none."""
+    try:
+        index = load_index(run)
+    except HeadhuntError:
+        return []
+    best = next(iter(find_promotions(run)), None)
+    tiles = _searched(run) if best is None else _promoted(run, best, len(index.of_split("test")))
+    facts = dataset_section.collect(index)
+    tiles.append((share(facts.most_frequent), f"test, always naming the most frequent of {facts.classes} classes"))
+    return [*tiles, _data(run)]
+
+
+def verdict(run: Run) -> str:
+    """The verdict on the best promotion; empty where nothing is promoted."""
+    best = next(iter(find_promotions(run)), None)
+    return "" if best is None else verdict_of(run, best).text
+
+
+def _promoted(run: Run, best: Promotion, photos: int) -> list[Tile]:
+    """The exported network, the linear probe and the frozen head, on the same test photos."""
+    tuned, frozen = best.metrics.tuned, best.metrics.frozen
+    if "test" not in tuned:
+        return [(share(tuned["val"]["accuracy"]), f"validation, {best.title}, {best.stage}; test was not evaluated")]
+    accuracy = tuned["test"]["accuracy"]
+    tiles = [(share(accuracy), f"test, {best.title}, {best.stage}: {_interval(accuracy, photos)} of {photos:,} photos")]
+    tiles.append(_probe(verdict_of(run, best)))
+    if not best.is_frozen and "test" in frozen:
+        before = frozen["test"]["accuracy"]
+        gained = f"fine-tuning changed it by {100 * (accuracy - before):+z.1f} points"
+        tiles.append((share(before), f"test, frozen head: {_interval(before, photos)}; {gained}"))
+    elif best.is_frozen:
+        tiles.append((share(accuracy), "test, frozen head: no epoch of fine-tuning was better, it is the model"))
+    return tiles
+
+
+def _probe(found: Verdict) -> Tile:
+    """The linear probe beside the promoted network."""
+    probe = (found.against or {}).get("linear_probe")
+    if probe is None:
+        return "–", "test, linear probe: not measured on these photos, run headhunt train baselines"
+    difference = (
+        f"the model is {100 * probe.difference:+z.1f} points ({100 * probe.low:+z.1f} to {100 * probe.high:+z.1f})"
+    )
+    return share(probe.accuracy), f"test, linear probe: {_interval(probe.accuracy, found.photos)}; {difference}"
+
+
+def _interval(accuracy: float, photos: int) -> str:
+    low, high = wilson_interval(accuracy, photos)
+    return f"95 % interval {share(low)} to {share(high)}"
+
+
+def _searched(run: Run) -> list[Tile]:
+    """The confirmed best head where there is one, else that of the search."""
+    try:
+        ranked = leaders(run)
+    except HeadhuntError:
+        return []
+    if run.search.objective == "val_loss":
+        return []
+    best, value, how = ranked[0], ranked[0].value, "best head"
+    confirmation = find_confirmation(run)
+    if confirmation is not None and confirmation.confirmed[0].mean is not None:
+        first = confirmation.confirmed[0]
+        best = next(leader for leader in ranked if leader.number == first.number)
+        value, how = confirmation.confirmed[0].mean, f"mean of {len(first.seeds)} seeds, best head"
+    above = f"{100 * (value - ranked[-1].value):z.1f} points above the worst that ran to its end"
+    return [(share(value), f"validation, {how} (trial {best.number}), {above}")]
+
+
+def _data(run: Run) -> Tile:
+    """Whether anything was found in the data."""
+    try:
+        found = findings.load(run)
+    except HeadhuntError as error:
+        return "?", f"data: {error}"
+    said = found.sentences
+    if not said:
+        return "none", f"findings in the data: {found.nothing}"
+    return f"{len(said)}", f"finding{'s' if len(said) > 1 else ''} in the data: {' '.join(said)}"

@@ -1,0 +1,41 @@
+"""Top-5 accuracy is left off the page where it says nothing: of five or fewer classes it is always 100 %."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from features.dataset import load_index
+from features.errors import HeadhuntError
+from reports.section import PageSection, Table
+from reports.style import TOP5
+from search.config import SearchRun
+from train.evaluate import TOP
+
+
+def says_something(run: SearchRun) -> bool:
+    """Whether there are so many classes that top-5 accuracy can be below 100 %; without an index that is assumed."""
+    try:
+        return len(load_index(run).class_names) > TOP
+    except HeadhuntError:
+        return True
+
+
+def without(section: PageSection) -> PageSection:
+    """A section whose tables, and those of its blocks, have no column of top-5 accuracies."""
+    blocks = [replace(block, tables=_narrowed(block.tables)) for block in section.blocks]
+    return replace(section, tables=_narrowed(section.tables), blocks=blocks)
+
+
+def _narrowed(tables: Sequence[Table]) -> list[Table]:
+    return [_without_columns(table) for table in tables]
+
+
+def _without_columns(table: Table) -> Table:
+    kept = [place for place, column in enumerate(table.columns) if TOP5 not in column]
+    return replace(
+        table,
+        columns=[table.columns[place] for place in kept],
+        rows=[[row[place] for place in kept] for row in table.rows],
+        numeric={new for new, place in enumerate(kept) if place in table.numeric},
+    )
