@@ -15,7 +15,7 @@ from features.atomic import atomic_path, make_folder, write_text
 from features.command import relative
 from features.errors import HeadhuntError, UsageError
 from reports.config import Run
-from reports.headline import headline, verdict
+from reports.headline import data_line, headline, verdict
 from reports.page import SECTIONS, collect_sections, make_section
 from reports.section import Block, LeftOutError, PageSection
 
@@ -93,6 +93,7 @@ def _page(run: Run, sections: Sequence[PageSection], left_out: Sequence[tuple[st
         left_out=left_out,
         headline=numbers,
         verdict=verdict(run) if numbers else "",
+        data=data_line(run) if numbers else "",
         plotlyjs=get_plotlyjs() if any(True for section in sections for _ in section.every_figure()) else "",
         version=metadata.version("headhunt"),
         built=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),

@@ -19,7 +19,7 @@ Tile = tuple[str, str]
 
 
 def headline(run: Run) -> list[Tile]:
-    """The main numbers: of the best promotion, else of the best head so far; then of the data. Without an index: none."""
+    """The main numbers: of the best promotion, else of the best head so far. Without an index: none."""
     try:
         index = load_index(run)
     except HeadhuntError:
@@ -28,7 +28,7 @@ def headline(run: Run) -> list[Tile]:
     tiles = _searched(run) if best is None else _promoted(run, best, len(index.of_split("test")))
     facts = dataset_section.collect(index)
     tiles.append((share(facts.most_frequent), f"test, always naming the most frequent of {facts.classes} classes"))
-    return [*tiles, _data(run)]
+    return tiles
 
 
 def verdict(run: Run) -> str:
@@ -50,19 +50,18 @@ def _promoted(run: Run, best: Promotion, photos: int) -> list[Tile]:
         gained = f"fine-tuning changed it by {100 * (accuracy - before):+z.1f} points"
         tiles.append((share(before), f"test, frozen head: {_interval(before, photos)}; {gained}"))
     elif best.is_frozen:
-        tiles.append((share(accuracy), "test, frozen head: no epoch of fine-tuning was better, it is the model"))
+        tiles.append((share(accuracy), "test, frozen head: it is the model, no epoch of fine-tuning was better"))
     return tiles
 
 
 def _probe(found: Verdict) -> Tile:
     """The linear probe beside the promoted network."""
     probe = (found.against or {}).get("linear_probe")
+    if found.missing:
+        return "–", f"test, linear probe: {found.missing}"
     if probe is None:
         return "–", "test, linear probe: not measured on these photos, run headhunt train baselines"
-    difference = (
-        f"the model is {100 * probe.difference:+z.1f} points ({100 * probe.low:+z.1f} to {100 * probe.high:+z.1f})"
-    )
-    return share(probe.accuracy), f"test, linear probe: {_interval(probe.accuracy, found.photos)}; {difference}"
+    return share(probe.accuracy), f"test, linear probe: {_interval(probe.accuracy, found.photos)}"
 
 
 def _interval(accuracy: float, photos: int) -> str:
@@ -88,13 +87,10 @@ def _searched(run: Run) -> list[Tile]:
     return [(share(value), f"validation, {how} (trial {best.number}), {above}")]
 
 
-def _data(run: Run) -> Tile:
-    """Whether anything was found in the data."""
+def data_line(run: Run) -> str:
+    """Whether anything is wrong with the data."""
     try:
         found = findings.load(run)
     except HeadhuntError as error:
-        return "?", f"data: {error}"
-    said = found.sentences
-    if not said:
-        return "none", f"findings in the data: {found.nothing}"
-    return f"{len(said)}", f"finding{'s' if len(said) > 1 else ''} in the data: {' '.join(said)}"
+        return f"not known whether anything is wrong: {error}"
+    return " ".join(found.sentences) or f"nothing found: {found.nothing}."

@@ -16,6 +16,9 @@ DECADES = 4
 TOP5 = "top-5"
 """In the heading of a column of top-5 accuracies; see `reports.top5`."""
 
+SHARES: dict[str, Any] = {"tickformat": "~%", "autorangeoptions": {"clipmin": 0, "clipmax": 1}}
+"""An axis of shares: percentages with as many digits as tell its ticks apart, and nothing below 0 % or above 100 %."""
+
 COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f", "#475569", "#92400e")
 
 
@@ -32,6 +35,8 @@ def figure(title_x: str, title_y: str, **axis: Any) -> go.Figure:
 def restyle(drawn: go.Figure, height: int = 380) -> go.Figure:
     """Puts a figure, as a rule one that Optuna drew, into the house style: as wide as its place, without a title, `height` in
     pixels, a colour bar lying above it."""
+    drawn.update_xaxes(automargin=True, title={"standoff": 10})
+    drawn.update_yaxes(automargin=True, title={"standoff": 10})
     drawn.update_layout(
         template="plotly_white",
         colorway=COLOURS,
@@ -48,6 +53,14 @@ def restyle(drawn: go.Figure, height: int = 380) -> go.Figure:
     bar = {**lying, "nticks": 5, "title": {"side": "top"}}
     drawn.update_traces(colorbar=bar, selector={"type": "contour"})
     return drawn
+
+
+def whole_ticks(values: Iterable[float | None], most: int = 6) -> dict[str, Any]:
+    """Ticks of an axis of epochs, trials or photos, from 0 on if need be: at whole numbers only, and about `most` of them."""
+    places = [float(value) for value in values if value is not None and math.isfinite(value)] or [0.0]
+    span = max(1.0, max(places) - min(places))
+    steps = (digit * 10**exponent for exponent in range(20) for digit in (1, 2, 5))
+    return {"tick0": 0, "dtick": next(step for step in steps if span / step <= most)}
 
 
 def log_ticks(low: float, high: float, most: int = 6) -> dict[str, Any]:

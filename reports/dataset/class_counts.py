@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from features.dataset import SPLITS, DatasetIndex
-from reports.style import figure, text
+from reports.style import figure, text, whole_ticks
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -61,6 +61,7 @@ def _bars(counts: ClassCounts) -> go.Figure:
         )
     labels = [text(name if len(name) <= LABEL else name[: LABEL - 1] + "…") for name in counts.names]
     drawn.update_yaxes(tickvals=places, ticktext=labels, tickfont={"size": 11}, showgrid=False)
+    drawn.update_xaxes(whole_ticks([0, *counts.totals]))
     drawn.update_layout(barmode="stack", bargap=0.25, height=110 + 19 * len(places), legend={"traceorder": "normal"})
     return drawn
 
@@ -80,4 +81,6 @@ def _histogram(totals: list[int]) -> go.Figure:
         customdata=ranges,
         hovertemplate="%{customdata} photos: %{y} classes<extra></extra>",
     )
+    drawn.update_xaxes(whole_ticks(edges.tolist()))
+    drawn.update_yaxes(whole_ticks([0, *heights.tolist()]))
     return drawn

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from features.dataset import BOX, DatasetIndex
-from reports.style import figure
+from reports.style import figure, whole_ticks
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -91,5 +91,6 @@ def draw(sizes: PhotoSizes) -> go.Figure:
         line={"color": "#1e293b", "width": 2, "dash": "dash"},
         hoverinfo="skip",
     )
+    drawn.update_yaxes(whole_ticks([0, *sizes.widths, *sizes.heights]))
     drawn.update_layout(barmode="overlay", bargap=0)
     return drawn

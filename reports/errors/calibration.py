@@ -9,7 +9,7 @@ import numpy as np
 from reports.config import Run
 from reports.errors.predictions import Predictions, load_predictions
 from reports.section import LeftOutError, PageSection
-from reports.style import COLOURS, figure, share
+from reports.style import COLOURS, figure, share, whole_ticks
 from train.evaluate import BINS, calibration_error, confidence_bins
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ def draw(found: Calibration) -> go.Figure:
         hovertemplate="%{customdata}<extra></extra>",
         showlegend=False,
     )
-    drawn.update_layout(height=500, yaxis2={"title": "photos", "domain": [0, 0.26], "nticks": 4})
+    photos = whole_ticks([0, *(one.photos for one in found.bins)], 3)
+    drawn.update_layout(height=500, yaxis2={"title": "photos", "domain": [0, 0.26], **photos})
     drawn.update_xaxes(anchor="y2", tickformat=".0%", range=[-0.02, 1.02])
     return drawn
 

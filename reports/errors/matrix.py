@@ -17,10 +17,10 @@ CLASSES = 200
 """Classes drawn, at most: of more, those with the most wrong photos."""
 
 LABELLED = 30
-"""Classes up to which each has its name beside its row and below its column."""
+"""Classes up to which each has its name beside its row."""
 
 COUNTED = 12
-"""Classes up to which each cell has its count written in it."""
+"""Classes up to which each has its name below its column, and each cell its count in it: of more there is no room on a phone."""
 
 LABEL = 16
 """Letters of a class name beside the matrix; the rest is in the hover text."""
@@ -89,14 +89,17 @@ def draw(found: ConfusionMatrix) -> go.Figure:
             xgap=1 if classes <= LABELLED else 0,
             ygap=1 if classes <= LABELLED else 0,
             hovertemplate="is %{y}<br>taken for %{x}<br>%{customdata} photos, %{z:.1%} of its class<extra></extra>",
-            texttemplate="%{customdata}" if classes <= COUNTED else None,
+            text=found.counts.tolist() if classes <= COUNTED else None,
+            texttemplate="%{text}" if classes <= COUNTED else None,
         )
     cut = [text(name if len(name) <= LABEL else name[: LABEL - 1] + "…") for name in found.names]
     labels = {"tickvals": names, "ticktext": cut, "tickfont": {"size": 10}}
-    ticks = labels if classes <= LABELLED else {"showticklabels": False, "ticks": ""}
-    drawn.update_yaxes(**ticks)
+    without = {"showticklabels": False, "ticks": ""}
+    drawn.update_yaxes(**(labels if classes <= LABELLED else without))
     drawn.update_xaxes(
-        type="category", showgrid=False, **ticks, **({"tickangle": -90} if classes > COUNTED // 2 else {})
+        type="category",
+        showgrid=False,
+        **(labels | {"tickangle": -90 if classes > 3 else 0} if classes <= COUNTED else without),
     )
     drawn.update_layout(height=int(np.clip(150 + 30 * classes, 260, 760)))
     return drawn

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from reports.errors.predictions import Predictions
-from reports.style import figure, share
+from reports.style import figure, share, whole_ticks
 from train.evaluate import TOP
 
 if TYPE_CHECKING:
@@ -47,5 +47,6 @@ def draw(ranks: TruthRanks) -> go.Figure:
         textfont={"size": 11},
         hoverinfo="skip",
     )
+    drawn.update_yaxes(whole_ticks([0, *ranks.counts]))
     drawn.update_layout(height=300, margin={"t": 30}, bargap=0.3, uniformtext={"minsize": 9, "mode": "show"})
     return drawn

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from reports.style import COLOURS, figure, text
+from reports.style import COLOURS, SHARES, figure, text
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -88,7 +88,7 @@ def draw_lines(results: Results, policy: str, value: str) -> go.Figure:
     drawn = figure(
         "cached augmented views",
         "accuracy, mean of all" if is_accuracy else "Spearman with fresh views",
-        **({"tickformat": ".0%"} if is_accuracy else {}),
+        **(SHARES if is_accuracy else {}),
     )
     found = list(lines(results, value))
     shares = sorted({line.clean_share for line in found})
@@ -122,7 +122,7 @@ def draw_lines(results: Results, policy: str, value: str) -> go.Figure:
 
 def draw_agreement(results: Results) -> go.Figure:
     """Each configuration: its accuracy as the search sees it, against fresh views and after fine-tuning."""
-    drawn = figure("accuracy as the search sees it", "accuracy in truth", tickformat=".0%")
+    drawn = figure("accuracy as the search sees it", "accuracy in truth", **SHARES)
     for name, key, symbol in (("fresh views", "fresh", "circle"), ("fine-tuned", "tuned", "diamond")):
         rows = [row for row in results["trials"] if row[key] is not None]
         if rows:
@@ -139,7 +139,7 @@ def draw_agreement(results: Results) -> go.Figure:
     drawn.add_scatter(
         x=ends, y=ends, mode="lines", name="the same", line={"color": "#94a3b8", "dash": "dash"}, hoverinfo="skip"
     )
-    drawn.update_xaxes(tickformat=".0%")
+    drawn.update_xaxes(**SHARES)
     return drawn
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from reports.style import COLOURS, figure, rate_axis, text
+from reports.style import COLOURS, SHARES, figure, rate_axis, text, whole_ticks
 from search.ranking import best_place
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def draw(curve: LearningCurve, part: str, beside: Sequence[LearningCurve] = ()) 
     whole = pd.concat([other.table for other in (curve, *beside)])
     rated = bool(whole["learning_rate"].notna().any())
     accuracy, loss = ([0.58, 1], [0.25, 0.51]) if rated else ([0.42, 1], [0, 0.34])
-    drawn = figure("epoch", "accuracy", tickformat=".0%", domain=accuracy)
+    drawn = figure("epoch", "accuracy", **SHARES, domain=accuracy)
     drawn.update_layout(height=580 if rated else 480, yaxis2={"title": "loss", "domain": loss, "nticks": 5})
     if rated:
         drawn.update_layout(yaxis3={"title": "rate", "domain": [0, 0.18], **rate_axis(whole["learning_rate"], most=4)})
@@ -76,7 +77,8 @@ def draw(curve: LearningCurve, part: str, beside: Sequence[LearningCurve] = ()) 
         ("loss", "training", "y2", COLOURS[1]),
         *([("learning_rate", "learning rate", "y3", COLOURS[8])] if rated else []),
     ):
-        _draw_measure(drawn, curve, column, {"name": name, "yaxis": axis, "line": {"color": colour}})
+        shape = "vh" if column == "learning_rate" else "linear"  # an epoch's rate held from the end of the one before
+        _draw_measure(drawn, curve, column, {"name": name, "yaxis": axis, "line": {"color": colour, "shape": shape}})
     for name, row, column, axis, symbol in (
         ("highest validation accuracy", curve.best, "val_accuracy", "y", "star"),
         ("lowest validation loss", curve.lowest_loss, "val_loss", "y2", "diamond"),
@@ -89,19 +91,21 @@ def draw(curve: LearningCurve, part: str, beside: Sequence[LearningCurve] = ()) 
             name=name,
             marker={"symbol": symbol, "size": 13 if symbol == "star" else 10, "color": COLOURS[3]},
             hoverinfo="skip",
+            cliponaxis=False,
         )
     _draw_starts(drawn, curve, part, int(whole["epoch"].max()))
     low, high = whole["epoch"].min(), whole["epoch"].max()
     margin = 0.03 * max(1, high - low)
-    drawn.update_xaxes(anchor="y3" if rated else "y2", range=[low - margin, high + margin])
-    drawn.update_yaxes(range=_range(whole, "accuracy", "val_accuracy"), selector={"title.text": "accuracy"})
+    drawn.update_xaxes(anchor="y3" if rated else "y2", range=[low - margin, high + margin], **whole_ticks([low, high]))
+    drawn.update_yaxes(range=_range(whole, "accuracy", "val_accuracy", most=1.0), selector={"title.text": "accuracy"})
     drawn.update_yaxes(range=_range(whole, "loss", "val_loss"), selector={"title.text": "loss"})
     return drawn
 
 
 def draw_together(curves: Sequence[LearningCurve]) -> go.Figure:
     """The validation accuracy of several models, and where each is highest."""
-    drawn = figure("epoch", "validation accuracy", tickformat=".0%")
+    drawn = figure("epoch", "validation accuracy", **SHARES)
+    drawn.update_xaxes(whole_ticks(epoch for curve in curves for epoch in curve.table["epoch"]))
     for curve, colour in zip(curves, COLOURS * 10, strict=False):
         kept, best, name = curve.kept, curve.best, text(curve.name)
         drawn.add_scatter(
@@ -120,6 +124,7 @@ def draw_together(curves: Sequence[LearningCurve]) -> go.Figure:
             legendgroup=name,
             showlegend=False,
             marker={"symbol": "star", "size": 12, "color": colour},
+            cliponaxis=False,
         )
     return drawn
 
@@ -165,9 +170,9 @@ def _draw_starts(drawn: go.Figure, curve: LearningCurve, part: str, last: int) -
             )
 
 
-def _range(table: pd.DataFrame, *columns: str) -> list[float]:
-    """From the lowest to the highest value, and a little more for the numbers of the parts above."""
+def _range(table: pd.DataFrame, *columns: str, most: float = math.inf) -> list[float]:
+    """From the lowest to the highest value, and a little more for the numbers of the parts above, but within 0 and `most`."""
     values = table[list(columns)].to_numpy(np.float64)
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     span = max(high - low, 1e-3)
-    return [low - 0.05 * span, high + 0.12 * span]
+    return [max(low - 0.05 * span, 0.0), min(high + 0.12 * span, most)]

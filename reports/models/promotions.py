@@ -10,7 +10,7 @@ from features.errors import HeadhuntError
 from reports.config import Run
 from reports.models import learning, phases
 from reports.section import LeftOutError, PageSection, Table
-from reports.style import share
+from reports.style import TOP5, share
 from search.leaderboard import leaders
 from search.trial import TrialConfig
 from train.baselines.measure import load_baselines
@@ -18,6 +18,9 @@ from train.config import TrainRun
 from train.evaluate import Metrics
 from train.ledger import ledger_sentence
 from train.promotion.artifact import Promotion, damaged_promotions, find_promotions
+
+SHOWN = tuple(reversed(SPLITS))
+"""The splits in the order of the table: test first, which then fits on a phone beside the model."""
 
 
 class BaselineRow(NamedTuple):
@@ -94,9 +97,9 @@ def section(run: Run) -> PageSection:
     table = [
         [
             row.title,
+            *(_share(row.metrics.get(split), "accuracy") for split in SHOWN),
             row.chosen,
-            *(_share(row.metrics.get(split), "accuracy") for split in SPLITS),
-            *(_share(row.metrics.get(split), "top5_accuracy") for split in SPLITS),
+            *(_share(row.metrics.get(split), "top5_accuracy") for split in SHOWN),
             _share(row.metrics.get("test"), "ece"),
             *("", "", ""),
         ]
@@ -105,9 +108,9 @@ def section(run: Run) -> PageSection:
     table += [
         [
             row.title,
+            *(share(row.top1[split]) if split in row.top1 else "" for split in SHOWN),
             row.stage,
-            *(share(row.top1[split]) if split in row.top1 else "" for split in SPLITS),
-            *(share(row.top5[split]) if split in row.top5 else "" for split in SPLITS),
+            *(share(row.top5[split]) if split in row.top5 else "" for split in SHOWN),
             "" if row.ece is None else share(row.ece),
             row.head,
             row.dropout,
@@ -115,7 +118,7 @@ def section(run: Run) -> PageSection:
         ]
         for row in rows
     ]
-    columns = ["model", "backbone", "train", "val", "test", "train top-5", "val top-5", "test top-5", "test ECE"]
+    columns = ["model", *SHOWN, "backbone", *(f"{split} {TOP5}" for split in SHOWN), "test ECE"]
     columns += ["hidden units", "dropout", "schedule"]
     text = (
         "Frozen: the head on the cached features of clean photos, or the exported network where no epoch of fine-tuning was "
@@ -125,7 +128,7 @@ def section(run: Run) -> PageSection:
     )
     text += "".join(f" Left out: {fault}" for fault in faults)
     if baselines:
-        columns[1] = "backbone, or chosen"
+        columns[columns.index("backbone")] = "backbone, or chosen"
         text += (
             " The baselines' probes see the same clean features, and validation chose the number of neighbours, cross-validation "
             "on the training photos the L2 of the linear one; the training photos of the nearest neighbours are measured without "
@@ -147,7 +150,12 @@ def section(run: Run) -> PageSection:
             "table. A star marks the best epoch."
         )
     return PageSection(
-        "promotions", "Promoted models", text, figures, [Table(columns, table, {*range(2, 9), 10})], blocks
+        "promotions",
+        "Promoted models",
+        text,
+        figures,
+        [Table(columns, table, {*range(1, 4), *range(5, 9), 10})],
+        blocks,
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from reports.config import Run
 from reports.section import LeftOutError, PageSection, Table
-from reports.style import COLOURS, figure, share
+from reports.style import COLOURS, SHARES, figure, share
 from search.config import SearchRun
 from search.confirm.ranking import Confirmed, load_confirmation
 from search.confirm.statistics import Interval
@@ -69,7 +69,7 @@ def draw(found: ConfirmedLeaders, objective: str) -> go.Figure:
     )
     drawn.update_layout(height=140 + 34 * len(ranked))
     if is_share:
-        drawn.update_xaxes(tickformat=".1%")
+        drawn.update_xaxes(**SHARES)
     return drawn
 
 

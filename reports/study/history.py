@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from reports.config import Run
 from reports.section import PageSection
-from reports.style import figure
+from reports.style import SHARES, figure, whole_ticks
 from search.leaderboard import load_study
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ def collect(study: optuna.Study, objective: str) -> History:
 def draw(history: History) -> go.Figure:
     """Points for trials, a line for the best so far."""
     is_share = history.objective != "val_loss"
-    drawn = figure("trial", history.objective.replace("_", " "), **({"tickformat": ".0%"} if is_share else {}))
+    drawn = figure("trial", history.objective.replace("_", " "), **(SHARES if is_share else {}))
+    drawn.update_xaxes(whole_ticks(history.numbers))
     for state, symbol in (("complete", "circle"), ("pruned", "x-thin-open")):
         rows = [n for n, found in enumerate(history.states) if found == state]
         drawn.add_scatter(
@@ -64,6 +65,7 @@ def draw(history: History) -> go.Figure:
             mode="markers",
             name=state if state == "complete" else "pruned (last value)",
             marker={"symbol": symbol, "size": 8},
+            cliponaxis=False,
         )
     drawn.add_scatter(
         x=history.numbers, y=history.best, mode="lines", name="best so far", line={"shape": "hv", "width": 2}

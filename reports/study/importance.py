@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from reports.config import Run
 from reports.section import LeftOutError, PageSection
-from reports.style import figure, text
+from reports.style import SHARES, figure, text
 from search.first_trials import name_of
 from search.leaderboard import load_study
 
@@ -60,7 +60,7 @@ def draw(importance: Importance) -> go.Figure:
         cliponaxis=False,
     )
     drawn.update_layout(height=120 + 34 * len(importance.names))
-    drawn.update_xaxes(tickformat=".0%")
+    drawn.update_xaxes(**SHARES)
     return drawn
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from features.dataset import load_index
 from features.errors import HeadhuntError
 from reports.config import Run
 from reports.section import LeftOutError, PageSection, Table
-from reports.style import COLOURS, figure, rate_axis, share, text
+from reports.style import COLOURS, SHARES, figure, rate_axis, share, text, whole_ticks
 from search.config import SearchRun
 from search.leaderboard import Leader, leaders
 from search.ranking import best_place
@@ -61,16 +62,26 @@ def collect_rates(run: SearchRun, leaders: list[Leader], train_images: int) -> l
             continue
         steps = max(1, train_images // config.batch_size)
         values = config.schedule.values(steps, config.epochs)
-        shown = np.unique(np.linspace(0, len(values) - 1, min(POINTS, len(values))).astype(int))
-        found.append(Rates(_name(leader), (shown / steps).tolist(), values[shown].tolist()))
+        shown = _corners(values)
+        ends = [*(shown / steps).tolist(), len(values) / steps]  # the last rate holds to the end
+        found.append(Rates(_name(leader), ends, [*values[shown].tolist(), float(values[-1])]))
     return found
 
 
+def _corners(values: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
+    """Positions of the rates (steps,) that are drawn, POINTS at most: where the rate changes, else evenly spread."""
+    changes = np.flatnonzero(np.diff(values, prepend=np.nan) != 0)
+    if len(changes) <= POINTS:
+        return changes
+    return np.unique(np.linspace(0, len(values) - 1, POINTS).astype(np.int64))
+
+
 def draw_rates(curves: list[Rates]) -> go.Figure:
-    """A line for each leader, on a logarithmic scale."""
+    """A line for each leader, on a logarithmic scale: a rate holds until the next step."""
     drawn = figure("epoch", "learning rate", **rate_axis(rate for curve in curves for rate in curve.rates))
+    drawn.update_xaxes(whole_ticks(epoch for curve in curves for epoch in curve.epochs))
     for curve in curves:
-        drawn.add_scatter(x=curve.epochs, y=curve.rates, mode="lines", name=text(curve.name))
+        drawn.add_scatter(x=curve.epochs, y=curve.rates, mode="lines", name=text(curve.name), line={"shape": "hv"})
     return drawn
 
 
@@ -89,7 +100,7 @@ def collect_curves(run: SearchRun, leaders: list[Leader]) -> list[Curves]:
 
 def draw_curves(curves: list[Curves]) -> go.Figure:
     """Validation accuracy, training accuracy and their difference, one above the other; a leader has one colour."""
-    drawn = figure("epoch", "validation", tickformat=".0%", domain=[0.7, 1])
+    drawn = figure("epoch", "validation", **SHARES, domain=[0.7, 1])
     for curve, colour in zip(curves, COLOURS * 2, strict=False):
         table, name = curve.table, text(curve.name)
         panels = {"y": table["val_accuracy"], "y2": table["accuracy"], "y3": gaps(table)}
@@ -103,13 +114,14 @@ def draw_curves(curves: list[Curves]) -> go.Figure:
                 showlegend=axis == "y",
                 line={"color": colour},
                 yaxis=axis,
+                cliponaxis=False,
             )
     drawn.update_layout(
         height=700,
-        yaxis2={"title": "training", "tickformat": ".0%", "domain": [0.35, 0.65]},
+        yaxis2={"title": "training", **SHARES, "domain": [0.35, 0.65]},
         yaxis3={"title": "gap, points", "domain": [0, 0.3], "zerolinecolor": "#64748b"},
     )
-    drawn.update_xaxes(anchor="y3")
+    drawn.update_xaxes(anchor="y3", **whole_ticks(epoch for curve in curves for epoch in curve.table["epoch"]))
     return drawn
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reports.study.stand_in import pair_stand_in, stand_in
-from reports.style import log_ticks, restyle, text
+from reports.style import SHARES, log_ticks, restyle, text, whole_ticks
 
 if TYPE_CHECKING:
     import optuna
@@ -20,8 +20,8 @@ STEPS = 40
 LABEL = 24
 """Characters of a parameter's name below its axis of the parallel coordinates, at most."""
 
-VALUE = 8
-"""Characters of a choice beside its axis, at most: there is no room for more on a phone."""
+LINE = 11
+"""Characters of a line of a choice beside its axis, at most: there is no room for more on a phone."""
 
 
 def draw_slice(study: optuna.Study, trials: Sequence[optuna.trial.FrozenTrial], name: str, objective: str) -> go.Figure:
@@ -31,14 +31,18 @@ def draw_slice(study: optuna.Study, trials: Sequence[optuna.trial.FrozenTrial], 
     # Optuna colours by number: the stand-in's numbers must follow the search.
     ordered = sorted(trials, key=lambda trial: trial.number)
     drawn = restyle(plot_slice(stand_in(study, ordered, [name]), target_name=_title(objective)), 260)
-    drawn.update_traces(marker={"showscale": False, "size": 8})
-    drawn.update_yaxes(tickformat=_percent(objective))
+    drawn.update_traces(marker={"showscale": False, "size": 8}, cliponaxis=False)
+    drawn.update_yaxes(**_shares(objective))
     if drawn.layout.xaxis.type == "category":  # Optuna writes choices as Python does, 'relu' in quotes
         for trace in drawn.data:
             trace.x = [_unquoted(value) for value in trace.x]
-        drawn.update_xaxes(categoryarray=[_unquoted(value) for value in drawn.layout.xaxis.categoryarray])
+        choices = [_unquoted(value) for value in drawn.layout.xaxis.categoryarray]
+        labels = ["<br>".join(_lines(html.unescape(choice))) for choice in choices]
+        drawn.update_xaxes(categoryarray=choices, tickvals=choices, ticktext=labels)
     elif drawn.layout.xaxis.type == "log":
         drawn.update_xaxes(log_ticks(*_ends(trials, name)))
+    else:
+        drawn.update_xaxes(_whole(trials, name))
     return drawn
 
 
@@ -68,7 +72,9 @@ def draw_contour(
     for axis, name in zip((drawn.layout.xaxis, drawn.layout.yaxis), sorted(pair, key=text), strict=True):
         if axis.type == "log":
             axis.update(log_ticks(*_ends(trials, name)))
-    drawn.update_traces(colorbar={"tickformat": _percent(objective)}, selector={"type": "contour"})
+        else:
+            axis.update(_whole(trials, name))
+    drawn.update_traces(colorbar={"tickformat": _shares(objective).get("tickformat")}, selector={"type": "contour"})
     drawn.update_traces(marker={"size": 6, "line": {"width": 0}}, selector={"type": "scatter"})
     rounded = any(len({trial.params[name] for trial in trials}) > STEPS for name in pair)
     return drawn, rounded
@@ -78,8 +84,14 @@ def _title(objective: str) -> str:
     return objective.replace("_", " ")
 
 
-def _percent(objective: str) -> str | None:
-    return None if objective == "val_loss" else ".0%"
+def _shares(objective: str) -> dict[str, Any]:
+    return {} if objective == "val_loss" else SHARES
+
+
+def _whole(trials: Sequence[optuna.trial.FrozenTrial], name: str) -> dict[str, Any]:
+    """Ticks of a parameter whose values are all whole numbers."""
+    values = [trial.params[name] for trial in trials if name in trial.params]
+    return whole_ticks(values) if all(isinstance(value, int) for value in values) else {}
 
 
 def _ends(trials: Sequence[optuna.trial.FrozenTrial], name: str) -> tuple[float, float]:
@@ -91,14 +103,27 @@ def _short(name: str, most: int) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
+def _lines(choice: str) -> list[str]:
+    """A choice as lines of LINE characters, safe from plotly's HTML, broken behind an underscore, a hyphen or a blank where there is one."""
+    lines: list[str] = []
+    for part in re.findall(r"[^_\-\s]*[_\-\s]?", choice):
+        for start in range(0, len(part), LINE):
+            piece = part[start : start + LINE]
+            if lines and len(lines[-1]) + len(piece) <= LINE:
+                lines[-1] += piece
+            else:
+                lines.append(piece)
+    return [text(line) for line in lines]
+
+
 def _place(label: str, percent: bool) -> str:
-    """A value beside its axis: two digits of a number, the beginning of a choice."""
+    """A value beside its axis: a number with few digits, a choice on as many lines as it takes."""
     try:
         value = float(label)
     except ValueError:
-        return text(_short(html.unescape(label), VALUE))
+        return "<br>".join(_lines(html.unescape(label)))
     if percent:
-        return f"{value:.0%}"
+        return f"{100 * value:.3g}%"
     return label if value.is_integer() else re.sub(r"e([-+])0?", r"e\1", f"{value:.2g}")
 
 

@@ -13,6 +13,7 @@ from reports.config import Run
 from reports.section import Block, LeftOutError, PageSection
 from reports.study import importance, parameter_plots
 from reports.study.importance import Importance
+from reports.style import share
 from search.leaderboard import load_study
 
 if TYPE_CHECKING:
@@ -31,24 +32,26 @@ FEWEST = 4
 LINES = 300
 """Trials in the parallel coordinates, at most: a line is an object of its own in the page."""
 
-PAIR = ("head.dropout", "schedule.learning_rate")
-"""The two that are drawn against each other where both were varied."""
-
 
 class Shown(NamedTuple):
     """What is drawn of a study: its complete trials with a finite value, the worst first, and the parameters of which they have
     more than one value, the most important first (MOST at most, of `varied`).
 
-    `ranked` says whether an importance is known; without one, those come first that most trials have. `pair` are the two of the
-    contour, None where there are no two numeric ones, and `pair_trials` the trials that have both.
+    `shares` are their importances where they are known; without any, those come first that most trials have. `pair` are the two
+    of the contour, None where no two numeric ones have an importance, and `pair_trials` the trials that have both.
     """
 
     trials: list[optuna.trial.FrozenTrial]
     names: list[str]
     varied: int
-    ranked: bool
+    shares: dict[str, float]
     pair: tuple[str, str] | None
     pair_trials: list[optuna.trial.FrozenTrial]
+
+    @property
+    def ranked(self) -> bool:
+        """Whether any importance is known."""
+        return bool(self.shares)
 
 
 def collect(study: optuna.Study) -> Shown | str:
@@ -65,12 +68,12 @@ def collect(study: optuna.Study) -> Shown | str:
     if not varied:
         return "no parameter has more than one value among the complete trials."
     ranking = importance.collect(study)
-    if isinstance(ranking, Importance):
-        order = [name for name in ranking.names if name in varied]
-        varied = order + [name for name in varied if name not in order]
-    pair = _pair(complete, varied)
+    known = dict(zip(ranking.names, ranking.shares, strict=True)) if isinstance(ranking, Importance) else {}
+    order = [name for name in known if name in varied]
+    varied = order + [name for name in varied if name not in order]
+    pair = _pair(complete, order)
     both = [trial for trial in complete if pair and set(pair) <= set(trial.params)]
-    return Shown(complete, varied[:MOST], len(varied), isinstance(ranking, Importance), pair, both)
+    return Shown(complete, varied[:MOST], len(varied), known, pair, both)
 
 
 def _by_frequency(trials: Sequence[optuna.trial.FrozenTrial]) -> list[str]:
@@ -83,11 +86,9 @@ def _is_varied(trials: Sequence[optuna.trial.FrozenTrial], name: str) -> bool:
 
 
 def _pair(trials: Sequence[optuna.trial.FrozenTrial], names: Sequence[str]) -> tuple[str, str] | None:
-    """PAIR, or else the first two numeric ones of `names`, if enough trials have both and both vary among these."""
+    """The first two numeric ones of `names`, if enough trials have both and both vary among these."""
     numeric = [name for name in names if _is_numeric(trials, name)]
-    pairs = [PAIR] if set(PAIR) <= set(numeric) else []
-    pairs += [(one, other) for place, other in enumerate(numeric) for one in numeric[:place]]
-    for pair in pairs:
+    for pair in ((one, other) for place, other in enumerate(numeric) for one in numeric[:place]):
         both = [trial for trial in trials if set(pair) <= set(trial.params)]
         if len(both) >= FEWEST and all(_is_varied(both, name) for name in pair):
             return pair
@@ -146,15 +147,15 @@ def _parallel(study: optuna.Study, shown: Shown, objective: str) -> Block:
 
 def _contour(study: optuna.Study, shown: Shown, objective: str) -> Block:
     if shown.pair is None:
-        text = (
-            f"No two numeric parameters were varied together in at least {FEWEST} complete trials: there is no contour."
-        )
+        text = f"No contour: no two numeric parameters of a known importance were varied together in {FEWEST} complete trials."
+        if not shown.ranked:
+            text = "No contour: which two parameters matter most is not known from so few trials, or from equal ones."
         return Block("Two against each other", text)
     one, other = shown.pair
-    text = f"{one} against {other}: "
-    if shown.pair != PAIR:
-        chosen = "most important" if shown.ranked else "first"
-        text = f"{one} against {other}, the {chosen} numeric parameters, since dropout and learning rate were not both varied: "
+    text = (
+        f"{one} against {other}, the two most important numeric parameters, which explain {share(shown.shares[one])} and "
+        f"{share(shown.shares[other])} of the variance: "
+    )
     text += f"points are the {len(shown.pair_trials)} trials that have both; what lies between them is interpolated."
     drawn, rounded = parameter_plots.draw_contour(study, shown.pair_trials, shown.pair, objective)
     if rounded:

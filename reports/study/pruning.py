@@ -10,7 +10,7 @@ import numpy as np
 
 from reports.config import Run
 from reports.section import LeftOutError, PageSection
-from reports.style import COLOURS, figure, share
+from reports.style import COLOURS, SHARES, figure, share, whole_ticks
 from search.leaderboard import load_study
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def draw_pruned(pruning: Pruning) -> go.Figure:
         width=0.5,
     )
     drawn.update_layout(height=260)
+    drawn.update_yaxes(whole_ticks([0, *pruning.after.values()]))
     drawn.update_xaxes(type="category")  # rungs lie close together at first, and numbers above them would overlap
     return drawn
 
@@ -85,7 +86,7 @@ def draw_pruned(pruning: Pruning) -> go.Figure:
 def draw_values(trials: list[TrialValues], objective: str) -> go.Figure:
     """A line for each trial, in the colour of its state. Optuna's plot has a legend entry and a colour for each trial."""
     is_share = objective != "val_loss"
-    axis = {"tickformat": ".0%"} if is_share else {"type": "log"}
+    axis = SHARES if is_share else {"type": "log"}
     drawn = figure("epoch", objective.replace("_", " "), **axis)
     for state, colour in STATES.items():
         own = [trial for trial in trials if trial.state == state]
@@ -107,7 +108,9 @@ def draw_values(trials: list[TrialValues], objective: str) -> go.Figure:
             line={"color": colour, "width": 1},
             marker={"size": sizes} if any(sizes) else None,
             opacity=0.6,
+            cliponaxis=False,
         )
+    drawn.update_xaxes(whole_ticks(epoch for trial in trials for epoch, _ in trial.values))
     drawn.update_layout(height=420)
     return drawn
 

@@ -13,7 +13,7 @@ from features.errors import UsageError
 from reports.config import Run
 from reports.section import Block, LeftOutError, PageSection, Table
 from reports.study import history
-from reports.style import COLOURS, figure, share, text
+from reports.style import COLOURS, SHARES, figure, share, text, whole_ticks
 from search.confirm.ranking import load_confirmation
 from search.confirm.statistics import Interval
 from search.leaderboard import leaders, load_study
@@ -116,7 +116,7 @@ def _photos(run: Run) -> frozenset[str] | None:
 def draw(studies: Sequence[StudyFacts], over: str) -> go.Figure:
     """The best value so far of studies with one objective, a line each; `over` "trials" or "epochs"."""
     objective = studies[0].objective
-    axis = {} if objective == "val_loss" else {"tickformat": ".0%"}
+    axis = {} if objective == "val_loss" else SHARES
     drawn = figure("trials" if over == "trials" else "epochs trained", objective.replace("_", " "), **axis)
     for facts, colour in zip(studies, COLOURS * (1 + len(studies) // len(COLOURS)), strict=False):
         drawn.add_scatter(
@@ -126,6 +126,8 @@ def draw(studies: Sequence[StudyFacts], over: str) -> go.Figure:
             name=text(facts.name),
             line={"shape": "hv", "width": 2, "color": colour},
         )
+    places = [place for facts in studies for place in (facts.trials if over == "trials" else facts.epochs)]
+    drawn.update_xaxes(whole_ticks(places))
     drawn.update_layout(showlegend=True)
     return drawn
 
@@ -176,7 +178,7 @@ def _with(found: Sequence[StudyFacts], objective: str) -> list[StudyFacts]:
 
 
 def _table(found: Sequence[StudyFacts]) -> Table:
-    columns = ["study", "sampler", "pruner", "objective", "complete", "pruned", "failed", "best", "confirmed", "test"]
+    columns = ["study", "test", "best", "confirmed", "sampler", "pruner", "objective", "complete", "pruned", "failed"]
     rows = []
     for facts in found:
         show = "{:.4f}".format if facts.objective == "val_loss" else share
@@ -187,14 +189,14 @@ def _table(found: Sequence[StudyFacts]) -> Table:
         rows.append(
             [
                 facts.name,
+                "" if facts.test is None else share(facts.test),
+                show(facts.best[-1]) if facts.best else "",
+                confirmed,
                 facts.sampler,
                 facts.pruner.replace("_", " "),
                 facts.objective.replace("_", " "),
                 *(str(facts.counts.get(state, 0)) for state in ("complete", "pruned", "failed")),
-                show(facts.best[-1]) if facts.best else "",
-                confirmed,
-                "" if facts.test is None else share(facts.test),
                 "" if facts.seconds is None else f"{facts.seconds:,.0f}",
             ]
         )
-    return Table([*columns, "seconds of search"], rows, {4, 5, 6, 7, 8, 9, 10})
+    return Table([*columns, "seconds of search"], rows, {1, 2, 3, 7, 8, 9, 10})

@@ -46,8 +46,8 @@ def test_confusions_are_counted_by_pair() -> None:
 
 def test_mistakes_come_the_most_confident_first_with_both_probabilities() -> None:
     assert mistakes.collect(FIVE) == [
-        ("4.jpg", "g", None, "c", 0.8, 2),
-        ("2.jpg", "a", 0.08, "b", 0.7, 1),
+        ("4.jpg", "g", None, "c", 0.8, 4),
+        ("2.jpg", "a", 0.08, "b", 0.7, 2),
         ("1.jpg", "a", 0.3, "b", 0.5, 1),
     ]
 
@@ -129,7 +129,14 @@ def test_the_new_sections_in_a_browser_with_a_hostile_class_and_a_photo_gone(
     run = searched.model_copy(update={"reports": shown})
     page, noise = open_page(browser, Path(build(run)["report"]), 390)
     assert noise == []
-    for section, figures in {"promotions": 1, "histories": 1, "mistakes": 1, "classes": 1, "calibration": 1}.items():
+    for section, figures in {
+        "promotions": 1,
+        "histories": 1,
+        "confusions": 1,
+        "mistakes": 1,
+        "classes": 1,
+        "calibration": 1,
+    }.items():
         assert page.locator(f"#{section} .js-plotly-plot").count() == figures
     assert page.locator("#cache tbody tr").count() == 1
     assert page.locator("#mistakes .pairs .pictures").count() == len(mistaken)

@@ -66,7 +66,7 @@ def test_every_section_is_drawn_without_a_complaint_or_the_network(
     result = build(promoted_run)
     searched = ["leaders", "history", "pruning", "parameters", "rates", "curves", "workers"]
     errors = ["confusions", "mistakes", "classes", "calibration"]
-    assert result["sections"] == ["promotions", *searched, *errors, "dataset", "cache"]
+    assert result["sections"] == ["promotions", *searched, *errors, "dataset", "cache", "configuration"]
     assert result["left_out"] == ["confirmed", "fidelity", "first", "histories", "importance", "studies"]
     file = Path(result["report"])
     assert file.stat().st_size < 15e6

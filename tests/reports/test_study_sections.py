@@ -28,6 +28,7 @@ from search.worklog import Work, load_work
 from tests.reports.test_page import open_page
 
 RATE, DROPOUT = FloatDistribution(1e-5, 1e-2, log=True), FloatDistribution(0, 0.6)
+PAIR = ("head.dropout", "schedule.learning_rate")
 KIND, LAYERS = CategoricalDistribution(["constant", "step_decay"]), IntDistribution(0, 3)
 MARKUP = "<script>document.title=1</script>"
 
@@ -80,7 +81,7 @@ def test_parameters_are_those_that_vary_and_trials_those_that_ran_to_their_end()
         "schedule.factor",
     }
     assert (shown.names[-1], shown.varied, shown.ranked) == ("schedule.factor", 5, True)  # not every trial has it
-    assert (shown.pair, len(shown.pair_trials)) == (parameters.PAIR, 12)
+    assert len(shown.pair_trials) == 12
     assert [trial.number for trial in shown_of(study_of(5, "minimize")).trials] == [4, 3, 2, 1, 0]
     assert not shown_of(study_of(5)).ranked
 
@@ -128,9 +129,29 @@ def test_the_contour_takes_two_numeric_parameters_that_trials_have_together() ->
     study = study_of(12, **{"head.dropout": (0.5, DROPOUT)})
     assert set(shown_of(study).pair or ()) == {"schedule.learning_rate", "head.layers"}
     one_rate = {"schedule.learning_rate": (1e-3, RATE), "head.layers": (1, LAYERS)}
-    assert set(shown_of(study_of(12, **one_rate)).pair or ()) == {"head.dropout", "schedule.factor"}
-    assert shown_of(study_of(12, **one_rate, **{"head.dropout": (0.5, DROPOUT)})).pair is None
-    assert shown_of(study_of(6, **one_rate)).pair is None  # 3 of 6 trials have a factor
+    assert (
+        shown_of(study_of(12, **one_rate)).pair is None
+    )  # no importance is known of a factor that half of the trials have
+    assert shown_of(study_of(6)).pair is None  # nor any, of so few
+
+
+def test_the_contour_is_of_the_two_numeric_parameters_that_matter_most() -> None:
+    """The value is made of layers and the rate's decade; dropout, which is drawn too, changes nothing."""
+    study, draw = optuna.create_study(direction="maximize"), random.Random(0)
+    kinds: dict[str, Any] = {
+        "head.dropout": DROPOUT, "schedule.learning_rate": RATE, "head.layers": LAYERS, "schedule.kind": KIND,
+    }  # fmt: skip
+    for number in range(40):
+        params = {
+            "head.dropout": draw.uniform(0, 0.6), "schedule.learning_rate": 10 ** draw.uniform(-5, -2),
+            "head.layers": number % 4, "schedule.kind": draw.choice(KIND.choices),
+        }  # fmt: skip
+        value = params["head.layers"] + math.log10(params["schedule.learning_rate"])
+        study.add_trial(optuna.trial.create_trial(value=value, params=params, distributions=kinds))
+    shown = shown_of(study)
+    assert set(shown.pair or ()) == {"schedule.learning_rate", "head.layers"}
+    assert sum(shown.shares.values()) == pytest.approx(1)
+    assert shown.shares["head.dropout"] < 0.1
 
 
 @pytest.mark.parametrize("objective", ["val_accuracy", "val_loss"])
@@ -146,7 +167,7 @@ def test_optunas_plots_are_as_wide_as_the_page_and_without_titles(objective: str
     lines = parameter_plots.draw_parallel(study, shown.trials, shown.names, objective)
     assert list(lines.layout.xaxis.ticktext) == [objective.replace("_", " "), *sorted(shown.names)]
     assert sum(trace.mode == "lines" for trace in lines.data) == 12
-    contour, rounded = parameter_plots.draw_contour(study, shown.pair_trials, parameters.PAIR, objective)
+    contour, rounded = parameter_plots.draw_contour(study, shown.pair_trials, PAIR, objective)
     assert (contour.layout.yaxis.type, rounded, len(contour.data[1].x)) == ("log", False, 12)
     for drawn in (kind, rate, lines, contour):
         assert (drawn.layout.title.text, drawn.layout.width, drawn.layout.dragmode) == (None, None, False)
@@ -168,10 +189,10 @@ def test_a_thousand_trials_are_thinned_or_rounded() -> None:
 
 
 def shown_of_without_importance(study: optuna.Study) -> parameters.Shown:
-    """What is shown of a study with many trials; their importance takes seconds."""
+    """What is shown of a study with many trials; to compute their importance takes seconds."""
     complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
     names = ["head.dropout", "schedule.kind", "schedule.learning_rate"]
-    return parameters.Shown(complete, names, 3, False, parameters.PAIR, complete)
+    return parameters.Shown(complete, names, 3, dict.fromkeys(PAIR, 0.5), PAIR, complete)
 
 
 @pytest.mark.parametrize(
