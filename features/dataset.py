@@ -105,22 +105,33 @@ def write_index(run: FeaturesRun, index: DatasetIndex, skipped: int) -> None:
 def load_index(run: FeaturesRun) -> DatasetIndex:
     """Reads the index that `headhunt features prepare` wrote for this configuration.
 
-    Raises UsageError when there is none, or when the `dataset` section has changed since.
+    Raises UsageError when there is none, or when the `dataset` section has changed since, DatasetError when it is damaged.
     """
     path = index_path(run)
+    sidecar = path.with_name("prepared.json")
     try:
-        prepared = json.loads(path.with_name("prepared.json").read_text(encoding="utf-8"))
+        prepared = json.loads(sidecar.read_text(encoding="utf-8"))
+        names, earlier = tuple(prepared["class_names"]), prepared["dataset"]
+    except FileNotFoundError:
+        raise UsageError(f"there is no index of the images at {path}. Run `headhunt features prepare`.") from None
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise DatasetError(f"{sidecar} is damaged ({error}). Run `headhunt features prepare` again.") from None
+    try:
         table = _read_table(path)
     except FileNotFoundError:
         raise UsageError(f"there is no index of the images at {path}. Run `headhunt features prepare`.") from None
-    before, now = _with_defaults(run, prepared["dataset"]), _prepared_from(run)
+    except (ValueError, OSError) as error:  # what pandas raises for a file that is cut off
+        raise DatasetError(
+            f"{path} is damaged ({str(error).splitlines()[0]}). Run `headhunt features prepare` again."
+        ) from None
+    before, now = _with_defaults(run, earlier), _prepared_from(run)
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     if changed:
         keys = ", ".join(f"dataset.{key} (was {before.get(key)!r}, is {now.get(key)!r})" for key in changed)
         raise UsageError(
             f"the index {path} was made from another configuration: {keys}. Run `headhunt features prepare`."
         )
-    return DatasetIndex(table, tuple(prepared["class_names"]), images_root(run))
+    return DatasetIndex(table, names, images_root(run))
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -134,6 +145,8 @@ def _read_table(path: Path) -> pd.DataFrame:
     missing = [column for column in COLUMNS if column not in table.columns]
     if missing:
         raise DatasetError(f"{path} lacks the columns {', '.join(missing)}. Run `headhunt features prepare` again.")
+    if len(table) == 0 or not (table["split"].isin(SPLITS) & (table["sha256"].str.len() == 64)).all():
+        raise DatasetError(f"{path} is damaged (its last line is cut off). Run `headhunt features prepare` again.")
     return table
 
 

@@ -55,7 +55,8 @@ def section(run: Run) -> PageSection:
     text = (
         f"The {found.stage} trial {found.trial} takes {found.wrong:,} of the {found.photos:,} test photos for another class. In "
         "the matrix a row is a true class and a column what its photos are taken for: blue what is right, red what is not, the "
-        "darker, the larger the share of its class. Classes that are taken for each other are neighbours; columns are in the order of the rows."
+        "darker, the larger the share of its class. Classes that are taken for each other are neighbours; "
+        "columns are in the order of the rows."
     )
     if len(shown.names) < shown.classes:
         text += f" Of the {shown.classes} classes the {len(shown.names)} with the most wrong photos are drawn."

@@ -96,10 +96,7 @@ def draw(found: ConfusionMatrix) -> go.Figure:
     labels = {"tickvals": names, "ticktext": cut, "tickfont": {"size": 10}}
     without = {"showticklabels": False, "ticks": ""}
     drawn.update_yaxes(**(labels if classes <= LABELLED else without))
-    drawn.update_xaxes(
-        type="category",
-        showgrid=False,
-        **(labels | {"tickangle": -90 if classes > 3 else 0} if classes <= COUNTED else without),
-    )
+    upright = labels | {"tickangle": -90 if classes > 3 else 0}
+    drawn.update_xaxes(type="category", showgrid=False, **(upright if classes <= COUNTED else without))
     drawn.update_layout(height=int(np.clip(150 + 30 * classes, 260, 760)))
     return drawn

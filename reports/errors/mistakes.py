@@ -56,24 +56,26 @@ def collect(found: Predictions) -> list[Mistake]:
     return mistakes
 
 
-def pictures(
-    mistakes: list[Mistake], index: DatasetIndex, near: list[Nearest], crop_to_bbox: bool
-) -> list[tuple[Picture, Picture]]:
-    """Each mistaken photo beside the training photo nearest to it."""
+def photos(mistakes: list[Mistake], index: DatasetIndex, crop_to_bbox: bool) -> list[Picture]:
+    """The mistaken photos."""
     rows = {path: row for row, path in enumerate(index.table["path"].astype(str))}
-    pairs = []
-    for mistake, (row, cosine) in zip(mistakes, near, strict=True):
-        own = thumbnail(index, rows[mistake.path], crop_to_bbox) if mistake.path in rows else None
-        given = [
-            f"is {mistake.truth}: {_whole(_probability(mistake.truth_probability))}",
-            f"taken for {mistake.predicted}: {_whole(share(mistake.probability))}",
-        ]
+    pictures = []
+    for mistake in mistakes:
+        truth, probability = _probability(mistake.truth_probability), share(mistake.probability)
+        caption = f"is {mistake.truth}: {_whole(truth)}; taken for {mistake.predicted}: {_whole(probability)}"
+        there = thumbnail(index, rows[mistake.path], crop_to_bbox) if mistake.path in rows else None
+        pictures.append(Picture(caption, there))
+    return pictures
+
+
+def neighbours(near: list[Nearest], index: DatasetIndex, crop_to_bbox: bool) -> list[Picture]:
+    """The training photos nearest to them."""
+    pictures = []
+    for row, cosine in near:
         of_class = index.class_names[int(index.table["label"].iloc[row])]
-        nearest = Picture(
-            f"nearest training photo: {of_class}, {_whole(f'cosine {cosine:.2f}')}", thumbnail(index, row, crop_to_bbox)
-        )
-        pairs.append((Picture("; ".join(given), own), nearest))
-    return pairs
+        caption = f"nearest training photo: {of_class}, {_whole(f'cosine {cosine:.2f}')}"
+        pictures.append(Picture(caption, thumbnail(index, row, crop_to_bbox)))
+    return pictures
 
 
 def section(run: Run) -> PageSection:
@@ -91,18 +93,17 @@ def section(run: Run) -> PageSection:
 
 def _shown(run: Run, found: Predictions, mistakes: list[Mistake]) -> Block:
     shown, listed, index = mistakes[: run.reports.mistakes], mistakes[:LISTED], load_index(run)
-    pairs = []
+    crop = bool(getattr(run.dataset, "crop_to_bbox", False))
+    own = photos(shown, index, crop)
+    text = "Wrong, and sure of it. The percentages are the probabilities that the model gave to the two classes. "
     try:
-        near = nearest.collect(run, index, found, [mistake.place for mistake in shown])
+        near = nearest.collect(run, found, [mistake.place for mistake in shown])
+        pairs = list(zip(own, neighbours(near, index, crop), strict=True))
+        text += "Beside each test photo stands the training photo nearest to it, by the cosine of their clean features."
     except CacheError as error:
-        text = f"The pictures are left out: {error}"
-    else:
-        pairs = pictures(shown, index, near, bool(getattr(run.dataset, "crop_to_bbox", False)))
-        text = (
-            "Wrong, and sure of it: beside each test photo stands the training photo nearest to it, by the cosine of their clean "
-            "features. The percentages are the probabilities that the model gave to the two classes."
-        )
-    if gone := sum(own.uri is None for own, _ in pairs):
+        pairs = []
+        text += f"The training photos nearest to them are left out: {error}"
+    if gone := sum(picture.uri is None for picture in own):
         text += f" {gone} of these {len(shown)} test photos {'is' if gone == 1 else 'are'} no longer on disk."
     rows = [
         [
@@ -116,7 +117,7 @@ def _shown(run: Run, found: Predictions, mistakes: list[Mistake]) -> Block:
     ]
     summary = f"All {len(mistakes)} in a table" if len(listed) == len(mistakes) else f"The first {LISTED} in a table"
     table = Table(["photo", "is", "given", "taken for", "given"], rows, {2, 4}, summary)
-    return Block("The most confident mistakes", text, tables=[table], pairs=pairs)
+    return Block("The most confident mistakes", text, tables=[table], pictures=[] if pairs else own, pairs=pairs)
 
 
 def _probability(value: float | None) -> str:

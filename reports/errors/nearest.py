@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 
 from features.cache import cache_for
-from features.dataset import DatasetIndex
 from features.errors import CacheError
 from reports.config import Run
 from reports.errors.predictions import Predictions
@@ -22,7 +21,7 @@ class Nearest(NamedTuple):
     cosine: float
 
 
-def collect(run: Run, index: DatasetIndex, found: Predictions, places: Sequence[int]) -> list[Nearest]:
+def collect(run: Run, found: Predictions, places: Sequence[int]) -> list[Nearest]:
     """The nearest training photo of each test photo at these places of the predictions.
 
     Raises CacheError where the cache is missing, or is of other test photos than the predictions.
@@ -32,7 +31,7 @@ def collect(run: Run, index: DatasetIndex, found: Predictions, places: Sequence[
         raise CacheError("the predictions are of other test photos than the cache")
     queries = clean_features(cache, "test")[np.asarray(places, np.int64)]
     positions, cosines = neighbours(queries, clean_features(cache, "train"), 1, same=False)
-    rows = index.of_split("train").index.to_numpy()
+    rows = cache.images("train")
     return [
         Nearest(int(rows[place]), float(cosine)) for place, cosine in zip(positions[:, 0], cosines[:, 0], strict=True)
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from features.command import relative
 from features.dataset import SPLITS
 from features.errors import HeadhuntError
 from reports.config import Run
@@ -17,7 +18,7 @@ from train.baselines.measure import load_baselines
 from train.config import TrainRun
 from train.evaluate import Metrics
 from train.ledger import ledger_sentence
-from train.promotion.artifact import Promotion, damaged_promotions, find_promotions
+from train.promotion.artifact import MODEL, Promotion, damaged_promotions, find_promotions
 
 SHOWN = tuple(reversed(SPLITS))
 """The splits in the order of the table: test first, which then fits on a phone beside the model."""
@@ -85,6 +86,11 @@ def collect_baselines(run: TrainRun) -> list[BaselineRow]:
 def section(run: Run) -> PageSection:
     """The table of the promoted models and baselines; LeftOutError where there is neither."""
     promotions, faults = find_promotions(run), damaged_promotions(run)
+    faults += [
+        f"{relative(each.folder / MODEL)} is missing. Delete its folder, then run `headhunt train promote` again."
+        for each in promotions
+        if not (each.folder / MODEL).exists()
+    ]
     rows = collect(run, promotions)
     try:
         baselines = collect_baselines(run)

@@ -8,7 +8,7 @@ from reports.config import Run
 from reports.section import LeftOutError, PageSection, Table
 from reports.style import COLOURS, SHARES, figure, share
 from search.config import SearchRun
-from search.confirm.ranking import Confirmed, load_confirmation
+from search.confirm.ranking import Confirmed, load_confirmation, unused_confirmation
 from search.confirm.statistics import Interval
 from search.confirm.table import show_p
 from search.first_trials import titled
@@ -77,9 +77,8 @@ def section(run: Run) -> PageSection:
     """The ranking over several seeds; LeftOutError where there is none of these leaders."""
     found = collect(run)
     if found is None:
-        raise LeftOutError(
-            "No ranking over several seeds is there for these leaders: `headhunt search confirm` makes one."
-        )
+        why = unused_confirmation(run) or "No ranking over several seeds is there for these leaders."
+        raise LeftOutError(f"{why} `headhunt search confirm` makes one.")
     show = "{:.4f}".format if run.search.objective == "val_loss" else share
     rows = [
         [

@@ -104,7 +104,8 @@ def _short(name: str, most: int) -> str:
 
 
 def _lines(choice: str) -> list[str]:
-    """A choice as lines of LINE characters, safe from plotly's HTML, broken behind an underscore, a hyphen or a blank where there is one."""
+    """A choice as lines of LINE characters, safe from plotly's HTML; broken behind an underscore, a hyphen or a blank if it has
+    one."""
     lines: list[str] = []
     for part in re.findall(r"[^_\-\s]*[_\-\s]?", choice):
         for start in range(0, len(part), LINE):

@@ -179,7 +179,8 @@ def section(run: Run) -> PageSection:
     found = collect(load_work(run.workdir))
     if not found.bars:
         raise LeftOutError(
-            "There is no log of the workers (trials/work.csv): `headhunt search run` writes it as it trains."
+            "There is no log of the workers (trials/work.csv), or no whole line in it: `headhunt search run` writes it as it "
+            "trains."
         )
     epochs = sum(each.epochs for each in found.sessions)
     told = (

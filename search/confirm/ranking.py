@@ -142,6 +142,12 @@ def load_confirmation(run: SearchRun, leaders: Sequence[Leader]) -> Confirmation
     return None
 
 
+def unused_confirmation(run: SearchRun) -> str | None:
+    """Why the confirmation that is on disk is not used, a sentence; None where it is used, or where there is none."""
+    found = _read(run, all_leaders(run))
+    return f"{relative(confirmation_file(run.workdir))} is not used: {found}." if isinstance(found, str) else None
+
+
 def find_confirmation(run: SearchRun) -> Confirmation | None:
     """The confirmation of the study as it is; None where there is none, without a word."""
     if not confirmation_file(run.workdir).exists():

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser
 
+from features.cache import cache_for
 from features.dataset import load_index
+from features.errors import CacheError
 from reports.build import build
 from reports.config import HistoryConfig, Run
-from reports.errors import calibration, class_scores, confusions, mistakes, truth_ranks
+from reports.errors import calibration, class_scores, confusions, mistakes, nearest, truth_ranks
 from reports.errors.predictions import Predictions, load_predictions
 from reports.section import LeftOutError
 from tests.fabricated import fabricate_promotion
@@ -139,7 +141,10 @@ def test_the_new_sections_in_a_browser_with_a_hostile_class_and_a_photo_gone(
     }.items():
         assert page.locator(f"#{section} .js-plotly-plot").count() == figures
     assert page.locator("#cache tbody tr").count() == 1
-    assert page.locator("#mistakes .pairs .pictures").count() == len(mistaken)
+    assert page.locator("#mistakes .pictures figure").count() == len(mistaken)
+    assert (
+        "nearest to them are left out: " in page.locator("#mistakes").inner_text()
+    )  # another class name, another cache
     assert page.locator("#mistakes .gone").all_inner_texts() == ["not on disk"]
     assert f"1 of these {len(mistaken)} test photos is no longer on disk." in page.locator("#mistakes").inner_text()
     assert name in " ".join(page.locator("#mistakes figcaption").all_inner_texts())
@@ -150,3 +155,33 @@ def test_the_new_sections_in_a_browser_with_a_hostile_class_and_a_photo_gone(
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.title() == "tiny · Headhunt"
     page.close()
+
+
+def test_a_mistake_stands_beside_the_training_photo_with_the_most_similar_features(searched: Run) -> None:
+    """As scikit-learn compares their features."""
+    from sklearn.metrics.pairwise import cosine_similarity
+
+    fabricate_promotion(searched)
+    found, index = load_predictions(searched), load_index(searched)
+    mistaken = mistakes.collect(found)
+    near = nearest.collect(searched, found, [mistake.place for mistake in mistaken])
+    cache = cache_for(searched)
+    features = {split: np.asarray(cache.arrays(split)[0], np.float64) for split in ("train", "test")}
+    test, train = (
+        features[split].reshape(len(features[split]), -1, cache.feature_shape[-1]).mean(1)
+        for split in ("test", "train")
+    )
+    cosines = cosine_similarity(test, train)
+    paths = index.of_split("test")["path"].tolist()
+    for mistake, (row, cosine) in zip(mistaken, near, strict=True):
+        own = cosines[paths.index(mistake.path)]
+        assert cosine == pytest.approx(own.max(), abs=1e-3)
+        assert row == index.of_split("train").index[int(own.argmax())]
+        (caption,) = [picture.caption for picture in mistakes.neighbours([near[mistaken.index(mistake)]], index, False)]
+        name = index.table["class_name"][row]
+        assert caption.replace("\u00a0", " ") == f"nearest training photo: {name}, cosine {own.max():.2f}"
+    (block,) = mistakes.section(searched).blocks
+    assert len(block.pairs) == len(mistaken) > 0
+    other = found._replace(labels=found.labels[::-1].copy())
+    with pytest.raises(CacheError, match="the predictions are of other test photos than the cache"):
+        nearest.collect(searched, other, [0])

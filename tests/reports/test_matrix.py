@@ -47,8 +47,8 @@ def test_the_counts_are_scikit_learns_in_another_order(classes: int) -> None:
     assert hovered >= {
         (int(row), int(column), int(made.counts[row, column])) for row, column in np.argwhere(made.counts)
     }
-    named = drawn.layout.xaxis.ticktext is not None
-    assert named == (classes <= matrix.LABELLED)
+    labelled = [axis.ticktext is not None for axis in (drawn.layout.yaxis, drawn.layout.xaxis)]
+    assert labelled == [classes <= 30, classes <= 12]
 
 
 def test_classes_that_are_taken_for_each_other_are_neighbours() -> None:
