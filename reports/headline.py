@@ -58,7 +58,7 @@ def _probe(found: Verdict) -> Tile:
     """The linear probe beside the promoted network."""
     probe = (found.against or {}).get("linear_probe")
     if found.missing:
-        return "–", f"test, linear probe: {found.missing}"
+        return "–", "test, linear probe: not known, for the reason above"
     if probe is None:
         return "–", "test, linear probe: not measured on these photos, run headhunt train baselines"
     return share(probe.accuracy), f"test, linear probe: {_interval(probe.accuracy, found.photos)}"

@@ -59,7 +59,7 @@ PROMOTION, CUT, GONE = "promotions/*-*", cut, Path.unlink
         (f"{PROMOTION}/history.csv", GONE, [], [r"Left out: \S*history.csv cannot be read \("]),
         (f"{PROMOTION}/metrics.json", CUT, ERRORS, [r"Left out: \S*metrics.json is damaged \("]),
         (f"{PROMOTION}/metrics.json", scribble, ERRORS, [r"Left out: \S*metrics.json is damaged \("]),
-        (f"{PROMOTION}/predictions.csv", GONE, ERRORS, [r"Mistakes : \S*predictions.csv is missing", "No verdict: \\S*predictions.csv"]),
+        (f"{PROMOTION}/predictions.csv", GONE, ERRORS, [r"Mistakes : \S*predictions.csv is missing"]),
         (f"{PROMOTION}/predictions.csv", scribble, ERRORS, [r"Mistakes : \S*predictions.csv is damaged"]),
         (f"{PROMOTION}/model.keras", GONE, [], [r"Left out: \S*model.keras is missing. Delete its folder, then run"]),
         ("confirm.json", CUT, ["confirmed"], [r"Confirmed leaders : \S*confirm.json is not used: it cannot be read \("]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,19 @@ from features.errors import UsageError
 from reports.build import build
 from reports.config import Run
 from reports.section import LeftOutError
-from reports.study import importance, leader_curves, parameter_plots, parameters, pruning, side_by_side, workers
-from reports.style import log_ticks, rate_axis
+from reports.study import (
+    history,
+    importance,
+    leader_curves,
+    parameter_plots,
+    parameters,
+    pruning,
+    side_by_side,
+    workers,
+)
+from reports.style import log_ticks, rate_axis, whole_ticks
 from search.leaderboard import leaders, load_study
+from search.schedules.decay import StepDecay
 from search.trial import HypermodelChoice, TrialConfig
 from search.worklog import Work, load_work
 from tests.reports.test_page import open_page
@@ -405,3 +416,44 @@ def test_names_and_choices_are_text_in_every_figure(searched: Run, browser: Brow
     overflow = "[...document.querySelectorAll('.js-plotly-plot')].map(p => p.getBoundingClientRect().right)"
     assert max(page.evaluate(overflow)) <= 390
     page.close()
+
+
+@pytest.mark.parametrize(
+    ("values", "step"), [([1, 2], 1), ([0, 6], 1), ([1, 8], 2), ([0, 30], 5), ([None, 0, 1000], 200), ([], 1)]
+)
+def test_ticks_of_epochs_are_whole_numbers(values: list[float | None], step: int) -> None:
+    assert whole_ticks(values) == {"tick0": 0, "dtick": step}
+
+
+def test_a_schedule_of_steps_is_drawn_as_steps_at_the_very_rates(searched: Run) -> None:
+    """One point for each change of the rate, at its step, and one for the end."""
+    (leader,) = leaders(searched, 1)
+    schedule = StepDecay(learning_rate=1e-2, factor=0.1, every_epochs=3)
+    stepped = replace(
+        leader, config=leader.config.model_copy(update={"schedule": schedule, "epochs": 9, "batch_size": 4})
+    )
+    (rates,) = leader_curves.collect_rates(searched, [stepped], 4000)
+    assert rates.epochs == [0, 3, 6, 9]
+    assert rates.rates == pytest.approx([1e-2, 1e-3, 1e-4, 1e-4])
+    drawn = leader_curves.draw_rates([rates])
+    assert {line.line.shape for line in drawn.data} == {"hv"}
+    assert drawn.layout.xaxis.dtick == 2
+
+
+def test_a_choice_is_whole_on_as_many_lines_as_it_takes() -> None:
+    long = "a_choice_of_a_hypermodel_that_has_a_long_name"
+    study = study_of(8, **{"schedule.kind": (long, CategoricalDistribution([long, "b"]))})
+    for number, trial in enumerate(study.get_trials()):
+        assert trial.params["schedule.kind"] == long, number
+    complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+    drawn = parameter_plots.draw_slice(study, complete, "schedule.kind", "val_accuracy")
+    assert "".join(drawn.layout.xaxis.ticktext[0].split("<br>")) in (long, "b")
+    assert all(len(line) <= 11 for label in drawn.layout.xaxis.ticktext for line in label.split("<br>"))
+    lines = parameter_plots.draw_parallel(study, complete, ["schedule.kind", "head.dropout"], "val_accuracy")
+    assert long in [label.text.replace("<br>", "") for label in lines.layout.annotations]
+
+
+def test_an_axis_of_shares_ends_at_0_and_100_percent() -> None:
+    found = history.History("val_accuracy", [0, 1], [0.0, 0.0], ["complete"] * 2, [0.0, 0.0], {"complete": 2})
+    axis = history.draw(found).layout.yaxis
+    assert (axis.tickformat, axis.autorangeoptions.clipmin, axis.autorangeoptions.clipmax) == ("~%", 0, 1)

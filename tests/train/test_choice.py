@@ -9,7 +9,6 @@ from features.errors import UsageError
 from reports.config import Run
 from reports.errors.predictions import load_predictions
 from reports.headline import headline
-from reports.style import share
 from search.leaderboard import leaders
 from tests.fabricated import fabricate_confirmation, fabricate_promotion
 from train.exports.export import export
@@ -62,9 +61,7 @@ def test_after_a_confirmation_its_ranking_comes_first(searched: Run) -> None:
     first = [each.number for each in made.confirmed if each.failure is None]
     assert sorted(first) == sorted((numbers[0], numbers[2]))
     assert promoted(searched) == [*first, numbers[3], numbers[1]]
-    value, what = headline(searched)[0]
-    assert (value, f"(trial {first[0]})" in what) == (share(made.confirmed[0].mean), True)
-    assert what.startswith("validation, mean of 2 seeds, best head")
+    assert headline(searched)[0][1].startswith(f"test, trial {first[0]}, recipe 0a1b2c3d, fine-tuned: ")
     assert load_predictions(searched).trial == first[0]
     # A trial that the search found since makes the confirmation one of other leaders.
     (searched.workdir / "confirm.json").write_text("{")

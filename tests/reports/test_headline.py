@@ -1,0 +1,177 @@
+"""The first screen: its numbers beside those of the files and of Wilson's formula, and what fits on a phone."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from playwright.sync_api import Browser
+
+from features.dataset import load_index
+from reports import configuration, top5
+from reports.build import build
+from reports.config import Run
+from reports.dataset import findings
+from reports.headline import data_line, headline
+from reports.section import PageSection, Table
+from search.leaderboard import leaders
+from tests.fabricated import fabricate_confirmation, fabricate_promotion
+from tests.reports.test_page import open_page
+from train.baselines.measure import measure_baselines
+
+
+def wilson(share: float, count: int) -> str:
+    """The 95 % interval by the formula of Wilson (1927), as the page writes it."""
+    z = 1.959964
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return f"95 % interval {100 * (centre - half):.1f} % to {100 * (centre + half):.1f} %"
+
+
+def test_the_tiles_are_the_model_the_probe_the_frozen_head_and_the_most_frequent_class(searched: Run) -> None:
+    measure_baselines(searched)
+    number = fabricate_promotion(searched)
+    (folder,) = (searched.workdir / "promotions").glob(f"{number}-*")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["frozen"]["test"]["accuracy"] = 0.0
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    predictions = pd.read_csv(folder / "predictions.csv").query("split == 'test'")
+    photos, right = len(predictions), float((predictions["label"] == predictions["predicted_1"]).mean())
+    probe = json.loads((searched.workdir / "baselines.json").read_text())["linear_probe"]["test"]["accuracy"]
+    index = pd.read_csv(searched.workdir / "dataset" / "index.csv")
+    most = index.query("split == 'train'")["label"].mode()[0]
+    frequent = float((index.query("split == 'test'")["label"] == most).mean())
+    tiles = headline(searched)
+    assert [value for value, _ in tiles] == [f"{100 * share:.1f} %" for share in (right, probe, 0.0, frequent)]
+    told = [what for _, what in tiles]
+    assert told[0] == f"test, trial {number}, recipe 0a1b2c3d, fine-tuned: {wilson(right, photos)} of {photos} photos"
+    assert told[1] == f"test, linear probe: {wilson(probe, photos)}"
+    gained = f"{100 * right:+.1f}"
+    assert told[2] == f"test, frozen head: {wilson(0.0, photos)}; fine-tuning changed it by {gained} points"
+    assert told[3] == "test, always naming the most frequent of 3 classes"
+
+
+def test_before_a_promotion_it_is_the_best_head(searched: Run) -> None:
+    best, *_, worst = leaders(searched)
+    above = f"{100 * (best.value - worst.value):.1f} points above the worst that ran to its end"
+    (value, what), _ = headline(searched)
+    assert (value, what) == (f"{100 * best.value:.1f} %", f"validation, best head (trial {best.number}), {above}")
+    first = fabricate_confirmation(searched, 3).confirmed[0]
+    assert first.mean is not None
+    (value, what), _ = headline(searched)
+    assert value == f"{100 * first.mean:.1f} %"
+    assert what.startswith(f"validation, mean of 2 seeds, best head (trial {first.number}), ")
+
+
+def test_what_is_not_measured_is_said(searched: Run) -> None:
+    fabricate_promotion(searched, best_epoch=0)
+    tiles = headline(searched)
+    assert tiles[1] == ("–", "test, linear probe: not measured on these photos, run headhunt train baselines")
+    assert tiles[2][1] == "test, frozen head: it is the model, no epoch of fine-tuning was better"
+
+
+def found_of(searched: Run, rows: dict[str, Any], skipped: dict[str, str] | None) -> findings.Findings:
+    """The findings of the run's index with these columns changed in its first rows."""
+    index = load_index(searched)
+    for column, values in rows.items():
+        index.table.loc[: len(values) - 1, column] = values
+    return findings.collect(index, skipped)
+
+
+def test_the_data_line_says_what_was_found(searched: Run) -> None:
+    assert data_line(searched) == "3 classes have fewer than 10 photos; the smallest is a with 8."
+    (searched.workdir / "dataset" / "skipped.csv").write_text(
+        'path,reason\nx.jpg,missing\n"y, z.jpg",empty\nw.jpg,empty\n'
+    )
+    assert data_line(searched).startswith("3 photos are left out: 2 empty, 1 missing. 3 classes have")
+    copies = found_of(searched, {"sha256": ["same"] * 3}, {})
+    first = load_index(searched).table.iloc[:3]
+    assert copies.copies == [first["path"].tolist()]
+    labels = ", 1 of them under two labels" if first["label"].nunique() > 1 else ""
+    assert copies.sentences[0] == f"2 photos are a copy, byte by byte, of another{labels}."
+    uneven = found_of(searched, {"label": [0] * 22 + [1, 2]}, {})
+    assert (uneven.ratio, uneven.small) == (22.0, [("b", 1), ("c", 1)])
+    assert uneven.sentences[-1] == "The largest class has 22.0 times the photos of the smallest."
+    sound = findings.Findings({}, [], 0, [], 1.0)
+    assert sound.sentences == []
+    assert sound.nothing.startswith("no photo left out, no copies, no class of fewer than 10 photos")
+    assert sound._replace(skipped=None).nothing.startswith("whether photos were left out is not recorded")
+
+
+def test_skipped_photos_and_copies_are_listed(searched: Run) -> None:
+    index = searched.workdir / "dataset" / "index.csv"
+    table = pd.read_csv(index)
+    table.loc[table["label"] == 1, "sha256"] = table["sha256"][0]
+    table.to_csv(index, index=False)
+    (searched.workdir / "dataset" / "skipped.csv").write_text("path,reason\nx.jpg,truncated\n")
+    block = findings.block(searched)
+    skipped, copies = block.tables
+    assert (skipped.summary, skipped.rows) == ("The 1 photos that were left out", [["x.jpg", "truncated"]])
+    same = table[table["sha256"] == table["sha256"][0]]
+    assert copies.rows[0][0] == " = ".join(same["path"])
+    assert copies.rows[0][1] == ", ".join(split for split in ("train", "val", "test") if split in set(same["split"]))
+
+
+def test_the_configuration_makes_the_same_run_and_tells_no_password(searched: Run) -> None:
+    (listing,) = configuration.section(searched).listings
+    assert Run.model_validate(yaml.safe_load(listing.text)) == searched
+    secret = searched.model_copy(
+        update={"search": searched.search.model_copy(update={"storage": "postgresql://user:geheim@host/db"})}
+    )
+    section = configuration.section(secret)
+    assert "geheim" not in section.listings[0].text
+    assert "postgresql://user:***@host/db" in section.listings[0].text
+    assert section.text.endswith("A password in it is shown as ***.")
+
+
+def test_columns_of_top5_go_where_there_are_few_classes() -> None:
+    table = Table(["model", "test", "test top-5", "seconds"], [["a", "1", "2", "3"]], {1, 2, 3})
+    (narrow,) = top5.without(PageSection("x", "X", "", tables=[table])).tables
+    assert narrow == Table(["model", "test", "seconds"], [["a", "1", "3"]], {1, 2})
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_first_screen_and_the_columns_of_test(searched: Run, browser: Browser, width: int) -> None:
+    measure_baselines(searched)
+    fabricate_promotion(searched)
+    page, noise = open_page(browser, Path(build(searched)["report"]), width)
+    assert noise == []
+    tiles = page.locator(".numbers div")
+    assert tiles.count() == 4
+    for number in range(4):
+        box = tiles.nth(number).bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] <= 900
+    box = page.locator(".data").bounding_box()
+    assert box is not None
+    assert box["y"] < 900
+    heads = page.locator("#promotions thead th")
+    assert heads.all_inner_texts()[:2] == ["model", "test"]
+    box = heads.nth(1).bounding_box()
+    assert box is not None
+    assert box["x"] + box["width"] <= width - 20
+    text = page.evaluate("document.body.innerText")
+    assert "top-5" not in text
+    assert "top5" not in text.replace("val_top5", "")
+    assert "-0.0" not in text
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for axis in page.locator(".js-plotly-plot .xaxislayer-above, .js-plotly-plot .yaxislayer-above").all():
+        for kind in (".xtick", ".ytick", ".x2tick", ".y2tick", ".y3tick"):
+            labels = [label for label in axis.locator(f"{kind} text").all_text_contents() if label]
+            assert len(labels) == len(set(labels)), labels
+    epochs = page.evaluate(
+        "[...document.querySelectorAll('.js-plotly-plot')].filter(plot => plot.querySelector('.xtitle')?.textContent == 'epoch')"
+        ".flatMap(plot => [...plot.querySelectorAll('.xtick text')].map(tick => tick.textContent))"
+    )
+    assert len(epochs) > 5
+    assert all(label.isdigit() for label in epochs), epochs
+    percents = page.evaluate("[...document.querySelectorAll('.ytick text, .xtick text')].map(tick => tick.textContent)")
+    assert not [
+        label for label in percents if label.endswith("%") and not 0 <= float(label[:-1].replace("−", "-")) <= 100
+    ]
+    page.close()
