@@ -443,8 +443,6 @@ def test_a_schedule_of_steps_is_drawn_as_steps_at_the_very_rates(searched: Run) 
 def test_a_choice_is_whole_on_as_many_lines_as_it_takes() -> None:
     long = "a_choice_of_a_hypermodel_that_has_a_long_name"
     study = study_of(8, **{"schedule.kind": (long, CategoricalDistribution([long, "b"]))})
-    for number, trial in enumerate(study.get_trials()):
-        assert trial.params["schedule.kind"] == long, number
     complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
     drawn = parameter_plots.draw_slice(study, complete, "schedule.kind", "val_accuracy")
     assert "".join(drawn.layout.xaxis.ticktext[0].split("<br>")) in (long, "b")
