@@ -97,7 +97,7 @@ def test_baselines_stand_above_the_promoted_models(searched: Run, browser: Brows
         assert told.startswith(found["title"])
         assert f"{100 * found['test']['accuracy']:.1f} %" in told
     assert "fine-tuned" in rows.nth(4).inner_text()
-    assert "The test photos were evaluated 2 times, on 2 models" in page.locator("#promotions").inner_text()
+    assert "The test photos were evaluated 5 times, on 5 models" in page.locator("#promotions").inner_text()
     page.close()
 
 
@@ -114,7 +114,7 @@ def test_a_class_name_is_text_and_never_markup(promoted_run: Run, browser: Brows
 def test_an_empty_run_says_which_command_makes_each_section(tmp_path: Path, browser: Browser) -> None:
     run = Run.model_validate({"workdir": str(tmp_path / "run"), "dataset": {"kind": "toy_cars"}})
     result = build(run)
-    assert result["sections"] == []
+    assert result["sections"] == ["configuration"]
     page, noise = open_page(browser, tmp_path / "run" / "report" / "index.html")
     assert noise == []
     text = page.locator("#left-out").inner_text()
