@@ -27,6 +27,7 @@ from features.atomic import write_text
 from features.cli import app as features_app
 from features.command import (
     DEFAULT_CONFIG,
+    INTERRUPTED,
     ConfigOption,
     JsonOption,
     Output,
@@ -129,7 +130,12 @@ def main() -> None:
     signal.signal(signal.SIGTERM, interrupt)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         signal.signal(signal.SIGHUP, interrupt)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # a stage starts with it blocked, see features.stages
+    try:
+        signal.pthread_sigmask(
+            signal.SIG_UNBLOCK, {signal.SIGINT}
+        )  # a stage starts with it blocked, see features.stages
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     app(prog_name="headhunt")
 
 

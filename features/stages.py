@@ -16,6 +16,7 @@ import typer
 
 from features.command import INTERRUPTED, IS_STAGE, log
 from features.errors import HeadhuntError
+from features.interrupts import check_wanted
 
 
 def run_stage(arguments: Sequence[str]) -> Any:
@@ -26,12 +27,21 @@ def run_stage(arguments: Sequence[str]) -> Any:
     `-P` keeps a user's own `train.py` or `search.py` in the working directory from shadowing our packages.
     """
     command_line = [sys.executable, "-P", "-m", "headhunt", *arguments]
-    options: dict[str, Any] = {"preexec_fn": _begin} if sys.platform == "linux" else {}
+    options: dict[str, Any] = {"preexec_fn": end_with_parent} if sys.platform == "linux" else {}
     environment = {**os.environ, IS_STAGE: "1"}
-    with subprocess.Popen(
-        command_line, stdout=subprocess.PIPE, text=True, process_group=0, env=environment, **options
-    ) as stage:
+    # Python drops an interrupt that comes while it forks, and a stage can handle one only after its imports: held until then.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        started = subprocess.Popen(
+            command_line, stdout=subprocess.PIPE, text=True, process_group=0, env=environment, **options
+        )
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise
+    with started as stage:
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            check_wanted()
             printed, _ = stage.communicate()
         except KeyboardInterrupt:
             stage.send_signal(signal.SIGINT)
@@ -63,12 +73,6 @@ _SET_PARENT_DEATH_SIGNAL = 1
 def end_with_parent() -> None:
     """For a child, before it becomes another program."""
     _prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-
-
-def _begin() -> None:
-    """For a stage, before it becomes another program: an interrupt waits until it can be handled, after the imports."""
-    end_with_parent()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 _prctl: Any = ctypes.CDLL(None).prctl if sys.platform == "linux" else None

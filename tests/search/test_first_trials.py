@@ -213,7 +213,7 @@ def test_a_promoted_probe_is_exported_and_its_configuration_solves_it_again(run:
     done = run_headhunt(here, "train", "export", "--trial", "0", "--format", "keras,config", *WITH, "--json")
     exported = json.loads(done.stdout.splitlines()[-1])
     assert exported["formats"]["keras"]["max_abs_difference"] < 1e-3
-    assert "linear probe, solved to convergence" in Path(exported["folder"], "model_card.md").read_text()
+    assert "linear probe, solved by L-BFGS" in Path(exported["folder"], "model_card.md").read_text()
     file = exported["formats"]["config"]["path"]
     for stage in (("features", "prepare"), ("features", "cache")):
         run_headhunt(here, *stage, "-c", file)
