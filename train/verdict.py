@@ -55,8 +55,8 @@ class Verdict:
         if self.accuracy is None or self.low is None or self.high is None:
             return f"No verdict: {self.missing}"
         told = [
-            f"{self.title[:1].upper()}{self.title[1:]}: {self.accuracy:.1%} of {self.photos} test photos (95 % interval "
-            f"{self.low:.1%} to {self.high:.1%})."
+            f"{self.title[:1].upper()}{self.title[1:]}: {_share(self.accuracy)} of {self.photos} test photos (95 % interval "
+            f"{_share(self.low)} to {_share(self.high)})."
         ]
         found = self.against or {}
         for name in COMPARED:
@@ -95,12 +95,13 @@ def best_verdict(run: TrainRun) -> Verdict:
 
 def verdict_of(run: TrainRun, promotion: Promotion) -> Verdict:
     """The verdict on a promotion, from its predictions and those of the baselines; nothing is computed anew."""
-    title = f"{promotion.title}, {promotion.stage}"
+    alike = [each for each in find_promotions(run) if each.trial == promotion.trial]
+    title = f"{promotion.title if len(alike) > 1 else f'trial {promotion.trial}'}, {promotion.stage}"
     if "test" not in promotion.metrics.tuned:
         accuracy = promotion.metrics.tuned["val"]["accuracy"]
         missing = (
             "the test photos were not evaluated, `train.evaluate_test` is false. "
-            f"{title[:1].upper()}{title[1:]}: {accuracy:.1%} of the validation photos, which chose it: that is optimistic."
+            f"{title[:1].upper()}{title[1:]}: {_share(accuracy)} of the validation photos, which chose it: that is optimistic."
         )
         return Verdict(title, promotion.trial, missing=missing)
     try:
@@ -168,9 +169,13 @@ def _correlation(pairs: Counts) -> float:
     return surplus / math.sqrt(margins)
 
 
+def _share(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
 def _compared(found: Difference, title: str) -> str:
     word = "Better than" if found.low > 0 else "Worse than" if found.high < 0 else "Not clearly different from"
     return (
-        f"{word} the {title} ({found.accuracy:.1%}): {100 * found.difference:+z.1f} points ({100 * found.low:+z.1f} to "
+        f"{word} the {title} ({_share(found.accuracy)}): {100 * found.difference:+z.1f} points ({100 * found.low:+z.1f} to "
         f"{100 * found.high:+z.1f})"
     )

@@ -61,21 +61,21 @@ def test_equal_answers_are_no_certainty_and_no_interval_leaves_what_is_possible(
 @pytest.mark.parametrize(
     ("probe", "sentence"),
     [
-        (Difference(0.70, 0.10, 0.04, 0.16), "Better than the linear probe (70.0%): +10.0 points (+4.0 to +16.0)."),
+        (Difference(0.70, 0.10, 0.04, 0.16), "Better than the linear probe (70.0 %): +10.0 points (+4.0 to +16.0)."),
         (
             Difference(0.79, 0.01, -0.02, 0.04),
-            "Not clearly different from the linear probe (79.0%): +1.0 points (-2.0 to +4.0). These photos do not show that "
+            "Not clearly different from the linear probe (79.0 %): +1.0 points (-2.0 to +4.0). These photos do not show that "
             "search and fine-tuning gained anything over the probe, the simpler model.",
         ),
         (
             Difference(0.90, -0.10, -0.16, -0.04),
-            "Worse than the linear probe (90.0%): -10.0 points (-16.0 to -4.0). Use the probe, or search more widely.",
+            "Worse than the linear probe (90.0 %): -10.0 points (-16.0 to -4.0). Use the probe, or search more widely.",
         ),
     ],
 )
 def test_what_it_says(probe: Difference, sentence: str) -> None:
     verdict = Verdict("trial 3, frozen", 3, 313, 0.8, 0.752, 0.841, against={"linear_probe": probe})
-    start = "Trial 3, frozen: 80.0% of 313 test photos (95 % interval 75.2% to 84.1%). "
+    start = "Trial 3, frozen: 80.0 % of 313 test photos (95 % interval 75.2 % to 84.1 %). "
     assert verdict.text == start + sentence
 
 
