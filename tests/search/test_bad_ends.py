@@ -69,6 +69,8 @@ def states() -> list[str]:
 
 def run_badly(*command: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    # env: under nohup, SIGHUP would be ignored.
+    command = ("env", "--default-signal=HUP", *command)
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
