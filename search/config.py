@@ -113,7 +113,7 @@ class SearchConfig(Section):
     @model_validator(mode="after")
     def _searchable(self) -> SearchConfig:
         if self.hypermodel is not None:
-            if "space" in self.model_fields_set:
+            if self.space != SearchSpace():
                 raise ValueError(
                     "both space and hypermodel are given; a hypermodel makes its own space. Leave one of them out"
                 )

@@ -52,6 +52,7 @@ WORDS = {
     "HistoryConfig": {"name"},
     "PhaseConfig": {"unfreeze"},
     "Run": {"name"},
+    "SearchConfig": {"hypermodel_values"},
     "SearchSpace": {"batch_size", "features", "head", "optimizer", "schedule", "views"},
     "Views": {"policy"},
 }

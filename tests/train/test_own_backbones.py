@@ -16,6 +16,7 @@ from search.heads import HeadConfig
 from tests.train.test_finetune import MEASURED, tune
 from train.exports.convert import convert
 from train.exports.runtimes import RUNTIMES, load_model
+from train.finetuning.heads import space_head
 from train.finetuning.model import build_network, deployable
 
 HEAD = HeadConfig(units=(4,))
@@ -86,8 +87,8 @@ def test_every_export_is_the_saved_network(tmp_path: Path, state: str) -> None:
     raw = {"backbone": str(tmp_path / "own.keras"), "preprocessing": {"scale": scale, "offset": 0}, "pooling": "avg"}
     features = FeaturesConfig.model_validate({**raw, "image_size": 32})
     moments = np.full(6, 0.1, np.float32), np.full(6, 0.5, np.float32)
-    network = build_network(features, HEAD, 3, moments, "float32")
-    shipped = deployable(network, features, HEAD, 3, moments)
+    network = build_network(features, space_head(HEAD, 3, moments), "float32")
+    shipped = deployable(network, features, space_head(HEAD, 3, moments))
     shipped.save(tmp_path / "source.keras")
     photos = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     maps = np.asarray(whole(photos if state == "integers" else photos * np.float32(scale), training=False), np.float32)

@@ -112,14 +112,14 @@ def test_an_unexpected_fault_of_one_is_a_reason_and_a_traceback_and_the_others_g
 
     first = leaders(searched)[0]
     second = next(leader for leader in leaders(searched) if leader.config.head != first.config.head)
-    build = train.promotion.worker.build_network
+    build = train.promotion.worker.trial_head
 
-    def broken(features: Any, head: Any, *rest: Any) -> Any:
-        if head == first.config.head:
+    def broken(config: Any, *rest: Any) -> Any:
+        if config.head == first.config.head:
             raise MemoryError("out of memory on the device")
-        return build(features, head, *rest)
+        return build(config, *rest)
 
-    monkeypatch.setattr(train.promotion.worker, "build_network", broken)
+    monkeypatch.setattr(train.promotion.worker, "trial_head", broken)
     with pytest.raises(
         HeadhuntError, match=rf"the promotion of trial {first.number} failed: MemoryError: out of memory"
     ):
