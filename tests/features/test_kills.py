@@ -73,8 +73,8 @@ def contents(workdir: Path) -> dict[str, bytes]:
 
 
 def finished(folder: Path) -> set[str]:
-    """The shards that are on disk with their checksum."""
-    return {path.name[1 : -len(".sha256.json")] for path in folder.glob("run/cache/*/.*.sha256.json")}
+    """The shards that are on disk with their checksum; the projection beside them has one, too."""
+    return {path.name[1 : -len(".sha256.json")] for path in folder.glob("run/cache/*/.*.tfrecord.sha256.json")}
 
 
 def start(folder: Path, executor: str) -> subprocess.Popen[str]:
@@ -107,7 +107,7 @@ def test_the_driver_is_killed_again_and_again(folder: Path, undisturbed: dict[st
         process = start(folder, {3: "auto", 6: "ray"}.get(kill % 7, "local"))
         wait_for_a_new_shard(folder, process, before)
         time.sleep(chance.uniform(0, 0.15))
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.communicate()
         assert finished(folder) >= before, "a finished shard is gone"
     before = finished(folder)
