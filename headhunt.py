@@ -264,7 +264,8 @@ def _cached(built: Sequence[dict[str, Any]]) -> str:
 def _promoted(row: dict[str, Any]) -> str:
     """A promotion in a line; without test accuracies where the test photos were left alone."""
     tuned = row["tuned"]
-    told = f"trial {row['trial']}: val {row['frozen']['val_accuracy']:.4f} frozen, {tuned['val_accuracy']:.4f} {row['stage']}"
+    before = "" if row["stage"] == "frozen" else f"{row['frozen']['val_accuracy']:.4f} frozen, "
+    told = f"trial {row['trial']}: val {before}{tuned['val_accuracy']:.4f} {row['stage']}"
     if tuned["test_accuracy"] is None:
         return told
     return f"{told}; test {tuned['test_accuracy']:.4f}, top-5 {tuned['test_top5_accuracy']:.4f}"
