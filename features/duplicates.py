@@ -8,10 +8,7 @@ from typing import Literal
 
 from features.command import log
 from features.dataset import SPLITS, Photo
-from features.errors import DatasetError
-
-SHOWN = 5
-"""How many of them a message lists."""
+from features.errors import DatasetError, some
 
 
 def settle(photos: list[Photo], sha256: Mapping[str, str], rule: Literal["error", "drop", "keep"]) -> list[Photo]:
@@ -95,6 +92,5 @@ def _in_one_split(photos: list[Photo], across: list[list[Photo]]) -> list[Photo]
 def _listed(copies: list[list[Photo]], what: str) -> list[str]:
     if not copies:
         return []
-    more = f" and {len(copies) - SHOWN} more" if len(copies) > SHOWN else ""
-    shown = "; ".join(" = ".join(photo.path for photo in same[:SHOWN]) for same in copies[:SHOWN])
-    return [f"photos of equal bytes {what}: {shown}{more}."]
+    shown = some([some([photo.path for photo in same], " = ") for same in copies], "; ")
+    return [f"photos of equal bytes {what}: {shown}."]

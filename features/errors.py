@@ -10,6 +10,14 @@ HeadhuntError              the run failed (exit status 1)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+
+def some(texts: Sequence[object], between: str = ", ", shown: int = 5) -> str:
+    """The first of many things that a message is about, and how many more there are."""
+    more = f" and {len(texts) - shown} more" if len(texts) > shown else ""
+    return between.join(map(str, texts[:shown])) + more
+
 
 class HeadhuntError(Exception):
     """A failure with a message for the person at the terminal; never shown with a traceback."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from features.engine import keep_tensorflow_out
-from features.errors import UsageError
+from features.errors import UsageError, some
 
 LISTED = 5
 """Layers that a message lists, at most."""
@@ -129,7 +129,7 @@ def path_of(cut: str, paths: Sequence[str]) -> str:
     if len(ends) == 1:
         return ends[0]
     if ends:
-        raise UsageError(f"features.cut: {cut!r} is a layer of several networks: {_listed(ends)}. Name one of these.")
+        raise UsageError(f"features.cut: {cut!r} is a layer of several networks: {some(ends)}. Name one of these.")
     raise UsageError(f"features.cut: the backbone has no layer {cut!r}.{near(cut, paths)}")
 
 
@@ -140,11 +140,6 @@ def near(name: str, paths: Sequence[str]) -> str:
     close += [by_end[end] for end in difflib.get_close_matches(name.rpartition("/")[2], by_end, n=3)]
     found = list(dict.fromkeys(close))[:3]
     return f" Did you mean {' or '.join(found)}?" if found else f" Its last layers: {', '.join(paths[-LISTED:])}."
-
-
-def _listed(paths: Sequence[str]) -> str:
-    more = f" and {len(paths) - LISTED} more" if len(paths) > LISTED else ""
-    return f"{', '.join(paths[:LISTED])}{more}"
 
 
 def copy_of(layer: Any, policy: str) -> Any:

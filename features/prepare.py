@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,18 +26,16 @@ from features.dataset import (
     write_index,
 )
 from features.duplicates import settle, units
-from features.errors import DatasetError, HeadhuntError, UsageError
+from features.errors import DatasetError, HeadhuntError, UsageError, some
 from features.folders import read_folders
 from features.images import Inspected, inspect_image
+from features.names import check_names, is_one_line
 from features.skipped import write_skipped
 from features.splits import drawn_shares, split_photos
 from features.stanford_cars import read_stanford_cars
 from features.tables import read_table
 from features.threads import in_threads
 from features.toy_cars import write_toy_cars
-
-SHOWN = 5
-"""How many photos of each kind of fault a message lists."""
 
 MINIMUM = 3
 """Photos that a class needs: one for each split."""
@@ -64,7 +61,7 @@ def prepare(run: FeaturesRun, materialize: Literal["link", "copy"] | None = None
     )
     photos, names = _dense(run, photos, source.class_names)
     _check_sizes(photos, names)
-    _check_names(names)
+    check_names(names, photos)
     index = DatasetIndex(_table(run, photos, names, found), names, source.root)
     path, skipped = index_path(run), len(source.photos) - len(photos)
     before = path.read_bytes() if path.exists() else None
@@ -130,7 +127,7 @@ def _inspect(run: FeaturesRun, source: Source) -> tuple[list[Photo], dict[str, I
             return Inspected(f"outside the folder {within} (dataset.within)")
         if _printable(path) != path:
             return Inspected("with a name that is not UTF-8; rename it")
-        if not _is_one_line(path):
+        if not is_one_line(path):
             return Inspected("with a line break or another character that cannot be printed in its name; rename it")
         return inspect_image(source.root / path, run.dataset.max_pixels, known)
 
@@ -145,7 +142,7 @@ def _inspect(run: FeaturesRun, source: Source) -> tuple[list[Photo], dict[str, I
             by_kind.setdefault(kind, []).append(_printable(path) + opening + detail)
         counts = ", ".join(f"{len(paths)} {kind}" for kind, paths in by_kind.items())
         if run.dataset.on_missing == "error":
-            lines = [f"  {kind}: {_some(paths)}" for kind, paths in by_kind.items()]
+            lines = [f"  {kind}: {some(paths)}" for kind, paths in by_kind.items()]
             raise DatasetError(
                 "\n".join(
                     [f"{len(faults)} of {len(paths)} photos below {source.root} cannot be used ({counts}):", *lines]
@@ -156,13 +153,15 @@ def _inspect(run: FeaturesRun, source: Source) -> tuple[list[Photo], dict[str, I
     animated = [path for path, inspected in found.items() if inspected.animated and path not in faults]
     if animated:
         log.print(
-            f"The first frame is used of {len(animated)} photos that hold several frames or pages: {_some(animated)}.",
+            f"The first frame is used of {len(animated)} photos that hold several frames or pages: {some(animated)}.",
             style="yellow",
         )
     dark = [path for path, inspected in found.items() if inspected.twelve_bits and path not in faults]
     if dark:
         counted = f"{len(dark)} of {len(paths)} photos"
-        log.print(f"Scaled by the 12 bits that their pixels of 16 hold: {counted}, {_some(dark)}.", style="yellow")
+        log.print(
+            f"Read as 12 bits, since their pixels of 16 bits stay below 4096: {counted}, {some(dark)}.", style="yellow"
+        )
     reasons = {_printable(path): fault for path, fault in faults.items()}
     return [photo for photo in source.photos if photo.path not in faults], found, reasons
 
@@ -187,7 +186,7 @@ def _boxes_outside(photos: Sequence[Photo], found: dict[str, Inspected]) -> dict
                 over.append(photo.path)
     if over:
         log.print(
-            f"{len(over)} bounding boxes reach over the edge of their photo and are cut there: {_some(over)}. If the photos "
+            f"{len(over)} bounding boxes reach over the edge of their photo and are cut there: {some(over)}. If the photos "
             "are cropped already, set `dataset.crop_to_bbox: false`.",
             style="yellow",
         )
@@ -197,11 +196,6 @@ def _boxes_outside(photos: Sequence[Photo], found: dict[str, Inspected]) -> dict
 def _printable(path: str) -> str:
     """A path as text: bytes of a file's name that are no UTF-8 become question marks."""
     return path.encode("utf-8", "replace").decode()
-
-
-def _some(texts: Sequence[str]) -> str:
-    more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
-    return ", ".join(texts[:SHOWN]) + more
 
 
 def _known_sizes(run: FeaturesRun) -> dict[str, tuple[int, int]]:
@@ -232,27 +226,12 @@ def _without_small(run: FeaturesRun, photos: list[Photo], names: tuple[str, ...]
     counts = Counter(photo.label for photo in photos)
     small = [label for label in sorted(counts) if counts[label] < run.dataset.min_per_class]
     if small:
-        listed = _some([f"{names[label]!r} ({counts[label]})" for label in small])
+        listed = some([f"{names[label]!r} ({counts[label]})" for label in small])
         log.print(
             f"Left out {len(small)} classes of fewer than {run.dataset.min_per_class} photos (dataset.min_per_class): {listed}.",
             style="yellow",
         )
     return [photo for photo in photos if photo.label not in small]
-
-
-def _check_names(names: Sequence[str]) -> None:
-    """Refuses what tables, labels.txt and terminals could not carry."""
-    odd = [name for name in names if not _is_one_line(name) or not name.strip()]
-    if odd:
-        raise DatasetError(
-            f"{len(odd)} class names hold line breaks or other characters that cannot be printed, or nothing: "
-            f"{_some([repr(name) for name in odd])}. Rename them."
-        )
-
-
-def _is_one_line(name: str) -> bool:
-    """Whether a name has no control characters and no line breaks of any alphabet."""
-    return not any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in name)
 
 
 def _check_sizes(photos: Sequence[Photo], names: tuple[str, ...]) -> None:
@@ -265,7 +244,7 @@ def _check_sizes(photos: Sequence[Photo], names: tuple[str, ...]) -> None:
     if small:
         raise DatasetError(
             f"{'1 class has' if len(small) == 1 else f'{len(small)} classes have'} fewer than three photos, and each split "
-            f"needs one: {_some(small)}. Add photos, or leave such classes out with `dataset.min_per_class: {MINIMUM}`."
+            f"needs one: {some(small)}. Add photos, or leave such classes out with `dataset.min_per_class: {MINIMUM}`."
         )
 
 
@@ -282,6 +261,11 @@ def _table(
                 f"The data set has no {part} photos of its own: {drawn[part]:.0%} of its training photos are drawn for it, by "
                 f"seed {run.dataset.split.seed}."
             )
+    for part in SPLITS[1:]:
+        seen_labels = {photo.label for photo, split in zip(photos, splits, strict=True) if split == part}
+        absent = [repr(name) for label, name in enumerate(names) if label not in seen_labels]
+        if absent:
+            log.print(f"{len(absent)} of {len(names)} classes have no {part} photos: {some(absent)}.", style="yellow")
     rows = []
     for photo, split in zip(photos, splits, strict=True):
         seen = found[photo.path]

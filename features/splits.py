@@ -24,8 +24,10 @@ def split_photos(
     Photos of one unit (positions that are not to be divided) are drawn into one split; the others are stratified around them.
 
     Where photos have a split of their own (`Photo.part`), that is it; of val and test, those that it lacks are drawn from its
-    training photos, see `drawn_shares`. Raises DatasetError when a split stays empty, or a class has no training photos.
+    training photos, see `drawn_shares`. Raises DatasetError when a split stays empty, a class has no training photos, or a
+    unit lies in several of the data set's own splits.
     """
+    _refuse_divided(photos, units)
     shares = drawn_shares(split, {photo.part for photo in photos})
     parts = [photo.part or "train" for photo in photos]
     if len(shares) > 1:
@@ -39,9 +41,13 @@ def split_photos(
             parts[position] = part
     for part in SPLITS:
         if part not in parts:
+            own = any(photo.part for photo in photos)
             raise DatasetError(
                 f"the data set's own split leaves {part} without photos. Use a split by shares instead: "
                 "`dataset.split: {train: 0.65, val: 0.20, test: 0.15}`."
+                if own
+                else f"the split leaves {part} without photos: too many belong together, by group or equal bytes, to be in "
+                "three splits. Add photos, or groups."
             )
     trained = {photo.label for photo, part in zip(photos, parts, strict=True) if part == "train"}
     untrained = [name for label, name in enumerate(names) if label not in trained]
@@ -87,18 +93,71 @@ def _stratify(
     return result
 
 
+def _refuse_divided(photos: Sequence[Photo], units: Sequence[Sequence[int]]) -> None:
+    """DatasetError where photos that belong together are in several of the data set's own splits."""
+    divided = [unit for unit in units if len({photos[position].part for position in unit}) > 1]
+    if divided:
+        unit = divided[0]
+        one = photos[unit[0]]
+        other = next(photos[position] for position in unit if photos[position].part != one.part)
+        group = f" of group {one.group!r}" if one.group else ""
+        raise DatasetError(
+            f"{len(divided)} groups of photos lie in several of the data set's own splits, the first{group}: {one.path} is in "
+            f"{one.part}, {other.path} in {other.part}. Correct the table, or let splits be drawn: "
+            "`dataset.split: {train: 0.65, val: 0.20, test: 0.15}`."
+        )
+
+
 def _place_units(photos: Sequence[Photo], units: Sequence[Sequence[int]], sizes: npt.NDArray[np.int64]) -> list[int]:
-    """The split of each unit, the largest first into the one that lacks most of its classes.
+    """The split of each unit, the largest first into the one that lacks most of its classes; then see `_spread`.
 
     `sizes` (classes, splits) are reduced by what is placed, below 0 where a unit is larger than what is wanted.
     """
-    chosen = [0] * len(units)
+    labels = np.array([photo.label for photo in photos])
+    own = np.array([np.bincount(labels[list(unit)], minlength=len(sizes)) for unit in units], np.int64)
+    own = own.reshape(len(units), len(sizes))
+    chosen = np.zeros(len(units), np.int64)
+    wanted = sizes.copy()
     for number in sorted(range(len(units)), key=lambda number: (-len(units[number]), number)):
-        own = np.bincount([photos[position].label for position in units[number]], minlength=len(sizes))
-        lacking = (own[:, None] * sizes).sum(0)
-        chosen[number] = int(lacking.argmax())
-        sizes[:, chosen[number]] -= own
-    return chosen
+        chosen[number] = int((own[number][:, None] * wanted).sum(0).argmax())
+        wanted[:, chosen[number]] -= own[number]
+    _spread(chosen, own, np.bincount(labels, minlength=len(sizes)) - own.sum(0), sizes.shape[1])
+    for number, part in enumerate(chosen):
+        sizes[:, part] -= own[number]
+    return chosen.tolist()
+
+
+def _spread(
+    chosen: npt.NDArray[np.int64], own: npt.NDArray[np.int64], singles: npt.NDArray[np.int64], splits: int
+) -> None:
+    """Moves units so that each class is in each split, as far as it has that many; then so that no split is empty.
+
+    The smallest unit moves that leaves none of its classes absent from where it was. `chosen` (units,) is changed; `own` (units,
+    classes) are photos of each class, `singles` (classes,) those outside units, which can be drawn anywhere.
+    """
+    sizes = own.sum(1)
+    placed = np.stack([own[chosen == part].sum(0) for part in range(splits)], 1)
+
+    def move(movable: npt.NDArray[np.bool_], part: int) -> None:
+        if movable.any():
+            number = int(np.where(movable, sizes, sizes.max() + 1).argmin())
+            placed[:, chosen[number]] -= own[number]
+            placed[:, part] += own[number]
+            chosen[number] = part
+
+    def stays() -> npt.NDArray[np.bool_]:
+        """Units all of whose classes stay in their split without them."""
+        kept: npt.NDArray[np.bool_] = ((placed.T[chosen] > own) | (own == 0)).all(1)
+        return kept
+
+    for label, part in np.argwhere(placed == 0):
+        missing = placed[label] == 0
+        if missing[part] and singles[label] < missing.sum():
+            move((own[:, label] > 0) & stays(), part)
+    for part in range(splits):
+        if not singles.any() and not placed[:, part].any():
+            held = placed.sum(0)[chosen] > sizes
+            move(held & ((chosen != 0) | stays()), part)
 
 
 def _left(count: int, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,13 @@ from features.command import log
 from features.config import ColumnSplit, CsvDataset
 from features.configfile import shortened
 from features.dataset import BOX, SPLITS, Photo, Source
-from features.errors import DatasetError
+from features.errors import DatasetError, some
 from features.folders import SPLIT_FOLDERS, natural_key
 
 LONGEST_QUOTE = 200
 """Characters of a file that a message quotes at most: it may be no table."""
 
 SEPARATORS = ",;\t|"
-
-SHOWN = 5
-"""How many lines a message lists."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +32,12 @@ class Row:
     cells: dict[str, str]
 
     def whole(self, column: str) -> int:
-        """A cell as a whole number; DatasetError when it is none."""
-        try:
-            return int(self.cells[column])
-        except ValueError:
-            got = shortened(repr(self.cells[column]), LONGEST_QUOTE)
-            raise DatasetError(f"{self.place}: {column} must be a whole number, but got {got}.") from None
+        """A cell as a whole number, `2` or, as pandas writes columns with gaps, `2.0`; DatasetError when it is none."""
+        cell = self.cells[column]
+        if not _is_number(cell):
+            got = shortened(repr(cell), LONGEST_QUOTE)
+            raise DatasetError(f"{self.place}: {column} must be a whole number, but got {got}.")
+        return int(cell.partition(".")[0])
 
 
 def read_table(dataset: CsvDataset) -> Source:
@@ -57,10 +55,11 @@ def read_table(dataset: CsvDataset) -> Source:
         raise DatasetError(
             f"{file} has no column {column!r}, which `dataset.split.column` names; it has {_listed(columns)}."
         )
-    if column is None and "split" in columns:
+    unused = next((name for name in columns if name.lower() == "split"), None)
+    if column is None and unused:
         log.print(
-            f"{file} has a column `split`, which is not used: splits are drawn by shares. `dataset.split: {{column: split}}` "
-            "takes it.",
+            f"{file} has a column `{unused}`, which is not used: splits are drawn by shares. "
+            f"`dataset.split: {{column: {unused}}}` takes it.",
             style="yellow",
         )
     _refuse(file, rows, "path", lambda cell: not cell, "`path` is empty")
@@ -71,7 +70,9 @@ def read_table(dataset: CsvDataset) -> Source:
     for row, label in zip(rows, labels, strict=True):
         part = _part(row, column) if column else None
         group = row.cells.get("group") or None
-        photos.append(Photo(row.cells["path"], label, _box(row) if boxed else None, part, group))
+        path = row.cells["path"]
+        path = str(Path(path).expanduser()) if path.startswith("~/") else path
+        photos.append(Photo(path, label, _box(row) if boxed else None, part, group))
     return Source(photos, names, (dataset.root or file.parent).resolve())
 
 
@@ -89,8 +90,7 @@ def _refuse(file: Path, rows: list[Row], column: str, is_wrong: Callable[[str], 
     if len(lines) == 1:
         raise DatasetError(f"{file}, line {lines[0]}: {what}.")
     if lines:
-        more = " …" if len(lines) > SHOWN else ""
-        raise DatasetError(f"{file}, {len(lines)} lines ({', '.join(map(str, lines[:SHOWN]))}{more}): {what}.")
+        raise DatasetError(f"{file}, {len(lines)} lines ({some(lines)}): {what}.")
 
 
 def _listed(columns: list[str]) -> str:
@@ -104,7 +104,9 @@ def _read(file: Path) -> tuple[list[str], list[Row]]:
     try:
         text = _decoded(file.read_bytes())
         first = next((line for line in text.splitlines() if line.strip()), "")
-        separator = max(SEPARATORS, key=first.count)  # a comma where there is none of them
+        separator = max(
+            SEPARATORS, key=lambda mark: (_has_path(first, mark), first.count(mark))
+        )  # a comma where all are equal
         reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
         for cells in filter(None, reader):
             place, cells = f"{file}, line {reader.line_num}", [cell.strip() for cell in cells]
@@ -125,6 +127,11 @@ def _read(file: Path) -> tuple[list[str], list[Row]]:
     if len(set(columns)) < len(columns):
         raise DatasetError(f"{file} names a column twice: {_listed(columns)}.")
     return columns, rows
+
+
+def _has_path(line: str, separator: str) -> bool:
+    """Whether a line, cut by this separator, has a cell `path`: names of other columns may hold other separators."""
+    return "path" in [cell.strip(" \"'") for cell in line.split(separator)]
 
 
 def _decoded(data: bytes) -> str:
@@ -148,6 +155,7 @@ def _classes(file: Path, columns: list[str], rows: list[Row]) -> tuple[list[int]
             f"{shortened(repr(named[0].cells['label']), LONGEST_QUOTE)}. Names of classes, which all rows have there, belong "
             "into a column `class_name`: rename it."
         )
+    _refuse(file, rows, "label", lambda cell: not _is_number(cell), "`label` must be a whole number")
     names: dict[int, str] = {}
     labels = []
     for row in rows:
@@ -162,9 +170,8 @@ def _classes(file: Path, columns: list[str], rows: list[Row]) -> tuple[list[int]
     if gaps == [0]:
         raise DatasetError(f"{file}: labels start at 0, but these go from 1 to {max(names)}. Subtract 1.")
     if gaps:
-        more = f" and {len(gaps) - SHOWN} more" if len(gaps) > SHOWN else ""
         raise DatasetError(
-            f"{file}: labels must be 0, 1, 2, … without gaps, but {', '.join(map(str, gaps[:SHOWN]))}{more} "
+            f"{file}: labels must be 0, 1, 2, … without gaps, but {some(gaps)} "
             f"{'is' if len(gaps) == 1 else 'are'} missing, of 0 to {max(names)}. Number the classes anew, or give `class_name` "
             "alone."
         )
@@ -172,7 +179,7 @@ def _classes(file: Path, columns: list[str], rows: list[Row]) -> tuple[list[int]
 
 
 def _is_number(cell: str) -> bool:
-    return cell.removeprefix("-").isdecimal()
+    return re.fullmatch(r"-?\d+(\.0*)?", cell) is not None
 
 
 def _box(row: Row) -> tuple[int, int, int, int] | None:

@@ -93,7 +93,7 @@ def test_copies_across_the_data_sets_own_splits(root: Path) -> None:
     own = root.parent / "own"
     copy(own / "train" / "a" / "0.png", own / "test" / "a" / "again.png")
     with pytest.raises(
-        DatasetError, match=r"in two splits: test/a/again.png = train/a/0.png|train/a/0.png = test/a/again"
+        DatasetError, match=r"in two splits: (test/a/again.png = train/a/0.png|train/a/0.png = test/a/again.png)\."
     ):
         prepare(run_on(own))
     left, _ = prepared(run_on(own, on_duplicate="drop"))
@@ -125,6 +125,49 @@ def test_a_group_is_in_one_split(root: Path, seed: int) -> None:
     assert all(abs(counts[part] - share * 80) <= 8 for part, share in (("train", 0.6), ("val", 0.2), ("test", 0.2)))
 
 
+def grouped(root: Path, groups: int, names: str = "abc", part: str = "") -> Path:
+    """A table of 20 photos a class, in as many groups of a class, all but equal in size."""
+    lines = ["path,class_name,group" + (",split" if part else "")]
+    for name in names:
+        for number in range(20):
+            photo(root / name / f"{number}.png")
+            row = f"{name}/{number}.png,{name},{name}{number * groups // 20}"
+            lines.append(row + (f",{part.split()[number % 3]}" if part else ""))
+    (root / "photos.csv").write_text("\n".join(lines))
+    return root
+
+
+def test_three_groups_of_each_class_are_in_three_splits(root: Path) -> None:
+    found, words = prepared(run_on(grouped(root, 3), "photos.csv"))
+    counts = pd.crosstab(found["label"], found["split"])
+    assert sorted(counts.loc[0].tolist()) == [6, 7, 7]
+    assert (counts > 0).all(axis=None)
+    assert words == ""
+
+
+def test_two_groups_of_each_class_leave_no_split_empty_and_what_is_missing_is_said(root: Path) -> None:
+    """6 groups: each class trains, and the three that are left are for two splits."""
+    found, words = prepared(run_on(grouped(root, 2), "photos.csv"))
+    counts = pd.crosstab(found["label"], found["split"]) > 0
+    assert counts["train"].all()
+    assert sorted(counts[["val", "test"]].sum().tolist()) == [1, 2]
+    for part in ("val", "test"):
+        absent = [repr("abc"[label]) for label in range(3) if not counts.loc[label, part]]
+        assert f"{len(absent)} of 3 classes have no {part} photos: {', '.join(absent)}." in words
+
+
+def test_groups_too_few_for_three_splits(root: Path) -> None:
+    with pytest.raises(DatasetError, match=r"too many belong together, by group or equal bytes, to be in three splits"):
+        prepare(run_on(grouped(root, 1), "photos.csv"))
+
+
+def test_a_group_in_two_of_the_tables_own_splits_is_refused(root: Path) -> None:
+    run = run_on(grouped(root, 2, part="train val test"), "photos.csv", split={"column": "split"})
+    with pytest.raises(DatasetError, match=r"6 groups of photos lie in several .*, the first of group 'a0'") as caught:
+        prepare(run)
+    assert "a/0.png is in train, a/1.png in val." in str(caught.value)
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_tables_as_spreadsheets_write_them(root: Path, separator: str, encoding: str) -> None:
@@ -136,21 +179,72 @@ def test_tables_as_spreadsheets_write_them(root: Path, separator: str, encoding:
     assert load_index(run).class_names == ("Škoda a", "Škoda b")
 
 
-def test_a_column_split_that_is_not_used_is_said(root: Path) -> None:
+def test_the_separator_is_the_one_that_gives_a_path(root: Path) -> None:
+    lines = ["path;class_name;a, b, c, d"]
+    lines += [f"{name}/{number}.png;{name};1, 2" for name in "ab" for number in range(40)]
+    (root / "photos.csv").write_text("\n".join(lines))
+    assert len(prepared(run_on(root, "photos.csv"))[0]) == 80
+
+
+def test_labels_as_pandas_writes_columns_with_gaps(root: Path) -> None:
+    table = pd.DataFrame([(f"{name}/{number}.png", label) for label, name in enumerate("ab") for number in range(40)])
+    table.set_axis(["path", "label"], axis=1).astype({"label": float}).to_csv(root / "photos.csv", index=False)
+    assert "0.0" in (root / "photos.csv").read_text()
+    assert prepared(run_on(root, "photos.csv"))[0]["label"].value_counts().to_dict() == {0: 40, 1: 40}
+
+
+def test_every_row_whose_label_is_a_name_is_listed(root: Path) -> None:
+    lines = ["path,label", *(f"a/{number}.png,{'cat' if number % 10 == 3 else 0}" for number in range(40))]
+    (root / "photos.csv").write_text("\n".join(lines))
+    with pytest.raises(DatasetError, match=r"4 lines \(5, 15, 25, 35\): `label` must be a whole number"):
+        prepare(run_on(root, "photos.csv"))
+
+
+def test_a_path_from_the_home(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(root))
+    lines = ["path,class_name", *(f"~/{name}/{number}.png,{name}" for name in "ab" for number in range(40))]
+    (root.parent / "photos.csv").write_text("\n".join(lines))
+    assert len(prepared(run_on(root, "../photos.csv"))[0]) == 80
+
+
+@pytest.mark.parametrize("name", ["split", "Split"])
+def test_a_column_split_that_is_not_used_is_said(root: Path, name: str) -> None:
     parts = ["train"] * 20 + ["valid"] * 10 + ["test"] * 10
-    lines = ["path,class_name,split"]
-    lines += [f"{name}/{number}.png,{name},{parts[number]}" for name in "ab" for number in range(40)]
+    lines = [f"path,class_name,{name}"]
+    lines += [f"{label}/{number}.png,{label},{parts[number]}" for label in "ab" for number in range(40)]
     (root / "photos.csv").write_text("\n".join(lines))
     _, words = prepared(run_on(root, "photos.csv"))
-    assert "has a column `split`, which is not used" in words
-    assert "`dataset.split: {column: split}` takes it." in words
-    found, words = prepared(run_on(root, "photos.csv", split={"column": "split"}))
+    assert f"has a column `{name}`, which is not used" in words
+    assert f"`dataset.split: {{column: {name}}}` takes it." in words
+    found, words = prepared(run_on(root, "photos.csv", split={"column": name}))
     assert words == ""
     assert found["split"].value_counts().to_dict() == {"train": 40, "val": 20, "test": 20}
 
 
-@pytest.mark.parametrize("name", ["two\nlines", "bell\a", " "])
+@pytest.mark.parametrize("name", ["two\nlines", "bell\a", " ", "turned \u202e round"])
 def test_names_that_later_stages_could_not_carry(root: Path, name: str) -> None:
     (root / "b").rename(root / name)
     with pytest.raises(DatasetError, match=r"cannot be printed"):
         prepare(run_on(root))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Audi", "audi"),
+        ("audi", "audi\u200b"),  # a blank of no width
+        ("\u0160koda", "S\u030ckoda"),  # composed, and a letter with an accent
+        ("audi a4", "audi  a4"),
+    ],
+)
+def test_names_that_nobody_could_tell_apart(root: Path, one: str, other: str) -> None:
+    (root / "a").rename(root / one)
+    (root / "b").rename(root / other)
+    with pytest.raises(DatasetError, match=r"1 class names are written in two ways that look alike: .* and ") as caught:
+        prepare(run_on(root))
+    assert all(ascii(name)[1:-1] in ascii(str(caught.value)).replace("\\\\", "\\") for name in (one, other))
+
+
+def test_scripts_that_need_invisible_letters_keep_them(root: Path) -> None:
+    (root / "b").rename(root / "\u0645\u06cc\u200c\u0634\u0648\u062f")
+    assert len(prepared(run_on(root))[0]) == 80

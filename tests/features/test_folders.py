@@ -96,16 +96,62 @@ def test_missing_splits_are_drawn_from_the_training_folder_and_said(
     [
         (("train/a", "train/b", "val/a", "val/b"), {"train": 0.6, "val": 0.2, "test": 0.2}),
         (("train/a", "train/b", "test/a", "test/b", "extra/a"), None),
+        (("train/a", "train/b", "extra/a"), None),
     ],
 )
 def test_folders_called_like_splits_are_no_classes(
     tmp_path: Path, folders: tuple[str, ...], split: dict[str, float] | None
 ) -> None:
     run = run_on(fill(tmp_path / "photos", *folders), **({"split": split} if split else {}))
-    with pytest.raises(DatasetError, match=r"called like splits \(train, (val|test)\)") as caught:
+    with pytest.raises(DatasetError, match=r"called like splits \(train(, val|, test|)\)") as caught:
         prepare(run)
     assert "Write `dataset.split: {column: folder}`" in str(caught.value)
     assert ("beside extra" in str(caught.value)) == ("extra/a" in folders)
+
+
+def test_splits_without_training_photos_are_refused(tmp_path: Path) -> None:
+    run = run_on(fill(tmp_path / "photos", "val/a", "val/b", "test/a", "test/b"))
+    with pytest.raises(DatasetError, match=r"has no folder `train` of class folders, but val, test. Add it, or rename"):
+        prepare(run)
+
+
+def test_what_file_managers_leave_is_no_class(tmp_path: Path) -> None:
+    folders = (
+        "training/a",
+        "training/b",
+        "testing/a",
+        "testing/b",
+        "__MACOSX/a",
+        "training/@eaDir",
+        "training/a/.hidden",
+    )
+    run = run_on(fill(tmp_path / "photos", *folders, count=12))
+    result, words = prepared(run)
+    assert (result["images"], result["classes"]) == (48, 2)
+    assert "The splits are those of the folders training, testing." in words
+
+
+def test_folders_beside_configured_splits_are_said_with_what_they_hold(tmp_path: Path) -> None:
+    parts = [f"{part}/{name}" for part in ("train", "val", "test") for name in ("a", "b")]
+    run = run_on(fill(tmp_path / "photos", *parts, "extra/a", "extra/b"), split={"column": "folder"})
+    result, words = prepared(run)
+    assert result["images"] == 36
+    assert words == "Not read, since they are no splits: extra (12 photos)."
+
+
+def test_photos_beside_the_class_folders_are_said(tmp_path: Path) -> None:
+    root = fill(tmp_path / "photos", *(f"{part}/{name}" for part in ("train", "val", "test") for name in ("a", "b")))
+    for place in ("", "train", "val"):
+        photo(root / place / "stray.png")
+    (root / "labels.csv").write_text("path,label")
+    _, words = prepared(run_on(root))
+    assert f"beside the class folders and in none: 3 photos, the first is {root}/stray.png." in words
+    assert "Left out, as no photos that Pillow reads: 1 .csv." in words
+
+
+def test_a_class_of_which_a_split_has_no_photo_is_named(tmp_path: Path) -> None:
+    root = fill(tmp_path / "photos", "train/a", "train/b", "train/c", "val/a", "val/b", "val/c", "test/a", "test/b")
+    assert "1 of 3 classes have no test photos: 'c'." in prepared(run_on(root))[1]
 
 
 def test_a_class_that_the_folders_never_train_is_named(tmp_path: Path) -> None:
@@ -132,6 +178,43 @@ def test_a_folder_that_holds_one_folder_gets_a_hint(tmp_path: Path) -> None:
         prepare(run_on(root))
     assert f"write `dataset.root: {root}/cars`" in str(caught.value)
     assert prepared(run_on(root / "cars"))[0]["classes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("folders", "advice"),
+    [
+        (
+            ("train/train/a", "train/train/b"),
+            "{root}/train holds one folder, 'train', .* `dataset.root: {root}/train/train`",
+        ),
+        (
+            ("train/cars/a", "train/cars/b", "val/cars/a", "val/cars/b"),
+            "{root}/train holds one folder, 'cars', .* move them up, out of '{root}/train/cars' and '{root}/val/cars'",
+        ),
+        (("cars/a", "cars/b", "__MACOSX/cars"), "{root} holds one folder, 'cars', .* `dataset.root: {root}/cars`"),
+    ],
+)
+def test_class_folders_that_lie_one_deeper_get_a_hint(tmp_path: Path, folders: tuple[str, ...], advice: str) -> None:
+    root = fill(tmp_path / "photos", *folders)
+    with pytest.raises(DatasetError, match=advice.format(root=root)):
+        prepare(run_on(root))
+
+
+def test_files_that_only_begin_like_photos_are_none(tmp_path: Path) -> None:
+    """Beginnings that Pillow tells apart without decoding them, bytes that pass for a TGA, and raw photos' small previews."""
+    root = fill(tmp_path / "photos", "a", "b", count=4)
+    (root / "a" / "x.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))
+    (root / "a" / "x.mpg").write_bytes(b"\0\0\1\xb3\x16\x01\x20" + bytes(64))
+    (root / "a" / "x.bin").write_bytes(bytes([0, 0, 2]) + bytes(9) + bytes([4, 0, 4, 0, 24, 0]) + bytes(64))
+    photo(root / "a" / "x.eps", "EPS")
+    photo(root / "a" / "x.nef", "TIFF")
+    photo(root / "a" / "x.dng", "TIFF")
+    result, words = prepared(run_on(root))
+    assert result["images"] == 8
+    raw = "(raw: develop them first, as rawpy does)"
+    assert words == (
+        f"Left out, as no photos that Pillow reads: 1 .bin, 1 .dng {raw}, 1 .eps, 1 .h5, 1 .mpg, 1 .nef {raw}."
+    )
 
 
 def test_photos_are_known_by_what_they_hold_and_the_rest_is_counted(tmp_path: Path) -> None:

@@ -247,7 +247,8 @@ def test_twelve_bits_of_sixteen_are_scaled_by_what_they_hold(root: Path) -> None
         assert np.abs(pixels - scaled / white * 255).max() <= 1
     for _ in ("new", "known"):
         assert (
-            said(run_on(root))[1] == "Scaled by the 12 bits that their pixels of 16 hold: 1 of 10 photos, a/sensor.png."
+            said(run_on(root))[1]
+            == "Read as 12 bits, since their pixels of 16 bits stay below 4096: 1 of 10 photos, a/sensor.png."
         )
 
 
