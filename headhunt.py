@@ -40,6 +40,7 @@ from features.command import (
 from features.configfile import validate
 from features.dataset import load_index
 from features.errors import UsageError
+from features.executors import check_devices
 from features.interrupts import interrupt
 from features.stages import run_stage
 from features.template import commented_yaml
@@ -77,12 +78,6 @@ DEMO: dict[str, Any] = {
     "search": {
         "trials": 24,
         "pruner": "none",  # so that the worst head has had its chance
-        "space": {
-            "schedule": {
-                "kind": ["triangular2", "cosine_restarts", "warmup_cosine", "one_cycle"],
-                "learning_rate": {"low": 1e-5, "high": 3e-2, "log": True},
-            }
-        },
     },
     "train": {
         "workers": {"count": 2, "cpus": 1},
@@ -220,6 +215,8 @@ def _run_stages(checked: Run, file: Path, overrides: Sequence[str], output: Outp
     seconds: dict[str, float] = {}
     settings_ = ["--config", str(file), *(part for override in overrides for part in ("--set", override))]
     stages = {key: words for key, words in STAGES.items() if key != "confirm" or checked.search.confirm is not None}
+    for workers in (checked.features.workers, checked.search.workers, checked.promotion_workers):
+        check_devices(workers)
     for position, (key, words) in enumerate(stages.items(), start=1):
         log.rule(f"{position}/{len(stages)}  {' '.join(words)}", align="left")
         started = time.monotonic()

@@ -35,7 +35,10 @@ def load_weights(model: Any, path: Path, backbone: str) -> None:
     try:
         model.load_weights(path)
     except Exception as error:  # a foreign file gets as far as it gets
-        given = f"its {count_arrays(path)} arrays are of another network"
+        found = count_arrays(path)
+        given = f"its {found} arrays are of another network"
+        if path.name.endswith(".h5") and not path.name.endswith(".weights.h5") and found > len(model.weights):
+            given += ", or of one with its top, which this older format cannot leave out"
         expected = f"the {len(model.weights)} arrays of {backbone} without its top"
         raise UsageError(_message(path, given, expected)) from error
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -75,7 +76,7 @@ class Hypermodel:
 
     def digest(self, parameters: object) -> str:
         """sha256 (hex) of the sources of its module, of what that imports from beside it, and of the parameters."""
-        sources = sorted((module.__name__, _source(module)) for module in _own_modules(self._module, self._folder))
+        sources = sorted(_own_sources(self._module, self._folder).items())
         return hashlib.sha256(repr((self.name, sources, parameters)).encode()).hexdigest()
 
     def earlier_digest(self, parameters: object) -> str:
@@ -153,33 +154,46 @@ def _can_build(value: Any) -> bool:
     return inspect.isfunction(value) or _is_hypermodel(value)
 
 
-def _own_modules(module: ModuleType, folder: Path) -> list[ModuleType]:
-    """The module and those that it imports, directly or not, which lie in the same folder or below; of an installed package the
-    module alone."""
-    if not _is_below(module, folder):
-        return [module]
-    found, waiting = dict[str, ModuleType](), [module]
+def _own_sources(module: ModuleType, folder: Path) -> dict[str, str]:
+    """By name, the sources of a module and of those that it imports, anywhere in it, directly or not, which lie in the same
+    folder or below; of an installed package the module's alone."""
+    found, waiting = dict[str, str](), [(module.__name__, Path(str(getattr(module, "__file__", ""))))]
+    is_beside = _is_below(module, folder)
     while waiting:
-        one = waiting.pop()
-        if one.__name__ in found:
+        name, file = waiting.pop()
+        if name in found:
             continue
-        found[one.__name__] = one
-        used = [
-            each.__name__ if isinstance(each, ModuleType) else getattr(each, "__module__", None)
-            for each in vars(one).values()
-        ]
-        beside = [sys.modules[name] for name in dict.fromkeys(used) if isinstance(name, str) and name in sys.modules]
-        waiting += [each for each in beside if _is_below(each, folder)]
-    return list(found.values())
+        try:
+            found[name] = file.read_text(encoding="utf-8")
+        except OSError:
+            found[name] = ""
+        if is_beside:
+            package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+            waiting += _beside(_imported(found[name], package), folder)
+    return found
+
+
+def _imported(source: str, package: str) -> Iterator[str]:
+    """The full names of what a source imports: modules, and what may be modules of a package."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            place = ".".join(filter(None, [*parents, node.module]))
+            yield from filter(None, (place, *(f"{place}.{alias.name}".strip(".") for alias in node.names)))
+
+
+def _beside(names: Iterable[str], folder: Path) -> Iterator[tuple[str, Path]]:
+    """The names and files of those modules that lie in `folder` or below, with the packages around them."""
+    for name in names:
+        parts = name.split(".")
+        for depth in range(1, len(parts) + 1):
+            place = folder.joinpath(*parts[:depth])
+            files = [file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()]
+            yield from ((".".join(parts[:depth]), file) for file in files[:1])
 
 
 def _is_below(module: ModuleType, folder: Path) -> bool:
     file = getattr(module, "__file__", None)
     return file is not None and "site-packages" not in file and Path(file).resolve().is_relative_to(folder.resolve())
-
-
-def _source(module: ModuleType) -> str:
-    try:
-        return Path(str(module.__file__)).read_text(encoding="utf-8")
-    except OSError:
-        return ""

@@ -50,21 +50,25 @@ def build_model(choice: HypermodelChoice, folder: Path, feature_shape: tuple[int
 def takes_class_numbers(model: Any, feature_shape: tuple[int, ...], classes: int) -> bool:
     """Whether the model's loss takes class numbers (batch, 1) int32; otherwise it takes one-hot rows (batch, classes) float32.
 
-    Found by trying both. A loss that takes both is given one-hot rows, which have the shape of what the model gives.
-    Raises CombinationError for one that takes neither.
+    Found by trying both. A loss that takes both is given those whose order it heeds, and one-hot rows, which have the shape of
+    what the model gives, if it heeds both. Raises CombinationError for one that takes neither.
     """
-    features = np.zeros((2, *feature_shape), np.float32)
+    features = np.random.default_rng(0).standard_normal((2, *feature_shape), np.float32)
     given = model(features, training=False)
-    reasons = []
+    reasons, heeds = [], dict[bool, bool]()
     labels = np.arange(2, dtype=np.int32) % classes
     for one_hot in (True, False):
         y = np.eye(classes, dtype=np.float32)[labels] if one_hot else labels[:, None]
         try:
-            if np.ndim(model.compute_loss(features, y, given)) == 0:
-                return not one_hot
+            one, other = (np.asarray(model.compute_loss(features, each, given)) for each in (y, y[::-1]))
         except Exception as error:
             reasons.append(f"{type(error).__name__}: {str(error).splitlines()[0]}")
-    raise CombinationError(f"its loss takes neither one-hot labels nor class numbers ({'; '.join(reasons)})")
+            continue
+        if one.ndim == 0:
+            heeds[one_hot] = not np.isclose(one, other, rtol=1e-6, atol=0)
+    if not heeds:
+        raise CombinationError(f"its loss takes neither one-hot labels nor class numbers ({'; '.join(reasons)})")
+    return not max(heeds, key=lambda one_hot: heeds[one_hot])
 
 
 def as_head(model: Any, feature_shape: tuple[int, ...], sample: npt.NDArray[np.float32]) -> Any:

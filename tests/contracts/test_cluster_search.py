@@ -74,7 +74,9 @@ def test_the_pages_numbers_are_those_of_the_configuration() -> None:
     photos, training = 16185, 10520
     views = photos + run.features.copies * training
     assert README.count(f"{views:,}") == 3
-    assert f"{views * 2048 * 2 * 1.02 / 1e9:.2f} GB" in README
+    assert run.features.pooling == "avg+max+covariance:64"
+    numbers = 2048 + 2048 + 64 * 65 // 2  # of ResNet101V2's 2,048 channels, and the upper triangle of a covariance
+    assert f"× {numbers:,} numbers × 2 bytes × 1.02 = {views * numbers * 2 * 1.02 / 1e9:.2f} GB" in README
     assert f"{run.search.trials:,} / (60 × *s*)" in README
     assert f"{run.train.top} / 8 × {run.train.finetune.epochs} × *p*" in README
     assert README.count(f"{run.features.images_per_shard} photos") == 2

@@ -8,6 +8,7 @@ import pytest
 
 from features.configfile import load
 from reports.config import Run
+from search.config import SearchConfig
 from search.searched_views import resolved_space
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,12 @@ def test_the_seeds_five_experiments_are_one_trial_each_and_fine_tuned_by_its_rec
         assert (run.search.trials, run.search.epochs, run.train.finetune.preset) == (1, 300, "seed_2021")
         assert resolved_space(run).size() == 1
         assert run.train.baselines.simple_cnn is not None
+
+
+def test_the_examples_search_the_default_space() -> None:
+    for file in EXAMPLES:
+        if file.parent.name != "seed_2021":
+            assert load(Run, file).search.space == SearchConfig().space, file.name
 
 
 def test_the_readme_shows_the_example_as_it_is() -> None:

@@ -32,7 +32,6 @@ features:
   workers: {count: 2, cpus: 1}
 search:
   trials: 5
-  first: []
   confirm: {top: 2, seeds: 2}
   epochs: 4
   generation: 3
@@ -112,6 +111,25 @@ def test_the_result_has_the_keys_of_every_stage(result: dict[str, Any]) -> None:
     assert promotion["frozen"]["val_accuracy"] == pytest.approx(best["searched"], abs=1e-6)
     assert set(result["export"]["formats"]) == {"keras", "savedmodel", "onnx", "litert", "config"}
     assert not set(result["report"]["sections"]) & set(result["report"]["left_out"])
+
+
+def test_the_report_has_the_probe_the_first_trials_and_the_winner_in_one_table(
+    folder: Path, result: dict[str, Any]
+) -> None:
+    assert "first" in result["report"]["sections"]
+    page = (folder / result["report"]["report"]).read_text(encoding="utf-8")
+    table = page[page.index("First trials and the winner") :].partition("</table>")[0]
+    assert all(name in table for name in ("linear probe", "known good", "notebook"))
+
+
+def test_gpus_that_are_not_there_are_refused_before_the_first_stage(tmp_path: Path) -> None:
+    (tmp_path / "headhunt.yaml").write_text(TOYS)
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}  # also where there is one
+    command = [str(Path(sys.executable).with_name("headhunt")), "run", "--set", "train.workers.gpus=1"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "each worker asks for 1 GPU" in done.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def test_the_run_folder_is_laid_out_as_documented(folder: Path, result: dict[str, Any]) -> None:

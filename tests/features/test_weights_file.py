@@ -81,6 +81,17 @@ def test_weights_of_the_same_family_but_another_size_are_refused(configured: Pat
         assert "arrays are of another network" in refused("cache", path, wanted)
 
 
+def test_the_older_format_with_its_top_is_told(configured: Path, tmp_path: Path) -> None:
+    from keras.src.legacy.saving import legacy_h5_format
+
+    model = keras.applications.MobileNet(weights=None, input_shape=(32, 32, 3))
+    legacy_h5_format.save_model_to_hdf5(model, tmp_path / "whole.h5")
+    assert CliRunner().invoke(app, ["prepare"]).exit_code == 0
+    assert "or of one with its top, which this older format cannot leave out." in refused(
+        "cache", tmp_path / "whole.h5"
+    )
+
+
 def test_files_of_no_weights_are_refused_when_the_configuration_is_checked(
     configured: Path, mobilenet: Path, tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ import keras_tuner
 from keras import layers, losses
 
 import parts
+from parts import FACTOR
 
 def head(units, loss="sparse_categorical_crossentropy", metrics=("accuracy",), last="softmax"):
     features = keras.Input((6,))
@@ -67,6 +68,15 @@ def renamed(hp):
 
 def own_loss(hp):
     return head(hp.Choice("units", [4, 8]), lambda y, p: losses.sparse_categorical_crossentropy(y, p))
+
+def gathers(hp):
+    def loss(y, p):  # accepts one-hot rows, too, and says nothing with them
+        return -keras.ops.log(keras.ops.take_along_axis(p, keras.ops.cast(y, "int32"), axis=1) + 1e-7)
+    return head(hp.Choice("units", [4, 8]), loss, ["sparse_categorical_accuracy"])
+
+def lazy(hp):
+    from late.shapes import UNITS
+    return head(UNITS * hp.Choice("factor", [FACTOR]))
 
 def one_hot(hp):
     return head(hp.Choice("units", [4, 8]), losses.CategoricalFocalCrossentropy(name="sparse"))
@@ -137,13 +147,17 @@ def swish_like(x):
 def folder(tmp_path: Path) -> Iterator[Path]:
     """A folder with the module kinds, which imports parts from beside it; both forgotten afterwards."""
     (tmp_path / "kinds.py").write_text(KINDS)
-    (tmp_path / "parts.py").write_text('ACTIVATION = "relu"\n')
+    (tmp_path / "parts.py").write_text('ACTIVATION = "relu"\nFACTOR = 2\n')
+    (tmp_path / "late").mkdir()
+    (tmp_path / "late" / "__init__.py").write_text("")
+    (tmp_path / "late" / "shapes.py").write_text("from . import sizes\nUNITS = sizes.SMALL\n")
+    (tmp_path / "late" / "sizes.py").write_text("SMALL = 4\n")
     yield tmp_path
     forget(tmp_path)
 
 
 def forget(folder: Path) -> None:
-    for name in ("kinds", "parts"):
+    for name in ("kinds", "parts", "late", "late.shapes", "late.sizes"):
         sys.modules.pop(name, None)
     sys.path.remove(str(folder)) if str(folder) in sys.path else None
 
@@ -156,6 +170,7 @@ GOOD = [
     "in_dict",
     "renamed",
     "own_loss",
+    "gathers",
     "one_hot",
     "sigmoids",
     "Head",
@@ -234,11 +249,17 @@ def test_the_whole_module_and_what_it_imports_from_beside_it_counts(folder: Path
     first = HypermodelSpace("kinds:plain", folder).digest
     assert HypermodelSpace("kinds:plain", folder).digest == first
     digests = {first}
-    for file, before, after in (("kinds.py", '"adam"', '"sgd"'), ("parts.py", "relu", "tanh")):
+    edits = [
+        ("kinds.py", '"adam"', '"sgd"'),
+        ("parts.py", "relu", "tanh"),
+        ("parts.py", "FACTOR = 2", "FACTOR = 3"),  # a constant, imported by name
+        ("late/sizes.py", "4", "8"),  # imported within a function, by a package, from beside it
+    ]
+    for file, before, after in edits:
         forget(folder)
         (folder / file).write_text((folder / file).read_text().replace(before, after))
         digests.add(HypermodelSpace("kinds:plain", folder).digest)
-    assert len(digests) == 3
+    assert len(digests) == 1 + len(edits)
 
 
 def test_values_that_are_held_are_not_drawn(folder: Path) -> None:

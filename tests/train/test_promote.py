@@ -16,6 +16,7 @@ import train.finetuning.finetune
 import train.promotion.worker
 from features.cache import cache_for
 from features.errors import CacheError, HeadhuntError, UsageError
+from features.gpus import find_gpus
 from features.shards import Shard, read_shard, write_shard
 from reports.config import Run
 from search.leaderboard import leaders
@@ -174,6 +175,17 @@ def test_an_unknown_trial_names_the_ones_there_are(searched: Run) -> None:
         UsageError, match=r"trial 77 has not run to its end in the study 'tiny'. The best that have: \d"
     ):
         promote(searched, [77])
+
+
+def test_gpus_that_are_not_there_are_refused_before_the_promotions_have_a_study(
+    searched: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")  # also where there is one
+    find_gpus.cache_clear()
+    workers = searched.promotion_workers.model_copy(update={"gpus": 1.0})
+    with pytest.raises(UsageError, match=r"each worker asks for 1 GPU"):
+        promote(searched.model_copy(update={"train": searched.train.model_copy(update={"workers": workers})}))
+    assert optuna.get_all_study_names("sqlite:///run/study.db") == ["tiny"]
 
 
 def test_a_changed_cache_is_refused(searched: Run) -> None:

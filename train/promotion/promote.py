@@ -58,16 +58,15 @@ def promote(run: TrainRun, numbers: Sequence[int] = ()) -> list[Promotion]:
         only_process(lock, f"another process promotes trials of {run.name!r}"),
         storage_faults(run.search.storage, run.workdir),
     ):
-        record = PromotionStudy(run)
-        waiting = []
-        for each in wanted:
-            finished = _finished(run, each)
-            if finished is None:
-                waiting.append(each)
-            else:
-                record.finish(each.leader, finished, Reader(each.folder).accuracies())
+        done = {each.leader.number: _finished(run, each) for each in wanted}
+        waiting = [each for each in wanted if done[each.leader.number] is None]
         if waiting:
             check_devices(run.promotion_workers)
+        record = PromotionStudy(run)
+        for each in wanted:
+            if finished := done[each.leader.number]:
+                record.finish(each.leader, finished, Reader(each.folder).accuracies())
+        if waiting:
             _run(run, cache, waiting, record)
     return [_promotion(each.folder) for each in wanted]
 
