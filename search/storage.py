@@ -168,6 +168,8 @@ def _address(spec: str, workdir: Path) -> str:
     if spec == "journal":
         return str(workdir / "study.journal")
     kind, separator, rest = spec.partition("://")
+    if kind == "sqlite" and rest.startswith("/~/"):
+        return sqlite_url(Path(rest[1:]).expanduser())
     return f"{DRIVERS.get(kind, kind)}{separator}{rest}"
 
 

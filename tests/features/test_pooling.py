@@ -229,6 +229,15 @@ def test_the_same_bytes_whatever_the_workers_and_their_order(make_run: MakeRun, 
         assert (tmp_path / "two" / "cache" / folder.name / name).read_bytes() == (folder / name).read_bytes(), name
 
 
+def test_another_pooling_leaves_the_shards_that_are_there(make_run: MakeRun) -> None:
+    run = make_run(pooling="avg")
+    build_cache(run)
+    folder = cache_for(run).folder
+    before = {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in folder.iterdir()}
+    build_cache(run.model_copy(update={"features": run.features.model_copy(update={"pooling": JOINED})}))
+    assert {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in folder.iterdir()} == before
+
+
 def test_another_training_set_is_another_key_and_projection(make_run: MakeRun) -> None:
     run, other = make_run(pooling=JOINED), make_run("other", pooling=JOINED)
     index = load_index(run)

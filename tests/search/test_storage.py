@@ -222,6 +222,11 @@ def test_urls_are_shown_without_their_password(spec: str, shown: str) -> None:
     assert storage_url(spec, Path("run")) == shown
 
 
+def test_a_database_from_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert storage_url("sqlite:///~/studies.db", Path("run")) == f"sqlite:///{tmp_path}/studies.db"
+
+
 @pytest.mark.parametrize(
     "name", ["run a", "run%20a", "runs?one", "run[new]", "run{1}", "run#2", "a@b:c", "läufe", "a&b=c"]
 )

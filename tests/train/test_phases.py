@@ -207,18 +207,28 @@ def test_the_cut_is_behind_the_last_layer_that_no_path_leads_past(residual: Path
     assert find_cut(backbone, trained_layers(backbone, [what])) == cut
 
 
-@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
-@pytest.mark.parametrize("draw", ["rotation", "per_image"])
+@pytest.mark.parametrize(
+    ("compute", "draw", "pooling"),
+    [
+        ("float32", "rotation", "avg"),
+        ("float32", "per_image", "avg"),
+        ("float32", "rotation", "avg+covariance:4"),
+        ("bfloat16", "rotation", "avg"),
+        ("bfloat16", "per_image", "avg"),
+    ],
+)
 def test_training_from_cached_activations_is_training_through_the_whole_network_on_the_same_views(
-    searched: Run, residual: Path, tmp_path: Path, compute: str, draw: Any
+    searched: Run, residual: Path, tmp_path: Path, compute: str, draw: Any, pooling: str
 ) -> None:
-    features = searched.features.model_copy(update={"backbone": str(residual), "compute": compute, "dtype": "float32"})
+    changes = {"backbone": str(residual), "compute": compute, "dtype": "float32", "pooling": pooling}
+    features = searched.features.model_copy(update=changes)
     run = searched.model_copy(update={"features": features})
     phases = [
         {"unfreeze": "head", "epochs": 1, "learning_rate": 1e-2},
         {"unfreeze": 2, "epochs": 3, "learning_rate": 1e-2},
     ]
     config = FinetuneConfig(phases=phases, batch_size=4, activation_copies=2)
+    projections = FeatureCache.open(Path(build_cache(run)["cache"])).projections
     cached = activation_features(run.features, config.plan, 2)
     assert (cached.cut, cached.pooling, cached.copies) == ("one_out", "none", 2)
     cache = FeatureCache.open(Path(build_cache(run.model_copy(update={"features": cached}))["cache"]))
@@ -233,8 +243,9 @@ def test_training_from_cached_activations_is_training_through_the_whole_network_
     ):
         (tmp_path / name).mkdir()
         policy: Any = "mixed_bfloat16" if compute == "bfloat16" else "float32"
-        moments = np.zeros(6, np.float32), np.ones(6, np.float32)
-        network = build_network(run.features, space_head(HEAD, 3, moments), policy)
+        size = 6 if pooling == "avg" else 6 + 4 * 5 // 2
+        moments = np.zeros(size, np.float32), np.ones(size, np.float32)
+        network = build_network(run.features, space_head(HEAD, 3, moments), policy, projections)
         random = np.random.default_rng(0)
         for weight in network.get_layer("head").trainable_variables:
             weight.assign(random.normal(0, 0.3, weight.shape).astype(np.float32))
