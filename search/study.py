@@ -20,7 +20,6 @@ import numpy as np
 from features.atomic import make_folder, only_process
 from features.command import log
 from features.dataset import load_index
-from features.errors import UsageError
 from features.executors import Executor, open_executor
 from features.variation import warn_of_constant_features
 from features.views import Views
@@ -30,6 +29,7 @@ from search.first_trials import ATTRIBUTE, expressed, first_config, first_of, fi
 from search.hypermodels.check import check_first_model
 from search.hypermodels.space import HypermodelSpace
 from search.hypermodels.training import HypermodelTask, train_hypermodel
+from search.identity import check_identity
 from search.ownership import Ownership, owned
 from search.parameters import Space
 from search.population.objective import Progressed, Task, give_up, train_trials
@@ -405,62 +405,6 @@ def environment(run: SearchRun) -> dict[str, str]:
     """What Keras and JAX need to know before they are imported, here and in workers."""
     backend = {"KERAS_BACKEND": "jax", "JAX_THREEFRY_PARTITIONABLE": "1"}
     return backend if run.search.workers.gpus else {**backend, "JAX_PLATFORMS": "cpu"}
-
-
-def _identity(run: SearchRun, caches: Caches, space: Space) -> dict[str, Any]:
-    """What a study's results depend on, besides the number of its trials."""
-    shared = {"seed", "epochs", "objective", "generation", "sampler", "pruner", "lanes"}
-    views = {"views": (run.search.views or Views()).model_dump(mode="json")}
-    if isinstance(space, HypermodelSpace):
-        plain = run.search.model_dump(mode="json", include={"hypermodel", *shared})
-        return {**plain, **views, "function": space.digest[:16], "cache": caches.key}
-    copies = {"copies": caches.limits} if caches.limits else {}
-    drawn = resolved_space(run).model_dump(mode="json")
-    if not drawn["features"]:  # as in the studies of before there were parts
-        del drawn["features"]
-    return {
-        **run.search.model_dump(mode="json", include={"first", *shared}),
-        **views,
-        "space": drawn,
-        "cache": caches.key,
-        **copies,
-    }
-
-
-def check_identity(run: SearchRun, study: optuna.Study, caches: Caches, space: Space) -> None:
-    """Marks a new study with the settings that its results depend on; UsageError when it was made with others."""
-    identity = _identity(run, caches, space)
-    known = study.user_attrs.get("identity")
-    if known is None:
-        study.set_user_attr("identity", identity)
-        return
-    if isinstance(space, HypermodelSpace) and known.get("function") == space.earlier_digest[:16]:
-        identity["function"] = known["function"]  # of before the whole module counted
-    # A study that is older than the first trials has none, and goes on without.
-    identity = {name: value for name, value in identity.items() if name != "first" or name in known}
-    changed = [name for name in identity if known.get(name) != identity[name]]
-    if changed:
-        shown = ", ".join(
-            f"{name} (was {json.dumps(known.get(name))}, is {json.dumps(identity[name])})"
-            if name != "space"
-            else f"space ({', '.join(_changed_leaves(known.get(name), identity[name]))})"
-            for name in changed
-        )
-        raise UsageError(
-            f"the study {run.name!r} was made with other settings: {shown}. Give the new study another `name` and "
-            "`workdir`, or set the old values to go on."
-        )
-
-
-def _changed_leaves(before: Any, now: Any, path: str = "") -> list[str]:
-    """The dotted paths at which two spaces differ."""
-    if not isinstance(before, dict) or not isinstance(now, dict):
-        return [] if before == now else [path]
-    return [
-        leaf
-        for name in dict.fromkeys([*before, *now])
-        for leaf in _changed_leaves(before.get(name), now.get(name), f"{path}.{name}" if path else name)
-    ]
 
 
 def show_size(size: float) -> str:

@@ -33,11 +33,12 @@ from search.certificate import write_certificate
 from search.confirm.rerun import confirmation_seeds
 from search.confirm.seed_runs import SeedRun
 from search.confirm.trainings import Training, train_all, training
+from search.identity import check_identity
 from search.leaderboard import Leader, leaders, load_study
 from search.population.sources import Caches
 from search.searched_views import as_made
 from search.storage import storage_faults
-from search.study import check_identity, environment, open_space
+from search.study import environment, open_space
 from train.promotion.artifact import find_promotion
 
 if TYPE_CHECKING:

@@ -22,10 +22,11 @@ from search.confirm.ranking import Confirmation, Confirmed, confirmation_file, d
 from search.confirm.seed_runs import SeedRun, load_runs
 from search.confirm.trainings import train_all, training
 from search.hypermodels.space import HypermodelSpace
+from search.identity import check_identity
 from search.leaderboard import Leader, leaders, load_study
 from search.population.sources import Caches
 from search.searched_views import as_made
-from search.study import check_identity, environment, open_space
+from search.study import environment, open_space
 
 if TYPE_CHECKING:
     import optuna
