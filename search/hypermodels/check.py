@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from features.command import log
-from features.errors import HeadhuntError, UsageError
+from features.errors import UsageError
 from features.views import Views
 from search.config import SearchRun
 from search.hypermodels.function import CombinationError
-from search.hypermodels.model import as_head, build_model, takes_class_numbers
+from search.hypermodels.model import build_model, check_promotable, takes_class_numbers
 from search.hypermodels.space import HypermodelSpace
 from search.population.sources import Caches
 
@@ -25,10 +23,8 @@ def check_first_model(space: HypermodelSpace, run: SearchRun, caches: Caches) ->
     try:
         model = build_model(choice, Path.cwd(), shape, classes, run.search.seed)
         takes_class_numbers(model, shape, classes)
-        as_head(model, shape, np.zeros((1, *shape), np.float32))
+        check_promotable(choice, model, shape)
     except CombinationError as error:
         raise UsageError(f"search.hypermodel: {error}.") from error
-    except HeadhuntError as error:
-        raise UsageError(f"search.hypermodel: {space.function.name} could not be promoted: {error}.") from error
     for note in space.notes:
         log.print(f"search.hypermodel: {note}", style="yellow")

@@ -75,7 +75,8 @@ def as_head(model: Any, feature_shape: tuple[int, ...], sample: npt.NDArray[np.f
     """The model as a head: features (batch, *feature_shape) float32 to logits (batch, classes), of the same layers.
 
     What lies within 0 and 1 for all of `sample` (n, *feature_shape) are probabilities, and their logarithms are the logits: a
-    softmax gives them back. Raises HeadhuntError for layers that are not Keras's own, which an export could not be loaded with.
+    softmax gives them back. Raises HeadhuntError for layers that are not Keras's own, which an export could not be loaded with,
+    and for a `call` that is not made of Keras's operations.
     """
     import keras
 
@@ -83,7 +84,13 @@ def as_head(model: Any, feature_shape: tuple[int, ...], sample: npt.NDArray[np.f
         (inputs,), (outputs,) = model.inputs, model.outputs
     else:
         inputs = keras.Input(feature_shape, dtype="float32", name="features")
-        outputs = model.call(inputs)
+        try:
+            outputs = model.call(inputs)
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [""])[0]
+            raise HeadhuntError(
+                f"its `call` cannot be traced ({type(error).__name__}: {reason}). Build it of Keras's layers and operations"
+            ) from error
     foreign = sorted(set(_foreign(keras.Model(inputs, outputs))))
     if foreign:
         raise HeadhuntError(
@@ -94,6 +101,16 @@ def as_head(model: Any, feature_shape: tuple[int, ...], sample: npt.NDArray[np.f
     if ((given >= 0) & (given <= 1)).all():
         outputs = keras.ops.log(keras.ops.maximum(outputs, SMALLEST))
     return keras.Model(inputs, outputs, name="head")
+
+
+def check_promotable(choice: HypermodelChoice, model: Any, feature_shape: tuple[int, ...]) -> None:
+    """Raises CombinationError where the model of these values cannot be a head that is exported (see `as_head`)."""
+    try:
+        as_head(model, feature_shape, np.zeros((1, *feature_shape), np.float32))
+    except HeadhuntError as error:
+        raise CombinationError(
+            f"the model of {choice.function} with {choice.values} could not be promoted: {error}"
+        ) from error
 
 
 def model_weights(model: Any) -> list[Any]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from features.interrupts import check_wanted
 from features.views import order_of_epoch
 from search.hypermodels.function import CombinationError
-from search.hypermodels.model import build_model, model_weights, takes_class_numbers
+from search.hypermodels.model import build_model, check_promotable, model_weights, takes_class_numbers
 from search.population.objective import Progressed, Task
 from search.population.program import TrialState
 from search.population.sources import Features, load_features
@@ -41,7 +41,8 @@ class HypermodelTask:
 def train_hypermodel(given: HypermodelTask) -> list[Progressed]:
     """Trains the task's one trial from its state to the last epoch. Idempotent: the same task gives the same result.
 
-    A combination without a model, a model that cannot be trained, and a loss that is not finite end the trial with `failure` set.
+    A combination without a model, a model that cannot be trained or could not be promoted, and a loss that is not finite end the
+    trial with `failure` set.
     """
     import keras
 
@@ -55,6 +56,8 @@ def train_hypermodel(given: HypermodelTask) -> list[Progressed]:
     try:
         shape = features.val.shape[1:]
         model = build_model(config.hypermodel, given.folder, shape, features.classes, config.seed)
+        if before is None:
+            check_promotable(config.hypermodel, model, shape)
         trained = _Trained(model, task, features, takes_class_numbers(model, shape, features.classes))
         trained.go_on(state, before is not None)
         weights = _best_weights(model, state) if state.best_epoch else {}

@@ -22,6 +22,7 @@ from tests.search.hypermodel_folder import study_of
 KINDS = """
 import keras
 import keras_tuner
+import numpy as np
 from keras import layers, losses
 
 import parts
@@ -138,6 +139,21 @@ def foreign(hp):
     model.compile(loss="sparse_categorical_crossentropy")
     return model
 
+def foreign_for_one(hp):
+    plain, units = hp.Choice("plain", [True, False]), hp.Choice("units", [4, 8])
+    model = keras.Sequential([layers.Dense(units), layers.Dense(3, activation=None if plain else swish_like)])
+    model.compile(loss=losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+class Untraceable(Own):
+    def call(self, x):
+        return super().call(np.asarray(x))
+
+def untraceable_for_one(hp):
+    model = (Own if hp.Choice("plain", [True, False]) else Untraceable)(hp.Choice("units", [4, 8]))
+    model.compile(loss=losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=True)
+    return model
+
 def swish_like(x):
     return x * keras.ops.sigmoid(x)
 """
@@ -196,6 +212,8 @@ def test_every_form_is_trained(folder: Path, searched: Run, name: str) -> None:
             "kinds:gives_none must return a compiled keras.Model, but returned NoneType with units=8, factor=2",
         ),
         ("wrong_for_one", "the model of kinds:wrong_for_one with {'units': 8} does not take the cached features, (6,)"),
+        ("foreign_for_one", "could not be promoted: it has parts that are not Keras's own (swish_like)"),
+        ("untraceable_for_one", "could not be promoted: its `call` cannot be traced ("),
     ],
 )
 def test_a_combination_without_a_model_fails_its_trial_alone(
