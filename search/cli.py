@@ -20,7 +20,7 @@ from search.confirm.table import confirmation_table, show_confirmed
 from search.first_trials import TITLES, titled
 from search.leaderboard import Leader, leaders, load_study
 from search.parameters import Range, Space
-from search.ranking import is_ours
+from search.ranking import is_added
 from search.review.dashboard import dashboard
 from search.samplers.choice import make_sampler
 from search.space import SearchSpace
@@ -93,7 +93,7 @@ def top_command(
         added = [
             trial
             for trial in load_study(run).get_trials(deepcopy=False)
-            if trial.state.name == "COMPLETE" and not is_ours(trial)
+            if trial.state.name == "COMPLETE" and is_added(trial)
         ]
         if added:
             shown = ", ".join(f"{trial.number} ({_short(trial.value)})" for trial in added[:top])

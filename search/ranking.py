@@ -59,6 +59,11 @@ def is_ours(trial: optuna.trial.FrozenTrial) -> bool:
     return "config" in trial.user_attrs
 
 
+def is_added(trial: optuna.trial.FrozenTrial) -> bool:
+    """Whether others added this trial; one that has not ended yet may be a search's before it has its configuration."""
+    return trial.state.is_finished() and not is_ours(trial)
+
+
 def ranking(study: optuna.Study, objective: Objective) -> list[optuna.trial.FrozenTrial]:
     """The trials of a study that ran to their end, best first; without what others added to it."""
     return ranked(filter(is_ours, study.get_trials(deepcopy=False)), objective)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from features.errors import HeadhuntError
 from search.config import SearchConfig
 from search.first_trials import name_of
-from search.ranking import ranking
+from search.ranking import is_added, ranking
 
 if TYPE_CHECKING:
     import optuna
@@ -53,8 +53,8 @@ def space_is_used_up(study: optuna.Study, total: int, reason: str) -> End:
 
 
 def check_failures(study: optuna.Study) -> None:
-    """HeadhuntError when every trial that was drawn and has ended so far has failed, and none is under way."""
-    every = study.get_trials(deepcopy=False)
+    """HeadhuntError when every trial of the search that was drawn and has ended so far has failed, and none is under way."""
+    every = [trial for trial in study.get_trials(deepcopy=False) if not is_added(trial)]
     trials = [
         trial for trial in every if name_of(trial) is None
     ] or every  # the space is judged by what is drawn from it

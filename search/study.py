@@ -36,7 +36,7 @@ from search.population.objective import Progressed, Task, give_up, train_trials
 from search.population.sources import Caches
 from search.population.structure import chunks
 from search.pruners.choice import is_pruned, make_pruner
-from search.ranking import VAL_LOSS, Score, ranking
+from search.ranking import VAL_LOSS, Score, is_added, ranking
 from search.records import claim_trials, keep_weights, write_trial
 from search.review.describe import short
 from search.review.notes import draw_pictures, write_reviews
@@ -102,16 +102,15 @@ def run_search(run: SearchRun) -> dict[str, Any]:
 def _result(run: SearchRun, study: optuna.Study, end: End, seconds: float) -> dict[str, Any]:
     import optuna
 
-    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    states = [trial.state for trial in study.get_trials(deepcopy=False) if not is_added(trial)]
     counts = {
         "complete": states.count(optuna.trial.TrialState.COMPLETE),
         "pruned": states.count(optuna.trial.TrialState.PRUNED),
         "failed": states.count(optuna.trial.TrialState.FAIL),
     }
     best = None
-    if counts["complete"]:
-        leader = ranking(study, run.search.objective)[0]
-        best = {"number": leader.number, "value": leader.value, "params": leader.params}
+    if leaders := ranking(study, run.search.objective):
+        best = {"number": leaders[0].number, "value": leaders[0].value, "params": leaders[0].params}
     ended = {"ended": end.by, "seconds": round(seconds, 3)}
     url = storage_url(run.search.storage, run.workdir)
     return {"study": run.name, "storage": url, "trials": counts, "best": best, **ended}

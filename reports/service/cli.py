@@ -240,7 +240,7 @@ def _searches_table(searches: list[dict[str, Any]]) -> Table:
     table = Table("search", "state", "stage", "trials", "best", "trials/min", "created (UTC)")
     for one in searches:
         trials, best, pace = one["trials"], one["best"], one["trials_per_minute"]
-        ended = trials["complete"] + trials["pruned"] + trials["failed"]
+        ended = sum(trials[kind] for kind in ("complete", "pruned", "failed", "added"))
         cells = (
             one["name"],
             one["state"],

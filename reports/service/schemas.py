@@ -46,13 +46,15 @@ class JobStatus(Answer):
 
 
 class TrialCounts(Answer):
-    """Trials by state; `total` is what the search asks for."""
+    """The search's trials by state; `total` is what it asks for, `added` counts those that others added to the study: they are
+    neither ranked nor promoted."""
 
     total: int
     complete: int = 0
     pruned: int = 0
     failed: int = 0
     running: int = 0
+    added: int = 0
 
 
 class Best(Answer):

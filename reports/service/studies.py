@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from reports.config import Run
 from reports.service.jobs import Standing
 from reports.service.schemas import Best, History, Point, TopTrial, TrialCounts
-from search.ranking import ranked
+from search.ranking import is_added, is_ours, ranked
 from search.review.progress import STATES
 
 if TYPE_CHECKING:
@@ -107,17 +107,17 @@ class Studies:
             self.answered = None
             return before
         self.answered = time.monotonic()
-        states = Counter(trial.state.name for trial in trials)
+        states = Counter(trial.state.name for trial in trials if not is_added(trial))
         counts = {word: states[state] for state, word in STATES.items()}
-        total = max(run.search.trials, sum(counts.values()))
+        total = max(run.search.trials, len(trials))
         found = before._replace(
             objective=run.search.objective,
             id=study._study_id,
-            counts=TrialCounts(total=total, **counts),
+            counts=TrialCounts(total=total, **counts, added=sum(map(is_added, trials))),
             per_minute=_pace(trials, last.begun) if last.state == "running" and last.stage == "search" else None,
             settled=settled,
         )
-        complete = ranked(trials, run.search.objective)
+        complete = ranked(filter(is_ours, trials), run.search.objective)
         if before.id == found.id and len(before.complete) == len(complete):
             return found  # none of those that are complete changes any more
         rows = [

@@ -10,10 +10,13 @@ import pytest
 from features.cache import cache_for
 from features.moments import feature_moments
 from reports.config import Run
+from search.config import SearchRun
 from search.heads import build_head, set_head_weights
 from search.leaderboard import leaders, load_study
 from search.ranking import Score, best_place, ranked, ranking
 from search.records import are_kept, load_curves, load_weights
+from search.stopping import End
+from search.study import _result
 from search.trial import Objective
 
 
@@ -51,6 +54,18 @@ def test_trials_that_others_added_are_not_ranked() -> None:
     study = optuna.create_study(direction="maximize")
     study.add_trials([trial(0, 0.5, 0.1), optuna.trial.create_trial(value=1.0), trial(2, 0.6, 0.1)])
     assert [each.number for each in ranking(study, "val_accuracy")] == [2, 0]
+
+
+def test_a_search_that_ends_tells_of_its_own_trials_alone() -> None:
+    """Where only what others added is complete, there is no best one."""
+    run, end = SearchRun.model_validate({"dataset": {"kind": "toy_cars"}}), End("trials", "")
+    study = optuna.create_study(direction="maximize")
+    study.add_trials([optuna.trial.create_trial(value=1.0), trial(1, None, 0.1)])
+    told = _result(run, study, end, 1.0)
+    assert (told["trials"], told["best"]) == ({"complete": 0, "pruned": 1, "failed": 0}, None)
+    study.add_trial(trial(2, 0.5, 0.1))
+    told = _result(run, study, end, 1.0)
+    assert (told["trials"]["complete"], told["best"]) == (1, {"number": 2, "value": 0.5, "params": {}})
 
 
 def test_a_score_of_no_number_is_never_better() -> None:

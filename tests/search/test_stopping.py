@@ -66,6 +66,7 @@ def test_one_trial_that_works_is_enough_to_go_on(others: tuple[optuna.trial.Tria
     study = optuna.create_study()
     for state in (FAIL, *others):
         trial = study.ask()
+        trial.set_user_attr("config", "{}")
         if state != RUNNING:
             study.tell(trial, 0.5 if state == COMPLETE else None, state=state)
     check_failures(study)
@@ -88,6 +89,7 @@ def test_when_everything_fails_it_says_why_and_what_to_change(reason: str, advic
     study = optuna.create_study()
     for _ in range(3):
         trial = study.ask()
+        trial.set_user_attr("config", "{}")
         trial.set_user_attr("reason", reason)
         study.tell(trial, state=FAIL)
     with pytest.raises(
@@ -95,6 +97,16 @@ def test_when_everything_fails_it_says_why_and_what_to_change(reason: str, advic
     ) as caught:
         check_failures(study)
     assert "give it another `name` and `workdir`" in str(caught.value)
+
+
+def test_trials_that_others_added_do_not_hide_that_everything_fails() -> None:
+    study = optuna.create_study()
+    study.add_trial(optuna.trial.create_trial(state=FAIL))
+    check_failures(study)  # not the search's
+    study.add_trial(optuna.trial.create_trial(value=1.0))
+    study.add_trial(optuna.trial.create_trial(state=FAIL, user_attrs={"config": "{}", "reason": "out of memory: 3 GB"}))
+    with pytest.raises(HeadhuntError, match="all 1 trials so far have failed; the first: out of memory"):
+        check_failures(study)
 
 
 def test_a_search_stops_goes_on_and_gives_up(fresh: Run, searched_once: Path) -> None:  # noqa: F811

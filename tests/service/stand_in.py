@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import optuna
 import yaml
 
 from features.errors import LostError
@@ -35,6 +36,13 @@ def _empty_storage() -> bytes:
         storage = open_storage(f"sqlite:///{file}", Path(folder))
         storage.remove_session()
         return file.read_bytes()
+
+
+def searched_trial(value: float | None = None, top5: Any = 0.9, **others: Any) -> optuna.trial.FrozenTrial:
+    """A trial as a search leaves it: complete where it has a value, else of another state, PRUNED if none is given."""
+    state = optuna.trial.TrialState.PRUNED if value is None else optuna.trial.TrialState.COMPLETE
+    attributes = {"config": "{}", "top5": top5}
+    return optuna.trial.create_trial(**{"state": state, "value": value, "user_attrs": attributes, **others})
 
 
 class StandIn(RayJobs):

@@ -12,7 +12,7 @@ from optuna.storages._cached_storage import _CachedStorage
 from features.errors import LostError
 from reports.service.jobs import Standing
 from reports.service.studies import Studies, Study
-from tests.service.stand_in import Place
+from tests.service.stand_in import Place, searched_trial
 
 LEAF = optuna.distributions.FloatDistribution(0, 1)
 
@@ -33,11 +33,7 @@ def place(tmp_path: Path) -> Place:
 def add(place: Place, *values: float) -> None:
     study = optuna.load_study(study_name="cars", storage=place.settings.storage_url)
     for value in values:
-        study.add_trial(
-            optuna.trial.create_trial(
-                value=value, params={"rate": value}, distributions={"rate": LEAF}, user_attrs={"top5": 1.0}
-            )
-        )
+        study.add_trial(searched_trial(value, params={"rate": value}, distributions={"rate": LEAF}))
 
 
 def kept(place: Place) -> int:
@@ -121,14 +117,27 @@ def test_a_search_whose_configuration_is_no_longer_valid_is_told_and_stops_no_ot
 
 def test_what_somebody_wrote_to_a_trial_stops_nothing(place: Place) -> None:
     study = optuna.load_study(study_name="cars", storage=place.settings.storage_url)
-    study.add_trial(
-        optuna.trial.create_trial(
-            value=0.9, params={"rate": 0.9}, distributions={"rate": LEAF}, user_attrs={"top5": "x"}
-        )
-    )
+    study.add_trial(searched_trial(0.9, "x", params={"rate": 0.9}, distributions={"rate": LEAF}))
     place.board.look()
     top = told(place)[2]["trials"]
-    assert [(row["number"], row["top5"]) for row in top] == [(2, None), (1, 1.0), (0, 1.0)]
+    assert [(row["number"], row["top5"]) for row in top] == [(2, None), (1, 0.9), (0, 0.9)]
+
+
+def test_trials_that_others_added_are_counted_apart_and_neither_ranked_nor_promoted(place: Place) -> None:
+    study = optuna.load_study(study_name="cars", storage=place.settings.storage_url)
+    study.add_trials(
+        [optuna.trial.create_trial(value=0.9), optuna.trial.create_trial(state=optuna.trial.TrialState.PRUNED)]
+    )
+    place.board.look()
+    counts, best, top, history = told(place)
+    assert (counts["complete"], counts["pruned"], counts["added"], counts["total"]) == (2, 0, 2, 6)
+    assert (best["number"], [row["number"] for row in top["trials"]]) == (1, [1, 0])
+    assert [point["number"] for point in history["points"]] == [0, 1]
+    assert place.board.incomplete("cars", [1, 2]) == [2]
+    place.finish("finished")
+    refused = place.http.post("/searches/cars/promotions", json={"trials": [2]})
+    assert refused.status_code == 422
+    assert "trials: received 2, which the search 'cars' has not completed" in refused.json()["detail"]
 
 
 def test_jobs_are_looked_after_where_ray_cannot_be_started_again(
@@ -189,7 +198,7 @@ def test_promotions_that_finished_leave_a_search_as_it_was(place: Place, searche
 def test_trials_that_are_not_complete_are_found(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reports.service.studies.LONGEST_TOP", 2)
     study = optuna.load_study(study_name="cars", storage=place.settings.storage_url)
-    study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.PRUNED))
+    study.add_trial(searched_trial())
     assert place.board.incomplete("cars", [3, 2, 1, 0]) == [2, 3]
     add(place, 0.6, 0.1, 0.1)  # more than are told, and not looked at yet
     assert place.board.incomplete("cars", range(6)) == [2]

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from reports.service.records import ACTIVE
 from search.storage import open_storage
-from tests.service.stand_in import Place
+from tests.service.stand_in import Place, searched_trial
 
 
 def _read(place: Place) -> dict[tuple[str, ...], float]:
@@ -34,9 +34,9 @@ def test_metrics_tell_of_trials_pace_queue_and_best_value(tmp_path: Path) -> Non
     place.files().write_results({"cache": {"images_per_second": 123.5}})
     states = optuna.trial.TrialState
     for value in (0.25, 0.75):
-        study.add_trial(optuna.trial.create_trial(value=value, user_attrs={"top5": 0.9}))
+        study.add_trial(searched_trial(value))
     for state in (states.PRUNED, states.FAIL, states.RUNNING):
-        study.add_trial(optuna.trial.create_trial(state=state))
+        study.add_trial(searched_trial(state=state))
     place.board.look()
     found = _read(place)
     for state, count in (("complete", 2), ("pruned", 1), ("failed", 1), ("running", 1)):

@@ -29,7 +29,7 @@ from reports.service.records import ACTIVE, Ended, job_files, now
 from search.storage import open_storage
 from tests.service.in_process import BEARER, Served, served
 from tests.service.serving import TOKEN, configuration
-from tests.service.stand_in import PLENTY, Place, eventually
+from tests.service.stand_in import PLENTY, Place, eventually, searched_trial
 from train.config import FinetuneConfig
 from train.evaluate import Metrics
 from train.promotion.artifact import Parity, PromotionMetrics
@@ -76,7 +76,7 @@ def _fill(place: Place) -> None:
         study_name="cars", storage=open_storage(place.settings.storage_url, place.root), direction="maximize"
     )
     for value in (0.25, 0.75):
-        study.add_trial(optuna.trial.create_trial(value=value, user_attrs={"top5": 0.9}))
+        study.add_trial(searched_trial(value))
     workdir = place.root / "cars"
     part = Metrics(loss=1.0, accuracy=0.5, top5_accuracy=0.75)
     metrics = PromotionMetrics(

@@ -18,7 +18,7 @@ from reports.service.records import Ended, Files, Started, job_files, now
 from search.storage import open_storage
 from tests.service.in_process import Served, served
 from tests.service.serving import TOKEN
-from tests.service.stand_in import PLENTY
+from tests.service.stand_in import PLENTY, searched_trial
 
 
 class Search:
@@ -336,7 +336,7 @@ def test_a_search_that_is_not_at_work_has_no_trials_that_run(service: Served, pa
     search = Search(service, "left")
     storage = open_storage(service.settings.storage_url, service.root)
     study = optuna.create_study(study_name=search.name, storage=storage, direction="maximize")
-    study.add_trial(optuna.trial.create_trial(value=0.5))
+    study.add_trial(searched_trial(0.5))
     study.ask()
     search.begin()
     page.goto("/")

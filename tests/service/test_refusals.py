@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from features.errors import UsageError
 from reports.service.settings import Settings, check
 from tests.service.serving import TOKEN, configuration
-from tests.service.stand_in import Place, eventually
+from tests.service.stand_in import Place, eventually, searched_trial
 
 JSON = {"Content-Type": "application/json"}
 
@@ -100,9 +100,7 @@ def test_trials_that_are_not_complete_are_not_promoted(place: Place) -> None:
     leaf = optuna.distributions.FloatDistribution(0, 1)
     study = optuna.create_study(storage=place.settings.storage_url, study_name="cars", direction="maximize")
     for state, value in ((optuna.trial.TrialState.COMPLETE, 0.5), (optuna.trial.TrialState.FAIL, None)):
-        study.add_trial(
-            optuna.trial.create_trial(state=state, value=value, params={"rate": 0.5}, distributions={"rate": leaf})
-        )
+        study.add_trial(searched_trial(value, state=state, params={"rate": 0.5}, distributions={"rate": leaf}))
     place.http.post("/searches/cars/stop")
     refused = place.http.post("/searches/cars/promotions", json={"trials": [7, 0, 1]})
     assert (refused.status_code, refused.json()["detail"]) == (

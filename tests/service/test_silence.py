@@ -21,7 +21,7 @@ from tests.kills import descendants
 from tests.search.storages import PostgreSQL, binaries, postgresql_server
 from tests.service.in_process import Served, served
 from tests.service.serving import configuration
-from tests.service.stand_in import eventually
+from tests.service.stand_in import eventually, searched_trial
 
 pytestmark = pytest.mark.skipif(binaries() is None, reason="needs PostgreSQL's server, e.g. Debian's package")
 
@@ -93,7 +93,7 @@ def test_a_silent_storage_holds_up_no_request_and_is_not_taken_for_ray(service: 
     cars = job_files(service.root, "cars", 1)
     begin(cars)
     study = optuna.create_study(storage=open_storage(database.url, service.root), study_name="cars")
-    study.add_trials([optuna.trial.create_trial(value=value) for value in (0.5, 0.25)])
+    study.add_trials([searched_trial(value) for value in (0.5, 0.25)])
     eventually(lambda: bool(told(service, "/searches/cars")["trials"]["complete"] == 2), 60)
     assert health(service) == ("ok", "ok")
 
@@ -122,7 +122,7 @@ def test_a_silent_storage_holds_up_no_request_and_is_not_taken_for_ray(service: 
 
     send(database, signal.SIGCONT)
     eventually(lambda: health(service) == ("ok", "ok"), 60)
-    study.add_trial(optuna.trial.create_trial(value=0.75))
+    study.add_trial(searched_trial(0.75))
     assert told(service, "/searches/cars/resume", "POST")["state"] == "queued"
     begin(job_files(service.root, "cars", 2))
     eventually(lambda: bool(told(service, "/searches/cars")["trials"]["complete"] == 3), 60)

@@ -82,16 +82,16 @@ export class Card {
   }
 
   #showTrials({ stage, trials, trials_per_minute: rate }) {
-    const ended = trials.complete + trials.pruned + trials.failed;
+    const ended = trials.complete + trials.pruned + trials.failed + trials.added;
     const progress = this.part("progress");
     progress.hidden = !trials.total;
     attribute(progress, "max", trials.total || 1);
     attribute(progress, "value", Math.min(ended, trials.total || 1));
-    const kinds = ["complete", "pruned", "failed", "running"].filter((kind) => trials[kind]);
+    const kinds = ["complete", "pruned", "failed", "running", "added"].filter((kind) => trials[kind]);
     const unfinished = stage === "search" ? "running" : "unfinished"; // the storage calls them running until the search goes on
     const words = [
       trials.total ? `${ended} of ${count(trials.total, "trial")} ended` : `${count(ended, "trial")} ended`,
-      kinds.map((kind) => `${trials[kind]} ${kind === "running" ? unfinished : kind}`).join(", "),
+      kinds.map((kind) => `${trials[kind]} ${{ running: unfinished, added: "added by others" }[kind] ?? kind}`).join(", "),
       Number.isFinite(rate) ? `${short(rate)} trials per minute` : "",
     ];
     say(this.part(".counts"), words.filter(Boolean).join(" · "));
