@@ -54,9 +54,17 @@ def best_place(objective: Objective, table: pd.DataFrame) -> int:
     return int(np.lexsort((table["val_loss"].to_numpy(np.float64), values))[0])  # NaN comes last
 
 
+ASKED = "asked"
+"""The attribute that a search's trials have from their first moment on."""
+
+ENQUEUED = "fixed_params"
+"""Optuna's system attribute of a trial that somebody enqueued, and that a search takes up."""
+
+
 def is_ours(trial: optuna.trial.FrozenTrial) -> bool:
-    """Whether a search made this trial: others may add trials to a study by `study.add_trial`, which have no configuration."""
-    return "config" in trial.user_attrs
+    """Whether a search asked for this trial: others may add trials to a study, of any state, by `study.add_trial`."""
+    is_taken = trial.state.name == "RUNNING" and ENQUEUED in trial.system_attrs
+    return ASKED in trial.user_attrs or "config" in trial.user_attrs or is_taken
 
 
 def is_added(trial: optuna.trial.FrozenTrial) -> bool:

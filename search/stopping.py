@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from features.errors import HeadhuntError
 from search.config import SearchConfig
 from search.first_trials import name_of
-from search.ranking import is_added, ranking
+from search.ranking import is_added, is_ours, ranking
 
 if TYPE_CHECKING:
     import optuna
@@ -27,7 +27,7 @@ class End(NamedTuple):
 
 def reached_end(study: optuna.Study, search: SearchConfig, seconds: float) -> End | None:
     """Whether the study is at its end after `seconds` of search in all its runs; None while it should go on."""
-    name, total = study.study_name, len(study.get_trials(deepcopy=False))
+    name, total = study.study_name, sum(map(is_ours, study.get_trials(deepcopy=False)))
     complete = ranking(study, search.objective)
     if search.target is not None and complete and _is_reached(search, complete[0].value or 0.0):
         best = complete[0]

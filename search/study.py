@@ -11,6 +11,7 @@ import json
 import math
 import os
 import time
+from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from features.variation import warn_of_constant_features
 from features.views import Views
 from search.candidate import Candidate, final_outcome
 from search.config import SearchRun
-from search.first_trials import ATTRIBUTE, expressed, first_config, first_of, fixed_sampler, log_left_out
+from search.first_trials import ATTRIBUTE, FirstTrial, expressed, first_config, first_of, fixed_sampler, log_left_out
 from search.hypermodels.check import check_first_model
 from search.hypermodels.space import HypermodelSpace
 from search.hypermodels.training import HypermodelTask, train_hypermodel
@@ -36,7 +37,7 @@ from search.population.objective import Progressed, Task, give_up, train_trials
 from search.population.sources import Caches
 from search.population.structure import chunks
 from search.pruners.choice import is_pruned, make_pruner
-from search.ranking import VAL_LOSS, Score, is_added, ranking
+from search.ranking import VAL_LOSS, Score, is_added, is_ours, ranking
 from search.records import claim_trials, keep_weights, write_trial
 from search.review.describe import short
 from search.review.notes import draw_pictures, write_reviews
@@ -44,7 +45,7 @@ from search.review.progress import Best, Progress, Standing
 from search.samplers.choice import ask_again, ends, make_sampler
 from search.samplers.oracles import allotment, hyperband_trials
 from search.searched_views import as_made, resolved_space
-from search.set_aside import take_up, under_way
+from search.set_aside import ask, take_up, under_way
 from search.stopping import End, check_failures, reached_end, space_is_used_up
 from search.storage import mend_journal, open_storage, storage_faults, storage_url
 from search.trial import TrialConfig
@@ -158,11 +159,10 @@ class _Driver:
         check_failures(self._study)
         if under_way(self._study):
             return None
-        total = len(self._study.get_trials(deepcopy=False))
         if end := reached_end(self._study, self._search, self._ownership.seconds):
             return end
-        reason = ends(self._sampler(total), self._study)
-        return space_is_used_up(self._study, total, reason) if reason else None
+        reason = ends(self._sampler(), self._study)
+        return space_is_used_up(self._study, len(self._ours()), reason) if reason else None
 
     def _next_generation(self) -> list[Candidate]:
         """The trials that an earlier driver left under way, filled up by new ones unless their generation was complete; none, and
@@ -172,29 +172,41 @@ class _Driver:
             generation = [self._take_up(trial) for trial in take_up(self._study)]
             if any(candidate.outcome for candidate in generation):
                 return generation
-            total = len(self._study.get_trials(deepcopy=False))
+            total = len(self._ours())
             end = reached_end(self._study, self._search, self._ownership.seconds)
             while not end and total < self._search.trials and (not generation or total % self._search.generation):
-                self._study.sampler = self._sampler(total)
+                self._study.sampler = self._sampler()
                 reason = ends(self._study.sampler, self._study)
                 if reason:
                     end = space_is_used_up(self._study, total, reason)
                     break
-                generation.append(self._configure(self._study.ask()))
+                generation.append(self._configure(ask(self._study)))
                 total += 1
         self._end = None if generation else end
         return generation
 
-    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        search = self._search
-        if number < len(self._first):
-            parameters = self._space.parameters()
-            return fixed_sampler(expressed(self._first_config(number), parameters), parameters)
-        return make_sampler(search.sampler, self._space, search.seed, number, search.epochs, len(self._first))
+    def _ours(self) -> list[int]:
+        """The numbers of the search's own trials, ascending: those that others added to the study are not counted."""
+        return [trial.number for trial in self._study.get_trials(deepcopy=False) if is_ours(trial)]
 
-    def _first_config(self, number: int) -> TrialConfig:
+    def _first_name(self, number: int) -> FirstTrial | None:
+        """The name of the first trial that has this number; None of those that are drawn."""
+        place = bisect_left(self._ours(), number)
+        return self._first[place] if place < len(self._first) else None
+
+    def _sampler(self, number: int | None = None) -> optuna.samplers.BaseSampler:
+        """For the trial of this number; None: for the next that is asked for."""
+        search, ours = self._search, self._ours()
+        number = len(self._study.get_trials(deepcopy=False)) if number is None else number
+        if name := self._first_name(number):
+            parameters = self._space.parameters()
+            return fixed_sampler(expressed(self._first_config(name), parameters), parameters)
+        first = ours[len(self._first)] if len(ours) > len(self._first) else number
+        return make_sampler(search.sampler, self._space, search.seed, number, search.epochs, first)
+
+    def _first_config(self, name: FirstTrial) -> TrialConfig:
         views = self._search.views or Views(policy=self._caches.augmented)
-        config = first_config(self._first[number], views, self._search.epochs)
+        config = first_config(name, views, self._search.epochs)
         return config.model_copy(update={"views": self._caches.drawn(config.views)})
 
     def _take_up(self, left: optuna.trial.FrozenTrial) -> Candidate:
@@ -210,30 +222,29 @@ class _Driver:
         return Candidate(trial, config, first, outcome=left.user_attrs.get("outcome"), reported=reported)
 
     def _configure(self, trial: optuna.Trial) -> Candidate:
-        if trial.number < len(self._first):
-            return self._configure_first(trial)
+        if name := self._first_name(trial.number):
+            return self._configure_first(trial, name)
         config = self._space.suggest(trial, self._caches.open_views, self._search.epochs, 0)
         given = allotment(self._study._storage.get_trial(trial._trial_id))
         seed = self._seed(given.origin if given else trial.number)
         epochs = given.epochs if given else self._search.epochs
         return self._configured(trial, config.model_copy(update={"seed": seed, "epochs": epochs}))
 
-    def _configure_first(self, trial: optuna.Trial) -> Candidate:
-        config, parameters = self._first_config(trial.number), self._space.parameters()
+    def _configure_first(self, trial: optuna.Trial, name: FirstTrial) -> Candidate:
+        config, parameters = self._first_config(name), self._space.parameters()
         known = expressed(config, parameters)
         for parameter in parameters:
             if parameter.name in known:
                 parameter.draw(trial)
-        trial.set_user_attr(ATTRIBUTE, self._first[trial.number])
-        return self._configured(trial, config.model_copy(update={"seed": self._seed(trial.number)}))
+        trial.set_user_attr(ATTRIBUTE, name)
+        return self._configured(trial, config.model_copy(update={"seed": self._seed(trial.number)}), name)
 
-    def _configured(self, trial: optuna.Trial, config: TrialConfig) -> Candidate:
+    def _configured(self, trial: optuna.Trial, config: TrialConfig, first: FirstTrial | None = None) -> Candidate:
         """Writes down what the trial is trained with; with that, it is asked for."""
         views = self._caches.drawn(config.views)
         config = config.model_copy(update={"views": views})
         trial.set_user_attr("cache", self._caches.of(views).key)
         trial.set_user_attr("config", config.model_dump_json())
-        first = self._first[trial.number] if trial.number < len(self._first) else None
         return Candidate(trial, config, first)
 
     def _seed(self, origin: int) -> int:
@@ -241,7 +252,8 @@ class _Driver:
 
     def _progress(self) -> Progress:
         """Shows the search's progress, from how the study stands now."""
-        states = [trial.state.name for trial in self._study.get_trials(deepcopy=False) if trial.state.is_finished()]
+        finished = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state.is_finished()]
+        states = [trial.state.name for trial in finished if is_ours(trial)]
         best = None
         if complete := ranking(self._study, self._search.objective):
             leader = TrialConfig.model_validate(json.loads(complete[0].user_attrs["config"]))

@@ -77,8 +77,8 @@ def make_plan(run: Run) -> Plan:
     settings = run.reports.fidelity
     if run.search.hypermodel is not None:
         raise UsageError(
-            "search.hypermodel: a function's models cannot be joined to the backbone, so there is no full run to compare them "
-            "with. The fidelity study needs `search.space`."
+            "search.hypermodel: the fidelity study spreads its configurations over `search.space` and trains heads of it in "
+            "several ways; it has no models of a function. Measure it on a run with a space."
         )
     if run.search.objective != "val_accuracy":
         raise UsageError(

@@ -9,7 +9,7 @@ from features.errors import UsageError
 from features.views import Views
 from search.config import SearchRun
 from search.hypermodels.function import CombinationError
-from search.hypermodels.model import build_model, check_promotable, takes_class_numbers
+from search.hypermodels.model import build_model, check_promotable, form_of_labels
 from search.hypermodels.space import HypermodelSpace
 from search.population.sources import Caches
 
@@ -22,7 +22,7 @@ def check_first_model(space: HypermodelSpace, run: SearchRun, caches: Caches) ->
     shape, classes = caches.own.feature_shape, len(caches.own.class_names)
     try:
         model = build_model(choice, Path.cwd(), shape, classes, run.search.seed)
-        takes_class_numbers(model, shape, classes)
+        form_of_labels(model, shape, classes)
         check_promotable(choice, model, shape)
     except CombinationError as error:
         raise UsageError(f"search.hypermodel: {error}.") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -47,28 +47,35 @@ def build_model(choice: HypermodelChoice, folder: Path, feature_shape: tuple[int
     return model
 
 
-def takes_class_numbers(model: Any, feature_shape: tuple[int, ...], classes: int) -> bool:
-    """Whether the model's loss takes class numbers (batch, 1) int32; otherwise it takes one-hot rows (batch, classes) float32.
+LABELS: dict[str, Callable[[npt.NDArray[np.int32], int], npt.NDArray[Any]]] = {
+    "one-hot rows": lambda labels, classes: np.eye(classes, dtype=np.float32)[labels],
+    "class numbers": lambda labels, classes: labels,
+    "a column of class numbers": lambda labels, classes: labels[:, None],
+}
+"""What a loss may be given, of labels (batch,) int32 and classes: (batch, classes) float32, (batch,) or (batch, 1) int32."""
 
-    Found by trying both. A loss that takes both is given those whose order it heeds, and one-hot rows, which have the shape of
-    what the model gives, if it heeds both. Raises CombinationError for one that takes neither.
+
+def form_of_labels(model: Any, feature_shape: tuple[int, ...], classes: int) -> str:
+    """The first of LABELS that the model's loss takes and whose order it heeds; where it heeds none, the first that it takes.
+
+    Found by trying each. Raises CombinationError for a loss that takes none.
     """
     features = np.random.default_rng(0).standard_normal((2, *feature_shape), np.float32)
     given = model(features, training=False)
-    reasons, heeds = [], dict[bool, bool]()
+    reasons, heeds = [], dict[str, bool]()
     labels = np.arange(2, dtype=np.int32) % classes
-    for one_hot in (True, False):
-        y = np.eye(classes, dtype=np.float32)[labels] if one_hot else labels[:, None]
+    for form, make in LABELS.items():
+        y = make(labels, classes)
         try:
             one, other = (np.asarray(model.compute_loss(features, each, given)) for each in (y, y[::-1]))
         except Exception as error:
             reasons.append(f"{type(error).__name__}: {str(error).splitlines()[0]}")
             continue
         if one.ndim == 0:
-            heeds[one_hot] = not np.isclose(one, other, rtol=1e-6, atol=0)
+            heeds[form] = not np.isclose(one, other, rtol=1e-6, atol=0)
     if not heeds:
-        raise CombinationError(f"its loss takes neither one-hot labels nor class numbers ({'; '.join(reasons)})")
-    return not max(heeds, key=lambda one_hot: heeds[one_hot])
+        raise CombinationError(f"its loss takes neither {' nor '.join(LABELS)} ({'; '.join(dict.fromkeys(reasons))})")
+    return max(heeds, key=lambda form: heeds[form])
 
 
 def as_head(model: Any, feature_shape: tuple[int, ...], sample: npt.NDArray[np.float32]) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from features.interrupts import check_wanted
 from features.views import order_of_epoch
 from search.hypermodels.function import CombinationError
-from search.hypermodels.model import build_model, check_promotable, model_weights, takes_class_numbers
+from search.hypermodels.model import LABELS, build_model, check_promotable, form_of_labels, model_weights
 from search.population.objective import Progressed, Task
 from search.population.program import TrialState
 from search.population.sources import Features, load_features
@@ -58,7 +58,7 @@ def train_hypermodel(given: HypermodelTask) -> list[Progressed]:
         model = build_model(config.hypermodel, given.folder, shape, features.classes, config.seed)
         if before is None:
             check_promotable(config.hypermodel, model, shape)
-        trained = _Trained(model, task, features, takes_class_numbers(model, shape, features.classes))
+        trained = _Trained(model, task, features, form_of_labels(model, shape, features.classes))
         trained.go_on(state, before is not None)
         weights = _best_weights(model, state) if state.best_epoch else {}
     except CombinationError as error:
@@ -69,12 +69,12 @@ def train_hypermodel(given: HypermodelTask) -> list[Progressed]:
 
 @dataclass(frozen=True)
 class _Trained:
-    """A model in training, whose loss takes class numbers or one-hot rows."""
+    """A model in training, whose loss takes its labels in the form that `labels` names (see LABELS)."""
 
     model: Any
     task: Task
     features: Features
-    is_sparse: bool
+    labels: str
 
     def go_on(self, state: TrialState, was_begun: bool) -> None:
         """Trains to the task's last epoch, or until the loss is not finite; the state is up to date then."""
@@ -104,10 +104,10 @@ class _Trained:
         labels, images = features.val_labels, len(features.train_labels)
         rows = order_of_epoch(epoch, images, self.task.seed)
         copies = features.rows_of_epoch(config.views, epoch, self.task.seed)[rows]
-        classes = None if self.is_sparse else features.classes
-        batches = _batches_class()
-        train = batches(features.train, (copies, rows), features.train_labels[rows], config.batch_size, classes)
-        val = batches(features.val, (np.arange(len(labels)),), labels, EVALUATED, classes)
+        form = LABELS[self.labels]
+        batches = partial(_batches_class(), lambda labels: form(labels, features.classes))
+        train = batches(features.train, (copies, rows), features.train_labels[rows], config.batch_size)
+        val = batches(features.val, (np.arange(len(labels)),), labels, EVALUATED)
         try:
             history = model.fit(train, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=0).history
             measured = model.evaluate(val, verbose=0, return_dict=True)
@@ -136,10 +136,10 @@ def _batches_class() -> Any:
     class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         """Rows of stored features as float32 batches. Given arrays, Keras would import TensorFlow to slice them."""
 
-        def __init__(self, features: Any, rows: Any, labels: Any, batch_size: int, classes: int | None) -> None:
+        def __init__(self, form: Any, features: Any, rows: Any, labels: Any, batch_size: int) -> None:
             super().__init__()
             self._features, self._rows, self._labels = features, rows, labels
-            self._batch_size, self._classes = batch_size, classes
+            self._form, self._batch_size = form, batch_size
 
         def __len__(self) -> int:
             return -(-len(self._labels) // self._batch_size)
@@ -147,8 +147,7 @@ def _batches_class() -> Any:
         def __getitem__(self, number: int) -> tuple[Any, Any]:
             part = slice(number * self._batch_size, (number + 1) * self._batch_size)
             x = self._features[tuple(rows[part] for rows in self._rows)].astype(np.float32)
-            labels = self._labels[part]
-            return x, labels if self._classes is None else np.eye(self._classes, dtype=np.float32)[labels]
+            return x, self._form(self._labels[part])
 
     return Batches
 

@@ -13,7 +13,7 @@ import pytest
 
 from features.cache import cache_for
 from reports.config import Run
-from search.set_aside import set_aside, take_up, under_way
+from search.set_aside import ask, set_aside, take_up, under_way
 from search.storage import open_storage
 from tests.conftest import run_headhunt
 from tests.search.test_study import history
@@ -123,15 +123,16 @@ def test_what_somebody_enqueued_is_not_taken_for_a_trial_that_was_left(tmp_path:
     study.enqueue_trial({"x": 1.0})
     left = study.ask()  # takes the enqueued one
     study.tell(left, 0.5)
-    begun, killed = study.ask(), study.ask()
+    begun, killed = ask(study), ask(study)
+    study.add_trial(optuna.create_trial(state=optuna.trial.TrialState.RUNNING))  # somebody else's
     begun.suggest_float("x", 0, 1)
     begun.report(0.25, 1)
     set_aside(study)
     study.enqueue_trial({"x": 2.0})
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "WAITING", "WAITING", "WAITING"]
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "WAITING", "WAITING", "RUNNING", "WAITING"]
     assert [trial.number for trial in under_way(study)] == [begun.number, killed.number]
     again = optuna.load_study(storage=open_storage(kind, tmp_path), study_name="x")
     assert [trial.number for trial in take_up(again)] == [begun.number, killed.number]
-    assert [trial.state.name for trial in again.trials] == ["COMPLETE", "RUNNING", "RUNNING", "WAITING"]
+    assert [trial.state.name for trial in again.trials] == ["COMPLETE", "RUNNING", "RUNNING", "RUNNING", "WAITING"]
     taken = again.trials[begun.number]
     assert (taken.params, taken.intermediate_values) == (begun.params, {1: 0.25})

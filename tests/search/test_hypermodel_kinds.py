@@ -14,7 +14,7 @@ from features.errors import UsageError
 from features.views import Views
 from reports.config import Run
 from search.hypermodels.function import CombinationError
-from search.hypermodels.model import as_head, build_model, takes_class_numbers
+from search.hypermodels.model import as_head, build_model, form_of_labels
 from search.hypermodels.space import HypermodelSpace
 from search.trial import HypermodelChoice
 from tests.search.hypermodel_folder import study_of
@@ -302,7 +302,8 @@ def test_as_a_head_it_gives_the_same_classes_and_probabilities(folder: Path, nam
     logits = np.asarray(as_head(model, (6,), features)(features, training=False))
     probabilities = softmax(given, axis=1) if name == "subclassed" else given / given.sum(1, keepdims=True)
     assert softmax(logits, axis=1) == pytest.approx(probabilities, abs=1e-5)
-    assert takes_class_numbers(model, (6,), 3) == (name not in ("one_hot", "sigmoids"))
+    forms = {"gathers": "a column of class numbers", "one_hot": "one-hot rows", "sigmoids": "one-hot rows"}
+    assert form_of_labels(model, (6,), 3) == forms.get(name, "class numbers")
 
 
 def test_a_loss_that_takes_neither_kind_of_label(folder: Path) -> None:
@@ -313,5 +314,7 @@ def test_a_loss_that_takes_neither_kind_of_label(folder: Path) -> None:
         raise RuntimeError("no labels please")
 
     model.compile("adam", broken)
-    with pytest.raises(CombinationError, match=r"neither one-hot labels nor class numbers .*no labels please"):
-        takes_class_numbers(model, (6,), 3)
+    with pytest.raises(
+        CombinationError, match=r"neither one-hot rows nor class numbers nor a column .*no labels please"
+    ):
+        form_of_labels(model, (6,), 3)

@@ -1,0 +1,43 @@
+"""Trials that others add to a study by Optuna's `study.add_trial`: shown, and left alone by every command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import optuna
+from optuna.trial import TrialState, create_trial
+
+from reports.config import Run
+from search.first_trials import name_of
+from tests.conftest import run_headhunt
+from tests.search.test_first_trials import forget
+
+FIRST = ["--set", "search.first=[probe,known_good]"]
+
+
+def test_every_command_leaves_the_trials_of_others_alone(searched: Run) -> None:
+    """One that is the best of all, and one that never ends, added when the search had asked for its first trial."""
+    forget(Path())
+    run_headhunt(Path(), "search", "run", "--trials", "1", *FIRST)
+    study = optuna.load_study(study_name="tiny", storage="sqlite:///run/study.db")
+    study.add_trial(create_trial(value=0.99))
+    study.add_trial(create_trial(state=TrialState.RUNNING))
+    done = run_headhunt(Path(), "search", "run", "--trials", "5", "--json", *FIRST)
+    counts = json.loads(done.stdout)["trials"]
+    assert sum(counts.values()) == 5
+    trials = study.get_trials()
+    assert [trial.number for trial in trials if "config" not in trial.user_attrs] == [1, 2]
+    assert (trials[1].value, trials[2].state.name, len(trials)) == (0.99, "RUNNING", 7)
+    assert [name_of(trial) for trial in trials] == ["probe", None, None, "known_good", None, None, None]
+    ended = [trial.number for trial in trials if trial.state.is_finished()]
+    assert ended == [0, 1, 3, 4, 5, 6]
+    top = run_headhunt(Path(), "search", "top", *FIRST).stdout
+    assert "Added to the study by others, and left alone: trial 1 (0.99" in " ".join(top.split())
+    confirmed = json.loads(
+        run_headhunt(Path(), "search", "confirm", "--top", "2", "--seeds", "2", "--json", *FIRST).stdout
+    )
+    assert not {1, 2} & {row["number"] for row in confirmed["confirmed"]}
+    run_headhunt(Path(), "reports", "build", *FIRST)
+    assert run_headhunt(Path(), "search", "run", "--trials", "5", "--json", *FIRST).returncode == 0
+    assert len(study.get_trials()) == 7  # at its end, whatever others add
