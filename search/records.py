@@ -12,7 +12,9 @@ import pandas as pd
 import yaml
 
 from features.atomic import atomic_path, write_text
+from features.command import relative
 from features.errors import HeadhuntError, UsageError
+from features.own_tables import read_whole_table
 from search.trial import EpochMetrics, TrialConfig, TrialResult
 
 
@@ -80,9 +82,15 @@ def load_weights(workdir: Path, number: int) -> dict[str, npt.NDArray[np.float32
 
 
 def load_curves(workdir: Path, number: int) -> pd.DataFrame:
-    """The curves of a trial: one row an epoch, the columns of EpochMetrics; HeadhuntError when there are none."""
+    """The curves of a trial: one row an epoch, the columns of EpochMetrics; HeadhuntError when they are missing or damaged."""
     path = trial_folder(workdir, number) / "curves.csv"
     try:
-        return pd.read_csv(path)
+        curves = read_whole_table(path)
+        if curves.empty or not set(EpochMetrics._fields) <= set(curves):
+            raise ValueError("columns or epochs are missing")
+        curves.astype(np.float64)  # raises ValueError for a text
     except FileNotFoundError:
-        raise HeadhuntError(f"there are no curves of trial {number} at {path}.") from None
+        raise HeadhuntError(f"there are no curves of trial {number} at {relative(path)}.") from None
+    except (ValueError, OSError) as error:
+        raise HeadhuntError(f"{relative(path)} is damaged ({str(error).splitlines()[0]}).") from None
+    return curves

@@ -98,6 +98,17 @@ def collect_curves(run: SearchRun, leaders: list[Leader]) -> list[Curves]:
     return found
 
 
+def left_out(run: SearchRun, leaders: list[Leader]) -> str:
+    """A sentence for each leader without a record that can be read."""
+    said = []
+    for leader in leaders:
+        try:
+            load_curves(run.workdir, leader.number)
+        except HeadhuntError as error:
+            said.append(f" Left out: {error}")
+    return "".join(said)
+
+
 def draw_curves(curves: list[Curves]) -> go.Figure:
     """Validation accuracy, training accuracy and their difference, one above the other; a leader has one colour."""
     drawn = figure("epoch", "validation", **SHARES, domain=[0.7, 1])
@@ -157,7 +168,8 @@ def _name(leader: Leader) -> str:
 def rates_section(run: Run) -> PageSection:
     """The leaders' schedules; LeftOutError where none is known."""
     sizes = load_index(run).table["split"].value_counts()
-    curves = collect_rates(run, leaders(run, run.reports.leaders), int(sizes["train"]))
+    found = leaders(run, run.reports.leaders)
+    curves = collect_rates(run, found, int(sizes["train"]))
     if not curves:
         if run.search.hypermodel is not None:
             raise LeftOutError("The leaders are models of a function, which sets their learning rates itself.")
@@ -165,19 +177,21 @@ def rates_section(run: Run) -> PageSection:
             "No leader has a schedule whose rates are known: a linear probe has none, and those that followed the validation "
             "loss are in the leader's curves, which `headhunt search run` writes."
         )
-    text = "The schedules of the leaders, as they were followed step by step."
+    following = [each for each in found if each.config.hypermodel is None and each.config.schedule.follows_loss]
+    text = f"The schedules of the leaders, as they were followed step by step.{left_out(run, following)}"
     return PageSection("rates", "Learning rates", text, {"rates": draw_rates(curves)})
 
 
 def curves_section(run: Run) -> PageSection:
     """How the leaders learned; LeftOutError where no record is left."""
-    curves = collect_curves(run, leaders(run, run.reports.leaders))
+    found = leaders(run, run.reports.leaders)
+    curves, faults = collect_curves(run, found), left_out(run, found)
     if not curves:
-        raise LeftOutError("The leaders' curves are not in the run's folder: `headhunt search run` writes them.")
+        raise LeftOutError(f"`headhunt search run` writes the leaders' curves.{faults}")
     text = (
         "Accuracy of the leaders on cached features: on the validation photos, and on each epoch's views of the training "
         "photos while they trained, with dropout. The gap is training less validation: it grows where a head learns its "
-        "photos by heart, and is below 0 where dropout and augmentation make training the harder task."
+        f"photos by heart, and is below 0 where dropout and augmentation make training the harder task.{faults}"
     )
     figures = {"curves": draw_curves(curves)}
     return PageSection("curves", "Learning curves", text, figures, [gap_table(curves)])

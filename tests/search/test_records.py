@@ -1,0 +1,36 @@
+"""The curves of a trial on disk: damaged ones are named, and never half of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from features.errors import HeadhuntError
+from search.records import load_curves, write_trial
+from search.trial import EpochMetrics, TrialConfig, TrialResult
+
+CURVES = tuple(EpochMetrics(epoch, 1.0, 0.5, 0.75, 0.25 * epoch, 1.0, 1e-3) for epoch in (1, 2, 3))
+
+
+def test_damaged_curves_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_trial(Path("run"), 4, TrialConfig(), TrialResult(CURVES, 3, {}, None, 1.0))
+    path = Path("run/trials/4/curves.csv")
+    whole = path.read_bytes()
+    assert load_curves(Path("run"), 4)["val_accuracy"].tolist() == [0.25, 0.5, 0.75]
+    for content in (
+        b"",
+        whole[: len(whole) // 2],
+        whole[:-1],
+        b'\x00\xff{"a' * 9,
+        whole.splitlines(keepends=True)[0],
+        whole.replace(b"val_loss", b"other"),
+        whole.replace(b"0.75", b"none"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(HeadhuntError, match=r"^run/trials/4/curves\.csv is damaged \(.+\)\.$"):
+            load_curves(Path("run"), 4)
+    path.unlink()
+    with pytest.raises(HeadhuntError, match=r"no curves of trial 4 at run/trials/4/curves\.csv"):
+        load_curves(Path("run"), 4)
