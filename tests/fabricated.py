@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -46,6 +46,7 @@ def fabricate_promotion(
     tuned: Mapping[str, float] | None = None,
     recipe: str = "0a1b2c3d",
     best_epoch: int = 5,
+    unfrozen: Sequence[str] = ("conv",),
 ) -> int:
     """Writes a promotion of the trial at this place of the ranking and returns its number; `tuned` changes its metrics of the
     fine-tuned network on validation photos. Of every class, the photos are taken for the next one, two times out of three."""
@@ -67,7 +68,7 @@ def fabricate_promotion(
         frozen=measured,
         tuned={**measured, "val": {**measured["val"], **(tuned or {})}},  # type: ignore[typeddict-item]
         parity=Parity(images=8, max_abs_difference=1e-6, tolerance=5e-3),
-        unfrozen=["conv"],
+        unfrozen=list(unfrozen),
         finetune=FinetuneConfig(phases=PHASES),
         epochs=5,
         best_epoch=best_epoch,

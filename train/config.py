@@ -32,7 +32,7 @@ class Recipe(Section):
         description="the rate is multiplied by this once for every trained layer on the way to the input",
     )
     early_stopping_epochs: int | None = Field(
-        None, ge=1, description="stop where validation accuracy has not risen for so long"
+        None, ge=1, description="stop where search.objective has not improved on the validation photos for so long"
     )
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -62,18 +63,22 @@ def load_ledger(workdir: Path) -> list[Evaluation]:
         ) from None
 
 
-def ledger_sentence(workdir: Path) -> str:
-    """How often the test photos were used, in a sentence."""
+def ledger_sentence(workdir: Path, tested: Set[str]) -> str:
+    """How often the test photos were used, in a sentence; `tested` are the models, as the ledger calls them, of which the run's
+    folder has test numbers. Earlier versions evaluated without counting."""
     try:
         evaluations = load_ledger(workdir)
     except HeadhuntError as error:
         return f"How often the test photos were used is not known: {error}"
-    if not evaluations:
-        return "How often the test photos were used is not known: an earlier version evaluated them without counting."
-    models = len({each.model for each in evaluations})
-    if len(evaluations) == 1:
+    counted, name = {each.model for each in evaluations}, ledger_file(workdir).name
+    uncounted, models = len(tested - counted), len(tested | counted)
+    times = len(evaluations) + uncounted
+    if not times:
+        return "The test photos were not used."
+    if not uncounted and times == 1:
         return "The test photos were used once."
-    return (
-        f"The test photos were evaluated {len(evaluations)} times, on {models} model{'s' if models > 1 else ''}; "
-        f"{ledger_file(workdir).name} lists when and by which command."
-    )
+    often = f"{'at least ' if uncounted else ''}{times} time{'s' if times > 1 else ''}"
+    told = f"The test photos were evaluated {often}, on {models} model{'s' if models > 1 else ''}; {name}"
+    if uncounted:
+        return f"{told} has no line for {uncounted} of the models, as earlier versions wrote none."
+    return f"{told} lists when and by which command."

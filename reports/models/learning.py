@@ -11,6 +11,7 @@ import pandas as pd
 
 from reports.style import COLOURS, SHARES, figure, rate_axis, text, whole_ticks
 from search.ranking import best_place
+from search.trial import Objective
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -19,6 +20,13 @@ MEASURES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 
 MARKED = 30
 """Epochs up to which each has a point of its own."""
+
+CHOSEN_BY: dict[Objective, str] = {
+    "val_accuracy": "highest validation accuracy",
+    "val_top5_accuracy": "highest validation top-5 accuracy",
+    "val_loss": "accuracy at the lowest validation loss",
+}
+"""What the mark of the best epoch is called."""
 
 NARROW = 0.2
 """Share of the epochs below which a part is too narrow for more than its number."""
@@ -33,6 +41,8 @@ class LearningCurve(NamedTuple):
 
     name: str
     table: pd.DataFrame
+    objective: Objective = "val_accuracy"
+    """What chose the best epoch; also a column of the table."""
 
     @property
     def kept(self) -> pd.DataFrame:
@@ -41,9 +51,9 @@ class LearningCurve(NamedTuple):
 
     @property
     def best(self) -> pd.Series[Any]:
-        """The kept epoch with the highest validation accuracy; of equals that with the lowest loss."""
+        """The kept epoch that is best by the objective; of equals that with the lowest loss."""
         kept = self.kept
-        return kept.iloc[best_place("val_accuracy", kept)]
+        return kept.iloc[best_place(self.objective, kept)]
 
     @property
     def lowest_loss(self) -> pd.Series[Any]:
@@ -80,7 +90,7 @@ def draw(curve: LearningCurve, part: str, beside: Sequence[LearningCurve] = ()) 
         shape = "vh" if column == "learning_rate" else "linear"  # an epoch's rate held from the end of the one before
         _draw_measure(drawn, curve, column, {"name": name, "yaxis": axis, "line": {"color": colour, "shape": shape}})
     for name, row, column, axis, symbol in (
-        ("highest validation accuracy", curve.best, "val_accuracy", "y", "star"),
+        (CHOSEN_BY[curve.objective], curve.best, "val_accuracy", "y", "star"),
         ("lowest validation loss", curve.lowest_loss, "val_loss", "y2", "diamond"),
     ):
         drawn.add_scatter(
@@ -103,7 +113,7 @@ def draw(curve: LearningCurve, part: str, beside: Sequence[LearningCurve] = ()) 
 
 
 def draw_together(curves: Sequence[LearningCurve]) -> go.Figure:
-    """The validation accuracy of several models, and where each is highest."""
+    """The validation accuracy of several models, and the best epoch of each."""
     drawn = figure("epoch", "validation accuracy", **SHARES)
     drawn.update_xaxes(whole_ticks(epoch for curve in curves for epoch in curve.table["epoch"]))
     for curve, colour in zip(curves, COLOURS * 10, strict=False):

@@ -9,40 +9,46 @@ import pandas as pd
 
 from features.command import relative
 from features.errors import HeadhuntError
+from features.own_tables import read_whole_table
 from reports.models.learning import MEASURES, LearningCurve, draw
 from reports.section import Block
 from reports.style import share
 from search.ranking import best_place
+from search.trial import Objective
 from train.config import PhaseConfig
 from train.finetuning.journal import HISTORY
 from train.promotion.artifact import Promotion
 
 
-def collect(promotion: Promotion) -> LearningCurve:
-    """The curve of a finished promotion; epoch 0 is the frozen network. Raises HeadhuntError where its history is damaged."""
+def collect(promotion: Promotion, objective: Objective) -> LearningCurve:
+    """The curve of a finished promotion, whose best epoch `objective` chose; epoch 0 is the frozen network. Raises HeadhuntError
+    where its history is damaged."""
     path = promotion.folder / HISTORY
+    measured = ["epoch", "phase", "val_loss", "val_accuracy", objective]
     try:
-        history = pd.read_csv(path).astype(np.float64)
-        if history.empty or not {"epoch", "phase", *MEASURES} <= set(history) or history["val_accuracy"].isna().any():
+        history = read_whole_table(path).astype(np.float64)
+        if history.empty or not {*measured, *MEASURES} <= set(history) or history[measured].isna().any(axis=None):
             raise ValueError("columns or values are missing")
     except (OSError, ValueError) as error:
         raise HeadhuntError(f"{relative(path)} cannot be read ({str(error).splitlines()[0]}).") from None
-    return stitch(promotion.title, history)
+    return stitch(promotion.title, history, objective)
 
 
-def stitch(name: str, history: pd.DataFrame) -> LearningCurve:
-    """A curve from a history.csv. A phase begins with the best weights so far: the epochs after those are thrown away."""
+def stitch(name: str, history: pd.DataFrame, objective: Objective = "val_accuracy") -> LearningCurve:
+    """A curve from a history.csv. A phase begins with the weights that were the best so far by `objective`: the epochs after
+    those are thrown away."""
     table = history.assign(part=history["phase"].clip(lower=1), thrown_away=False)
     for start in table.groupby("part")["epoch"].min().iloc[1:]:
         before = table["epoch"] < start
-        table.loc[before & (table["epoch"] > _resumed_from(history, int(start))), "thrown_away"] = True
-    return LearningCurve(name, table[["epoch", "part", "thrown_away", *MEASURES]])
+        table.loc[before & (table["epoch"] > _resumed_from(history, int(start), objective)), "thrown_away"] = True
+    columns = dict.fromkeys(["epoch", "part", "thrown_away", *MEASURES, objective])
+    return LearningCurve(name, table[list(columns)], objective)
 
 
-def _resumed_from(history: pd.DataFrame, start: int) -> int:
+def _resumed_from(history: pd.DataFrame, start: int, objective: Objective) -> int:
     """The epoch whose weights a phase that starts with epoch `start` begins with: the best before it."""
     earlier = history[history["epoch"] < start]
-    return int(earlier["epoch"].iloc[best_place("val_accuracy", earlier)])
+    return int(earlier["epoch"].iloc[best_place(objective, earlier)])
 
 
 def blocks(promotions: Sequence[Promotion], curves: Sequence[LearningCurve]) -> list[Block]:
@@ -70,7 +76,9 @@ def describe(curve: LearningCurve, plan: tuple[PhaseConfig, ...]) -> str:
             said.append(f"It trained {phase.title}, {epochs}.")
             continue
         first = int(ran["epoch"].min())
-        begun = f" began with the weights of epoch {_resumed_from(table, first)} and" if number > 1 else ""
+        begun = (
+            f" began with the weights of epoch {_resumed_from(table, first, curve.objective)} and" if number > 1 else ""
+        )
         said.append(f"Phase {number}{begun} trained {phase.title}, {epochs}.")
     best, frozen = curve.best, table["val_accuracy"].iloc[0]
     if best["epoch"] == 0:

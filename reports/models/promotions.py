@@ -17,8 +17,8 @@ from search.trial import TrialConfig
 from train.baselines.measure import load_baselines
 from train.config import TrainRun
 from train.evaluate import Metrics
-from train.ledger import ledger_sentence
 from train.promotion.artifact import MODEL, Promotion, damaged_promotions, find_promotions
+from train.tested import use_of_test_photos
 
 SHOWN = tuple(reversed(SPLITS))
 """The splits in the order of the table: test first, which then fits on a phone beside the model."""
@@ -52,7 +52,8 @@ def collect(run: TrainRun, promotions: Sequence[Promotion]) -> list[PromotedRow]
     rows = []
     for each in promotions:
         head, dropout, schedule = _described(configs.get(each.trial))
-        stages = {"frozen": each.metrics.frozen, each.stage: each.metrics.tuned}
+        tuned = f"{each.stage}, head alone" if each.is_head_alone else each.stage
+        stages = {"frozen": each.metrics.frozen, tuned: each.metrics.tuned}
         for stage, metrics in stages.items():
             top1 = {split: numbers["accuracy"] for split, numbers in metrics.items()}
             top5 = {split: numbers["top5_accuracy"] for split, numbers in metrics.items()}
@@ -128,9 +129,9 @@ def section(run: Run) -> PageSection:
     columns += ["hidden units", "dropout", "schedule"]
     text = (
         "Frozen: the head on the cached features of clean photos, or the exported network where no epoch of fine-tuning was "
-        "better. Fine-tuned: the exported network, backbone and head together. The validation photos chose trials and epochs, so "
-        f"the accuracy on them is optimistic. {ledger_sentence(run.workdir)} ECE is the expected calibration error: how far "
-        "confidence is from accuracy."
+        "better. Fine-tuned: the exported network, backbone and head together, or the head alone where the table says so. The "
+        "validation photos chose trials and epochs, so the accuracy on them is optimistic. "
+        f"{use_of_test_photos(run)} ECE is the expected calibration error: how far confidence is from accuracy."
     )
     text += "".join(f" Left out: {fault}" for fault in faults)
     if baselines:
@@ -143,7 +144,7 @@ def section(run: Run) -> PageSection:
     drawn, curves = [], []
     for each in promotions:
         try:
-            curves.append(phases.collect(each))
+            curves.append(phases.collect(each, run.search.objective))
             drawn.append(each)
         except HeadhuntError as error:
             text += f" Left out: {error}"

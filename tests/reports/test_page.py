@@ -139,7 +139,7 @@ def test_the_numbers_behind_the_figures(promoted_run: Run) -> None:
     frozen, tuned = promotions.collect(run, find_promotions(run))
     assert frozen.top1["val"] == pytest.approx(ranked[0].value, abs=1e-6)
     assert tuned.stage == "fine-tuned"
-    curve = phases.collect(find_promotions(run)[0])
+    curve = phases.collect(find_promotions(run)[0], "val_accuracy")
     assert (curve.table["epoch"].tolist(), curve.starts, curve.table["thrown_away"].any()) == ([0, 1, 2, 3], [0], False)
     predictions = load_predictions(run)
     mistaken = confusions.collect(predictions, 99)

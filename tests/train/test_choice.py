@@ -54,6 +54,19 @@ def test_promoted_trials_are_ranked_by_accuracy_then_loss_then_number(searched: 
     assert promoted(searched) == wanted
 
 
+def test_promoted_trials_are_ranked_by_the_objective_of_the_search(searched: Run) -> None:
+    tuned = [(0.9, 0.6, 2.0), (0.5, 0.7, 0.1), (0.5, 0.7, 0.3)]  # accuracy, top-5 accuracy, loss
+    names = ("accuracy", "top5_accuracy", "loss")
+    numbers = [
+        fabricate_promotion(searched, place, dict(zip(names, values, strict=True)))
+        for place, values in enumerate(tuned)
+    ]
+    orders = {"val_accuracy": (0, 1, 2), "val_loss": (1, 2, 0), "val_top5_accuracy": (1, 2, 0)}
+    for objective, places in orders.items():
+        search = searched.search.model_copy(update={"objective": objective})
+        assert promoted(searched.model_copy(update={"search": search})) == [numbers[place] for place in places]
+
+
 def test_after_a_confirmation_its_ranking_comes_first(searched: Run) -> None:
     """Export, report and model card take the first; here the confirmed best has the lowest accuracy after its fine-tuning."""
     numbers = [fabricate_promotion(searched, place, {"accuracy": 0.9 - 0.1 * place, "loss": 1.0}) for place in range(4)]

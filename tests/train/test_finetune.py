@@ -19,6 +19,7 @@ from features.dataset import load_index
 from reports.config import Run
 from search.heads import HeadConfig
 from search.schedules import CosineRestarts, PlateauRule
+from search.trial import Objective
 from train.config import FinetuneConfig
 from train.finetuning.finetune import Data, Finetuned, finetune
 from train.finetuning.heads import space_head
@@ -30,7 +31,9 @@ HEAD = HeadConfig(units=(8,), dropout=0.3, l2=1e-3, label_smoothing=0.1)
 MEASURED = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "val_top5_accuracy", "learning_rate"]
 
 
-def tune(run: Run, folder: Path, head: HeadConfig = HEAD, **settings: Any) -> tuple[Any, Finetuned, pd.DataFrame]:
+def tune(
+    run: Run, folder: Path, head: HeadConfig = HEAD, objective: Objective = "val_accuracy", **settings: Any
+) -> tuple[Any, Finetuned, pd.DataFrame]:
     """Fine-tunes a network whose weights are always the same at the start; gives it, the result and the history."""
     folder.mkdir(exist_ok=True)
     keras.utils.set_random_seed(3)
@@ -45,7 +48,8 @@ def tune(run: Run, folder: Path, head: HeadConfig = HEAD, **settings: Any) -> tu
     config = FinetuneConfig(**{"batch_size": 4, **given})
     train, val = Photos(run, index, "train"), Photos(run, index, "val")
     data = Data(PhotoViews(train, Augmenter(POLICIES["flip_rotate_zoom"]), config.seed, 0.25), val)
-    done = finetune(network, run.features, space_head(head, 3, moments), config, data, folder, "same", Journal(folder))
+    built = space_head(head, 3, moments)
+    done = finetune(network, run.features, built, config, data, folder, "same", Journal(folder), objective)
     return network, done, pd.read_csv(folder / "history.csv")
 
 

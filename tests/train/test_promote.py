@@ -207,6 +207,25 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_with_its_history(searched: 
     assert pd.read_csv(history)["epoch"].tolist() == list(range(epoch))
 
 
+def test_a_network_that_no_epoch_made_better_is_called_frozen(
+    searched: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = []
+
+    def finetune(*arguments: Any) -> Any:
+        given.append(arguments[-1])
+        return train.finetuning.finetune.finetune(*arguments)
+
+    monkeypatch.setattr(train.promotion.worker, "finetune", finetune)
+    still = change(searched, epochs=1, learning_rate=1e-30)  # too small to move a weight
+    by_loss = still.model_copy(update={"search": still.search.model_copy(update={"objective": "val_loss"})})
+    (promotion,) = promote(by_loss)
+    assert (promotion.stage, promotion.is_head_alone, promotion.metrics.unfrozen) == ("frozen", False, [])
+    told = " ".join(capsys.readouterr().err.split())
+    assert "No epoch of fine-tuning was better than the frozen network, which it is" in told
+    assert given == ["val_loss"]
+
+
 def test_a_disk_that_is_full_keeps_the_checkpoint_before(searched: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     (undisturbed,) = promote(searched)
     folder = undisturbed.folder

@@ -10,8 +10,8 @@ from rich.table import Table
 from features.command import relative
 from train.config import TrainRun
 from train.evaluate import Metrics
-from train.ledger import ledger_sentence
 from train.promotion.artifact import Promotion
+from train.tested import use_of_test_photos
 
 
 def comparison_table(run: TrainRun, baselines: Sequence[dict[str, Any]], promotions: Sequence[Promotion]) -> Table:
@@ -21,7 +21,7 @@ def comparison_table(run: TrainRun, baselines: Sequence[dict[str, Any]], promoti
     caption = (
         "Validation photos ranked the trials and chose the epochs, so a chosen model's accuracy on them is optimistic. "
     )
-    table = Table(*columns, caption=caption + ledger_sentence(run.workdir) if run.train.evaluate_test else caption)
+    table = Table(*columns, caption=caption + use_of_test_photos(run) if run.train.evaluate_test else caption)
     for row in baselines:
         chosen = ", ".join(f"{name} {value:.3g}" for name, value in row["chosen"].items())
         title = f"{row['title']} ({chosen})" if chosen else row["title"]

@@ -12,8 +12,8 @@ from search.review.describe import show
 from search.trial import TrialConfig
 from train.config import TrainRun
 from train.evaluate import wilson_interval
-from train.ledger import ledger_sentence
 from train.promotion.artifact import Promotion
+from train.tested import use_of_test_photos
 from train.verdict import Verdict
 
 
@@ -39,7 +39,6 @@ def model_card(
     sizes = ", ".join(f"{count} {split}" for split, count in cache.manifest.splits.items())
     parity = metrics.parity
     versions = ", ".join(f"{name} {version}" for name, version in metrics.versions.items())
-    tuned = "No epoch of fine-tuning was better than the frozen network, which it is." if promotion.is_frozen else ""
     return "\n".join(
         [
             f"# {run.name}, trial {leader.number}",
@@ -47,7 +46,7 @@ def model_card(
             verdict.text,
             "",
             f"An image classifier of {len(cache.class_names)} classes: {run.features.backbone} with a head that was searched for "
-            f"on cached features{'.' if promotion.is_frozen else ' and then fine-tuned together with the backbone.'}",
+            f"on cached features{_then(promotion)}.",
             "",
             "## Use",
             "",
@@ -73,8 +72,7 @@ def model_card(
             f"- backbone: `{run.features.backbone}`, weights `{cache.manifest.key_parts['weights']}`",
             f"- pooling: `{leader.config.features.parts or cache.manifest.key_parts['pooling']}`",
             *_head_lines(leader.config, len(cache.class_names)),
-            f"- fine-tuning: the head and {len(metrics.unfrozen)} layers of the backbone, {metrics.epochs} epochs. "
-            f"{tuned or f'The best was epoch {metrics.best_epoch}.'}",
+            f"- fine-tuning: {_tuned(promotion)}",
             *(
                 f"  - {phase.title}: up to {phase.epochs} epochs with {phase.optimizer.kind}, "
                 f"`{type(phase.followed).__name__}` schedule, learning rate {phase.followed.learning_rate:.3g}"
@@ -91,7 +89,7 @@ def model_card(
             "class, in 15 bins.",
             "",
             "The validation photos ranked the trials and chose the epoch, so the accuracy on them is optimistic. "
-            + ledger_sentence(run.workdir),
+            + use_of_test_photos(run),
             "",
             f"Network and head agreed on {parity.images} clean photos before fine-tuning: largest difference of a probability "
             f"{parity.max_abs_difference:.1e}.",
@@ -104,6 +102,22 @@ def model_card(
             "",
         ]
     )
+
+
+def _then(promotion: Promotion) -> str:
+    """What happened to the searched head."""
+    if promotion.is_frozen:
+        return ""
+    return " and then fine-tuned" + (" alone" if promotion.is_head_alone else " together with the backbone")
+
+
+def _tuned(promotion: Promotion) -> str:
+    """What fine-tuning changed, and how long it took."""
+    metrics, layers = promotion.metrics, len(promotion.metrics.unfrozen)
+    if promotion.is_frozen:
+        return f"{metrics.epochs} epochs. No epoch was better than the frozen network, which it is."
+    what = f"the head and {layers} layer{'s' if layers > 1 else ''} of the backbone" if layers else "the head alone"
+    return f"{what}, {metrics.epochs} epochs. The best was epoch {metrics.best_epoch}."
 
 
 def _head_lines(config: TrialConfig, classes: int) -> list[str]:

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from features.atomic import atomic_path
 from features.config import FeaturesConfig
 from features.errors import HeadhuntError
 from search.ranking import Score
+from search.trial import Objective
 from train.config import FinetuneConfig, PhaseConfig
 from train.evaluate import Examples, measure, predict, softmax
 from train.finetuning.batches import TrainSource, steps_per_epoch, training_epoch
@@ -44,14 +45,24 @@ class Progressed:
     phase: int = 1
     before_phase: int = 0
     best_epoch: int = 0
-    best_accuracy: float = 0.0
-    best_loss: float = math.inf
     history: list[dict[str, float]] = field(default_factory=list)
 
     @property
     def epochs(self) -> int:
         """Epochs that have ended."""
         return len(self.history) - 1
+
+    def score(self, objective: Objective, epoch: int) -> Score:
+        """How good the network was on the validation photos after an epoch."""
+        row = self.history[epoch]
+        return Score.of(objective, row[objective], row["val_loss"])
+
+    def phases_to_best(self, objective: Objective) -> set[int]:
+        """The phases (from 1) that the weights of the best epoch went through: those in which an epoch was the best so far. What
+        a phase without one trained was thrown away."""
+        scores = [self.score(objective, epoch) for epoch in range(len(self.history))]
+        risen = [epoch for epoch in range(1, len(scores)) if scores[epoch] < min(scores[:epoch])]
+        return {int(self.history[epoch]["phase"]) for epoch in risen}
 
     def is_over(self, phase: PhaseConfig) -> bool:
         """Whether the present phase, which is this one, is at its end."""
@@ -63,7 +74,7 @@ class Progressed:
 @dataclass(frozen=True)
 class Finetuned:
     """The result: the epoch whose weights the network has now (0: none was better than the frozen network), how many ran, the
-    seconds of those that an earlier process ran, and the layers of the backbone that were trained in any phase."""
+    seconds of those that an earlier process ran, and the layers of the backbone that were trained on the way to these weights."""
 
     best_epoch: int
     epochs: int
@@ -80,8 +91,9 @@ def finetune(
     folder: Path,
     identity: str,
     journal: Journal,
+    objective: Objective = "val_accuracy",
 ) -> Finetuned:
-    """Trains the network phase by phase and leaves it with the weights of the best validation accuracy.
+    """Trains the network phase by phase and leaves it with the weights of the epoch that is best by `objective`.
 
     Each phase begins with the best weights so far. Writes history.csv after every epoch and goes on from checkpoint.npz when it
     was written for the same `identity`. Raises HeadhuntError when the loss is not finite; the checkpoint before it is kept.
@@ -97,7 +109,6 @@ def finetune(
     if state is None:
         state = Progressed()
         _validate(measured, data.val, state, None, 0.0, config.batch_size)
-        state.best_accuracy, state.best_loss = state.history[0]["val_accuracy"], state.history[0]["val_loss"]
         checkpoint.mark_best()
         checkpoint.save(state, None)
         _say(state, config, journal)
@@ -108,11 +119,13 @@ def finetune(
             checkpoint.restore_best()
             checkpoint.forget_optimizer()
         phase = config.plan[number - 1]
-        run = _Phase(network, model, measured, head, config, data, state, checkpoint, journal, folder)
+        run = _Phase(network, model, measured, head, config, objective, data, state, checkpoint, journal, folder)
         if not state.is_over(phase):
             run.train(phase)
     checkpoint.restore_best()
-    unfrozen = [layer.name for layer in leaves(_backbone(network)) if layer.name in trained]
+    led = [config.plan[number - 1].unfreeze for number in state.phases_to_best(objective)]
+    changed = trained_layers(_backbone(network), led)
+    unfrozen = [layer.name for layer in leaves(_backbone(network)) if layer.name in changed]
     return Finetuned(state.best_epoch, state.epochs, earlier_seconds, unfrozen)
 
 
@@ -125,6 +138,7 @@ class _Phase:
     measured: Any
     head: TrialHead
     config: FinetuneConfig
+    objective: Objective
     data: Data
     state: Progressed
     checkpoint: _Checkpoint
@@ -179,9 +193,8 @@ class _Phase:
         if not math.isfinite(state.history[-1]["val_loss"]):
             state.history.pop()
             raise self._not_finite("the validation loss", f"after epoch {epoch + 1}", last_rate)
-        accuracy, loss = state.history[-1]["val_accuracy"], state.history[-1]["val_loss"]
-        if Score.of("val_accuracy", accuracy, loss) < Score.of("val_accuracy", state.best_accuracy, state.best_loss):
-            state.best_epoch, state.best_accuracy, state.best_loss = epoch + 1, accuracy, loss
+        if state.score(self.objective, epoch + 1) < state.score(self.objective, state.best_epoch):
+            state.best_epoch = epoch + 1
             self.checkpoint.mark_best()
 
     def _fit(self, batches: Any, epoch: int, begun: Progress, callbacks: Sequence[Any]) -> tuple[dict[str, float], int]:
@@ -337,7 +350,8 @@ class _Checkpoint:
             self._best = [arrays[f"best_{number}"] for number in range(len(self._weights))]
             names = [name for name in arrays.files if name.startswith("optimizer_")]
             self._optimizer = [arrays[f"optimizer_{number}"] for number in range(len(names))] or None
-        state = Progressed(**facts["state"])
+        known = {each.name for each in fields(Progressed)}  # an earlier version also wrote the best accuracy and loss
+        state = Progressed(**{name: value for name, value in facts["state"].items() if name in known})
         journal.say(f"Going on after epoch {state.epochs}.")
         return state
 

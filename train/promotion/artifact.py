@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from features.command import relative
 from features.config import Augmentation
@@ -40,7 +39,11 @@ class Parity(BaseModel):
 
 
 class PromotionMetrics(BaseModel):
-    """metrics.json: `frozen` is the head on cached features, `tuned` the network as it is exported, each by split."""
+    """metrics.json: `frozen` is the head on cached features, `tuned` the network as it is exported, each by split.
+
+    `unfrozen` are the layers of the backbone whose weights fine-tuning changed: those of the phases that led to `best_epoch`. In
+    promotions of earlier versions they are those of all phases.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -58,6 +61,13 @@ class PromotionMetrics(BaseModel):
     versions: dict[str, str]
     made_from: str
 
+    @field_validator("frozen", "tuned")
+    @classmethod
+    def _validated(cls, splits: dict[str, Metrics]) -> dict[str, Metrics]:
+        if "val" not in splits:
+            raise ValueError("the validation photos are missing")
+        return splits
+
 
 @dataclass(frozen=True)
 class Promotion:
@@ -72,6 +82,11 @@ class Promotion:
     def is_frozen(self) -> bool:
         """Whether no epoch of fine-tuning was better than the frozen network, which it then is."""
         return self.metrics.best_epoch == 0
+
+    @property
+    def is_head_alone(self) -> bool:
+        """Whether fine-tuning changed the head and nothing of the backbone."""
+        return not self.is_frozen and not self.metrics.unfrozen
 
     @property
     def stage(self) -> str:
@@ -100,6 +115,11 @@ class Promotion:
             },
             "seconds": self.metrics.seconds,
         }
+
+
+def ledger_names(folder: Path) -> tuple[str, str]:
+    """What the test ledger calls the frozen head and the exported network of the promotion in a folder."""
+    return f"frozen head of {folder.name}", f"exported network of {folder.name}"
 
 
 def recipe_digest(run: TrainRun, augmentation: Augmentation) -> str:
@@ -142,14 +162,12 @@ def read_promotion(folder: Path) -> Promotion | None:
 
 def find_promotions(run: TrainRun) -> list[Promotion]:
     """The finished promotions, best first, without damaged ones: in the order of `search confirm` where it has been run, then by
-    the validation accuracy and loss of the fine-tuned network."""
+    the search's objective and the loss of the fine-tuned network on the validation photos."""
     confirmation = find_confirmation(run)
 
     def key(each: Promotion) -> tuple[int, Score, int, str]:
-        tuned = each.metrics.tuned["val"]
         place = confirmation.place(each.trial) if confirmation else 0
-        score = Score.of("val_accuracy", tuned["accuracy"], tuned.get("loss", math.inf))
-        return place, score, each.trial, each.recipe
+        return place, Score.of_metrics(run.search.objective, each.metrics.tuned["val"]), each.trial, each.recipe
 
     return sorted((each for each in _read_all(run) if isinstance(each, Promotion)), key=key)
 

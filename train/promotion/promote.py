@@ -228,6 +228,7 @@ def _identity(run: TrainRun, cache: FeatureCache, leader: Leader) -> str:
         run.backend,
         run.promotion_devices,
         _augmentation(run, leader),
+        *([] if run.search.objective == "val_accuracy" else [run.search.objective]),  # not in those of earlier versions
     ]
     return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()
 

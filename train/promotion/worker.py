@@ -36,7 +36,7 @@ from train.finetuning.journal import Journal
 from train.finetuning.model import Policy, build_network, deployable, features_of
 from train.ledger import record_test_evaluation
 from train.photos import Photos, PhotoViews
-from train.promotion.artifact import METRICS, MODEL, Parity, PromotionMetrics
+from train.promotion.artifact import METRICS, MODEL, Parity, PromotionMetrics, ledger_names
 
 PARITY_IMAGES = 64
 
@@ -128,13 +128,14 @@ def _promote(task: Task, journal: Journal) -> None:
         f"{parity.max_abs_difference:.1e}. Fine-tuning{f' on {devices} devices' if devices > 1 else ''}: "
         f"{'; then '.join(f'{phase.title}, {phase.epochs} epochs' for phase in tuning.plan)}."
     )
-    done = finetune(network, features, head, tuning, _data(task, inputs), folder, task.made_from, journal)
+    data, objective = _data(task, inputs), run.search.objective
+    done = finetune(network, features, head, tuning, data, folder, task.made_from, journal, objective)
     shipped = deployable(network, features, head, projections)
     with atomic_path(folder / MODEL) as temporary:
         shipped.save(temporary)
     if "test" in splits:  # Every choice is made: from here on, and only from here on, the test photos are looked at.
-        for stage in ("frozen head", "exported network"):
-            record_test_evaluation(run.workdir, "train promote", f"{stage} of {folder.name}", len(cache.labels("test")))
+        for name in ledger_names(folder):
+            record_test_evaluation(run.workdir, "train promote", name, len(cache.labels("test")))
     frozen = {split: measure(_head_probabilities(alone, inputs, split), cache.labels(split)) for split in splits}
     tuned = _evaluate(inputs, shipped, folder)
     metrics = PromotionMetrics(

@@ -1,0 +1,27 @@
+"""How often the test photos of a run were used: its ledger, beside the models that its folder has test numbers of."""
+
+from __future__ import annotations
+
+from features.errors import HeadhuntError
+from train.baselines.measure import load_baselines
+from train.config import TrainRun
+from train.ledger import ledger_sentence
+from train.promotion.artifact import find_promotions, ledger_names
+
+
+def use_of_test_photos(run: TrainRun) -> str:
+    """In a sentence."""
+    return ledger_sentence(run.workdir, models_with_test_numbers(run))
+
+
+def models_with_test_numbers(run: TrainRun) -> set[str]:
+    """The models with test numbers on disk, as the ledger calls them; what is damaged has none."""
+    found = set()
+    for each in find_promotions(run):
+        names = ledger_names(each.folder)
+        measured = (each.metrics.frozen, each.metrics.tuned)
+        found |= {name for name, splits in zip(names, measured, strict=True) if "test" in splits}
+    try:
+        return found | {each["title"] for each in load_baselines(run.workdir) if "test" in each}
+    except HeadhuntError:
+        return found
