@@ -33,11 +33,17 @@ def build(run: Run) -> dict[str, Any]:
 
     The page needs no network: plotly.js is in it. Sections without their artifacts are left out, and say so.
     """
+    found = verdict(run)
     sections, left_out = collect_sections(run)
     path = run.workdir / "report" / "index.html"
     reasons = [(SECTIONS[name][0], reason) for name, reason in left_out.items()]
-    write_text(path, _page(run, sections, reasons, headline(run)))
-    return {"report": relative(path), "sections": [section.name for section in sections], "left_out": sorted(left_out)}
+    write_text(path, _page(run, sections, reasons, headline(run), found.text))
+    return {
+        "verdict": found.as_json(),
+        "report": relative(path),
+        "sections": [section.name for section in sections],
+        "left_out": sorted(left_out),
+    }
 
 
 def build_only(run: Run, name: str, format_: Format) -> dict[str, Any]:
@@ -77,7 +83,10 @@ def _find(run: Run, name: str) -> tuple[PageSection | None, dict[str, go.Figure]
     return None, {name: figures[name]}
 
 
-def _page(run: Run, sections: Sequence[PageSection], left_out: Sequence[tuple[str, str]], numbers: Any) -> str:
+def _page(
+    run: Run, sections: Sequence[PageSection], left_out: Sequence[tuple[str, str]], numbers: Any, said: str = ""
+) -> str:
+    """The page; `numbers` are the first screen's, and `said` is its verdict."""
     from plotly.offline import get_plotlyjs
 
     environment = jinja2.Environment(
@@ -92,7 +101,7 @@ def _page(run: Run, sections: Sequence[PageSection], left_out: Sequence[tuple[st
         sections=sections,
         left_out=left_out,
         headline=numbers,
-        verdict=verdict(run) if numbers else "",
+        verdict=said if numbers else "",
         data=data_line(run) if numbers else "",
         plotlyjs=get_plotlyjs() if any(True for section in sections for _ in section.every_figure()) else "",
         version=metadata.version("headhunt"),

@@ -7,12 +7,13 @@ from features.errors import HeadhuntError
 from reports.config import Run
 from reports.dataset import findings
 from reports.dataset import section as dataset_section
+from reports.section import reason_of
 from reports.style import share
 from search.confirm.ranking import find_confirmation
 from search.leaderboard import leaders
 from train.evaluate import wilson_interval
 from train.promotion.artifact import Promotion, find_promotions
-from train.verdict import Verdict, verdict_of
+from train.verdict import Verdict, best_verdict, verdict_of
 
 Tile = tuple[str, str]
 """A figure, and what it is."""
@@ -24,31 +25,37 @@ def headline(run: Run) -> list[Tile]:
         index = load_index(run)
     except HeadhuntError:
         return []
-    best = next(iter(find_promotions(run)), None)
-    tiles = _searched(run) if best is None else _promoted(run, best, len(index.of_split("test")))
-    facts = dataset_section.collect(index)
+    try:
+        best = next(iter(find_promotions(run)), None)
+        tiles = _searched(run) if best is None else _promoted(run, best)
+        facts = dataset_section.collect(index)
+    except Exception as error:  # the sections are there all the same
+        return [("–", reason_of(error))]
     tiles.append((share(facts.most_frequent), f"test, always naming the most frequent of {facts.classes} classes"))
     return tiles
 
 
-def verdict(run: Run) -> str:
-    """The verdict on the best promotion; empty where nothing is promoted."""
-    best = next(iter(find_promotions(run)), None)
-    return "" if best is None else verdict_of(run, best).text
+def verdict(run: Run) -> Verdict:
+    """The verdict on the best promotion."""
+    try:
+        return best_verdict(run)
+    except Exception as error:
+        return Verdict("", None, missing=reason_of(error))
 
 
-def _promoted(run: Run, best: Promotion, photos: int) -> list[Tile]:
-    """The exported network, the linear probe and the frozen head, on the same test photos."""
+def _promoted(run: Run, best: Promotion) -> list[Tile]:
+    """The exported network, the linear probe and the frozen head, on the same test photos; without intervals where there is no
+    verdict, since these may be other photos than those of now."""
     tuned, frozen = best.metrics.tuned, best.metrics.frozen
     if "test" not in tuned:
         return [(share(tuned["val"]["accuracy"]), f"validation, {best.title}, {best.stage}; test was not evaluated")]
-    accuracy = tuned["test"]["accuracy"]
-    tiles = [(share(accuracy), f"test, {best.title}, {best.stage}: {_interval(accuracy, photos)} of {photos:,} photos")]
-    tiles.append(_probe(verdict_of(run, best)))
+    accuracy, found = tuned["test"]["accuracy"], verdict_of(run, best)
+    of = "" if found.missing else f" of {found.photos:,} photos"
+    tiles = [(share(accuracy), f"test, {best.title}, {best.stage}{_measured(accuracy, found)}{of}"), _probe(found)]
     if not best.is_frozen and "test" in frozen:
         before = frozen["test"]["accuracy"]
         gained = f"fine-tuning changed it by {100 * (accuracy - before):+z.1f} points"
-        tiles.append((share(before), f"test, frozen head: {_interval(before, photos)}; {gained}"))
+        tiles.append((share(before), f"test, frozen head{_measured(before, found)}; {gained}"))
     elif best.is_frozen:
         tiles.append((share(accuracy), "test, frozen head: it is the model, no epoch of fine-tuning was better"))
     return tiles
@@ -62,6 +69,11 @@ def _probe(found: Verdict) -> Tile:
     if probe is None:
         return "–", "test, linear probe: not measured on these photos, run headhunt train baselines"
     return share(probe.accuracy), f"test, linear probe: {_interval(probe.accuracy, found.photos)}"
+
+
+def _measured(accuracy: float, found: Verdict) -> str:
+    """The interval of an accuracy of the promotion; where its photos are not known, when it was measured."""
+    return ", when it was promoted" if found.missing else f": {_interval(accuracy, found.photos)}"
 
 
 def _interval(accuracy: float, photos: int) -> str:
@@ -91,6 +103,6 @@ def data_line(run: Run) -> str:
     """Whether anything is wrong with the data."""
     try:
         found = findings.load(run)
-    except HeadhuntError as error:
-        return f"not known whether anything is wrong: {error}"
+    except Exception as error:
+        return f"not known whether anything is wrong: {reason_of(error)}"
     return " ".join(found.sentences) or f"nothing found: {found.nothing}."

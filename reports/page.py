@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from features.errors import HeadhuntError
 from reports import configuration, top5
 from reports.config import Run
 from reports.dataset import caches
@@ -12,7 +11,7 @@ from reports.dataset import section as dataset_section
 from reports.errors import calibration, class_scores, confusions, mistakes
 from reports.fidelity import section as fidelity_section
 from reports.models import histories, promotions
-from reports.section import LeftOutError, PageSection
+from reports.section import PageSection, reason_of
 from reports.study import (
     confirmed,
     first_trials,
@@ -64,6 +63,6 @@ def collect_sections(run: Run) -> tuple[list[PageSection], dict[str, str]]:
     for name in SECTIONS:
         try:
             sections.append(make_section(run, name))
-        except (LeftOutError, HeadhuntError) as reason:
-            left_out[name] = str(reason)
+        except Exception as error:  # the other sections are there all the same
+            left_out[name] = reason_of(error)
     return sections, left_out

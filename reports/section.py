@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from features.errors import HeadhuntError
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
+LOUD = "HEADHUNT_RAISE_FAULTS"
+"""Where this variable is set, as in tests, a fault of ours ends the report, instead of leaving out a part of it."""
+
+
 class LeftOutError(Exception):
     """A section that has nothing to show; the message says why."""
+
+
+def reason_of(error: Exception) -> str:
+    """Why a part of the page is left out: what an error for a reader says, or that it is a fault of ours, with its type. Raises
+    such a fault again where it is to be loud."""
+    if isinstance(error, LeftOutError | HeadhuntError):
+        return str(error)
+    if os.environ.get(LOUD):
+        raise error
+    what = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    return f"Headhunt failed here ({what}). A file of the run is damaged, or this is a fault of Headhunt: please report it."
 
 
 @dataclass(frozen=True)

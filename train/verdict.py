@@ -14,7 +14,7 @@ from features.errors import HeadhuntError
 from train.baselines.measure import BASELINES, named_by_baseline
 from train.config import TrainRun
 from train.evaluate import wilson_interval
-from train.promotion.artifact import Promotion, find_promotions
+from train.promotion.artifact import Promotion, damaged_promotions, find_promotions
 from train.promotion.predictions import read_predictions
 
 COMPARED = ("linear_probe", "nearest_neighbours")
@@ -63,14 +63,14 @@ class Verdict:
             if name in found:
                 told.append(f"{_compared(found[name], BASELINES[name].title)}.")
         probe = found.get("linear_probe")
-        if probe is None:
-            told.append("It was not compared with the linear probe: run `headhunt train baselines`.")
-        elif probe.high < 0:
+        if probe is not None and probe.high < 0:
             told.append("Use the probe, or search more widely.")
-        elif probe.low <= 0:
+        elif probe is not None and probe.low <= 0:
             told.append(
                 "These photos do not show that search and fine-tuning gained anything over the probe, the simpler model."
             )
+        if lacking := [f"the {BASELINES[name].title}" for name in COMPARED if name not in found]:
+            told.append(f"It was not compared with {' and '.join(lacking)}: run `headhunt train baselines`.")
         return " ".join(told)
 
     def as_json(self) -> dict[str, Any]:
@@ -90,7 +90,9 @@ class Counts(NamedTuple):
 def best_verdict(run: TrainRun) -> Verdict:
     """The verdict on the best promotion, which `train export` exports by default."""
     found = find_promotions(run)
-    return verdict_of(run, found[0]) if found else Verdict("", None, missing="nothing is promoted yet.")
+    if found:
+        return verdict_of(run, found[0])
+    return Verdict("", None, missing=" ".join(damaged_promotions(run)) or "nothing is promoted yet.")
 
 
 def verdict_of(run: TrainRun, promotion: Promotion) -> Verdict:
@@ -105,7 +107,7 @@ def verdict_of(run: TrainRun, promotion: Promotion) -> Verdict:
         )
         return Verdict(title, promotion.trial, missing=missing)
     try:
-        table = read_predictions(promotion, "test")
+        table = read_predictions(run, promotion, "test")
         cache = cache_for(run)
         others = {name: named_by_baseline(run, cache, name) for name in COMPARED}
     except HeadhuntError as error:

@@ -47,7 +47,7 @@ def load_predictions(run: Run) -> Predictions:
     best = found[0]
     if "test" not in best.metrics.tuned:
         raise LeftOutError("The test photos were not evaluated: `train.evaluate_test` is false.")
-    table = read_predictions(best, "test")
+    table = read_predictions(run, best, "test")
     ranks = range(1, sum(str(name).startswith("predicted_") for name in table) + 1)
     return Predictions(
         best.trial,

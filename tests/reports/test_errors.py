@@ -125,9 +125,9 @@ def test_the_new_sections_in_a_browser_with_a_hostile_class_and_a_photo_gone(
     table.write_text("loss,accuracy,val_loss,val_accuracy\n2,0.1,3,0.1\n1,0.2,2,0.2\n")
     history = HistoryConfig(name=name, files=(str(table), str(table)))
     shown = searched.reports.model_copy(update={"histories": (history,)})
-    index = searched.workdir / "dataset" / "index.csv"
     mistaken = mistakes.collect(load_predictions(searched))
-    index.write_text(index.read_text().replace(f"{mistaken[0].path},", f"gone-{mistaken[0].path},"))
+    for file in (searched.workdir / "dataset" / "index.csv", *searched.workdir.glob("promotions/*/predictions.csv")):
+        file.write_text(file.read_text().replace(f"{mistaken[0].path},", f"gone-{mistaken[0].path},"))
     run = searched.model_copy(update={"reports": shown})
     page, noise = open_page(browser, Path(build(run)["report"]), 390)
     assert noise == []

@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 import yaml
 from playwright.sync_api import Browser
+from typer.testing import CliRunner
 
 from features.dataset import load_index
 from reports import configuration, top5
 from reports.build import build
+from reports.cli import app
 from reports.config import Run
 from reports.dataset import findings
 from reports.headline import data_line, headline
@@ -133,6 +135,21 @@ def test_columns_of_top5_go_where_there_are_few_classes() -> None:
     table = Table(["model", "test", "test top-5", "seconds"], [["a", "1", "2", "3"]], {1, 2, 3})
     (narrow,) = top5.without(PageSection("x", "X", "", tables=[table])).tables
     assert narrow == Table(["model", "test", "seconds"], [["a", "1", "3"]], {1, 2})
+
+
+def test_the_command_begins_with_the_verdict(searched: Run) -> None:
+    number = fabricate_promotion(searched)
+    done = CliRunner().invoke(app, ["build", "--json"])
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert list(result) == ["verdict", "report", "sections", "left_out"]
+    told = result["verdict"]["text"]
+    assert told.startswith(f"Trial {number}, fine-tuned: ")
+    assert told.endswith(
+        "It was not compared with the linear probe and the k-nearest neighbours: run `headhunt train baselines`."
+    )
+    shown = " ".join(done.stderr.split())
+    assert shown.startswith(f"{told} Report: {result['report']} (")
+    assert told in Path(result["report"]).read_text()
 
 
 @pytest.mark.parametrize("width", [1280, 390])

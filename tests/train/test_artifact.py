@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from features.errors import HeadhuntError, UsageError
@@ -10,6 +12,8 @@ from tests.fabricated import fabricate_promotion
 from train.promotion.artifact import damaged_promotions, find_promotion, find_promotions
 from train.promotion.predictions import read_predictions
 from train.promotion.promote import promote
+
+WITHOUT_VAL = "without the validation photos"
 
 
 def test_a_promotion_of_an_earlier_version_is_found_and_not_made_again(searched: Run) -> None:
@@ -35,12 +39,17 @@ def test_recipes_of_a_trial_are_told_apart(searched: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", '{"trial": 1}', '{"trial": 1, "tuned": {"val": {"accuracy": "x"}}}']
+    "content", ["", "{", "[]", '{"trial": 1}', '{"trial": 1, "tuned": {"val": {"accuracy": "x"}}}', WITHOUT_VAL]
 )
 def test_damaged_metrics_are_named_and_do_not_hide_the_others(searched: Run, content: str) -> None:
     whole = fabricate_promotion(searched, 0)
     damaged = fabricate_promotion(searched, 1)
-    (searched.workdir / f"promotions/{damaged}-0a1b2c3d/metrics.json").write_text(content)
+    path = searched.workdir / f"promotions/{damaged}-0a1b2c3d/metrics.json"
+    if content == WITHOUT_VAL:
+        metrics = json.loads(path.read_text())
+        del metrics["tuned"]["val"]
+        content = json.dumps(metrics)
+    path.write_text(content)
     assert [each.trial for each in find_promotions(searched)] == [whole]
     (message,) = damaged_promotions(searched)
     assert message.startswith(f"run/promotions/{damaged}-0a1b2c3d/metrics.json is damaged (")
@@ -68,4 +77,37 @@ def test_damaged_predictions_are_named(searched: Run, content: str | None, reaso
     path = promotion.folder / "predictions.csv"
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(HeadhuntError, match=rf"predictions.csv .*{reason}"):
-        read_predictions(promotion, "test")
+        read_predictions(searched, promotion, "test")
+
+
+def test_predictions_of_other_photos_or_classes_are_refused(searched: Run) -> None:
+    fabricate_promotion(searched)
+    (promotion,) = find_promotions(searched)
+    path = promotion.folder / "predictions.csv"
+    whole = path.read_text()
+    lines = whole.splitlines(keepends=True)
+    splits = [line.split(",")[1] for line in lines]
+    first, last = splits.index("test"), len(lines) - 1
+    assert splits[last] == "test"
+    table = read_predictions(searched, promotion, "test")
+    photos, named = len(table), f"{table['label'][0]},{table['class_name'][0]},{table['predicted_1'][0]},"
+    assert photos == last - first + 1
+    again = "Delete its folder, then run `headhunt train promote` again."
+    for content, reason in {
+        "".join(lines[:first]): f"it has 0 test photos, the index {photos}",
+        "".join(lines[:last]): f"it has {photos - 1} test photos, the index {photos}",
+        "".join(
+            [*lines[:first], lines[last], *lines[first + 1 : last], lines[first]]
+        ): "its test photos are others, or in ",
+        whole.replace(named, named.replace(named[0], "3", 1)): "its test photos have other labels",
+        whole.replace(named, f"{named[:-2]}3,"): "it names a class that is none of the 3, which are numbered from 0",
+    }.items():
+        path.write_text(content)
+        with pytest.raises(HeadhuntError) as raised:
+            read_predictions(searched, promotion, "test")
+        start = f"{path} is damaged, or of other photos than the index: {reason}"
+        assert str(raised.value).startswith(start) and str(raised.value).endswith(again)
+    for length in (len(whole) // 2, len(whole) - 1, len(whole) - 3):
+        path.write_text(whole[:length])
+        with pytest.raises(HeadhuntError, match=r"predictions.csv is damaged \(its last line is cut off\)"):
+            read_predictions(searched, promotion, "test")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,12 @@ from scipy.stats import bootstrap
 
 from reports.config import Run
 from tests.conftest import run_headhunt
+from tests.fabricated import fabricate_promotion
+from train.baselines.measure import measure_baselines
+from train.promotion.artifact import find_promotions
 from train.promotion.promote import promote
-from train.verdict import Difference, Verdict, best_verdict, paired_interval
+from train.tested import use_of_test_photos
+from train.verdict import Difference, Verdict, best_verdict, paired_interval, verdict_of
 
 
 def drawn(random: np.random.Generator, photos: int, studies: int, only_first: float, only_second: float) -> np.ndarray:
@@ -58,25 +63,76 @@ def test_equal_answers_are_no_certainty_and_no_interval_leaves_what_is_possible(
     assert difference == 1 and 0.7 < low < 1 and high == pytest.approx(1)
 
 
+NEIGHBOURS = {"nearest_neighbours": Difference(0.60, 0.20, 0.12, 0.28)}
+THAN_NEIGHBOURS = "Better than the k-nearest neighbours (60.0 %): +20.0 points (+12.0 to +28.0)."
+
+
 @pytest.mark.parametrize(
     ("probe", "sentence"),
     [
         (Difference(0.70, 0.10, 0.04, 0.16), "Better than the linear probe (70.0 %): +10.0 points (+4.0 to +16.0)."),
         (
             Difference(0.79, 0.01, -0.02, 0.04),
-            "Not clearly different from the linear probe (79.0 %): +1.0 points (-2.0 to +4.0). These photos do not show that "
-            "search and fine-tuning gained anything over the probe, the simpler model.",
+            "Not clearly different from the linear probe (79.0 %): +1.0 points (-2.0 to +4.0). "
+            f"{THAN_NEIGHBOURS} These photos do not show that search and fine-tuning gained anything over the probe, the simpler "
+            "model.",
         ),
         (
             Difference(0.90, -0.10, -0.16, -0.04),
-            "Worse than the linear probe (90.0 %): -10.0 points (-16.0 to -4.0). Use the probe, or search more widely.",
+            f"Worse than the linear probe (90.0 %): -10.0 points (-16.0 to -4.0). {THAN_NEIGHBOURS} Use the probe, or search "
+            "more widely.",
         ),
     ],
 )
 def test_what_it_says(probe: Difference, sentence: str) -> None:
-    verdict = Verdict("trial 3, frozen", 3, 313, 0.8, 0.752, 0.841, against={"linear_probe": probe})
-    start = "Trial 3, frozen: 80.0 % of 313 test photos (95 % interval 75.2 % to 84.1 %). "
-    assert verdict.text == start + sentence
+    told = START + (sentence if THAN_NEIGHBOURS in sentence else f"{sentence} {THAN_NEIGHBOURS}")
+    assert verdict_against(linear_probe=probe, **NEIGHBOURS).text == told
+
+
+START = "Trial 3, frozen: 80.0 % of 313 test photos (95 % interval 75.2 % to 84.1 %). "
+
+
+def verdict_against(**found: Difference) -> Verdict:
+    return Verdict("trial 3, frozen", 3, 313, 0.8, 0.752, 0.841, against=found)
+
+
+def test_it_says_what_it_was_not_compared_with() -> None:
+    run = "run `headhunt train baselines`."
+    assert verdict_against().text == (
+        f"{START}It was not compared with the linear probe and the k-nearest neighbours: {run}"
+    )
+    without_neighbours = verdict_against(linear_probe=Difference(0.70, 0.10, 0.04, 0.16)).text
+    assert without_neighbours.endswith(f"(+4.0 to +16.0). It was not compared with the k-nearest neighbours: {run}")
+    assert verdict_against(**NEIGHBOURS).text == (
+        f"{START}{THAN_NEIGHBOURS} It was not compared with the linear probe: {run}"
+    )
+
+
+def test_only_the_same_photos_are_compared_one_by_one(searched: Run) -> None:
+    measure_baselines(searched, "linear_probe")
+    fabricate_promotion(searched)
+    (promotion,) = find_promotions(searched)
+    same = verdict_of(searched, promotion)
+    assert same.against is not None and set(same.against) == {"linear_probe"}
+    file = promotion.folder / "predictions.csv"
+    table = pd.read_csv(file)
+    places = table.index[table["split"] == "test"]
+    table.loc[places] = table.loc[places[::-1]].to_numpy()  # as many photos, in another order
+    table.to_csv(file, index=False)
+    other = verdict_of(searched, promotion)
+    assert (other.accuracy, other.against) == (None, None)
+    assert other.text == (
+        f"No verdict: {file} is damaged, or of other photos than the index: its test photos are others, or in another order. "
+        "Delete its folder, then run `headhunt train promote` again."
+    )
+
+
+def test_where_the_only_promotion_is_damaged_it_says_so(searched: Run) -> None:
+    assert best_verdict(searched).text == "No verdict: nothing is promoted yet."
+    fabricate_promotion(searched)
+    (file,) = searched.workdir.glob("promotions/*/metrics.json")
+    file.write_text("{")
+    assert re.match(r"No verdict: run/promotions/\S*metrics.json is damaged \(", best_verdict(searched).text)
 
 
 def test_promote_begins_with_it_and_the_ledger_counts_the_test_photos(searched: Run) -> None:
@@ -117,6 +173,7 @@ def test_the_test_photos_are_left_alone_until_they_are_asked_for(searched: Run) 
     assert (
         "No verdict: the test photos were not evaluated, `train.evaluate_test` is false." in best_verdict(searched).text
     )
+    assert use_of_test_photos(searched) == "The test photos were not used."
     history = (promotion.folder / "history.csv").read_bytes()
     (evaluated,) = promote(searched)
     assert "test" in evaluated.metrics.tuned

@@ -37,7 +37,7 @@ from train.exports.model_card import model_card
 from train.exports.record import BundleFiles
 from train.exports.runtimes import EXTRA, RUNTIMES, Pixels, load_model, missing, packages
 from train.promotion.artifact import MODEL, Promotion, damaged_promotions, find_promotion, find_promotions
-from train.promotion.predictions import PREDICTIONS, read_predictions
+from train.promotion.predictions import read_predictions
 from train.promotion.promote import check_cache
 from train.verdict import verdict_of
 
@@ -160,11 +160,7 @@ def _choose(run: TrainRun, trial: int | None, recipe: str | None) -> Promotion:
 def _originals(run: TrainRun, promotion: Promotion) -> Originals:
     index = load_index(run)
     rows = index.of_split("val").index.to_numpy()
-    table = read_predictions(promotion, "val")
-    if len(table) != len(rows):
-        raise HeadhuntError(
-            f"{promotion.folder / PREDICTIONS} is not of this index. Delete its folder and run `headhunt train promote` again."
-        )
+    table = read_predictions(run, promotion, "val")
     places = np.unique(np.linspace(0, len(rows) - 1, min(PHOTOS, len(rows))).astype(np.int64))
     crop = bool(getattr(run.dataset, "crop_to_bbox", False))
     pixels = load_images(index, rows[places].tolist(), image_size(run.features), crop, os.cpu_count() or 1)

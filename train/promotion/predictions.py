@@ -5,24 +5,32 @@ from __future__ import annotations
 import pandas as pd
 
 from features.command import relative
+from features.dataset import load_index
 from features.errors import HeadhuntError
+from features.own_tables import read_whole_table
+from train.config import TrainRun
 from train.evaluate import TOP
 from train.promotion.artifact import Promotion
 
 PREDICTIONS = "predictions.csv"
 
 
-def read_predictions(promotion: Promotion, split: str) -> pd.DataFrame:
-    """The rows of a split as `train.evaluate.prediction_table` wrote them; HeadhuntError where they are missing or damaged."""
+def read_predictions(run: TrainRun, promotion: Promotion, split: str) -> pd.DataFrame:
+    """The rows of a split as `train.evaluate.prediction_table` wrote them: one for each of its photos, in the order of the index.
+
+    Raises HeadhuntError where they are missing or damaged, or of other photos, labels or classes than those of the index.
+    """
     path = promotion.folder / PREDICTIONS
     again = "Delete its folder, then run `headhunt train promote` again."
     ranks = range(1, TOP + 1)
     try:
-        table = pd.read_csv(
+        table = read_whole_table(
             path,
-            keep_default_na=False,  # a class may be called NA
-            na_values={f"probability_{rank}": [""] for rank in ranks},
-            dtype={"path": str, "class_name": str},
+            {
+                "keep_default_na": False,  # a class may be called NA
+                "na_values": {f"probability_{rank}": [""] for rank in ranks},
+                "dtype": {"path": str, "class_name": str},
+            },
         )
     except FileNotFoundError:
         raise HeadhuntError(f"{relative(path)} is missing. {again}") from None
@@ -33,9 +41,27 @@ def read_predictions(promotion: Promotion, split: str) -> pd.DataFrame:
         raise HeadhuntError(
             f"{relative(path)} is damaged (it has no {', '.join(sorted(needed - set(table)))}). {again}"
         )
-    rows = table[table["split"] == split]
+    rows = table[table["split"] == split].reset_index(drop=True)
     numbers = rows[[name for name in rows if str(name).startswith(("label", "predicted_", "probability_"))]]
     texts = list(numbers.select_dtypes(exclude="number"))
     if texts and len(rows):
         raise HeadhuntError(f"{relative(path)} is damaged ({texts[0]} is not a number everywhere). {again}")
-    return rows.reset_index(drop=True)
+    if fault := _other_photos(run, rows, split):
+        raise HeadhuntError(f"{relative(path)} is damaged, or of other photos than the index: {fault}. {again}")
+    return rows
+
+
+def _other_photos(run: TrainRun, rows: pd.DataFrame, split: str) -> str:
+    """In what the rows differ from the index, which may have been prepared anew since; empty where they do not."""
+    index = load_index(run)
+    photos, classes = index.of_split(split), len(index.class_names)
+    if len(rows) != len(photos):
+        return f"it has {len(rows)} {split} photos, the index {len(photos)}"
+    if rows["path"].tolist() != photos["path"].tolist():
+        return f"its {split} photos are others, or in another order"
+    if rows["label"].tolist() != photos["label"].tolist():
+        return f"its {split} photos have other labels"
+    predicted = rows[[name for name in rows if str(name).startswith("predicted_")]]
+    if not predicted.isin(range(classes)).all(axis=None):
+        return f"it names a class that is none of the {classes}, which are numbered from 0"
+    return ""
