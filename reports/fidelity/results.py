@@ -36,6 +36,12 @@ from search.leaderboard import Leader
 VERSION = 3
 """Of results.json: another one has other keys."""
 
+TABLES = {
+    *("date", "configurations", "seeds", "epochs", "tolerance_points", "failed", "own", "views", "closing"),
+    *("augmentation", "ranking", "single_seed", "hyperparameters", "cost"),
+}
+"""Its keys besides `version`."""
+
 FRESH, FINE_TUNED = "fresh", "fine_tuned"
 """What a ranking is compared with: a fresh view in every epoch, or the networks after fine-tuning."""
 
@@ -165,16 +171,19 @@ def write_results(workdir: Path, results: Mapping[str, Any]) -> None:
 def load_results(workdir: Path) -> dict[str, Any] | None:
     """The results of a run's fidelity study; None where there are none. HeadhuntError for a file that cannot be read."""
     path = results_file(workdir)
+    again = "`headhunt reports fidelity` writes it anew."
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it is no JSON object")
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise HeadhuntError(f"{path} cannot be read: {error}. `headhunt reports fidelity` writes it anew.") from error
+    except (ValueError, OSError) as error:
+        raise HeadhuntError(f"{path} cannot be read: {error}. {again}") from error
     if found.get("version") != VERSION:
-        raise HeadhuntError(
-            f"{path} was written by another version of headhunt. `headhunt reports fidelity` writes it anew."
-        )
+        raise HeadhuntError(f"{path} was written by another version of headhunt. {again}")
+    if lacking := TABLES - set(found):
+        raise HeadhuntError(f"{path} is damaged: it has no {', '.join(sorted(lacking))}. {again}")
     return found
 
 

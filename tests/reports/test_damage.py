@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from reports.build import build
@@ -37,6 +40,39 @@ def cut(path: Path) -> None:
 
 def scribble(path: Path) -> None:
     path.write_bytes(b'\x00\xff{"a' * 9)
+
+
+def write(content: str) -> Callable[[Path], None]:
+    """Makes a file, and its folder, with this content."""
+
+    def damage(path: Path) -> None:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+
+    return damage
+
+
+def edit(change: Callable[[str], str]) -> Callable[[Path], None]:
+    return lambda path: path.write_text(change(path.read_text()))
+
+
+def without_val(text: str) -> str:
+    metrics = json.loads(text)
+    del metrics["tuned"]["val"]
+    return json.dumps(metrics)
+
+
+def without_losses(text: str) -> str:
+    return pd.read_csv(io.StringIO(text)).assign(val_loss=np.nan).to_csv(index=False)
+
+
+def without_last_line(text: str) -> str:
+    return "".join(text.splitlines(keepends=True)[:-1])
+
+
+def with_class_1x(text: str) -> str:
+    """Photos of the class c are taken for a class from 10 on."""
+    return text.replace(",c,", ",c,1")
 
 
 def built(run: Run) -> tuple[list[str], str]:
@@ -80,6 +116,89 @@ def test_damaged_files_leave_out_what_they_held(
     assert found == sorted([*ABSENT, *left_out])
     for line in lines:
         assert re.search(line, words), f"{line} is not in {words[-3000:]}"
+
+
+STUDY = ["confirmed", "curves", "history", "leaders", "parameters", "promotions", "pruning", "rates"]
+CURVES, MANIFEST, SHARD = "trials/{best}/curves.csv", "cache/*/manifest.json", "cache/*/test-*.tfrecord"
+FIDELITY, PREDICTIONS = "fidelity/results.json", f"{PROMOTION}/predictions.csv"
+DATABASE = r"Leaders : search.storage: the database at \S*study.db cannot be used: "
+OTHER = r"Mistakes : \S*predictions.csv is damaged, or of other photos than the index: "
+
+
+@pytest.mark.parametrize(
+    ("damages", "left_out", "lines"),
+    [
+        (
+            {
+                f"{PROMOTION}/history.csv": edit(without_losses),
+                FIDELITY: write('{"version": 3}'),
+                CURVES: CUT,
+                SHARD: GONE,
+            },
+            [],
+            [
+                r"Left out: \S*history.csv cannot be read \(columns or values are missing\)",
+                r"Fidelity : \S*results.json is damaged: it has no .* headhunt reports fidelity writes it anew",
+                r"harder task. Left out: \S*curves.csv is damaged \(its last line is cut off\).",
+                r"The training photos nearest to them are left out: .*test-\S*.tfrecord",
+            ],
+        ),
+        (
+            {f"{PROMOTION}/metrics.json": edit(without_val), FIDELITY: write("[]"), CURVES: scribble, MANIFEST: CUT},
+            [*ERRORS, "cache"],
+            [
+                r"No verdict: \S*metrics.json is damaged \(",
+                r"Fidelity : \S*results.json cannot be read: it is no JSON object",
+                r"harder task. Left out: \S*curves.csv is damaged \(",
+                "Feature cache : No feature cache is finished: headhunt features cache builds it",
+            ],
+        ),
+        (
+            {PREDICTIONS: CUT, FIDELITY: write("null"), CURVES: write(""), MANIFEST: GONE},
+            [*ERRORS, "cache"],
+            [
+                r"No verdict: \S*predictions.csv is damaged \(its last line is cut off\)",
+                r"33.3 % test, trial \d, recipe 0a1b2c3d, fine-tuned, when it was promoted – test, linear probe: not known",
+                r"Mistakes : \S*predictions.csv is damaged \(its last line is cut off\)",
+                r"Fidelity : \S*results.json cannot be read: it is no JSON object",
+                r"harder task. Left out: \S*curves.csv is damaged \(No columns",
+            ],
+        ),
+        (
+            {PREDICTIONS: edit(without_last_line), "study.db": scribble},
+            [*ERRORS, *STUDY],
+            [f"{DATABASE}file is not a database", f"{OTHER}it has 2 test photos, the index 3"],
+        ),
+        (
+            {PREDICTIONS: edit(with_class_1x), "study.db": GONE},
+            [*ERRORS, *STUDY],
+            [
+                r"Leaders : there is no study 'tiny' in \S*study.db. Run headhunt search run",
+                f"{OTHER}it names a class that is none of the 3",
+            ],
+        ),
+        (
+            {"study.db": CUT, MANIFEST: scribble},
+            [*STUDY, "cache"],
+            [
+                f"{DATABASE}database disk image is malformed",
+                r"No verdict: \S*manifest.json is damaged \(.* Run `headhunt features repair`",
+                r"The training photos nearest to them are left out: \S*manifest.json is damaged",
+            ],
+        ),
+    ],
+)
+def test_damages_that_do_not_influence_each_other(
+    whole: Run, damages: dict[str, Callable[[Path], None]], left_out: list[str], lines: list[str]
+) -> None:
+    best = next(whole.workdir.glob(PROMOTION)).name.split("-")[0]
+    for pattern, damage in damages.items():
+        file = pattern.format(best=best)
+        damage(next(whole.workdir.glob(file), whole.workdir / file))
+    found, words = built(whole)
+    assert found == sorted([*ABSENT, *left_out])
+    for line in lines:
+        assert re.search(line, words), f"{line} is not in {words[:1500]} … {words[-3000:]}"
 
 
 def test_half_a_log_of_workers_is_drawn_up_to_its_last_whole_line(whole: Run) -> None:
