@@ -17,6 +17,7 @@ from features.errors import HeadhuntError, UsageError
 from reports.config import Run
 from search.leaderboard import leaders
 from train.exports.export import FORMATS, export
+from train.exports.record import BundleFiles
 from train.exports.runtimes import RUNTIMES, load_model
 from train.photos import Photos
 from train.promotion.artifact import find_promotion, find_promotions
@@ -144,6 +145,44 @@ def test_the_formats_of_a_promotion_stay_whatever_their_times_of_writing(promote
     assert (
         "`model.keras` (keras), `model.onnx` (onnx), `headhunt.yaml` (config)" in (folder / "model_card.md").read_text()
     )
+
+
+def test_files_of_which_nothing_is_recorded_are_kept_and_named(
+    promoted: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exported = export(promoted, None, ["keras"])
+    folder = Path(exported["folder"])
+    (folder / ".bundle.json").unlink()  # as an earlier version left it
+    written = (folder / "model.keras").read_bytes()
+    capsys.readouterr()
+    for _ in range(2):
+        export(promoted, None, ["config"])
+        assert (folder / "model.keras").read_bytes() == written
+        told = " ".join(capsys.readouterr().err.split())
+        assert (
+            f"Kept {folder}/model.keras: no record says which promotion it is of. To write it from this one, run `headhunt train "
+            f"export --trial {exported['trial']} --format keras`." in told
+        )
+        assert "Removed" not in told
+        assert "model.keras`" not in (folder / "model_card.md").read_text()
+    export(promoted, None, ["keras"])
+    assert "Kept" not in capsys.readouterr().err
+
+
+def test_a_record_takes_away_what_it_names_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("model.keras", "model.onnx"):
+        (tmp_path / name).write_bytes(name.encode())
+    files = BundleFiles(tmp_path, "3-aa", "first")
+    files.add("keras")
+    assert files.unrecorded() == [("onnx", tmp_path / "model.onnx")]
+    (tmp_path / "model.keras").write_bytes(b"damaged")
+    files = BundleFiles(tmp_path, "3-aa", "first")
+    assert not (tmp_path / "model.keras").exists() and (tmp_path / "model.onnx").exists()
+    (tmp_path / "model.keras").write_bytes(b"again")
+    files.add("keras")
+    other = BundleFiles(tmp_path, "3-bb", "second")
+    assert not (tmp_path / "model.keras").exists()
+    assert other.unrecorded() == [("onnx", tmp_path / "model.onnx")]
 
 
 def test_a_bundle_holds_one_promotion(promoted: Run, capsys: pytest.CaptureFixture[str]) -> None:

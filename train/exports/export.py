@@ -108,6 +108,12 @@ def export(
     for name in chosen:
         written[name] = FORMATS[name](bundle)
         files.add(name)
+    for name, path in files.unrecorded():
+        log.print(
+            f"Kept {relative(path)}: no record says which promotion it is of. To write it from this one, run "
+            f"`headhunt train export --trial {number} --format {name}`.",
+            style="yellow",
+        )
     verdict = verdict_of(run, promotion)
     write_text(folder / "labels.txt", "".join(f"{name}\n" for name in cache.class_names))
     write_text(folder / "model_card.md", model_card(run, leader, cache, promotion, verdict, files.paths()))

@@ -36,18 +36,23 @@ class BundleFiles:
     """The files of a bundle's folder, which holds those of one promotion."""
 
     def __init__(self, folder: Path, promotion: str, model: str) -> None:
-        """Takes away what is of another promotion, or is not known to be of this one."""
+        """Takes away what is recorded, but not with these bytes as this promotion's; what no record names stays."""
         self._folder = folder
-        self._record = _read(folder)
-        if self._record.model != model:
-            self._record = BundleRecord(promotion=promotion, model=model)
+        recorded = _read(folder)
+        own = recorded.model == model
+        self._record = recorded if own else BundleRecord(promotion=promotion, model=model)
         for format_, parts in PARTS.items():
-            left = [folder / part for part in parts if (folder / part).exists()]
-            if not left or self.is_current(format_):
+            if self.is_current(format_):
                 continue
-            for path in left:
+            for path in (folder / part for part in parts if part in recorded.files and (folder / part).exists()):
                 log.print(f"Removed {relative(path)}: its bytes are not those of the promotion {promotion}.")
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def unrecorded(self) -> list[tuple[str, Path]]:
+        """The files that no record names, as those of earlier versions, and their formats: of which promotion they are is not
+        known."""
+        paths = [(format_, self._folder / part) for format_, parts in PARTS.items() for part in parts]
+        return [(format_, path) for format_, path in paths if path.exists() and path.name not in self._record.files]
 
     def is_current(self, format_: str) -> bool:
         """Whether a format is there, as it was written from this promotion."""
