@@ -140,7 +140,7 @@ def test_settings_that_cannot_be(searched: Run) -> None:
     ):
         make_plan(with_fidelity(searched, epochs=2))
     search = searched.search.model_copy(update={"hypermodel": "module:function"})
-    with pytest.raises(UsageError, match=r"there is no full run to compare them with\. The fidelity study needs"):
+    with pytest.raises(UsageError, match=r"it has no models of a function. Measure it on a run with a space"):
         make_plan(with_fidelity(searched.model_copy(update={"search": search})))
 
 
