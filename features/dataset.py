@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,15 +92,42 @@ def images_root(run: FeaturesRun) -> Path:
             return (run.workdir / "dataset" / "toy_cars").resolve()
 
 
-def write_index(run: FeaturesRun, index: DatasetIndex, skipped: int) -> None:
-    """Writes `dataset/index.csv`, then `dataset/prepared.json`, without which the index does not count."""
-    path = index_path(run)
-    sidecar = path.with_name("prepared.json")
+def write_index(run: FeaturesRun, index: DatasetIndex, skipped: int, notes: Sequence[str] = ()) -> None:
+    """Writes `dataset/index.csv`, then `dataset/prepared.json`, without which the index does not count; `notes` are what is to be
+    known of the data, a sentence each."""
+    path, sidecar = index_path(run), _sidecar(run)
     sidecar.unlink(missing_ok=True)  # between the two files, neither belongs to the other
     with atomic_path(path) as temporary:
         index.table.to_csv(temporary, index=False, lineterminator="\n")
-    prepared = {"dataset": _prepared_from(run), "class_names": index.class_names, "skipped": skipped}
+    prepared = {
+        "dataset": _prepared_from(run),
+        "class_names": index.class_names,
+        "skipped": skipped,
+        "notes": list(notes),
+    }
     write_text(sidecar, json.dumps(prepared, indent=2) + "\n")
+
+
+def _sidecar(run: FeaturesRun) -> Path:
+    return index_path(run).with_name("prepared.json")
+
+
+def load_notes(run: FeaturesRun) -> list[str] | None:
+    """What `headhunt features prepare` noted about the data, a sentence each; None where an earlier version prepared them.
+
+    Raises DatasetError when the file is damaged.
+    """
+    try:
+        notes = json.loads(_sidecar(run).read_text(encoding="utf-8")).get("notes")
+        return None if notes is None else [str(note) for note in notes]
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        raise _damaged(_sidecar(run), error) from None
+
+
+def _damaged(path: Path, error: Exception) -> DatasetError:
+    return DatasetError(f"{path} is damaged ({error}). Run `headhunt features prepare` again.")
 
 
 def load_index(run: FeaturesRun) -> DatasetIndex:
@@ -107,15 +135,14 @@ def load_index(run: FeaturesRun) -> DatasetIndex:
 
     Raises UsageError when there is none, or when the `dataset` section has changed since, DatasetError when it is damaged.
     """
-    path = index_path(run)
-    sidecar = path.with_name("prepared.json")
+    path, sidecar = index_path(run), _sidecar(run)
     try:
         prepared = json.loads(sidecar.read_text(encoding="utf-8"))
         names, earlier = tuple(prepared["class_names"]), prepared["dataset"]
     except FileNotFoundError:
         raise UsageError(f"there is no index of the images at {path}. Run `headhunt features prepare`.") from None
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise DatasetError(f"{sidecar} is damaged ({error}). Run `headhunt features prepare` again.") from None
+        raise _damaged(sidecar, error) from None
     try:
         table = _read_table(path)
     except FileNotFoundError:

@@ -12,6 +12,7 @@ from features.command import log
 from features.config import ColumnSplit, FolderDataset
 from features.dataset import Photo, Source
 from features.errors import DatasetError, some
+from features.notes import note
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 """Files that are taken for photos by their names; of others Pillow looks at the beginning."""
@@ -128,9 +129,8 @@ def _count_beside(folders: Iterable[Path], others: Counter[str]) -> None:
     photos = [file for file in files if is_photo(file)]
     others.update(file.suffix.lower() for file in files if file not in photos)
     if photos:
-        log.print(
-            f"Left out, since they lie beside the class folders and in none: {len(photos)} photos, the first is {photos[0]}.",
-            style="yellow",
+        note(
+            f"Left out, since they lie beside the class folders and in none: {len(photos)} photos, the first is {photos[0]}."
         )
 
 
@@ -166,7 +166,7 @@ def _parts(dataset: FolderDataset, root: Path) -> dict[str | None, Path]:
         raise DatasetError(f"{root} holds both {' and '.join(sorted(twice))}, which are one split. Keep one of them.")
     if others:
         counts = [f"{name} ({len(_photos(root / name, root, [], Counter()))} photos)" for name in sorted(others)]
-        log.print(f"Not read, since they are no splits: {', '.join(counts)}.", style="yellow")
+        note(f"Not read, since they are no splits: {', '.join(counts)}.")
     elif not by_folder:
         log.print(f"The splits are those of the folders {shown}.")
     return {part: root / name for part, name in found.items()}
@@ -195,12 +195,12 @@ def _tell_others(others: Counter[str]) -> None:
     for suffix, count in sorted(others.items()):
         advice = f" ({ADVICE[suffix]})" if suffix in ADVICE else ""
         listed.append(f"{count} {suffix or 'without a suffix'}{advice}")
-    log.print(f"Left out, as no photos that Pillow reads: {', '.join(listed)}.", style="yellow")
+    note(f"Left out, as no photos that Pillow reads: {', '.join(listed)}.")
 
 
 def _tell_links(left_out: list[str], advice: str) -> None:
     if left_out:
-        log.print(f"{len(left_out)} links to folders are not followed: {some(left_out)}.{advice}", style="yellow")
+        note(f"{len(left_out)} links to folders are not followed: {some(left_out)}.{advice}")
 
 
 def _folders(folder: Path, root: Path, left_out: list[str]) -> list[str]:

@@ -30,6 +30,7 @@ from features.errors import DatasetError, HeadhuntError, UsageError, some
 from features.folders import read_folders
 from features.images import Inspected, inspect_image
 from features.names import check_names, is_one_line
+from features.notes import collect_notes, note
 from features.skipped import write_skipped
 from features.splits import drawn_shares, split_photos
 from features.stanford_cars import read_stanford_cars
@@ -42,31 +43,32 @@ MINIMUM = 3
 
 
 def prepare(run: FeaturesRun, materialize: Literal["link", "copy"] | None = None) -> dict[str, Any]:
-    """Writes `dataset/index.csv` and `skipped.csv` beside it, and with `materialize` the class folders; returns the `--json`
-    object.
+    """Writes `dataset/index.csv`, and beside it `skipped.csv` and what is noted of the data; with `materialize` also the class
+    folders. Returns the `--json` object.
 
     Raises DatasetError listing every fault that was found in the photos, or classes that are too small.
     """
     make_folder(run.workdir)
-    source = _read(run)
-    if not source.photos:
-        raise DatasetError(f"there are no images below {source.root}. Correct the `dataset` section.")
-    photos, found, reasons = _inspect(run, source)
-    sha256 = {path: inspected.sha256 for path, inspected in found.items()}
-    single = settle(photos, sha256, run.dataset.on_duplicate)
-    reasons |= _gone(photos, single, "a copy, byte by byte, of another photo (dataset.on_duplicate)")
-    photos = _without_small(run, single, source.class_names)
-    reasons |= _gone(
-        single, photos, f"of a class of fewer than {run.dataset.min_per_class} photos (dataset.min_per_class)"
-    )
-    photos, names = _dense(run, photos, source.class_names)
-    _check_sizes(photos, names)
-    check_names(names, photos)
-    index = DatasetIndex(_table(run, photos, names, found), names, source.root)
+    with collect_notes() as notes:
+        source = _read(run)
+        if not source.photos:
+            raise DatasetError(f"there are no images below {source.root}. Correct the `dataset` section.")
+        photos, found, reasons = _inspect(run, source)
+        sha256 = {path: inspected.sha256 for path, inspected in found.items()}
+        single = settle(photos, sha256, run.dataset.on_duplicate)
+        reasons |= _gone(photos, single, "a copy, byte by byte, of another photo (dataset.on_duplicate)")
+        photos = _without_small(run, single, source.class_names)
+        reasons |= _gone(
+            single, photos, f"of a class of fewer than {run.dataset.min_per_class} photos (dataset.min_per_class)"
+        )
+        photos, names = _dense(run, photos, source.class_names)
+        _check_sizes(photos, names)
+        check_names(names, photos)
+        index = DatasetIndex(_table(run, photos, names, found), names, source.root)
     path, skipped = index_path(run), len(source.photos) - len(photos)
     before = path.read_bytes() if path.exists() else None
     write_skipped(run.workdir, reasons)
-    write_index(run, index, skipped)
+    write_index(run, index, skipped, notes)
     if materialize:
         lay_out(index, path.parent, materialize)
     elif (path.parent / "train").is_dir() and before != path.read_bytes():
@@ -152,16 +154,11 @@ def _inspect(run: FeaturesRun, source: Source) -> tuple[list[Photo], dict[str, I
         log.print(f"Skipped {len(faults)} of {len(paths)} photos: {counts}.", style="yellow")
     animated = [path for path, inspected in found.items() if inspected.animated and path not in faults]
     if animated:
-        log.print(
-            f"The first frame is used of {len(animated)} photos that hold several frames or pages: {some(animated)}.",
-            style="yellow",
-        )
+        note(f"The first frame is used of {len(animated)} photos that hold several frames or pages: {some(animated)}.")
     dark = [path for path, inspected in found.items() if inspected.twelve_bits and path not in faults]
     if dark:
         counted = f"{len(dark)} of {len(paths)} photos"
-        log.print(
-            f"Read as 12 bits, since their pixels of 16 bits stay below 4096: {counted}, {some(dark)}.", style="yellow"
-        )
+        note(f"Read as 12 bits, since their pixels of 16 bits stay below 4096: {counted}, {some(dark)}.")
     reasons = {_printable(path): fault for path, fault in faults.items()}
     return [photo for photo in source.photos if photo.path not in faults], found, reasons
 
@@ -185,10 +182,9 @@ def _boxes_outside(photos: Sequence[Photo], found: dict[str, Inspected]) -> dict
             elif x2 > size.width or y2 > size.height or x1 < 1 or y1 < 1:
                 over.append(photo.path)
     if over:
-        log.print(
+        note(
             f"{len(over)} bounding boxes reach over the edge of their photo and are cut there: {some(over)}. If the photos "
-            "are cropped already, set `dataset.crop_to_bbox: false`.",
-            style="yellow",
+            "are cropped already, set `dataset.crop_to_bbox: false`."
         )
     return outside
 
@@ -212,9 +208,8 @@ def _dense(run: FeaturesRun, photos: list[Photo], names: tuple[str, ...]) -> tup
     may_go = run.dataset.on_missing == "skip" or run.dataset.min_per_class or run.dataset.on_duplicate == "drop"
     if len(left) == len(names) or not may_go or not left:
         return photos, names
-    log.print(
-        f"{len(names) - len(left)} of {len(names)} classes have no photo and are left out; the others are numbered anew.",
-        style="yellow",
+    note(
+        f"{len(names) - len(left)} of {len(names)} classes have no photo and are left out; the others are numbered anew."
     )
     number = {label: position for position, label in enumerate(left)}
     renumbered = [replace(photo, label=number[photo.label]) for photo in photos]
@@ -265,7 +260,7 @@ def _table(
         seen_labels = {photo.label for photo, split in zip(photos, splits, strict=True) if split == part}
         absent = [repr(name) for label, name in enumerate(names) if label not in seen_labels]
         if absent:
-            log.print(f"{len(absent)} of {len(names)} classes have no {part} photos: {some(absent)}.", style="yellow")
+            note(f"{len(absent)} of {len(names)} classes have no {part} photos: {some(absent)}.")
     rows = []
     for photo, split in zip(photos, splits, strict=True):
         seen = found[photo.path]

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.command import log
 from features.config import ColumnSplit, CsvDataset
 from features.configfile import shortened
 from features.dataset import BOX, SPLITS, Photo, Source
 from features.errors import DatasetError, some
 from features.folders import SPLIT_FOLDERS, natural_key
+from features.notes import note
 
 LONGEST_QUOTE = 200
 """Characters of a file that a message quotes at most: it may be no table."""
@@ -57,10 +57,9 @@ def read_table(dataset: CsvDataset) -> Source:
         )
     unused = next((name for name in columns if name.lower() == "split"), None)
     if column is None and unused:
-        log.print(
+        note(
             f"{file} has a column `{unused}`, which is not used: splits are drawn by shares. "
-            f"`dataset.split: {{column: {unused}}}` takes it.",
-            style="yellow",
+            f"`dataset.split: {{column: {unused}}}` takes it."
         )
     _refuse(file, rows, "path", lambda cell: not cell, "`path` is empty")
     _refuse(file, rows, "path", lambda cell: "://" in cell, "`path` is a URL; download the photos, and name the files")

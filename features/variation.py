@@ -67,7 +67,7 @@ class Variation(NamedTuple):
 
 def warn_of_constant_features(cache: FeatureCache, index: DatasetIndex) -> Variation:
     """Logs a line for each thing that is wrong with the clean features of a cache; reads them once in its life."""
-    found = _known(cache)
+    found = known_variation(cache)
     if found is None:
         found = measure_variation(cache, index)
         with suppress(HeadhuntError, OSError):  # a cache that cannot be written to is measured again
@@ -105,8 +105,8 @@ def measure_variation(cache: FeatureCache, index: DatasetIndex) -> Variation:
     return Variation(width, int(constant.sum()), int(mostly.sum()), count, equal)
 
 
-def _known(cache: FeatureCache) -> Variation | None:
-    """What was measured before, of the same shards."""
+def known_variation(cache: FeatureCache) -> Variation | None:
+    """What was measured before, of the same shards; None where nothing was."""
     try:
         content: dict[str, Any] = json.loads((cache.folder / VARIATION).read_text(encoding="utf-8"))
         return Variation(**content) if content.pop("of") == _digest(cache) else None

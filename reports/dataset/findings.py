@@ -1,13 +1,17 @@
-"""What may be wrong with the data: photos left out, copies, small classes, classes of very unequal size."""
+"""What may be wrong with the data: photos and files left out, copies, small classes, classes of very unequal size, features that
+say nothing."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from features.dataset import SPLITS, DatasetIndex, load_index
+from features.cache import cache_for
+from features.dataset import SPLITS, DatasetIndex, load_index, load_notes
 from features.errors import HeadhuntError
 from features.skipped import load_skipped
+from features.variation import known_variation
 from reports.config import Run
 from reports.section import Block, Table
 
@@ -26,7 +30,8 @@ class Findings(NamedTuple):
     of equal bytes, a list for each such photo, and `two_labels` how many of these have two labels.
 
     `small` are the classes of fewer than SMALL photos with their photos, the smallest first, and `ratio` is the photos of the
-    largest class by those of the smallest.
+    largest class by those of the smallest. `notes` is what `features prepare` noted (None: not recorded), and `features` what is
+    wrong with the cached features (None: nothing is cached, or they were not looked at), a sentence each.
     """
 
     skipped: dict[str, str] | None
@@ -34,6 +39,8 @@ class Findings(NamedTuple):
     two_labels: int
     small: list[tuple[str, int]]
     ratio: float
+    notes: Sequence[str] | None = ()
+    features: Sequence[str] | None = None
 
     @property
     def sentences(self) -> list[str]:
@@ -43,6 +50,7 @@ class Findings(NamedTuple):
             kinds = Counter(reason.partition(" (")[0] for reason in self.skipped.values())
             listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
             said.append(f"{_photos(len(self.skipped))} left out: {listed}.")
+        said += self.notes or ()
         if self.copies:
             count = sum(len(same) - 1 for same in self.copies)
             labels = f", {self.two_labels} of them under two labels" if self.two_labels else ""
@@ -53,23 +61,45 @@ class Findings(NamedTuple):
             said.append(f"{few}; the smallest is {name} with {photos}.")
         if self.ratio >= UNEQUAL:
             said.append(f"The largest class has {self.ratio:.1f} times the photos of the smallest.")
-        return said
+        return [*said, *(self.features or ())]
 
     @property
     def nothing(self) -> str:
         """What was looked for, where nothing was found."""
-        skipped = "whether photos were left out is not recorded" if self.skipped is None else "no photo left out"
-        return (
-            f"{skipped}, no copies, no class of fewer than {SMALL} photos, no class {UNEQUAL} times as large as another"
+        skipped = self.unrecorded or "no photo or other file left out"
+        sizes = f"no class of fewer than {SMALL} photos, no class {UNEQUAL} times as large as another"
+        features = "" if self.features is None else ", no feature that says nothing"
+        return f"{skipped}, no copies, {sizes}{features}"
+
+    @property
+    def text(self) -> str:
+        """What was found, or that nothing was; and what is not known."""
+        if not self.sentences:
+            return f"Nothing found: {self.nothing}."
+        unknown = self.unrecorded and (
+            f"{self.unrecorded[0].upper()}{self.unrecorded[1:]}: run `headhunt features prepare` again."
         )
+        return " ".join(filter(None, [*self.sentences, unknown]))
+
+    @property
+    def unrecorded(self) -> str:
+        """What an earlier version did not record when it prepared the data; empty where it did."""
+        if self.skipped is None:
+            return "whether photos or other files were left out is not recorded"
+        return "whether other files were left out is not recorded" if self.notes is None else ""
 
 
 def _photos(count: int) -> str:
     return "1 photo is" if count == 1 else f"{count:,} photos are"
 
 
-def collect(index: DatasetIndex, skipped: dict[str, str] | None) -> Findings:
-    """What there is to say of the photos of an index and of those that were left out."""
+def collect(
+    index: DatasetIndex,
+    skipped: dict[str, str] | None,
+    notes: Sequence[str] | None = (),
+    features: Sequence[str] | None = None,
+) -> Findings:
+    """What there is to say of the photos of an index, of those that were left out, and of their features; see Findings."""
     table = index.table
     copies = [same for _, same in table[table["sha256"].duplicated(keep=False)].groupby("sha256", sort=False)]
     sizes = table["label"].value_counts().reindex(range(len(index.class_names)), fill_value=0)
@@ -80,12 +110,23 @@ def collect(index: DatasetIndex, skipped: dict[str, str] | None) -> Findings:
         sum(same["label"].nunique() > 1 for same in copies),
         [(index.class_names[label], int(sizes[label])) for label in small.index.tolist()],
         float(sizes.max() / max(sizes.min(), 1)),
+        notes,
+        features,
     )
 
 
 def load(run: Run) -> Findings:
     """The findings of a run's index; HeadhuntError where there is none, or a file is damaged."""
-    return collect(load_index(run), load_skipped(run.workdir))
+    return collect(load_index(run), load_skipped(run.workdir), load_notes(run), _features(run))
+
+
+def _features(run: Run) -> list[str] | None:
+    """What is wrong with the features that the search sees; None where nothing is cached, or they were not looked at."""
+    try:
+        found = known_variation(cache_for(run))
+    except HeadhuntError:
+        return None
+    return None if found is None else found.warnings
 
 
 def block(run: Run) -> Block:
@@ -94,10 +135,6 @@ def block(run: Run) -> Block:
         found = load(run)
     except HeadhuntError as error:
         return Block("What may be wrong", f"Left out: {error}")
-    said = found.sentences
-    text = " ".join(said) if said else f"Nothing found: {found.nothing}."
-    if said and found.skipped is None:
-        text += " Whether photos were left out is not recorded: run `headhunt features prepare` again."
     tables = []
     if found.skipped:
         rows = [[path, reason] for path, reason in found.skipped.items()]
@@ -109,7 +146,7 @@ def block(run: Run) -> Block:
             for same in found.copies
         ]
         tables.append(_table(["photos of equal bytes", "split"], rows, "photos that have copies"))
-    return Block("What may be wrong", text, tables=tables)
+    return Block("What may be wrong", found.text, tables=tables)
 
 
 def _table(columns: list[str], rows: list[list[str]], what: str) -> Table:

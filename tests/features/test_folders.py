@@ -13,7 +13,7 @@ from PIL import Image
 
 from features.command import log
 from features.config import FeaturesRun
-from features.dataset import load_index
+from features.dataset import load_index, load_notes
 from features.errors import DatasetError
 from features.prepare import prepare
 from tests.conftest import run_headhunt
@@ -227,6 +227,7 @@ def test_photos_are_known_by_what_they_hold_and_the_rest_is_counted(tmp_path: Pa
     (root / "b" / ".hidden").write_text("no photo")
     result, words = prepared(run_on(root))
     assert result["images"] == 8 + 5
+    assert load_notes(run_on(root)) == [words]
     assert words == (
         "Left out, as no photos that Pillow reads: 1 without a suffix, 1 .heic (`pip install pillow-heif` reads them), 2 .txt."
     )
