@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,7 +18,10 @@ DECADES = 4
 TOP5 = "top-5"
 """In the heading of a column of top-5 accuracies; see `reports.top5`."""
 
-SHARES: dict[str, Any] = {"tickformat": "~%", "autorangeoptions": {"clipmin": 0, "clipmax": 1}}
+PERCENT = "~%"
+"""The format of ticks as percentages, with as many digits as tell them apart."""
+
+SHARES: dict[str, Any] = {"tickformat": PERCENT, "autorangeoptions": {"clipmin": 0, "clipmax": 1}}
 """An axis of shares: percentages with as many digits as tell its ticks apart, and nothing below 0 % or above 100 %."""
 
 COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f", "#475569", "#92400e")
@@ -83,6 +88,41 @@ def rate_axis(rates: Iterable[float], most: int = 6) -> dict[str, Any]:
     widened = max(0.0, 1 - (top - low)) / 2
     ends = [low - widened - 0.2, top + widened + 0.2]
     return {"range": ends, **log_ticks(10 ** ends[0], 10 ** ends[1], most)}
+
+
+def told_apart(values: Sequence[float], digits: int = 2) -> list[str]:
+    """Numbers as labels, with so many significant digits, or with as many as tell them apart; whole parts are not rounded:
+    0.2, 0.2001, 0.2002 and 128, 512."""
+    different = {f"{value:.12g}" for value in values}
+    for count in range(digits, 14):
+        labels = [_rounded(value, count) for value in values]
+        if len(set(labels)) >= len(different):
+            break
+    return labels
+
+
+def _rounded(value: float, digits: int) -> str:
+    decimals = digits - 1 - math.floor(math.log10(abs(value))) if value else 0
+    return re.sub(r"e([-+])0?", r"e\1", f"{round(value, max(0, decimals)):.15g}")
+
+
+def shortened(names: Sequence[str], letters: int) -> list[str]:
+    """Names for labels: of longer ones the beginning, so many letters of it; beginning and end where several begin alike, with as
+    many letters more as tell these apart."""
+    labels = {name: name if len(name) <= letters else name[: letters - 1] + "…" for name in names}
+    for room in range(letters, max(map(len, labels), default=0) + 1):
+        counts = Counter(labels.values())
+        alike = [name for name, label in labels.items() if counts[label] > 1]
+        if not alike:
+            break
+        labels |= {name: _both_ends(name, room) for name in alike}
+    return [labels[name] for name in names]
+
+
+def _both_ends(name: str, letters: int) -> str:
+    if len(name) <= letters:
+        return name
+    return name[: letters // 2] + "…" + name[letters // 2 + 1 - letters :]
 
 
 def text(value: object) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from features.dataset import SPLITS, DatasetIndex
-from reports.style import figure, text, whole_ticks
+from reports.style import figure, shortened, text, whole_ticks
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -59,7 +59,7 @@ def _bars(counts: ClassCounts) -> go.Figure:
             customdata=[text(name) for name in counts.names],
             hovertemplate="%{customdata}: %{x}",
         )
-    labels = [text(name if len(name) <= LABEL else name[: LABEL - 1] + "…") for name in counts.names]
+    labels = [text(name) for name in shortened(counts.names, LABEL)]
     drawn.update_yaxes(tickvals=places, ticktext=labels, tickfont={"size": 11}, showgrid=False)
     drawn.update_xaxes(whole_ticks([0, *counts.totals]))
     drawn.update_layout(barmode="stack", bargap=0.25, height=110 + 19 * len(places), legend={"traceorder": "normal"})

@@ -9,7 +9,7 @@ import numpy as np
 from reports.config import Run
 from reports.errors.predictions import Predictions, load_predictions
 from reports.section import LeftOutError, PageSection
-from reports.style import COLOURS, figure, share, whole_ticks
+from reports.style import COLOURS, PERCENT, figure, share, whole_ticks
 from train.evaluate import BINS, calibration_error, confidence_bins
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def collect(found: Predictions) -> Calibration:
 
 def draw(found: Calibration) -> go.Figure:
     """Accuracy by confidence against the diagonal above, the photos of each bin below."""
-    drawn = figure("confidence", "accuracy", tickformat=".0%", domain=[0.36, 1], range=[0, 1.02])
+    drawn = figure("confidence", "accuracy", tickformat=PERCENT, domain=[0.36, 1], range=[0, 1.02])
     centres = [(one.low + one.high) / 2 for one in found.bins]
     hover = [
         f"sure by {100 * one.low:.0f} to {share(one.high)}, {share(one.confidence)} in the mean<br>"
@@ -103,7 +103,7 @@ def draw(found: Calibration) -> go.Figure:
     )
     photos = whole_ticks([0, *(one.photos for one in found.bins)], 3)
     drawn.update_layout(height=500, yaxis2={"title": "photos", "domain": [0, 0.26], **photos})
-    drawn.update_xaxes(anchor="y2", tickformat=".0%", range=[-0.02, 1.02])
+    drawn.update_xaxes(anchor="y2", tickformat=PERCENT, range=[-0.02, 1.02])
     return drawn
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from reports.config import Run
 from reports.errors.predictions import Predictions, load_predictions
 from reports.section import PageSection, Table
-from reports.style import COLOURS, figure, share, text
+from reports.style import COLOURS, PERCENT, figure, share, shortened, text
 from train.evaluate import wilson_interval
 
 if TYPE_CHECKING:
@@ -124,12 +124,12 @@ def draw(worst: list[ClassScore], best: list[ClassScore]) -> go.Figure:
             hovertemplate="%{customdata}<extra></extra>",
             showlegend=bool(best),
         )
-    cut = [score.name if len(score.name) <= LABEL else score.name[: LABEL - 1] + "…" for score in rows]
-    labels = [f"{text(name)} ({score.photos})" for name, score in zip(cut, rows, strict=True)]
+    names = shortened([score.name for score in rows], LABEL)
+    labels = [f"{text(name)} ({score.photos})" for name, score in zip(names, rows, strict=True)]
     drawn.update_yaxes(
         tickvals=list(range(len(rows))), ticktext=labels, tickfont={"size": 11}, range=[-0.7, len(rows) - 0.3]
     )
-    drawn.update_xaxes(tickformat=".0%", range=[-0.04, 1.05])
+    drawn.update_xaxes(tickformat=PERCENT, range=[-0.04, 1.05])
     drawn.update_layout(height=120 + 20 * len(rows))
     return drawn
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from reports.errors.predictions import Predictions
 from reports.section import Block
-from reports.style import COLOURS, figure, share
+from reports.style import COLOURS, PERCENT, figure, share
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -80,13 +80,13 @@ def _draw(
     guess: tuple[list[float], list[float]],
     shape: str = "linear",
 ) -> go.Figure:
-    drawn = figure(title_x, title_y, tickformat=".0%", range=[-0.02, 1.03])
+    drawn = figure(title_x, title_y, tickformat=PERCENT, range=[-0.02, 1.03])
     shown = np.unique(np.linspace(0, len(curve[0]) - 1, POINTS).astype(int))
     drawn.add_scatter(x=guess[0], y=guess[1], mode="lines", name="a guess", line={"color": "#94a3b8", "dash": "dash"})
     drawn.add_scatter(
         x=curve[0][shown], y=curve[1][shown], mode="lines", name="the model", line={"color": COLOURS[0], "shape": shape}
     )
-    drawn.update_xaxes(tickformat=".0%", range=[-0.02, 1.03])
+    drawn.update_xaxes(tickformat=PERCENT, range=[-0.02, 1.03])
     return drawn
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from reports.study.stand_in import pair_stand_in, stand_in
-from reports.style import SHARES, log_ticks, restyle, text, whole_ticks
+from reports.style import SHARES, log_ticks, restyle, shortened, text, told_apart, whole_ticks
 
 if TYPE_CHECKING:
     import optuna
@@ -54,11 +57,18 @@ def draw_parallel(
 
     drawn = restyle(plot_parallel_coordinate(stand_in(study, trials, names), target_name=_title(objective)), 460)
     drawn.update_traces(marker={"showscale": False}, selector={"mode": "markers"})  # its first axis is the scale
-    labels = [_title(objective), *(text(_short(name, LABEL)) for name in sorted(names, key=text))]
+    ordered = sorted(names, key=text)
+    labels = [_title(objective), *map(text, shortened(ordered, LABEL))]
     drawn.update_xaxes(ticktext=labels, tickangle=-45, automargin=True)
-    for label in drawn.layout.annotations:
-        percent = label.x == 0 and objective != "val_loss"
-        label.update(text=_place(label.text, percent), bgcolor="rgba(255,255,255,0.8)", borderpad=0)
+    for axis, found in groupby(drawn.layout.annotations, key=lambda label: int(label.x)):
+        ticks = list(found)
+        if axis == 0:
+            places = _at([trial.value for trial in trials if trial.value is not None], [tick.y for tick in ticks])
+            shown = told_apart(places) if objective == "val_loss" else _percent(places)
+        else:
+            shown = _beside(trials, ordered[axis - 1], [tick.text for tick in ticks], [tick.y for tick in ticks])
+        for tick, label in zip(ticks, shown, strict=True):
+            tick.update(text=label, bgcolor="rgba(255,255,255,0.8)", borderpad=0)
     return drawn
 
 
@@ -99,10 +109,6 @@ def _ends(trials: Sequence[optuna.trial.FrozenTrial], name: str) -> tuple[float,
     return min(values), max(values)
 
 
-def _short(name: str, most: int) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
-
-
 def _lines(choice: str) -> list[str]:
     """A choice as lines of LINE characters, safe from plotly's HTML; broken behind an underscore, a hyphen or a blank if it has
     one."""
@@ -117,15 +123,33 @@ def _lines(choice: str) -> list[str]:
     return [text(line) for line in lines]
 
 
-def _place(label: str, percent: bool) -> str:
-    """A value beside its axis: a number with few digits, a choice on as many lines as it takes."""
-    try:
-        value = float(label)
-    except ValueError:
-        return "<br>".join(_lines(html.unescape(label)))
-    if percent:
-        return f"{100 * value:.3g}%"
-    return label if value.is_integer() else re.sub(r"e([-+])0?", r"e\1", f"{value:.2g}")
+def _beside(
+    trials: Sequence[optuna.trial.FrozenTrial], name: str, labels: Sequence[str], heights: Sequence[float]
+) -> list[str]:
+    """What stands beside the axis of a parameter: numbers with few digits, choices on as many lines as they take.
+
+    `labels` are Optuna's, with three digits; `heights` run from 0 to 1. The lowest is None where trials lack the parameter.
+    """
+    found = [(trial.params[name], trial.distributions[name]) for trial in trials if name in trial.params]
+    values = [value for value, _ in found]
+    absent = list(labels[:1]) if len(found) < len(trials) else []
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return ["<br>".join(_lines(html.unescape(label))) for label in labels]
+    if any(hasattr(kind, "choices") for _, kind in found):
+        return [*absent, *told_apart([float(label) for label in labels[len(absent) :]])]
+    is_log = any(getattr(kind, "log", False) for _, kind in found)
+    return [*absent, *told_apart(_at(values, heights[len(absent) :], is_log))]
+
+
+def _at(values: Sequence[float], heights: Sequence[float], is_log: bool = False) -> list[float]:
+    """The numbers at some heights of an axis on which `values` lie: the smallest at the first height, the largest at 1."""
+    low, high = (np.log10(end) if is_log else end for end in (min(values), max(values)))
+    places = np.interp(heights, [heights[0], 1.0], [low, high]) if high > low else np.array([low])
+    return [float(10**place if is_log else place) for place in places]
+
+
+def _percent(values: Sequence[float]) -> list[str]:
+    return [f"{label}%" for label in told_apart([100 * value for value in values], 3)]
 
 
 def _unquoted(value: str) -> str:

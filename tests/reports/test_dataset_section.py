@@ -42,10 +42,10 @@ def test_classes_are_counted_by_split_the_largest_first(tmp_path: Path) -> None:
     assert list(drawn.layout.yaxis.ticktext) == counts.names
 
 
-def test_a_long_class_name_is_cut_beside_its_bar_and_whole_when_pointed_at() -> None:
+def test_long_class_names_are_cut_beside_their_bars_so_that_they_differ_and_whole_when_pointed_at() -> None:
     names = ["Chevrolet Silverado 1500 Hybrid", "Chevrolet Silverado 1500 Regular"]
     drawn = class_counts.draw(class_counts.ClassCounts(names, [1, 1], {"train": [1, 1]}))
-    assert set(drawn.layout.yaxis.ticktext) == {"Chevrolet Silverado…"}
+    assert list(drawn.layout.yaxis.ticktext) == ["Chevrolet …00 Hybrid", "Chevrolet …0 Regular"]
     assert list(drawn.data[0].customdata) == names
     assert list(drawn.data[0].y) == [0, 1]
 

@@ -18,7 +18,7 @@ from reports.errors.predictions import Predictions, load_predictions
 from reports.section import LeftOutError
 from tests.fabricated import fabricate_promotion
 from tests.reports.test_page import open_page, rename_class
-from train.evaluate import calibration_error, wilson_interval
+from train.evaluate import wilson_interval
 from train.promotion.artifact import find_promotion
 
 NAMES = ("a", "b", "c", "d", "e", "f", "g")
@@ -87,15 +87,23 @@ def test_both_ends_are_drawn_and_no_class_twice() -> None:
     assert few == (scores[:4], [])
 
 
-def test_calibration_is_the_projects_own() -> None:
+def test_calibration_by_hand() -> None:
+    """FIVE: 0.9 and 0.6 are right, 0.5, 0.7 and 0.8 wrong, each alone in its bin: (0.1 + 0.4 + 0.5 + 0.7 + 0.8) / 5. Of 0.88
+    and 0.92, in the bin from 13/15 to 14/15, one is right; 0.5 is wrong: (2 · |0.5 - 0.9| + 0.5) / 3."""
     found = calibration.collect(FIVE)
-    confidence = FIVE.probabilities[:, 0]
-    assert found.ece == calibration_error(confidence, FIVE.right)
+    assert found.ece == pytest.approx(2.5 / 5)
     assert (found.accuracy, found.confidence) == (0.4, pytest.approx(0.7))
     assert [(one.photos, one.right) for one in found.bins] == [(1, 0), (1, 1), (1, 0), (1, 0), (1, 1)]
-    by_hand = sum(one.photos * abs(one.right / one.photos - one.confidence) for one in found.bins) / 5
-    assert by_hand == pytest.approx(found.ece)
-    assert all(one.low < one.confidence <= one.high for one in found.bins)
+    assert [one.confidence for one in found.bins] == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9])
+    shared = calibration.collect(
+        predictions((0, [0, 1], [0.88, 0.12]), (0, [1, 0], [0.92, 0.08]), (0, [1, 0], [0.5, 0.5]))
+    )
+    assert shared.ece == pytest.approx(1.3 / 3)
+    ends = [(one.low, one.high, one.photos, one.right) for one in shared.bins]
+    assert ends == [
+        (pytest.approx(7 / 15), pytest.approx(8 / 15), 1, 0),
+        (pytest.approx(13 / 15), pytest.approx(14 / 15), 2, 1),
+    ]
     bars = calibration.draw(found).data
     assert sum(bars[-1].y) == 5
     unknown = FIVE._replace(probabilities=np.full((5, 5), np.nan))
