@@ -78,7 +78,8 @@ class Listing:
 class PageSection:
     """One section: a heading, a sentence, figures or tables below it, and then its blocks.
 
-    Figures have names, no two on the page the same: `reports build --only NAME` writes one by itself.
+    Figures have names, no two on the page the same: `reports build --only NAME` writes one by itself. One with a width of its own
+    scrolls in a box as wide as the page.
     """
 
     name: str

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reports.errors.predictions import Predictions
-from reports.style import figure, text
+from reports.style import figure, shortened, text
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 CLASSES = 200
 """Classes drawn, at most: of more, those with the most wrong photos."""
 
-LABELLED = 30
-"""Classes up to which each has its name beside its row."""
-
 COUNTED = 12
-"""Classes up to which each has its name below its column, and each cell its count in it: of more there is no room on a phone."""
+"""Classes up to which each cell has its count in it, and the matrix is as wide as its place, which may be a phone."""
+
+SIDE = 640
+"""Pixels of the side of a matrix of more classes, until CELL needs more: it scrolls in its own box then."""
+
+CELL = 14
+"""Pixels of the side of a cell, at least: as high as a name."""
 
 LABEL = 16
 """Letters of a class name beside the matrix; the rest is in the hover text."""
@@ -86,17 +89,19 @@ def draw(found: ConfusionMatrix) -> go.Figure:
             zmax=top or max(float(np.nanmax(cells)), 1e-9),
             showscale=False,
             hoverongaps=False,
-            xgap=1 if classes <= LABELLED else 0,
-            ygap=1 if classes <= LABELLED else 0,
+            xgap=1,
+            ygap=1,
             hovertemplate="is %{y}<br>taken for %{x}<br>%{customdata} photos, %{z:.1%} of its class<extra></extra>",
             text=found.counts.tolist() if classes <= COUNTED else None,
             texttemplate="%{text}" if classes <= COUNTED else None,
         )
-    cut = [text(name if len(name) <= LABEL else name[: LABEL - 1] + "…") for name in found.names]
+    cut = [text(name) for name in shortened(found.names, LABEL)]
     labels = {"tickvals": names, "ticktext": cut, "tickfont": {"size": 10}}
-    without = {"showticklabels": False, "ticks": ""}
-    drawn.update_yaxes(**(labels if classes <= LABELLED else without))
-    upright = labels | {"tickangle": -90 if classes > 3 else 0}
-    drawn.update_xaxes(type="category", showgrid=False, **(upright if classes <= COUNTED else without))
-    drawn.update_layout(height=int(np.clip(150 + 30 * classes, 260, 760)))
+    drawn.update_yaxes(**labels)
+    drawn.update_xaxes(type="category", showgrid=False, **labels, tickangle=-90 if classes > 3 else 0)
+    if classes <= COUNTED:
+        drawn.update_layout(height=max(260, 150 + 30 * classes))
+    else:
+        side = 150 + max(SIDE, CELL * classes)
+        drawn.update_layout(height=side, width=side)
     return drawn

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from playwright.sync_api import Browser
 from sklearn import metrics
 
+from reports.build import _page
+from reports.config import Run
 from reports.errors import class_scores, matrix, two_classes
 from reports.errors.predictions import Predictions
+from reports.section import PageSection
+from tests.reports.test_page import open_page
 
 
 def random_predictions(classes: int, photos: int, seed: int, spread: float = 1.0) -> tuple[Predictions, Any]:
@@ -47,8 +53,38 @@ def test_the_counts_are_scikit_learns_in_another_order(classes: int) -> None:
     assert hovered >= {
         (int(row), int(column), int(made.counts[row, column])) for row, column in np.argwhere(made.counts)
     }
-    labelled = [axis.ticktext is not None for axis in (drawn.layout.yaxis, drawn.layout.xaxis)]
-    assert labelled == [classes <= 30, classes <= 12]
+    for axis in (drawn.layout.yaxis, drawn.layout.xaxis):
+        assert list(axis.ticktext) == made.names  # these fit whole
+        assert axis.tickfont.size == 10
+    assert (drawn.layout.width is None) == (classes <= 12)
+    assert drawn.layout.height >= 14 * classes
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_names_of_196_classes_can_be_read_in_a_box_that_scrolls(
+    browser: Browser, tmp_path: Path, width: int
+) -> None:
+    found, _ = random_predictions(196, 600, 196)
+    names = tuple(f"Chevrolet Silverado {number} Regular Cab" for number in range(196))
+    drawn = matrix.draw(matrix.collect(found._replace(class_names=names)))
+    run = Run.model_validate({"workdir": str(tmp_path), "dataset": {"kind": "toy_cars"}})
+    file = tmp_path / "page.html"
+    file.write_text(_page(run, [PageSection("confusions", "Confusions", "", {"confusion-matrix": drawn})], [], []))
+    page, noise = open_page(browser, file, width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    inside, whole = page.evaluate("(box => [box.clientWidth, box.scrollWidth])(document.querySelector('.box'))")
+    assert inside < width < 14 * 196 < whole
+    for ticks, start, end in ((".ytick", "top", "bottom"), (".xtick", "left", "right")):
+        labels = page.locator(f"#confusions {ticks} text")
+        assert len(set(labels.all_text_contents())) == 196
+        boxes = page.evaluate(
+            "([ticks, start, end]) => [...document.querySelectorAll(`${ticks} text`)].map(label => {"
+            "const box = label.getBoundingClientRect(); return [box[start], box[end]]; }).sort((a, b) => a[0] - b[0])",
+            [ticks, start, end],
+        )
+        assert all(after[0] - before[0] >= 12 for before, after in pairwise(boxes))  # lines of 10 pixels' letters
+    assert noise == []
+    page.close()
 
 
 def test_classes_that_are_taken_for_each_other_are_neighbours() -> None:
