@@ -32,8 +32,8 @@ class Agreement(Section):
 
     def __str__(self) -> str:
         return (
-            f"Spearman {self.spearman:.2f} (95 % interval {self.low:.2f} to {self.high:.2f}), Kendall {self.kendall:.2f}, regret "
-            f"{self.regret_points:.1f} points, {self.configurations} configurations"
+            f"Spearman {self.spearman:z.2f} (95 % interval {self.low:z.2f} to {self.high:z.2f}), Kendall {self.kendall:z.2f}, "
+            f"regret {self.regret_points:z.1f} points, {self.configurations} configurations"
         )
 
 
@@ -58,7 +58,7 @@ class Certificate(Section):
         for what, (agreement, advice) in judged.items():
             if agreement.spearman < floor:
                 said.append(
-                    f"Warning: {agreement.spearman:.2f} is below train.fidelity_floor, {floor:g}: this search does not rank "
+                    f"Warning: {agreement.spearman:z.2f} is below train.fidelity_floor, {floor:g}: this search does not rank "
                     f"heads as {what}. Promote more than the first few (--top), or {advice}."
                 )
         return said

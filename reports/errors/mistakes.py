@@ -73,7 +73,7 @@ def neighbours(near: list[Nearest], index: DatasetIndex, crop_to_bbox: bool) -> 
     pictures = []
     for row, cosine in near:
         of_class = index.class_names[int(index.table["label"].iloc[row])]
-        caption = f"nearest training photo: {of_class}, {_whole(f'cosine {cosine:.2f}')}"
+        caption = f"nearest training photo: {of_class}, {_whole(f'cosine {cosine:z.2f}')}"
         pictures.append(Picture(caption, thumbnail(index, row, crop_to_bbox)))
     return pictures
 

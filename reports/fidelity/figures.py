@@ -71,7 +71,8 @@ def _at(row: Results, ranking: Results, value: str) -> tuple[str, float, float, 
         if row["fresh"]:
             return copies, mean, mean, mean
         shift = mean + gap["value"] / 100
-        return copies, mean, shift - gap["high"] / 100, shift - gap["low"] / 100
+        low, high = (min(max(shift - gap[end] / 100, 0.0), 1.0) for end in ("high", "low"))  # accuracies, as `mean` is
+        return copies, mean, low, high
     found = ranking["spearman"]
     if row["fresh"] or None in found.values():
         return None

@@ -61,13 +61,13 @@ def _answer(found: Results) -> str:
         f"As this study trains ({_way(found['own'])}), its ranking agrees with that under fresh views in every "
         "epoch by a Spearman "
         f"correlation of {_shown(own['fresh']['spearman'])}; the head that it puts first is "
-        f"{own['fresh']['top1_regret_points']['value']:.1f} points below the best."
+        f"{own['fresh']['top1_regret_points']['value']:z.1f} points below the best."
     ]
     if "fine_tuned" in own:
         row = own["fine_tuned"]
         told.append(
             f"After fine-tuning ({row['configurations']} of them, good, middling and bad): {_shown(row['spearman'])}, and "
-            f"{row['top1_regret_points']['value']:.1f} points."
+            f"{row['top1_regret_points']['value']:z.1f} points."
         )
     return " ".join(told)
 
@@ -252,10 +252,10 @@ def _shown(estimate: Mapping[str, float | None], digits: int = 2, plus: bool = F
     value, low, high = (estimate[name] for name in ("value", "low", "high"))
     if value is None:
         return "–"
-    sign = "+" if plus else ""
+    how = f"{'+' if plus else ''}z.{digits}f"  # z: no "-0.0"
     if low is None or high is None:
-        return f"{value:{sign}.{digits}f}"
-    return f"{value:{sign}.{digits}f} ({low:{sign}.{digits}f} to {high:{sign}.{digits}f})"
+        return format(value, how)
+    return f"{value:{how}} ({low:{how}} to {high:{how}})"
 
 
 def _duration(seconds: float) -> str:

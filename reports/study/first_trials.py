@@ -71,7 +71,7 @@ def verdict(found: FirstTrials, objective: str) -> str:
     if own is not None and own.mean is not None and other is not None and other.mean is not None:
         ours, its, how = own.mean, other.mean, f", on average over {len(own.seeds)} seeds"
     if objective == "val_loss":
-        return f" The winner's loss is {its - ours:.4f} below the linear probe's{how}."
+        return f" The winner's loss is {its - ours:z.4f} below the linear probe's{how}."
     above = round(100 * (ours - its), 1)
     if above == 0:
         return f" The linear probe reaches what the winner does{how}."

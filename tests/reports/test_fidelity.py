@@ -23,6 +23,7 @@ from features.policies import policy_copies
 from reports.build import build
 from reports.config import FidelityConfig, Run
 from reports.fidelity.cost import Cost, Rates, cost_of
+from reports.fidelity.figures import lines
 from reports.fidelity.plan import Cell, lay_out, make_plan
 from reports.fidelity.results import (
     Measured,
@@ -33,8 +34,9 @@ from reports.fidelity.results import (
     summarise,
     write_results,
 )
+from reports.fidelity.section import _shown
 from reports.fidelity.section import section as fidelity_section
-from search.certificate import Certificate, load_certificate, write_certificate
+from search.certificate import Agreement, Certificate, load_certificate, write_certificate
 from search.leaderboard import leaders, load_study
 
 SMALL: dict[str, Any] = {
@@ -208,6 +210,31 @@ def test_all_the_same_is_no_ranking(searched: Run) -> None:
     json.dumps(results, allow_nan=False)
     with pytest.raises(HeadhuntError, match="so there is no ranking to compare"):
         certificate_of(plan, results, "recipe")
+
+
+def test_numbers_that_round_to_nothing_have_no_minus() -> None:
+    assert _shown({"value": -0.04, "low": -1.2, "high": -0.01}, 1, plus=True) == "+0.0 (-1.2 to +0.0)"
+    assert _shown({"value": -0.004, "low": None, "high": None}) == "0.00"
+    assert _shown({"value": None, "low": None, "high": None}) == "–"
+    agreement = Agreement(configurations=9, spearman=-0.004, low=-0.2, high=-0.001, kendall=-0.0, regret_points=-0.04)
+    assert str(agreement) == (
+        "Spearman 0.00 (95 % interval -0.20 to 0.00), Kendall 0.00, regret 0.0 points, 9 configurations"
+    )
+    assert "Warning: 0.00 is below" in Certificate(date="2026-11-30", seeds=2, frozen=agreement).lines("", 0.5)[1]
+
+
+def test_an_interval_of_accuracies_ends_at_0_and_100_percent() -> None:
+    """99 % as cached, and fresh views 1 point below to 3 above it: 98 to 102 %. 1 %, and 3 below to 1 above: -2 to 2 %."""
+    way = {"policy": "mild", "clean_share": 0.0, "draw": "rotation", "fresh": False}
+    rows = [
+        {**way, "copies": 1, "mean_accuracy": 0.99, "gap_points": {"value": 0.0, "low": -3.0, "high": 1.0}},
+        {**way, "copies": 2, "mean_accuracy": 0.01, "gap_points": {"value": 0.0, "low": -1.0, "high": 3.0}},
+    ]
+    ranking = [{**row, "what": "views", "against": "fresh"} for row in rows]
+    (line,) = lines({"views": rows, "ranking": ranking}, "accuracy")
+    assert line.values == [0.99, 0.01]
+    assert line.above == pytest.approx([0.01, 0.01])
+    assert line.below == pytest.approx([0.01, 0.01])
 
 
 def test_the_break_even_is_the_first_number_of_trials_that_is_quicker() -> None:

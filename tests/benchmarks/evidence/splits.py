@@ -127,4 +127,4 @@ def _mean(values: Any) -> str:
     if len(values) < 2:
         return f"{float(values.iloc[0]):.1f}"
     mean, low, _ = interval(list(values))
-    return f"{mean:.1f} ± {mean - low:.1f}"
+    return f"{mean:z.1f} ± {mean - low:.1f}"
