@@ -29,6 +29,9 @@ TOGETHER = 5
 FEWEST = 4
 """Complete trials below which a figure of parameters says nothing."""
 
+LEAST = 0.05
+"""The share of the variance below which a parameter is not worth an axis of the contour."""
+
 LINES = 300
 """Trials in the parallel coordinates, at most: a line is an object of its own in the page."""
 
@@ -152,6 +155,13 @@ def _contour(study: optuna.Study, shown: Shown, objective: str) -> Block:
             text = "No contour: which two parameters matter most is not known from so few trials, or from equal ones."
         return Block("Two against each other", text)
     one, other = shown.pair
+    least = min(shown.pair, key=shown.shares.__getitem__)
+    if shown.shares[least] < LEAST:
+        text = (
+            f"No contour: of the two most important numeric parameters, {one} and {other}, {least} explains "
+            f"{share(shown.shares[least])} of the variance. Below {100 * LEAST:.0f} % there is nothing to see."
+        )
+        return Block("Two against each other", text)
     text = (
         f"{one} against {other}, the two most important numeric parameters, which explain {share(shown.shares[one])} and "
         f"{share(shown.shares[other])} of the variance: "
