@@ -58,7 +58,12 @@ def draw(found: ConfirmedLeaders, objective: str) -> go.Figure:
         mode="markers",
         name="mean, 95 % interval",
         marker={"color": COLOURS[0], "size": 10},
-        error_x={"type": "data", "array": [interval.high - interval.mean for _, interval in ranked]},
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [interval.high - interval.mean for _, interval in ranked],
+            "arrayminus": [interval.mean - interval.low for _, interval in ranked],
+        },
     )
     drawn.add_scatter(
         x=[each.searched for each, _ in ranked],

@@ -27,13 +27,8 @@ def confirmation_table(run: SearchRun, result: dict[str, Any]) -> Table:
             table.add_row(titled(row.number, row.first), "failed", row.failure, searched, "")
             continue
         mean, low, high = row.interval
-        table.add_row(
-            titled(row.number, row.first),
-            f"{mean:.4f}",
-            f"{low:.4f} to {high:.4f}",
-            searched,
-            show_p(row.p_value),
-        )
+        spread = f"{low:.4f} to {high:.4f}"
+        table.add_row(titled(row.number, row.first), f"{mean:.4f}", spread, searched, show_p(row.p_value))
     return table
 
 
@@ -45,7 +40,7 @@ def show_p(p_value: float | None) -> str:
 
 
 def show_confirmed(found: Confirmed | None) -> str:
-    """A trial's confirmed mean and half its interval as text; nothing when it is not confirmed."""
+    """A trial's confirmed mean with its interval, `0.9900 (0.9470 to 1.0000)`; nothing when it is not confirmed."""
     if found is None or found.interval is None:
         return ""
-    return f"{found.interval.mean:.4f} ± {found.interval.high - found.interval.mean:.4f}"
+    return "{:.4f} ({:.4f} to {:.4f})".format(*found.interval)
