@@ -18,6 +18,9 @@ from search.trial import EpochMetrics, Objective
 if TYPE_CHECKING:
     import optuna
 
+OPTIMISTIC = "optimistic, since the validation photos chose trials and epochs"
+"""What the validation accuracy of a chosen trial or model is, wherever it is shown."""
+
 VAL_LOSS = "val_loss"
 """The user attribute of a trial: the validation loss at its best epoch."""
 

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, relative, settings
+from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, log, relative, settings
 from features.errors import HeadhuntError, UsageError
+from search.confirm.ranking import unused_confirmation
 from train.baselines.comparison import comparison_table
 from train.baselines.measure import BASELINES, measure_baselines
 from train.config import TrainRun
@@ -67,7 +68,10 @@ def export_command(
     """Write the model bundle of a promoted trial; every format is loaded again and compared with the promotion."""
     with command(json_) as output:
         formats = None if format_ is None else [name.strip() for name in format_.split(",") if name.strip()]
-        result = export(settings(context, TrainRun, config, set_), trial, formats, recipe)
+        run = settings(context, TrainRun, config, set_)
+        if trial is None and (unused := unused_confirmation(run)):
+            log.print(f"{unused} So the promotion with the highest validation accuracy is exported.", style="yellow")
+        result = export(run, trial, formats, recipe)
         output.console.print(result["verdict"]["text"])
         table = Table("format", "path", "largest difference", "allowed")
         for name, row in result["formats"].items():

@@ -12,9 +12,10 @@ from features.dataset import load_index
 from features.errors import HeadhuntError
 from reports.config import Run
 from reports.section import LeftOutError, PageSection, Table
+from reports.study.ranked import ranked
 from reports.style import COLOURS, SHARES, figure, rate_axis, share, text, whole_ticks
 from search.config import SearchRun
-from search.leaderboard import Leader, leaders
+from search.leaderboard import Leader
 from search.ranking import best_place
 from search.records import load_curves
 
@@ -168,8 +169,8 @@ def _name(leader: Leader) -> str:
 def rates_section(run: Run) -> PageSection:
     """The leaders' schedules; LeftOutError where none is known."""
     sizes = load_index(run).table["split"].value_counts()
-    found = leaders(run, run.reports.leaders)
-    curves = collect_rates(run, found, int(sizes["train"]))
+    best = ranked(run)
+    curves = collect_rates(run, best.leaders, int(sizes["train"]))
     if not curves:
         if run.search.hypermodel is not None:
             raise LeftOutError("The leaders are models of a function, which sets their learning rates itself.")
@@ -177,21 +178,21 @@ def rates_section(run: Run) -> PageSection:
             "No leader has a schedule whose rates are known: a linear probe has none, and those that followed the validation "
             "loss are in the leader's curves, which `headhunt search run` writes."
         )
-    following = [each for each in found if each.config.hypermodel is None and each.config.schedule.follows_loss]
-    text = f"The schedules of the leaders, as they were followed step by step.{left_out(run, following)}"
+    following = [each for each in best.leaders if each.config.hypermodel is None and each.config.schedule.follows_loss]
+    text = f"The schedules of the leaders, as they were followed step by step.{best.order}{left_out(run, following)}"
     return PageSection("rates", "Learning rates", text, {"rates": draw_rates(curves)})
 
 
 def curves_section(run: Run) -> PageSection:
     """How the leaders learned; LeftOutError where no record is left."""
-    found = leaders(run, run.reports.leaders)
-    curves, faults = collect_curves(run, found), left_out(run, found)
+    best = ranked(run)
+    curves, faults = collect_curves(run, best.leaders), left_out(run, best.leaders)
     if not curves:
         raise LeftOutError(f"`headhunt search run` writes the leaders' curves.{faults}")
     text = (
         "Accuracy of the leaders on cached features: on the validation photos, and on each epoch's views of the training "
         "photos while they trained, with dropout. The gap is training less validation: it grows where a head learns its "
-        f"photos by heart, and is below 0 where dropout and augmentation make training the harder task.{faults}"
+        f"photos by heart, and is below 0 where dropout and augmentation make training the harder task.{best.order}{faults}"
     )
     figures = {"curves": draw_curves(curves)}
     return PageSection("curves", "Learning curves", text, figures, [gap_table(curves)])

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from reports.config import Run
 from reports.section import PageSection, Table
+from reports.study.ranked import Ranked, ranked
 from reports.style import share
 from search.first_trials import titled
-from search.leaderboard import Leader, leaders
+from search.leaderboard import Leader
+from search.ranking import OPTIMISTIC
 from search.review.describe import head_line, show, views_line
+
+WORDS = {"features", "head", "schedule", "optimiser, batch", "views"}
+"""Columns of words."""
 
 
 def section(run: Run) -> PageSection:
     """A row for each leader; UsageError when no trial has run to its end."""
-    best = leaders(run, run.reports.leaders)
+    best = ranked(run)
     if run.search.hypermodel is not None:
         return _hypermodels(run, best)
     rows = []
-    for leader in best:
+    for leader in best.leaders:
         config = leader.config
         rows.append(
             [
                 titled(leader.number, leader.first),
-                f"{leader.value:.4f}" if run.search.objective == "val_loss" else share(leader.value),
+                *_values(run, best, leader),
                 share(leader.top5),
                 config.features.parts or "all",
                 head_line(config.head),
@@ -33,7 +38,7 @@ def section(run: Run) -> PageSection:
         )
     columns = [
         "trial",
-        run.search.objective.replace("_", " "),
+        *_headings(run, best),
         "top-5",
         "features",
         "head",
@@ -42,23 +47,42 @@ def section(run: Run) -> PageSection:
         "optimiser, batch",
         "views",
     ]
-    text = "The heads that did best on the cached features of the validation photos."
-    return PageSection("leaders", "Leaders", text, tables=[Table(columns, rows, {0, 1, 2, 6})])
+    text = f"The heads that did best on the cached features of the validation photos.{_told(best)}"
+    numeric = {place for place, name in enumerate(columns) if name not in WORDS}
+    return PageSection("leaders", "Leaders", text, tables=[Table(columns, rows, numeric)])
 
 
-def _hypermodels(run: Run, best: list[Leader]) -> PageSection:
+def _headings(run: Run, best: Ranked) -> list[str]:
+    """Of the columns of `_values`."""
+    return [run.search.objective.replace("_", " "), *([f"mean of {best.seeds} seeds"] if best.confirmation else [])]
+
+
+def _values(run: Run, best: Ranked, leader: Leader) -> list[str]:
+    """What the search saw of a leader, and its mean over seeds where leaders are confirmed."""
+    show = "{:.4f}".format if run.search.objective == "val_loss" else share
+    if best.confirmation is None:
+        return [show(leader.value)]
+    found = best.confirmation.of(leader.number)
+    return [show(leader.value), "" if found is None or found.mean is None else show(found.mean)]
+
+
+def _told(best: Ranked) -> str:
+    return f"{best.order} Their values are {OPTIMISTIC}."
+
+
+def _hypermodels(run: Run, best: Ranked) -> PageSection:
     """The leaders of a function, by the values that it drew."""
     rows = [
         [
             str(leader.number),
-            f"{leader.value:.4f}" if run.search.objective == "val_loss" else share(leader.value),
+            *_values(run, best, leader),
             share(leader.top5),
             ", ".join(
                 f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in params
             ),
         ]
-        for leader, params in ((leader, leader.params.items()) for leader in best)
+        for leader, params in ((leader, leader.params.items()) for leader in best.leaders)
     ]
-    columns = ["trial", run.search.objective.replace("_", " "), "top-5", "hyperparameters"]
-    text = f"The models of {run.search.hypermodel} that did best on the cached features of the validation photos."
-    return PageSection("leaders", "Leaders", text, tables=[Table(columns, rows, {0, 1, 2})])
+    columns = ["trial", *_headings(run, best), "top-5", "hyperparameters"]
+    text = f"The models of {run.search.hypermodel} that did best on the cached features of the validation photos.{_told(best)}"
+    return PageSection("leaders", "Leaders", text, tables=[Table(columns, rows, set(range(len(columns) - 1)))])

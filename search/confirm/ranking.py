@@ -144,7 +144,7 @@ def load_confirmation(run: SearchRun, leaders: Sequence[Leader]) -> Confirmation
 
 def unused_confirmation(run: SearchRun) -> str | None:
     """Why the confirmation that is on disk is not used, a sentence; None where it is used, or where there is none."""
-    found = _read(run, all_leaders(run))
+    found = _read(run, all_leaders(run)) if confirmation_file(run.workdir).exists() else None
     return f"{relative(confirmation_file(run.workdir))} is not used: {found}." if isinstance(found, str) else None
 
 
@@ -195,6 +195,16 @@ def digests(leaders: Sequence[Leader]) -> dict[int, str]:
     return {
         leader.number: hashlib.sha256(leader.config.model_dump_json().encode()).hexdigest()[:16] for leader in leaders
     }
+
+
+def confirmed_first(run: SearchRun, top: int | None = None) -> tuple[list[Leader], Confirmation | None]:
+    """The one ranking of the run: the leaders by its confirmation, where there is one of the study as it is, else by the search;
+    with that confirmation. UsageError when no trial has run to its end."""
+    ranked = all_leaders(run)
+    found = _read(run, ranked)
+    if found is None or isinstance(found, str):
+        return ranked[:top], None
+    return by_confirmation(ranked, found)[:top], found
 
 
 def by_confirmation(leaders: Sequence[Leader], confirmation: Confirmation) -> list[Leader]:

@@ -25,17 +25,19 @@ from reports.study import (
     history,
     importance,
     leader_curves,
+    leaders_table,
     parameter_plots,
     parameters,
     pruning,
     side_by_side,
     workers,
 )
-from reports.style import log_ticks, rate_axis, whole_ticks
+from reports.style import log_ticks, rate_axis, shortened, whole_ticks
 from search.leaderboard import leaders, load_study
 from search.schedules.decay import StepDecay
 from search.trial import HypermodelChoice, TrialConfig
 from search.worklog import Work, load_work
+from tests.fabricated import fabricate_confirmation
 from tests.reports.test_page import open_page
 
 RATE, DROPOUT = FloatDistribution(1e-5, 1e-2, log=True), FloatDistribution(0, 0.6)
@@ -163,6 +165,62 @@ def test_the_contour_is_of_the_two_numeric_parameters_that_matter_most() -> None
     assert set(shown.pair or ()) == {"schedule.learning_rate", "head.layers"}
     assert sum(shown.shares.values()) == pytest.approx(1)
     assert shown.shares["head.dropout"] < 0.1
+
+
+def test_no_contour_is_drawn_of_parameters_that_explain_next_to_nothing() -> None:
+    study = study_of(12)
+    small = shown_of(study)._replace(pair=PAIR, shares={"schedule.kind": 0.96, PAIR[0]: 0.018, PAIR[1]: 0.022})
+    block = parameters._contour(study, small, "val_accuracy")
+    assert block.figures == {}
+    assert block.text == (
+        "No contour: of the two most important numeric parameters, head.dropout and schedule.learning_rate, head.dropout "
+        "explains 1.8 % of the variance. Below 5 % there is nothing to see."
+    )
+    enough = small._replace(shares={"schedule.kind": 0.9, PAIR[0]: 0.05, PAIR[1]: 0.05})
+    assert list(parameters._contour(study, enough, "val_accuracy").figures) == ["contour"]
+
+
+def test_no_axis_of_the_parallel_coordinates_has_a_label_twice() -> None:
+    """Values that agree in their first digits, on linear and logarithmic axes, on axes that some trials miss, and of choices."""
+    study, kinds = optuna.create_study(direction="maximize"), {
+        "close": FloatDistribution(0, 1), "log": FloatDistribution(1e-5, 1, log=True), "missing": FloatDistribution(0, 1),
+        "choice": CategoricalDistribution([0.2, 0.2004]), "units": IntDistribution(1, 4096),
+    }  # fmt: skip
+    for number in range(5):
+        params = {
+            "close": 0.2 + 1e-4 * number, "log": 1e-3 + 1e-7 * number, "missing": 0.5 + 4e-6 * number,
+            "choice": (0.2, 0.2004)[number % 2], "units": 512 * (number + 1),
+        }  # fmt: skip
+        if number == 0:
+            del params["missing"]
+        distributions = {name: kinds[name] for name in params}
+        value = 0.98765 + 1.6e-5 * number
+        study.add_trial(optuna.trial.create_trial(value=value, params=params, distributions=distributions))
+    drawn = parameter_plots.draw_parallel(study, study.get_trials(), list(kinds), "val_accuracy")
+    labels: dict[str, list[str]] = {}
+    for tick in drawn.layout.annotations:
+        labels.setdefault(drawn.layout.xaxis.ticktext[int(tick.x)], []).append(tick.text)
+    assert labels == {
+        "val accuracy": ["98.765%", "98.767%", "98.768%", "98.77%", "98.771%"],
+        "choice": ["0.2", "0.2004"],
+        "close": ["0.2", "0.2001", "0.2002", "0.2003", "0.2004"],
+        "log": ["0.001", "0.0010004"],
+        "missing": ["None", "0.500004", "0.500007", "0.50001", "0.500013", "0.500016"],
+        "units": ["512", "1024", "1536", "2048", "2560"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["short", "exactly ten"], ["short", "exactly t…"]),
+        (["Audi A4 Sedan 2010", "Audi A4 Sedan 2012"], ["Audi …2010", "Audi …2012"]),
+        (["abcdefgh 1 stuvwxyz", "abcdefgh 2 stuvwxyz"], ["abcdefgh 1 stuvwxyz", "abcdefgh 2 stuvwxyz"]),
+        (["the same one", "the same one"], ["the same …", "the same …"]),
+    ],
+)
+def test_names_are_cut_so_that_they_can_be_told_apart(names: list[str], labels: list[str]) -> None:
+    assert shortened(names, 10) == labels
 
 
 @pytest.mark.parametrize("objective", ["val_accuracy", "val_loss"])
@@ -332,6 +390,28 @@ def compared(run: Run, *paths: Path) -> Run:
     return run.model_copy(update={"reports": run.reports.model_copy(update={"compare": paths})})
 
 
+def test_leaders_rates_and_curves_follow_the_confirmed_ranking(searched: Run) -> None:
+    """The confirmation turns the three best round: the highest number has the highest mean."""
+    first = [leader.number for leader in leaders(searched, searched.reports.leaders)]
+    before = leaders_table.section(searched)
+    assert [row[0] for row in before.tables[0].rows] == list(map(str, first))
+    assert before.text.endswith(" Their values are optimistic, since the validation photos chose trials and epochs.")
+    fabricate_confirmation(searched, 3)
+    order = [*sorted(first[:3], reverse=True), *first[3:]]
+    table = leaders_table.section(searched)
+    assert [row[0] for row in table.tables[0].rows] == list(map(str, order))
+    assert table.tables[0].columns[:4] == ["trial", "val accuracy", "mean of 2 seeds", "top-5"]
+    means = [row[2] for row in table.tables[0].rows]
+    assert [float(mean[:-2]) for mean in means[:3]] == pytest.approx([number + 0.25 for number in order[:3]], abs=0.06)
+    assert means[3:] == ["", ""]
+    told = "The confirmed leaders come first, by their mean over 2 seeds; behind them the others, as the search ranked them."
+    curves = leader_curves.curves_section(searched)
+    rates = leader_curves.rates_section(searched)
+    assert all(told in section.text for section in (table, curves, rates))
+    assert [row[0].split()[1] for row in curves.tables[0].rows] == list(map(str, order))
+    assert [line.name.split()[1] for line in rates.figures["rates"].data] == list(map(str, order))
+
+
 def test_studies_side_by_side(searched: Run) -> None:
     file = other_run(searched, "other", "second", sampler="random")  # as the file is now; the study was made with tpe
     run = compared(searched, file)
@@ -346,6 +426,7 @@ def test_studies_side_by_side(searched: Run) -> None:
     section = side_by_side.section(run)
     assert [name for name, _ in section.every_figure()] == ["studies-by-trials", "studies-by-epochs"]
     assert "validation photos" not in section.text
+    assert "test is the accuracy of the best promoted model." in section.text
 
 
 def test_other_objectives_and_other_photos_are_said_and_not_drawn_together(searched: Run) -> None:
