@@ -55,7 +55,7 @@ def blocks(promotions: Sequence[Promotion], curves: Sequence[LearningCurve]) -> 
     """A figure for each promotion with its curve, all on the same scales."""
     return [
         Block(
-            f"How {curve.name} was fine-tuned",
+            f"{curve.name}: what fine-tuning tried" if each.is_frozen else f"How {curve.name} was fine-tuned",
             describe(curve, each.metrics.finetune.plan),
             {f"finetuning-{each.folder.name}": draw(curve, "phase", curves)},
         )

@@ -128,7 +128,7 @@ class FrozenAccuracy(Answer):
 
 
 class TunedAccuracy(Answer):
-    """Of the fine-tuned network; null where the test photos were not evaluated."""
+    """Of the exported network; null where the test photos were not evaluated."""
 
     val_accuracy: float
     test_accuracy: float | None

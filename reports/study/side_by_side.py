@@ -142,7 +142,7 @@ def section(run: Run) -> PageSection:
     objectives = list(dict.fromkeys(facts.objective for facts in found))
     told = (
         f"{len(found)} studies. Best is the value, of one seed, that the best trial was chosen by; confirmed is the best mean "
-        "over several seeds, with its 95 % interval; test is the accuracy of the best fine-tuned model."
+        "over several seeds, with its 95 % interval; test is the accuracy of the best promoted model."
     )
     if len(objectives) > 1:
         told += " They have different objectives, whose values do not compare: each objective has figures of its own."

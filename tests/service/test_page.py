@@ -296,6 +296,29 @@ def test_exports_are_asked_for_in_view_and_offered_whole(service: Served, page: 
     assert len(asked) == 1
 
 
+def test_a_promotion_that_no_epoch_made_better_is_called_frozen(service: Served, page: Page) -> None:
+    search = Search(service, "promoted")
+    folder = make_folder(service.root / search.name / "promotions" / "3-0a1b2c3d")
+    (folder / "metrics.json").write_text("{}")
+    tuned = {"val_accuracy": 0.5, "test_accuracy": 0.4, "test_top5_accuracy": 0.9}
+    row = {
+        "trial": 3,
+        "recipe": "0a1b2c3d",
+        "stage": "frozen",
+        "frozen": {"val_accuracy": 0.5},
+        "tuned": tuned,
+        "seconds": 3,
+    }
+    page.route("**/searches/promoted/promotions", lambda route: route.fulfill(json={"promotions": [row]}))
+    service.board.look()
+    page.goto("/")
+    promotions = card_of(page, search.name).locator(".promotions")
+    promotions.locator("summary").click()
+    titles = ["trial", "recipe", "model", "validation, frozen", "validation", "test", "test top-5", "time"]
+    expect(promotions.locator("th")).to_have_text(titles)
+    expect(promotions.locator("td").nth(2)).to_have_text("frozen")
+
+
 def test_an_older_answer_does_not_count_after_a_newer_one(service: Served, page: Page) -> None:
     search = Search(service, "newer")
     held: list[Route] = []

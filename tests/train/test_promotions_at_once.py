@@ -51,6 +51,7 @@ def test_two_promotions_at_once_are_trials_of_a_study_next_to_the_search(searche
         assert trial.state == optuna.trial.TrialState.COMPLETE
         assert trial.value == row["tuned"]["val_accuracy"]
         assert trial.params == leader.params
+        assert trial.user_attrs["stage"] == row["stage"]
         history = pd.read_csv(Path(row["folder"]) / "history.csv")
         assert trial.intermediate_values == dict(zip(history["epoch"], history["val_accuracy"], strict=True))
         assert f"Trial {leader.number}: epoch 3/3: loss" in done.stderr

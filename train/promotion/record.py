@@ -53,6 +53,7 @@ class PromotionStudy:
         self.report(leader, promotion.folder, metrics.made_from, accuracies)
         trial = self._begun(leader, promotion.folder, metrics.made_from)
         facts = {
+            "stage": promotion.stage,
             "frozen val_accuracy": metrics.frozen["val"]["accuracy"],
             **({"test_accuracy": metrics.tuned["test"]["accuracy"]} if "test" in metrics.tuned else {}),
             "best_epoch": metrics.best_epoch,

@@ -164,11 +164,12 @@ export class Card {
 
   async #showPromotions() {
     const { promotions } = await get(`${this.#path}/promotions`);
-    const titles = ["trial", "recipe", "validation, frozen", "validation, tuned", "test", "test top-5", "time"];
+    const titles = ["trial", "recipe", "model", "validation, frozen", "validation", "test", "test top-5", "time"];
     fill(this.part(".promotions .scroll"), promotions, () => [
-      table(titles.map((title) => [title, true]), promotions.map(({ trial, recipe, frozen, tuned, seconds }) => [
+      table(titles.map((title) => [title, title !== "model"]), promotions.map(({ trial, recipe, stage, frozen, tuned, seconds }) => [
         String(trial),
         recipe ?? "",
+        stage,
         share(frozen?.val_accuracy),
         share(tuned?.val_accuracy),
         share(tuned?.test_accuracy),
