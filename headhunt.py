@@ -50,6 +50,8 @@ from reports.dataset.section import collect as dataset_facts
 from reports.service.cli import add_commands
 from search.cli import app as search_app
 from search.leaderboard import leaders
+from search.ranking import OPTIMISTIC
+from search.top5 import says_something
 from train.cli import app as train_app
 
 STAGES = {
@@ -240,7 +242,9 @@ def _summary(checked: Run, results: dict[str, Any], seconds: dict[str, float]) -
         "cache": _cached([cached, *cached.get("others", {}).values()]),
         "search": f"{counts}; {objective} of the best head {ranked[0]:.4f}, of the worst that ran to its end {ranked[-1]:.4f}",
         **({"confirm": _confirmed(results["confirm"], objective)} if "confirm" in results else {}),
-        "promote": "\n".join(_promoted(row) for row in results["promote"]["promotions"]),
+        "promote": "\n".join(
+            _promoted(row, says_something(prepared["classes"])) for row in results["promote"]["promotions"]
+        ),
         "export": f"trial {results['export']['trial']}: {', '.join(results['export']['formats'])}",
         "report": f"{len(results['report']['sections'])} sections",
     }
@@ -248,7 +252,10 @@ def _summary(checked: Run, results: dict[str, Any], seconds: dict[str, float]) -
     for stage, text in rows.items():
         table.add_row(stage, text, f"{seconds[stage]:.0f}")
     frequent = dataset_facts(load_index(checked)).most_frequent
-    table.caption = f"Always naming the most frequent class would be right for {frequent:.4f} of the test photos."
+    table.caption = (
+        f"Values on validation photos are {OPTIMISTIC}. Always naming the most frequent class would be right for "
+        f"{frequent:.4f} of the test photos."
+    )
     return table
 
 
@@ -258,14 +265,15 @@ def _cached(built: Sequence[dict[str, Any]]) -> str:
     return f"{sum(one['records'] for one in built)} feature vectors, {copies}, {sum(one['bytes'] for one in built) / 1e6:.1f} MB"
 
 
-def _promoted(row: dict[str, Any]) -> str:
-    """A promotion in a line; without test accuracies where the test photos were left alone."""
+def _promoted(row: dict[str, Any], top5: bool) -> str:
+    """A promotion in a line; without test accuracies where the test photos were left alone, with `top5` accuracy or without."""
     tuned = row["tuned"]
     before = "" if row["stage"] == "frozen" else f"{row['frozen']['val_accuracy']:.4f} frozen, "
     told = f"trial {row['trial']}: val {before}{tuned['val_accuracy']:.4f} {row['stage']}"
     if tuned["test_accuracy"] is None:
         return told
-    return f"{told}; test {tuned['test_accuracy']:.4f}, top-5 {tuned['test_top5_accuracy']:.4f}"
+    five = f", top-5 {tuned['test_top5_accuracy']:.4f}" if top5 else ""
+    return f"{told}; test {tuned['test_accuracy']:.4f}{five}"
 
 
 def _confirmed(result: dict[str, Any], objective: str) -> str:

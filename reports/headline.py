@@ -11,6 +11,7 @@ from reports.section import reason_of
 from reports.style import share
 from search.confirm.ranking import find_confirmation
 from search.leaderboard import leaders
+from search.ranking import OPTIMISTIC
 from train.evaluate import wilson_interval
 from train.promotion.artifact import Promotion, find_promotions
 from train.verdict import Verdict, best_verdict, verdict_of
@@ -48,7 +49,8 @@ def _promoted(run: Run, best: Promotion) -> list[Tile]:
     verdict, since these may be other photos than those of now."""
     tuned, frozen = best.metrics.tuned, best.metrics.frozen
     if "test" not in tuned:
-        return [(share(tuned["val"]["accuracy"]), f"validation, {best.title}, {best.stage}; test was not evaluated")]
+        what = f"validation, {best.title}, {best.stage}, {OPTIMISTIC}; test was not evaluated"
+        return [(share(tuned["val"]["accuracy"]), what)]
     accuracy, found = tuned["test"]["accuracy"], verdict_of(run, best)
     of = "" if found.missing else f" of {found.photos:,} photos"
     tiles = [(share(accuracy), f"test, {best.title}, {best.stage}{_measured(accuracy, found)}{of}"), _probe(found)]
@@ -96,13 +98,12 @@ def _searched(run: Run) -> list[Tile]:
         best = next(leader for leader in ranked if leader.number == first.number)
         value, how = confirmation.confirmed[0].mean, f"mean of {len(first.seeds)} seeds, best head"
     above = f"{100 * (value - ranked[-1].value):z.1f} points above the worst that ran to its end"
-    return [(share(value), f"validation, {how} (trial {best.number}), {above}")]
+    return [(share(value), f"validation, {how} (trial {best.number}), {above}; {OPTIMISTIC}")]
 
 
 def data_line(run: Run) -> str:
     """Whether anything is wrong with the data."""
     try:
-        found = findings.load(run)
+        return findings.load(run).text
     except Exception as error:
         return f"not known whether anything is wrong: {reason_of(error)}"
-    return " ".join(found.sentences) or f"nothing found: {found.nothing}."

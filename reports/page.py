@@ -24,6 +24,7 @@ from reports.study import (
     side_by_side,
     workers,
 )
+from search.top5 import is_shown
 
 SECTIONS: dict[str, tuple[str, Callable[[Run], PageSection]]] = {
     "promotions": ("Promoted models", promotions.section),
@@ -54,7 +55,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Run], PageSection]]] = {
 def make_section(run: Run, name: str) -> PageSection:
     """One section; LeftOutError or HeadhuntError where there is nothing to show."""
     section = SECTIONS[name][1](run)
-    return section if top5.says_something(run) else top5.without(section)
+    return section if is_shown(run) else top5.without(section)
 
 
 def collect_sections(run: Run) -> tuple[list[PageSection], dict[str, str]]:

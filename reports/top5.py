@@ -1,24 +1,12 @@
-"""Top-5 accuracy is left off the page where it says nothing: of five or fewer classes it is always 100 %."""
+"""Top-5 accuracy is left off the page where it says nothing, see `search.top5`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from features.dataset import load_index
-from features.errors import HeadhuntError
 from reports.section import PageSection, Table
 from reports.style import TOP5
-from search.config import SearchRun
-from train.evaluate import TOP
-
-
-def says_something(run: SearchRun) -> bool:
-    """Whether there are so many classes that top-5 accuracy can be below 100 %; without an index that is assumed."""
-    try:
-        return len(load_index(run).class_names) > TOP
-    except HeadhuntError:
-        return True
 
 
 def without(section: PageSection) -> PageSection:

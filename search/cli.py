@@ -20,11 +20,12 @@ from search.confirm.table import confirmation_table, show_confirmed
 from search.first_trials import TITLES, titled
 from search.leaderboard import Leader, leaders, load_study
 from search.parameters import Range, Space
-from search.ranking import is_added
+from search.ranking import OPTIMISTIC, is_added
 from search.review.dashboard import dashboard
 from search.samplers.choice import make_sampler
 from search.space import SearchSpace
 from search.study import open_space, run_search, show_size
+from search.top5 import is_shown
 
 app = typer.Typer(no_args_is_help=True, help="Stage 2: feature cache in, study out.")
 
@@ -72,7 +73,9 @@ def run_command(
         best = result["best"]
         output.console.print(f"Study {result['study']} in {result['storage']}: {counts}; {result['seconds']:.1f} s.")
         if best:
-            output.console.print(f"Best: trial {best['number']}, {run.search.objective} {best['value']:.4f}.")
+            output.console.print(
+                f"Best: trial {best['number']}, {run.search.objective} {best['value']:.4f}, which is {OPTIMISTIC}."
+            )
         output.result(result)
 
 
@@ -230,14 +233,14 @@ def _declared(space: Space) -> dict[str, Any]:
 def _leaderboard(run: SearchRun, best: list[Leader], confirmation: Confirmation | None) -> Table:
     names = list(dict.fromkeys(name for leader in best for name in leader.params))
     added = [] if confirmation is None else [f"confirmed, {len(confirmation.confirmed[0].seeds)} seeds"]
-    columns = ["trial", run.search.objective, "top-5", *added, *(name.removeprefix("head.") for name in names)]
-    table = Table(*columns, title=run.name)
+    top5 = ["top-5"] if is_shown(run) else []
+    columns = ["trial", run.search.objective, *top5, *added, *(name.removeprefix("head.") for name in names)]
+    table = Table(*columns, title=run.name, caption=f"{run.search.objective} is {OPTIMISTIC}.")
     for leader in best:
         marked = [] if confirmation is None else [show_confirmed(confirmation.of(leader.number))]
         values = (_short(leader.params[name]) if name in leader.params else "" for name in names)
-        table.add_row(
-            titled(leader.number, leader.first), f"{leader.value:.4f}", f"{leader.top5:.4f}", *marked, *values
-        )
+        measured = [f"{leader.value:.4f}", *([f"{leader.top5:.4f}"] if top5 else [])]
+        table.add_row(titled(leader.number, leader.first), *measured, *marked, *values)
     return table
 
 

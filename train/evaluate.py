@@ -11,10 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 from typing_extensions import TypedDict
 
+from search.top5 import TOP as TOP  # classes listed for each photo in the table of predictions
 from train.photos import Photos
-
-TOP = 5
-"""Classes listed for each photo in the table of predictions."""
 
 Probabilities = npt.NDArray[np.float32]
 

@@ -29,6 +29,7 @@ from search.population.dropout import dropout_layer
 from search.population.sources import Features, zeros_for_cache_lines
 from search.population.structure import Structure, power_of_two
 from search.ranking import Score
+from search.top5 import TOP
 from search.trial import EpochMetrics, Objective, TrialConfig
 
 
@@ -305,7 +306,7 @@ class Program:
         rows = jnp.arange(len(labels))
         loss = -jax.nn.log_softmax(logits)[rows, labels].mean()
         better = (logits > logits[rows, labels][:, None]).sum(-1)
-        return loss, (logits.argmax(-1) == labels).mean(), (better < 5).mean()
+        return loss, (logits.argmax(-1) == labels).mean(), (better < TOP).mean()
 
 
 def _are_largest(logits: Any, labels: Any) -> Any:

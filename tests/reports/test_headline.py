@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,31 @@ import yaml
 from playwright.sync_api import Browser
 from typer.testing import CliRunner
 
+from features.command import log
+from features.config import CsvDataset
 from features.dataset import load_index
+from features.prepare import prepare
+from headhunt import _summary
 from reports import configuration, top5
 from reports.build import build
 from reports.cli import app
 from reports.config import Run
 from reports.dataset import findings
 from reports.headline import data_line, headline
+from reports.models import phases
 from reports.section import PageSection, Table
+from search.cli import _leaderboard
 from search.leaderboard import leaders
+from search.top5 import says_something
+from tests.conftest import run_headhunt
 from tests.fabricated import fabricate_confirmation, fabricate_promotion
 from tests.reports.test_page import open_page
+from train.baselines.comparison import comparison_table
 from train.baselines.measure import measure_baselines
+from train.cli import app as train_app
+from train.promotion.artifact import find_promotions
+
+CHOSEN = "optimistic, since the validation photos chose trials and epochs"
 
 
 def wilson(share: float, count: int) -> str:
@@ -62,7 +76,8 @@ def test_before_a_promotion_it_is_the_best_head(searched: Run) -> None:
     best, *_, worst = leaders(searched)
     above = f"{100 * (best.value - worst.value):.1f} points above the worst that ran to its end"
     (value, what), _ = headline(searched)
-    assert (value, what) == (f"{100 * best.value:.1f} %", f"validation, best head (trial {best.number}), {above}")
+    assert value == f"{100 * best.value:.1f} %"
+    assert what == f"validation, best head (trial {best.number}), {above}; {CHOSEN}"
     first = fabricate_confirmation(searched, 3).confirmed[0]
     assert first.mean is not None
     (value, what), _ = headline(searched)
@@ -71,10 +86,70 @@ def test_before_a_promotion_it_is_the_best_head(searched: Run) -> None:
 
 
 def test_what_is_not_measured_is_said(searched: Run) -> None:
-    fabricate_promotion(searched, best_epoch=0)
+    number = fabricate_promotion(searched, best_epoch=0)
     tiles = headline(searched)
     assert tiles[1] == ("–", "test, linear probe: not measured on these photos, run headhunt train baselines")
     assert tiles[2][1] == "test, frozen head: it is the model, no epoch of fine-tuning was better"
+    (promotion,) = find_promotions(searched)
+    curve = phases.stitch(promotion.title, pd.read_csv(promotion.folder / "history.csv"))
+    (block,) = phases.blocks([promotion], [curve])
+    assert block.title == f"trial {number}, recipe 0a1b2c3d: what fine-tuning tried"
+    metrics = json.loads((promotion.folder / "metrics.json").read_text())
+    for stage in ("frozen", "tuned"):
+        del metrics[stage]["test"]
+    (promotion.folder / "metrics.json").write_text(json.dumps(metrics))
+    what = headline(searched)[0][1]
+    assert what == f"validation, trial {number}, recipe 0a1b2c3d, frozen, {CHOSEN}; test was not evaluated"
+
+
+def test_a_chosen_models_validation_accuracy_is_called_optimistic_on_the_console(searched: Run) -> None:
+    best = leaders(searched)[0]
+    said = " ".join(run_headhunt(Path(), "search", "run").stdout.split())
+    assert said.endswith(f"Best: trial {best.number}, val_accuracy {best.value:.4f}, which is {CHOSEN}.")
+    accuracies = {"val_accuracy": 0.5, "test_accuracy": 0.25, "test_top5_accuracy": 1.0}
+    promoted = {"trial": 3, "stage": "frozen", "frozen": {"val_accuracy": 0.5}, "tuned": accuracies}
+    results = {
+        "prepare": {"images": 24, "classes": 3},
+        "cache": {"copies": 2, "policy": "mild", "records": 9, "bytes": 1},
+        "search": {"trials": {"complete": 6}},
+        "promote": {"promotions": [promoted]},
+        "export": {"trial": 3, "formats": ["keras"]},
+        "report": {"sections": []},
+    }
+    summary = _summary(searched, results, dict.fromkeys(results, 1.0))
+    assert str(summary.caption).startswith(f"Values on validation photos are {CHOSEN}. Always naming the most frequent")
+    assert list(summary.columns[1].cells)[3] == "trial 3: val 0.5000 frozen; test 0.2500"
+    five = {**results, "prepare": {"images": 24, "classes": 6}}
+    row = list(_summary(searched, five, dict.fromkeys(five, 1.0)).columns[1].cells)[3]
+    assert row == "trial 3: val 0.5000 frozen; test 0.2500, top-5 1.0000"
+
+
+def test_top5_is_shown_of_more_than_five_classes(searched: Run) -> None:
+    assert [says_something(classes) for classes in (2, 5, 6, 196)] == [False, False, True, True]
+    fabricate_promotion(searched)
+    for classes, shown in ((3, False), (6, True)):
+        prepared = searched.workdir / "dataset" / "prepared.json"
+        written = json.loads(prepared.read_text())
+        prepared.write_text(json.dumps({**written, "class_names": [*"abcdef"][:classes]}))
+        board = _leaderboard(searched, leaders(searched), None)
+        table = comparison_table(searched, [], find_promotions(searched))
+        for each, column in ((board, "top-5"), (table, "test top-5")):
+            assert (column in [heading.header for heading in each.columns]) == shown
+            assert {len(list(heading.cells)) for heading in each.columns} == {each.row_count}
+
+
+def test_an_export_says_that_a_confirmation_of_other_leaders_is_not_used(searched: Run) -> None:
+    fabricate_confirmation(searched, 3)
+    file = searched.workdir / "confirm.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "study": "another"}))
+    with log.capture() as captured:
+        done = CliRunner().invoke(train_app, ["export"])
+    said = " ".join(captured.get().split())
+    assert done.exit_code == 2  # nothing is promoted
+    assert said.startswith(
+        "run/confirm.json is not used: it is of the study 'another'. So the promotion with the highest validation accuracy "
+        "is exported."
+    )
 
 
 def found_of(searched: Run, rows: dict[str, Any], skipped: dict[str, str] | None) -> findings.Findings:
@@ -101,8 +176,49 @@ def test_the_data_line_says_what_was_found(searched: Run) -> None:
     assert uneven.sentences[-1] == "The largest class has 22.0 times the photos of the smallest."
     sound = findings.Findings({}, [], 0, [], 1.0)
     assert sound.sentences == []
-    assert sound.nothing.startswith("no photo left out, no copies, no class of fewer than 10 photos")
-    assert sound._replace(skipped=None).nothing.startswith("whether photos were left out is not recorded")
+    assert sound.text == (
+        "Nothing found: no photo or other file left out, no copies, no class of fewer than 10 photos, no class 5 times as "
+        "large as another."
+    )
+    assert sound._replace(features=[]).text.endswith("as large as another, no feature that says nothing.")
+    assert sound._replace(notes=None).nothing.startswith("whether other files were left out is not recorded, no copies")
+    older = sound._replace(skipped=None, notes=None, small=[("b", 1)])
+    assert older.text == (
+        "1 class has fewer than 10 photos; the smallest is b with 1. Whether photos or other files were left out is not "
+        "recorded: run `headhunt features prepare` again."
+    )
+
+
+def test_the_data_line_says_what_was_not_read_or_used_and_which_features_say_nothing(
+    searched: Run, tmp_path: Path
+) -> None:
+    root = tmp_path / "photos"
+    shutil.copytree(searched.dataset.root, root)  # type: ignore[union-attr]
+    (root / "b" / "raw.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    run = searched.model_copy(update={"dataset": searched.dataset.model_copy(update={"root": root})})
+    prepare(run)
+    left_out = "Left out, as no photos that Pillow reads: 1 .heic (`pip install pillow-heif` reads them)."
+    assert data_line(run).startswith(f"{left_out} 3 classes have fewer than 10 photos")
+    (variation,) = (run.workdir / "cache").glob("*/variation.json")
+    variation.write_text(json.dumps({**json.loads(variation.read_text()), "constant": 2, "features": 6, "photos": 15}))
+    assert data_line(run).endswith(" 2 of 6 features are constant over the 15 clean training photos.")
+    page = build(run)["report"]
+    assert "(<code>pip install pillow-heif</code> reads them)" in Path(page).read_text()
+    earlier = run.workdir / "dataset" / "prepared.json"
+    kept = json.loads(earlier.read_text())
+    del kept["notes"]  # as an earlier version wrote it
+    earlier.write_text(json.dumps(kept))
+    assert "Whether other files were left out is not recorded: run `headhunt features prepare` again." in data_line(run)
+    assert left_out not in data_line(run)
+
+    table = tmp_path / "photos.csv"
+    lines = [f"{file.relative_to(root)},{file.parent.name},train" for file in sorted(root.glob("*/*.png"))]
+    table.write_text("\n".join(["path,class_name,split", *lines]))
+    listed = CsvDataset(kind="csv", file=table)
+    run = run.model_copy(update={"dataset": listed.model_copy(update={"root": root})})
+    prepare(run)
+    unused = f"{table} has a column `split`, which is not used: splits are drawn by shares."
+    assert data_line(run).startswith(unused)
 
 
 def test_skipped_photos_and_copies_are_listed(searched: Run) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import optuna
 import pytest
+from scipy import stats
 
 from features.atomic import only_process
 from features.cache import cache_for
@@ -24,6 +25,7 @@ from search.cli import _leaderboard, _row
 from search.confirm import rerun as module
 from search.confirm import trainings
 from search.confirm.ranking import (
+    Confirmed,
     by_confirmation,
     confirmation_file,
     load_confirmation,
@@ -32,7 +34,8 @@ from search.confirm.ranking import (
 )
 from search.confirm.rerun import confirm, confirmation_seeds
 from search.confirm.seed_runs import SeedRun, load_runs, write_runs
-from search.confirm.table import confirmation_table, show_p
+from search.confirm.statistics import interval
+from search.confirm.table import confirmation_table, show_confirmed, show_p
 from search.leaderboard import leaders
 from tests.conftest import run_headhunt
 from tests.fabricated import fabricate_confirmation, seed_run
@@ -226,11 +229,11 @@ def test_the_leaderboard_and_the_report_show_what_is_confirmed(searched: Run) ->
     row = _row(ranked[0], made)["confirmed"]
     assert (row["number"], row["mean"], row["seeds"]) == (ranked[0].number, best.mean, [1, 2])
     assert [_row(ranked[place], made)["confirmed"] for place in (1, 5)] == [None, None]
-    column = _leaderboard(searched, ranked, made).columns[3]
+    table = _leaderboard(searched, ranked, made)
+    column = table.columns[2]  # of three classes there is no top-5 accuracy
     assert column.header == "confirmed, 2 seeds"
-    cells = list(column.cells)
-    assert cells[0] == f"{best.interval.mean:.4f} ± {best.interval.high - best.interval.mean:.4f}"
-    assert cells[1] == cells[5] == ""
+    assert [cell != "" for cell in column.cells] == [True, False, True, False, False, False]
+    assert table.caption == "val_accuracy is optimistic, since the validation photos chose trials and epochs."
     page = _confirmed(searched)
     assert [line[0] for line in page.tables[0].rows] == [str(each.number) for each in made.confirmed]
     assert page.tables[0].rows[-1][1:3] == ["failed", "seed 2: the loss is not finite after epoch 3"]
@@ -241,6 +244,20 @@ def test_the_leaderboard_and_the_report_show_what_is_confirmed(searched: Run) ->
     shown = confirmation_table(searched, {"confirmed": [each.model_dump(mode="json") for each in made.confirmed]})
     assert list(shown.columns[1].cells)[-1] == "failed"
     assert next(iter(shown.columns[3].cells)) == f"{made.confirmed[0].searched:.4f}"
+
+
+def test_an_interval_that_ends_at_100_percent_is_shown_with_both_ends() -> None:
+    """Of 1, 1 and 0.97: the mean is 0.99, the standard error sqrt(0.0003 / 3) = 0.01, and t of two degrees of freedom 4.3027."""
+    half = float(stats.t.ppf(0.975, 2)) * 0.01
+    assert half == pytest.approx(0.043027, abs=1e-6)
+    found = interval([1.0, 1.0, 0.97], is_share=True)
+    one = Confirmed(
+        number=3, mean=found.mean, low=found.low, high=found.high, seeds=(1, 2, 3), values=(1.0, 1.0, 0.97), searched=1.0
+    )  # fmt: skip
+    assert show_confirmed(one) == "0.9900 (0.9470 to 1.0000)"
+    bars = section.draw(section.ConfirmedLeaders([(one, found)], [], 3), "val_accuracy").data[1].error_x
+    assert (bars.array[0], bars.arrayminus[0]) == (pytest.approx(0.01), pytest.approx(half))
+    assert not bars.symmetric
 
 
 def test_p_values_as_text() -> None:

@@ -49,6 +49,7 @@ def test_a_bundle(promoted: Run) -> None:
     card = (folder / "model_card.md").read_text()
     (tested,) = [line for line in card.splitlines() if line.startswith("| fine-tuned | test |")]
     assert re.search(r"\| \d+\.\d\d% \(\d+\.\d% to \d+\.\d%\) \|", tested)
+    assert "| stage | split | top-1 | loss | ECE |\n|---|---|---|---|---|\n" in card  # of three classes, no top-5
     assert card.splitlines()[2] == result["verdict"]["text"]
     assert "The test photos were evaluated 2 times, on 2 models; test_ledger.csv lists" in card
     (chose,) = [line for line in card.splitlines() if line.startswith("| fine-tuned | val |")]

@@ -150,7 +150,7 @@ def test_promote_begins_with_it_and_the_ledger_counts_the_test_photos(searched: 
         assert found["difference"] == pytest.approx(verdict["accuracy"] - tested[name])
     # The console shows it before the table of numbers.
     shown = done.stderr.replace("\n", " ")
-    assert 0 < shown.index(verdict["text"][:40]) < shown.index("test top-5")
+    assert 0 < shown.index(verdict["text"][:40]) < shown.index("test ECE")
     with (searched.workdir / "test_ledger.csv").open() as file:
         lines = list(csv.DictReader(file))
     folder = Path(row["folder"]).name

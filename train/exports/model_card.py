@@ -9,6 +9,7 @@ from features.backbones import image_size
 from features.cache import FeatureCache
 from search.leaderboard import Leader
 from search.review.describe import show
+from search.top5 import says_something
 from search.trial import TrialConfig
 from train.config import TrainRun
 from train.evaluate import wilson_interval
@@ -27,11 +28,11 @@ def model_card(
 ) -> str:
     """The card as Markdown; `files` are those of the bundle by the name of their format."""
     height, width = image_size(run.features)
-    metrics, phases = promotion.metrics, run.train.finetune.plan
+    metrics, phases, top5 = promotion.metrics, run.train.finetune.plan, says_something(len(cache.class_names))
     stages = [("frozen backbone", metrics.frozen)] + ([] if promotion.is_frozen else [("fine-tuned", metrics.tuned)])
     rows = [
         f"| {stage} | {split} | {_accuracy(numbers['accuracy'], split, cache)} | "
-        f"{_accuracy(numbers['top5_accuracy'], split, cache)} | {numbers['loss']:.4f} | "
+        f"{_accuracy(numbers['top5_accuracy'], split, cache) + ' | ' if top5 else ''}{numbers['loss']:.4f} | "
         f"{f'{ece:.4f}' if (ece := numbers.get('ece')) is not None else 'not measured'} |"
         for stage, splits in stages
         for split, numbers in splits.items()
@@ -81,8 +82,8 @@ def model_card(
             "",
             "## Results",
             "",
-            "| stage | split | top-1 | top-5 | loss | ECE |",
-            "|---|---|---|---|---|---|",
+            f"| stage | split | top-1 |{' top-5 |' if top5 else ''} loss | ECE |",
+            f"|---|---|---|{'---|' if top5 else ''}---|---|",
             *rows,
             "",
             "In brackets: 95 % intervals of the test accuracy (Wilson). ECE: expected calibration error of the most probable "
