@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from reports.study import history, importance, leader_curves
 from search.leaderboard import leaders, load_study
 from search.records import load_curves
 from search.schedules import Plateau
+from tests.fabricated import fabricate_promotion
 from train.baselines.measure import measure_baselines
 from train.promotion.artifact import find_promotion, find_promotions
 from train.promotion.promote import promote
@@ -59,6 +61,50 @@ def open_page(browser: Browser, file: Path, width: int = 1200) -> tuple[Page, li
     return page, noise
 
 
+def titles_among_ticks(page: Page) -> list[str]:
+    """The titles of axes that lie on labels of ticks, of the figures that are drawn."""
+    found: list[str] = page.evaluate(
+        """[...document.querySelectorAll('.js-plotly-plot')].flatMap(plot => {
+            const box = label => label.getBoundingClientRect();
+            const ticks = [...plot.querySelectorAll('[class$=tick] > text')].filter(tick => tick.textContent).map(box);
+            const meets = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1;
+            return [...plot.querySelectorAll('[class*=title]')]
+                .filter(title => title.tagName === 'text' && ticks.some(tick => meets(box(title), tick)))
+                .map(title => `${plot.id}: ${title.textContent}`);
+        })"""
+    )
+    return found
+
+
+def test_a_title_that_lies_among_ticks_is_found(browser: Browser) -> None:
+    page = browser.new_page()
+    page.set_content(
+        "<div class=js-plotly-plot id=x><svg width=300 height=90><g class=xtick><text x=0 y=30>0.5</text></g>"
+        "<text class=xtitle x=5 y=32>epoch</text><text class=ytitle x=5 y=80>loss</text></svg></div>"
+    )
+    assert titles_among_ticks(page) == ["x: epoch"]
+    page.close()
+
+
+def test_a_page_of_two_classes_has_their_curves_and_no_top5(searched: Run, browser: Browser) -> None:
+    index, prepared = (searched.workdir / "dataset" / name for name in ("index.csv", "prepared.json"))
+    table = pd.read_csv(index, keep_default_na=False)
+    table.loc[table["label"] == 2, ["label", "class_name"]] = [1, "b"]
+    table.to_csv(index, index=False)
+    prepared.write_text(json.dumps({**json.loads(prepared.read_text()), "class_names": ["a", "b"]}))
+    fabricate_promotion(searched)
+    page, noise = open_page(browser, Path(build(searched)["report"]), 390)
+    assert noise == []
+    text = page.evaluate("document.body.innerText")
+    assert "The area under the ROC curve is" in text
+    assert "top-5" not in text
+    drawn = {"roc": 2, "precision-recall": 2}  # the curve, and that of a guess
+    assert {name: page.locator(f"#figure-{name} .scatterlayer .trace").count() for name in drawn} == drawn
+    assert titles_among_ticks(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
+
+
 @pytest.mark.parametrize("width", [1200, 390])
 def test_every_section_is_drawn_without_a_complaint_or_the_network(
     promoted_run: Run, browser: Browser, width: int
@@ -73,6 +119,7 @@ def test_every_section_is_drawn_without_a_complaint_or_the_network(
     page, noise = open_page(browser, file, width)
     assert noise == []
     assert page.locator(".js-plotly-plot").count() == 15
+    assert titles_among_ticks(page) == []
     for name in result["sections"]:
         assert page.locator(f"section#{name} h2").count() == 1
     assert page.locator("#left-out").inner_text().startswith("Left out")
