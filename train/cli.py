@@ -70,7 +70,7 @@ def export_command(
         formats = None if format_ is None else [name.strip() for name in format_.split(",") if name.strip()]
         run = settings(context, TrainRun, config, set_)
         if trial is None and (unused := unused_confirmation(run)):
-            log.print(f"{unused} So the promotion with the highest validation accuracy is exported.", style="yellow")
+            log.print(f"{unused} So the promotion that is best on the validation photos is exported.", style="yellow")
         result = export(run, trial, formats, recipe)
         output.console.print(result["verdict"]["text"])
         table = Table("format", "path", "largest difference", "allowed")

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from features.cache import cache_for
 from features.errors import HeadhuntError
+from search.ranking import OPTIMISTIC
 from train.baselines.measure import BASELINES, named_by_baseline
 from train.config import TrainRun
 from train.evaluate import wilson_interval
@@ -103,7 +104,7 @@ def verdict_of(run: TrainRun, promotion: Promotion) -> Verdict:
         accuracy = promotion.metrics.tuned["val"]["accuracy"]
         missing = (
             "the test photos were not evaluated, `train.evaluate_test` is false. "
-            f"{title[:1].upper()}{title[1:]}: {_share(accuracy)} of the validation photos, which chose it: that is optimistic."
+            f"{title[:1].upper()}{title[1:]}: {_share(accuracy)} of the validation photos, {OPTIMISTIC}."
         )
         return Verdict(title, promotion.trial, missing=missing)
     try:

@@ -13,6 +13,7 @@ from reports.models import learning, phases
 from reports.section import LeftOutError, PageSection, Table
 from reports.style import TOP5, share
 from search.leaderboard import leaders
+from search.ranking import OPTIMISTIC
 from search.trial import TrialConfig
 from train.baselines.measure import load_baselines
 from train.config import TrainRun
@@ -129,8 +130,8 @@ def section(run: Run) -> PageSection:
     columns += ["hidden units", "dropout", "schedule"]
     text = (
         "Frozen: the head on the cached features of clean photos, or the exported network where no epoch of fine-tuning was "
-        "better. Fine-tuned: the exported network, backbone and head together, or the head alone where the table says so. The "
-        "validation photos chose trials and epochs, so the accuracy on them is optimistic. "
+        "better. Fine-tuned: the exported network, backbone and head together, or the head alone where the table says so. "
+        f"Accuracy on the validation photos is {OPTIMISTIC}. "
         f"{use_of_test_photos(run)} ECE is the expected calibration error: how far confidence is from accuracy."
     )
     text += "".join(f" Left out: {fault}" for fault in faults)

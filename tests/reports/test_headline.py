@@ -147,7 +147,7 @@ def test_an_export_says_that_a_confirmation_of_other_leaders_is_not_used(searche
     said = " ".join(captured.get().split())
     assert done.exit_code == 2  # nothing is promoted
     assert said.startswith(
-        "run/confirm.json is not used: it is of the study 'another'. So the promotion with the highest validation accuracy "
+        "run/confirm.json is not used: it is of the study 'another'. So the promotion that is best on the validation photos "
         "is exported."
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from features.backbones import image_size
 from features.cache import FeatureCache
 from search.leaderboard import Leader
+from search.ranking import OPTIMISTIC
 from search.review.describe import show
 from search.top5 import says_something
 from search.trial import TrialConfig
@@ -89,8 +90,7 @@ def model_card(
             "In brackets: 95 % intervals of the test accuracy (Wilson). ECE: expected calibration error of the most probable "
             "class, in 15 bins.",
             "",
-            "The validation photos ranked the trials and chose the epoch, so the accuracy on them is optimistic. "
-            + use_of_test_photos(run),
+            f"Accuracy on the validation photos is {OPTIMISTIC}. {use_of_test_photos(run)}",
             "",
             f"Network and head agreed on {parity.images} clean photos before fine-tuning: largest difference of a probability "
             f"{parity.max_abs_difference:.1e}.",
