@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Format = Literal["html", "png", "json"]
 
 PNG = {"width": 1100, "scale": 2}
-"""A figure's width in pixels as a PNG, before it is scaled up for print and sharp screens."""
+"""The width in pixels of a figure that has none of its own as a PNG, before it is scaled up for print and sharp screens."""
 
 
 def build(run: Run) -> dict[str, Any]:
@@ -139,7 +139,9 @@ def _write_png(path: Path, name: str, figures: dict[str, go.Figure]) -> None:
         raise UsageError(f"--only {name} --format png: a PNG is of one figure, and this section {has}.")
     (figure,) = figures.values()
     try:
-        image = figure.to_image("png", **PNG, height=figure.layout.height)
+        image = figure.to_image(
+            "png", **{**PNG, "width": figure.layout.width or PNG["width"]}, height=figure.layout.height
+        )
     except (RuntimeError, ValueError, OSError) as error:
         raise HeadhuntError(
             "the figure cannot be drawn as a PNG, which takes Chrome or Chromium: "
