@@ -85,12 +85,13 @@ def lies(leader: Leader) -> list[float]:
     return [0.01 * leader.number, 0.01 * leader.number + 0.005]
 
 
-def seed_run(number: int, seed: int, value: float | None, val_loss: float = 1.0) -> SeedRun:
+def seed_run(number: int, seed: int, value: float | None, val_loss: float = 1.0, key: str | None = None) -> SeedRun:
     """A training that was not: of one epoch, or failed where it has no value."""
     failure = None if value is not None else "the loss is not finite after epoch 3"
     curves = () if value is None else ((1, 1.0, 0.5, val_loss, value, 1.0, 0.01),)
     return SeedRun(
-        key=f"{number}-{seed}", trial=number, seed=seed, value=value, best_epoch=len(curves), failure=failure, curves=curves
+        key=key or f"{number}-{seed}", trial=number, seed=seed, value=value, best_epoch=len(curves), failure=failure,
+        curves=curves,
     )  # fmt: skip
 
 
@@ -106,6 +107,7 @@ def fabricate_confirmation(run: Run, top: int, failed: tuple[int, ...] = ()) -> 
         study=run.name,
         objective="val_accuracy",
         identity=load_study(run).user_attrs["identity"],
+        comparison="tukey and paired t",
         leaders=digests(best),
         confirmed=rank("val_accuracy", best, (1, 2), found),
     )

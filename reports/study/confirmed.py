@@ -101,8 +101,9 @@ def section(run: Run) -> PageSection:
     columns = ["trial", "mean", "95 % interval", "as searched", "p against the best"]
     text = (
         f"The leaders, each trained again with {found.seeds} seeds. As searched: the value of one seed that each was chosen by, "
-        "which favours lucky seeds. p: how often the best would be as far ahead if the trials did not differ, of permutations "
-        "within each seed, corrected for being the best of these and for the number of comparisons. "
+        "which favours lucky seeds. p: how often the best would be as far ahead if the trials did not differ, the larger of "
+        "Tukey's test and a paired t-test, corrected for being the best of these and for the number of comparisons. A large p "
+        "does not say that two are equal: three seeds can show only differences of many standard deviations. "
         "Intervals are over seeds, not over other photos; a linear probe depends on no seed."
     )
     figures = {"confirmed": draw(found, run.search.objective)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import ValidationError
@@ -63,12 +63,14 @@ class Confirmed(Section):
 class Confirmation(Section):
     """The confirmed trials, the best mean first; those that failed with a seed come last.
 
-    `leaders` are the digests of the configurations by trial number, in the order of the search; `identity` is the study's.
+    `leaders` are the digests of the configurations by trial number, in the order of the search; `identity` is the study's;
+    `comparison` names the tests that the p-values are of, which earlier versions did not.
     """
 
     study: str
     objective: Objective
     identity: dict[str, Any]
+    comparison: Literal["tukey and paired t"]
     leaders: dict[int, str]
     confirmed: tuple[Confirmed, ...]
 
@@ -168,7 +170,7 @@ def _read(run: SearchRun, leaders: Sequence[Leader]) -> Confirmation | str | Non
         text = path.read_text(encoding="utf-8")
         found = Confirmation.model_validate_json(text)
     except (ValidationError, ValueError, OSError) as error:
-        if isinstance(error, ValidationError) and '"p_holm"' in text:
+        if isinstance(error, ValidationError) and '"comparison"' not in text and '"confirmed"' in text:
             return "an earlier version made it, whose p-values were too small"
         return f"it cannot be read ({str(error).splitlines()[0]})"
     return _stale(run, found, load_study(run), leaders) or found

@@ -121,6 +121,7 @@ def _write(run: SearchRun, study: optuna.Study, best: Sequence[Leader], confirme
         study=run.name,
         objective=run.search.objective,
         identity=study.user_attrs["identity"],
+        comparison="tukey and paired t",
         leaders=digests(best),
         confirmed=confirmed,
     )

@@ -9,16 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 CONFIDENCE = 0.95
-
-DRAWN = 20_000
-"""Orders that are drawn where there are more: a p-value of 5 % is known to 0.3 points (two standard errors)."""
 
 
 class Interval(NamedTuple):
@@ -48,35 +43,33 @@ def compared_with_best(values: Sequence[Sequence[float]]) -> list[float]:
     """The p-value of "the best is no better than this one", for each row of `values` (trials, seeds) but the first, which has the
     best mean.
 
-    The best is the best of the same values, so that some row is far from it even where no row differs. So each is held to the
-    largest distance between two means that chance makes: if rows do not differ, the values of one seed could as well stand in
-    any order (permutations within blocks). The p-value is the share of such orders, all of them or DRAWN, whose means lie as far
-    apart as these two do. That is the single-step maximum statistic; stepping down, from the farthest row to the nearest, leaves
-    out rows that were judged before (Westfall and Young 1993, "Resampling-Based Multiple Testing"; Romano and Wolf 2005). Where
-    no row differs, the smallest of the p-values is below 5 % in 5 % of cases at most.
+    It is the larger of two, neither of which is right alone:
+
+    - Tukey's test of the distance of two means, with the noise of all trials together (what is left of the values without the
+      means of trials and seeds). It allows for the best being the best of the same values: some trial is far from it even
+      where none differs. But it takes all trials to vary equally; where one varies more, or a linear probe not at all, a
+      nominal 5 % may become 30 %.
+    - The paired t-test of these two trials alone, times the number of comparisons (Bonferroni), as Maxwell 1980 advises where
+      trials vary unequally ("Pairwise Multiple Comparisons in Repeated Measures Designs"). But it knows nothing of the choice
+      of the best, nor that accuracies go in steps of one photo, so that a few differences may be all the same by chance.
+
+    In simulations without any difference, the smallest of the p-values is below 5 % in at most 5 % of studies: of 2 to 20
+    trials with 3 seeds or more, some of which vary 20 times as much as others or not at all, also in steps and with skewed
+    noise. With 2 seeds, 2 trials and steps as large as the noise it is 12 %. Of 5 trials, one that is worse by 4 standard
+    deviations of a seed is found in 34 % of studies with 3 seeds and in 96 % with 5; by 2 standard deviations in 9 %, 46 %,
+    and with 8 seeds in 88 %.
     """
+    from scipy import stats
+
     table = np.asarray(values, np.float64)
-    distances = np.abs(table.mean(1) - table[0].mean())
-    found, least, left = np.ones(len(table)), 0.0, list(range(len(table)))
-    for row in sorted(range(1, len(table)), key=lambda row: -distances[row]):
-        least = max(least, _share_as_far_apart(table[left], float(distances[row])))
-        found[row] = least
-        left.remove(row)
-    return [float(p_value) for p_value in found[1:]]
-
-
-def _share_as_far_apart(table: npt.NDArray[np.float64], distance: float) -> float:
-    """The share of orders within seeds whose largest and smallest means differ by at least `distance`."""
-    trials, seeds = table.shape
-    rounding = 1e-9 * float(np.abs(table).max())
-    # Only orders against each other matter: the first seed's stays.
-    if math.factorial(trials) ** (seeds - 1) <= DRAWN:
-        orders = np.array(list(permutations(range(trials))))
-        sums = table[:, 0][None]
-        for seed in range(1, seeds):
-            sums = (sums[:, None] + table[orders, seed][None]).reshape(-1, trials)
-        as_far = np.ptp(sums / seeds, axis=1) >= distance - rounding
-        return float(as_far.mean())
-    drawn = np.random.default_rng(0).permuted(np.broadcast_to(table, (DRAWN, trials, seeds)), axis=1)
-    as_far = np.ptp(drawn.mean(2), axis=1) >= distance - rounding
-    return float((as_far.sum() + 1) / (DRAWN + 1))  # the order that was seen is one of them
+    others, freedom = len(table) - 1, table.shape[1] - 1
+    if not others:
+        return []
+    differences = table[0] - table[1:]
+    rest = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+    pooled = np.sqrt((rest**2).sum() / (others * freedom))
+    least = 1e-9 * max(1.0, float(np.abs(table).max()))  # rounding is no spread
+    distances = np.abs(differences.mean(1)) * math.sqrt(freedom + 1)
+    tukey = stats.studentized_range.sf(distances / max(pooled, least), others + 1, others * freedom)
+    paired = 2 * others * stats.t.sf(distances / np.maximum(differences.std(1, ddof=1), least), freedom)
+    return [float(p_value) for p_value in np.maximum(tukey, paired).clip(0, 1)]

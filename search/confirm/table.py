@@ -18,7 +18,8 @@ def confirmation_table(run: SearchRun, result: dict[str, Any]) -> Table:
     table.title = f"{run.name}: {len(rows[0].seeds)} seeds"
     table.caption = (
         "p: how often the best would be as far ahead if the trials did not differ; corrected for being the best of these and "
-        "for the number of comparisons. As searched: the value of one seed that each was chosen by, which favours lucky "
+        "for the number of comparisons. A large p does not say that two are equal: three seeds can show only differences of "
+        "many standard deviations. As searched: the value of one seed that each was chosen by, which favours lucky "
         "seeds. Intervals are over seeds, not over other photos; a linear probe depends on no seed."
     )
     for row in rows:
