@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -39,16 +39,13 @@ from search.population.sources import Caches
 from search.searched_views import as_made
 from search.storage import storage_faults
 from search.study import environment, open_space
-from train.promotion.artifact import find_promotion
+from search.trial import EpochMetrics
 
 if TYPE_CHECKING:
     import optuna
 
 NEEDED = 4
 """Configurations below which there is no ranking to speak of."""
-
-VAL_ACCURACY = 4
-"""Its place among the numbers of an epoch."""
 
 
 def fidelity(run: Run) -> dict[str, Any]:
@@ -77,7 +74,7 @@ def fidelity(run: Run) -> dict[str, Any]:
         tuned, given_up = _fine_tune(plan, settings, chosen, file)
         _headline(5, "what each way costs")
         cost, rates = _cost(plan, settings, chosen, run)
-        measured = Measured(chosen, trained.accuracy, trained.truth, trained.first_epoch, tuned, failed | given_up)
+        measured = Measured(chosen, *trained[:-1], tuned, failed | given_up)
         results = summarise(plan, settings, measured, date.today().isoformat())
         results["cost"] = cost_table(cost, rates)
         results["date"] = _date(run, results)
@@ -139,12 +136,14 @@ def _headline(number: int, what: str) -> None:
 
 
 class Trained(NamedTuple):
-    """Best validation accuracies by cell, (configurations, seeds), those of the full runs with other seeds, and the own cell's
-    after one epoch, of the configurations whose trainings all went to their end; why the others' did not, by trial."""
+    """What the trainings gave, as in Measured, of the configurations whose trainings all went to their end; why the others' did
+    not, by trial."""
 
     accuracy: dict[Cell, Values]
+    loss: dict[Cell, Values]
     truth: dict[Cell, Values]
     first_epoch: Values
+    first_loss: Values
     failed: dict[int, str]
 
 
@@ -172,19 +171,21 @@ def _train(plan: Plan, settings: FidelityConfig, chosen: Sequence[Leader]) -> Tr
     records = in_own_process(environment(run), train_all, run, caches, asked)
     failed = {each.trial: f"in a training: {each.failure}" for each in records.values() if each.failure}
     kept = [row for row, leader in enumerate(chosen) if leader.number not in failed]
-    accuracy, truth = (
-        {
-            cell: np.array([[records[each.key].value or 0.0 for each in rows[row]] for row in kept])
-            for cell, rows in cells.items()
-        }
-        for cells in (wanted, true)
+
+    def table(rows: list[list[Training]], number: Callable[[SeedRun], float | None]) -> Values:
+        return np.array([[number(records[each.key]) or 0.0 for each in rows[row]] for row in kept])
+
+    def after_one_epoch(name: str) -> Values:
+        return table(wanted[plan.own], lambda record: record.curves[0][EpochMetrics._fields.index(name)])
+
+    return Trained(
+        {cell: table(rows, lambda record: record.value) for cell, rows in wanted.items()},
+        {cell: table(rows, lambda record: record.val_loss) for cell, rows in wanted.items()},
+        {cell: table(rows, lambda record: record.value) for cell, rows in true.items()},
+        after_one_epoch("val_accuracy"),
+        after_one_epoch("val_loss"),
+        failed,
     )
-    first = np.array([[_after_one_epoch(records[each.key]) for each in wanted[plan.own][row]] for row in kept])
-    return Trained(accuracy, truth, first, failed)
-
-
-def _after_one_epoch(record: SeedRun) -> float:
-    return record.curves[0][VAL_ACCURACY] or 0.0
 
 
 def _fine_tune(
@@ -195,29 +196,34 @@ def _fine_tune(
     if not settings.finetuned:
         log.print("None: reports.fidelity.finetuned is 0.")
         return {}, {}
-    ranked = sorted(chosen, key=lambda leader: (-leader.value, leader.number))
+    there = {leader.number for leader in chosen}
+    ranked = [leader.number for leader in leaders(plan.run) if leader.number in there]
     places = np.unique(np.linspace(0, len(ranked) - 1, min(settings.finetuned, len(ranked))).round().astype(int))
-    sample = [ranked[place].number for place in places]
+    sample = [ranked[place] for place in places]
     failed: set[int] = set()
+
+    def promote(*numbers: int) -> dict[int, float]:
+        """Of the recipe that the plan has: other ones of these trials may lie beside it."""
+        given = run_stage(
+            ["train", "promote", *(part for number in numbers for part in ("--trial", str(number))), *file]
+        )
+        return {row["trial"]: row["tuned"]["val_accuracy"] for row in given["promotions"]}
+
+    tuned: dict[int, float] = {}
     try:
-        run_stage(["train", "promote", *(part for number in sample for part in ("--trial", str(number))), *file])
+        tuned = promote(*sample)
     except typer.Exit as ended:
         if ended.exit_code != 1:
             raise
         for number in sample:  # which of them it was
             try:
-                run_stage(["train", "promote", "--trial", str(number), *file])
+                tuned |= promote(number)
             except typer.Exit as again:
                 if again.exit_code != 1:
                     raise
                 failed.add(number)
         if len(failed) == len(sample):
             raise
-    tuned = {
-        number: find_promotion(plan.run, number).metrics.tuned["val"]["accuracy"]
-        for number in sample
-        if number not in failed
-    }
     return tuned, dict.fromkeys(sorted(failed), "in fine-tuning")
 
 

@@ -61,26 +61,30 @@ TRIALS = (1, 10, 100, 1000)
 class Measured(NamedTuple):
     """What was measured of the configurations whose trainings all went to their end.
 
-    `accuracy` has, for each cell, the best validation accuracy of (configurations, seeds); `truth` the same of the full runs,
-    with other seeds; `first_epoch` the own cell's after one epoch; `tuned` the fine-tuned validation accuracy by trial. `failed`
-    says why others are not there, by trial: the loss of a training was not finite, in the search, in a cell or in fine-tuning.
+    `accuracy` has, for each cell, the best validation accuracy of (configurations, seeds), `loss` the validation loss at these
+    epochs; `truth` the accuracies of the full runs, with other seeds; `first_epoch` and `first_loss` are the own cell's after one
+    epoch; `tuned` is the fine-tuned validation accuracy by trial. `failed` says why others are not there, by trial: the loss of a
+    training was not finite, in the search, in a cell or in fine-tuning.
     """
 
     leaders: Sequence[Leader]
     accuracy: Mapping[Cell, Values]
+    loss: Mapping[Cell, Values]
     truth: Mapping[Cell, Values]
     first_epoch: Values
+    first_loss: Values
     tuned: Mapping[int, float]
     failed: Mapping[int, str]
 
 
 def summarise(plan: Plan, settings: FidelityConfig, measured: Measured, date: str) -> dict[str, Any]:
     """All tables but the cost, as they are in results.json."""
-    accuracy = measured.accuracy
+    accuracy, loss = measured.accuracy, measured.loss
     configurations, seeds = accuracy[plan.own].shape
+    full = plan.full(plan.own)
     draws = draw(configurations, seeds, settings.resamples)
     clean = next(cell for cell in plan.cells if cell.copies == 0)
-    fresh = measured.truth[plan.full(plan.own)]
+    fresh = measured.truth[full]
     return {
         "version": VERSION,
         "date": date,
@@ -102,7 +106,7 @@ def summarise(plan: Plan, settings: FidelityConfig, measured: Measured, date: st
             if cell.is_fresh
         ],
         "ranking": _rankings(plan, measured, draws, settings.resamples),
-        "single_seed": _ranking(compare_single(accuracy[plan.full(plan.own)], fresh, draws)),
+        "single_seed": _ranking(compare_single(accuracy[full], loss[full], fresh, draws)),
         "hyperparameters": _effects(plan, measured, settings.resamples),
         "trials": [
             {
@@ -227,25 +231,27 @@ def _closings(plan: Plan, measured: Measured, draws: Draws, tolerance: float) ->
 
 def _rankings(plan: Plan, measured: Measured, draws: Draws, resamples: int) -> list[dict[str, Any]]:
     """Every cell's ranking, and those of cheaper ways, against fresh views and against fine-tuning."""
-    accuracy = measured.accuracy
-    asked: list[tuple[str, Cell, Values]] = [
-        ("own", plan.own, accuracy[plan.own]),
-        ("one_epoch", plan.own, measured.first_epoch),
-        ("half_epochs", plan.half_epochs, accuracy[plan.half_epochs]),
-        ("half_data", plan.half_data, accuracy[plan.half_data]),
-        *(("views", cell, accuracy[cell]) for cell in plan.cells),
+    asked: list[tuple[str, Cell, Values, Values]] = [
+        (what, cell, measured.accuracy[cell], measured.loss[cell])
+        for what, cell in (
+            ("own", plan.own),
+            ("half_epochs", plan.half_epochs),
+            ("half_data", plan.half_data),
+            *(("views", cell) for cell in plan.cells),
+        )
     ]
+    asked.insert(1, ("one_epoch", plan.own, measured.first_epoch, measured.first_loss))
     rows = np.array(
         [place for place, leader in enumerate(measured.leaders) if leader.number in measured.tuned], np.int64
     )
     tuned = np.array([measured.tuned[measured.leaders[row].number] for row in rows])
     found = []
-    for what, cell, values in asked:
+    for what, cell, values, losses in asked:
         judge = compare if what == "views" else compare_single  # as a search has it: one training of each
-        sides = {FRESH: (values, measured.truth[plan.full(cell)])}
+        sides = {FRESH: (values, losses, measured.truth[plan.full(cell)])}
         if len(rows) >= NEEDED:
-            sides[FINE_TUNED] = (values[rows], tuned)
-        for against, (ours, truth) in sides.items():
+            sides[FINE_TUNED] = (values[rows], losses[rows], tuned)
+        for against, (ours, our_losses, truth) in sides.items():
             better = better_half(truth)
             among = {
                 ALL: np.arange(len(truth)),
@@ -253,7 +259,7 @@ def _rankings(plan: Plan, measured: Measured, draws: Draws, resamples: int) -> l
             }
             for which, places in among.items():
                 drawn = draw(len(places), draws.of_seeds, resamples)
-                ranking = _ranking(judge(ours[places], truth[places], drawn))
+                ranking = _ranking(judge(ours[places], our_losses[places], truth[places], drawn))
                 shown = _cell(cell._replace(epochs=plan.epochs))
                 found.append({"what": what, **shown, "against": against, "among": which, **ranking})
     return found

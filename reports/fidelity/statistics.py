@@ -11,7 +11,6 @@ themselves. One seed fewer is drawn than there are, since a bootstrap of so few 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -81,25 +80,25 @@ class Ranking(NamedTuple):
     top3_regret: Estimate
 
 
-def compare(values: Values, truth: Values, draws: Draws) -> Ranking:
-    """Compares the ranking by the mean of all seeds with the true one, both (configurations, seeds) or (configurations,)."""
-    mean, true = _mean(values), _mean(truth)
-    one, drawn = (mean[None], true[None]), (draws.means(values), draws.true_means(truth))
-    found = [_estimate(float(measure(*one)[0]), measure(*drawn)) for measure in MEASURES]
-    return Ranking(len(mean), *found)
+def compare(values: Values, losses: Values, truth: Values, draws: Draws) -> Ranking:
+    """Compares the ranking by the mean of all seeds with the true one, both (configurations, seeds) or (configurations,).
+
+    `losses`, of the shape of `values`, are the validation losses at the same epochs, which decide between equal values.
+    """
+    one = _agreement(_mean(values)[None], _mean(losses)[None], _mean(truth)[None])
+    drawn = _agreement(draws.means(values), draws.means(losses), draws.true_means(truth))
+    return Ranking(len(values), *(_estimate(float(point[0]), each) for point, each in zip(one, drawn, strict=True)))
 
 
-def compare_single(values: Values, truth: Values, draws: Draws) -> Ranking:
+def compare_single(values: Values, losses: Values, truth: Values, draws: Draws) -> Ranking:
     """Compares the ranking by a single seed, as a search sees each trial, with the true one: the mean over the seeds of `values`
-    (configurations, seeds). The truth is (configurations, seeds), of other seeds, or (configurations,)."""
-    true, drawn_true = _mean(truth)[None], draws.true_means(truth)
-    found = []
-    for measure in MEASURES:
-        point = np.mean([measure(one[None], true)[0] for one in values.T])
-        by_seed = np.stack([measure(one[draws.configurations], drawn_true) for one in values.T], 1)
-        chosen = np.take_along_axis(by_seed, draws.seeds, 1)
-        found.append(_estimate(float(point), chosen.mean(1)))
-    return Ranking(len(values), *found)
+    and `losses` (configurations, seeds). The truth is (configurations, seeds), of other seeds, or (configurations,)."""
+    true, drawn_true, places = _mean(truth)[None], draws.true_means(truth), draws.configurations
+    seeds = list(zip(values.T, losses.T, strict=True))
+    points = np.mean([_agreement(value[None], loss[None], true) for value, loss in seeds], axis=0)[:, 0]
+    by_seed = np.stack([_agreement(value[places], loss[places], drawn_true) for value, loss in seeds], -1)
+    drawn = [np.take_along_axis(each, draws.seeds, 1).mean(1) for each in by_seed]
+    return Ranking(len(values), *(_estimate(float(point), each) for point, each in zip(points, drawn, strict=True)))
 
 
 def better_half(truth: Values) -> npt.NDArray[np.int64]:
@@ -126,12 +125,16 @@ def kendall(values: Values, truth: Values) -> Values:
     return _ratio((a * b).sum((1, 2)), np.sqrt((a**2).sum((1, 2)) * (b**2).sum((1, 2))))
 
 
-def regret(values: Values, truth: Values, top: int) -> Values:
-    """Points of accuracy between the best truth of each row and the best among the `top` first by `values`: (rows,); nan where
-    there are no more than that, three of three being no choice."""
+def regret(values: Values, losses: Values, truth: Values, top: int) -> Values:
+    """Points of accuracy between the best truth of each row and the best among the `top` first: (rows,); nan where there are no
+    more than that, three of three being no choice.
+
+    The first are those that a search puts first (`search.ranking`): by `values`, ties by `losses`, then by place.
+    """
     if top > 1 and values.shape[1] <= top:
         return np.full(len(values), np.nan)
-    first = np.argsort(-values, axis=1, kind="stable")[:, :top]
+    # The same share of the photos, summed in another order, is a tie.
+    first = np.lexsort((losses, -values.round(6)), axis=1)[:, :top]
     lost: Values = 100 * (truth.max(1) - np.take_along_axis(truth, first, 1).max(1))
     return lost
 
@@ -213,8 +216,10 @@ def effect(
     )
 
 
-MEASURES = (spearman, kendall, partial(regret, top=1), partial(regret, top=3))
-"""What a Ranking says, in its order."""
+def _agreement(values: Values, losses: Values, truth: Values) -> list[Values]:
+    """What a Ranking says, in its order, of each row (rows, configurations): (rows,) each."""
+    regrets = (regret(values, losses, truth, top) for top in (1, 3))
+    return [spearman(values, truth), kendall(values, truth), *regrets]
 
 
 def _mean(values: Values) -> Values:

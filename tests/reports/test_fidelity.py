@@ -10,18 +10,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import optuna
 import pytest
+import typer
 from playwright.sync_api import Browser
 
 from features.configfile import load
 from features.errors import HeadhuntError, UsageError
 from features.policies import policy_copies
+from features.views import Views
 from reports.build import build
 from reports.config import FidelityConfig, Run
+from reports.fidelity import experiment
 from reports.fidelity.cost import Cost, Rates, cost_of
 from reports.fidelity.figures import lines
 from reports.fidelity.plan import Cell, lay_out, make_plan
@@ -37,7 +41,11 @@ from reports.fidelity.results import (
 from reports.fidelity.section import _shown
 from reports.fidelity.section import section as fidelity_section
 from search.certificate import Agreement, Certificate, load_certificate, write_certificate
+from search.confirm.seed_runs import SeedRun
+from search.confirm.trainings import Training
 from search.leaderboard import leaders, load_study
+from tests.fabricated import fabricate_promotion, seed_run
+from train.promotion.artifact import read_promotion
 
 SMALL: dict[str, Any] = {
     "configurations": 5,
@@ -59,7 +67,7 @@ def with_fidelity(run: Run, **settings: Any) -> Run:
 
 
 def test_the_plan_measures_every_way_once(searched: Run) -> None:
-    plan = make_plan(with_fidelity(searched))
+    plan = make_plan(with_fidelity(searched, activation_copies=8))
     assert plan.epochs == 4
     assert plan.own == Cell("flip_rotate_zoom", 2, "rotation", 0.0, 4)
     assert (plan.half_epochs.epochs, plan.half_data.train_share) == (2, 0.5)
@@ -75,6 +83,13 @@ def test_the_plan_measures_every_way_once(searched: Run) -> None:
     assert {plan.full(cell) for cell in plan.cells} <= set(plan.cells)
     assert (plan.run.name, plan.run.search.sampler, plan.run.search.trials) == ("tiny-fidelity", "qmc", 5)
     assert policy_copies(plan.run.features) == {"flip_rotate_zoom": 4, "mild": 4}
+    assert not plan.run.train.evaluate_test  # nothing here looks at the test photos
+    assert plan.run.train.finetune.activation_copies == 8
+
+
+def test_as_many_configurations_as_the_readme_says() -> None:
+    settings = FidelityConfig()
+    assert (settings.configurations, settings.finetuned, settings.activation_copies) == (40, 12, 4)
 
 
 def test_the_searchs_own_views_are_always_measured(searched: Run) -> None:
@@ -121,6 +136,67 @@ def test_the_folder_has_what_is_cached_already_and_no_study_of_other_settings(se
         lay_out(make_plan(other), other)
 
 
+def test_no_training_of_the_truth_has_a_seed_of_what_it_judges(searched: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is trained is looked at, not trained: each gives its seed as accuracy."""
+    asked: list[Training] = []
+
+    def record(variables: Any, function: Any, run: Any, caches: Any, wanted: list[Training]) -> dict[str, SeedRun]:
+        asked.extend(wanted)
+        return {each.key: seed_run(each.trial, 0, each.config.seed, key=each.key) for each in wanted}
+
+    monkeypatch.setattr(experiment, "in_own_process", record)
+    monkeypatch.setattr(experiment, "Caches", lambda run: SimpleNamespace(checked=lambda views: views, of=of))
+    run = with_fidelity(searched, seeds=3)
+    plan, chosen = make_plan(run), leaders(run)
+    trained = experiment._train(plan, run.reports.fidelity, chosen)
+    cells = {plan.half_epochs, plan.half_data, *plan.cells}
+    assert set(trained.accuracy) == cells and set(trained.truth) == {cell for cell in plan.cells if cell.is_fresh}
+    judged, truth = (
+        np.concatenate(list(each.values()), axis=1).astype(int) for each in (trained.accuracy, trained.truth)
+    )
+    for row in range(len(chosen)):
+        assert len(set(judged[row])) == len(set(truth[row])) == 3
+        assert not {*judged[row]} & {*truth[row]}
+        assert run.search.seed not in {*judged[row], *truth[row]}
+        assert chosen[row].config.seed not in {*judged[row], *truth[row]}
+    assert {each.trial for each in asked} == {leader.number for leader in chosen}
+
+
+def test_fine_tuned_accuracies_are_of_the_plans_recipe(searched: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a better promotion of an earlier recipe. Which are fine-tuned follows the ranking, where losses decide ties."""
+    run = with_fidelity(searched, finetuned=3)
+    folders = {}
+    for place, accuracy in ((0, 0.6), (2, 0.5), (5, 0.4)):
+        number = fabricate_promotion(run, place, {"accuracy": accuracy}, recipe="aaaaaaaa")
+        fabricate_promotion(run, place, {"accuracy": 0.9}, recipe="bbbbbbbb")
+        folders[number] = run.workdir / "promotions" / f"{number}-aaaaaaaa"
+    asked: list[list[int]] = []
+
+    def promote(arguments: list[str]) -> dict[str, Any]:
+        numbers = [int(arguments[place + 1]) for place, word in enumerate(arguments) if word == "--trial"]
+        asked.append(numbers)
+        if broken in numbers:
+            raise typer.Exit(1)
+        found = [read_promotion(folders[number]) for number in numbers]
+        return {"promotions": [each.summary() for each in found if each is not None]}
+
+    monkeypatch.setattr(experiment, "run_stage", promote)
+    ranked = [leader.number for leader in leaders(run)]
+    chosen = sorted(leaders(run), key=lambda leader: leader.number)
+    plan, broken = make_plan(run)._replace(run=run), -1
+    wanted = {ranked[0]: 0.6, ranked[2]: 0.5, ranked[5]: 0.4}
+    assert experiment._fine_tune(plan, run.reports.fidelity, chosen, []) == (wanted, {})
+    assert asked == [[ranked[0], ranked[2], ranked[5]]]
+    broken = ranked[2]
+    del wanted[broken]
+    assert experiment._fine_tune(plan, run.reports.fidelity, chosen, []) == (wanted, {broken: "in fine-tuning"})
+
+
+def of(views: Views) -> Any:
+    """A cache with a key."""
+    return SimpleNamespace(key=views.model_dump_json())
+
+
 def test_settings_that_cannot_be(searched: Run) -> None:
     with pytest.raises(ValueError, match=r"received 'milde'; allowed: mild, flip_rotate_zoom"):
         FidelityConfig.model_validate({"policies": ["milde"]})
@@ -160,7 +236,8 @@ def measured(run: Run, tuned: bool = True) -> Measured:
     }
     promoted = {leader.number: 0.5 + 0.05 * place for place, leader in enumerate(chosen[::2])} if tuned else {}
     first_epoch = truth + draw.normal(0, 0.3, (len(chosen), 2))
-    return Measured(chosen, accuracy, truth_of, first_epoch, promoted, {9: "in fine-tuning"})
+    loss, failed = {cell: 1 - values for cell, values in accuracy.items()}, {9: "in fine-tuning"}
+    return Measured(chosen, accuracy, loss, truth_of, first_epoch, 1 - first_epoch, promoted, failed)
 
 
 RATES = Rates(8, 0.005, 0.02, 0.001, 0.03, 0.02, 0.004, 0.001, 0.0005)
@@ -370,6 +447,7 @@ def test_a_study_that_is_killed_again_and_again_says_the_same(searched: Run, tmp
     assert {k: v for k, v in killed.items() if k not in untimed} == {
         k: v for k, v in undisturbed.items() if k not in untimed
     }
+    assert not Path("run/fidelity/test_ledger.csv").exists()
     certificate = load_certificate(load_study(searched))
     assert (
         certificate is not None

@@ -11,15 +11,22 @@ from scipy import stats
 from reports.fidelity import statistics
 from reports.fidelity.statistics import (
     Closing,
+    Draws,
     Ranking,
     better_half,
     closing,
-    compare,
-    compare_single,
     draw,
     effect,
     gap,
 )
+
+
+def without_losses(how: Callable[..., Ranking]) -> Callable[[np.ndarray, np.ndarray, Draws], Ranking]:
+    """The comparison where losses decide nothing."""
+    return lambda values, truth, draws: how(values, np.zeros_like(values), truth, draws)
+
+
+compare, compare_single = without_losses(statistics.compare), without_losses(statistics.compare_single)
 
 
 def noisy(truth: np.ndarray, noise: float, seeds: int = 3, seed: int = 0) -> np.ndarray:
@@ -50,9 +57,20 @@ def test_the_same_ranking_agrees_and_costs_nothing() -> None:
 def test_regret_is_in_points_of_the_head_that_is_put_first() -> None:
     values = np.array([[0.9, 0.8, 0.7, 0.1]])
     truth = np.array([[0.60, 0.65, 0.71, 0.80]])
-    assert statistics.regret(values, truth, 1)[0] == pytest.approx(20)
-    assert statistics.regret(values, truth, 3)[0] == pytest.approx(9)
-    assert np.isnan(statistics.regret(values, truth, 4)[0])
+    losses = np.array([[4.0, 3.0, 2.0, 1.0]])  # of different values: they decide nothing
+    assert statistics.regret(values, losses, truth, 1)[0] == pytest.approx(20)
+    assert statistics.regret(values, losses, truth, 3)[0] == pytest.approx(9)
+    assert np.isnan(statistics.regret(values, losses, truth, 4)[0])
+
+
+def test_of_equal_heads_the_one_with_the_lower_loss_is_first_and_then_the_earlier() -> None:
+    """0.1 + 0.2 is 0.3 but for rounding. The truths are 20, 10 and 0 points below the best."""
+    values = np.array([[0.1 + 0.2, 0.3, 0.3, 0.2]])
+    truth = np.array([[0.5, 0.6, 0.7, 0.7]])
+    for losses, points in (([3.0, 2.0, 1.0, 0.0], 0), ([3.0, 1.0, 1.0, 0.0], 10), ([1.0, 2.0, 2.0, 0.0], 20)):
+        assert statistics.regret(values, np.array([losses]), truth, 1)[0] == pytest.approx(points)
+    found = statistics.compare_single(values.T, np.array([[3.0, 2.0, 1.0, 0.0]]).T, truth[0], draw(4, 1, 50))
+    assert found.top1_regret.value == pytest.approx(0)
 
 
 def test_a_wider_interval_for_fewer_configurations_and_the_same_for_the_same_arguments() -> None:
