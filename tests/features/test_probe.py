@@ -141,6 +141,30 @@ def test_a_best_penalty_beyond_the_grid_is_looked_for_and_the_end_is_said(featur
     assert score(found.l2) > score(found.l2 / 10) - 0.02
 
 
+def test_the_strongest_penalty_of_the_grid_is_said_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels that say nothing of the features. From a much weaker start: 8 decades beyond the usual one, the penalty leaves
+    nothing of the features, and a still stronger one could not be better."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_score
+
+    random = np.random.default_rng(2)
+    features = random.normal(0, 1, (60, 20)).astype(np.float32)
+    labels = random.permutation(np.arange(60, dtype=np.int32) % 2)
+    assert fit_probe(features, labels, 2).edge is None
+    monkeypatch.setattr(probes, "START", 1e-9)
+    found = fit_probe(features, labels, 2)
+    gone = np.log10(found.l2 / (1e-9 * np.square(features.astype(np.float64)).mean(0).sum()))
+    assert (found.edge, gone) == ("strongest", pytest.approx(MOST_DECADES + 0.5))
+    (doubt,) = found.doubts
+    assert "is the strongest of its grid, also after it went 4 decades further; a stronger one may be better" in doubt
+
+    def score(l2: float) -> float:
+        model = LogisticRegression(C=1 / (l2 * 40), solver="newton-cholesky", max_iter=500)
+        return float(cross_val_score(model, features, labels, cv=3, scoring="neg_log_loss").mean())
+
+    assert score(10 * found.l2) > score(found.l2) > score(found.l2 / 10)
+
+
 def test_a_solver_that_does_not_converge_goes_on_and_says_so_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = clusters(300, 5, 12)
     whole = fit_probe(features, labels, 5, 1e-4)
