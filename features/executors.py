@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from features.gpus import check_gpus, find_gpus
 from features.interrupts import LEFT, check_wanted
 from features.process_executor import ProcessExecutor
 from features.ray_executor import RayExecutor, address_of, start_ray
+from features.stages import end_with_parent
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -73,13 +75,27 @@ class LocalExecutor:
 
 
 def in_own_process(environment: Mapping[str, str], function: Callable[..., R], *arguments: Any) -> R:
-    """What a module-level function gives in a new process with these variables: this one's Keras may be on another backend."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _set_environment, (dict(environment),)) as pool:
-        return pool.submit(function, *arguments).result()
+    """What a module-level function gives in a new process with these variables: this one's Keras may be on another backend.
+
+    An interrupt ends that process at once. On Linux it does not outlive this one, however that ends.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, _begin, (dict(environment), os.getpid())) as pool:
+        future = pool.submit(function, *arguments)
+        try:
+            return future.result()
+        except KeyboardInterrupt:  # without this, the pool waits for the function's end
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
 
 
-def _set_environment(variables: Mapping[str, str]) -> None:
+def _begin(variables: Mapping[str, str], parent: int) -> None:
     os.environ.update(variables)
+    if sys.platform == "linux":
+        end_with_parent()
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 Kind = Literal["local", "processes", "ray"]

@@ -48,7 +48,9 @@ class Findings(NamedTuple):
         said = []
         if self.skipped:
             kinds = Counter(reason.partition(" (")[0] for reason in self.skipped.values())
-            listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+            listed = (
+                ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common()) if len(kinds) > 1 else min(kinds)
+            )
             said.append(f"{_photos(len(self.skipped))} left out: {listed}.")
         said += self.notes or ()
         if self.copies:
