@@ -118,7 +118,7 @@ def test_the_report_has_the_probe_the_first_trials_and_the_winner_in_one_table(
 ) -> None:
     assert "first" in result["report"]["sections"]
     page = (folder / result["report"]["report"]).read_text(encoding="utf-8")
-    table = page[page.index("First trials and the winner") :].partition("</table>")[0]
+    table = page[page.index('id="first"') :].partition("</table>")[0]
     assert all(name in table for name in ("linear probe", "known good", "notebook"))
 
 
