@@ -82,7 +82,7 @@ def promoted(service: Service, browser: Browser) -> str:
     for stage in ("features prepare", "features cache", "search run"):
         expect(card.locator("details.log pre")).to_contain_text(stage)
     status = service.get("/searches/cars")
-    assert status["trials"] == {"total": 6, "complete": 6, "pruned": 0, "failed": 0, "running": 0}
+    assert status["trials"] == {"total": 6, "complete": 6, "pruned": 0, "failed": 0, "running": 0, "added": 0}
     card.get_by_role("button", name="Promote…").click()
     card.get_by_role("button", name="Promote", exact=True).click()
     expect(card.locator(".state")).to_have_text(re.compile("queued|running"))
