@@ -217,7 +217,11 @@ def effect(
 
 
 def _agreement(values: Values, losses: Values, truth: Values) -> list[Values]:
-    """What a Ranking says, in its order, of each row (rows, configurations): (rows,) each."""
+    """What a Ranking says, in its order, of each row (rows, configurations): (rows,) each.
+
+    Accuracies that are equal to six digits are ties, as they are in a search: means in single precision differ by rounding.
+    """
+    values, truth = values.round(6), truth.round(6)
     regrets = (regret(values, losses, truth, top) for top in (1, 3))
     return [spearman(values, truth), kendall(values, truth), *regrets]
 

@@ -121,6 +121,7 @@ def test_damaged_files_leave_out_what_they_held(
 STUDY = ["confirmed", "curves", "history", "leaders", "parameters", "promotions", "pruning", "rates"]
 CURVES, MANIFEST, SHARD = "trials/{best}/curves.csv", "cache/*/manifest.json", "cache/*/test-*.tfrecord"
 FIDELITY, PREDICTIONS = "fidelity/results.json", f"{PROMOTION}/predictions.csv"
+CURVES_SAID = r"harder task\. The confirmed [^.]* ranked them\. Left out: \S*curves.csv is damaged \("
 DATABASE = r"Leaders : search.storage: the database at \S*study.db cannot be used: "
 OTHER = r"Mistakes : \S*predictions.csv is damaged, or of other photos than the index: "
 
@@ -139,7 +140,7 @@ OTHER = r"Mistakes : \S*predictions.csv is damaged, or of other photos than the 
             [
                 r"Left out: \S*history.csv cannot be read \(columns or values are missing\)",
                 r"Fidelity : \S*results.json is damaged: it has no .* headhunt reports fidelity writes it anew",
-                r"harder task\. The confirmed [^.]* ranked them\. Left out: \S*curves.csv is damaged \(its last line is cut off\).",
+                rf"{CURVES_SAID}its last line is cut off\).",
                 r"The training photos nearest to them are left out: .*test-\S*.tfrecord",
             ],
         ),
@@ -149,7 +150,7 @@ OTHER = r"Mistakes : \S*predictions.csv is damaged, or of other photos than the 
             [
                 r"No verdict: \S*metrics.json is damaged \(",
                 r"Fidelity : \S*results.json cannot be read: it is no JSON object",
-                r"harder task\. The confirmed [^.]* ranked them\. Left out: \S*curves.csv is damaged \(",
+                CURVES_SAID,
                 "Feature cache : No feature cache is finished: headhunt features cache builds it",
             ],
         ),
@@ -161,7 +162,7 @@ OTHER = r"Mistakes : \S*predictions.csv is damaged, or of other photos than the 
                 r"33.3 % test, trial \d, recipe 0a1b2c3d, fine-tuned, when it was promoted – test, linear probe: not known",
                 r"Mistakes : \S*predictions.csv is damaged \(its last line is cut off\)",
                 r"Fidelity : \S*results.json cannot be read: it is no JSON object",
-                r"harder task\. The confirmed [^.]* ranked them\. Left out: \S*curves.csv is damaged \(No columns",
+                f"{CURVES_SAID}No columns",
             ],
         ),
         (

@@ -159,3 +159,14 @@ def test_the_best_of_three_among_three_is_no_choice() -> None:
     found = compare(noisy(truth, 0.1), truth, draw(3, 3, 100))
     assert np.isnan(found.top3_regret.value)
     assert found.top1_regret.value >= 0
+
+
+def test_means_that_differ_by_rounding_alone_are_ties() -> None:
+    """Means of shares in single precision: 0.3, 0.3, 0.4 and 0.5, of which the first two are not the same to the last bit."""
+    shares = np.array([[0.2, 0.4], [0.1, 0.5], [0.3, 0.5], [0.4, 0.6]], np.float32).astype(np.float64)
+    assert len(set(shares.mean(1))) == 4
+    truth = np.array([0.1, 0.2, 0.3, 0.4])
+    found = compare(shares, truth, draw(4, 2, 100))
+    exact = [0.3, 0.3, 0.4, 0.5]
+    assert found.spearman.value == pytest.approx(stats.spearmanr(exact, truth).statistic)
+    assert found.kendall.value == pytest.approx(stats.kendalltau(exact, truth).statistic)
