@@ -84,6 +84,10 @@ def show(value: Any) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
+SHARES = {"start_share": "from {}", "rise_share": "rising for {}", "floor_share": "down to {}"}
+"""Shares of the highest rate, or of the training, in words."""
+
+
 def _with_settings(settings: dict[str, Any]) -> list[str]:
     """The kind, then its settings with their units after the number."""
     words = [settings["kind"]]
@@ -92,7 +96,9 @@ def _with_settings(settings: dict[str, Any]) -> list[str]:
         value = settings[name]
         if name == "kind" or value is None:
             continue
-        if name.endswith("_epochs"):
+        if name in SHARES:
+            words.append(SHARES[name].format(f"{show(100 * value)} %" if value else "0"))
+        elif name.endswith("_epochs"):
             unit = "epoch" if value == 1 else "epochs"
             words.append(f"{name.removesuffix('_epochs').replace('_', ' ')} {show(value)} {unit}")
         else:

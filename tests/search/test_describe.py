@@ -10,7 +10,7 @@ from features.views import Views
 from search.heads import HeadConfig
 from search.optimizers import SGD, Adam, AdamW
 from search.review.describe import describe, head_line, optimizer_line, schedule_line, short, show, views_line
-from search.schedules import SCHEDULES, Constant, Plateau, StepDecay, WarmupCosine
+from search.schedules import SCHEDULES, Constant, OneCycle, Plateau, StepDecay, WarmupCosine
 from search.trial import HypermodelChoice, TrialConfig
 
 
@@ -32,7 +32,8 @@ def test_heads(head: HeadConfig, said: str) -> None:
     [
         (Constant(learning_rate=5e-4), "constant, learning rate 5e-4"),
         (StepDecay(learning_rate=0.00772), "step_decay, learning rate 0.00772, factor 0.5, every 10 epochs, floor 1e-6"),
-        (WarmupCosine(warmup_epochs=1), "warmup_cosine, learning rate 1e-3, warmup 1 epoch, floor share 0"),
+        (WarmupCosine(warmup_epochs=1), "warmup_cosine, learning rate 1e-3, warmup 1 epoch, down to 0"),
+        (OneCycle(), "one_cycle, learning rate 1e-3, rising for 30 %, from 4 %, down to 4e-4 %"),
         (Plateau(), "plateau, learning rate 1e-3, factor 0.5, patience 5 epochs, floor 1e-6"),
         (Plateau(rise_factor=3), "plateau, learning rate 1e-3, factor 0.5, patience 5 epochs, floor 1e-6, rise factor 3, "
          "rise 5 epochs, rise at plateau 1"),

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,11 @@ SOON = 10
 
 
 def send(database: PostgreSQL, number: signal.Signals) -> None:
-    """A signal to all processes of the server."""
+    """A signal to all processes of the server; a connection's may end by itself meanwhile."""
     server = database._server.pid
     for process in (server, *(process for process, _ in descendants(server))):
-        os.kill(process, number)
+        with suppress(ProcessLookupError):
+            os.kill(process, number)
 
 
 @pytest.fixture
