@@ -2,6 +2,9 @@
 PYTHON ?= python3
 PYTEST := .venv/bin/python -m pytest
 
+# Images for containers often set it; then every process compiles TensorFlow's Python anew, for ten seconds and more.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-all check bench constraints clean
 
 demo: .venv/installed  ## the whole pipeline on drawn cars
