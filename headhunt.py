@@ -51,6 +51,7 @@ from reports.service.cli import add_commands
 from search.cli import app as search_app
 from search.leaderboard import leaders
 from search.ranking import OPTIMISTIC
+from search.searched_views import check_choices
 from search.top5 import says_something
 from train.cli import app as train_app
 
@@ -219,6 +220,7 @@ def _run_stages(checked: Run, file: Path, overrides: Sequence[str], output: Outp
     stages = {key: words for key, words in STAGES.items() if key != "confirm" or checked.search.confirm is not None}
     for workers in (checked.features.workers, checked.search.workers, checked.promotion_workers):
         check_devices(workers)
+    check_choices(checked)
     for position, (key, words) in enumerate(stages.items(), start=1):
         log.rule(f"{position}/{len(stages)}  {' '.join(words)}", align="left")
         started = time.monotonic()

@@ -40,6 +40,11 @@ class Backbone:
         """Whether a Normalization layer is among its weights."""
         return self.builder.startswith("EfficientNetB")
 
+    @property
+    def depthwise(self) -> bool:
+        """Whether it has convolutions that take each channel by itself."""
+        return self.builder.startswith(("MobileNet", "NASNet", "EfficientNet", "ConvNeXt", "Xception", "lite0"))
+
 
 def _families() -> dict[str, Backbone]:
     plain: dict[Preprocessing, tuple[str, ...]] = {
@@ -115,9 +120,15 @@ def image_size(config: FeaturesConfig) -> tuple[int, int]:
 
 
 def compute_dtype(config: FeaturesConfig) -> Literal["bfloat16", "float32"]:
-    """What the convolutions compute in: with `auto`, bfloat16 where this machine has it in hardware."""
+    """What the convolutions compute in: with `auto`, bfloat16 where this machine has it in hardware.
+
+    Depthwise networks stay in float32 then: in bfloat16 they are no faster, and their features are off by up to a third of their
+    spread over photos (`make bench`, "bfloat16"), so that the exported network, in float32, would be another one.
+    """
     if config.compute != "auto":
         return config.compute
+    if _is_depthwise(config):
+        return "float32"
     if config.workers.gpus:
         return "bfloat16"
     try:
@@ -125,6 +136,13 @@ def compute_dtype(config: FeaturesConfig) -> Literal["bfloat16", "float32"]:
     except OSError:
         return "float32"
     return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
+
+
+def _is_depthwise(config: FeaturesConfig) -> bool:
+    if not is_file(config):
+        return family(config).depthwise
+    path = Path(config.backbone)
+    return path.is_file() and read_keras_file(path).depthwise
 
 
 def weights_digest(config: FeaturesConfig) -> str:

@@ -18,7 +18,7 @@ from features.command import log, relative
 from features.config import FeaturesRun
 from features.contact_sheet import Sheet, sheet_of, write_contact_sheet
 from features.dataset import SPLITS, DatasetIndex, load_index
-from features.errors import CacheError
+from features.errors import CacheError, UsageError
 from features.executors import open_executor
 from features.fitting import are_fitted, projections
 from features.keys import AUGMENTED, cache_folder, changed_parts, explain_key, for_workers, key_parts, sound_manifests
@@ -40,6 +40,7 @@ def build_caches(run: FeaturesRun) -> dict[str, Any]:
     which all policies share: as Variation has it, see `warn_of_constant_features`. Raises as `build_cache` does.
     """
     own, *names = policy_sections(run.features)
+    _check_policies_differ(run)
     result, others = build_cache(of_policy(run, own)), {}
     for name in names:
         log.print(f"Beside it, {name}:")
@@ -49,6 +50,18 @@ def build_caches(run: FeaturesRun) -> dict[str, Any]:
     cache = FeatureCache.open(cache_folder(first, result["key"]))
     result["variation"] = warn_of_constant_features(cache, index)._asdict()
     return {**result, "others": others} if others else result
+
+
+def _check_policies_differ(run: FeaturesRun) -> None:
+    """UsageError for two policies of the same layers, which would be one cache with two names."""
+    index, seen = load_index(run), dict[str, str]()
+    for name in policy_sections(run.features):
+        key = cache_key(key_parts(of_policy(run, name), index))
+        if key in seen:
+            raise UsageError(
+                f"features.augmentation: {seen[key]!r} and {name!r} are the same layers, and would be one cache. Keep one of them."
+            )
+        seen[key] = name
 
 
 def build_cache(run: FeaturesRun, copies: int = 0) -> dict[str, Any]:

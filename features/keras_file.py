@@ -38,6 +38,15 @@ class KerasFile(NamedTuple):
         """Whether it has a Normalization layer whose mean and variance are among its weights."""
         return any(layer.kind == "Normalization" and layer.config.get("mean") is None for layer in self.layers)
 
+    @property
+    def depthwise(self) -> bool:
+        """Whether it has convolutions that take each channel by itself."""
+        return any(
+            layer.kind in ("DepthwiseConv2D", "SeparableConv2D")
+            or (layer.kind == "Conv2D" and 1 < layer.config.get("groups", 1) == layer.config.get("filters"))
+            for layer in self.layers
+        )
+
 
 def read_keras_file(path: Path) -> KerasFile:
     """What a `.keras` file says of its network. UsageError where it is no such file, damaged, or of a network without a graph."""

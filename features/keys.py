@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -110,7 +111,8 @@ def explain_key(run: FeaturesRun, parts: dict[str, Any]) -> str:
     changed, folder, manifest = min(others, key=lambda other: (len(other[0]), other[1].name))
     if not changed:
         return ""
-    named = [f"{name} (has {_show(manifest.key_parts.get(name))}, wanted {_show(parts[name])})" for name in changed]
+    shown = {name: _shown(manifest.key_parts.get(name), parts[name]) for name in changed}
+    named = [f"{name} (has {has}, wanted {wanted})" for name, (has, wanted) in shown.items()]
     return f"the nearest, {folder.name}, differs in {', '.join(named)}"
 
 
@@ -118,6 +120,12 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _show(value: Any) -> str:
-    shown = json.dumps(value)
-    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"
+def _shown(has: Any, wanted: Any) -> tuple[str, str]:
+    """Two different values, each in LONGEST characters, from where they begin to differ."""
+    texts = [json.dumps(value) for value in (has, wanted)]
+    start = 0
+    if max(map(len, texts)) > LONGEST:
+        start = max(0, len(os.path.commonprefix(texts)) - LONGEST // 2)
+    cut = [f"{'…' if start else ''}{text[start:]}" for text in texts]
+    first, second = (text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…" for text in cut)
+    return first, second

@@ -51,13 +51,14 @@ def with_augmentation(config: FeaturesConfig, augmentation: Augmentation) -> Fea
     return config.model_copy(update={"augmentation": value})
 
 
-def section_of(config: FeaturesConfig, policy: str | None = None) -> FeaturesConfig:
-    """The features section of one policy's cache: of this name, or the first. UsageError for a policy that is not cached."""
+def section_of(config: FeaturesConfig, policy: str | None = None, key: str = "views.policy") -> FeaturesConfig:
+    """The features section of one policy's cache: of this name, or the first. UsageError, naming `key`, for a policy that is not
+    cached."""
     sections = policy_sections(config)
     if policy is None:
         return next(iter(sections.values()))
     if policy not in sections:
-        raise not_cached(policy, sections)
+        raise not_cached(policy, sections, key)
     return sections[policy]
 
 
@@ -80,10 +81,10 @@ def with_policies(config: FeaturesConfig, names: list[str], copies: int) -> Feat
     return config.model_copy(update={"augmentation": value, "copies": copies})
 
 
-def not_cached(policy: str, cached: Any) -> UsageError:
+def not_cached(policy: str, cached: Any, key: str = "views.policy") -> UsageError:
     """The error for views of a policy that is not among those cached."""
     return UsageError(
-        f"views.policy: received {policy!r}; cached are {', '.join(cached)}. Add it to `features.augmentation` and run "
+        f"{key}: received {policy!r}; cached are {', '.join(cached)}. Add it to `features.augmentation` and run "
         "`headhunt features cache`."
     )
 

@@ -43,9 +43,12 @@ def build_pooling(pooling: str, shapes: Sequence[tuple[int, ...]], projections: 
     maps = [layers.Activation("linear", dtype="float32", name=f"float_{n}")(x) for n, x in enumerate(inputs, start=1)]
     pooled = []
     for number, x in enumerate(maps):
-        for part in parse_pooling(pooling):
+        parts = parse_pooling(pooling)
+        for place, part in enumerate(parts):
             projection = projections[number] if part.kind == "covariance" else None
-            pooled.append(_pool(part, x, projection, f"{part.kind}_{number + 1}"))
+            another = any(earlier.kind == part.kind for earlier in parts[:place])
+            name = f"{part.kind}_{number + 1}{f'_{part.number:g}' if another else ''}"
+            pooled.append(_pool(part, x, projection, name))
     if len(pooled) > 1:
         pooled = [layers.Concatenate(dtype="float32", name="joined")(pooled)]
     model = keras.Model(inputs if len(inputs) > 1 else inputs[0], (pooled or maps)[0], name="pooling")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import typer
@@ -11,7 +12,7 @@ import yaml
 from rich.table import Table
 
 from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, log, settings
-from features.errors import UsageError
+from features.errors import CacheError, UsageError
 from features.views import Views
 from search.config import SearchRun
 from search.confirm.ranking import Confirmation, load_confirmation
@@ -20,9 +21,11 @@ from search.confirm.table import confirmation_table, show_confirmed
 from search.first_trials import TITLES, titled
 from search.leaderboard import Leader, leaders, load_study
 from search.parameters import Range, Space
+from search.population.sources import Caches
 from search.ranking import OPTIMISTIC, is_added
 from search.review.dashboard import dashboard
 from search.samplers.choice import make_sampler
+from search.searched_views import check_choices
 from search.space import SearchSpace
 from search.study import open_space, run_search, show_size
 from search.top5 import is_shown
@@ -198,6 +201,9 @@ def _dry_run(run: SearchRun, console: Any) -> dict[str, Any]:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    check_choices(run)
+    with suppress(CacheError):  # there may be none yet
+        Caches(run)
     space = open_space(run)
     study = optuna.create_study()
     samples = []

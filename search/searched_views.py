@@ -7,10 +7,12 @@ and the number of copies. Copies of one epoch stay together (`draw: rotation`): 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from features.backbones import pooling
 from features.command import log
-from features.policies import policy_copies
+from features.policies import policy_copies, section_of
+from features.pooling import columns_of, parse_pooling
 from features.views import Views
 from search.config import SearchRun
 from search.space import Leaves, SearchSpace
@@ -36,6 +38,25 @@ def resolved_space(run: SearchRun) -> SearchSpace:
     fixed = search.views is not None or search.hypermodel is not None
     views = {} if fixed else searched_views(policy_copies(run.features))
     return search.space.model_copy(update={"views": views})
+
+
+def check_choices(run: SearchRun) -> None:
+    """UsageError for policies and parts that trials would draw and that `features` does not have: before anything is cached."""
+    leaves = {name: choices(leaf) for name, leaf in (resolved_space(run).views or {}).items()}
+    given = [] if run.search.views is None else [run.search.views.policy]
+    for key, policies in (("search.views", given), ("search.space.views", leaves.get("policy", []))):
+        for policy in filter(None, policies):
+            section_of(run.features, policy, f"{key}.policy")
+    record = tuple((part.name, 1) for part in parse_pooling(pooling(run.features)))
+    for parts in filter(None, choices(run.search.space.features.get("parts", []))):
+        columns_of(record, parts, "search.space.features.parts")
+
+
+def choices(leaf: Any) -> list[Any]:
+    """The values by which a leaf of the space is checked: its choices, the ends of its range, or itself."""
+    if isinstance(leaf, dict):
+        return [leaf["low"], leaf["high"]]
+    return leaf if isinstance(leaf, list) else [leaf]
 
 
 def searched_views(copies: Mapping[str, int]) -> Leaves:

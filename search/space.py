@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from features.config import Section
+from features.pooling import parse_pooling
 from features.views import Views
 from search.heads import HeadConfig
 from search.optimizers import OPTIMIZERS
@@ -292,10 +293,10 @@ def _check_tagged(section: str, leaves: Leaves, table: Mapping[str, type[BaseMod
 
 def _check_different(path: str, leaf: Any) -> None:
     """Parts in another order are the same parts, and no other choice."""
-    choices = [str(choice) for choice in leaf] if isinstance(leaf, list | tuple) else []
+    choices = [choice for choice in leaf if isinstance(choice, str)] if isinstance(leaf, list | tuple) else []
     for number, choice in enumerate(choices):
         for earlier in choices[:number]:
-            if set(earlier.split("+")) == set(choice.split("+")):
+            if set(parse_pooling(earlier)) == set(parse_pooling(choice)):
                 raise ValueError(f"{path}: {earlier} and {choice} are the same parts. Write one of them")
 
 

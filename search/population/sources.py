@@ -19,7 +19,7 @@ from features.policies import not_cached, policy_copies
 from features.pooling import Layout, columns_of
 from features.views import Views
 from search.config import SearchRun
-from search.searched_views import resolved_space
+from search.searched_views import check_choices, choices, resolved_space
 from search.trial import TrialConfig
 
 
@@ -35,11 +35,12 @@ class Caches:
     """The caches of a run by their policy; the first is the configuration's own."""
 
     def __init__(self, run: SearchRun) -> None:
+        check_choices(run)
         self.own = cache_for(run)
         own = self.own.manifest.policy
         self._caches = {own: self.own}
         self._configured = policy_copies(run.features)
-        leaves = {name: _choices(leaf) for name, leaf in (resolved_space(run).views or {}).items()}
+        leaves = {name: choices(leaf) for name, leaf in (resolved_space(run).views or {}).items()}
         given = run.search.views or Views()
         drawn = [str(policy) for policy in leaves.get("policy", [given.policy or own])]
         for policy in [*drawn, *filter(None, [given.policy])]:
@@ -54,8 +55,6 @@ class Caches:
             self.checked(given.model_copy(update={"policy": most, "copies": copies}))
         for policy in drawn if "copies" not in leaves else ():
             self.checked(given.model_copy(update={"policy": policy}))
-        for parts in filter(None, _choices(run.search.space.features.get("parts", []))):
-            columns_of(self.own.parts, parts, "search.space.features.parts")
         self._copies = None if "copies" in leaves else given.copies
 
     @property
@@ -201,10 +200,3 @@ def _widened(values: npt.NDArray[np.floating], zeros: int) -> npt.NDArray[np.flo
     wider = np.zeros((*values.shape[:-1], values.shape[-1] + zeros), values.dtype)
     wider[..., : values.shape[-1]] = values
     return wider
-
-
-def _choices(leaf: Any) -> list[Any]:
-    """The values by which a leaf of the space is checked: its choices, the ends of its range, or itself."""
-    if isinstance(leaf, dict):
-        return [leaf["low"], leaf["high"]]
-    return leaf if isinstance(leaf, list) else [leaf]

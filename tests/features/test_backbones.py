@@ -146,6 +146,43 @@ def test_sizes_and_dtypes() -> None:
     assert compute_dtype(config("resnet50", workers={"gpus": 1})) == "bfloat16"
 
 
+def test_depthwise_networks_compute_in_float32(tmp_path: Path) -> None:
+    gpu = {"workers": {"gpus": 1}}
+    for name in ("mobilenetv2", "efficientnet_lite0", "convnexttiny", "xception", "nasnetmobile"):
+        assert compute_dtype(config(name, **gpu)) == "float32", name
+    assert compute_dtype(config("mobilenetv2", compute="bfloat16", **gpu)) == "bfloat16"
+    image = keras.Input((32, 32, 3))
+    alone = keras.layers.DepthwiseConv2D(3)
+    for number, (layer, expected) in enumerate(
+        (
+            (keras.layers.Conv2D(6, 3), "bfloat16"),
+            (alone, "float32"),
+            (keras.layers.Conv2D(3, 3, groups=3), "float32"),
+            (keras.Sequential([keras.Input((32, 32, 3)), alone]), "float32"),
+        )
+    ):
+        path = tmp_path / f"{number}.keras"
+        keras.Model(image, layer(image)).save(path)
+        own = config(str(path), preprocessing="resnet_v2", image_size=32, **gpu)
+        assert compute_dtype(own) == expected, layer
+
+
+SMALL = ("resnet50", "vgg16", "densenet121", "mobilenet", "mobilenetv2", "mobilenetv3small", "efficientnetb0")
+SMALL += ("efficientnetv2b0", "convnexttiny", "xception")
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_which_networks_are_depthwise(name: str) -> None:
+    """As their layers say, not their names."""
+    kinds = [
+        layer
+        for layer in getattr(keras.applications, BACKBONES[name].builder)(weights=None, include_top=False)._flatten_layers()
+        if isinstance(layer, keras.layers.DepthwiseConv2D | keras.layers.SeparableConv2D)
+        or (isinstance(layer, keras.layers.Conv2D) and layer.groups > 1)
+    ]
+    assert BACKBONES[name].depthwise == bool(kinds)
+
+
 def test_a_damaged_file_of_weights_is_named(tmp_path: Path) -> None:
     path = tmp_path / "w.weights.h5"
     path.write_bytes(b"not hdf5")

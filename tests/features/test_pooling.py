@@ -178,6 +178,16 @@ def test_several_maps_are_pooled_each_and_joined(make_run: MakeRun) -> None:
     assert verify(run)["ok"]
 
 
+def test_the_smaller_of_two_covariances_is_the_beginning_of_the_larger_ones(make_run: MakeRun) -> None:
+    run = make_run(pooling="covariance:2+avg+covariance:4")
+    build_cache(run)
+    cache = cache_for(run)
+    assert cache.parts == (("covariance:2", 3), ("avg", 6), ("covariance:4", 10))
+    alone = make_run("alone", pooling="covariance:2")
+    build_cache(alone)
+    np.testing.assert_array_equal(cache_for(alone).arrays("val")[0], cache.arrays("val", parts="covariance:2")[0])
+
+
 def own_layers(make_run: MakeRun) -> dict[str, Any]:
     """The tiny backbone again, its layers with names of their own."""
     given = Path(make_run(prepared=False).features.backbone)

@@ -193,3 +193,5 @@ def test_parts_in_another_order_are_no_other_choice() -> None:
         ValueError, match=r"features.parts: avg\+max and max\+avg are the same parts. Write one of them"
     ):
         SearchSpace(features={"parts": ["avg", "avg+max", "max+avg"]})
+    with pytest.raises(ValueError, match=r"gem:3\+avg and avg \+ gem:3\.0 are the same parts"):
+        SearchSpace(features={"parts": [None, "gem:3+avg", "avg + gem:3.0"]})
