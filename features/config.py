@@ -120,8 +120,11 @@ class StanfordCars(DatasetSection):
 
 
 class FolderDataset(DatasetSection):
-    """One sub-folder a class, in numeric-aware order. Folders called train, val (valid, validation, dev) and test that hold class
-    folders are splits, unless `split` is given; `split: {column: folder}` asks for them."""
+    """One sub-folder a class, in numeric-aware order.
+
+    Folders called train, val (valid, validation, dev) and test that hold class folders are splits, unless `split` is given;
+    `split: {column: folder}` asks for them.
+    """
 
     kind: Literal["folder"] = "folder"
     root: UserPath

@@ -21,7 +21,8 @@ Vectors = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
 
 MOST_PHOTOS = 2000
-"""Training photos of a probe, at most: it has to be a second's work. Of more, the same share of every class is taken."""
+"""Views that a probe is trained on, at most: it has to be a second's work. Of more photos, the same share of every class is taken;
+of fewer, all copies that fit."""
 
 L2 = (0.3, 0.1, 0.03)
 """The penalties that validation chooses among, for the mean cross-entropy plus L2 / 2 · the sum of squared weights."""
@@ -51,18 +52,21 @@ class ViewProbe(NamedTuple):
 def view_accuracies(caches: Mapping[str, FeatureCache]) -> dict[str, float]:
     """Accuracy on the clean validation photos of a probe trained on clean photos (`clean`), and on each policy's views, by name.
 
-    `caches` are those of the policies by name; those without augmented copies are left out. Every probe sees each photo once: the
-    views are those of copy 1. Maps are averaged over their places.
+    `caches` are those of the policies by name; those without augmented copies are left out. The views are those of as many copies
+    as there are and MOST_PHOTOS allows, of copy 1 at least. Maps are averaged over their places.
     """
     first = next(iter(caches.values()))
     labels = first.labels("train")
     rows = spread(labels, MOST_PHOTOS)
     val, val_labels, classes = vectors(first, "val"), first.labels("val"), len(first.class_names)
-    views = {"clean": (first, 0)} | {name: (cache, 1) for name, cache in caches.items() if cache.copies}
+    fit = max(1, MOST_PHOTOS // len(rows))
+    views = {"clean": (first, [0])} | {
+        name: (cache, range(1, min(cache.copies, fit) + 1)) for name, cache in caches.items() if cache.copies
+    }
     found = {}
-    for name, (cache, copy) in views.items():
-        train = vectors(cache, "train", copy, rows)
-        probe = best_probe(train, labels[rows], val, val_labels, classes, first.part_widths())
+    for name, (cache, copies) in views.items():
+        train = np.concatenate([vectors(cache, "train", copy, rows) for copy in copies])
+        probe = best_probe(train, np.tile(labels[rows], len(copies)), val, val_labels, classes, first.part_widths())
         for doubt in probe.doubts:
             log.print(f"The probe on {name} views {doubt}: its accuracy may be too low.", style="yellow")
         found[name] = probe.accuracy

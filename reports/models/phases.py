@@ -56,7 +56,7 @@ def blocks(promotions: Sequence[Promotion], curves: Sequence[LearningCurve]) -> 
     return [
         Block(
             f"{curve.name}: what fine-tuning tried" if each.is_frozen else f"How {curve.name} was fine-tuned",
-            describe(curve, each.metrics.finetune.plan),
+            f"{describe(curve, each.metrics.finetune.plan)} {each.rounding}".rstrip(),
             {f"finetuning-{each.folder.name}": draw(curve, "phase", curves)},
         )
         for each, curve in zip(promotions, curves, strict=True)

@@ -22,6 +22,13 @@ CACHED = "a head that was searched for on cached features"
     ("made", "sentence", "tuned", "stages"),
     [
         (
+            {"best_epoch": 0, "unfrozen": [], "tuned": {"accuracy": 0.125}},
+            f"{CACHED}.",
+            "5 epochs. No epoch was better than the frozen network, which it is. In float32, as it is exported, it has 12.5 % of "
+            "the validation photos right, against 40.0 % on the cached features, which are less precise.",
+            ["frozen"],
+        ),
+        (
             {"best_epoch": 0, "unfrozen": []},
             f"{CACHED}.",
             "5 epochs. No epoch was better than the frozen network, which it is.",

@@ -94,6 +94,18 @@ class Promotion:
         return "frozen" if self.is_frozen else "fine-tuned"
 
     @property
+    def rounding(self) -> str:
+        """A sentence where a frozen network, exported in float32, judges other validation photos rightly than its head did on the
+        cached features, which were computed or stored in less; else empty."""
+        cached, exported = (metrics["val"]["accuracy"] for metrics in (self.metrics.frozen, self.metrics.tuned))
+        if not self.is_frozen or cached == exported:
+            return ""
+        return (
+            f"In float32, as it is exported, it has {100 * exported:.1f} % of the validation photos right, against "
+            f"{100 * cached:.1f} % on the cached features, which are less precise."
+        )
+
+    @property
     def title(self) -> str:
         """What it is called: its trial, with its recipe."""
         return f"trial {self.trial}" + (f", recipe {self.recipe}" if self.recipe else "")

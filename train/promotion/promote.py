@@ -261,4 +261,7 @@ def _finished(run: TrainRun, wanted: _Wanted) -> Promotion | None:
 
 
 def _frozen_note(promotion: Promotion) -> str:
-    return ". No epoch of fine-tuning was better than the frozen network, which it is" if promotion.is_frozen else ""
+    if not promotion.is_frozen:
+        return ""
+    rounding = f". {promotion.rounding.removesuffix('.')}" if promotion.rounding else ""
+    return f". No epoch of fine-tuning was better than the frozen network, which it is{rounding}"
