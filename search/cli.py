@@ -12,6 +12,7 @@ import yaml
 from rich.table import Table
 
 from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, log, settings
+from features.dataset import index_path
 from features.errors import CacheError, UsageError
 from features.views import Views
 from search.config import SearchRun
@@ -202,8 +203,9 @@ def _dry_run(run: SearchRun, console: Any) -> dict[str, Any]:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_choices(run)
-    with suppress(CacheError):  # there may be none yet
-        Caches(run)
+    if index_path(run).exists():
+        with suppress(CacheError):  # there may be none yet
+            Caches(run)
     space = open_space(run)
     study = optuna.create_study()
     samples = []

@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from typer.testing import CliRunner
 
+import headhunt
 from features.build import build_caches
 from features.cache import cache_for
 from features.errors import UsageError
@@ -95,3 +98,31 @@ def test_a_policy_that_is_not_cached(searched: Run) -> None:
         Caches(changed(searched, views={"policy": "rand_augment"}))
     with pytest.raises(UsageError, match=r"views.copies: 9 copies are asked for, but 2 are cached"):
         Caches(changed(searched, views={"copies": 9}))
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ({"views": {"policy": "flip"}}, "search.views.policy: received 'flip'; cached are mild. Add it to"),
+        ({"space": {"views": {"policy": ["mild", "flip"]}}}, "search.space.views.policy: received 'flip'; cached are mild"),
+        (
+            {"space": {"features": {"parts": ["avg", "gem:3"]}}},
+            "search.space.features.parts: received 'gem:3'; the cache has avg, max",
+        ),
+        ({"space": {"features": {"parts": ["none", "avg"]}}}, "search.space.features.parts: received 'none'; the cache has"),
+    ],
+)  # fmt: skip
+def test_what_features_lacks_is_refused_before_anything_is_cached(
+    search: dict[str, object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    raw = {"name": "x", "dataset": {"kind": "toy_cars"}, "features": {"pooling": "avg+max"}, "search": search}
+    Path("headhunt.yaml").write_text(yaml.safe_dump(raw))
+    for command in (["search", "run", "--dry-run"], ["run"]):
+        refused = CliRunner().invoke(headhunt.app, command)
+        assert refused.exit_code == 2
+        assert message in " ".join(refused.stderr.split())
+    del raw["search"]
+    Path("headhunt.yaml").write_text(yaml.safe_dump(raw))
+    assert CliRunner().invoke(headhunt.app, ["search", "run", "--dry-run"]).exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["headhunt.yaml"]
