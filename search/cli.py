@@ -16,7 +16,7 @@ from features.dataset import index_path
 from features.errors import CacheError, UsageError
 from features.views import Views
 from search.config import SearchRun
-from search.confirm.ranking import Confirmation, load_confirmation
+from search.confirm.ranking import Confirmation, by_confirmation, load_confirmation
 from search.confirm.rerun import confirm
 from search.confirm.table import confirmation_table, show_confirmed
 from search.first_trials import TITLES, titled
@@ -25,6 +25,7 @@ from search.parameters import Range, Space
 from search.population.sources import Caches
 from search.ranking import OPTIMISTIC, is_added
 from search.review.dashboard import dashboard
+from search.review.describe import shown_values
 from search.samplers.choice import make_sampler
 from search.searched_views import check_choices
 from search.space import SearchSpace
@@ -91,12 +92,17 @@ def top_command(
     top: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
     json_: JsonOption = False,
 ) -> None:
-    """Show the leaderboard."""
+    """Show the leaderboard, the confirmed leaders first."""
     with command(json_) as output:
         run = settings(context, SearchRun, config, set_)
         ranked = leaders(run)
-        best, confirmation = ranked[:top], load_confirmation(run, ranked)
+        confirmation = load_confirmation(run, ranked)
+        if confirmation is not None:
+            ranked = by_confirmation(ranked, confirmation)
+        best = ranked[:top]
         output.console.print(_leaderboard(run, best, confirmation))
+        if confirmation is not None:
+            output.console.print(confirmation.order)
         added = [
             trial
             for trial in load_study(run).get_trials(deepcopy=False)
@@ -184,12 +190,14 @@ def _chosen(given: Mapping[str, Any]) -> list[str]:
 
 
 def _row(leader: Leader, confirmation: Confirmation | None) -> dict[str, Any]:
-    """A trial of `search top --json`; with a confirmation of the study, also what it says of the trial, or null."""
+    """A trial of `search top --json`: what it drew as `params`, what it was trained with as `config`; with a confirmation of the
+    study, also what it says of the trial, or null."""
     row = {
         "number": leader.number,
         "value": leader.value,
         "top5": leader.top5,
         "params": leader.params,
+        "config": leader.config.model_dump(mode="json"),
         "first": leader.first,
     }
     if confirmation is None:
@@ -246,7 +254,8 @@ def _leaderboard(run: SearchRun, best: list[Leader], confirmation: Confirmation 
     table = Table(*columns, title=run.name, caption=f"{run.search.objective} is {OPTIMISTIC}.")
     for leader in best:
         marked = [] if confirmation is None else [show_confirmed(confirmation.of(leader.number))]
-        values = (_short(leader.params[name]) if name in leader.params else "" for name in names)
+        own = shown_values(leader.config, run.features)
+        values = (own.get(name, "") for name in names)
         measured = [f"{leader.value:.4f}", *([f"{leader.top5:.4f}"] if top5 else [])]
         table.add_row(titled(leader.number, leader.first), *measured, *marked, *values)
     return table

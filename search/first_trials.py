@@ -16,7 +16,7 @@ from search.heads import HeadConfig
 from search.optimizers import LBFGS, Adam
 from search.parameters import Parameter
 from search.schedules import Constant, WarmupCosine
-from search.trial import TrialConfig
+from search.trial import TrialConfig, values_of
 
 if TYPE_CHECKING:
     import optuna
@@ -77,7 +77,11 @@ def expressed(config: TrialConfig, parameters: Sequence[Parameter]) -> dict[str,
     Left out is a parameter whose range or choices do not hold the trial's value, one that means nothing in the trial, and one
     that exists only for a value of another that is left out.
     """
-    values, found = _values(config), dict[str, Any]()
+    values, found = values_of(config), dict[str, Any]()
+    if config.is_probe:  # chosen while it is solved; and nothing that a space draws
+        values = {
+            name: value for name, value in values.items() if name != "head.l2" and not name.startswith("optimizer.")
+        }
     for parameter in parameters:
         if parameter.name in values and parameter.exists(found) and _holds(parameter, values[parameter.name]):
             found[parameter.name] = values[parameter.name]
@@ -111,22 +115,6 @@ def fixed_sampler(values: Mapping[str, Any], parameters: Sequence[Parameter]) ->
     wanted = {parameter.name: parameter for parameter in parameters if parameter.name in values}
     sampler: optuna.samplers.BaseSampler = _fixed_class()(values, wanted)
     return sampler
-
-
-def _values(config: TrialConfig) -> dict[str, Any]:
-    """The values of a trial by the names that a space has for them."""
-    plain = config.model_dump()
-    units = plain["head"].pop("units")
-    plain["head"] |= {"layers": len(units), **{f"units_{place}": width for place, width in enumerate(units, start=1)}}
-    if config.is_probe:
-        del plain["head"]["l2"], plain["optimizer"]  # chosen while it is solved; and nothing that a space draws
-    if config.views.copies == 0:
-        plain["views"]["clean_share"] = 1.0  # the same photos, in the words of a space that draws the share
-    flat = {name: value for name, value in plain.items() if not isinstance(value, dict)}
-    for section, inner in plain.items():
-        if isinstance(inner, dict):
-            flat |= {f"{section}.{name}": value for name, value in inner.items()}
-    return flat
 
 
 def _holds(parameter: Parameter, value: Any) -> bool:

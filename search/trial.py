@@ -65,6 +65,20 @@ class TrialConfig(Section):
         return {name: value for name, value in plain(self).items() if name not in left_out}
 
 
+def values_of(config: TrialConfig) -> dict[str, Any]:
+    """The values of a head's trial by the names that a space has for them: `head.units_1`, `schedule.learning_rate`."""
+    plain = config.model_dump()
+    units = plain["head"].pop("units")
+    plain["head"] |= {"layers": len(units), **{f"units_{place}": width for place, width in enumerate(units, start=1)}}
+    if config.views.copies == 0:
+        plain["views"]["clean_share"] = 1.0  # the same photos, in the words of a space that draws the share
+    flat = {name: value for name, value in plain.items() if not isinstance(value, dict)}
+    for section, inner in plain.items():
+        if isinstance(inner, dict):
+            flat |= {f"{section}.{name}": value for name, value in inner.items()}
+    return flat
+
+
 class EpochMetrics(NamedTuple):
     """One line of a trial's curves; `epoch` counts from 1, the learning rate is the epoch's last."""
 

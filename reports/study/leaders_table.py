@@ -9,7 +9,7 @@ from reports.style import share
 from search.first_trials import titled
 from search.leaderboard import Leader
 from search.ranking import OPTIMISTIC
-from search.review.describe import head_line, show, views_line
+from search.review.describe import head_line, parts_line, show, views_line
 
 WORDS = {"features", "head", "schedule", "optimiser, batch", "views"}
 """Columns of words."""
@@ -28,7 +28,7 @@ def section(run: Run) -> PageSection:
                 titled(leader.number, leader.first),
                 *_values(run, best, leader),
                 share(leader.top5),
-                config.features.parts or "all",
+                parts_line(config.features.parts, run.features),
                 head_line(config.head),
                 "" if config.is_probe else config.schedule.kind,
                 "" if config.is_probe else show(config.schedule.learning_rate),

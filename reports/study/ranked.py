@@ -23,12 +23,7 @@ class Ranked(NamedTuple):
     @property
     def order(self) -> str:
         """What decides their order, a sentence; empty where it is the search's own."""
-        if self.confirmation is None:
-            return ""
-        return (
-            f" The confirmed leaders come first, by their mean over {self.seeds} seeds; behind them the others, as the search "
-            "ranked them."
-        )
+        return f" {self.confirmation.order}" if self.confirmation else ""
 
 
 def ranked(run: Run) -> Ranked:

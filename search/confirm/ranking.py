@@ -74,6 +74,14 @@ class Confirmation(Section):
     leaders: dict[int, str]
     confirmed: tuple[Confirmed, ...]
 
+    @property
+    def order(self) -> str:
+        """What decides the order of leaders that have this confirmation, a sentence."""
+        return (
+            f"The confirmed leaders come first, by their mean over {len(self.confirmed[0].seeds)} seeds; behind them the others, "
+            "as the search ranked them."
+        )
+
     def place(self, number: int) -> int:
         """The place, from 0, of a trial: behind the confirmed ones come those that were not confirmed, then what failed with a
         seed."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from features.backbones import pooling
+from features.config import FeaturesConfig
 from features.views import Views
 from search.heads import HeadConfig
 from search.optimizers import LBFGS, OptimizerConfig
 from search.schedules.base import ScheduleConfig
-from search.trial import TrialConfig
+from search.trial import TrialConfig, values_of
 
 
 def describe(config: TrialConfig) -> dict[str, str]:
@@ -35,6 +37,22 @@ def short(config: TrialConfig) -> list[str]:
     """What tells a trial from another one at a glance, in a line or two: head and schedule, or the hypermodel's values."""
     parts = describe(config)
     return [parts[name] for name in ("features", "head", "schedule", "values") if name in parts]
+
+
+def shown_values(config: TrialConfig, features: FeaturesConfig) -> dict[str, str]:
+    """Every value that means something in this trial, in words, by the name that a space has for it; `features` are the run's."""
+    if config.hypermodel is not None:
+        values = {"batch_size": config.batch_size, **config.hypermodel.values}
+    else:
+        values = {**values_of(config), "features.parts": parts_line(config.features.parts, features)}
+    unmeant = set() if config.head.units or config.hypermodel else {"head.activation"}
+    unmeant |= set() if config.views.copies != 0 else {"views.policy", "views.draw"}
+    return {name: show(value) for name, value in values.items() if value is not None and name not in unmeant}
+
+
+def parts_line(parts: str | None, features: FeaturesConfig) -> str:
+    """What a head sees of the cached features: `all`, or some parts as they are written."""
+    return "all" if parts is None or set(parts.split("+")) == set(pooling(features).split("+")) else parts
 
 
 def head_line(head: HeadConfig) -> str:

@@ -240,6 +240,12 @@ def test_the_leaderboard_and_the_report_show_what_is_confirmed(searched: Run) ->
     assert column.header == "confirmed, 2 seeds"
     assert [cell != "" for cell in column.cells] == [True, False, True, False, False, False]
     assert table.caption == "val_accuracy is optimistic, since the validation photos chose trials and epochs."
+    done = run_headhunt(Path(), "search", "top", "--json")
+    rows = [row["number"] for row in json.loads(done.stdout.splitlines()[-1])["trials"]]
+    failed = made.confirmed[-1].number
+    others = [each.number for each in ranked[3:]]
+    assert rows == [*(each.number for each in made.confirmed[:-1]), *others, failed]
+    assert "The confirmed leaders come first, by their mean over 2 seeds;" in " ".join(done.stderr.split())
     page = _confirmed(searched)
     assert [line[0] for line in page.tables[0].rows] == [str(each.number) for each in made.confirmed]
     assert page.tables[0].rows[-1][1:3] == ["failed", "seed 2: the loss is not finite after epoch 3"]

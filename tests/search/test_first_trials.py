@@ -21,6 +21,7 @@ from features.views import Views
 from reports.config import Run
 from reports.section import LeftOutError
 from reports.study import first_trials as section
+from reports.study import leaders_table
 from search.config import SearchConfig
 from search.first_trials import TITLES, FirstTrial, expressed, first_config, fixed_sampler, name_of
 from search.leaderboard import leaders, load_study
@@ -28,7 +29,7 @@ from search.optimizers import LBFGS
 from search.parameters import Question
 from search.records import are_kept, load_curves, load_weights
 from search.retrain import trial_weights
-from search.review.describe import describe
+from search.review.describe import describe, shown_values
 from search.samplers.choice import SAMPLERS, ends, make_sampler
 from search.samplers.grid import Grid
 from search.samplers.history import comparable
@@ -132,6 +133,20 @@ def test_they_are_named_in_the_leaderboard_and_the_report(run: Run) -> None:
     rows = json.loads(done.stdout.splitlines()[-1])["trials"]
     assert {row["number"]: row["first"] for row in rows if row["number"] < 3} == dict(enumerate(NAMES))
     assert all(row["first"] is None for row in rows if row["number"] >= 3)
+    trained = {row["number"]: TrialConfig.model_validate(row["config"]) for row in rows}
+    assert all(trained[each.number] == each.config for each in leaders(run))
+    shown = {row["number"]: shown_values(trained[row["number"]], run.features) for row in rows}
+    assert shown[0]["optimizer.kind"] == "lbfgs" and not {"schedule.kind", "head.activation"} & shown[0].keys()
+    assert (shown[2]["schedule.kind"], shown[2]["schedule.learning_rate"]) == ("constant", "5e-4")
+    assert [shown[number]["views.copies"] for number in range(3)] == ["0", "0", "2"]
+    whole = [row["number"] for row in rows if row["params"].get("features.parts") in (None, POOLING)]
+    assert {name: values["features.parts"] for name, values in shown.items()} == {
+        number: "all" if number in whole else "avg" for number in shown
+    }
+    table = leaders_table.section(run).tables[0]
+    assert {row[0].split()[0]: row[table.columns.index("features")] for row in table.rows} == {
+        str(number): values["features.parts"] for number, values in shown.items()
+    }
     found = section.collect(run)
     assert [row.title for row in found.rows] == [TITLES[name] for name in NAMES]
     assert found.winner is not None and found.winner.number == leaders(run)[0].number
