@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from features.cache import cache_for
+from features.views import Views
 from reports.config import Run
 from reports.models import promotions
 from search.leaderboard import leaders
@@ -51,8 +53,33 @@ CACHED = "a head that was searched for on cached features"
 def test_what_was_fine_tuned(searched: Run, made: dict[str, Any], sentence: str, tuned: str, stages: list[str]) -> None:
     promotion = find_promotion(searched, fabricate_promotion(searched, **made))
     verdict = verdict_of(searched, promotion)
-    lines = model_card(searched, leaders(searched)[0], cache_for(searched), promotion, verdict, {}).splitlines()
+    cache = cache_for(searched)
+    lines = model_card(searched, leaders(searched)[0], cache, promotion, verdict, {}).splitlines()
     assert lines[4].endswith(sentence)
-    assert f"- fine-tuning: {tuned}" in lines
+    assert f"- fine-tuning: {tuned} Its photos were augmented (`{cache.manifest.policy}`)." in lines
     assert ("fine-tuned" in lines[2]) == ("fine-tuned" in stages[-1])
     assert [row.stage for row in promotions.collect(searched, [promotion])] == stages
+
+
+def test_what_a_trial_was_trained_on_is_said(searched: Run) -> None:
+    """Not what its cache holds; fine-tuning augments by the policy of the trial's views, unless its section says otherwise."""
+    promotion, leader = find_promotion(searched, fabricate_promotion(searched)), leaders(searched)[0]
+    cache, verdict = cache_for(searched), verdict_of(searched, promotion)
+    policy = cache.manifest.policy
+    plain = promotion.metrics.finetune.model_copy(update={"clean_share": 1.0})
+    for views, tuning, said, tuned in (
+        (Views(policy=policy, copies=0), {}, "clean photos", f"augmented (`{policy}`)."),
+        (Views(), {}, f"{cache.copies} copies, rotation, {policy}", f"augmented (`{policy}`)."),
+        (
+            Views(copies=1, clean_share=0.25),
+            {},
+            f"1 copy, 25 % clean, {policy}",
+            f"augmented (`{policy}`), 25 % of them clean.",
+        ),
+        (Views(), {"finetune": plain}, f"{cache.copies} copies, rotation, {policy}", "clean."),
+    ):
+        one = replace(leader, config=leader.config.model_copy(update={"views": views}))
+        made = replace(promotion, metrics=promotion.metrics.model_copy(update=tuning))
+        card = model_card(searched, one, cache, made, verdict, {})
+        assert f"- feature cache: `{cache.key[:16]}`; of it the head was trained on: {said}\n" in card
+        assert f" Its photos were {tuned}\n" in card

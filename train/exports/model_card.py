@@ -7,9 +7,11 @@ from pathlib import Path
 
 from features.backbones import image_size
 from features.cache import FeatureCache
+from features.config import augmentation_name
+from features.views import Views
 from search.leaderboard import Leader
 from search.ranking import OPTIMISTIC
-from search.review.describe import show
+from search.review.describe import show, views_line
 from search.top5 import says_something
 from search.trial import TrialConfig
 from train.config import TrainRun
@@ -67,14 +69,14 @@ def model_card(
             "## Data",
             "",
             f"- data set: `{run.dataset.kind}`, {sizes} photos; index fingerprint `{cache.manifest.key_parts['images'][:16]}`",
-            f"- feature cache: `{cache.key[:16]}`, {cache.copies} augmented copies, policy `{cache.manifest.policy}`",
+            f"- feature cache: `{cache.key[:16]}`; of it the head was trained on: {views_line(_views(leader.config, cache))}",
             "",
             "## Model",
             "",
             f"- backbone: `{run.features.backbone}`, weights `{cache.manifest.key_parts['weights']}`",
             f"- pooling: `{leader.config.features.parts or cache.manifest.key_parts['pooling']}`",
             *_head_lines(leader.config, len(cache.class_names)),
-            f"- fine-tuning: {_tuned(promotion)}",
+            f"- fine-tuning: {_tuned(promotion)} {_shown(promotion, leader.config, cache)}",
             *(
                 f"  - {phase.title}: up to {phase.epochs} epochs with {phase.optimizer.kind}, "
                 f"`{type(phase.followed).__name__}` schedule, learning rate {phase.followed.learning_rate:.3g}"
@@ -103,6 +105,22 @@ def model_card(
             "",
         ]
     )
+
+
+def _views(config: TrialConfig, cache: FeatureCache) -> Views:
+    """The views that the head was trained on, with what the trial leaves to the cache filled in."""
+    views, known = config.views, {"policy": config.views.policy or cache.manifest.policy}
+    return views.model_copy(update=known if views.copies is not None else {**known, "copies": cache.copies})
+
+
+def _shown(promotion: Promotion, config: TrialConfig, cache: FeatureCache) -> str:
+    """What photos fine-tuning saw, a sentence; its section says, or else the views of the trial."""
+    tuning = promotion.metrics.finetune
+    policy = cache.manifest.policy if tuning.augmentation is None else augmentation_name(tuning.augmentation)
+    clean = config.views.clean_share if tuning.clean_share is None else tuning.clean_share
+    if policy == "none" or clean == 1:
+        return "Its photos were clean."
+    return f"Its photos were augmented (`{policy}`)" + (f", {show(100 * clean)} % of them clean." if clean else ".")
 
 
 def _then(promotion: Promotion) -> str:
