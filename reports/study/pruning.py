@@ -11,6 +11,7 @@ import numpy as np
 from reports.config import Run
 from reports.section import LeftOutError, PageSection
 from reports.style import COLOURS, SHARES, figure, share, whole_ticks
+from search.first_trials import name_of
 from search.leaderboard import load_study
 
 if TYPE_CHECKING:
@@ -25,18 +26,20 @@ STATES = {"complete": COLOURS[0], "running": COLOURS[8], "failed": COLOURS[3], "
 
 
 class TrialValues(NamedTuple):
-    """A trial's values of the objective: (epoch, value) in order, epochs counted from 1."""
+    """A trial's values of the objective: (epoch, value) in order, epochs counted from 1. One that is solved, not trained, has one
+    at the last epoch."""
 
     number: int
     state: str
     values: list[tuple[int, float]]
+    is_solved: bool = False
 
 
 class Pruning(NamedTuple):
     """How many trials were pruned after each epoch at which any was; and the values of every trial that has some.
 
     `saved` is the share of epochs that pruning saved: those that pruned trials did not train, of all that the complete and the
-    pruned ones would have trained without it.
+    pruned ones would have trained without it. Those that are solved count on neither side.
     """
 
     after: dict[int, int]
@@ -51,11 +54,12 @@ def collect(study: optuna.Study, epochs: int) -> Pruning:
         values = sorted((epoch, value) for epoch, value in trial.intermediate_values.items() if math.isfinite(value))
         if values:
             state = "failed" if trial.state.name == "FAIL" else trial.state.name.lower()
-            trials.append(TrialValues(trial.number, state, values))
-    lengths = {state: [trial.values[-1][0] for trial in trials if trial.state == state] for state in STATES}
+            trials.append(TrialValues(trial.number, state, values, name_of(trial) == "probe"))
+    trained = [trial for trial in trials if not trial.is_solved]
+    lengths = {state: [trial.values[-1][0] for trial in trained if trial.state == state] for state in STATES}
     not_trained = sum(epochs - length for length in lengths["pruned"])
-    trained = sum(lengths["pruned"]) + sum(lengths["complete"])
-    saved = not_trained / (trained + not_trained) if trained else 0.0
+    epochs_trained = sum(lengths["pruned"]) + sum(lengths["complete"])
+    saved = not_trained / (epochs_trained + not_trained) if epochs_trained else 0.0
     return Pruning(dict(sorted(Counter(lengths["pruned"]).items())), trials, saved)
 
 
@@ -123,9 +127,12 @@ def section(run: Run) -> PageSection:
     pruned = sum(found.after.values())
     figures = {}
     if pruned:
+        solved = (
+            "but the linear probe, which is solved, " if any(trial.is_solved for trial in found.trials) else "of them "
+        )
         text = (
             f"{pruned} of {len(found.trials)} trials were pruned by the {run.search.pruner.replace('_', ' ')} pruner, which "
-            f"saved {share(found.saved)} of the epochs that all of them would have trained: how many after which epoch, and "
+            f"saved {share(found.saved)} of the epochs that all {solved}would have trained: how many after which epoch, and "
         )
         figures["pruned"] = draw_pruned(found)
     else:

@@ -311,6 +311,9 @@ def test_prunings_are_counted_by_epoch_and_what_they_saved() -> None:
     assert list(pruning.draw_pruned(found).data[0].y) == [2, 1]
     lines = pruning.draw_values(found.trials, "val_loss")
     assert {trace.name: len(trace.x) for trace in lines.data} == {"complete": 11, "failed": 3, "pruned": 8}
+    study.add_trial(optuna.trial.create_trial(value=1.0, intermediate_values={10: 0.5}, user_attrs={"first": "probe"}))
+    with_probe = pruning.collect(study, 10)  # which is solved, and trains for no epoch
+    assert (with_probe.saved, with_probe.trials[-1].is_solved) == (found.saved, True)
 
 
 def test_a_worker_is_a_row_and_the_time_between_sessions_is_left_out() -> None:
