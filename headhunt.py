@@ -50,6 +50,8 @@ from reports.dataset.section import collect as dataset_facts
 from reports.service.cli import add_commands
 from search.cli import app as search_app
 from search.leaderboard import leaders
+from search.confirm.ranking import Confirmed
+from search.confirm.table import show_interval
 from search.ranking import OPTIMISTIC
 from search.searched_views import check_choices
 from search.top5 import says_something
@@ -280,12 +282,10 @@ def _promoted(row: dict[str, Any], top5: bool) -> str:
 
 def _confirmed(result: dict[str, Any], objective: str) -> str:
     """The best of the confirmed leaders in a line."""
-    best, *others = result["confirmed"]
-    spread = f"{best['low']:.4f} to {best['high']:.4f}"
-    return (
-        f"trial {best['number']} of {1 + len(others)} leaders: {objective} {best['mean']:.4f} over {len(best['seeds'])} seeds "
-        f"(95 % interval {spread})"
-    )
+    best, *others = map(Confirmed.model_validate, result["confirmed"])
+    spread = show_interval(best, "{:.4f}".format)
+    how = f"over {len(best.seeds)} seeds (95 % interval {spread})" if best.interval else f"({spread})"
+    return f"trial {best.number} of {1 + len(others)} leaders: {objective} {best.mean:.4f} {how}"
 
 
 add_commands(app)

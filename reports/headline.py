@@ -96,7 +96,8 @@ def _searched(run: Run) -> list[Tile]:
     if confirmation is not None and confirmation.confirmed[0].mean is not None:
         first = confirmation.confirmed[0]
         best = next(leader for leader in ranked if leader.number == first.number)
-        value, how = confirmation.confirmed[0].mean, f"mean of {len(first.seeds)} seeds, best head"
+        mean = "the same with every seed" if first.first == "probe" else f"mean of {len(first.seeds)} seeds"
+        value, how = confirmation.confirmed[0].mean, f"{mean}, best head"
     above = f"{100 * (value - ranked[-1].value):z.1f} points above the worst that ran to its end"
     return [(share(value), f"validation, {how} (trial {best.number}), {above}; {OPTIMISTIC}")]
 

@@ -9,8 +9,7 @@ from reports.section import LeftOutError, PageSection, Table
 from reports.style import COLOURS, SHARES, figure, share
 from search.config import SearchRun
 from search.confirm.ranking import Confirmed, load_confirmation, unused_confirmation
-from search.confirm.statistics import Interval
-from search.confirm.table import show_p
+from search.confirm.table import show_interval, show_p
 from search.first_trials import titled
 from search.leaderboard import leaders
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 class ConfirmedLeaders(NamedTuple):
     """The trials that got through all their seeds, the best mean first, and the others."""
 
-    ranked: list[tuple[Confirmed, Interval]]
+    ranked: list[Confirmed]
     failed: list[Confirmed]
     seeds: int
 
@@ -32,8 +31,8 @@ def collect(run: SearchRun) -> ConfirmedLeaders | None:
     if found is None:
         return None
     return ConfirmedLeaders(
-        [(each, each.interval) for each in found.confirmed if each.interval is not None],
-        [each for each in found.confirmed if each.interval is None],
+        [each for each in found.confirmed if each.failure is None],
+        [each for each in found.confirmed if each.failure is not None],
         len(found.confirmed[0].seeds),
     )
 
@@ -42,9 +41,10 @@ def draw(found: ConfirmedLeaders, objective: str) -> go.Figure:
     """A line for each trial, the best on top: its mean and interval, the value of every seed, and the search's own value."""
     is_share = objective != "val_loss"
     ranked = found.ranked[::-1]
-    names = [f"trial {titled(each.number, each.first)}" for each, _ in ranked]
+    intervals = [each.interval for each in ranked]
+    names = [f"trial {titled(each.number, each.first)}" for each in ranked]
     drawn = figure(objective.replace("_", " "), "", automargin=True)
-    values = [(value, name) for (each, _), name in zip(ranked, names, strict=True) for value in each.values]
+    values = [(value, name) for each, name in zip(ranked, names, strict=True) for value in each.values]
     drawn.add_scatter(
         x=[value for value, _ in values],
         y=[name for _, name in values],
@@ -53,7 +53,7 @@ def draw(found: ConfirmedLeaders, objective: str) -> go.Figure:
         marker={"color": COLOURS[0], "opacity": 0.35, "size": 8},
     )
     drawn.add_scatter(
-        x=[interval.mean for _, interval in ranked],
+        x=[each.mean for each in ranked],
         y=names,
         mode="markers",
         name="mean, 95 % interval",
@@ -61,12 +61,12 @@ def draw(found: ConfirmedLeaders, objective: str) -> go.Figure:
         error_x={
             "type": "data",
             "symmetric": False,
-            "array": [interval.high - interval.mean for _, interval in ranked],
-            "arrayminus": [interval.mean - interval.low for _, interval in ranked],
+            "array": [interval and interval.high - interval.mean for interval in intervals],
+            "arrayminus": [interval and interval.mean - interval.low for interval in intervals],
         },
     )
     drawn.add_scatter(
-        x=[each.searched for each, _ in ranked],
+        x=[each.searched for each in ranked],
         y=names,
         mode="markers",
         name="as searched",
@@ -88,12 +88,12 @@ def section(run: Run) -> PageSection:
     rows = [
         [
             titled(row.number, row.first),
-            show(mean),
-            f"{show(low)} to {show(high)}",
+            show(row.mean or 0.0),
+            show_interval(row, show),
             show(row.searched),
             show_p(row.p_value),
         ]
-        for row, (mean, low, high) in found.ranked
+        for row in found.ranked
     ]
     rows += [
         [titled(row.number, row.first), "failed", f"{row.failure}", show(row.searched), ""] for row in found.failed

@@ -14,8 +14,8 @@ from reports.config import Run
 from reports.section import Block, LeftOutError, PageSection, Table
 from reports.study import history
 from reports.style import COLOURS, SHARES, figure, share, text, whole_ticks
-from search.confirm.ranking import load_confirmation
-from search.confirm.statistics import Interval
+from search.confirm.ranking import Confirmed, load_confirmation
+from search.confirm.table import show_confirmed
 from search.leaderboard import leaders, load_study
 from search.ownership import read_driver
 from train.promotion.artifact import find_promotions
@@ -40,7 +40,7 @@ class StudyFacts(NamedTuple):
     trials: list[int]
     epochs: list[int]
     best: list[float]
-    confirmed: Interval | None
+    confirmed: Confirmed | None
     test: float | None
     seconds: float | None
     photos: frozenset[str] | None
@@ -99,7 +99,7 @@ def _facts(run: Run) -> StudyFacts:
         [number + 1 for number, _ in points],
         [trained[number] for number, _ in points],
         [value for _, value in points],
-        confirmation.confirmed[0].interval if confirmation else None,
+        confirmation.confirmed[0] if confirmation else None,
         models[0]["test"]["accuracy"] if models and "test" in models[0] else None,
         driver.seconds if driver else None,
         _photos(run),
@@ -182,16 +182,12 @@ def _table(found: Sequence[StudyFacts]) -> Table:
     rows = []
     for facts in found:
         show = "{:.4f}".format if facts.objective == "val_loss" else share
-        confirmed = ""
-        if facts.confirmed is not None:
-            mean, low, high = map(show, facts.confirmed)
-            confirmed = f"{mean} ({low} to {high})"
         rows.append(
             [
                 facts.name,
                 "" if facts.test is None else share(facts.test),
                 show(facts.best[-1]) if facts.best else "",
-                confirmed,
+                show_confirmed(facts.confirmed, show),
                 facts.sampler,
                 facts.pruner.replace("_", " "),
                 facts.objective.replace("_", " "),

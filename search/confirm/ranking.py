@@ -35,7 +35,8 @@ class Confirmed(Section):
     """A trial over several seeds.
 
     `values` has the objective at the best epoch for each of `seeds`, null where the training failed: then `failure` says why, and
-    there is no mean. `val_loss` is the mean at these epochs, which decides between equal means. `searched` is the search's own
+    there is no mean. `low` and `high` are null where the values do not differ, as those of a linear probe, which is solved once.
+    `val_loss` is the mean at these epochs, which decides between equal means. `searched` is the search's own
     value, of one seed, that it was chosen by. `p_value` is that of "the best is no better than this one", corrected for the
     choice of the best and the number of comparisons (`compared_with_best`); null for the best itself.
     """
@@ -54,8 +55,8 @@ class Confirmed(Section):
 
     @property
     def interval(self) -> Interval | None:
-        """The mean with its interval; None for a trial that failed with a seed."""
-        if self.mean is None or self.low is None or self.high is None:
+        """The mean with its interval; None for a trial that failed with a seed, or whose values do not differ."""
+        if self.mean is None or self.low is None or self.high is None or _are_equal(self.values):
             return None
         return Interval(self.mean, self.low, self.high)
 
@@ -121,11 +122,17 @@ def _summed_up(objective: Objective, leader: Leader, seeds: Sequence[int], runs:
     mean = low = high = val_loss = None
     if not failure:
         mean, low, high = interval([value for value in values if value is not None], is_share=objective != "val_loss")
+        low, high = (None, None) if _are_equal(values) else (low, high)
         val_loss = float(np.mean([each.val_loss for each in runs]))
     return Confirmed(
         number=leader.number, mean=mean, low=low, high=high, seeds=tuple(seeds), values=values, searched=leader.value,
         val_loss=val_loss, first=leader.first, failure=failure,
     )  # fmt: skip
+
+
+def _are_equal(values: Sequence[float | None]) -> bool:
+    """Whether a trial has one value with all seeds: then there is no spread that an interval could follow from."""
+    return len({value if value is None else round(value, 6) for value in values}) == 1
 
 
 def confirmation_file(workdir: Path) -> Path:

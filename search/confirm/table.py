@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from rich.table import Table
@@ -24,12 +25,11 @@ def confirmation_table(run: SearchRun, result: dict[str, Any]) -> Table:
     )
     for row in rows:
         searched = f"{row.searched:.4f}"
-        if row.interval is None:
+        if row.mean is None:
             table.add_row(titled(row.number, row.first), "failed", row.failure, searched, "")
             continue
-        mean, low, high = row.interval
-        spread = f"{low:.4f} to {high:.4f}"
-        table.add_row(titled(row.number, row.first), f"{mean:.4f}", spread, searched, show_p(row.p_value))
+        spread = show_interval(row, "{:.4f}".format)
+        table.add_row(titled(row.number, row.first), f"{row.mean:.4f}", spread, searched, show_p(row.p_value))
     return table
 
 
@@ -40,8 +40,17 @@ def show_p(p_value: float | None) -> str:
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
-def show_confirmed(found: Confirmed | None) -> str:
+def show_confirmed(found: Confirmed | None, show: Callable[[float], str] = "{:.4f}".format) -> str:
     """A trial's confirmed mean with its interval, `0.9900 (0.9470 to 1.0000)`; nothing when it is not confirmed."""
-    if found is None or found.interval is None:
+    if found is None or found.mean is None:
         return ""
-    return "{:.4f} ({:.4f} to {:.4f})".format(*found.interval)
+    return f"{show(found.mean)} ({show_interval(found, show)})"
+
+
+def show_interval(found: Confirmed, show: Callable[[float], str]) -> str:
+    """The interval of a confirmed mean, or why it has none."""
+    if found.first == "probe":
+        return "solved, the same with every seed"
+    if found.interval is None:
+        return "the same with every seed"
+    return f"{show(found.interval.low)} to {show(found.interval.high)}"

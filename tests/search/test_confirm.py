@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from scipy import stats
 from features.atomic import only_process
 from features.cache import cache_for
 from features.errors import HeadhuntError, UsageError
+from headhunt import _confirmed as _said
 from reports.config import Run
 from reports.section import LeftOutError
 from reports.study import confirmed as section
@@ -252,7 +254,7 @@ def test_the_leaderboard_and_the_report_show_what_is_confirmed(searched: Run) ->
     found = section.collect(searched)
     assert found is not None
     assert (len(found.ranked), len(found.failed), found.seeds) == (2, 1, 2)
-    assert list(page.figures["confirmed"].data[1].x) == [interval.mean for _, interval in found.ranked[::-1]]
+    assert list(page.figures["confirmed"].data[1].x) == [each.mean for each in found.ranked[::-1]]
     shown = confirmation_table(searched, {"confirmed": [each.model_dump(mode="json") for each in made.confirmed]})
     assert list(shown.columns[1].cells)[-1] == "failed"
     assert next(iter(shown.columns[3].cells)) == f"{made.confirmed[0].searched:.4f}"
@@ -267,9 +269,28 @@ def test_an_interval_that_ends_at_100_percent_is_shown_with_both_ends() -> None:
         number=3, mean=found.mean, low=found.low, high=found.high, seeds=(1, 2, 3), values=(1.0, 1.0, 0.97), searched=1.0
     )  # fmt: skip
     assert show_confirmed(one) == "0.9900 (0.9470 to 1.0000)"
-    bars = section.draw(section.ConfirmedLeaders([(one, found)], [], 3), "val_accuracy").data[1].error_x
-    assert (bars.array[0], bars.arrayminus[0]) == (pytest.approx(0.01), pytest.approx(half))
+    probe = one.model_copy(
+        update={"number": 0, "first": "probe", "values": (0.75,) * 3, "mean": 0.75, "low": 0.75, "high": 0.75}
+    )
+    bars = section.draw(section.ConfirmedLeaders([one, probe], [], 3), "val_accuracy").data[1].error_x
+    assert (bars.array[1], bars.arrayminus[1]) == (pytest.approx(0.01), pytest.approx(half))
+    assert (bars.array[0], bars.arrayminus[0]) == (None, None)
     assert not bars.symmetric
+
+
+def test_values_that_do_not_differ_have_no_interval(searched: Run) -> None:
+    """Of a probe, which no seed enters, and of trained heads that happen to be equal."""
+    head = leaders(searched, 1)[0]
+    runs = [[seed_run(number, seed, 0.75) for seed in (1, 2)] for number in (0, 1)]
+    pair = [replace(head, number=0, first="probe"), replace(head, number=1)]
+    probe, equal = rank("val_accuracy", pair, (1, 2), runs)
+    assert (probe.mean, probe.low, probe.high, probe.interval) == (0.75, None, None, None)
+    assert show_confirmed(probe) == "0.7500 (solved, the same with every seed)"
+    assert show_confirmed(equal) == "0.7500 (the same with every seed)"
+    result = {"confirmed": [each.model_dump(mode="json") for each in (probe, equal)]}
+    table = confirmation_table(searched, result)
+    assert list(table.columns[2].cells) == ["solved, the same with every seed", "the same with every seed"]
+    assert _said(result, "val_accuracy").endswith(": val_accuracy 0.7500 (solved, the same with every seed)")
 
 
 def test_p_values_as_text() -> None:
