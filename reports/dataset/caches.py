@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from features.cache import FeatureCache, cache_for
@@ -15,6 +16,8 @@ from features.policies import of_policy, policy_sections
 from features.view_accuracies import view_accuracies
 from reports.config import Run
 from reports.section import LeftOutError, PageSection, Table
+from reports.style import share
+from search.searched_views import resolved_space
 
 CUT = {"cut", "pooling", "projection", "augmentation"}
 """The parts of a key in which a cache of activations for fine-tuning may differ from the search's own."""
@@ -35,10 +38,14 @@ def collect(run: Run) -> list[CacheRow]:
     """
     index = load_index(run)
     wanted = {name: key_parts(of_policy(run, name), index) for name in policy_sections(run.features)}
+    views = resolved_space(run).views or {}
+    drawn = values if isinstance(values := views.get("policy"), list) else [values]
     rows = []
     for folder, manifest in sound_manifests(run):
         records = sum(entry.records for entry in manifest.shards)
-        rows.append(CacheRow(_role(wanted, manifest), records, cache_facts(run, index, FeatureCache(folder, manifest))))
+        rows.append(
+            CacheRow(_role(wanted, manifest, drawn), records, cache_facts(run, index, FeatureCache(folder, manifest)))
+        )
     if not rows:
         raise LeftOutError("No feature cache is finished: `headhunt features cache` builds it.")
     return sorted(rows, key=lambda row: list(ROLES).index(row.role))
@@ -46,6 +53,7 @@ def collect(run: Run) -> list[CacheRow]:
 
 ROLES = {
     "the search": "the features that heads are searched on",
+    "the search's other views": "the same photos with the views of another policy that trials draw from",
     "another policy": "the same photos with other views, of features.augmentation",
     "fine-tuning": "activations of what is frozen while the winners are fine-tuned",
     "another configuration": "of an earlier configuration of this run; not used now",
@@ -53,12 +61,12 @@ ROLES = {
 """What a cache is for, in the order of the table."""
 
 
-def _role(wanted: dict[str, dict[str, Any]], manifest: Manifest) -> str:
+def _role(wanted: dict[str, dict[str, Any]], manifest: Manifest, drawn: Sequence[str | None]) -> str:
     own, *others = (set(changed_parts(parts, manifest.key_parts)) for parts in wanted.values())
     if not own:
         return "the search"
     if set() in others:
-        return "another policy"
+        return "the search's other views" if manifest.policy in drawn else "another policy"
     if manifest.key_parts["cut"] is not None and "cut" in own <= CUT:
         return "fine-tuning"
     return "another configuration"
@@ -90,7 +98,7 @@ def section(run: Run) -> PageSection:
         "The outputs of the frozen backbone, computed once: a record for each clean photo, and for each augmented copy of a "
         f"training photo. F{'; f'.join(f'or {role}: {ROLES[role]}' for role in roles)}."
     )
-    if "another policy" in roles:
+    if {"the search's other views", "another policy"} & roles.keys():
         text += " Caches that differ in their policy alone share the clean records, so together they take less than the sum."
     tables = [Table(columns, rows, {3, 4, 6, 7, 8, 9})]
     if caches[0].role == "the search":
@@ -109,7 +117,7 @@ def _probe_table(run: Run) -> Table:
     """What `features info` says of the views of each policy."""
     found = view_accuracies({name: cache_for(run, name) for name in policy_sections(run.features)})
     rows = [
-        [name, f"{accuracy:.4f}", "" if name == "clean" else f"{100 * (accuracy - found['clean']):+z.1f}"]
+        [name, share(accuracy), "" if name == "clean" else f"{100 * (accuracy - found['clean']):+z.1f}"]
         for name, accuracy in found.items()
     ]
     return Table(["probe trained on", "accuracy on clean validation photos", "points from clean"], rows, {1, 2})

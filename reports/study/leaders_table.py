@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from features.backbones import pooling
 from reports.config import Run
 from reports.section import PageSection, Table
 from reports.study.ranked import Ranked, ranked
@@ -11,7 +12,7 @@ from search.leaderboard import Leader
 from search.ranking import OPTIMISTIC
 from search.review.describe import head_line, parts_line, show, views_line
 
-WORDS = {"features", "head", "schedule", "optimiser, batch", "views"}
+WORDS = {"features", "head", "schedule, peak rate", "optimiser, batch", "views"}
 """Columns of words."""
 
 
@@ -30,8 +31,7 @@ def section(run: Run) -> PageSection:
                 share(leader.top5),
                 parts_line(config.features.parts, run.features),
                 head_line(config.head),
-                "" if config.is_probe else config.schedule.kind,
-                "" if config.is_probe else show(config.schedule.learning_rate),
+                "" if config.is_probe else f"{config.schedule.kind}, {show(config.schedule.learning_rate)}",
                 config.optimizer.kind if config.is_probe else f"{config.optimizer.kind}, {config.batch_size}",
                 views_line(config.views),
             ]
@@ -42,12 +42,13 @@ def section(run: Run) -> PageSection:
         "top-5",
         "features",
         "head",
-        "schedule",
-        "peak rate",
+        "schedule, peak rate",
         "optimiser, batch",
         "views",
     ]
     text = f"The heads that did best on the cached features of the validation photos.{_told(best)}"
+    if any(leader.config.features.parts is not None for leader in best.leaders):
+        text += f" All features are {pooling(run.features)}."
     numeric = {place for place, name in enumerate(columns) if name not in WORDS}
     return PageSection("leaders", "Leaders", text, tables=[Table(columns, rows, numeric)])
 

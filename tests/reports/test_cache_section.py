@@ -64,6 +64,11 @@ def test_every_cache_is_told_what_it_is_for_and_the_own_comes_first(searched: Ru
         ("fine-tuning", "custom"),
         ("another configuration", "older"),
     ]
+    open_views = run.model_copy(update={"search": run.search.model_copy(update={"views": None})})
+    assert [row.role for row in collect(open_views)][:2] == [
+        "the search",
+        "the search's other views",
+    ]  # trials draw both
     assert rows[1].facts["last_build"] is None
     made = section(run)
     assert made.tables[0].rows[1][8:] == ["unknown", "unknown"]
@@ -80,7 +85,7 @@ def test_the_section_says_what_the_views_of_each_policy_cost(searched: Run) -> N
     found = view_accuracies({name: cache_for(run, name) for name in ("flip_rotate_zoom", "mild")})
     rows = section(run).tables[1].rows
     assert [row[0] for row in rows] == ["clean", "flip_rotate_zoom", "mild"]
-    assert [row[1] for row in rows] == [f"{accuracy:.4f}" for accuracy in found.values()]
+    assert [row[1] for row in rows] == [f"{100 * accuracy:.1f} %" for accuracy in found.values()]
     assert [row[2] for row in rows] == [
         "",
         *(f"{100 * (found[name] - found['clean']):+.1f}" for name in ("flip_rotate_zoom", "mild")),
