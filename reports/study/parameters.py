@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ from reports.section import Block, LeftOutError, PageSection
 from reports.study import importance, parameter_plots
 from reports.study.importance import Importance
 from reports.style import share
+from search.first_trials import name_of
 from search.leaderboard import load_study
 
 if TYPE_CHECKING:
@@ -38,7 +41,8 @@ LINES = 300
 
 class Shown(NamedTuple):
     """What is drawn of a study: its complete trials with a finite value, the worst first, and the parameters of which they have
-    more than one value, the most important first (MOST at most, of `varied`).
+    more than one value, the most important first (MOST at most, of `varied`). `still` are the other parameters that trials of the
+    study drew.
 
     `shares` are their importances where they are known; without any, those come first that most trials have. `pair` are the two
     of the contour, None where no two numeric ones have an importance, and `pair_trials` the trials that have both.
@@ -47,6 +51,7 @@ class Shown(NamedTuple):
     trials: list[optuna.trial.FrozenTrial]
     names: list[str]
     varied: int
+    still: list[str]
     shares: dict[str, float]
     pair: tuple[str, str] | None
     pair_trials: list[optuna.trial.FrozenTrial]
@@ -62,7 +67,7 @@ def collect(study: optuna.Study) -> Shown | str:
     import optuna
 
     found = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    complete = [trial for trial in found if trial.value is not None and math.isfinite(trial.value)]
+    complete = [_as_used(trial) for trial in found if trial.value is not None and math.isfinite(trial.value)]
     if len(complete) < FEWEST:
         return f"{len(complete)} trials ran to their end; figures of parameters need at least {FEWEST}."
     sign = 1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1
@@ -76,7 +81,21 @@ def collect(study: optuna.Study) -> Shown | str:
     varied = order + [name for name in varied if name not in order]
     pair = _pair(complete, order)
     both = [trial for trial in complete if pair and set(pair) <= set(trial.params)]
-    return Shown(complete, varied[:MOST], len(varied), known, pair, both)
+    everyone = study.get_trials(deepcopy=False)
+    drawn = {name for trial in everyone for name, one in trial.distributions.items() if not one.single()}
+    return Shown(complete, varied[:MOST], len(varied), sorted(drawn - {*varied}), known, pair, both)
+
+
+def _as_used(trial: optuna.trial.FrozenTrial) -> optuna.trial.FrozenTrial:
+    """The trial with the copies that it trained on: it may have drawn more than its policy has."""
+    import optuna
+
+    name, config = "views.copies", json.loads(trial.user_attrs.get("config", "{}"))
+    if "views" not in config or not isinstance(trial.distributions.get(name), optuna.distributions.IntDistribution):
+        return trial
+    used = copy.copy(trial)
+    used.params = {**trial.params, name: config["views"]["copies"]}
+    return used
 
 
 def _by_frequency(trials: Sequence[optuna.trial.FrozenTrial]) -> list[str]:
@@ -112,13 +131,27 @@ def section(run: Run) -> PageSection:
         raise LeftOutError(f"{shown[:1].upper()}{shown[1:]} `headhunt search run --trials N` adds trials.")
     objective = run.search.objective
     order = "the most important first" if shown.ranked else "those first that most trials have"
-    text = f"What the {len(shown.trials)} trials that ran to their end drew, and what they reached with it. "
-    if shown.varied > len(shown.names):
-        text += f"{len(shown.names)} of the {shown.varied} parameters that were varied are shown, {order}."
-    else:
-        text += f"All {shown.varied} parameters that were varied are shown, {order}."
+    first = sum(name_of(trial) is not None for trial in shown.trials)
+    text = (
+        f"What the {len(shown.trials) - first} drawn trials that ran to their end drew, and what they reached with it. "
+    )
+    if first:
+        who = "first trials were" if first > 1 else "first trial was"
+        text += f"{first} {who} not drawn, and shown where the space has the values too. "
+    text += f"{_count(shown)} are shown, {order}."
+    if shown.still:
+        *others, last = shown.still
+        names = f"{', '.join(others)} and {last}" if others else last
+        text += f" Among the complete trials, {names} did not vary."
     blocks = [_slices(study, shown, objective), _parallel(study, shown, objective), _contour(study, shown, objective)]
     return PageSection("parameters", "Hyperparameters", text, blocks=blocks)
+
+
+def _count(shown: Shown) -> str:
+    every = shown.varied + len(shown.still)
+    if every == len(shown.names):
+        return f"All {every} parameters that trials drew"
+    return f"{len(shown.names)} of the {every} parameters that trials drew"
 
 
 def _slices(study: optuna.Study, shown: Shown, objective: str) -> Block:

@@ -18,6 +18,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from playwright.sync_api import Browser
 
 from features.errors import UsageError
+from features.views import Views
 from reports.build import build
 from reports.config import Run
 from reports.section import LeftOutError
@@ -95,6 +96,7 @@ def test_parameters_are_those_that_vary_and_trials_those_that_ran_to_their_end()
     }
     assert (shown.names[-1], shown.varied, shown.ranked) == ("schedule.factor", 5, True)  # not every trial has it
     assert len(shown.pair_trials) == 12
+    assert shown.still == []  # a batch size of one choice is nothing that is drawn
     assert [trial.number for trial in shown_of(study_of(5, "minimize")).trials] == [4, 3, 2, 1, 0]
     assert not shown_of(study_of(5)).ranked
 
@@ -119,6 +121,29 @@ def test_the_importance_is_of_what_drawn_trials_have_in_common() -> None:
         value=0.0, params=few, distributions={name: kinds[name] for name in few}, user_attrs={"first": "probe"}
     ))  # fmt: skip
     assert importance.collect(study) == alone
+
+
+def test_what_did_not_vary_and_trials_that_were_not_drawn_are_told_apart(
+    searched: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial that drew more copies than its policy has is shown with those that it used."""
+    copies = IntDistribution(1, 4)
+    study = study_of(5, **{"head.dropout": (0.5, DROPOUT), "views.copies": (4, copies)})
+    config = TrialConfig(views=Views(copies=2)).model_dump_json()
+    study.add_trial(optuna.trial.create_trial(
+        value=9.0, params={"head.layers": 0, "views.copies": 4}, distributions={"head.layers": LAYERS, "views.copies": copies},
+        user_attrs={"first": "notebook", "config": config},
+    ))  # fmt: skip
+    shown = shown_of(study)
+    assert (shown.still, "views.copies" in shown.names) == (["head.dropout"], True)
+    assert shown.trials[-1].params["views.copies"] == 2
+    assert study.trials[-1].params["views.copies"] == 4
+    monkeypatch.setattr(parameters, "load_study", lambda run: study)
+    text = parameters.section(searched).text
+    assert text.startswith("What the 5 drawn trials that ran to their end drew, ")
+    assert "1 first trial was not drawn, and shown" in text
+    assert "5 of the 6 parameters that trials drew are shown" in text
+    assert text.endswith(" Among the complete trials, head.dropout did not vary.")
 
 
 @pytest.mark.parametrize("trials", [0, 1, 3])
