@@ -59,7 +59,8 @@ def _check_policies_differ(run: FeaturesRun) -> None:
         key = cache_key(key_parts(of_policy(run, name), index))
         if key in seen:
             raise UsageError(
-                f"features.augmentation: {seen[key]!r} and {name!r} are the same layers, and would be one cache. Keep one of them."
+                f"features.augmentation: {seen[key]!r} and {name!r} are the same layers, and would be one cache. Keep one of "
+                "them."
             )
         seen[key] = name
 

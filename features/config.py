@@ -321,7 +321,8 @@ class FeaturesConfig(Section):
     )
     dtype: Literal["float16", "float32"] = Field("float16", description="of the stored features")
     compute: Literal["auto", "bfloat16", "float32"] = Field(
-        "auto", description="auto: bfloat16 where the CPU or GPU has it and the network loses nothing by it (not depthwise ones)"
+        "auto",
+        description="auto: bfloat16 where the CPU or GPU has it and the network loses nothing by it (not depthwise ones)",
     )
     copies: int = Field(4, ge=0, le=999, description="augmented copies of the training split; 0 = clean only")
     augmentation: CachedAugmentation = Field(

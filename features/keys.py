@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -125,7 +125,8 @@ def _shown(has: Any, wanted: Any) -> tuple[str, str]:
     texts = [json.dumps(value) for value in (has, wanted)]
     start = 0
     if max(map(len, texts)) > LONGEST:
-        start = max(0, len(os.path.commonprefix(texts)) - LONGEST // 2)
+        alike = takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False))
+        start = max(0, sum(1 for _ in alike) - LONGEST // 2)
     cut = [f"{'…' if start else ''}{text[start:]}" for text in texts]
     first, second = (text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…" for text in cut)
     return first, second

@@ -21,8 +21,8 @@ Vectors = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
 
 MOST_PHOTOS = 2000
-"""Views that a probe is trained on, at most: it has to be a second's work. Of more photos, the same share of every class is taken;
-of fewer, all copies that fit."""
+"""Views that a probe is trained on, at most: it has to be a second's work. Of more photos, the same share of every class is
+taken; of fewer, all copies that fit."""
 
 L2 = (0.3, 0.1, 0.03)
 """The penalties that validation chooses among, for the mean cross-entropy plus L2 / 2 · the sum of squared weights."""

@@ -39,7 +39,9 @@ class SearchConfig(Section):
     pruner: PrunerName = Field(
         "quarters", description="none where the sampler is keras_tuner.hyperband, which ends trials itself"
     )
-    trials: int = Field(40, ge=1, description="at most: a grid, for one, may have fewer; a finished study goes on to more")
+    trials: int = Field(
+        40, ge=1, description="at most: a grid, for one, may have fewer; a finished study goes on to more"
+    )
     hours: float | None = Field(
         None,
         gt=0,

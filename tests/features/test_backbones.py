@@ -176,7 +176,9 @@ def test_which_networks_are_depthwise(name: str) -> None:
     """As their layers say, not their names."""
     kinds = [
         layer
-        for layer in getattr(keras.applications, BACKBONES[name].builder)(weights=None, include_top=False)._flatten_layers()
+        for layer in getattr(keras.applications, BACKBONES[name].builder)(
+            weights=None, include_top=False
+        )._flatten_layers()
         if isinstance(layer, keras.layers.DepthwiseConv2D | keras.layers.SeparableConv2D)
         or (isinstance(layer, keras.layers.Conv2D) and layer.groups > 1)
     ]

@@ -15,10 +15,10 @@ from features.build import build_caches
 from features.cache import cache_for
 from features.config import FeaturesConfig, FeaturesRun
 from features.configfile import load
-from features.dataset import DatasetIndex
+from features.dataset import DatasetIndex, load_index
 from features.doctor import repair, verify
 from features.errors import CacheError, UsageError
-from features.keys import key_parts
+from features.keys import explain_key, key_parts
 from features.manifest import cache_key
 from features.policies import augmentation_of, of_policy, policy_copies, policy_name, with_policies
 
@@ -202,3 +202,19 @@ def test_damage_in_the_cache_of_any_policy_is_found_and_repaired(make_run: MakeR
     )
     assert [path.read_bytes() for path in lost] == before
     assert verify(run)["ok"]
+
+
+def test_two_policies_of_the_same_layers_are_refused(make_run: MakeRun) -> None:
+    run = make_run(augmentation=[{"layers": FLIPS, "name": "flips"}, "mild", {"layers": FLIPS, "name": "mine"}])
+    with pytest.raises(UsageError, match="'flips' and 'mine' are the same layers, and would be one cache"):
+        build_caches(run)
+
+
+def test_what_differs_is_shown_from_where_it_begins(make_run: MakeRun) -> None:
+    build_caches(make_run(augmentation="flip_rotate_zoom"))
+    run = make_run(augmentation="mild")
+    said = explain_key(run, key_parts(run, load_index(run)))
+    has, wanted = said.partition("augmentation (has ")[2].split(", wanted ")
+    assert has[:20] == wanted[:20]
+    assert has != wanted.removesuffix(")")
+    assert len(has) <= 60

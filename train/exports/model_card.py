@@ -134,7 +134,9 @@ def _tuned(promotion: Promotion) -> str:
     """What fine-tuning changed, and how long it took."""
     metrics, layers = promotion.metrics, len(promotion.metrics.unfrozen)
     if promotion.is_frozen:
-        said = f"{metrics.epochs} epochs. No epoch was better than the frozen network, which it is. {promotion.rounding}"
+        said = (
+            f"{metrics.epochs} epochs. No epoch was better than the frozen network, which it is. {promotion.rounding}"
+        )
         return said.rstrip()
     what = f"the head and {layers} layer{'s' if layers > 1 else ''} of the backbone" if layers else "the head alone"
     return f"{what}, {metrics.epochs} epochs. The best was epoch {metrics.best_epoch}."
