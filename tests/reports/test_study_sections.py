@@ -286,7 +286,7 @@ def shown_of_without_importance(study: optuna.Study) -> parameters.Shown:
     """What is shown of a study with many trials; to compute their importance takes seconds."""
     complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
     names = ["head.dropout", "schedule.kind", "schedule.learning_rate"]
-    return parameters.Shown(complete, names, 3, dict.fromkeys(PAIR, 0.5), PAIR, complete)
+    return parameters.Shown(complete, names, 3, [], dict.fromkeys(PAIR, 0.5), PAIR, complete)
 
 
 @pytest.mark.parametrize(
