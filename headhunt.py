@@ -243,7 +243,7 @@ def _summary(checked: Run, results: dict[str, Any], seconds: dict[str, float]) -
     objective = checked.search.objective
     rows = {
         "prepare": f"{prepared['images']} photos of {prepared['classes']} classes",
-        "cache": _cached([cached, *cached.get("others", {}).values()]),
+        "cache": _cached([cached, *cached.get("others", {}).values()], prepared["images"]),
         "search": f"{counts}; {objective} of the best head {ranked[0]:.4f}, of the worst that ran to its end {ranked[-1]:.4f}",
         **({"confirm": _confirmed(results["confirm"], objective)} if "confirm" in results else {}),
         "promote": "\n".join(
@@ -263,10 +263,12 @@ def _summary(checked: Run, results: dict[str, Any], seconds: dict[str, float]) -
     return table
 
 
-def _cached(built: Sequence[dict[str, Any]]) -> str:
-    """The caches of all policies in a line."""
+def _cached(built: Sequence[dict[str, Any]], images: int) -> str:
+    """The caches of all policies in a line; they share the records of the clean images."""
     copies = ", ".join(f"{one['copies']} augmented copies of {one['policy']}" for one in built)
-    return f"{sum(one['records'] for one in built)} feature vectors, {copies}, {sum(one['bytes'] for one in built) / 1e6:.1f} MB"
+    records = images + sum(one["records"] - images for one in built)
+    size = records * built[0]["bytes"] / built[0]["records"]
+    return f"{records} feature vectors, {copies}, {size / 1e6:.1f} MB"
 
 
 def _promoted(row: dict[str, Any], top5: bool) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from tensorflow.data import TFRecordDataset
 
 from features.build import build_caches
 from features.cache import cache_for
@@ -21,6 +22,7 @@ from features.errors import CacheError, UsageError
 from features.keys import explain_key, key_parts
 from features.manifest import cache_key
 from features.policies import augmentation_of, of_policy, policy_copies, policy_name, with_policies
+from headhunt import _cached
 
 MakeRun = Callable[..., FeaturesRun]
 
@@ -157,6 +159,9 @@ def test_caches_of_several_policies_with_their_own_copies(make_run: MakeRun) -> 
         1,
         {"flips": 2, "none": 0},
     )
+    shards = {path.stat().st_ino: path for path in run.workdir.glob("cache/*/*.tfrecord")}.values()
+    records = sum(1 for path in shards for _ in TFRecordDataset(str(path)))
+    assert _cached([built, *built["others"].values()], images=24).startswith(f"{records} feature vectors, 1 augmented")
     caches = {name: cache_for(run, name) for name in policy_copies(run.features)}
     assert [cache.manifest.policy for cache in caches.values()] == list(caches)
     clean = caches["mild"].arrays("train")[0]
