@@ -11,14 +11,39 @@ LEFT = threading.Event()
 _INTERRUPTED = threading.Event()
 
 
+class _Held:
+    """How deep the main thread is in what an interrupt must not cut short, and whether one waits for its end."""
+
+    depth = 0
+    waits = False
+
+
 def interrupt(signal_number: int, frame: object) -> None:
     """Handles SIGINT, SIGTERM and SIGHUP for a command: KeyboardInterrupt, here and at the next `check_wanted`.
 
     Python drops an exception that a handler raises inside a callback of the garbage collector; JAX has one, and a search spends
-    much of its time there.
+    much of its time there. Between `hold` and `release` it waits for the latter; a second one does not.
     """
+    again = _INTERRUPTED.is_set()
     _INTERRUPTED.set()
-    raise KeyboardInterrupt
+    _Held.waits = bool(_Held.depth) and not again
+    if not _Held.waits:
+        raise KeyboardInterrupt
+
+
+def hold() -> None:
+    """Here begins what an interrupt must not cut short: a transaction, which would keep the database locked against ourselves."""
+    if threading.current_thread() is threading.main_thread():
+        _Held.depth += 1
+
+
+def release() -> None:
+    """Here ends what `hold` began. Raises KeyboardInterrupt where one came meanwhile."""
+    if threading.current_thread() is threading.main_thread():
+        _Held.depth = max(0, _Held.depth - 1)
+        if _Held.waits and not _Held.depth:
+            _Held.waits = False
+            raise KeyboardInterrupt
 
 
 def check_wanted() -> None:

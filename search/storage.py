@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from features.atomic import make_folder
 from features.command import without_password
 from features.errors import LostError, UsageError
+from features.interrupts import hold, release
 
 if TYPE_CHECKING:
     import optuna
@@ -209,6 +210,7 @@ def _open_proxy(spec: str) -> optuna.storages.BaseStorage:
 
 def _open_database(url: str) -> optuna.storages.BaseStorage:
     import optuna
+    from sqlalchemy import event
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
@@ -228,6 +230,9 @@ def _open_database(url: str) -> optuna.storages.BaseStorage:
             "server runs, has this database, and knows the user."
         ) from error
     weakref.finalize(database, database.engine.dispose)  # connections are closed with their storage
+    # An interrupt in the middle of a transaction would leave the database locked, and what is then to be saved would wait for it.
+    event.listen(database.engine, "checkout", lambda *_: hold())
+    event.listen(database.engine, "checkin", lambda *_: release())
     return database
 
 
