@@ -21,7 +21,16 @@ from features.dataset import SPLITS, DatasetIndex, load_index
 from features.errors import CacheError, UsageError
 from features.executors import open_executor
 from features.fitting import are_fitted, projections
-from features.keys import AUGMENTED, cache_folder, changed_parts, explain_key, for_workers, key_parts, sound_manifests
+from features.keys import (
+    AUGMENTED,
+    augmentation_parts,
+    cache_folder,
+    changed_parts,
+    explain_key,
+    for_workers,
+    key_parts,
+    sound_manifests,
+)
 from features.manifest import FORMAT_VERSION, MANIFEST, Manifest, ShardEntry, cache_key, write_manifest
 from features.mirror import exchange, push_manifest
 from features.policies import of_policy, policy_name, policy_sections
@@ -54,15 +63,15 @@ def build_caches(run: FeaturesRun) -> dict[str, Any]:
 
 def _check_policies_differ(run: FeaturesRun) -> None:
     """UsageError for two policies of the same layers, which would be one cache with two names."""
-    index, seen = load_index(run), dict[str, str]()
-    for name in policy_sections(run.features):
-        key = cache_key(key_parts(of_policy(run, name), index))
-        if key in seen:
+    seen: dict[str, str] = {}
+    for name, section in policy_sections(run.features).items():
+        layers = json.dumps(augmentation_parts(section))
+        if layers in seen:
             raise UsageError(
-                f"features.augmentation: {seen[key]!r} and {name!r} are the same layers, and would be one cache. Keep one of "
-                "them."
+                f"features.augmentation: {seen[layers]!r} and {name!r} are the same layers, and would be one cache. Keep one "
+                "of them."
             )
-        seen[key] = name
+        seen[layers] = name
 
 
 def build_cache(run: FeaturesRun, copies: int = 0) -> dict[str, Any]:

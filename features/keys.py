@@ -56,13 +56,13 @@ def key_parts(run: FeaturesRun, index: DatasetIndex) -> dict[str, Any]:
         "compute": compute_dtype(config),
         "batch_size": config.batch_size,
         "images_per_shard": config.images_per_shard,
-        "augmentation": _augmentation_parts(config),
+        "augmentation": augmentation_parts(config),
         "seed": config.seed,
     }
 
 
-def _augmentation_parts(config: FeaturesConfig) -> dict[str, Any]:
-    """The policy; and who draws, where that decides the views."""
+def augmentation_parts(config: FeaturesConfig) -> dict[str, Any]:
+    """The policy that comes first; and who draws, where that decides the views."""
     policy = resolve_policy(augmentation_of(config))
     draws = {} if policy.merged else {"draws": "jax" if config.workers.gpus else "tensorflow"}
     return {**policy.model_dump(mode="json"), **draws}

@@ -20,7 +20,7 @@ from features.probe import ProbePath, log_probabilities, spread
 Vectors = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
 
-MOST_PHOTOS = 2000
+MOST_VIEWS = 2000
 """Views that a probe is trained on, at most: it has to be a second's work. Of more photos, the same share of every class is
 taken; of fewer, all copies that fit."""
 
@@ -53,13 +53,13 @@ def view_accuracies(caches: Mapping[str, FeatureCache]) -> dict[str, float]:
     """Accuracy on the clean validation photos of a probe trained on clean photos (`clean`), and on each policy's views, by name.
 
     `caches` are those of the policies by name; those without augmented copies are left out. The views are those of as many copies
-    as there are and MOST_PHOTOS allows, of copy 1 at least. Maps are averaged over their places.
+    as there are and MOST_VIEWS allows, of copy 1 at least. Maps are averaged over their places.
     """
     first = next(iter(caches.values()))
     labels = first.labels("train")
-    rows = spread(labels, MOST_PHOTOS)
+    rows = spread(labels, MOST_VIEWS)
     val, val_labels, classes = vectors(first, "val"), first.labels("val"), len(first.class_names)
-    fit = max(1, MOST_PHOTOS // len(rows))
+    fit = max(1, MOST_VIEWS // len(rows))
     views = {"clean": (first, [0])} | {
         name: (cache, range(1, min(cache.copies, fit) + 1)) for name, cache in caches.items() if cache.copies
     }
