@@ -123,7 +123,8 @@ def compute_dtype(config: FeaturesConfig) -> Literal["bfloat16", "float32"]:
     """What the convolutions compute in: with `auto`, bfloat16 where this machine has it in hardware.
 
     Depthwise networks stay in float32 then: in bfloat16 they are slower, and their features are off by 6 % (Lite0) and 19 %
-    (MobileNetV2) of their spread over photos (`tests/benchmarks/test_cache_speed.py -k bfloat16`), so that the exported network, in float32, would be another one.
+    (MobileNetV2) of their spread over photos (`tests/benchmarks/test_cache_speed.py -k bfloat16`). The exported network, in
+    float32, would be another one.
     """
     if config.compute != "auto":
         return config.compute
