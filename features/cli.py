@@ -7,18 +7,20 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from features.build import build_caches
-from features.cache import FeatureCache, cache_for
-from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, log, relative, settings
+from features.audit.view_accuracies import view_accuracies
+from features.augmentation.policies import of_policy, policy_sections
+from features.building.build import build_caches
+from features.building.contact_sheet import sheet_of, write_contact_sheet
+from features.building.doctor import repair, verify
+from features.building.info import cache_facts, lines
+from features.cache.feature_cache import FeatureCache, cache_for
 from features.config import FeaturesRun
-from features.contact_sheet import sheet_of, write_contact_sheet
-from features.dataset import DatasetIndex, load_index
-from features.doctor import repair, verify
-from features.errors import HeadhuntError
-from features.info import cache_facts, lines
-from features.policies import of_policy, policy_sections
-from features.prepare import prepare
-from features.view_accuracies import view_accuracies
+from features.dataset.index import DatasetIndex, load_index
+from features.dataset.prepare import prepare
+from features.run_file import settings
+from features.runtime.commands.frame import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command
+from features.runtime.errors import HeadhuntError
+from features.runtime.log import log, relative
 
 app = typer.Typer(no_args_is_help=True, help="Stage 1: photos in, feature cache out.")
 

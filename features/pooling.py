@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from features.errors import UsageError
+from features.runtime.errors import UsageError
 
 WIDEST = 256
 """Channels whose covariance is taken, at most: 256 give 32,896 numbers."""

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import jinja2
 
-from features.atomic import atomic_path, make_folder, write_text
-from features.command import relative
-from features.errors import HeadhuntError, UsageError
+from features.runtime.atomic import atomic_path, make_folder, write_text
+from features.runtime.errors import HeadhuntError, UsageError
+from features.runtime.log import relative
 from reports.config import Run
 from reports.headline import data_line, headline, verdict
 from reports.page import SECTIONS, collect_sections, make_section

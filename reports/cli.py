@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, settings
-from features.errors import UsageError
+from features.run_file import settings
+from features.runtime.commands.frame import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command
+from features.runtime.errors import UsageError
 from reports.build import Format, build, build_only
 from reports.config import Run
 from reports.fidelity.experiment import fidelity

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, field_validator
 
-from features.augment import POLICIES
-from features.config import Section, UserPath
+from features.augmentation.augment import POLICIES
+from features.runtime.section import Section, UserPath
 from train.config import FinetuneConfig, TrainRun
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from features.command import without_password
-from features.template import commented_yaml
+from features.runtime.commands.template import commented_yaml
+from features.runtime.log import without_password
 from reports.config import Run
 from reports.section import Listing, PageSection
 

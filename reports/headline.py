@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from features.dataset import load_index
-from features.errors import HeadhuntError
+from features.dataset.index import load_index
+from features.runtime.errors import HeadhuntError
 from reports.config import Run
 from reports.dataset import findings
 from reports.dataset import section as dataset_section

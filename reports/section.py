@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from features.errors import HeadhuntError
+from features.runtime.errors import HeadhuntError
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from features.config import Section
-from features.errors import HeadhuntError
+from features.runtime.errors import HeadhuntError
+from features.runtime.section import Section
 
 if TYPE_CHECKING:
     import optuna

@@ -11,10 +11,12 @@ import typer
 import yaml
 from rich.table import Table
 
-from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, log, settings
-from features.dataset import index_path
-from features.errors import CacheError, UsageError
-from features.views import Views
+from features.cache.views import Views
+from features.dataset.index import index_path
+from features.run_file import settings
+from features.runtime.commands.frame import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command
+from features.runtime.errors import CacheError, UsageError
+from features.runtime.log import log
 from search.config import SearchRun
 from search.confirm.ranking import Confirmation, by_confirmation, load_confirmation
 from search.confirm.rerun import confirm

@@ -6,8 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from features.config import FeaturesRun, Section, Workers
-from features.views import Views
+from features.cache.views import Views
+from features.config import FeaturesRun
+from features.runtime.section import Section
+from features.runtime.workers.config import Workers
 from search.first_trials import TITLES, FirstTrial
 from search.pruners.choice import PrunerName
 from search.samplers.choice import cannot_search

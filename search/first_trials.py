@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from features.command import log
-from features.views import Views
+from features.cache.views import Views
+from features.runtime.log import log
 from search.heads import HeadConfig
 from search.optimizers import LBFGS, Adam
 from search.parameters import Parameter

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from features.config import Section
-from features.errors import HeadhuntError
+from features.runtime.errors import HeadhuntError
+from features.runtime.section import Section
 
 Weights = Mapping[str, npt.NDArray[np.float32]]
 """A head's weights by `<layer>.<weight>`, e.g. `hidden_1.kernel`."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from features.errors import UsageError
-from features.views import Views
+from features.cache.views import Views
+from features.runtime.errors import UsageError
 from search.config import SearchRun
 from search.hypermodels.space import HypermodelSpace
 from search.parameters import Space

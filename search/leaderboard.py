@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from features.errors import UsageError
+from features.runtime.errors import UsageError
 from search.config import SearchRun
 from search.first_trials import FirstTrial, name_of
 from search.ranking import ranking

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from features.config import Section
+from features.runtime.section import Section
 
 
 class OptimizerConfig(Section):

@@ -16,9 +16,9 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from features.command import log
-from features.errors import HeadhuntError, UsageError
-from features.processes import birth, this_process
+from features.runtime.errors import HeadhuntError, UsageError
+from features.runtime.log import log
+from features.runtime.processes import birth, this_process
 from search.set_aside import set_aside
 from search.storage import has_transactions, let_go_of_reads, one_transaction
 

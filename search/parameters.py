@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pydantic import Field, model_validator
 
-from features.config import Section
+from features.runtime.section import Section
 
 if TYPE_CHECKING:
     import optuna
 
-    from features.views import Views
+    from features.cache.views import Views
     from search.trial import TrialConfig
 
 Choice = bool | int | float | str | None

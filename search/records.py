@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 import yaml
 
-from features.atomic import atomic_path, write_text
-from features.command import relative
-from features.errors import HeadhuntError, UsageError
-from features.own_tables import read_whole_table
+from features.runtime.atomic import atomic_path, write_text
+from features.runtime.errors import HeadhuntError, UsageError
+from features.runtime.log import relative
+from features.runtime.own_tables import read_whole_table
 from search.trial import EpochMetrics, TrialConfig, TrialResult
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from features.atomic import make_folder
-from features.command import log
-from features.errors import HeadhuntError
-from features.executors import in_own_process
+from features.runtime.atomic import make_folder
+from features.runtime.errors import HeadhuntError
+from features.runtime.log import log
+from features.runtime.workers.executors import in_own_process
 from search.config import SearchRun
 from search.heads import Weights
 from search.hypermodels.training import HypermodelTask, train_hypermodel

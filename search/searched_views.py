@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from features.backbones import pooling
-from features.command import log
-from features.policies import policy_copies, section_of
+from features.augmentation.policies import policy_copies, section_of
+from features.backbones.table import pooling
+from features.cache.views import Views
 from features.pooling import columns_of, parse_pooling
-from features.views import Views
+from features.runtime.log import log
 from search.config import SearchRun
 from search.space import Leaves, SearchSpace
 

@@ -19,9 +19,9 @@ from pydantic import (
     model_validator,
 )
 
-from features.config import Section
+from features.cache.views import Views
 from features.pooling import parse_pooling
-from features.views import Views
+from features.runtime.section import Section
 from search.heads import HeadConfig
 from search.optimizers import OPTIMIZERS
 from search.parameters import Choice, Parameter, Range

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from features.errors import HeadhuntError
+from features.runtime.errors import HeadhuntError
 from search.config import SearchConfig
 from search.first_trials import name_of
 from search.ranking import is_added, is_ours, ranking

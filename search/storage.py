@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from features.atomic import make_folder
-from features.command import without_password
-from features.errors import LostError, UsageError
-from features.interrupts import hold, release
+from features.runtime.atomic import make_folder
+from features.runtime.errors import LostError, UsageError
+from features.runtime.interrupts import hold, release
+from features.runtime.log import without_password
 
 if TYPE_CHECKING:
     import optuna

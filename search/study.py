@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from features.atomic import make_folder, only_process
-from features.command import log
-from features.dataset import load_index
-from features.executors import Executor, open_executor
-from features.variation import warn_of_constant_features
-from features.views import Views
+from features.audit.variation import warn_of_constant_features
+from features.cache.views import Views
+from features.dataset.index import load_index
+from features.runtime.atomic import make_folder, only_process
+from features.runtime.log import log
+from features.runtime.workers.executors import Executor, open_executor
 from search.candidate import Candidate, final_outcome
 from search.config import SearchRun
 from search.first_trials import ATTRIBUTE, FirstTrial, expressed, first_config, first_of, fixed_sampler, log_left_out

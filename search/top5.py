@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from features.config import FeaturesRun
-from features.dataset import load_index
-from features.errors import HeadhuntError
+from features.dataset.index import load_index
+from features.runtime.errors import HeadhuntError
 
 TOP = 5
 """Classes that are looked at."""

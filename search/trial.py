@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from features.config import Pooling, Section
-from features.views import Views
+from features.cache.views import Views
+from features.config import Pooling
+from features.runtime.section import Section
 from search.heads import HeadConfig
 from search.optimizers import LBFGS, Adam, TrialOptimizer
 from search.schedules import Constant, Schedule

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from features.command import log
+from features.runtime.log import log
 
 
 class Stint(NamedTuple):

@@ -24,9 +24,9 @@ import yaml
 from PIL import Image
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from features.build import build_cache
+from features.building.build import build_cache
 from features.config import FeaturesRun
-from features.prepare import prepare
+from features.dataset.prepare import prepare
 from reports.config import Run
 from tests.search.storages import binaries
 from tests.search_server import search_command

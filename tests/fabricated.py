@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from features.dataset import SPLITS, load_index
+from features.dataset.index import SPLITS, load_index
 from reports.config import Run
 from search.confirm.ranking import Confirmation, digests, rank, write_confirmation
 from search.confirm.seed_runs import SeedRun

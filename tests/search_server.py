@@ -51,14 +51,14 @@ def _server() -> subprocess.Popen[str]:
 def _serve() -> None:
     from typer.testing import CliRunner
 
-    import headhunt
+    from headhunt import cli
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever is printed past Python does not stand between the answers
     for line in sys.stdin:
         asked = json.loads(line)
         os.chdir(asked["cwd"])
-        done = CliRunner().invoke(headhunt.app, asked["arguments"])
+        done = CliRunner().invoke(cli.app, asked["arguments"])
         said = done.stderr
         if done.exception and not isinstance(done.exception, SystemExit):
             said += "".join(traceback.format_exception(done.exception))

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from features.command import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command, log, relative, settings
-from features.errors import HeadhuntError, UsageError
+from features.run_file import settings
+from features.runtime.commands.frame import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command
+from features.runtime.errors import HeadhuntError, UsageError
+from features.runtime.log import log, relative
 from search.confirm.ranking import unused_confirmation
 from train.baselines.comparison import comparison_table
 from train.baselines.measure import BASELINES, measure_baselines

@@ -8,10 +8,12 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from features.augment import resolve_policy
-from features.backbones import image_size
-from features.config import Augmentation, Section, Workers
-from features.dataset import SPLITS
+from features.augmentation.augment import resolve_policy
+from features.backbones.table import image_size
+from features.config import Augmentation
+from features.dataset.index import SPLITS
+from features.runtime.section import Section
+from features.runtime.workers.config import Workers
 from search.config import SearchRun
 from search.optimizers import Adam, Optimizer
 from search.schedules import Constant, Plateau, PlateauRule, Schedule, ScheduleConfig

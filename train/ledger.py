@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from features.atomic import make_folder
-from features.command import relative
-from features.errors import HeadhuntError
+from features.runtime.atomic import make_folder
+from features.runtime.errors import HeadhuntError
+from features.runtime.log import relative
 
 COLUMNS = ("time", "command", "model", "photos")
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.augment import Augmenter
-from features.backbones import image_size
+from features.augmentation.augment import Augmenter
+from features.backbones.table import image_size
+from features.cache.views import Views
 from features.config import FeaturesRun
-from features.dataset import DatasetIndex
-from features.images import load_images
-from features.views import Views
+from features.dataset.images import load_images
+from features.dataset.index import DatasetIndex
 
 MEMORY_BYTES = 4 << 30
 """Decoded photos of a split are kept in memory up to this size."""

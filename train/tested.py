@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.errors import HeadhuntError
+from features.runtime.errors import HeadhuntError
 from train.baselines.measure import load_baselines
 from train.config import TrainRun
 from train.ledger import ledger_sentence

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from features.cache import cache_for
-from features.errors import HeadhuntError
+from features.cache.feature_cache import cache_for
+from features.runtime.errors import HeadhuntError
 from search.ranking import OPTIMISTIC
 from train.baselines.measure import BASELINES, named_by_baseline
 from train.config import TrainRun

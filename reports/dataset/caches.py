@@ -6,14 +6,14 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from features.cache import FeatureCache, cache_for
-from features.dataset import load_index
-from features.errors import CacheError
-from features.info import cache_facts
-from features.keys import changed_parts, key_parts, sound_manifests
-from features.manifest import Manifest
-from features.policies import of_policy, policy_sections
-from features.view_accuracies import view_accuracies
+from features.audit.view_accuracies import view_accuracies
+from features.augmentation.policies import of_policy, policy_sections
+from features.building.info import cache_facts
+from features.cache.feature_cache import FeatureCache, cache_for
+from features.cache.keys import changed_parts, key_parts, sound_manifests
+from features.cache.manifest import Manifest
+from features.dataset.index import load_index
+from features.runtime.errors import CacheError
 from reports.config import Run
 from reports.section import LeftOutError, PageSection, Table
 from reports.style import share

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from features.dataset import SPLITS, DatasetIndex
+from features.dataset.index import SPLITS, DatasetIndex
 from reports.style import figure, shortened, text, whole_ticks
 
 if TYPE_CHECKING:

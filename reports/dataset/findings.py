@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from features.cache import cache_for
-from features.dataset import SPLITS, DatasetIndex, load_index, load_notes
-from features.errors import HeadhuntError
-from features.skipped import load_skipped
-from features.variation import known_variation
+from features.audit.variation import known_variation
+from features.cache.feature_cache import cache_for
+from features.dataset.index import SPLITS, DatasetIndex, load_index, load_notes
+from features.dataset.skipped import load_skipped
+from features.runtime.errors import HeadhuntError
 from reports.config import Run
 from reports.section import Block, Table
 

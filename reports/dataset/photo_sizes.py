@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from features.dataset import BOX, DatasetIndex
+from features.dataset.index import BOX, DatasetIndex
 from reports.style import figure, whole_ticks
 
 if TYPE_CHECKING:

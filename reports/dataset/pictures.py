@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from features.dataset import DatasetIndex
-from features.errors import DatasetError
-from features.images import locate, open_photo
+from features.dataset.images import locate, open_photo
+from features.dataset.index import DatasetIndex
+from features.runtime.errors import DatasetError
 from reports.section import Picture
 
 CLASSES = 24

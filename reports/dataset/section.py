@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from features.backbones import image_size
-from features.contact_sheet import NAME
-from features.dataset import SPLITS, DatasetIndex, load_index
-from features.errors import HeadhuntError
-from features.info import class_balance
-from features.keys import cache_folder, key_parts
-from features.manifest import cache_key
+from features.backbones.table import image_size
+from features.building.contact_sheet import NAME
+from features.building.info import class_balance
+from features.cache.keys import cache_folder, key_parts
+from features.cache.manifest import cache_key
+from features.dataset.index import SPLITS, DatasetIndex, load_index
+from features.runtime.errors import HeadhuntError
 from reports.config import Run
 from reports.dataset import class_counts, findings, photo_sizes, pictures
 from reports.section import Block, PageSection, Picture, Table

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from features.dataset import DatasetIndex, load_index
-from features.errors import CacheError
+from features.dataset.index import DatasetIndex, load_index
+from features.runtime.errors import CacheError
 from reports.config import Run
 from reports.dataset.pictures import thumbnail
 from reports.errors import nearest, truth_ranks

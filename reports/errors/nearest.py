@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from features.cache import cache_for
-from features.errors import CacheError
+from features.cache.feature_cache import cache_for
+from features.runtime.errors import CacheError
 from reports.config import Run
 from reports.errors.predictions import Predictions
 from train.baselines.probes import clean_features, neighbours

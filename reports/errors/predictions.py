@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from features.dataset import load_index
-from features.errors import HeadhuntError
+from features.dataset.index import load_index
+from features.runtime.errors import HeadhuntError
 from reports.config import Run
 from reports.section import LeftOutError
 from train.promotion.artifact import damaged_promotions, find_promotions

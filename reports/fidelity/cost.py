@@ -15,19 +15,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from features.atomic import make_folder
-from features.augment import Augmenter, resolve_policy
-from features.backbones import compute_dtype
-from features.cache import cache_for
-from features.checksums import file_sha256
-from features.dataset import DatasetIndex, load_index
-from features.engine import quiet, start_keras
-from features.executors import open_executor
-from features.extract import Extractor
-from features.keys import for_workers
-from features.moments import feature_moments
-from features.policies import augmentation_of
-from features.shards import Shard, write_shard
+from features.audit.moments import feature_moments
+from features.augmentation.augment import Augmenter, resolve_policy
+from features.augmentation.policies import augmentation_of
+from features.backbones.extract import Extractor
+from features.backbones.table import compute_dtype
+from features.cache.feature_cache import cache_for
+from features.cache.keys import for_workers
+from features.cache.shards import Shard, write_shard
+from features.dataset.index import DatasetIndex, load_index
+from features.runtime.atomic import file_sha256, make_folder
+from features.runtime.workers.engine import quiet, start_keras
+from features.runtime.workers.executors import open_executor
 from reports.config import Run
 from search.confirm.trainings import side_by_side
 from search.heads import build_head

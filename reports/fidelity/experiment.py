@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import typer
 
-from features.atomic import make_folder, only_process, write_text
-from features.cache import cache_for
-from features.command import log, relative
-from features.errors import HeadhuntError, UsageError
-from features.executors import in_own_process
-from features.stages import run_stage
+from features.cache.feature_cache import cache_for
+from features.runtime.atomic import make_folder, only_process, write_text
+from features.runtime.commands.stages import run_stage
+from features.runtime.errors import HeadhuntError, UsageError
+from features.runtime.log import log, relative
+from features.runtime.workers.executors import in_own_process
 from reports.build import build
 from reports.config import FidelityConfig, Run
 from reports.fidelity.cost import Cost, Rates, cost_of, measure_rates, time_own_trials

@@ -11,15 +11,15 @@ from itertools import product
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from features.atomic import make_folder, write_text
-from features.command import log, relative
-from features.configfile import load
-from features.errors import UsageError
-from features.keys import sound_manifests
-from features.policies import augmentation_of, policy_name, policy_sections, with_policies
-from features.takeover import take_over
-from features.template import commented_yaml
-from features.views import Views
+from features.augmentation.policies import augmentation_of, policy_name, policy_sections, with_policies
+from features.cache.keys import sound_manifests
+from features.cache.takeover import take_over
+from features.cache.views import Views
+from features.run_file import load
+from features.runtime.atomic import make_folder, write_text
+from features.runtime.commands.template import commented_yaml
+from features.runtime.errors import UsageError
+from features.runtime.log import log, relative
 from reports.config import FidelityConfig, ReportsConfig, Run
 from search.leaderboard import leaders, load_study
 from search.population.sources import Caches

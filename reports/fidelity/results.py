@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from features.atomic import write_text
-from features.errors import HeadhuntError
+from features.runtime.atomic import write_text
+from features.runtime.errors import HeadhuntError
 from reports.config import FidelityConfig
 from reports.fidelity.cost import Cost, Rates
 from reports.fidelity.plan import Cell, Plan

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from features.errors import UsageError
+from features.runtime.errors import UsageError
 from reports.config import HistoryConfig, HistoryFile, Run
 from reports.models.learning import MEASURES, LearningCurve, draw, draw_together
 from reports.section import Block, LeftOutError, PageSection, Table

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from features.command import relative
-from features.errors import HeadhuntError
-from features.own_tables import read_whole_table
+from features.runtime.errors import HeadhuntError
+from features.runtime.log import relative
+from features.runtime.own_tables import read_whole_table
 from reports.models.learning import MEASURES, LearningCurve, draw
 from reports.section import Block
 from reports.style import share

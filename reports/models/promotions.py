@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from features.command import relative
-from features.dataset import SPLITS
-from features.errors import HeadhuntError
+from features.dataset.index import SPLITS
+from features.runtime.errors import HeadhuntError
+from features.runtime.log import relative
 from reports.config import Run
 from reports.models import learning, phases
 from reports.section import LeftOutError, PageSection, Table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from features.errors import HeadhuntError
+from features.runtime.errors import HeadhuntError
 from reports.config import Run
 from reports.section import LeftOutError, PageSection, Table
 from reports.style import share

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from features.dataset import load_index
-from features.errors import HeadhuntError
+from features.dataset.index import load_index
+from features.runtime.errors import HeadhuntError
 from reports.config import Run
 from reports.section import LeftOutError, PageSection, Table
 from reports.study.ranked import ranked

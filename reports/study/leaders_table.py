@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.backbones import pooling
+from features.backbones.table import pooling
 from reports.config import Run
 from reports.section import PageSection, Table
 from reports.study.ranked import Ranked, ranked

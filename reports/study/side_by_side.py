@@ -7,9 +7,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from features.configfile import load
-from features.dataset import load_index
-from features.errors import UsageError
+from features.dataset.index import load_index
+from features.run_file import load
+from features.runtime.errors import UsageError
 from reports.config import Run
 from reports.section import Block, LeftOutError, PageSection, Table
 from reports.study import history

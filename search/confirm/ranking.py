@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import ValidationError
 
-from features.atomic import write_text
-from features.command import log, relative
-from features.config import Section
-from features.errors import UsageError
+from features.runtime.atomic import write_text
+from features.runtime.errors import UsageError
+from features.runtime.log import log, relative
+from features.runtime.section import Section
 from search.config import SearchRun
 from search.confirm.seed_runs import SeedRun
 from search.confirm.statistics import Interval, compared_with_best, interval

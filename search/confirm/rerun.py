@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from features.atomic import make_folder, only_process
-from features.command import log, relative
-from features.errors import HeadhuntError, UsageError
+from features.runtime.atomic import make_folder, only_process
+from features.runtime.errors import HeadhuntError, UsageError
+from features.runtime.log import log, relative
 from search.config import ConfirmConfig, SearchRun
 from search.confirm.ranking import Confirmation, Confirmed, confirmation_file, digests, rank, write_confirmation
 from search.confirm.seed_runs import SeedRun, load_runs

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from features.atomic import write_text
-from features.config import Section
-from features.errors import HeadhuntError
+from features.runtime.atomic import write_text
+from features.runtime.errors import HeadhuntError
+from features.runtime.section import Section
 from search.trial import EpochMetrics, Objective, TrialConfig, TrialResult
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from features.atomic import make_folder
-from features.errors import HeadhuntError
-from features.executors import Executor, open_executor
-from features.progress import progress
+from features.runtime.atomic import make_folder
+from features.runtime.commands.progress import progress
+from features.runtime.errors import HeadhuntError
+from features.runtime.workers.executors import Executor, open_executor
 from search.config import SearchRun
 from search.confirm.seed_runs import SeedRun, load_runs, run_key, write_runs
 from search.hypermodels.training import HypermodelTask, train_hypermodel

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from features.command import log
-from features.errors import UsageError
-from features.views import Views
+from features.cache.views import Views
+from features.runtime.errors import UsageError
+from features.runtime.log import log
 from search.config import SearchRun
 from search.hypermodels.function import CombinationError
 from search.hypermodels.model import build_model, check_promotable, form_of_labels

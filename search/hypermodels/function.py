@@ -13,9 +13,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from features.engine import start_keras
-from features.errors import HeadhuntError, UsageError
-from features.keras_layers import suggest as near
+from features.runtime.errors import HeadhuntError, UsageError
+from features.runtime.nearest import suggest as near
+from features.runtime.workers.engine import start_keras
 
 NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 

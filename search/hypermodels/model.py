@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.errors import HeadhuntError
+from features.runtime.errors import HeadhuntError
 from search.heads import Weights
 from search.hypermodels.function import CombinationError, Hypermodel
 from search.hypermodels.parameters import drawn_hyperparameters

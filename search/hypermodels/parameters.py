@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from features.errors import UsageError
+from features.runtime.errors import UsageError
 from search.parameters import Parameter, Range
 
 Conditions = tuple[tuple[str, tuple[Any, ...]], ...]

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from features.errors import UsageError
-from features.keras_layers import suggest as near
-from features.views import Views
+from features.cache.views import Views
+from features.runtime.errors import UsageError
+from features.runtime.nearest import suggest as near
 from search.hypermodels.function import CombinationError, Hypermodel
 from search.hypermodels.parameters import Names, drawn_hyperparameters
 from search.parameters import Parameter, Range

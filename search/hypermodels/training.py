@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.interrupts import check_wanted
-from features.views import order_of_epoch
+from features.cache.views import order_of_epoch
+from features.runtime.interrupts import check_wanted
 from search.hypermodels.function import CombinationError
 from search.hypermodels.model import LABELS, build_model, check_promotable, form_of_labels, model_weights
 from search.population.objective import Progressed, Task

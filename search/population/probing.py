@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from features.moments import standardised
-from features.probe import fit_probe, log_probabilities
+from features.audit.moments import standardised
+from features.audit.probe import fit_probe, log_probabilities
 from search.heads import Weights
 from search.population.sources import Features
 from search.trial import EpochMetrics, TrialConfig

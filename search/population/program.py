@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.interrupts import check_wanted
-from features.views import order_of_epoch
+from features.cache.views import order_of_epoch
+from features.runtime.interrupts import check_wanted
 from search.heads import build_head
 from search.population.dropout import dropout_layer
 from search.population.sources import Features, zeros_for_cache_lines

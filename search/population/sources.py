@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from features.cache import FeatureCache, cache_for
-from features.moments import feature_moments
-from features.policies import not_cached, policy_copies
+from features.audit.moments import feature_moments
+from features.augmentation.policies import not_cached, policy_copies
+from features.cache.feature_cache import FeatureCache, cache_for
+from features.cache.views import Views
 from features.pooling import Layout, columns_of
-from features.views import Views
 from search.config import SearchRun
 from search.searched_views import check_choices, choices, resolved_space
 from search.trial import TrialConfig

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from features.backbones import pooling
+from features.backbones.table import pooling
+from features.cache.views import Views
 from features.config import FeaturesConfig
-from features.views import Views
 from search.heads import HeadConfig
 from search.optimizers import LBFGS, OptimizerConfig
 from search.schedules.base import ScheduleConfig

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from features.atomic import make_folder
+from features.runtime.atomic import make_folder
 from search.first_trials import TITLES, FirstTrial
 from search.review.curves_image import collect, draw
 from search.review.describe import describe, show

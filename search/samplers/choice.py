@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from features.errors import UsageError
+from features.runtime.errors import UsageError
 from search.parameters import Parameter, Question, Range, Space
 from search.samplers.grid import continuous, grid_sampler
 from search.samplers.history import comparable, earlier, mixed

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from features.engine import start_keras
+from features.runtime.workers.engine import start_keras
 from search.parameters import Parameter, Question, Range
 from search.samplers.history import earlier, mixed
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from features.config import Section
+from features.runtime.section import Section
 
 Rates = npt.NDArray[np.float32]
 Steps = npt.NDArray[np.float64]

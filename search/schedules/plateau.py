@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from features.config import Section
+from features.runtime.section import Section
 from search.schedules.base import Rates, ScheduleConfig, Steps, check_epoch
 
 MIN_IMPROVEMENT = 1e-4

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from features.manifest import FORMAT_VERSION, Manifest, ShardEntry, cache_key, write_manifest
-from features.shards import Shard, write_shard
+from features.cache.manifest import FORMAT_VERSION, Manifest, ShardEntry, cache_key, write_manifest
+from features.cache.shards import Shard, write_shard
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +23,7 @@ import json, sys, time
 started = time.perf_counter()
 from pathlib import Path
 import search.population.sources, search.study
-from features.cache import FeatureCache
+from features.cache.feature_cache import FeatureCache
 from search.config import SearchRun
 
 cache, workdir, section = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])

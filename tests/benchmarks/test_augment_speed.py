@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from features.augment import POLICIES, Augmenter, resolve_policy
+from features.augmentation.augment import POLICIES, Augmenter, resolve_policy
 from features.config import AugmentationLayer
 
 COLOURS = [

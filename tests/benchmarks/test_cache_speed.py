@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features import integrity
-from features.build import build_cache
-from features.cache import FeatureCache, cache_for
+from features.backbones.extract import extractor
+from features.building.build import build_cache
+from features.building.doctor import verify
+from features.cache import integrity
+from features.cache.feature_cache import FeatureCache, cache_for
+from features.cache.manifest import FORMAT_VERSION, Manifest, ShardEntry, cache_key, write_manifest
+from features.cache.shards import Shard, write_shard
 from features.config import FeaturesConfig, FeaturesRun
-from features.dataset import load_index
-from features.doctor import verify
-from features.extract import extractor
-from features.images import load_images
-from features.manifest import FORMAT_VERSION, Manifest, ShardEntry, cache_key, write_manifest
-from features.prepare import prepare
-from features.shards import Shard, write_shard
+from features.dataset.images import load_images
+from features.dataset.index import load_index
+from features.dataset.prepare import prepare
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1800)]
 
@@ -103,7 +103,7 @@ def test_building_against_the_bare_backbone(tmp_path: Path) -> None:
 
 
 def _compute(config: FeaturesConfig) -> str:
-    from features.backbones import compute_dtype
+    from features.backbones.table import compute_dtype
 
     return compute_dtype(config)
 

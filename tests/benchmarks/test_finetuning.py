@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.augment import Augmenter, resolve_policy
-from features.build import build_cache
-from features.cache import FeatureCache
+from features.augmentation.augment import Augmenter, resolve_policy
+from features.building.build import build_cache
+from features.cache.feature_cache import FeatureCache
+from features.cache.views import Views
 from features.config import FeaturesRun
-from features.dataset import load_index
-from features.prepare import prepare
-from features.views import Views
+from features.dataset.index import load_index
+from features.dataset.prepare import prepare
 from search.heads import HeadConfig
 from train.config import FinetuneConfig
 from train.finetuning.activations import Activations, ActivationViews, activation_features

@@ -16,8 +16,8 @@ BODY = """
 import json, sys, time
 from concurrent.futures import ThreadPoolExecutor
 import jax, jax.numpy as jnp, numpy as np
-from features.views import Views
-from features.moments import feature_moments
+from features.cache.views import Views
+from features.audit.moments import feature_moments
 from search.heads import HeadConfig
 from search.population.program import Program
 from search.population.sources import Features

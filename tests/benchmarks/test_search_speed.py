@@ -24,8 +24,8 @@ KERAS_TUNER = """
 import json, sys
 from pathlib import Path
 import keras, keras_tuner, numpy as np
-from features.cache import FeatureCache
-from features.moments import feature_moments
+from features.cache.feature_cache import FeatureCache
+from features.audit.moments import feature_moments
 from search.trial import TrialConfig
 
 cache, workdir, classes = FeatureCache.open(Path(sys.argv[1])), sys.argv[2], int(sys.argv[4])

@@ -48,9 +48,9 @@ from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 import search.population.sources, search.study
-from features.cache import FeatureCache
-from features.processes import this_process
-from reports.service.records import Ended, Files, Started, now
+from features.cache.feature_cache import FeatureCache
+from features.runtime.processes import this_process
+from headhunt.service.jobs.records import Ended, Files, Started, now
 from search.config import SearchRun
 from search.population.objective import Progressed
 from search.population.program import TrialState
@@ -136,9 +136,9 @@ SERVICE = """
 import json, socket, subprocess, sys
 from pathlib import Path
 import uvicorn
-from reports.service.admission import admit
-from reports.service.serve import assemble
-from reports.service.settings import Settings
+from headhunt.service.jobs.admission import admit
+from headhunt.service.http.serve import assemble
+from headhunt.service.settings import Settings
 
 root, cache, storage, driver, section = Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4], sys.argv[5]
 

@@ -20,8 +20,8 @@ HYPERBAND = """
 import json, sys
 from pathlib import Path
 import keras, keras_tuner, tensorflow as tf
-from features.cache import FeatureCache
-from features.moments import feature_moments
+from features.cache.feature_cache import FeatureCache
+from features.audit.moments import feature_moments
 
 cache, workdir, seed = FeatureCache.open(Path(sys.argv[1])), sys.argv[2], int(sys.argv[3])
 width, classes = cache.feature_shape[0], len(cache.class_names)

@@ -12,13 +12,13 @@ import pytest
 BODY = """
 import json, statistics, time
 import keras, numpy as np
-from features.moments import feature_moments
+from features.audit.moments import feature_moments
 from search.heads import HeadConfig, build_head
 from search.population.program import Program
 from search.population.sources import Features
 from search.population.structure import structure_of
 from search.trial import TrialConfig
-from features.views import Views
+from features.cache.views import Views
 import jax
 assert keras.backend.backend() == "jax"
 random = np.random.default_rng(0)

@@ -14,7 +14,7 @@ from typing import Any
 import typer
 import yaml
 
-from headhunt import app
+from headhunt.cli import app
 
 ROOT = Path(__file__).parents[2]
 HERE = ROOT / "examples" / "cluster"

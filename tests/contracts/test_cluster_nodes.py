@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from reports.service.raycluster import QUEUE_SECONDS, SLOT, STOP_SECONDS
+from headhunt.service.jobs.raycluster import QUEUE_SECONDS, SLOT, STOP_SECONDS
 from tests.contracts.cluster_files import (
     CLUSTERS,
     COMPOSE,

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from features.configfile import load, merged, validate
+from features.run_file import load, validate
+from features.runtime.configfile import merged
+from headhunt.service.jobs.admission import admit, parse
+from headhunt.service.settings import Settings
 from reports.config import Run
-from reports.service.admission import admit, parse
-from reports.service.settings import Settings
 from tests.contracts.cluster_files import (
     CLUSTERS,
     HERE,

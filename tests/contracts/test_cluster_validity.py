@@ -14,7 +14,7 @@ import pytest
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
-from reports.service.settings import Settings, check
+from headhunt.service.settings import Settings, check
 from tests.contracts.cluster_files import (
     COMPOSE,
     HERE,

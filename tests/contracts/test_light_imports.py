@@ -1,4 +1,4 @@
-"""Importing any module costs little, and the packages import only to the right (contract 9 and the layers)."""
+"""Importing any module costs little, and packages and rooms import only to the right (contract 9 and the layers)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import features
+import headhunt
 import reports
 import search
 import train
@@ -31,10 +32,9 @@ HEAVY = (
 )
 MODULES = sorted(
     module.name
-    for package in (features, search, train, reports)
+    for package in (features, search, train, reports, headhunt)
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
 )
-MODULES.append("headhunt")
 
 
 def test_no_module_imports_a_heavy_library() -> None:
@@ -58,4 +58,4 @@ def test_the_layer_contract_holds_and_is_checked() -> None:
         cwd=root, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
-    assert "1 kept, 0 broken" in done.stdout
+    assert "2 kept, 0 broken" in done.stdout

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from jsonschema import validate as validate_schema
 
-from features.configfile import load, parse_yaml
+from features.run_file import load
+from features.runtime.configfile import parse_yaml
 from reports.config import Run
 from tests.end_to_end.conftest import Headhunt
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from features.configfile import load
+from features.run_file import load
 from reports.config import Run
 from search.config import SearchConfig
 from search.searched_views import resolved_space

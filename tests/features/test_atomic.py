@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from features.atomic import atomic_folder, atomic_path, make_folder, write_text
-from features.errors import HeadhuntError, UsageError
+from features.runtime.atomic import atomic_folder, atomic_path, make_folder, write_text
+from features.runtime.errors import HeadhuntError, UsageError
 
 
 def test_a_block_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "history.csv"
     write_text(file, "old")
     body = (
-        "import os, sys\nfrom pathlib import Path\nfrom features.atomic import atomic_path\n"
+        "import os, sys\nfrom pathlib import Path\nfrom features.runtime.atomic import atomic_path\n"
         "with atomic_path(Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_text('half'); os.kill(os.getpid(), 9)\n"
     )

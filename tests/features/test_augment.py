@@ -15,12 +15,12 @@ import numpy.typing as npt
 import pytest
 from pydantic import TypeAdapter
 
-from features.augment import POLICIES, AugmentationPolicy, Augmenter, resolve_policy
+from features.augmentation.augment import POLICIES, AugmentationPolicy, Augmenter, resolve_policy
+from features.augmentation.geometry import Step, merge
+from features.augmentation.layer_views import LayerView
+from features.augmentation.policies import policy_name
 from features.config import Augmentation, AugmentationConfig, AugmentationLayer, FeaturesConfig
-from features.errors import UsageError
-from features.geometry import Step, merge
-from features.layer_views import LayerView
-from features.policies import policy_name
+from features.runtime.errors import UsageError
 
 IDENTITIES = [f"{n:064x}" for n in range(12)]
 LAYERS = [
@@ -185,7 +185,7 @@ SCRIPT = """
 import sys
 import numpy as np
 import test_augment as here
-from features.layer_views import LayerView
+from features.augmentation.layer_views import LayerView
 images = here.images.__wrapped__()
 augment = here.Augmenter(here.POLICIES_TRIED["layers"])
 together = np.asarray(augment(images, here.IDENTITIES, 5, "train", 2))

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from features.backbones import (
+from features.backbones.networks import build_extractor, build_maps, preprocessing_layers
+from features.backbones.table import (
     BACKBONES,
     MODULES,
     compute_dtype,
@@ -18,9 +19,8 @@ from features.backbones import (
     weights_digest,
 )
 from features.config import FeaturesConfig
-from features.errors import UsageError
-from features.networks import build_extractor, build_maps, preprocessing_layers
 from features.pooling import layout
+from features.runtime.errors import UsageError
 
 WEIGHTS = Path(__file__).parents[3] / "shared/data/weights"
 SLIM = WEIGHTS / "resnet101v2_slim_imagenet_conv1_to_conv4.keras"

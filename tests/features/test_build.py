@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features import build
-from features.atomic import only_process
-from features.blocks import plan_blocks
-from features.build import build_cache, build_caches
-from features.cache import cache_for
+from features.building import build
+from features.building.blocks import plan_blocks
+from features.building.build import build_cache, build_caches
+from features.building.doctor import verify
+from features.cache.feature_cache import cache_for
 from features.config import FeaturesRun
-from features.dataset import load_index
-from features.doctor import verify
-from features.errors import CacheError, DatasetError, UsageError
+from features.dataset.index import load_index
+from features.runtime.atomic import only_process
+from features.runtime.errors import CacheError, DatasetError, UsageError
 
 MakeRun = Callable[..., FeaturesRun]
 
@@ -192,7 +192,7 @@ def test_a_photo_that_went_away_is_named_and_nothing_is_trusted(
     shutil.copytree(photos, tmp_path / "photos")
     run = make_run(prepared=False)
     run = run.model_copy(update={"dataset": run.dataset.model_copy(update={"root": tmp_path / "photos"})})
-    from features.prepare import prepare
+    from features.dataset.prepare import prepare
 
     prepare(run)
     (tmp_path / "photos" / "b" / "3.png").unlink()

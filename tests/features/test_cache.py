@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.build import build_cache
-from features.cache import FeatureCache, cache_for
+from features.building.build import build_cache
+from features.cache.feature_cache import FeatureCache, cache_for
+from features.cache.keys import key_parts
+from features.cache.manifest import MANIFEST, cache_key
+from features.cache.views import Views, order_of_epoch
 from features.config import FeaturesRun
-from features.dataset import load_index
-from features.errors import CacheError
-from features.keys import key_parts
-from features.manifest import MANIFEST, cache_key
-from features.prepare import prepare
-from features.views import Views, order_of_epoch
+from features.dataset.index import load_index
+from features.dataset.prepare import prepare
+from features.runtime.errors import CacheError
 
 MakeRun = Callable[..., FeaturesRun]
 
@@ -121,7 +121,7 @@ def test_a_damaged_manifest_is_refused(cached_run: FeaturesRun) -> None:
 def test_reading_imports_no_framework(cached_run: FeaturesRun) -> None:
     script = """
 import sys
-from features.cache import cache_for
+from features.cache.feature_cache import cache_for
 from features.config import FeaturesRun
 cache = cache_for(FeaturesRun.model_validate_json(sys.argv[1]))
 print(len(cache.arrays("train", 1)[0]), sorted({"tensorflow", "keras", "jax", "ray"} & set(sys.modules)))

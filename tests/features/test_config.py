@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from features.backbones import pooling
-from features.config import ColumnSplit, FeaturesRun, FractionSplit, StanfordCars, ToyCars
-from features.configfile import load
-from features.errors import UsageError
+from features.backbones.table import pooling
+from features.config import FeaturesRun
+from features.dataset.config import ColumnSplit, FractionSplit, StanfordCars, ToyCars
+from features.run_file import load
+from features.runtime.errors import UsageError
 
 TOY = "dataset: {kind: toy_cars}\n"
 

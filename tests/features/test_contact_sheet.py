@@ -13,15 +13,24 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from features.build import build_cache
-from features.cache import cache_for
+from features.backbones.extract import extractor
+from features.building.build import build_cache
+from features.building.contact_sheet import (
+    CAPTION,
+    GAP,
+    SMALL,
+    TILES,
+    augmented_view,
+    draw,
+    sheet_of,
+    write_contact_sheet,
+)
+from features.building.info import class_balance, lines
+from features.cache.feature_cache import cache_for
 from features.cli import app
 from features.config import FeaturesRun
-from features.contact_sheet import CAPTION, GAP, SMALL, TILES, augmented_view, draw, sheet_of, write_contact_sheet
-from features.dataset import DatasetIndex, load_index
-from features.extract import extractor
-from features.images import load_images
-from features.info import class_balance, lines
+from features.dataset.images import load_images
+from features.dataset.index import DatasetIndex, load_index
 
 MakeRun = Callable[..., FeaturesRun]
 

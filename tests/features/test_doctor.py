@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.build import build_cache
-from features.cache import cache_for
-from features.checksums import file_sha256
+from features.building.build import build_cache
+from features.building.doctor import repair, verify
+from features.cache.feature_cache import cache_for
+from features.cache.manifest import parse_manifest, write_manifest
+from features.cache.shards import Shard, find_faults, read_shard, write_shard
 from features.config import FeaturesRun
-from features.doctor import repair, verify
-from features.errors import CacheError
-from features.manifest import parse_manifest, write_manifest
-from features.shards import Shard, find_faults, read_shard, write_shard
+from features.runtime.atomic import file_sha256
+from features.runtime.errors import CacheError
 
 MakeRun = Callable[..., FeaturesRun]
 

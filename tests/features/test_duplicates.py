@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from features.command import log
 from features.config import FeaturesRun
-from features.dataset import load_index
-from features.errors import DatasetError
-from features.prepare import prepare
+from features.dataset.index import load_index
+from features.dataset.prepare import prepare
+from features.runtime.errors import DatasetError
+from features.runtime.log import log
 
 random = np.random.default_rng(0)
 

@@ -14,16 +14,16 @@ from typing import Any
 
 import pytest
 
-from features import interrupts
-from features.cluster import Cluster
-from features.config import Workers
-from features.errors import CacheError, DeadWorkersError, UsageError
-from features.executors import Executor, executor_of, gpu_shares, open_executor
-from features.gpus import find_gpus
-from features.interrupts import check_wanted
-from features.process_executor import ProcessExecutor
-from features.processes import birth
-from features.ray_executor import RayExecutor, address_of
+from features.runtime import interrupts
+from features.runtime.errors import CacheError, DeadWorkersError, UsageError
+from features.runtime.interrupts import check_wanted
+from features.runtime.processes import birth
+from features.runtime.workers.cluster import Cluster
+from features.runtime.workers.config import Workers
+from features.runtime.workers.executors import Executor, executor_of, gpu_shares, open_executor
+from features.runtime.workers.gpus import find_gpus
+from features.runtime.workers.process_executor import ProcessExecutor
+from features.runtime.workers.ray_executor import RayExecutor, address_of
 
 
 def square(value: int) -> int:
@@ -148,7 +148,9 @@ def test_threads_give_up_when_their_executor_is_left(tmp_path: Path, monkeypatch
 def test_an_interrupt_that_falls_into_a_callback_is_not_lost() -> None:
     """Python drops what a handler raises while the garbage collector calls back."""
     body = (
-        "import gc, os, signal\nfrom features.executors import LocalExecutor\nfrom features.interrupts import interrupt\n"
+        "import gc, os, signal\n"
+        "from features.runtime.workers.executors import LocalExecutor\n"
+        "from features.runtime.interrupts import interrupt\n"
         "signal.signal(signal.SIGINT, interrupt)\n"
         "def collect(phase, info):\n    os.kill(os.getpid(), signal.SIGINT)\n    sum(range(1000))\n"
         "def task(number):\n    gc.callbacks.append(collect)\n    gc.collect()\n    gc.callbacks.clear()\n    return number\n"
@@ -196,8 +198,9 @@ def test_a_users_own_train_py_does_not_shadow_ours(tmp_path: Path, kind: str) ->
     (tmp_path / "train.py").write_text("raise SystemExit('the wrong train')")
     (tmp_path / "features.py").write_text("raise SystemExit('the wrong features')")
     body = (
-        "from pathlib import Path\nfrom features.config import Workers\nfrom features.executors import open_executor\n"
-        "from features.atomic import make_folder\n"
+        "from pathlib import Path\nfrom features.runtime.workers.config import Workers\n"
+        "from features.runtime.workers.executors import open_executor\n"
+        "from features.runtime.atomic import make_folder\n"
         f"with open_executor(Workers(executor='{kind}'), Path('run'), {{}}) as executor:\n"
         "    print(list(executor.map(make_folder, [Path('found')])))\n"
     )
@@ -210,7 +213,8 @@ def test_a_users_own_train_py_does_not_shadow_ours(tmp_path: Path, kind: str) ->
 
 def test_no_cluster_at_the_address(tmp_path: Path) -> None:
     body = (
-        "from pathlib import Path\nfrom features.config import Workers\nfrom features.executors import open_executor\n"
+        "from pathlib import Path\nfrom features.runtime.workers.config import Workers\n"
+        "from features.runtime.workers.executors import open_executor\n"
         "with open_executor(Workers(address='127.0.0.1:1'), Path('run'), {}): pass\n"
     )
     done = subprocess.run(
@@ -238,7 +242,8 @@ def test_the_cluster_of_the_environment_is_joined_where_none_is_named(
 
 def test_no_cluster_at_the_address_of_the_environment(tmp_path: Path) -> None:
     body = (
-        "from pathlib import Path\nfrom features.config import Workers\nfrom features.executors import open_executor\n"
+        "from pathlib import Path\nfrom features.runtime.workers.config import Workers\n"
+        "from features.runtime.workers.executors import open_executor\n"
         "with open_executor(Workers(), Path('run'), {}): pass\n"
     )
     done = subprocess.run(
@@ -302,7 +307,8 @@ def test_tasks_that_nobody_waits_for_are_ended(process_executor: Executor, tmp_p
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker ends after its task")
 def test_workers_end_with_a_driver_that_is_killed(tmp_path: Path) -> None:
     body = (
-        "from pathlib import Path\nfrom features.config import Workers\nfrom features.executors import open_executor\n"
+        "from pathlib import Path\nfrom features.runtime.workers.config import Workers\n"
+        "from features.runtime.workers.executors import open_executor\n"
         "from tests.features.test_executors import note_and_sleep\n"
         "with open_executor(Workers(cpus=1), Path('run'), {}) as executor:\n"
         "    list(executor.map(note_and_sleep, [Path('worker').resolve()]))\n"
@@ -370,8 +376,8 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_ray_that_does_not_come_up_is_tried_again(tmp_path: Path) -> None:
     body = (
-        "import ray\nfrom pathlib import Path\nfrom features.config import Workers\n"
-        "from features.executors import open_executor\nstart, tries = ray.init, []\n"
+        "import ray\nfrom pathlib import Path\nfrom features.runtime.workers.config import Workers\n"
+        "from features.runtime.workers.executors import open_executor\nstart, tries = ray.init, []\n"
         "def late(**options):\n    tries.append(1)\n"
         "    if len(tries) < 4: raise Exception('The current node timed out during startup.')\n    return start(**options)\n"
         "ray.init = late\nworkers = Workers(executor='ray')\n"

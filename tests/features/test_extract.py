@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from features.backbones.extract import Extractor, extractor
 from features.config import FeaturesRun
-from features.extract import Extractor, extractor
 
 MakeRun = Callable[..., FeaturesRun]
 
@@ -50,7 +50,7 @@ SCRIPT = """
 import sys
 import numpy as np
 from features.config import FeaturesConfig
-from features.extract import Extractor
+from features.backbones.extract import Extractor
 extract = Extractor(FeaturesConfig.model_validate_json(sys.argv[1]))
 images = np.random.default_rng(0).integers(0, 256, (11, 32, 32, 3), np.uint8)
 np.save(sys.argv[2], np.stack([extract(images), extract(images, [str(n) for n in range(11)], "train", 1)]))

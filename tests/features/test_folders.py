@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from features.command import log
 from features.config import FeaturesRun
-from features.dataset import load_index, load_notes
-from features.errors import DatasetError
-from features.prepare import prepare
+from features.dataset.index import load_index, load_notes
+from features.dataset.prepare import prepare
+from features.runtime.errors import DatasetError
+from features.runtime.log import log
 from tests.conftest import run_headhunt
 
 random = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from features.geometry import (
+from features.augmentation.geometry import (
     Step,
     apply_transforms,
     flips,

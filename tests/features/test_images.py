@@ -14,12 +14,12 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, PngImagePlugin
 
-from features.command import log
 from features.config import FeaturesRun
-from features.dataset import load_index
-from features.errors import DatasetError
-from features.images import Inspected, inspect_image, load_images, open_photo
-from features.prepare import prepare
+from features.dataset.images import Inspected, inspect_image, load_images, open_photo
+from features.dataset.index import load_index
+from features.dataset.prepare import prepare
+from features.runtime.errors import DatasetError
+from features.runtime.log import log
 
 Pixels = npt.NDArray[np.uint8]
 

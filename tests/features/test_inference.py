@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from features.backbones import differs_from_earlier
-from features.build import build_cache
-from features.cache import cache_for
+from features.backbones.networks import build_backbone, build_extractor
+from features.backbones.table import differs_from_earlier
+from features.building.build import build_cache
+from features.cache.feature_cache import cache_for
+from features.cache.keys import key_parts
 from features.cli import app
 from features.config import FeaturesConfig
-from features.dataset import load_index
-from features.errors import UsageError
-from features.keys import key_parts
-from features.networks import build_backbone, build_extractor
+from features.dataset.index import load_index
+from features.runtime.errors import UsageError
 from tests.features.test_build import MakeRun
 from tests.features.test_features_cli import configured as configured_folder
 
@@ -123,10 +123,10 @@ def test_random_layers_do_not_act_on_jax(shaken: tuple[Path, Any], tmp_path: Pat
     path, expected = shaken
     program = f"""
 import numpy as np
-from features.engine import start_keras
+from features.runtime.workers.engine import start_keras
 start_keras("jax")
 from features.config import FeaturesConfig
-from features.networks import build_extractor
+from features.backbones.networks import build_extractor
 config = FeaturesConfig.model_validate_json({config(path).model_dump_json()!r})
 model = build_extractor(config, "float32")
 state = [v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables]
@@ -346,10 +346,10 @@ def test_a_backbone_with_weights_of_its_own_takes_no_others(configured: Path, tm
 def test_keras_own_settings_file_changes_no_backbone(tmp_path: Path) -> None:
     (tmp_path / "keras.json").write_text(json.dumps({"image_data_format": "channels_first", "floatx": "float64"}))
     program = """
-from features.engine import start_keras
+from features.runtime.workers.engine import start_keras
 start_keras("tensorflow")
 from features.config import FeaturesConfig
-from features.networks import build_extractor
+from features.backbones.networks import build_extractor
 features = {"backbone": "mobilenet", "weights": "random", "image_size": 32, "pooling": "avg"}
 print(build_extractor(FeaturesConfig.model_validate(features), "float32").output)
 """

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.build import build_cache
-from features.cache import FeatureCache, cache_for
+from features.building.build import build_cache
+from features.cache.feature_cache import FeatureCache, cache_for
+from features.cache.integrity import check_shards
+from features.cache.projections import projection_path
+from features.cache.shards import Shard, shard_bytes, write_shard
 from features.config import FeaturesRun
-from features.errors import CacheError
-from features.integrity import check_shards
-from features.projection import projection_path
-from features.shards import Shard, shard_bytes, write_shard
+from features.runtime.errors import CacheError
 
 MakeRun = Callable[..., FeaturesRun]
 

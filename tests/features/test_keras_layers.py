@@ -13,8 +13,8 @@ from keras.src.layers.preprocessing.image_preprocessing.base_image_preprocessing
     BaseImagePreprocessingLayer,
 )
 
-from features.errors import UsageError
-from features.keras_layers import LAYERS, REFUSED, check_layer, final_size
+from features.augmentation.keras_layers import LAYERS, REFUSED, check_layer, final_size
+from features.runtime.errors import UsageError
 
 NOT_OURS = {"self", "seed", "data_format", "name", "kwargs"}
 
@@ -119,7 +119,7 @@ def test_crops_and_resizes_decide_the_size() -> None:
 def test_checking_a_configuration_imports_no_backend() -> None:
     body = (
         "import sys\n"
-        "from features.augment import resolve_policy\n"
+        "from features.augmentation.augment import resolve_policy\n"
         "from features.config import AugmentationLayer as L\n"
         "resolve_policy([L(layer='RandomBrightness', factor=0.2), L(layer='RandomFlip')])\n"
         "resolve_policy('rand_augment')\n"

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from features.errors import HeadhuntError
-from features.lite0 import build_lite0, read_torch_file, weights_file
+from features.backbones.lite0 import build_lite0, read_torch_file, weights_file
+from features.runtime.errors import HeadhuntError
 
 REFERENCE = Path(__file__).parents[3] / "shared/data/weights/efficientnet_lite0_imagenet1000.keras"
 

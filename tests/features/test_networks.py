@@ -16,12 +16,12 @@ import keras
 import numpy as np
 import pytest
 
-from features import networks
-from features.build import build_cache
-from features.cache import cache_for
+from features.backbones import networks
+from features.backbones.networks import build_backbone, build_extractor, build_suffix
+from features.building.build import build_cache
+from features.cache.feature_cache import cache_for
 from features.config import FeaturesConfig
-from features.errors import HeadhuntError, UsageError
-from features.networks import build_backbone, build_extractor, build_suffix
+from features.runtime.errors import HeadhuntError, UsageError
 from tests.features.test_build import MakeRun
 
 

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from features.executors import in_own_process
+from features.runtime.workers.executors import in_own_process
 
 ROOT = Path(__file__).parents[2]
 
 WAITS = """
 import signal
 from pathlib import Path
-from features.executors import in_own_process
-from features.interrupts import interrupt
+from features.runtime.workers.executors import in_own_process
+from features.runtime.interrupts import interrupt
 from tests.features.test_own_process import stay
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from features.own_tables import read_whole_table
+from features.runtime.own_tables import read_whole_table
 
 
 def test_a_table_is_read_whole_or_not_at_all(tmp_path: Path) -> None:

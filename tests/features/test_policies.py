@@ -12,17 +12,17 @@ import pytest
 import yaml
 from tensorflow.data import TFRecordDataset
 
-from features.build import build_caches
-from features.cache import cache_for
+from features.augmentation.policies import augmentation_of, of_policy, policy_copies, policy_name, with_policies
+from features.building.build import build_caches
+from features.building.doctor import repair, verify
+from features.cache.feature_cache import cache_for
+from features.cache.keys import explain_key, key_parts
+from features.cache.manifest import cache_key
 from features.config import FeaturesConfig, FeaturesRun
-from features.configfile import load
-from features.dataset import DatasetIndex, load_index
-from features.doctor import repair, verify
-from features.errors import CacheError, UsageError
-from features.keys import explain_key, key_parts
-from features.manifest import cache_key
-from features.policies import augmentation_of, of_policy, policy_copies, policy_name, with_policies
-from headhunt import _cached
+from features.dataset.index import DatasetIndex, load_index
+from features.run_file import load
+from features.runtime.errors import CacheError, UsageError
+from headhunt.run import _cached
 
 MakeRun = Callable[..., FeaturesRun]
 

@@ -18,19 +18,20 @@ import yaml
 from scipy.linalg import sqrtm
 from sklearn.decomposition import PCA
 
-from features.backbones import BACKBONES, pooling
-from features.build import build_cache
-from features.cache import cache_for
+from features.backbones.networks import build_extractor
+from features.backbones.pooling_layers import build_pooling
+from features.backbones.projection import add_moments, fit, moments_of
+from features.backbones.table import BACKBONES, pooling
+from features.building.build import build_cache
+from features.building.doctor import repair, verify
+from features.cache.feature_cache import cache_for
+from features.cache.keys import key_parts
+from features.cache.projections import projection_path
 from features.config import FeaturesConfig, FeaturesRun
-from features.dataset import load_index
-from features.doctor import repair, verify
-from features.errors import CacheError, UsageError
-from features.images import load_images
-from features.keys import key_parts
-from features.networks import build_extractor
+from features.dataset.images import load_images
+from features.dataset.index import load_index
 from features.pooling import ALLOWED, columns_of, layout, parse_pooling, pooling_name
-from features.pooling_layers import build_pooling
-from features.projection import add_moments, fit, moments_of, projection_path
+from features.runtime.errors import CacheError, UsageError
 from tests.conftest import run_headhunt
 
 MakeRun = Callable[..., FeaturesRun]
@@ -301,8 +302,8 @@ def test_gradients_are_numbers_on_maps_without_anything_on_them(pooling: str, sh
     """On JAX, which computes the derivative of a root at 0 as infinite; in a process of its own."""
     body = f"""
 import jax, numpy as np
-from features.pooling_layers import build_pooling
-from features.projection import MapMoments, fit
+from features.backbones.pooling_layers import build_pooling
+from features.backbones.projection import MapMoments, fit
 random = np.random.default_rng(0).normal(size=(100, 6))
 fitted = (fit(MapMoments(100, random.sum(0), random.T @ random), 4),)
 model = build_pooling({pooling!r}, [{shape}], fitted)

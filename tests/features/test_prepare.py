@@ -14,15 +14,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from features.command import log
 from features.config import FeaturesRun
-from features.dataset import COLUMNS, SPLITS, load_index
-from features.errors import DatasetError, UsageError
-from features.folders import natural_key
-from features.prepare import prepare
-from features.skipped import load_skipped
-from features.splits import split_sizes
-from features.stanford_cars import read_stanford_cars
+from features.dataset.index import COLUMNS, SPLITS, load_index
+from features.dataset.prepare import prepare
+from features.dataset.readers.folders import natural_key
+from features.dataset.readers.stanford_cars import read_stanford_cars
+from features.dataset.skipped import load_skipped
+from features.dataset.splits import split_sizes
+from features.runtime.errors import DatasetError, UsageError
+from features.runtime.log import log
 
 DEVKIT = Path(__file__).parents[3] / "shared" / "data" / "stanford_cars_devkit"
 needs_devkit = pytest.mark.skipif(not DEVKIT.is_dir(), reason=f"needs the real devkit at {DEVKIT}")
@@ -193,7 +193,7 @@ def test_no_photos(tmp_path: Path) -> None:
 
 
 def test_grey_cmyk_transparent_and_turned_photos_become_upright_rgb(tmp_path: Path, root: Path) -> None:
-    from features.images import load_images
+    from features.dataset.images import load_images
 
     for number, mode in enumerate(("L", "CMYK", "P")):
         photo(root / "class_1" / f"{number}.{'png' if mode == 'P' else 'jpg'}", mode)
@@ -212,7 +212,7 @@ def test_grey_cmyk_transparent_and_turned_photos_become_upright_rgb(tmp_path: Pa
 
 
 def test_16_bit_and_half_transparent_photos_keep_their_brightness(tmp_path: Path, root: Path) -> None:
-    from features.images import load_images
+    from features.dataset.images import load_images
 
     grey = np.linspace(0, 255, 40 * 30, dtype=np.uint8).reshape(30, 40)
     Image.fromarray(grey.astype(np.uint16) * 257).save(root / "class_1" / "8.png")
@@ -229,7 +229,7 @@ def test_16_bit_and_half_transparent_photos_keep_their_brightness(tmp_path: Path
 
 
 def test_a_photo_that_goes_bad_after_it_was_indexed_is_named(tmp_path: Path, root: Path) -> None:
-    from features.images import load_images
+    from features.dataset.images import load_images
 
     run = make(tmp_path, kind="folder", root=str(root))
     prepare(run)
@@ -251,7 +251,7 @@ def test_boxes_that_do_not_fit_their_photo(tmp_path: Path, root: Path) -> None:
 
 
 def test_a_table_with_boxes_and_its_own_split(tmp_path: Path, root: Path) -> None:
-    from features.images import load_images
+    from features.dataset.images import load_images
 
     rows = []
     for name in ("class_1", "class_2"):
@@ -382,7 +382,7 @@ def test_the_devkits_own_split(tmp_path: Path) -> None:
 
 @needs_devkit
 def test_both_forms_of_the_real_devkit() -> None:
-    from features.config import ColumnSplit, StanfordCars
+    from features.dataset.config import ColumnSplit, StanfordCars
 
     combined = read_stanford_cars(StanfordCars(root=DEVKIT))
     assert (len(combined.photos), len(combined.class_names)) == (16_185, 196)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
-from features import probe as probes
-from features.probe import DECADES, MOST_DECADES, START, Probe, fit_probe, fold_of, log_probabilities, objective
+from features.audit import probe as probes
+from features.audit.probe import DECADES, MOST_DECADES, START, Probe, fit_probe, fold_of, log_probabilities, objective
 
 
 def clusters(photos: int, classes: int, dim: int, noise: float = 1.5, seed: int = 0) -> tuple[Any, Any]:

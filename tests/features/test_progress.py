@@ -8,8 +8,8 @@ import re
 import pytest
 from rich.console import Console
 
-from features import progress as progress_module
-from features.progress import progress
+from features.runtime.commands import progress as progress_module
+from features.runtime.commands.progress import progress
 
 LINE = re.compile(r"  features: (\d+) of 10, [\d.]+ images/s, (\d+) s left")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from features.errors import CacheError
-from features.shards import MappedFeatures, Shard, copy_shards, find_faults, read_shard, shard_bytes, write_shard
+from features.cache.shards import MappedFeatures, Shard, copy_shards, find_faults, read_shard, shard_bytes, write_shard
+from features.runtime.errors import CacheError
 
 
 def a_shard(records: int = 7, shape: tuple[int, ...] = (5,), dtype: str = "float16") -> Shard:
@@ -86,7 +86,7 @@ def test_a_number_that_does_not_fit_a_record_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("asked", ["float16", "float32"])
 def test_shards_are_copied_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
     """With a buffer of two records, so that a file is read in several pieces."""
-    monkeypatch.setattr("features.shards.BUFFER_BYTES", 2 * 12 * np.dtype(asked).itemsize)
+    monkeypatch.setattr("features.cache.shards.BUFFER_BYTES", 2 * 12 * np.dtype(asked).itemsize)
     written = [a_shard(records, (3, 4)) for records in (7, 1, 4)]
     files = [(tmp_path / f"{number}.tfrecord", len(shard.labels)) for number, shard in enumerate(written)]
     for (path, _), shard in zip(files, written, strict=True):

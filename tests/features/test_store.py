@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from features.errors import CacheError, HeadhuntError, UsageError
-from features.store import Store, mask, open_store
+from features.cache.store import Store, mask, open_store
+from features.runtime.errors import CacheError, HeadhuntError, UsageError
 
 
 @pytest.fixture(params=["file", "memory"])

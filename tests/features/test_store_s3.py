@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features import mirror
-from features.build import build_cache
-from features.cache import cache_for
+from features.building.build import build_cache
+from features.building.doctor import repair, verify
+from features.cache import mirror
+from features.cache.feature_cache import cache_for
+from features.cache.store import Store, open_store
 from features.config import FeaturesRun
-from features.doctor import repair, verify
-from features.errors import CacheError, HeadhuntError, UsageError
-from features.store import Store, open_store
+from features.runtime.errors import CacheError, HeadhuntError, UsageError
 from tests.features.test_build import MakeRun
 
 pytest.importorskip("s3fs", reason="needs s3fs")
@@ -213,13 +213,13 @@ def test_a_build_whose_store_goes_away_keeps_its_shards_and_goes_on(
         push(store, shard)
         sent.append(shard.name)
 
-    monkeypatch.setattr("features.blocks.push_shard", push_and_kill)
-    monkeypatch.setattr("features.store.FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("features.building.blocks.push_shard", push_and_kill)
+    monkeypatch.setattr("features.cache.store.FIRST_PAUSE_SECONDS", 0.01)
     run = make_run("one", copies=1, store="s3://caches/cars")
     with pytest.raises(HeadhuntError, match=r"cannot upload s3://caches/cars.*Finished shards stay on the local disk"):
         build_cache(run)
     assert not list(run.workdir.glob("cache/*/manifest.json"))
-    monkeypatch.setattr("features.blocks.push_shard", push)
+    monkeypatch.setattr("features.building.blocks.push_shard", push)
     again = start_server(port)
     try:
         import s3fs

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from features.config import FeaturesConfig, FeaturesRun, FolderDataset, StanfordCars, ToyCars
-from features.configfile import load
-from features.template import commented_yaml
+from features.config import FeaturesConfig, FeaturesRun
+from features.dataset.config import FolderDataset, StanfordCars, ToyCars
+from features.run_file import load
+from features.runtime.commands.template import commented_yaml
 
 
 def test_reading_it_back_gives_the_same(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from features.build import build_cache
-from features.cache import FeatureCache, cache_for
-from features.dataset import load_index
-from features.variation import VARIATION, Variation, measure_variation
+from features.audit.variation import VARIATION, Variation, measure_variation
+from features.building.build import build_cache
+from features.cache.feature_cache import FeatureCache, cache_for
+from features.dataset.index import load_index
 from tests.conftest import run_headhunt
 from tests.features.test_build import MakeRun
 from tests.features.test_features_cli import call
@@ -73,7 +73,7 @@ class Stored:
 def measured(features: Any, photos: list[str], monkeypatch: pytest.MonkeyPatch, at_a_time: int) -> Variation:
     import pandas as pd
 
-    monkeypatch.setattr("features.variation.CHUNK_BYTES", at_a_time * 4 * int(np.prod(features.shape[1:])))
+    monkeypatch.setattr("features.audit.variation.CHUNK_BYTES", at_a_time * 4 * int(np.prod(features.shape[1:])))
     index: Any = type("Index", (), {"table": pd.DataFrame({"sha256": photos})})
     return measure_variation(Stored(features), index)  # type: ignore[arg-type]
 

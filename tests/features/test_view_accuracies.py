@@ -13,13 +13,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from typer.testing import CliRunner
 
-from features.build import build_caches
-from features.cache import cache_for
+from features.audit.probe import spread
+from features.audit.view_accuracies import FURTHER, L2, best_probe, vectors, view_accuracies
+from features.building.build import build_caches
+from features.cache.feature_cache import cache_for
 from features.cli import app
 from features.config import FeaturesRun
-from features.probe import spread
-from features.template import commented_yaml
-from features.view_accuracies import FURTHER, L2, best_probe, vectors, view_accuracies
+from features.runtime.commands.template import commented_yaml
 
 MakeRun = Callable[..., FeaturesRun]
 
@@ -102,7 +102,7 @@ def test_maps_are_averaged_over_their_places(make_run: MakeRun, monkeypatch: pyt
     assert len(cache.feature_shape) == 3
     expected = cache.arrays("train", 1, np.float32)[0].mean((1, 2))
     np.testing.assert_allclose(vectors(cache, "train", 1), expected, rtol=1e-5, atol=1e-6)
-    monkeypatch.setattr("features.moments.CHUNK_BYTES", 3 * 4 * int(np.prod(cache.feature_shape)))
+    monkeypatch.setattr("features.audit.moments.CHUNK_BYTES", 3 * 4 * int(np.prod(cache.feature_shape)))
     chosen = np.array([0, 2, 3, 5, 9, 11, 12])
     np.testing.assert_allclose(vectors(cache, "train", 1, chosen), expected[chosen], rtol=1e-5, atol=1e-6)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from features.errors import UsageError
-from features.views import Views
+from features.cache.views import Views
+from features.runtime.errors import UsageError
 
 
 def drawn(epoch: int, copies: int = 4, **views: object) -> np.ndarray:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from features.backbones.networks import build_backbone
+from features.backbones.weights_file import count_arrays
 from features.cli import app
 from features.config import FeaturesConfig
-from features.networks import build_backbone
-from features.weights_file import count_arrays
 from tests.features.test_features_cli import configured as configured_folder
 
 configured = configured_folder

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from features.augment import POLICIES
-from features.build import build_caches
-from features.cache import cache_for
-from features.manifest import cache_key, write_manifest
-from features.view_accuracies import view_accuracies
+from features.audit.view_accuracies import view_accuracies
+from features.augmentation.augment import POLICIES
+from features.building.build import build_caches
+from features.cache.feature_cache import cache_for
+from features.cache.manifest import cache_key, write_manifest
 from reports.config import Run
 from reports.dataset.caches import collect, section
 from reports.section import LeftOutError

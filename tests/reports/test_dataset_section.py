@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser
 
-from features.cache import cache_for
-from features.contact_sheet import sheet_of, write_contact_sheet
-from features.dataset import BOX, DatasetIndex, load_index
-from features.prepare import prepare
+from features.building.contact_sheet import sheet_of, write_contact_sheet
+from features.cache.feature_cache import cache_for
+from features.dataset.index import BOX, DatasetIndex, load_index
+from features.dataset.prepare import prepare
 from reports.build import build
 from reports.config import Run
 from reports.dataset import class_counts, photo_sizes, pictures

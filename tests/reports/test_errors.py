@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser
 
-from features.cache import cache_for
-from features.dataset import load_index
-from features.errors import CacheError
+from features.cache.feature_cache import cache_for
+from features.dataset.index import load_index
+from features.runtime.errors import CacheError
 from reports.build import build
 from reports.config import HistoryConfig, Run
 from reports.errors import calibration, class_scores, confusions, mistakes, nearest, truth_ranks

@@ -21,10 +21,10 @@ import typer
 import yaml
 from playwright.sync_api import Browser
 
-from features.configfile import load
-from features.errors import HeadhuntError, UsageError
-from features.policies import policy_copies
-from features.views import Views
+from features.augmentation.policies import policy_copies
+from features.cache.views import Views
+from features.run_file import load
+from features.runtime.errors import HeadhuntError, UsageError
 from reports.build import build
 from reports.config import FidelityConfig, Run
 from reports.fidelity import experiment

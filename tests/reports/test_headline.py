@@ -14,11 +14,11 @@ import yaml
 from playwright.sync_api import Browser
 from typer.testing import CliRunner
 
-from features.command import log
-from features.config import CsvDataset
-from features.dataset import load_index
-from features.prepare import prepare
-from headhunt import _summary
+from features.dataset.config import CsvDataset
+from features.dataset.index import load_index
+from features.dataset.prepare import prepare
+from features.runtime.log import log
+from headhunt.run import _summary
 from reports import configuration, top5
 from reports.build import build
 from reports.cli import app

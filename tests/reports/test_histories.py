@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from features.configfile import validate
-from features.errors import UsageError
+from features.run_file import validate
+from features.runtime.errors import UsageError
 from reports.config import HistoryConfig, Run
 from reports.models.histories import Part, collect, describe, section
 from reports.section import LeftOutError

@@ -10,8 +10,8 @@ from PIL import Image
 from playwright.sync_api import Browser
 from typer.testing import CliRunner
 
-import headhunt
-from features.errors import UsageError
+from features.runtime.errors import UsageError
+from headhunt import cli
 from reports.build import build_only
 from reports.config import Run
 from tests.conftest import CHROMIUM
@@ -64,6 +64,6 @@ def test_what_cannot_be_had_by_itself(searched: Run) -> None:
 
 
 def test_the_whole_page_is_html_alone(searched: Run) -> None:
-    done = CliRunner().invoke(headhunt.app, ["reports", "build", "--format", "png"])
+    done = CliRunner().invoke(cli.app, ["reports", "build", "--format", "png"])
     assert done.exit_code == 2
     assert "--format png: the page is HTML; with --only NAME a part of it can be png." in done.stderr

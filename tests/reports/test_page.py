@@ -200,7 +200,7 @@ def test_the_numbers_behind_the_figures(promoted_run: Run) -> None:
     assert calibration.collect(predictions).ece == pytest.approx(
         find_promotion(run, mistaken.trial).metrics.tuned["test"]["ece"], abs=1e-6
     )
-    from features.dataset import load_index
+    from features.dataset.index import load_index
 
     facts = dataset_section.collect(load_index(run))
     assert (facts.classes, sum(facts.splits.values()), facts.smallest, facts.largest) == (3, 24, 8, 8)

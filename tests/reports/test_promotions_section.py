@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from features.errors import HeadhuntError
+from features.runtime.errors import HeadhuntError
 from reports.config import Run
 from reports.models import learning, phases, promotions
 from tests.fabricated import fabricate_promotion, history_table

@@ -17,8 +17,8 @@ import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from playwright.sync_api import Browser
 
-from features.errors import UsageError
-from features.views import Views
+from features.cache.views import Views
+from features.runtime.errors import UsageError
 from reports.build import build
 from reports.config import Run
 from reports.section import LeftOutError

@@ -9,14 +9,14 @@ from typing import Any
 
 import optuna
 
-from features.errors import UsageError
+from features.runtime.errors import UsageError
 from reports.config import Run
 
 BODY = """
 import sys
 from pathlib import Path
-from features.configfile import load
-from features.errors import UsageError
+from features.run_file import load
+from features.runtime.errors import UsageError
 from search.config import SearchRun
 from search.study import run_search
 try:

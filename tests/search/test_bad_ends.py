@@ -11,7 +11,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from features.cache import cache_for
+from features.cache.feature_cache import cache_for
 from reports.config import Run
 from search.set_aside import ask, set_aside, take_up, under_way
 from search.storage import open_storage
@@ -31,9 +31,9 @@ def ended(self, *arguments):
     judge(self, *arguments)
 
 study._Driver._judge = ended
-import headhunt
+from headhunt import cli
 sys.argv[1:] = ["search", "run"]
-headhunt.main()
+cli.main()
 """
 
 FAULTS = {
@@ -45,7 +45,7 @@ FAULTS = {
         "no longer answers as it should: disk I/O error",
     ),
     "workers": (
-        "from features.errors import DeadWorkersError; raise DeadWorkersError('a worker died')",
+        "from features.runtime.errors import DeadWorkersError; raise DeadWorkersError('a worker died')",
         1,
         "headhunt: a worker died",
     ),

@@ -15,10 +15,10 @@ import optuna
 import pytest
 from scipy import stats
 
-from features.atomic import only_process
-from features.cache import cache_for
-from features.errors import HeadhuntError, UsageError
-from headhunt import _confirmed as _said
+from features.cache.feature_cache import cache_for
+from features.runtime.atomic import only_process
+from features.runtime.errors import HeadhuntError, UsageError
+from headhunt.run import _confirmed as _said
 from reports.config import Run
 from reports.section import LeftOutError
 from reports.study import confirmed as section
@@ -48,7 +48,7 @@ import json, os, shutil
 from pathlib import Path
 import search.confirm.rerun
 import search.confirm.trainings
-from features.configfile import load
+from features.run_file import load
 from search.config import SearchRun
 
 run = load(SearchRun, Path("headhunt.yaml"))

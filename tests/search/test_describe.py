@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from features.views import Views
+from features.cache.views import Views
 from search.heads import HeadConfig
 from search.optimizers import SGD, Adam, AdamW
 from search.review.describe import describe, head_line, optimizer_line, schedule_line, short, show, views_line

@@ -16,8 +16,8 @@ import optuna
 import pytest
 from pydantic import ValidationError
 
-from features.cache import cache_for
-from features.views import Views
+from features.cache.feature_cache import cache_for
+from features.cache.views import Views
 from reports.config import Run
 from reports.section import LeftOutError
 from reports.study import first_trials as section
@@ -195,7 +195,7 @@ def test_a_study_that_was_killed_among_them_goes_on_as_if_it_had_not_been(once: 
     owner, name = place.rsplit(".", 1)
     after = 4 if "attr" in name else 2 if "report" in name else 1
     body = (
-        "import os, optuna.trial\nfrom pathlib import Path\nfrom features.configfile import load\n"
+        "import os, optuna.trial\nfrom pathlib import Path\nfrom features.run_file import load\n"
         "from search.config import SearchRun\nimport search.study\n"
         f"plain, calls = {owner}.{name}, []\n"
         "def kill(self, *arguments):\n"
@@ -392,11 +392,11 @@ def test_a_probe_that_does_not_converge_is_no_failure_and_is_said(searched: Run)
     forget(Path.cwd())
     program = """
 import sys
-import features.probe
-import headhunt
-features.probe.ITERATIONS = 1
+import features.audit.probe
+from headhunt import cli
+features.audit.probe.ITERATIONS = 1
 sys.argv = ["headhunt", "search", "run", "--trials", "1", "--set", "search.first=[probe]"]
-headhunt.main()
+cli.main()
 """
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)

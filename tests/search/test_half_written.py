@@ -19,7 +19,7 @@ import random, shutil, sys
 from pathlib import Path
 import optuna
 from optuna.storages.journal import JournalFileBackend
-from features.configfile import load
+from features.run_file import load
 from search.config import SearchRun
 from search.ownership import ATTRIBUTE, read_driver
 from search.leaderboard import load_study

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from features.errors import HeadhuntError
-from features.moments import feature_moments
+from features.audit.moments import feature_moments
+from features.runtime.errors import HeadhuntError
 from search.heads import HeadConfig, build_head, head_weights, set_head_weights
 
 MOMENTS = (np.zeros(6, np.float32), np.ones(6, np.float32))

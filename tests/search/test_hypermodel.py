@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from features.configfile import load
-from features.errors import UsageError
-from features.views import Views
+from features.cache.views import Views
+from features.run_file import load
+from features.runtime.errors import UsageError
 from reports.config import Run
 from reports.section import LeftOutError
 from reports.study.leader_curves import rates_section as _rates
@@ -219,7 +219,7 @@ def test_dry_run_shows_the_space_of_a_hypermodel(study_folder: Path) -> None:
 def test_a_hypermodels_study_has_curves_weights_and_leaders(study_folder: Path) -> None:
     """Searched by KerasTuner's Hyperband: a promoted trial repeats the epochs of the one that it goes on from."""
     body = (
-        "import json, sys\nfrom pathlib import Path\nfrom features.configfile import load\nfrom search.config import SearchRun\n"
+        "import json, sys\nfrom pathlib import Path\nfrom features.run_file import load\nfrom search.config import SearchRun\n"
         "from search.study import run_search\n"
         "options = ['search.sampler=keras_tuner.hyperband', 'search.pruner=none', 'search.trials=6']\n"
         "run_search(load(SearchRun, Path('headhunt.yaml'), options))\n"

@@ -10,8 +10,8 @@ import numpy as np
 import optuna
 import pytest
 
-from features.errors import UsageError
-from features.views import Views
+from features.cache.views import Views
+from features.runtime.errors import UsageError
 from reports.config import Run
 from search.hypermodels.function import CombinationError
 from search.hypermodels.model import as_head, build_model, form_of_labels

@@ -11,8 +11,8 @@ import optuna
 import pytest
 from sqlalchemy import event
 
-from features import interrupts
-from features.interrupts import hold, interrupt, release
+from features.runtime import interrupts
+from features.runtime.interrupts import hold, interrupt, release
 from search.storage import _database, open_storage
 
 

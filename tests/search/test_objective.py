@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from features.cache import cache_for
+from features.cache.feature_cache import cache_for
 from reports.config import Run
 from search.population.objective import Task, give_up
 from search.population.program import TrialState
@@ -19,7 +19,7 @@ BODY = """
 import json, sys
 from pathlib import Path
 import jax
-from features.views import Views
+from features.cache.views import Views
 from search.heads import HeadConfig
 from search.population.objective import Task, train_trials
 from search.population.program import Program

@@ -16,7 +16,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from features.errors import HeadhuntError, UsageError
+from features.runtime.errors import HeadhuntError, UsageError
 from search.ownership import ATTRIBUTE, Driver, Ownership, Patience, owned, read_driver
 from search.storage import open_storage
 

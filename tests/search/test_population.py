@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from features.views import Views
+from features.cache.views import Views
 from search.heads import HeadConfig
 from search.optimizers import SGD, Adam, AdamW
 from search.population.sources import zeros_for_cache_lines
@@ -22,9 +22,9 @@ BODY = """
 import json, sys
 from concurrent.futures import ThreadPoolExecutor
 import jax, numpy as np
-from features.views import Views
+from features.cache.views import Views
 from search.population.dropout import random_bits
-from features.moments import feature_moments
+from features.audit.moments import feature_moments
 from search.heads import HeadConfig, build_head, set_head_weights
 from search.optimizers import SGD, Adam, AdamW, RMSprop
 from search.population.program import Program

@@ -7,8 +7,8 @@ import optuna
 import pandas as pd
 import pytest
 
-from features.cache import cache_for
-from features.moments import feature_moments
+from features.audit.moments import feature_moments
+from features.cache.feature_cache import cache_for
 from reports.config import Run
 from search.config import SearchRun
 from search.heads import build_head, set_head_weights

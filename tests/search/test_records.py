@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from features.errors import HeadhuntError
+from features.runtime.errors import HeadhuntError
 from search.records import load_curves, write_trial
 from search.trial import EpochMetrics, TrialConfig, TrialResult
 

@@ -15,9 +15,9 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from features.configfile import load
-from features.errors import UsageError
-from features.views import Views
+from features.cache.views import Views
+from features.run_file import load
+from features.runtime.errors import UsageError
 from search.config import SearchConfig, SearchRun
 from search.samplers.choice import SAMPLERS, ask_again, ends, make_sampler
 from search.samplers.oracles import allotment, hyperband_trials

@@ -103,7 +103,7 @@ def wait_for_a_write(folder: Path, process: subprocess.Popen[str], before: int) 
         time.sleep(0.01)
 
 
-OWN = "features.worker_process"
+OWN = "features.runtime.workers.worker_process"
 """What is in the command of a worker without Ray."""
 
 

@@ -11,8 +11,8 @@ import optuna
 import pytest
 import yaml
 
-from features.cache import cache_for
-from features.views import Views
+from features.cache.feature_cache import cache_for
+from features.cache.views import Views
 from reports.config import Run
 from search.config import SearchRun
 from search.leaderboard import load_study

@@ -11,11 +11,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-import headhunt
-from features.build import build_caches
-from features.cache import cache_for
-from features.errors import UsageError
-from features.views import Views
+from features.building.build import build_caches
+from features.cache.feature_cache import cache_for
+from features.cache.views import Views
+from features.runtime.errors import UsageError
+from headhunt import cli
 from reports.config import Run
 from search.leaderboard import leaders
 from search.population.sources import Caches, load_features
@@ -119,10 +119,10 @@ def test_what_features_lacks_is_refused_before_anything_is_cached(
     raw = {"name": "x", "dataset": {"kind": "toy_cars"}, "features": {"pooling": "avg+max"}, "search": search}
     Path("headhunt.yaml").write_text(yaml.safe_dump(raw))
     for command in (["search", "run", "--dry-run"], ["run"]):
-        refused = CliRunner().invoke(headhunt.app, command)
+        refused = CliRunner().invoke(cli.app, command)
         assert refused.exit_code == 2
         assert message in " ".join(refused.stderr.split())
     del raw["search"]
     Path("headhunt.yaml").write_text(yaml.safe_dump(raw))
-    assert CliRunner().invoke(headhunt.app, ["search", "run", "--dry-run"]).exit_code == 0
+    assert CliRunner().invoke(cli.app, ["search", "run", "--dry-run"]).exit_code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["headhunt.yaml"]

@@ -9,9 +9,9 @@ from typing import Any
 import optuna
 import pytest
 
-from features.configfile import load
-from features.errors import UsageError
-from features.views import Views
+from features.cache.views import Views
+from features.run_file import load
+from features.runtime.errors import UsageError
 from search.config import SearchRun
 from search.samplers.choice import make_sampler
 from search.schedules import SCHEDULES

@@ -10,7 +10,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from features.errors import HeadhuntError
+from features.runtime.errors import HeadhuntError
 from reports.config import Run
 from search.config import SearchConfig
 from search.leaderboard import load_study
@@ -112,7 +112,7 @@ def test_trials_that_others_added_do_not_hide_that_everything_fails() -> None:
 def test_a_search_stops_goes_on_and_gives_up(fresh: Run, searched_once: Path) -> None:  # noqa: F811
     """The stops are no part of what a study is. A study in which everything has failed stays where it is."""
     body = (
-        "from pathlib import Path\nfrom features.configfile import load\nfrom features.errors import HeadhuntError\n"
+        "from pathlib import Path\nfrom features.run_file import load\nfrom features.runtime.errors import HeadhuntError\n"
         "from search.config import SearchRun\nfrom search.study import run_search\n"
         "def search(*given):\n"
         "    result = run_search(load(SearchRun, Path('headhunt.yaml'), [f'search.{one}' for one in given]))\n"

@@ -21,7 +21,7 @@ import pytest
 import yaml
 from optuna_dashboard import wsgi
 
-from features.errors import LostError, UsageError
+from features.runtime.errors import LostError, UsageError
 from reports.config import Run
 from search.leaderboard import leaders, load_study
 from search.ownership import Patience, owned, read_driver
@@ -33,7 +33,7 @@ KINDS = ["sqlite", "journal", "postgresql", "grpc"]
 BODY = """
 import json, sys
 from pathlib import Path
-from features.configfile import load
+from features.run_file import load
 from search.config import SearchRun
 from search.study import run_search
 

@@ -16,7 +16,7 @@ import optuna
 import pandas as pd
 import pytest
 
-from features.errors import HeadhuntError, UsageError
+from features.runtime.errors import HeadhuntError, UsageError
 from reports.config import Run
 from search.heads import HeadConfig
 from search.leaderboard import leaders, load_study
@@ -93,7 +93,7 @@ def test_two_workers_give_the_same_study(fresh: Run, searched_once: Path, execut
 
 def test_a_local_search_does_not_import_tensorflow(fresh: Run) -> None:
     body = (
-        "import sys\nfrom pathlib import Path\nfrom features.configfile import load\nfrom search.config import SearchRun\n"
+        "import sys\nfrom pathlib import Path\nfrom features.run_file import load\nfrom search.config import SearchRun\n"
         "from search.study import run_search\nrun_search(load(SearchRun, Path('headhunt.yaml')))\n"
         "assert 'keras' in sys.modules and 'tensorflow' not in sys.modules\n"
     )
@@ -105,7 +105,7 @@ def test_a_local_search_does_not_import_tensorflow(fresh: Run) -> None:
 def test_a_killed_study_goes_on_as_if_it_had_not_been(fresh: Run, searched_once: Path) -> None:
     """Killed in the middle of the second generation: its trials are asked for, none is told."""
     body = (
-        "import os\nfrom pathlib import Path\nfrom features.configfile import load\nfrom search.config import SearchRun\n"
+        "import os\nfrom pathlib import Path\nfrom features.run_file import load\nfrom search.config import SearchRun\n"
         "import search.study\njudge, calls = search.study._Driver._judge, []\n"
         "def kill(self, *arguments):\n"
         "    calls.append(1)\n    if len(calls) == 5: os.kill(os.getpid(), 9)\n    judge(self, *arguments)\n"
@@ -200,7 +200,7 @@ def test_another_studys_trials_are_not_overwritten(searched: Run) -> None:
 
 
 def test_a_second_driver_is_refused(searched: Run) -> None:
-    from features.atomic import only_process
+    from features.runtime.atomic import only_process
     from search.study import run_search
 
     with (
@@ -241,8 +241,9 @@ def test_no_study(fresh: Run) -> None:
 def test_neither_workers_nor_the_grouping_of_trials_change_the_study(fresh: Run, searched_once: Path) -> None:
     """Local workers are threads; tasks of 1, 2 and 8 trials of a structure; lanes side by side are the same within rounding."""
     body = (
-        "import shutil\nfrom pathlib import Path\nfrom features.configfile import load\nfrom search.config import SearchRun\n"
-        "import search.study\nfrom features.config import Workers\nfrom search.population.structure import chunks\n"
+        "import shutil\nfrom pathlib import Path\nfrom features.run_file import load\nfrom search.config import SearchRun\n"
+        "import search.study\nfrom features.runtime.workers.config import Workers\n"
+        "from search.population.structure import chunks\n"
         "def study(workdir, workers, size, **changed):\n"
         "    shutil.copytree('run', workdir)\n"
         "    run = load(SearchRun, Path('headhunt.yaml'))\n"

@@ -13,11 +13,11 @@ import httpx
 import uvicorn
 from pydantic import SecretStr
 
-from reports.service.board import Board
-from reports.service.guard import Application
-from reports.service.jobs import Jobs
-from reports.service.serve import assemble, serving
-from reports.service.settings import Settings
+from headhunt.service.board.board import Board
+from headhunt.service.http.guard import Application
+from headhunt.service.http.serve import assemble, serving
+from headhunt.service.jobs.jobs import Jobs
+from headhunt.service.settings import Settings
 from tests.service.serving import TOKEN
 from tests.service.stand_in import StandIn
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
-from reports.service.schemas import JobStatus, SearchStatus, TrialCounts
+from headhunt.service.board.schemas import JobStatus, SearchStatus, TrialCounts
 
 
 class Answer(NamedTuple):

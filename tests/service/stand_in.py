@@ -16,12 +16,12 @@ import httpx
 import optuna
 import yaml
 
-from features.errors import LostError
-from features.processes import this_process
-from reports.service.raycluster import RayJobs
-from reports.service.records import Ended, Files, Started, job_files, now
-from reports.service.serve import assemble
-from reports.service.settings import Settings
+from features.runtime.errors import LostError
+from features.runtime.processes import this_process
+from headhunt.service.http.serve import assemble
+from headhunt.service.jobs.raycluster import RayJobs
+from headhunt.service.jobs.records import Ended, Files, Started, job_files, now
+from headhunt.service.settings import Settings
 from search.storage import open_storage
 from tests.service.serving import configuration
 

@@ -12,12 +12,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from features.configfile import load
-from features.errors import DatasetError
-from features.prepare import prepare
+from features.dataset.prepare import prepare
+from features.run_file import load
+from features.runtime.errors import DatasetError
+from headhunt.service.jobs.admission import RefusedError, admit
+from headhunt.service.settings import Settings
 from reports.config import Run
-from reports.service.admission import RefusedError, admit
-from reports.service.settings import Settings
 from tests.service.in_process import Served, served
 from tests.service.serving import configuration
 

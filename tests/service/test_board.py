@@ -9,9 +9,9 @@ import optuna
 import pytest
 from optuna.storages._cached_storage import _CachedStorage
 
-from features.errors import LostError
-from reports.service.jobs import Standing
-from reports.service.studies import Studies, Study
+from features.runtime.errors import LostError
+from headhunt.service.board.studies import Studies, Study
+from headhunt.service.jobs.jobs import Standing
 from tests.service.stand_in import Place, searched_trial
 
 LEAF = optuna.distributions.FloatDistribution(0, 1)
@@ -90,7 +90,7 @@ def test_a_study_that_was_deleted_in_the_dashboard_is_told_no_more(
     place.finish("finished")
     assert place.state() == "finished"
     optuna.delete_study(study_name="cars", storage=place.settings.storage_url)
-    monkeypatch.setattr("reports.service.board.REST_SECONDS", 0)
+    monkeypatch.setattr("headhunt.service.board.board.REST_SECONDS", 0)
     place.board.look()
     counts, best, top, history = told(place)
     assert (counts["complete"], best, top["trials"], history["points"]) == (0, None, [], [])
@@ -196,7 +196,7 @@ def test_promotions_that_finished_leave_a_search_as_it_was(place: Place, searche
 
 
 def test_trials_that_are_not_complete_are_found(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reports.service.studies.LONGEST_TOP", 2)
+    monkeypatch.setattr("headhunt.service.board.studies.LONGEST_TOP", 2)
     study = optuna.load_study(study_name="cars", storage=place.settings.storage_url)
     study.add_trial(searched_trial())
     assert place.board.incomplete("cars", [3, 2, 1, 0]) == [2, 3]

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from features.atomic import make_folder
-from features.processes import this_process
-from reports.service.records import Ended, Started, job_files, now
+from features.runtime.atomic import make_folder
+from features.runtime.processes import this_process
+from headhunt.service.jobs.records import Ended, Started, job_files, now
 from tests.service.in_process import Served, served
 from tests.service.serving import HEADHUNT, TOKEN
 from tests.service.stand_in import eventually

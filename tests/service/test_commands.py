@@ -11,14 +11,14 @@ import typer
 import yaml
 from typer.testing import CliRunner, Result
 
-from features.errors import LostError, UsageError
-from features.template import commented_yaml
+from features.runtime.commands.template import commented_yaml
+from features.runtime.errors import LostError, UsageError
+from headhunt.service.cli import add_commands
+from headhunt.service.client import following
+from headhunt.service.client.client import ATTEMPTS, Client
+from headhunt.service.client.following import over, say
+from headhunt.service.client.tokens import read_token
 from reports.config import Run
-from reports.service import following
-from reports.service.cli import add_commands
-from reports.service.client import ATTEMPTS, Client
-from reports.service.following import over, say
-from reports.service.tokens import read_token
 from tests.service.scripted import Answer, Scripted, log, scripted, status
 
 CONFIGURATION = "name: cars\ndataset: {kind: toy_cars}\n"

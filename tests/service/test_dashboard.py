@@ -9,7 +9,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from reports.service.dashboard import KEPT_STUDIES
+from headhunt.service.http.dashboard import KEPT_STUDIES
 from search.storage import open_storage
 from tests.service.stand_in import Place, eventually
 
@@ -68,7 +68,7 @@ def test_the_trials_of_few_studies_are_kept(place: Place) -> None:
 
 
 def test_trials_that_nobody_looks_at_are_let_go_of(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reports.service.dashboard.KEPT_SECONDS", 1)
+    monkeypatch.setattr("headhunt.service.http.dashboard.KEPT_SECONDS", 1)
     before = trials_in_memory()
     for number in range(3):
         assert shown(place, number) == values(number)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from reports.service.dashboard import Pictures
-from reports.service.downloads import download
-from reports.service.records import Ended, job_files, now
+from headhunt.service.http.dashboard import Pictures
+from headhunt.service.jobs.downloads import download
+from headhunt.service.jobs.records import Ended, job_files, now
 from tests.service.in_process import Served, served
 from tests.service.stand_in import eventually
 
@@ -86,7 +86,7 @@ def test_an_archive_that_cannot_be_made_leaves_nothing_behind(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("reports.service.downloads.zipfile.ZipFile.write", full)
+    monkeypatch.setattr("headhunt.service.jobs.downloads.zipfile.ZipFile.write", full)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(OSError, match="No space left"):
         download(service.root, "cars", 1, "bundle")

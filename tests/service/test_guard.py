@@ -16,9 +16,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from features.errors import UsageError
-from reports.service.guard import Guard
-from reports.service.settings import Settings, check
+from features.runtime.errors import UsageError
+from headhunt.service.http.guard import Guard
+from headhunt.service.settings import Settings, check
 from tests.service.in_process import BEARER, Served, served
 from tests.service.serving import TOKEN
 from tests.service.stand_in import eventually
@@ -135,7 +135,7 @@ def test_tokens_are_compared_in_constant_time(tmp_path: Path, monkeypatch: pytes
     async def nothing(*_: Any) -> None: ...
 
     guard = Guard(nothing, Settings(root=tmp_path, token=SecretStr(TOKEN)))
-    monkeypatch.setattr("reports.service.guard.hmac.compare_digest", noted)
+    monkeypatch.setattr("headhunt.service.http.guard.hmac.compare_digest", noted)
     assert not guard.is_token("x")
     assert not guard.is_token("")
     assert not guard.is_token("é" * 40)
@@ -154,7 +154,7 @@ def test_a_cookie_opens_until_it_expires(service: Served, monkeypatch: pytest.Mo
     until, _, signature = value.partition(".")
     later = f"{int(until) + 9}.{signature}"
     assert service.anonymous().get("/searches", headers={"Cookie": f"{COOKIE}={later}"}).status_code == 401
-    monkeypatch.setattr("reports.service.guard.COOKIE_SECONDS", -1)
+    monkeypatch.setattr("headhunt.service.http.guard.COOKIE_SECONDS", -1)
     old = service.anonymous()
     old.post("/login", data={"token": TOKEN})
     assert old.get("/searches").status_code == 401

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from features.errors import HeadhuntError
-from reports.service import jobs as jobs_module
-from reports.service.records import Ended, Files, now
+from features.runtime.errors import HeadhuntError
+from headhunt.service.jobs import jobs as jobs_module
+from headhunt.service.jobs.records import Ended, Files, now
 from tests.service.stand_in import Place, eventually
 
 
@@ -172,7 +172,7 @@ def test_what_a_killed_service_left_half_made_is_swept(place: Place) -> None:
 
 
 def test_the_process_of_a_job_says_why_it_failed(place: Place) -> None:
-    command = [sys.executable, "-P", "-m", "reports.service.job", str(place.files().folder)]
+    command = [sys.executable, "-P", "-m", "headhunt.service.jobs.job", str(place.files().folder)]
     (place.root / "cars" / "headhunt.yaml").write_text("name: cars\nunheard: 1\n")
     done = subprocess.run(command, cwd=place.root, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1, done.stderr
@@ -269,7 +269,7 @@ def test_the_other_jobs_are_looked_after_when_the_end_of_one_cannot_be_written(
 def test_a_full_disk_does_not_hold_a_job_up() -> None:
     """What nobody takes out of a pipe stops who writes into it."""
     script = (
-        "from pathlib import Path\nfrom reports.service.job import _logged\n"
+        "from pathlib import Path\nfrom headhunt.service.jobs.job import _logged\n"
         "with _logged(Path('/dev/full')):\n    print('x' * 300_000, flush=True)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)

@@ -8,7 +8,7 @@ import optuna
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from reports.service.records import ACTIVE
+from headhunt.service.jobs.records import ACTIVE
 from search.storage import open_storage
 from tests.service.stand_in import Place, searched_trial
 
@@ -56,7 +56,7 @@ def test_metrics_tell_of_trials_pace_queue_and_best_value(tmp_path: Path) -> Non
 def test_a_build_that_is_under_way_tells_its_pace_as_the_log_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reports.service.routes.METRICS_SECONDS", 0)
+    monkeypatch.setattr("headhunt.service.http.routes.METRICS_SECONDS", 0)
     place = Place(tmp_path)
     place.submit()
     assert place.begin()

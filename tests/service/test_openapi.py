@@ -25,7 +25,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from reports.service.records import ACTIVE, Ended, job_files, now
+from headhunt.service.jobs.records import ACTIVE, Ended, job_files, now
 from search.storage import open_storage
 from tests.service.in_process import BEARER, Served, served
 from tests.service.serving import TOKEN, configuration

@@ -12,9 +12,9 @@ import optuna
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, expect
 
-from features.atomic import make_folder
-from features.processes import this_process
-from reports.service.records import Ended, Files, Started, job_files, now
+from features.runtime.atomic import make_folder
+from features.runtime.processes import this_process
+from headhunt.service.jobs.records import Ended, Files, Started, job_files, now
 from search.storage import open_storage
 from tests.service.in_process import Served, served
 from tests.service.serving import TOKEN

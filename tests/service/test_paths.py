@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
+from headhunt.service.jobs.admission import RefusedError, admit
+from headhunt.service.settings import Settings
 from reports.config import Run
-from reports.service.admission import RefusedError, admit
-from reports.service.settings import Settings
 
 OUTSIDE = "../outside"
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from features.errors import LostError
-from reports.service import raycluster
-from reports.service.raycluster import OwnRay, RayJobs
+from features.runtime.errors import LostError
+from headhunt.service.jobs import raycluster
+from headhunt.service.jobs.raycluster import OwnRay, RayJobs
 
 
 class Listing:

@@ -9,8 +9,8 @@ import optuna
 import pytest
 from pydantic import SecretStr
 
-from features.errors import UsageError
-from reports.service.settings import Settings, check
+from features.runtime.errors import UsageError
+from headhunt.service.settings import Settings, check
 from tests.service.serving import TOKEN, configuration
 from tests.service.stand_in import Place, eventually, searched_trial
 

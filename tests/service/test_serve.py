@@ -18,7 +18,7 @@ import pytest
 import yaml
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, expect
 
-from features.atomic import make_folder
+from features.runtime.atomic import make_folder
 from tests.kills import descendants
 from tests.service.serving import HEADHUNT, TOKEN, Service, configuration
 
@@ -322,7 +322,7 @@ def test_ctrl_c_ends_the_service_and_its_ray(service: Service) -> None:
 
 DROPPED = """
 import gc, signal, sys, weakref
-from headhunt import main
+from headhunt.cli import main
 
 class Kept: ...
 

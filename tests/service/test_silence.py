@@ -14,9 +14,9 @@ import optuna
 import pytest
 import yaml
 
-from features.errors import LostError
-from features.processes import this_process
-from reports.service.records import Ended, Files, Started, job_files, now
+from features.runtime.errors import LostError
+from features.runtime.processes import this_process
+from headhunt.service.jobs.records import Ended, Files, Started, job_files, now
 from search.storage import open_storage
 from tests.kills import descendants
 from tests.search.storages import PostgreSQL, binaries, postgresql_server
@@ -50,8 +50,8 @@ def database() -> Iterator[PostgreSQL]:
 
 @pytest.fixture
 def service(tmp_path: Path, database: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    monkeypatch.setattr("reports.service.board.UNANSWERED_SECONDS", UNANSWERED)
-    monkeypatch.setattr("reports.service.board.PATIENCE_SECONDS", 1)
+    monkeypatch.setattr("headhunt.service.board.board.UNANSWERED_SECONDS", UNANSWERED)
+    monkeypatch.setattr("headhunt.service.board.board.PATIENCE_SECONDS", 1)
     root = tmp_path / "root"
     (root / "photos").mkdir(parents=True)
     (root / "tiny.keras").write_bytes(b"")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from features.errors import LostError, UsageError
-from reports.service.client import Client
+from features.runtime.errors import LostError, UsageError
+from headhunt.service.client.client import Client
 from tests.service.in_process import Served, served
 from tests.service.serving import TOKEN
 

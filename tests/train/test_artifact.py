@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from features.errors import HeadhuntError, UsageError
+from features.runtime.errors import HeadhuntError, UsageError
 from reports.config import Run
 from tests.fabricated import fabricate_promotion
 from train.promotion.artifact import damaged_promotions, find_promotion, find_promotions

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from features.build import build_cache
-from features.cache import cache_for
-from features.errors import UsageError
-from features.moments import feature_moments, standardised
-from features.probe import fit_probe
+from features.audit.moments import feature_moments, standardised
+from features.audit.probe import fit_probe
+from features.building.build import build_cache
+from features.cache.feature_cache import cache_for
+from features.runtime.errors import UsageError
 from reports.config import Run
 from tests.conftest import run_headhunt
 from train.baselines.measure import BASELINES, baselines_file, load_baselines, measure_baselines

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from features.build import build_cache
-from features.errors import UsageError
+from features.building.build import build_cache
+from features.runtime.errors import UsageError
 from reports.config import Run
 from reports.errors.predictions import load_predictions
 from reports.headline import headline

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 
-from features.errors import HeadhuntError
-from features.pooling_layers import build_pooling
-from features.projection import fit, moments_of
+from features.backbones.pooling_layers import build_pooling
+from features.backbones.projection import fit, moments_of
+from features.runtime.errors import HeadhuntError
 from search.heads import HeadConfig
 from train.exports.convert import CONVERTERS, convert
 from train.exports.runtimes import RUNTIMES, load_model

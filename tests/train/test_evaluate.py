@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from features.dataset import load_index
+from features.dataset.index import load_index
 from reports.config import Run
 from train.evaluate import calibration_error, class_table, measure, predict, prediction_table, softmax, wilson_interval
 from train.photos import Photos

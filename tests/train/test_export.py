@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.configfile import load
-from features.dataset import load_index
-from features.errors import HeadhuntError, UsageError
+from features.dataset.index import load_index
+from features.run_file import load
+from features.runtime.errors import HeadhuntError, UsageError
 from reports.config import Run
 from search.leaderboard import leaders
 from train.exports.export import FORMATS, export

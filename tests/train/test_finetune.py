@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features.augment import POLICIES, Augmenter
-from features.dataset import load_index
+from features.augmentation.augment import POLICIES, Augmenter
+from features.dataset.index import load_index
 from reports.config import Run
 from search.heads import HeadConfig
 from search.schedules import CosineRestarts, PlateauRule

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features.configfile import load
-from features.dataset import load_index
+from features.dataset.index import load_index
+from features.run_file import load
 from reports.build import build
 from reports.config import Run
 from search.leaderboard import leaders

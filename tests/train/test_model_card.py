@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from features.cache import cache_for
-from features.views import Views
+from features.cache.feature_cache import cache_for
+from features.cache.views import Views
 from reports.config import Run
 from reports.models import promotions
 from search.leaderboard import leaders

@@ -14,13 +14,13 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from features.augment import Augmenter, resolve_policy
-from features.build import build_cache
-from features.cache import FeatureCache
+from features.augmentation.augment import Augmenter, resolve_policy
+from features.building.build import build_cache
+from features.cache.feature_cache import FeatureCache
+from features.cache.views import Views
 from features.config import FeaturesConfig
-from features.dataset import load_index
-from features.errors import UsageError
-from features.views import Views
+from features.dataset.index import load_index
+from features.runtime.errors import UsageError
 from reports.config import Run
 from search.heads import HeadConfig
 from search.optimizers import SGD, AdamW
@@ -327,10 +327,10 @@ def test_two_devices_train_as_one_does(searched: Run, tmp_path: Path) -> None:
 PROMOTION = """
 from pathlib import Path
 import yaml
-import features.executors
+import features.runtime.workers.executors
 from reports.config import Run
 from train.promotion.promote import promote
-features.executors.check_gpus = lambda wanted: None  # two devices of the CPU stand for GPUs
+features.runtime.workers.executors.check_gpus = lambda wanted: None  # two devices of the CPU stand for GPUs
 raw = yaml.safe_load(Path("headhunt.yaml").read_text())
 raw["train"]["workers"] = {"executor": "local", "gpus": 2}
 run = Run.model_validate(raw)

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from features.augment import POLICIES, AugmentationPolicy, Augmenter, resolve_policy
+from features.augmentation.augment import POLICIES, AugmentationPolicy, Augmenter, resolve_policy
 from features.config import AugmentationConfig
-from features.dataset import load_index
+from features.dataset.index import load_index
 from reports.config import Run
 from train import photos as photos_module
 from train.finetuning.batches import training_epoch

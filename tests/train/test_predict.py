@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from features.errors import HeadhuntError, UsageError
+from features.runtime.errors import HeadhuntError, UsageError
 from reports.config import Run
 from tests.conftest import run_headhunt
 from train.exports.export import export

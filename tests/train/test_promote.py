@@ -14,10 +14,10 @@ import pytest
 
 import train.finetuning.finetune
 import train.promotion.worker
-from features.cache import cache_for
-from features.errors import CacheError, HeadhuntError, UsageError
-from features.gpus import find_gpus
-from features.shards import Shard, read_shard, write_shard
+from features.cache.feature_cache import cache_for
+from features.cache.shards import Shard, read_shard, write_shard
+from features.runtime.errors import CacheError, HeadhuntError, UsageError
+from features.runtime.workers.gpus import find_gpus
 from reports.config import Run
 from search.leaderboard import leaders
 from search.records import load_weights

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from features.errors import HeadhuntError
+from features.runtime.errors import HeadhuntError
 from reports.config import Run
 from search.leaderboard import leaders
 from tests.conftest import run_headhunt

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from features.configfile import validate
-from features.errors import UsageError
+from features.run_file import validate
+from features.runtime.errors import UsageError
 from search.schedules import Constant, OneCycle, Plateau, ScheduleConfig, WarmupCosine
 from train.config import FinetuneConfig, TrainRun
 

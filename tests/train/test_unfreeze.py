@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from features.config import FeaturesConfig
-from features.errors import UsageError
+from features.runtime.errors import UsageError
 from search.heads import HeadConfig
 from train.finetuning.heads import space_head
 from train.finetuning.model import build_network

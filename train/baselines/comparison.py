@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from features.command import relative
+from features.runtime.log import relative
 from search.ranking import OPTIMISTIC
 from search.top5 import is_shown
 from train.config import TrainRun

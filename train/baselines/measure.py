@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from features.atomic import write_text
-from features.cache import FeatureCache, cache_for
-from features.command import log, relative
-from features.errors import HeadhuntError, UsageError
+from features.cache.feature_cache import FeatureCache, cache_for
+from features.runtime.atomic import write_text
+from features.runtime.errors import HeadhuntError, UsageError
+from features.runtime.log import log, relative
 from train.baselines.probes import Measured, linear_probe, most_frequent_class, nearest_neighbours
 from train.baselines.simple_cnn import simple_cnn
 from train.config import BaselinesConfig, SimpleCnnConfig, TrainRun

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.cache import FeatureCache
-from features.command import log
-from features.dataset import SPLITS
-from features.moments import averaged, feature_moments, standardised
-from features.probe import fit_probe, log_probabilities
+from features.audit.moments import averaged, feature_moments, standardised
+from features.audit.probe import fit_probe, log_probabilities
+from features.cache.feature_cache import FeatureCache
+from features.dataset.index import SPLITS
+from features.runtime.log import log
 from train.evaluate import Metrics, Probabilities, measure, softmax
 
 Features = npt.NDArray[np.float32]

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.augment import POLICIES, Augmenter
-from features.command import log
-from features.dataset import load_index
-from features.engine import start_keras
-from features.errors import HeadhuntError
+from features.augmentation.augment import POLICIES, Augmenter
+from features.dataset.index import load_index
+from features.runtime.errors import HeadhuntError
+from features.runtime.log import log
+from features.runtime.workers.engine import start_keras
 from search.ranking import Score
 from train.baselines.probes import Measured
 from train.config import SimpleCnnConfig, TrainRun

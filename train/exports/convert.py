@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from features.engine import quiet, start_keras
-from features.errors import HeadhuntError
+from features.runtime.errors import HeadhuntError
+from features.runtime.workers.engine import quiet, start_keras
 
 OPSET = 18
 """Of ONNX: read by onnxruntime since 1.14 (2023)."""

@@ -15,17 +15,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.atomic import atomic_folder, atomic_path, make_folder, write_text
-from features.backbones import image_size
-from features.cache import cache_for
-from features.checksums import file_sha256
-from features.command import log, relative
-from features.dataset import load_index
-from features.engine import start_keras
-from features.errors import HeadhuntError, UsageError
-from features.images import load_images
-from features.policies import configured, section_of
-from features.template import commented_yaml
+from features.augmentation.policies import configured, section_of
+from features.backbones.table import image_size
+from features.cache.feature_cache import cache_for
+from features.dataset.images import load_images
+from features.dataset.index import load_index
+from features.runtime.atomic import atomic_folder, atomic_path, file_sha256, make_folder, write_text
+from features.runtime.commands.template import commented_yaml
+from features.runtime.errors import HeadhuntError, UsageError
+from features.runtime.log import log, relative
+from features.runtime.workers.engine import start_keras
 from search.leaderboard import Leader, leaders, load_study
 from search.space import fixed_space
 from search.trial import TrialConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from features.engine import start_keras
+from features.runtime.workers.engine import start_keras
 
 if TYPE_CHECKING:
     import optuna

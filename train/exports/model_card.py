@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from features.backbones import image_size
-from features.cache import FeatureCache
+from features.backbones.table import image_size
+from features.cache.feature_cache import FeatureCache
+from features.cache.views import Views
 from features.config import augmentation_name
-from features.views import Views
 from search.leaderboard import Leader
 from search.ranking import OPTIMISTIC
 from search.review.describe import show, views_line

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from features.atomic import atomic_path
-from features.command import log, relative
-from features.errors import DatasetError, HeadhuntError, UsageError
-from features.folders import find_photos
-from features.images import inspect_image, open_photo, resized
-from features.progress import progress
+from features.dataset.images import inspect_image, open_photo, resized
+from features.dataset.readers.folders import find_photos
+from features.runtime.atomic import atomic_path
+from features.runtime.commands.progress import progress
+from features.runtime.errors import DatasetError, HeadhuntError, UsageError
+from features.runtime.log import log, relative
 from train.config import TrainRun
 from train.evaluate import TOP
 from train.exports.runtimes import RUNTIMES, format_of, load_model

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from features.atomic import write_text
-from features.checksums import file_sha256
-from features.command import log, relative
+from features.runtime.atomic import file_sha256, write_text
+from features.runtime.log import log, relative
 from train.exports.runtimes import RUNTIMES
 
 PARTS: dict[str, tuple[str, ...]] = {

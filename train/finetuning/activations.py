@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.cache import FeatureCache
+from features.backbones.networks import build_backbone
+from features.cache.feature_cache import FeatureCache
+from features.cache.loaders import gather
+from features.cache.views import Views
 from features.config import FeaturesConfig
-from features.errors import UsageError
-from features.loaders import gather
-from features.networks import build_backbone
 from features.pooling import columns_of
-from features.views import Views
+from features.runtime.errors import UsageError
 from train.config import PhaseConfig
 from train.finetuning.model import find_cut
 from train.finetuning.unfreeze import trained_layers

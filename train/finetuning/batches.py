@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from features.views import order_of_epoch
+from features.cache.views import order_of_epoch
 
 AHEAD = 3
 """Batches that are prepared while the model trains."""

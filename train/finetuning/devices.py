@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.errors import UsageError
+from features.runtime.errors import UsageError
 
 
 def use_devices(batch_size: int, at_most: int | None = None) -> int:

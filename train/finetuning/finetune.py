@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from features.atomic import atomic_path
 from features.config import FeaturesConfig
-from features.errors import HeadhuntError
+from features.runtime.atomic import atomic_path
+from features.runtime.errors import HeadhuntError
 from search.ranking import Score
 from search.trial import Objective
 from train.config import FinetuneConfig, PhaseConfig

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.errors import HeadhuntError
+from features.runtime.errors import HeadhuntError
 from search.heads import HeadConfig, Weights, build_head, set_head_weights
 from search.hypermodels.function import CombinationError
 from search.hypermodels.model import as_head, build_model, set_model_weights

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from features.errors import HeadhuntError
+from features.runtime.errors import HeadhuntError
 
 LOG, PROGRESS, HISTORY = "log.txt", "progress.json", "history.csv"
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from features.backbones import image_size, pooling
+from features.backbones.networks import build_extractor, preprocessing_layers, suffix_of
+from features.backbones.projection import Projection
+from features.backbones.table import image_size, pooling
 from features.config import FeaturesConfig
-from features.networks import build_extractor, preprocessing_layers, suffix_of
 from features.pooling import parse_pooling, pooling_name
-from features.projection import Projection
 from search.trial import TrialConfig
 from train.finetuning.heads import TrialHead
 from train.finetuning.unfreeze import leaves

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from features.errors import UsageError
-from features.inference import near
+from features.backbones.inference import near
+from features.runtime.errors import UsageError
 
 
 def unfreeze(network: Any, what: int | str) -> list[str]:

@@ -16,9 +16,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from features.command import relative
 from features.config import Augmentation
-from features.errors import HeadhuntError, UsageError
+from features.runtime.errors import HeadhuntError, UsageError
+from features.runtime.log import relative
 from search.confirm.ranking import find_confirmation
 from search.ranking import Score
 from train.config import FinetuneConfig, TrainRun

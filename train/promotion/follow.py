@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from features.command import log
+from features.runtime.log import log
 from train.finetuning.journal import Reader
 from train.promotion.record import PromotionStudy
 from train.promotion.worker import Task

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from features.command import relative
-from features.dataset import load_index
-from features.errors import HeadhuntError
-from features.own_tables import read_whole_table
+from features.dataset.index import load_index
+from features.runtime.errors import HeadhuntError
+from features.runtime.log import relative
+from features.runtime.own_tables import read_whole_table
 from train.config import TrainRun
 from train.evaluate import TOP
 from train.promotion.artifact import Promotion

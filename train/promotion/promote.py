@@ -9,16 +9,16 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.atomic import make_folder, only_process, write_text
-from features.build import build_cache
-from features.cache import FeatureCache, cache_for
-from features.command import log, relative
+from features.augmentation.policies import augmentation_of, configured, section_of, with_augmentation
+from features.building.build import build_cache
+from features.cache.feature_cache import FeatureCache, cache_for
+from features.cache.keys import for_workers
 from features.config import Augmentation, FeaturesConfig
-from features.dataset import DatasetIndex, load_index
-from features.errors import CacheError, HeadhuntError, LostError, UsageError
-from features.executors import check_devices, in_own_process, open_executor
-from features.keys import for_workers
-from features.policies import augmentation_of, configured, section_of, with_augmentation
+from features.dataset.index import DatasetIndex, load_index
+from features.runtime.atomic import make_folder, only_process, write_text
+from features.runtime.errors import CacheError, HeadhuntError, LostError, UsageError
+from features.runtime.log import log, relative
+from features.runtime.workers.executors import check_devices, in_own_process, open_executor
 from search.certificate import load_certificate
 from search.confirm.ranking import by_confirmation, load_confirmation
 from search.first_trials import titled

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from features.command import relative
+from features.runtime.log import relative
 from search.leaderboard import Leader, load_study
 from search.review.describe import short
 from search.storage import open_storage

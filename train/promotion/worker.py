@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from features.atomic import atomic_path, make_folder, write_text
-from features.augment import Augmenter, resolve_policy
-from features.backbones import compute_dtype
-from features.cache import FeatureCache
+from features.audit.moments import feature_moments
+from features.augmentation.augment import Augmenter, resolve_policy
+from features.backbones.table import compute_dtype
+from features.cache.feature_cache import FeatureCache
+from features.cache.views import Views
 from features.config import Augmentation
-from features.dataset import DatasetIndex
-from features.errors import CacheError, HeadhuntError
-from features.moments import feature_moments
-from features.views import Views
+from features.dataset.index import DatasetIndex
+from features.runtime.atomic import atomic_path, make_folder, write_text
+from features.runtime.errors import CacheError, HeadhuntError
 from search.leaderboard import Leader
 from search.records import load_weights
 from train.config import TrainRun

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from features.configfile import load
+from features.run_file import load
 from search.config import SearchRun
 from search.leaderboard import leaders
 from tests.benchmarks.evidence.trials import run_study
@@ -43,8 +43,8 @@ def compare(out: Path, name: str, label: str, space: dict[str, Any] | None, seed
 
 def accuracy_on_test(run: SearchRun, leader: Any) -> float:
     """The accuracy of a trial's best epoch on the clean test photos."""
-    from features.cache import cache_for
-    from features.moments import feature_moments
+    from features.audit.moments import feature_moments
+    from features.cache.feature_cache import cache_for
     from search.heads import build_head, set_head_weights
     from search.records import load_weights
 

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from features.cache import FeatureCache, cache_for
-from features.configfile import load
+from features.cache.feature_cache import FeatureCache, cache_for
+from features.run_file import load
 from search.config import SearchRun
 from search.confirm.ranking import load_confirmation
 from search.confirm.statistics import interval

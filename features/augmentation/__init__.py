@@ -1,0 +1,1 @@
+"""Augmentation policies, and the views that they give of photos."""

@@ -1,0 +1,1 @@
+"""Frozen networks: which there are, how they are built, cut and pooled."""

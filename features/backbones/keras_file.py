@@ -1,0 +1,109 @@
+"""A `.keras` file read without Keras: what can be said of a backbone before anything is computed."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from features.runtime.errors import UsageError
+
+AUGMENTING = ("MixUp", "CutMix", "AugMix", "RandAugment", "Solarization", "Pipeline")
+"""Layers that change images at random, besides those whose name begins with Random."""
+
+
+class FileLayer(NamedTuple):
+    """One layer of a file: its path (`conv`, `inner/conv`), its class and its configuration."""
+
+    path: str
+    kind: str
+    config: dict[str, Any]
+
+
+class KerasFile(NamedTuple):
+    """A network as its file describes it: the class, and its layers with those of networks in it, each after what holds it."""
+
+    kind: str
+    layers: tuple[FileLayer, ...]
+
+    @property
+    def augments(self) -> bool:
+        """Whether a layer of it changes images at random while it trains, or when nobody says that it does not."""
+        return any(layer.kind.startswith("Random") or layer.kind in AUGMENTING for layer in self.layers)
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether it has a Normalization layer whose mean and variance are among its weights."""
+        return any(layer.kind == "Normalization" and layer.config.get("mean") is None for layer in self.layers)
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether it has convolutions that take each channel by itself."""
+        return any(
+            layer.kind in ("DepthwiseConv2D", "SeparableConv2D")
+            or (layer.kind == "Conv2D" and 1 < layer.config.get("groups", 1) == layer.config.get("filters"))
+            for layer in self.layers
+        )
+
+
+def read_keras_file(path: Path) -> KerasFile:
+    """What a `.keras` file says of its network. UsageError where it is no such file, damaged, or of a network without a graph."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            raw = json.loads(archive.read("config.json"))
+            archive.getinfo("model.weights.h5")
+        kind, config = raw["class_name"], raw["config"]
+    except (zipfile.BadZipFile, OSError, KeyError, ValueError, TypeError) as error:
+        reason = "it is cut short, or no zip archive" if isinstance(error, zipfile.BadZipFile) else str(error)
+        raise UsageError(
+            f"features.backbone: {path} is no whole .keras file ({reason}). Save the network with `model.save({path.name!r})` of "
+            "Keras 3."
+        ) from None
+    if not isinstance(config, dict) or not isinstance(config.get("layers"), list):
+        raise UsageError(
+            f"features.backbone: {path} holds a {kind}, whose layers Keras cannot list. Save a functional or sequential model."
+        )
+    return KerasFile(kind, tuple(_layers(config, "")))
+
+
+def check_keras_file(file: KerasFile, path: Path, image_size: tuple[int, int]) -> None:
+    """UsageError for a network that no stage could use: channels first, quantised, or of another image size."""
+    for layer in file.layers:
+        if layer.config.get("data_format") == "channels_first":
+            raise UsageError(
+                f"features.backbone: {path} computes with channels first (its layer {layer.path!r}), but photos are (height, "
+                "width, channels). Build it under `keras.config.set_image_data_format('channels_last')`, and save it again."
+            )
+        if "Quantized" in _dtype_kind(layer.config):
+            raise UsageError(
+                f"features.backbone: {path} is quantised (its layer {layer.path!r}). Save the network before it is quantised."
+            )
+    inputs = [layer for layer in file.layers if layer.kind == "InputLayer" and "/" not in layer.path]
+    if not inputs:
+        return  # a sequence that begins with a network: its input is in there
+    if len(inputs) > 1:
+        raise UsageError(
+            f"features.backbone: {path} must be a functional or sequential model of one input and one output, but has "
+            f"{len(inputs)} inputs."
+        )
+    expected, given = tuple((inputs[0].config.get("batch_shape") or ())[1:]), (*image_size, 3)
+    if len(expected) != 3 or any(want not in (None, size) for want, size in zip(expected, given, strict=True)):
+        raise UsageError(
+            f"features.image_size: {path} takes photos of {expected}, but the configuration gives {given}."
+        )
+
+
+def _layers(config: dict[str, Any], prefix: str) -> Iterator[FileLayer]:
+    for each in config["layers"]:
+        inner = each.get("config") or {}
+        path = f"{prefix}{inner.get('name', each.get('name', ''))}"
+        yield FileLayer(path, str(each.get("class_name", "")), inner)
+        if isinstance(inner.get("layers"), list):
+            yield from _layers(inner, f"{path}/")
+
+
+def _dtype_kind(config: dict[str, Any]) -> str:
+    dtype = config.get("dtype")
+    return str(dtype.get("class_name", "")) if isinstance(dtype, dict) else ""

@@ -1,0 +1,304 @@
+"""Frozen backbones as Keras models: built, loaded, cut, and joined to their preprocessing and pooling."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from textwrap import shorten
+from typing import IO, Any, Literal
+
+from features.backbones.inference import InferenceNetwork
+from features.backbones.lite0 import build_lite0
+from features.backbones.pooling_layers import build_pooling
+from features.backbones.projection import Projection
+from features.backbones.table import (
+    CAFFE_MEAN_BGR,
+    SCALES,
+    check_backbone,
+    existing_file,
+    family,
+    image_size,
+    is_file,
+    pooling,
+    preprocessing,
+)
+from features.backbones.weights_file import check_weights_file, load_weights
+from features.config import FeaturesConfig
+from features.runtime.errors import HeadhuntError, UsageError
+from features.runtime.log import log
+
+Policy = Literal["float32", "mixed_bfloat16"]
+
+
+def preprocessing_layers(config: FeaturesConfig) -> list[Any]:
+    """Stock Keras layers in float32 that take photos of 0…255 to what the backbone wants."""
+    from keras import layers
+
+    kind = preprocessing(config)
+    if kind == "none":
+        return []
+    if kind == "caffe":
+        return [_caffe_layer()]
+    scale, offset = kind if isinstance(kind, tuple) else SCALES[kind]
+    return [layers.Rescaling(scale, offset, dtype="float32", name="preprocessing")]
+
+
+def _caffe_layer() -> Any:
+    """RGB to BGR minus the mean, as a fixed 1 × 1 convolution: a stock layer, where keras.applications has a function."""
+    import numpy as np
+    from keras import layers
+
+    layer = layers.Conv2D(3, 1, dtype="float32", trainable=False, name="preprocessing")
+    layer.build((None, None, None, 3))
+    layer.set_weights(
+        [np.eye(3, dtype=np.float32)[:, ::-1].reshape(1, 1, 3, 3), -np.asarray(CAFFE_MEAN_BGR, np.float32)]
+    )
+    return layer
+
+
+def build_backbone(config: FeaturesConfig, policy: Policy) -> Any:
+    """The network up to the cut, or to its last map, frozen: a keras.Model of preprocessed photos (batch, h, w, 3).
+
+    It is flat and always runs as in inference, see InferenceNetwork. With several cuts it has as many outputs, in their
+    order.
+
+    Raises UsageError for a file that does not fit the image size, a cut that is no layer, or an end that is no map; HeadhuntError
+    when ImageNet weights cannot be downloaded.
+    """
+    whole = _whole(config, policy)
+    outputs = [whole.tensor(cut) for cut in config.cuts]
+    if not outputs:
+        _check_is_map(config, whole)
+    return _frozen(whole.input, outputs if len(outputs) > 1 else (outputs or [whole.output])[0], "backbone")
+
+
+def build_suffix(config: FeaturesConfig, policy: Policy) -> Any:
+    """The rest of the network behind `features.cut`, frozen: a keras.Model from the cut's activation to the last map.
+
+    Raises UsageError without a cut, or when other paths lead past it (as a residual connection does).
+    """
+    import keras
+
+    if not isinstance(config.cut, str):
+        raise UsageError("features.cut: name the one layer that the suffix begins behind.")
+    whole = _whole(config, policy)
+    try:
+        keras.Model(whole.tensor(config.cut), whole.output)
+    except ValueError:
+        raise UsageError(
+            f"features.cut: the network cannot be cut at {config.cut!r}: other paths lead past it, such as a residual "
+            "connection. Choose the layer that ends a block."
+        ) from None
+    return _frozen(whole.tensor(config.cut), whole.output, "suffix")
+
+
+def suffix_of(model: Any, layer: str) -> Any | None:
+    """The model from the output of `layer` on, of the same layers; None when other paths lead past it, or when it is used more
+    than once."""
+    import keras
+
+    try:
+        return keras.Model(model.get_layer(layer).output, model.output)
+    except (ValueError, AttributeError):
+        return None
+
+
+def _whole(config: FeaturesConfig, policy: Policy) -> InferenceNetwork:
+    """The whole network as it is in inference, every layer computing in `policy`."""
+    if not is_file(config):
+        return InferenceNetwork(_from_applications(config), image_size(config), policy)
+    loaded = _from_file(config)
+    try:
+        return InferenceNetwork(loaded, image_size(config), policy)
+    except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
+        raise UsageError(
+            f"features.backbone: {config.backbone} cannot be copied layer by layer at {image_size(config)}: {_first_line(error)} "
+            "Save the network as one of stock Keras layers."
+        ) from error
+
+
+def _check_is_map(config: FeaturesConfig, whole: InferenceNetwork) -> None:
+    """UsageError where a network without a cut ends in something else than a map."""
+    shape = getattr(whole.output, "shape", ())
+    if len(shape) == 4:
+        return
+    maps = [
+        path for path, found in whole.tensors.items() if len(found) == 1 and len(getattr(found[0], "shape", ())) == 4
+    ]
+    last = (
+        f"Set `features.cut` to the layer whose map is wanted; the last ones: {', '.join(maps[-3:])}." if maps else ""
+    )
+    raise UsageError(
+        f"features.backbone: {config.backbone} gives {tuple(shape)}, not a map (batch, h, w, channels). {last}".rstrip()
+    )
+
+
+def _frozen(inputs: Any, outputs: Any, name: str) -> Any:
+    """A model of which no layer is trainable."""
+    import keras
+
+    model = keras.Model(inputs, outputs, name=name)
+    for layer in model.layers:
+        layer.trainable = False
+    return model
+
+
+def _from_file(config: FeaturesConfig) -> Any:
+    import keras
+
+    path = existing_file(config.backbone, "features.backbone")
+    check_backbone(config)
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # whatever Keras raises, it is the fault of the file
+        raise UsageError(
+            f"features.backbone: Keras cannot load {path}: {_first_line(error)} Save it as a network of stock Keras layers."
+        ) from error
+    if len(getattr(model, "inputs", None) or ()) != 1 or len(model.outputs) != 1:
+        raise UsageError(
+            f"features.backbone: {path} must be a functional or sequential model of one input and one output."
+        )
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    """What an error of Keras says, as one short sentence."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{shorten(lines[0], 300, placeholder=' …').rstrip('.')}."
+
+
+def _from_applications(config: FeaturesConfig) -> Any:
+    import keras
+
+    entry = family(config)
+    shape = (*image_size(config), 3)
+    if config.weights == "random":
+        keras.utils.set_random_seed(config.seed)
+    try:
+        if config.weights in ("imagenet", "random"):
+            return _named(entry.builder, config.weights, shape)
+        path = existing_file(config.weights, "features.weights")
+        check_weights_file(path)
+        model = _named(entry.builder, "random", shape)
+        load_weights(model, path, config.backbone)
+        return model
+    except (ValueError, OSError, KeyError) as error:
+        raise UsageError(
+            f"features: {entry.builder} cannot be built with weights {config.weights!r} at {shape}: {error}"
+        ) from error
+    except Exception as error:
+        if "URL fetch failure" not in str(error):  # Keras raises a bare Exception for a failed download
+            raise
+        raise HeadhuntError(
+            f"the ImageNet weights of {entry.builder} could not be downloaded: {error}. Without a connection, name a file: "
+            "`features.weights: PATH` (.weights.h5, without the top), or take `backbone: efficientnet_lite0`, whose weights are "
+            "installed already."
+        ) from error
+
+
+def _named(builder: str, weights: str, shape: tuple[int, int, int]) -> Any:
+    """A network by its builder, with ImageNet's weights or without any."""
+    import keras
+
+    if builder == "lite0":
+        return build_lite0(shape, weights == "imagenet")
+    build = getattr(keras.applications, builder)
+    if weights != "imagenet":
+        return build(include_top=False, weights=None, input_shape=shape)
+    with _one_fetches(f"{builder}-{shape[0]}x{shape[1]}"):  # MobileNet has weights for each size
+        return build(include_top=False, weights="imagenet", input_shape=shape)
+
+
+FETCH_SECONDS = 600
+"""How long a process waits for another one that fetches weights."""
+
+
+@contextmanager
+def _one_fetches(what: str) -> Iterator[None]:
+    """Lets one process at a time build a network of ImageNet weights, until one has: they are in Keras's folder then.
+
+    Keras downloads straight to the file's name, where another process would find half of it, and the folder is often one for
+    many machines. The lock file says when the weights are there, and nobody waits from then on. Nobody waits either where the
+    file cannot be written or locked, and for longer than FETCH_SECONDS: who fetches may be lost with its machine.
+    """
+    home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+    if not os.access(home, os.W_OK):
+        home = Path("/tmp/.keras")  # which Keras takes then
+    try:
+        (home / "models").mkdir(parents=True, exist_ok=True)
+        lock = (home / "models" / f".{what}.fetched").open("ab+", buffering=0)
+    except OSError:
+        lock = None
+    if lock is None:
+        yield
+        return
+    with lock:
+        _wait_for(lock)
+        fetched = _is_fetched(lock)  # perhaps while this process waited
+        if fetched:
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_UN)
+        yield
+        if not fetched:
+            with suppress(OSError):
+                lock.write(b"yes\n")
+
+
+def _wait_for(lock: IO[bytes]) -> None:
+    """Takes the lock, unless the weights are there before."""
+    began = time.monotonic()
+    is_told = False
+    with suppress(OSError):  # a file system without locks
+        while not _is_fetched(lock) and time.monotonic() - began < FETCH_SECONDS:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if not is_told:
+                    log.print("Another process fetches the ImageNet weights; waiting for it.")
+                is_told = True
+                time.sleep(0.5)
+
+
+def _is_fetched(lock: IO[bytes]) -> bool:
+    lock.seek(0)
+    return bool(lock.read())
+
+
+def build_extractor(config: FeaturesConfig, policy: Policy, projections: Sequence[Projection] = ()) -> Any:
+    """Photos (batch, h, w, 3) float32 in 0…255 to features (batch, *feature_shape) float32, as a keras.Model.
+
+    preprocessing → the layer "backbone" → the layer "pooling". Preprocessing and pooling compute in float32. Covariances need the
+    cache's `projections`. Raises UsageError when pooling is asked of a cut that gives no map.
+    """
+    import keras
+
+    maps = build_maps(config, policy)
+    shapes = [tuple(output.shape[1:]) for output in maps.outputs]
+    pooled = build_pooling(pooling(config), shapes, projections)(maps.outputs if len(shapes) > 1 else maps.outputs[0])
+    return keras.Model(maps.input, pooled, name="extractor")
+
+
+def build_maps(config: FeaturesConfig, policy: Policy) -> Any:
+    """Photos (batch, h, w, 3) float32 in 0…255 to the maps that are pooled, (batch, h, w, channels) each: a keras.Model.
+
+    Raises UsageError as `build_extractor` does.
+    """
+    import keras
+
+    inputs = keras.Input((*image_size(config), 3), dtype="float32", name="photos")
+    x = inputs
+    for layer in preprocessing_layers(config):
+        x = layer(x)
+    model = keras.Model(inputs, build_backbone(config, policy)(x), name="maps")
+    for cut, output in zip(config.cuts or ("",), model.outputs, strict=True):
+        if len(output.shape) != 4 and pooling(config) != "none":
+            raise UsageError(
+                f"features.pooling: {pooling(config)} needs a map (batch, h, w, channels), but the cut at {cut!r} gives "
+                f"{tuple(output.shape)}. Set `features.pooling: none`."
+            )
+    return model

@@ -1,0 +1,1 @@
+"""Computes a feature cache shard by shard; checks and repairs it."""

@@ -1,0 +1,105 @@
+"""The manifest of a cache: what it holds, and a digest by which any damage to the manifest itself shows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import SerializerFunctionWrapHandler, ValidationError, model_serializer
+
+from features.pooling import Layout
+from features.runtime.atomic import write_text
+from features.runtime.errors import CacheError
+from features.runtime.section import Section
+
+FORMAT_VERSION = 2
+
+MANIFEST = "manifest.json"
+
+
+class ShardEntry(Section):
+    """One shard file: what it holds and what it must be."""
+
+    file: str
+    split: Literal["train", "val", "test"]
+    copy_number: int
+    records: int
+    sha256: str
+
+
+class Manifest(Section):
+    """What a cache holds. Its bytes are a function of the configuration and the images alone.
+
+    `parts` are the columns of a record: the name of each part of the pooling and its width; empty for unpooled maps.
+    `projections` are the sha256 (hex) of the files beside the shards that covariances were computed with, one for each map.
+    """
+
+    format_version: int
+    key: str
+    key_parts: dict[str, Any]
+    feature_shape: tuple[int, ...]
+    dtype: str
+    class_names: tuple[str, ...]
+    policy: str
+    copies: int
+    splits: dict[str, int]
+    shards: tuple[ShardEntry, ...]
+    parts: Layout = ()
+    projections: tuple[str, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _written(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what is empty, as in the manifests of before there were parts: their digest is of what they say."""
+        content: dict[str, Any] = plain(self)
+        return {name: value for name, value in content.items() if value or name not in ("parts", "projections")}
+
+    def text(self) -> str:
+        """The manifest as it stands in its file: JSON, with the sha256 of everything else as `digest`."""
+        content = self.model_dump(mode="json")
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return json.dumps({**content, "digest": digest}, indent=1) + "\n"
+
+
+def cache_key(parts: dict[str, Any]) -> str:
+    """sha256 (hex) of the parts of a key."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Writes the manifest, which makes the folder a cache."""
+    write_text(folder / MANIFEST, manifest.text())
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of the cache in `folder`; CacheError when there is none, or when one byte of it is not as it was written."""
+    path = folder / MANIFEST
+    try:
+        return parse_manifest(path.read_bytes(), path)
+    except FileNotFoundError:
+        raise CacheError(f"there is no finished feature cache in {folder}. Run `headhunt features cache`.") from None
+
+
+def parse_manifest(data: bytes, source: Path | str) -> Manifest:
+    """A manifest from its file's bytes. It is trusted only when it is written as `Manifest.text` writes it, digest included."""
+    try:
+        content = json.loads(data.decode())
+        if not isinstance(content, dict):
+            raise ValueError("it holds no mapping")
+        version = content.get("format_version")
+        if version != FORMAT_VERSION and isinstance(version, int) and "key_parts" in content:
+            raise CacheError(
+                f"{source} is of format {version}, but this headhunt reads {FORMAT_VERSION}. Run `headhunt features cache` "
+                "to build the cache anew."
+            )
+        content.pop("digest", None)
+        manifest = Manifest.model_validate_json(json.dumps(content))
+        if manifest.text().encode() != data or cache_key(manifest.key_parts) != manifest.key:
+            raise ValueError("its digest does not fit what it says")
+    except (ValueError, ValidationError) as error:
+        why = f"{error.error_count()} faults" if isinstance(error, ValidationError) else str(error)
+        raise CacheError(
+            f"{source} is damaged ({why}). Run `headhunt features repair`, which keeps the shards that are whole."
+        ) from None
+    return manifest

@@ -1,0 +1,1 @@
+"""Photos and labels in; an index, checked and split, out."""

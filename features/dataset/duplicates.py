@@ -1,0 +1,96 @@
+"""Photos that are the same bytes: what is left of them, and which photos must not be divided between splits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from features.dataset.index import SPLITS, Photo
+from features.runtime.errors import DatasetError, some
+from features.runtime.log import log
+
+
+def settle(photos: list[Photo], sha256: Mapping[str, str], rule: Literal["error", "drop", "keep"]) -> list[Photo]:
+    """The photos that stay, by `dataset.on_duplicate`, and a line about those that are equal.
+
+    `sha256` are the digests by path. Copies with one label in one split, or in splits that are drawn, are no fault: they stay
+    together (see `units`). Raises DatasetError that lists copies with two labels, or in two splits of the data set's own.
+    """
+    copies = [same for same in _by_digest(photos, sha256) if len(same) > 1]
+    if not copies:
+        return photos
+    mixed = [same for same in copies if len({photo.label for photo in same}) > 1]
+    alike = [same for same in copies if len({photo.label for photo in same}) == 1]
+    across = [same for same in alike if len({photo.part for photo in same}) > 1]
+    if rule == "error" and (mixed or across):
+        found = [*_listed(mixed, "under two labels"), *_listed(across, "in two splits")]
+        raise DatasetError(
+            "\n".join(
+                [
+                    *found,
+                    "Mend them, or set `dataset.on_duplicate`: drop leaves them out, keep keeps them in one split.",
+                ]
+            )
+        )
+    count = sum(len(same) - 1 for same in copies)
+    if rule != "drop":
+        log.print(
+            f"{count} photos are copies, byte by byte, of others; all copies of one are in one split.", style="yellow"
+        )
+        return _in_one_split(photos, across + mixed)
+    gone = {photo.path for same in mixed for photo in same}
+    gone |= {photo.path for same in alike for photo in sorted(same, key=_last_split_first)[1:]}
+    log.print(f"Left out {len(gone)} photos that are copies, byte by byte, of others.", style="yellow")
+    return [photo for photo in photos if photo.path not in gone]
+
+
+def units(photos: Sequence[Photo], sha256: Mapping[str, str]) -> list[list[int]]:
+    """Positions of photos that must not be divided between splits, because of equal bytes or of one group; only those of two or
+    more, in the order of their first."""
+    parent = list(range(len(photos)))
+
+    def root(position: int) -> int:
+        while parent[position] != position:
+            parent[position] = parent[parent[position]]
+            position = parent[position]
+        return position
+
+    first: dict[tuple[str, str], int] = {}
+    for position, photo in enumerate(photos):
+        keys = [("bytes", sha256[photo.path])] + ([("group", photo.group)] if photo.group else [])
+        for key in keys:
+            one, other = sorted((root(position), root(first.setdefault(key, position))))
+            parent[other] = one
+    found: dict[int, list[int]] = {}
+    for position in range(len(photos)):
+        found.setdefault(root(position), []).append(position)
+    return [members for members in found.values() if len(members) > 1]
+
+
+def _by_digest(photos: Sequence[Photo], sha256: Mapping[str, str]) -> list[list[Photo]]:
+    found: dict[str, list[Photo]] = {}
+    for photo in photos:
+        found.setdefault(sha256[photo.path], []).append(photo)
+    return list(found.values())
+
+
+def _last_split_first(photo: Photo) -> int:
+    """What tests stays where one of two copies goes."""
+    return -SPLITS.index(photo.part) if photo.part in SPLITS else 0
+
+
+def _in_one_split(photos: list[Photo], across: list[list[Photo]]) -> list[Photo]:
+    """Copies in several splits of the data set's own go to the first of these: what is trained on tests nothing."""
+    where: dict[str, str | None] = {}
+    for same in across:
+        part = max(same, key=_last_split_first).part
+        where |= {photo.path: part for photo in same}
+    return [replace(photo, part=where.get(photo.path, photo.part)) for photo in photos]
+
+
+def _listed(copies: list[list[Photo]], what: str) -> list[str]:
+    if not copies:
+        return []
+    shown = some([some([photo.path for photo in same], " = ") for same in copies], "; ")
+    return [f"photos of equal bytes {what}: {shown}."]

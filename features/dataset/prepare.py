@@ -1,0 +1,269 @@
+"""`features prepare`: read the data set's own files, look at every photo, split, and write the index."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import pandas as pd
+
+from features.dataset.class_folders import lay_out
+from features.dataset.config import ColumnSplit, CsvDataset, DatasetRun, FolderDataset, StanfordCars, ToyCars
+from features.dataset.duplicates import settle, units
+from features.dataset.images import Inspected, inspect_image
+from features.dataset.index import (
+    BOX,
+    COLUMNS,
+    SPLITS,
+    DatasetIndex,
+    Photo,
+    Source,
+    images_root,
+    index_path,
+    load_index,
+    write_index,
+)
+from features.dataset.names import check_names, is_one_line
+from features.dataset.notes import collect_notes, note
+from features.dataset.readers.folders import read_folders
+from features.dataset.readers.stanford_cars import read_stanford_cars
+from features.dataset.readers.tables import read_table
+from features.dataset.readers.toy_cars import write_toy_cars
+from features.dataset.skipped import write_skipped
+from features.dataset.splits import drawn_shares, split_photos
+from features.runtime.atomic import make_folder
+from features.runtime.errors import DatasetError, HeadhuntError, UsageError, some
+from features.runtime.log import log, relative
+from features.runtime.workers.threads import in_threads
+
+MINIMUM = 3
+"""Photos that a class needs: one for each split."""
+
+
+def prepare(run: DatasetRun, materialize: Literal["link", "copy"] | None = None) -> dict[str, Any]:
+    """Writes `dataset/index.csv`, and beside it `skipped.csv` and what is noted of the data; with `materialize` also the class
+    folders. Returns the `--json` object.
+
+    Raises DatasetError listing every fault that was found in the photos, or classes that are too small.
+    """
+    make_folder(run.workdir)
+    with collect_notes() as notes:
+        source = _read(run)
+        if not source.photos:
+            raise DatasetError(f"there are no images below {source.root}. Correct the `dataset` section.")
+        photos, found, reasons = _inspect(run, source)
+        sha256 = {path: inspected.sha256 for path, inspected in found.items()}
+        single = settle(photos, sha256, run.dataset.on_duplicate)
+        reasons |= _gone(photos, single, "a copy, byte by byte, of another photo (dataset.on_duplicate)")
+        photos = _without_small(run, single, source.class_names)
+        reasons |= _gone(
+            single, photos, f"of a class of fewer than {run.dataset.min_per_class} photos (dataset.min_per_class)"
+        )
+        photos, names = _dense(run, photos, source.class_names)
+        _check_sizes(photos, names)
+        check_names(names, photos)
+        index = DatasetIndex(_table(run, photos, names, found), names, source.root)
+    path, skipped = index_path(run), len(source.photos) - len(photos)
+    before = path.read_bytes() if path.exists() else None
+    write_skipped(run.workdir, reasons)
+    write_index(run, index, skipped, notes)
+    if materialize:
+        lay_out(index, path.parent, materialize)
+    elif (path.parent / "train").is_dir() and before != path.read_bytes():
+        log.print(
+            f"The class folders in {relative(path.parent)} are those of an earlier index. Lay them out anew with "
+            "`--materialize`.",
+            style="yellow",
+        )
+    sizes = Counter(index.table["split"])
+    return {
+        "index": relative(path),
+        "images": len(index.table),
+        "classes": len(names),
+        "splits": {split: sizes[split] for split in SPLITS},
+        "skipped": skipped,
+    }
+
+
+def _read(run: DatasetRun) -> Source:
+    dataset = run.dataset
+    if (
+        isinstance(dataset, StanfordCars | ToyCars)
+        and isinstance(dataset.split, ColumnSplit)
+        and dataset.split.column != "test"
+    ):
+        raise UsageError(
+            f"dataset.split.column: received {dataset.split.column!r}; the devkit's own split is its field `test`: "
+            "`split: {column: test}`."
+        )
+    match dataset:
+        case StanfordCars():
+            return read_stanford_cars(dataset)
+        case FolderDataset():
+            return read_folders(dataset)
+        case CsvDataset():
+            return read_table(dataset)
+        case ToyCars():
+            folder = images_root(run)
+            write_toy_cars(dataset, folder)
+            return read_stanford_cars(StanfordCars(root=folder, split=dataset.split))
+
+
+def _inspect(run: DatasetRun, source: Source) -> tuple[list[Photo], dict[str, Inspected], dict[str, str]]:
+    """Looks at every photo; gives those without a fault, what was seen, and the faults. Those are an error, or skipped and
+    counted."""
+    known = _known_sizes(run)
+    paths = [photo.path for photo in source.photos]
+    twice = [path for path, count in Counter(paths).items() if count > 1]
+    if twice:
+        raise DatasetError(
+            f"{len(twice)} photos are listed more than once, the first is {twice[0]}. List each photo once."
+        )
+
+    within = run.dataset.within.resolve() if run.dataset.within else None
+
+    def inspect(path: str) -> Inspected:
+        if within and not (source.root / path).resolve().is_relative_to(within):
+            return Inspected(f"outside the folder {within} (dataset.within)")
+        if _printable(path) != path:
+            return Inspected("with a name that is not UTF-8; rename it")
+        if not is_one_line(path):
+            return Inspected("with a line break or another character that cannot be printed in its name; rename it")
+        return inspect_image(source.root / path, run.dataset.max_pixels, known)
+
+    found = dict(zip(paths, in_threads(inspect, paths, "checking photos"), strict=True))
+    faults = {path: inspected.fault for path, inspected in found.items() if inspected.fault}
+    if getattr(run.dataset, "crop_to_bbox", False):
+        faults |= _boxes_outside([photo for photo in source.photos if photo.path not in faults], found)
+    if faults:
+        by_kind: dict[str, list[str]] = {}
+        for path, fault in faults.items():
+            kind, opening, detail = fault.partition(" (")
+            by_kind.setdefault(kind, []).append(_printable(path) + opening + detail)
+        counts = ", ".join(f"{len(paths)} {kind}" for kind, paths in by_kind.items())
+        if run.dataset.on_missing == "error":
+            lines = [f"  {kind}: {some(paths)}" for kind, paths in by_kind.items()]
+            raise DatasetError(
+                "\n".join(
+                    [f"{len(faults)} of {len(paths)} photos below {source.root} cannot be used ({counts}):", *lines]
+                )
+                + "\nMend them, or leave them out with `dataset.on_missing: skip`."
+            )
+        log.print(f"Skipped {len(faults)} of {len(paths)} photos: {counts}.", style="yellow")
+    animated = [path for path, inspected in found.items() if inspected.animated and path not in faults]
+    if animated:
+        note(f"The first frame is used of {len(animated)} photos that hold several frames or pages: {some(animated)}.")
+    dark = [path for path, inspected in found.items() if inspected.twelve_bits and path not in faults]
+    if dark:
+        counted = f"{len(dark)} of {len(paths)} photos"
+        note(f"Read as 12 bits, since their pixels of 16 bits stay below 4096: {counted}, {some(dark)}.")
+    reasons = {_printable(path): fault for path, fault in faults.items()}
+    return [photo for photo in source.photos if photo.path not in faults], found, reasons
+
+
+def _gone(before: Sequence[Photo], after: Sequence[Photo], reason: str) -> dict[str, str]:
+    """The photos that a step left out, with its reason."""
+    left = {photo.path for photo in after}
+    return {photo.path: reason for photo in before if photo.path not in left}
+
+
+def _boxes_outside(photos: Sequence[Photo], found: dict[str, Inspected]) -> dict[str, str]:
+    """Faults of the photos whose bounding box lies wholly outside; a line about those that reach over the edge."""
+    outside, over = {}, []
+    for photo in photos:
+        if photo.box:
+            (x1, y1, x2, y2), size = photo.box, found[photo.path]
+            if x1 > size.width or y1 > size.height or x2 < 1 or y2 < 1 or x1 > x2 or y1 > y2:
+                outside[photo.path] = (
+                    "with the bounding box outside; if the photos are cropped already, set `dataset.crop_to_bbox: false`"
+                )
+            elif x2 > size.width or y2 > size.height or x1 < 1 or y1 < 1:
+                over.append(photo.path)
+    if over:
+        note(
+            f"{len(over)} bounding boxes reach over the edge of their photo and are cut there: {some(over)}. If the photos "
+            "are cropped already, set `dataset.crop_to_bbox: false`."
+        )
+    return outside
+
+
+def _printable(path: str) -> str:
+    """A path as text: bytes of a file's name that are no UTF-8 become question marks."""
+    return path.encode("utf-8", "replace").decode()
+
+
+def _known_sizes(run: DatasetRun) -> dict[str, tuple[int, int]]:
+    try:
+        table = load_index(run).table
+    except HeadhuntError:  # there is no index yet, or another one
+        return {}
+    return dict(zip(table["sha256"], zip(table["width"].tolist(), table["height"].tolist(), strict=True), strict=True))
+
+
+def _dense(run: DatasetRun, photos: list[Photo], names: tuple[str, ...]) -> tuple[list[Photo], tuple[str, ...]]:
+    """Drops classes that have no photo left, where photos may be left out, and numbers the others anew, in order."""
+    left = sorted({photo.label for photo in photos})
+    may_go = run.dataset.on_missing == "skip" or run.dataset.min_per_class or run.dataset.on_duplicate == "drop"
+    if len(left) == len(names) or not may_go or not left:
+        return photos, names
+    note(
+        f"{len(names) - len(left)} of {len(names)} classes have no photo and are left out; the others are numbered anew."
+    )
+    number = {label: position for position, label in enumerate(left)}
+    renumbered = [replace(photo, label=number[photo.label]) for photo in photos]
+    return renumbered, tuple(names[label] for label in left)
+
+
+def _without_small(run: DatasetRun, photos: list[Photo], names: tuple[str, ...]) -> list[Photo]:
+    """Without the classes of fewer than `dataset.min_per_class` photos."""
+    counts = Counter(photo.label for photo in photos)
+    small = [label for label in sorted(counts) if counts[label] < run.dataset.min_per_class]
+    if small:
+        listed = some([f"{names[label]!r} ({counts[label]})" for label in small])
+        log.print(
+            f"Left out {len(small)} classes of fewer than {run.dataset.min_per_class} photos (dataset.min_per_class): {listed}.",
+            style="yellow",
+        )
+    return [photo for photo in photos if photo.label not in small]
+
+
+def _check_sizes(photos: Sequence[Photo], names: tuple[str, ...]) -> None:
+    if not photos:
+        raise DatasetError("none of the photos can be used. Check `dataset.root`.")
+    if len(names) < 2:
+        raise DatasetError(f"a classifier needs at least two classes, but there is only {names[0]!r}.")
+    counts = Counter(photo.label for photo in photos)
+    small = [f"{name!r} ({counts[label]})" for label, name in enumerate(names) if counts[label] < MINIMUM]
+    if small:
+        raise DatasetError(
+            f"{'1 class has' if len(small) == 1 else f'{len(small)} classes have'} fewer than three photos, and each split "
+            f"needs one: {some(small)}. Add photos, or leave such classes out with `dataset.min_per_class: {MINIMUM}`."
+        )
+
+
+def _table(
+    run: DatasetRun, photos: Sequence[Photo], names: tuple[str, ...], found: dict[str, Inspected]
+) -> pd.DataFrame:
+    together = units(photos, {path: inspected.sha256 for path, inspected in found.items()})
+    splits = split_photos(run.dataset.split, photos, names, together)
+    parts = {photo.part for photo in photos}
+    if parts != {None}:
+        drawn = drawn_shares(run.dataset.split, parts)
+        for part in [part for part in drawn if part != "train"]:
+            log.print(
+                f"The data set has no {part} photos of its own: {drawn[part]:.0%} of its training photos are drawn for it, by "
+                f"seed {run.dataset.split.seed}."
+            )
+    for part in SPLITS[1:]:
+        seen_labels = {photo.label for photo, split in zip(photos, splits, strict=True) if split == part}
+        absent = [repr(name) for label, name in enumerate(names) if label not in seen_labels]
+        if absent:
+            note(f"{len(absent)} of {len(names)} classes have no {part} photos: {some(absent)}.")
+    rows = []
+    for photo, split in zip(photos, splits, strict=True):
+        seen = found[photo.path]
+        box = photo.box or (None,) * 4
+        rows.append((photo.path, photo.label, names[photo.label], split, *box, seen.width, seen.height, seen.sha256))
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(BOX, "Int64"))

@@ -1,0 +1,1 @@
+"""The frame of every command, stages as processes, progress, commented YAML."""

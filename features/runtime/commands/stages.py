@@ -1,0 +1,79 @@
+"""One stage of the pipeline as a process of its own: the `headhunt` command that a person would type."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from features.runtime.commands.frame import INTERRUPTED, IS_STAGE
+from features.runtime.errors import HeadhuntError
+from features.runtime.interrupts import check_wanted
+from features.runtime.log import log
+
+
+def run_stage(arguments: Sequence[str]) -> Any:
+    """Runs `headhunt ARGUMENTS` and gives its JSON object (the arguments ask for it); its exit status becomes ours when it fails.
+
+    The stage is in a process group of its own, so that Ctrl-C reaches it once, from here, and it can save its state. On Linux it
+    does not outlive this process, however that ends.
+    `-P` keeps a user's own `train.py` or `search.py` in the working directory from shadowing our packages.
+    """
+    command_line = [sys.executable, "-P", "-m", "headhunt", *arguments]
+    options: dict[str, Any] = {"preexec_fn": end_with_parent} if sys.platform == "linux" else {}
+    environment = {**os.environ, IS_STAGE: "1"}
+    # Python drops an interrupt that comes while it forks, and a stage can handle one only after its imports: held until then.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        started = subprocess.Popen(
+            command_line, stdout=subprocess.PIPE, text=True, process_group=0, env=environment, **options
+        )
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise
+    with started as stage:
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            check_wanted()
+            printed, _ = stage.communicate()
+        except KeyboardInterrupt:
+            stage.send_signal(signal.SIGINT)
+            stage.communicate()
+            raise
+    if stage.returncode < 0:
+        killed = signal.Signals(-stage.returncode).name
+        log.print(
+            f"headhunt: the process of this stage was ended by {killed}, which the system sends when memory is out, for one."
+        )
+    if stage.returncode == INTERRUPTED:
+        log.print("headhunt: this stage was interrupted; what is finished is saved. Rerun the same command.")
+    elif stage.returncode:
+        log.print(
+            f"Fix this, then rerun the same command. To rerun only this stage:\n  headhunt {shlex.join(arguments)}"
+        )
+    if stage.returncode:
+        raise typer.Exit(stage.returncode if stage.returncode > 0 else 1)
+    lines = printed.splitlines()
+    if not lines:
+        raise HeadhuntError(f"`headhunt {shlex.join(arguments)}` ended without a result.")
+    return json.loads(lines[-1])
+
+
+_SET_PARENT_DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG of prctl(2)."""
+
+
+def end_with_parent() -> None:
+    """For a child, before it becomes another program."""
+    _prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
+_prctl: Any = ctypes.CDLL(None).prctl if sys.platform == "linux" else None

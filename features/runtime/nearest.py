@@ -1,0 +1,17 @@
+"""What a misspelt name may have meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(received: str, allowed: Iterable[str], most: int = 3) -> list[str]:
+    """The allowed names that look like what was received, the most alike first."""
+    return difflib.get_close_matches(received, list(allowed), n=most)
+
+
+def suggest(received: str, allowed: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the most alike name, or nothing."""
+    close = nearest(received, allowed, 1)
+    return f" Did you mean {close[0]!r}?" if close else ""

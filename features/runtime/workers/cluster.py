@@ -1,0 +1,184 @@
+"""What a driver knows of the Ray cluster under its run: whether it lives, which nodes it lost, whether one can take its tasks.
+
+Left to itself, Ray waits for a scheduler that is gone, and ends the driver's process without a word a minute after the cluster's
+head went away; and a task that no node can take waits without a word for ever. So a driver looks for itself whenever it waits.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from features.runtime.errors import LostError
+from features.runtime.log import log
+
+PATIENCE = 20.0
+"""Seconds for which the head of a cluster may be away (it may be restarted elsewhere); Ray's own limit is 60."""
+
+LOOK_SECONDS = 5.0
+"""How often the nodes are looked at."""
+
+REMIND_SECONDS = 600.0
+"""How often a person is told that tasks still wait for a node."""
+
+IDLE = 4
+"""Why an autoscaler took a node away that had nothing to do (NodeDeathInfo in Ray's gcs.proto)."""
+
+
+TOLD_HERE = ("has been marked dead", "node it was running on is dead")
+"""What Ray says at length of nodes that `Cluster.look` tells of."""
+
+
+class Node(NamedTuple):
+    """A node that the cluster has or had."""
+
+    number: str
+    address: str
+    alive: bool
+    idle: bool
+    """Whether it had nothing to do when it went."""
+    resources: Mapping[str, float]
+
+
+class Cluster:
+    """The cluster that this process has joined; `own` when it was started by this process and for it.
+
+    `cpus` and `gpus` are what a task needs, all of it on one node.
+    """
+
+    def __init__(self, own: bool, cpus: float = 0, gpus: float = 0) -> None:
+        self._own = own
+        self._needs = {"CPU": cpus, "GPU": gpus}
+        self._away_since: float | None = None
+        self._looked: float | None = None
+        self._waits_since: float | None = None
+        self._reminded = 0.0
+        self.is_lost = False
+        self.lost_nodes: frozenset[str] = frozenset()
+        """Nodes that are gone, as far as has been seen."""
+
+    def check(self) -> None:
+        """LostError when the cluster is gone."""
+        node = _node()
+        if node is None:  # a ray:// client, whose calls raise ConnectionError
+            return
+        if not _answers(socket.AF_UNIX, node.raylet_socket_name):
+            self._lose("its scheduler on this machine (raylet) has ended")
+        host, _, port = node.gcs_address.rpartition(":")
+        if _answers(socket.AF_INET6 if ":" in host else socket.AF_INET, (host.strip("[]"), int(port))):
+            self._away_since = None
+            return
+        now = time.monotonic()
+        self._away_since = self._away_since or now
+        if self._own or now - self._away_since > PATIENCE:
+            self._lose(f"its head (gcs_server at {node.gcs_address}) has ended")
+
+    def look(self, now: bool = False) -> None:
+        """Says which nodes were lost since the last look, and when tasks begin and end to wait for a node that can take them.
+
+        Every LOOK_SECONDS at most, or `now`.
+        """
+        if self._own or self._away_since is not None:
+            return
+        if not now and self._looked is not None and time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        nodes = _nodes()
+        if nodes is None:
+            return
+        lost = {node.number: node for node in nodes if not node.alive}
+        new = [node for number, node in lost.items() if number not in self.lost_nodes and not node.idle]
+        if new and self._looked is not None:
+            _tell_lost(new)
+        self.lost_nodes |= frozenset(lost)
+        self._looked = time.monotonic()
+        self._tell_waiting([node for node in nodes if node.alive])
+
+    def _tell_waiting(self, nodes: list[Node]) -> None:
+        now = time.monotonic()
+        if any(all(node.resources.get(name, 0) >= need for name, need in self._needs.items()) for node in nodes):
+            if self._waits_since is not None:
+                log.print(f"The Ray cluster has a node for the tasks now, after {now - self._waits_since:.0f} s.")
+            self._waits_since = None
+        elif self._waits_since is None or now - self._reminded > REMIND_SECONDS:
+            self._waits_since = self._waits_since or now
+            self._reminded = now
+            wanted = {name: need for name, need in self._needs.items() if need}
+            most = {name: max((node.resources.get(name, 0) for node in nodes), default=0) for name in wanted}
+            keys = " or ".join(f"`workers.{name.lower()}s`" for name in wanted)
+            log.print(
+                f"No node of the Ray cluster has {_amounts(wanted)}, as each worker asks; its nodes have up to {_amounts(most)}. "
+                f"Tasks wait until one joins that has. If none will: Ctrl-C, and lower {keys}.",
+                style="yellow",
+            )
+
+    def _lose(self, what: str) -> None:
+        self.is_lost = True
+        raise LostError(f"the Ray cluster is gone: {what}. What is finished is saved.")
+
+
+def shorten_ray() -> None:
+    """Ray's messages to a driver are one line each, on standard error. Left alone they are paragraphs on standard output."""
+    from ray._private import worker
+
+    def say(data: dict[str, Any], ignore_prefix: bool) -> None:
+        for text in data["lines"]:
+            if not any(known in text for known in TOLD_HERE):
+                log.print(f"Ray: {text.strip().splitlines()[0][:300]}")
+
+    worker.print_to_stdstream = say
+
+
+def _tell_lost(nodes: list[Node]) -> None:
+    where = ", ".join(sorted({node.address for node in nodes}))
+    what = "a node" if len(nodes) == 1 else f"{len(nodes)} nodes"
+    log.print(f"The Ray cluster has lost {what} ({where}); tasks that ran there run again.", style="yellow")
+
+
+def _amounts(resources: Mapping[str, float]) -> str:
+    return " and ".join(f"{amount:g} {name}{'' if amount == 1 else 's'}" for name, amount in resources.items())
+
+
+def _node() -> Any:
+    from ray._private import worker
+
+    return worker._global_node
+
+
+def _nodes() -> list[Node] | None:
+    """All nodes, those that are gone too; None when the head does not say in time.
+
+    `ray.nodes()` would wait for a head without end, deaf to Ctrl-C.
+    """
+    import ray
+    from ray._private import worker
+    from ray.core.generated.gcs_pb2 import GcsNodeInfo
+    from ray.exceptions import RayError
+
+    if _node() is None:
+        return [
+            Node(n["NodeID"], n["NodeManagerAddress"], n["Alive"], n.get("DeathReason") == IDLE, n["Resources"])
+            for n in ray.nodes()
+        ]
+    try:
+        found = worker.global_worker.gcs_client.get_all_node_info(timeout=5)
+    except RayError:
+        return None
+    return [
+        Node(
+            number.hex(), info.node_manager_address, info.state == GcsNodeInfo.ALIVE, info.death_info.reason == IDLE,
+            dict(info.resources_total),
+        )
+        for number, info in found.items()
+    ]  # fmt: skip
+
+
+def _answers(family: int, address: Any) -> bool:
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.settimeout(5)
+        try:
+            probe.connect(address)
+        except OSError:
+            return False
+    return True

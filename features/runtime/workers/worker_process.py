@@ -1,0 +1,133 @@
+"""A worker of this machine: a Python of its own that does one task at a time, and the driver's side of it.
+
+It is started by its own command, not by `multiprocessing`, which would run the user's main script again in every worker. Tasks
+and results go through a pipe. What the worker prints goes to a file without a name, whose last line says why it died.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any
+
+from features.runtime.commands.stages import end_with_parent
+
+START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
+    "from features.runtime.workers.worker_process import serve; serve(int(sys.argv[1]), int(sys.argv[3]))"
+)
+
+LONGEST_WORD = 300
+"""Characters of what a worker said last, at most."""
+
+
+class DeadWorkerError(Exception):
+    """The worker's process ended in the middle of a task; the message says how."""
+
+    @property
+    def repeated(self) -> str:
+        """What to say when one worker after the other ended so."""
+        if "SIGKILL" in str(self):
+            return f"a worker was killed repeatedly, probably out of memory ({self})"
+        return f"a worker died repeatedly ({self})"
+
+
+class WorkerError(Exception):
+    """Where in a worker an exception was raised: the cause of that exception here."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+class WorkerProcess:
+    """The driver's side. `environment` is set before the worker's first import; it runs in `folder`.
+
+    Ctrl-C does not reach it: whoever started it ends it. On Linux it does not outlive this process, however that ends; elsewhere
+    it ends after its task.
+    """
+
+    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
+        self.connection, theirs = multiprocessing.Pipe()
+        self._said = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed with the worker
+        with theirs:
+            arguments = [str(theirs.fileno()), json.dumps(sys.path), str(os.getpid())]
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", START, *arguments], env={**os.environ, **environment}, cwd=folder,
+                pass_fds=[theirs.fileno()], start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said,
+            )  # fmt: skip
+
+    def give(self, function: Callable[[Any], Any], task: Any) -> None:
+        """Gives it a task; DeadWorkerError when it has died."""
+        try:
+            self.connection.send_bytes(ForkingPickler.dumps((function, task)))
+        except OSError as error:
+            raise self._death() from error
+
+    def result(self) -> Any:
+        """The result of its task, when `connection` is ready; an exception of the task is raised as itself.
+
+        Raises DeadWorkerError when the worker has died.
+        """
+        try:
+            succeeded, value = self.connection.recv()
+        except (EOFError, OSError) as error:
+            raise self._death() from error
+        if succeeded:
+            return value
+        fault, where = value
+        raise fault from WorkerError(where)
+
+    def end(self) -> None:
+        """Ends it at once, whatever it does."""
+        self.connection.close()
+        self._process.kill()
+        self._process.wait()
+        self._said.close()
+
+    def _death(self) -> DeadWorkerError:
+        status = self._process.wait()
+        how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        self._said.seek(0)
+        lines = self._said.read().decode(errors="replace").strip().splitlines()
+        return DeadWorkerError(f"{how}; it said last: {lines[-1].strip()[:LONGEST_WORD]}" if lines else how)
+
+
+def serve(descriptor: int, driver: int) -> None:
+    """The worker's side: does what comes through the pipe until the driver, the process of that number, closes it."""
+    if sys.platform == "linux":
+        end_with_parent()  # here, and not before the start: JAX in the driver would warn of a fork
+        if os.getppid() != driver:
+            return
+    connection = Connection(descriptor)
+    while True:
+        try:
+            given = connection.recv_bytes()
+        except EOFError:
+            return
+        try:
+            function, task = pickle.loads(given)
+            answer = ForkingPickler.dumps((True, function(task)))
+        except Exception as error:
+            answer = _failure(error, traceback.format_exc())
+        connection.send_bytes(answer)
+
+
+def _failure(error: Exception, where: str) -> Any:
+    try:
+        answer = ForkingPickler.dumps((False, (error, where)))
+        pickle.loads(answer)  # an exception whose arguments are not its constructor's fails here
+    except Exception:
+        return ForkingPickler.dumps((False, (RuntimeError(f"{type(error).__name__}: {error}"), where)))
+    return answer

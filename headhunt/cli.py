@@ -1,0 +1,143 @@
+"""The command `headhunt`: the stages' command-line apps as one, and the commands that join them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from features.cli import app as features_app
+from features.run_file import settings, validate
+from features.runtime.atomic import write_text
+from features.runtime.commands.frame import (
+    DEFAULT_CONFIG,
+    INTERRUPTED,
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    command,
+)
+from features.runtime.commands.template import commented_yaml
+from features.runtime.errors import UsageError
+from features.runtime.interrupts import interrupt
+from features.runtime.log import relative
+from headhunt.demo import DEMO
+from headhunt.run import run_stages
+from headhunt.service.cli import add_commands
+from reports.cli import app as reports_app
+from reports.config import Run
+from search.cli import app as search_app
+from train.cli import app as train_app
+
+DATASETS: dict[str, dict[str, Any]] = {
+    "stanford_cars": {"root": "data/stanford_cars"},
+    "folder": {"root": "data/photos"},
+    "csv": {"file": "data/photos.csv"},
+    "toy_cars": {},
+}
+"""What `init` writes below `dataset` for each kind; everything else is the defaults."""
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+app.add_typer(features_app, name="features")
+app.add_typer(search_app, name="search")
+app.add_typer(train_app, name="train")
+app.add_typer(reports_app, name="reports")
+
+
+def main() -> None:
+    """Entry point of the console script. SIGTERM (a scheduler's preemption) and SIGHUP (a terminal that was closed, unless under
+    nohup) are treated as Ctrl-C: state saved, exit 130."""
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, interrupt)
+    try:
+        signal.pthread_sigmask(
+            signal.SIG_UNBLOCK, {signal.SIGINT}
+        )  # a stage starts with it blocked, see features.runtime.commands.stages
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    app(prog_name="headhunt")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"headhunt {metadata.version('headhunt')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = (
+        False
+    ),
+) -> None:
+    """Find the best classifier head for a frozen vision backbone, and the learning-rate schedule to train it with."""
+    context.obj = Run
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to write.")] = Path(),
+    dataset: Annotated[
+        Literal["stanford_cars", "folder", "csv", "toy_cars"], typer.Option(help="The kind of data set.")
+    ] = "stanford_cars",
+    json_: JsonOption = False,
+) -> None:
+    """Write a commented headhunt.yaml with every default, and its JSON Schema for the editor."""
+    with command(json_) as output:
+        file = folder / DEFAULT_CONFIG
+        if file.exists():
+            raise UsageError(f"{relative(file)} exists already. Edit it, or name another folder: `headhunt init DIR`.")
+        run = _configuration({"dataset": {"kind": dataset, **DATASETS[dataset]}})
+        schema = folder / "headhunt.schema.json"
+        write_text(schema, json.dumps(Run.model_json_schema(), indent=2) + "\n")
+        write_text(file, f"# yaml-language-server: $schema={schema.name}\n{commented_yaml(run)}")
+        output.console.print(f"Wrote {relative(file)} and {schema.name}. Next: edit `dataset`, then `headhunt run`.")
+        output.result({"config": relative(file), "schema": relative(schema)})
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    config: ConfigOption = DEFAULT_CONFIG,
+    set_: SetOption = [],  # noqa: B006
+    json_: JsonOption = False,
+) -> None:
+    """Prepare, cache, search, confirm, promote, export and report; skips what is already done."""
+    with command(json_) as output:
+        checked = settings(context, Run, config, set_)
+        run_stages(checked, config, set_, output)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the run's folder goes.")] = Path("headhunt-demo"),
+    json_: JsonOption = False,
+) -> None:
+    """The whole pipeline on drawn cars: no download, a few minutes on two cores."""
+    with command(json_) as output:
+        file = out / DEFAULT_CONFIG
+        checked = _configuration({**DEMO, "workdir": str(out / "run")})
+        text = f"# The configuration of `headhunt demo`.\n{commented_yaml(checked)}"
+        if not file.exists():
+            write_text(file, text)
+        elif file.read_text(encoding="utf-8") != text:
+            raise UsageError(
+                f"{relative(file)} exists and is not this demo's. Run it with `headhunt run -c {relative(file)}`, or "
+                "name another folder with --out."
+            )
+        run_stages(checked, file, (), output)
+
+
+def _configuration(raw: dict[str, Any]) -> Run:
+    return validate(Run, raw, "of the defaults")
+
+
+add_commands(app)

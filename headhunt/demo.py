@@ -1,0 +1,44 @@
+"""What `headhunt demo` runs: drawn cars, the backbone whose weights are installed, few trials."""
+
+from __future__ import annotations
+
+from typing import Any
+
+DEMO: dict[str, Any] = {
+    "name": "demo",
+    "dataset": {"kind": "toy_cars", "image_size": 224},
+    "features": {"backbone": "efficientnet_lite0", "copies": 2, "workers": {"count": 2, "cpus": 1}},
+    "search": {
+        "trials": 24,
+        "pruner": "none",  # so that the worst head has had its chance
+    },
+    "train": {
+        "workers": {"count": 2, "cpus": 1},
+        "finetune": {
+            "augmentation": "mild",
+            "unfreeze_conv_layers": 12,
+            "epochs": 5,
+            "schedule": {"kind": "warmup_cosine", "learning_rate": 3e-4, "warmup_epochs": 1},
+        },
+    },
+    "reports": {
+        "fidelity": {  # for `headhunt reports fidelity`, which the demo does not run
+            "configurations": 6,
+            "seeds": 2,
+            "epochs": 3,
+            "copies": [0, 1, 2],
+            "clean_shares": [0.5],
+            "policies": [],
+            "finetuned": 3,
+            "finetune": {
+                "augmentation": "mild",
+                "unfreeze_conv_layers": 3,
+                "epochs": 2,
+                "learning_rate": 3e-4,
+                "activation_copies": 1,
+            },
+            "cost_photos": 16,
+        }
+    },
+}
+"""What `demo` runs: drawn cars, the backbone whose weights are installed, few trials."""

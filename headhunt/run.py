@@ -1,0 +1,117 @@
+"""All stages in a row, and the table that sums them up.
+
+Every stage is a process of its own, since a process has one Keras backend for its life: the search trains on JAX, the
+convolutional stages on TensorFlow.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from features.dataset.index import load_index
+from features.runtime.commands.frame import (
+    Output,
+)
+from features.runtime.commands.stages import run_stage
+from features.runtime.log import log
+from features.runtime.workers.executors import check_devices
+from reports.config import Run
+from reports.dataset.section import collect as dataset_facts
+from search.confirm.ranking import Confirmed
+from search.confirm.table import show_interval
+from search.leaderboard import leaders
+from search.ranking import OPTIMISTIC
+from search.searched_views import check_choices
+from search.top5 import says_something
+
+STAGES = {
+    "prepare": ("features", "prepare"),
+    "cache": ("features", "cache"),
+    "search": ("search", "run"),
+    "confirm": ("search", "confirm"),
+    "promote": ("train", "promote"),
+    "export": ("train", "export"),
+    "report": ("reports", "build"),
+}
+"""What `run` runs, by its key in the `--json` object, in order."""
+
+
+def run_stages(checked: Run, file: Path, overrides: Sequence[str], output: Output) -> None:
+    """Runs every stage, prints the summary, and gives the `--json` object."""
+    results: dict[str, Any] = {}
+    seconds: dict[str, float] = {}
+    settings_ = ["--config", str(file), *(part for override in overrides for part in ("--set", override))]
+    stages = {key: words for key, words in STAGES.items() if key != "confirm" or checked.search.confirm is not None}
+    for workers in (checked.features.workers, checked.search.workers, checked.promotion_workers):
+        check_devices(workers)
+    check_choices(checked)
+    for position, (key, words) in enumerate(stages.items(), start=1):
+        log.rule(f"{position}/{len(stages)}  {' '.join(words)}", align="left")
+        started = time.monotonic()
+        results[key] = run_stage([*words, *settings_, "--json"])
+        seconds[key] = time.monotonic() - started
+    verdict = results["export"]["verdict"]
+    output.console.print(verdict["text"])
+    output.console.print(_summary(checked, results, seconds))
+    output.console.print(f"\nreport  {results['report']['report']}\nexport  {results['export']['folder']}")
+    output.result({"verdict": verdict, **dict.fromkeys(STAGES), **results, "seconds": seconds})
+
+
+def _summary(checked: Run, results: dict[str, Any], seconds: dict[str, float]) -> Table:
+    """A row for each stage: what came of it and how long it took."""
+    prepared, cached, searched = results["prepare"], results["cache"], results["search"]
+    counts = ", ".join(f"{count} {state}" for state, count in searched["trials"].items())
+    ranked = [leader.value for leader in leaders(checked)]
+    objective = checked.search.objective
+    rows = {
+        "prepare": f"{prepared['images']} photos of {prepared['classes']} classes",
+        "cache": _cached([cached, *cached.get("others", {}).values()], prepared["images"]),
+        "search": f"{counts}; {objective} of the best head {ranked[0]:.4f}, of the worst that ran to its end {ranked[-1]:.4f}",
+        **({"confirm": _confirmed(results["confirm"], objective)} if "confirm" in results else {}),
+        "promote": "\n".join(
+            _promoted(row, says_something(prepared["classes"])) for row in results["promote"]["promotions"]
+        ),
+        "export": f"trial {results['export']['trial']}: {', '.join(results['export']['formats'])}",
+        "report": f"{len(results['report']['sections'])} sections",
+    }
+    table = Table("stage", "result", "seconds", title=checked.name)
+    for stage, text in rows.items():
+        table.add_row(stage, text, f"{seconds[stage]:.0f}")
+    frequent = dataset_facts(load_index(checked)).most_frequent
+    table.caption = (
+        f"Values on validation photos are {OPTIMISTIC}. Always naming the most frequent class would be right for "
+        f"{frequent:.4f} of the test photos."
+    )
+    return table
+
+
+def _cached(built: Sequence[dict[str, Any]], images: int) -> str:
+    """The caches of all policies in a line; they share the records of the clean images."""
+    copies = ", ".join(f"{one['copies']} augmented copies of {one['policy']}" for one in built)
+    records = images + sum(one["records"] - images for one in built)
+    size = records * built[0]["bytes"] / built[0]["records"]
+    return f"{records} feature vectors, {copies}, {size / 1e6:.1f} MB"
+
+
+def _promoted(row: dict[str, Any], top5: bool) -> str:
+    """A promotion in a line; without test accuracies where the test photos were left alone, with `top5` accuracy or without."""
+    tuned = row["tuned"]
+    before = "" if row["stage"] == "frozen" else f"{row['frozen']['val_accuracy']:.4f} frozen, "
+    told = f"trial {row['trial']}: val {before}{tuned['val_accuracy']:.4f} {row['stage']}"
+    if tuned["test_accuracy"] is None:
+        return told
+    five = f", top-5 {tuned['test_top5_accuracy']:.4f}" if top5 else ""
+    return f"{told}; test {tuned['test_accuracy']:.4f}{five}"
+
+
+def _confirmed(result: dict[str, Any], objective: str) -> str:
+    """The best of the confirmed leaders in a line."""
+    best, *others = map(Confirmed.model_validate, result["confirmed"])
+    spread = show_interval(best, "{:.4f}".format)
+    how = f"over {len(best.seeds)} seeds (95 % interval {spread})" if best.interval else f"({spread})"
+    return f"trial {best.number} of {1 + len(others)} leaders: {objective} {best.mean:.4f} {how}"

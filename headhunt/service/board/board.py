@@ -1,0 +1,363 @@
+"""How every search stands, kept up to date by threads, so that a request waits for neither storage nor Ray nor disk."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from features.run_file import load
+from features.runtime.errors import HeadhuntError, LostError
+from headhunt.service.board.schemas import Exported, Exports, Health, JobStatus, Promotion, Promotions, SearchStatus
+from headhunt.service.board.studies import Studies, Study, no_study, settlement
+from headhunt.service.jobs.admission import contained
+from headhunt.service.jobs.complaints import Complaints
+from headhunt.service.jobs.downloads import exported_formats, report_page
+from headhunt.service.jobs.jobs import Jobs, Standing
+from headhunt.service.jobs.records import ACTIVE, CONFIGURATION, job_files
+from reports.config import Run
+from train.promotion.artifact import find_promotions
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+LOOK_SECONDS = 1.0
+"""How often the threads look after jobs and searches that are at work."""
+
+LONGEST_PAUSE = 10.0
+"""Between two looks: four times as long as a look takes, and no longer than this."""
+
+REST_SECONDS = 30.0
+"""How often they look at the others, whose studies change only by a dashboard."""
+
+UNANSWERED_SECONDS = 20
+"""Ray and the storage count as unreachable when they were silent for so long."""
+
+PATIENCE_SECONDS = 5
+"""How long a request waits for the storage at most."""
+
+
+class Entry(NamedTuple):
+    """A search as it was last seen, and its answer as JSON."""
+
+    status: SearchStatus
+    study: Study
+    json: bytes
+
+
+class Board:
+    """The searches below `root`. `start` begins to look, `end` stops."""
+
+    def __init__(
+        self, root: Path, jobs: Jobs, storage: BaseStorage, version: str, keep_ray: Callable[[], None] | None = None
+    ) -> None:
+        """`keep_ray` starts Ray again where it has died."""
+        self._root, self._jobs, self._version, self._keep_ray = root, jobs, version, keep_ray
+        self._entries: dict[str, Entry] = {}
+        self._promotions: dict[str, tuple[Entry, bytes]] = {}
+        self._seen: dict[str, float] = {}
+        self._complaints = Complaints()
+        self._runs: dict[str, Run] = {}
+        self._studies = Studies(storage)
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._json = b'{"searches":[]}'
+        looks = {"jobs": self._look_after_jobs, "storage": self._ask, "studies": self._look_at_searches}
+        # Ray and the storage may be silent for long, and then the others go on.
+        self._threads = [
+            threading.Thread(target=self._go_on, args=(look,), name=name, daemon=True) for name, look in looks.items()
+        ]
+
+    def start(self) -> None:
+        """Looks once, and then goes on looking."""
+        self.look()
+        for thread in self._threads:
+            thread.start()
+
+    def end(self) -> None:
+        """Stops looking; a thread that waits for a silent storage ends with the process."""
+        self._ended.set()
+        until = time.monotonic() + 10
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    @property
+    def all_json(self) -> bytes:
+        """Every search, as JSON of `Searches`."""
+        return self._json
+
+    def entry(self, name: str) -> Entry:
+        """A search; UnknownError when there is none."""
+        found = self._entries.get(name)
+        if found is None:
+            self._jobs.of(name)  # one that is younger than the last look
+            found = self.refresh(name)
+        return found
+
+    def entries(self) -> list[Entry]:
+        """Every search, the newest first."""
+        entries = self._entries
+        return [entries[name] for name in self._jobs.names() if name in entries]
+
+    def run(self, name: str) -> Run:
+        """The configuration of a search."""
+        self._jobs.of(name)
+        if name not in self._runs:
+            self._runs[name] = load(Run, self._root / name / CONFIGURATION)
+        return self._runs[name]
+
+    def refresh(self, name: str) -> Entry:
+        """A search with its jobs as they are now, and its study as it was last seen."""
+        with self._lock:
+            self._tell(name, self._last_seen(name))
+            self._write()
+            return self._entries[name]
+
+    def incomplete(self, name: str, trials: Iterable[int]) -> list[int]:
+        """Those of these trials that are not complete. LostError when the storage has to be asked for it, and does not answer."""
+        wanted = set(trials)
+        missing = wanted.difference(self.entry(name).study.complete)
+        if missing:
+            self.run(name)
+            reading = threading.Thread(target=self._look_again, args=(name,), daemon=True)
+            if self._storage_answers:
+                reading.start()
+                reading.join(PATIENCE_SECONDS)
+            if reading.is_alive() or not self._storage_answers:
+                numbers = ", ".join(map(str, sorted(missing)))
+                raise LostError(
+                    f"whether the trials {numbers} of the search {name!r} are complete is not known, since the storage does not "
+                    "answer. Ask again when /healthz says that it does."
+                )
+            missing = wanted.difference(self.entry(name).study.complete)
+        return sorted(missing)
+
+    def health(self) -> Health:
+        """Whether Ray and the storage answer."""
+        ray, storage = _is_recent(self._jobs.ray_answered), self._storage_answers
+        return Health(
+            status="ok" if ray and storage else "degraded",
+            ray="ok" if ray else "unreachable",
+            storage="ok" if storage else "unreachable",
+            version=self._version,
+        )
+
+    def top(self, name: str, limit: int) -> bytes:
+        """The leaderboard of a search, as JSON of `Top`; `limit` is at most LONGEST_TOP."""
+        return b'{"trials":[' + b",".join(self.entry(name).study.rows[:limit]) + b"]}"
+
+    def history(self, name: str) -> bytes:
+        """The values of a search's trials, as JSON of `History`."""
+        return self.entry(name).study.history
+
+    def promotions(self, name: str) -> bytes:
+        """The finished promotions of a search, as JSON of `Promotions`; reads files."""
+        entry, run = self.entry(name), self._here(name)
+        inside = [each for each in find_promotions(run) if contained(each.folder, self._root)]
+        rows = [{**each.summary(), "folder": f"{name}/promotions/{each.folder.name}"} for each in inside]
+        told = Promotions(promotions=[Promotion.model_validate(row) for row in rows]).model_dump_json().encode()
+        self._promotions[name] = (entry, told)
+        return told
+
+    def known_promotions(self, name: str) -> bytes | None:
+        """The same, where they were read since the last look at the search."""
+        entry, told = self._promotions.get(name, (None, None))
+        return told if entry is self.entry(name) else None
+
+    def exports(self, name: str) -> Exports:
+        """What a search has exported."""
+        self._jobs.of(name)
+        folders = [path for path in (self._root / name / "exports").glob("*") if path.name.isdigit()]
+        found = [(int(folder.name), exported_formats(folder)) for folder in folders]
+        return Exports(exports=[Exported(trial=trial, formats=formats) for trial, formats in sorted(found) if formats])
+
+    def look(self) -> None:
+        """Looks after the jobs, and at every search that is at work or has not been looked at for a while."""
+        self._look_after_jobs()
+        self._ask()
+        self._look_at_searches()
+
+    @property
+    def _storage_answers(self) -> bool:
+        return _is_recent(self._studies.answered)
+
+    def _look_after_jobs(self) -> None:
+        with self._outliving("Ray"):
+            if self._keep_ray:
+                self._keep_ray()
+        with self._outliving("the jobs"):
+            self._jobs.look_after()
+        if self._storage_answers:
+            self._complaints.say("its silence", "")
+            return
+        if self._studies.answered is not None:
+            self._complaints.say("its silence", f"the storage has been silent for {UNANSWERED_SECONDS} seconds")
+        with self._lock:  # who reads the studies may wait for the storage, and tells nobody how the jobs stand
+            for name in self._jobs.names():
+                if self._is_moving(name):
+                    with self._outliving(f"the files of the search {name!r}"):
+                        self._tell(name, self._last_seen(name))
+            self._write()
+
+    def _ask(self) -> None:
+        with self._outliving("the storage"):
+            self._studies.ask()
+
+    def _look_at_searches(self) -> None:
+        for name in self._jobs.names():
+            if self._is_due(name):
+                with self._outliving(f"the files of the search {name!r}"):
+                    self._look_at(name)
+        with self._lock:
+            self._write()
+
+    def _go_on(self, look: Callable[[], None]) -> None:
+        while not self._ended.is_set():
+            began = time.monotonic()
+            with self._outliving("the searches"):
+                look()
+            self._ended.wait(min(max(LOOK_SECONDS, 4 * (time.monotonic() - began)), LONGEST_PAUSE))
+
+    @contextmanager
+    def _outliving(self, what: str) -> Iterator[None]:
+        """Says a fault in a look at this, so that all others are looked at."""
+        try:
+            yield
+        except Exception as error:
+            self._complaints.say(what, f"cannot look at {what}: {_fault(error)}")
+        else:
+            self._complaints.say(what, "")
+
+    def _write(self) -> None:
+        parts = b",".join(entry.json for entry in self.entries())
+        self._json = b'{"searches":[' + parts + b"]}"
+
+    def _here(self, name: str) -> Run:
+        """The configuration with a workdir that holds wherever this process is."""
+        return self.run(name).model_copy(update={"workdir": self._root / name})
+
+    def _is_moving(self, name: str) -> bool:
+        """Whether a job of a search is at work, or stands as it was not told yet."""
+        before = self._entries.get(name)
+        return before is None or before.status.state in ACTIVE or _states(before.status) != _of(self._jobs.of(name))
+
+    def _is_due(self, name: str) -> bool:
+        if self._is_moving(name) or time.monotonic() - self._seen.get(name, -REST_SECONDS) >= REST_SECONDS:
+            return True
+        study = self._last_seen(name)
+        return not study.fault and study.settled != settlement(self._jobs.of(name)[-1])
+
+    def _last_seen(self, name: str) -> Study:
+        """The study of a search as it was last seen."""
+        found = self._entries.get(name)
+        if found:
+            return found.study
+        try:
+            section = self.run(name).search
+        except Exception as error:  # a configuration of another version; its jobs are told all the same
+            return no_study("", 0)._replace(fault=_fault(error))
+        return no_study(section.objective, section.trials)
+
+    def _look_at(self, name: str, again: bool = False) -> None:
+        """Reads a search's study (`again`: even if it should be as it was) and tells how the search stands. May wait long."""
+        while True:
+            last, study = self._jobs.of(name)[-1], self._last_seen(name)
+            try:
+                run = self.run(name)
+                if self._storage_answers:
+                    study = self._studies.read(run, study._replace(settled=None) if again else study, last)
+                study = study._replace(fault=None)
+            except Exception as error:  # a study that somebody wrote to, for one
+                study = study._replace(fault=_fault(error))
+            with self._lock:
+                if self._jobs.of(name)[-1] == last:  # else it went on, or ended: who hears of that hears of all it did
+                    self._tell(name, study)
+                    break
+        self._seen[name] = time.monotonic()
+        about = f"the search {name!r}"
+        self._complaints.say(about, f"cannot look at {about}: {study.fault}" if study.fault else "")
+
+    def _look_again(self, name: str) -> None:
+        with self._outliving(f"the files of the search {name!r}"):
+            self._look_at(name, again=True)
+
+    def _tell(self, name: str, study: Study) -> None:
+        standings = self._jobs.of(name)
+        shown = _shown(standings)
+        status = SearchStatus(
+            name=name,
+            state=shown.state,
+            stage=shown.stage if shown.state in ACTIVE else None,
+            message=shown.message or study.fault,
+            objective=study.objective,
+            study_id=study.id,
+            trials=study.counts,
+            trials_per_minute=study.per_minute,
+            images_per_second=self._images_per_second(name, standings),
+            best=study.best,
+            created=standings[0].job.created,
+            jobs=[_job_status(standing, self._jobs.submission_id(standing.job)) for standing in standings],
+            promotions=len(list((self._root / name).glob("promotions/*/metrics.json"))),
+            exports=len(self.exports(name).exports),
+            report=report_page(self._root, name) is not None,
+        )
+        self._entries[name] = Entry(status, study, status.model_dump_json().encode())
+
+    def _images_per_second(self, name: str, standings: list[Standing]) -> float | None:
+        """What the build that is under way said last, or what the latest one gave."""
+        last = standings[-1]
+        files = job_files(self._root, name, last.job.number)
+        if last.state == "running" and last.stage == "cache" and files.log.exists():
+            with files.log.open("rb") as file:
+                file.seek(max(0, files.log.stat().st_size - 2000))
+                said = re.findall(rb"([\d.]+) images/s", file.read())
+            if said:
+                return float(said[-1])
+        for standing in reversed(standings):
+            found = job_files(self._root, name, standing.job.number).results().get("cache")
+            if found:
+                return float(found["images_per_second"])
+        return None
+
+
+def _is_recent(answered: float | None) -> bool:
+    return answered is not None and time.monotonic() - answered < UNANSWERED_SECONDS
+
+
+def _shown(standings: list[Standing]) -> Standing:
+    """The job whose state is the search's: the last one, but promotions that finished leave the search as it was."""
+    last = standings[-1]
+    if last.job.kind == "promotions" and last.state == "finished":
+        return next(standing for standing in reversed(standings) if standing.job.kind == "search")
+    return last
+
+
+def _fault(error: Exception) -> str:
+    return str(error) if isinstance(error, HeadhuntError) else f"{type(error).__name__}: {error}"
+
+
+def _states(status: SearchStatus) -> list[tuple[int, str]]:
+    return [(job.number, job.state) for job in status.jobs]
+
+
+def _of(standings: list[Standing]) -> list[tuple[int, str]]:
+    return [(standing.job.number, standing.state) for standing in standings]
+
+
+def _job_status(standing: Standing, submission_id: str) -> JobStatus:
+    job = standing.job
+    return JobStatus(
+        number=job.number,
+        kind=job.kind,
+        state=standing.state,
+        stage=standing.stage,
+        created=job.created,
+        started=standing.begun,
+        ended=standing.ended,
+        message=standing.message,
+        ray_id=submission_id,
+    )

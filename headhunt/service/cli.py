@@ -1,0 +1,265 @@
+"""`headhunt serve`, and its clients `submit`, `jobs`, `logs` and `stop`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+import typer
+from pydantic import SecretStr
+from rich.table import Table
+
+from features.runtime.commands.frame import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command
+from features.runtime.configfile import merged
+from features.runtime.errors import HeadhuntError, UsageError
+from features.runtime.log import log, shown
+from headhunt.service.client.client import DEFAULT_URL, Client
+from headhunt.service.client.following import job_of, over, say
+from headhunt.service.client.submission import submission
+from headhunt.service.client.tokens import read_token
+from headhunt.service.http.serve import serve
+from headhunt.service.jobs.records import ACTIVE
+from headhunt.service.settings import Settings
+
+UrlOption = Annotated[str, typer.Option("--url", envvar="HEADHUNT_URL", help="Where the service is.")]
+TokenOption = Annotated[
+    Path | None,
+    typer.Option("--token-file", metavar="FILE", help="A file with the service's token; or HEADHUNT_TOKEN."),
+]
+AuthorityOption = Annotated[
+    Path | None,
+    typer.Option("--tls-certificate", metavar="FILE", help="Trust this certificate, of a service with one of its own."),
+]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The search.")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Adds the commands to the root command."""
+    app.command("serve")(serve_command)
+    app.command("submit")(submit_command)
+    app.command("jobs")(jobs_command)
+    app.command("logs")(logs_command)
+    app.command("stop")(stop_command)
+
+
+def serve_command(
+    root: Annotated[
+        Path, typer.Option(metavar="DIR", help="The work directory: searches, data sets and weights are in it.")
+    ] = Path(),
+    host: Annotated[str, typer.Option(help="The address to listen on; any but loopback needs a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0: any that is free.")] = 8000,
+    token_file: TokenOption = None,
+    certificate: Annotated[
+        Path | None, typer.Option("--tls-certificate", metavar="FILE", help="Serve HTTPS with this certificate (PEM).")
+    ] = None,
+    key: Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="Its private key (PEM).")] = None,
+    storage: Annotated[
+        str, typer.Option(metavar="URL", help="Where all studies are kept, without a password; default: SQLite in DIR.")
+    ] = "",
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Ray's job server, e.g. http://head:8265; default: start Ray on this machine."
+        ),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Jobs at a time, on a Ray that is started here.")] = 1,
+    hypermodel: Annotated[
+        list[str], typer.Option(metavar="MODULE", help="A module that search.hypermodel may name. Repeatable.")
+    ] = [],  # noqa: B006
+    store: Annotated[
+        list[str], typer.Option(metavar="URL", help="A prefix that features.store may have. Repeatable.")
+    ] = [],  # noqa: B006
+    allowed_host: Annotated[
+        list[str], typer.Option(metavar="NAME", help="Another name that the service is known by. Repeatable.")
+    ] = [],  # noqa: B006
+    json_: JsonOption = False,
+) -> None:
+    """Serve searches, promotions and exports over HTTP, with Optuna's dashboard, in front of Ray Jobs."""
+    with command(json_) as output:
+        token = read_token(token_file)
+        settings = Settings(
+            root=Path(os.path.realpath(root)),
+            host=host,
+            port=port,
+            token=SecretStr(token) if token else None,
+            token_file=token_file,
+            certificate=certificate,
+            key=key,
+            storage=storage,
+            ray=ray,
+            jobs=jobs,
+            hypermodels=tuple(hypermodel),
+            stores=tuple(store),
+            hosts=tuple(allowed_host),
+        )
+        serve(settings, output.result)
+
+
+def submit_command(
+    context: typer.Context,
+    config: ConfigOption = DEFAULT_CONFIG,
+    set_: SetOption = [],  # noqa: B006
+    resume: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Go on with this search instead; needs no configuration file.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Print its log until it is over.")] = False,
+    url: UrlOption = DEFAULT_URL,
+    token_file: TokenOption = None,
+    certificate: AuthorityOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Start a search on the service; paths in the configuration start at the service's work directory."""
+    with command(json_, "") as output:
+        client = Client(url, read_token(token_file), certificate)
+        if resume is None:
+            status = client.submit(submission(merged(config, set_), str(config)))
+        elif set_ or _is_given(context, "config"):
+            raise UsageError(
+                "--resume goes on with the configuration that the search has. Leave --config and --set out, or submit a search "
+                "of another `name`."
+            )
+        else:
+            status = client.resume(resume)
+        name, number = status["name"], status["jobs"][-1]["number"]
+        follow_it = _at(context, "logs", name, "--follow")
+        output.afterwards = f"{name} goes on at {client.url}. Follow it:\n  {follow_it}"
+        hint = "" if follow else f" Follow it: {follow_it}"
+        output.console.print(f"{name} is {status['state']}.{hint}")
+        try:
+            if follow:
+                _write(say(client, name, number), sys.stderr.buffer)
+                status = over(client, name, number)
+        finally:
+            output.result(status)
+        job = job_of(status, number)
+        if follow and job["state"] != "finished":
+            raise HeadhuntError(f"{name}: {job['state']}. {job['message'] or ''}".rstrip())
+
+
+def jobs_command(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The jobs of this search.")] = None,
+    url: UrlOption = DEFAULT_URL,
+    token_file: TokenOption = None,
+    certificate: AuthorityOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """List the service's searches, or the jobs of one."""
+    with command(json_, "") as output:
+        client = Client(url, read_token(token_file), certificate)
+        if name is not None:
+            status = client.search(name)
+            output.console.print(_jobs_table(status))
+            output.result(status)
+            return
+        found = client.searches()
+        if found:
+            output.console.print(_searches_table(found))
+        else:
+            output.console.print("No searches yet. Start one: headhunt submit -c headhunt.yaml")
+        output.result({"searches": found})
+
+
+def logs_command(
+    name: NameArgument,
+    job: Annotated[int | None, typer.Option(min=1, help="The job's number; default: the latest.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job is over.")] = False,
+    url: UrlOption = DEFAULT_URL,
+    token_file: TokenOption = None,
+    certificate: AuthorityOption = None,
+) -> None:
+    """Print what a search's job says."""
+    with command(False, ""):
+        client = Client(url, read_token(token_file), certificate)
+        if follow:
+            number = client.search(name)["jobs"][-1]["number"] if job is None else job
+            _write(say(client, name, number), sys.stdout.buffer)
+        else:
+            _write(client.logs(name, job, follow=False), sys.stdout.buffer)
+
+
+def stop_command(
+    context: typer.Context,
+    name: NameArgument,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until it is over.")] = False,
+    url: UrlOption = DEFAULT_URL,
+    token_file: TokenOption = None,
+    certificate: AuthorityOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Have a search save its state and end; `headhunt submit --resume NAME` goes on with it."""
+    with command(json_, "") as output:
+        client = Client(url, read_token(token_file), certificate)
+        status = client.stop(name)
+        number = status["jobs"][-1]["number"]
+        waits = not no_wait and job_of(status, number)["state"] in ACTIVE
+        try:
+            if waits:
+                output.afterwards = f"{name} goes on stopping. How it stands:\n  {_at(context, 'jobs', name)}"
+                log.print(f"{name} is stopping; it saves its state …")
+                status = over(client, name, number)
+        finally:
+            output.result(status)
+        job = job_of(status, number)
+        state = job["state"]
+        if waits and state not in ("stopped", "finished"):
+            raise HeadhuntError(f"{name} did not stop as asked for, but: {state}. {job['message'] or ''}".rstrip())
+        hint = ""
+        if state != "finished":
+            go_on = "Once it is over, go on with it" if state in ACTIVE else "Go on with it"
+            hint = f" {go_on}: {_at(context, 'submit', '--resume', name)}"
+        output.console.print(f"{name} is {state}.{hint}")
+
+
+def _is_given(context: typer.Context, parameter: str) -> bool:
+    """Whether an option stands on the command line."""
+    source = context.get_parameter_source(parameter)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _at(context: typer.Context, *words: str) -> str:
+    """A command for the same service, with the options that said here which one it is."""
+    options = {"url": "--url", "token_file": "--token-file", "certificate": "--tls-certificate"}
+    given = [
+        part
+        for parameter, option in options.items()
+        if _is_given(context, parameter)
+        for part in (option, str(context.params[parameter]))
+    ]
+    return shown([*words, *given])
+
+
+def _write(pieces: Iterable[bytes], to: BinaryIO) -> None:
+    for piece in pieces:
+        to.write(piece)
+        to.flush()
+
+
+def _searches_table(searches: list[dict[str, Any]]) -> Table:
+    table = Table("search", "state", "stage", "trials", "best", "trials/min", "created (UTC)")
+    for one in searches:
+        trials, best, pace = one["trials"], one["best"], one["trials_per_minute"]
+        ended = sum(trials[kind] for kind in ("complete", "pruned", "failed", "added"))
+        cells = (
+            one["name"],
+            one["state"],
+            one["stage"] or "",
+            f"{ended} of {trials['total']}",
+            f"{one['objective']} {best['value']:.4f} (trial {best['number']})" if best else "",
+            f"{pace:.1f}" if pace else "",
+            one["created"][:19].replace("T", " "),
+        )
+        table.add_row(*cells)
+    return table
+
+
+def _jobs_table(status: dict[str, Any]) -> Table:
+    columns = ("job", "kind", "state", "stage", "started (UTC)", "ended (UTC)", "message")
+    table = Table(*columns, title=status["name"])
+    for job in status["jobs"]:
+        times = [(job[key] or "")[:19].replace("T", " ") for key in ("started", "ended")]
+        cells = (str(job["number"]), job["kind"], job["state"], job["stage"] or "", *times, job["message"] or "")
+        table.add_row(*cells)
+    return table

@@ -1,0 +1,38 @@
+"""The token, as the service and its clients are given it."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from features.runtime.errors import UsageError
+from features.runtime.log import log
+
+VARIABLE = "HEADHUNT_TOKEN"
+
+
+def read_token(file: Path | None) -> str | None:
+    """The token of the file, or else of HEADHUNT_TOKEN; None where there is neither. UsageError, without it, when it is none."""
+    if file is None:
+        return _checked(os.environ.get(VARIABLE, "").strip(), VARIABLE) or None
+    try:
+        token = file.read_text(encoding="utf-8", errors="surrogateescape").strip()
+        is_open = bool(file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)) and not file.is_symlink()
+    except OSError as error:
+        raise UsageError(f"--token-file {file}: it cannot be read: {error}.") from None
+    if not token:
+        raise UsageError(f"--token-file {file}: it is empty. Write a token to it: `openssl rand -hex 32 > {file}`.")
+    if is_open:
+        log.print(f"Others can read {file}: `chmod 600 {file}`.", style="yellow")
+    return _checked(token, f"--token-file {file}")
+
+
+def _checked(token: str, source: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e]*", token):
+        raise UsageError(
+            f"{source}: it has to hold one token and nothing else: printable characters of ASCII, no spaces or line breaks. "
+            "Make one with `openssl rand -hex 32`."
+        )
+    return token

@@ -1,0 +1,1 @@
+"""The HTTP interface: application, routes, guard, the dashboard behind it."""

@@ -1,0 +1,365 @@
+"""The jobs of the service: written down first, then given to Ray, and told apart by what is written whatever became of either."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, NamedTuple
+from uuid import uuid4
+
+from features.runtime.atomic import make_folder, write_text
+from features.runtime.errors import HeadhuntError, LostError
+from features.runtime.processes import birth, this_process
+from headhunt.service.jobs.admission import Admitted, contained
+from headhunt.service.jobs.complaints import Complaints
+from headhunt.service.jobs.raycluster import RayJobs
+from headhunt.service.jobs.records import (
+    ACTIVE,
+    CONFIGURATION,
+    Ended,
+    Files,
+    Job,
+    Kind,
+    Started,
+    State,
+    job_files,
+    job_numbers,
+    now,
+    searches,
+)
+
+GRACE_SECONDS = 75
+"""How long a job may be over in Ray's eyes without having begun, or without a word of its end, before it is given to Ray again or
+called interrupted: a process needs some seconds to write either down, and NFS shows it a minute later on another machine."""
+
+
+class ConflictError(HeadhuntError):
+    """What is asked for does not go with what is there."""
+
+
+class UnknownError(HeadhuntError):
+    """There is no such search, job or file."""
+
+
+class Standing(NamedTuple):
+    """A job as it is now. `begun` and `ended` are ISO 8601 times."""
+
+    job: Job
+    state: State
+    stage: str | None
+    message: str | None
+    begun: str | None
+    ended: str | None
+
+
+class Request(NamedTuple):
+    """An idempotency key, and what was asked for with it: both as sha256 (hex)."""
+
+    key: str
+    asked: str
+
+    @classmethod
+    def of(cls, key: str, *asked: bytes | str) -> Request:
+        """The same for the same key and the same parts."""
+        digest = hashlib.sha256()
+        for part in asked:
+            digest.update(hashlib.sha256(part if isinstance(part, bytes) else part.encode()).digest())
+        return cls(hashlib.sha256(key.encode()).hexdigest(), digest.hexdigest())
+
+
+class Jobs:
+    """All jobs below `root`. Thread-safe; one process at a time may have them."""
+
+    def __init__(self, root: Path, ray: RayJobs) -> None:
+        self._root, self._ray = root, ray
+        self._lock = threading.RLock()
+        self._standings: dict[str, dict[int, Standing]] = {}
+        self._keys: dict[str, tuple[str, str, int]] = {}
+        self._unsure_since: dict[str, float] = {}
+        self._asking: set[tuple[str, str]] = set()
+        # Ray may take its time, and nobody waits for it; what is submitted one after the other begins so.
+        self._threads = {"submit": ThreadPoolExecutor(1, "submit"), "stop": ThreadPoolExecutor(4, "stop")}
+        self._complaints = Complaints()
+        self.ray_answered: float | None = None
+        """When Ray's job server last answered, by the monotonic clock."""
+        self._sweep()
+        for name in searches(root):
+            of = job_files(root, name, 1).job().search
+            if of != name:  # as a search of this name, its jobs would be done again, in a folder that is not this one
+                self._complaints.say(
+                    name,
+                    f"{root / name} is the folder of the search {of!r} under another name, and is left alone. Rename it back to "
+                    "have it in the list; move it out of the work directory to be rid of this line.",
+                )
+                continue
+            self._standings[name] = {}
+            for number in job_numbers(root, name):
+                self._remember(job_files(root, name, number).job())
+
+    @property
+    def ray_address(self) -> str:
+        """Where Ray's job server is."""
+        return self._ray.address
+
+    def submission_id(self, job: Job) -> str:
+        """What Ray calls it in its own list."""
+        return self._ray.submission_id(job.ray_id)
+
+    def names(self) -> list[str]:
+        """Every search, the newest first."""
+        with self._lock:
+            created = {name: standings[1].job.created for name, standings in self._standings.items() if standings}
+            return sorted(created, key=lambda name: (created[name], name), reverse=True)
+
+    def of(self, name: str) -> list[Standing]:
+        """The jobs of a search, the first one first; UnknownError when there is no such search."""
+        with self._lock:
+            if not self._standings.get(name):
+                raise UnknownError(f"there is no search {name!r}. GET /searches lists those that there are.")
+            return [standing for _, standing in sorted(self._standings[name].items())]
+
+    def files(self, name: str, number: int | None = None) -> Files:
+        """The folder of a job, by default the search's last one; UnknownError when there is none."""
+        numbers = [standing.job.number for standing in self.of(name)]
+        if number is not None and number not in numbers:
+            raise UnknownError(f"the search {name!r} has no job {number}; it has {', '.join(map(str, numbers))}.")
+        return job_files(self._root, name, number or numbers[-1])
+
+    def create(self, admitted: Admitted, request: Request | None) -> str:
+        """A new search, with its first job; its name. ConflictError when its name is taken."""
+        name = admitted.run.name
+        with self._lock:
+            known = self._known(request)
+            if known:
+                return known
+            folder = self._root / name
+            taken = ConflictError(
+                f"there is a search {name!r} already. Go on with it by POST /searches/{name}/resume (`headhunt submit --resume "
+                f"{name}`), or choose another `name`."
+            )
+            if self._standings.get(name):
+                raise taken
+            making = self._root / f".{name}.{uuid4().hex}.tmp"
+            shutil.rmtree(making, ignore_errors=True)
+            write_text(making / CONFIGURATION, admitted.text)
+            job = self._job(name, 1, "search", (), request)
+            files = Files(make_folder(making / "jobs" / "0001"))
+            files.write_job(job)
+            try:
+                making.rename(folder)  # whole, and only where there is nothing
+            except OSError:
+                shutil.rmtree(making, ignore_errors=True)
+                raise ConflictError(
+                    f"in the work directory there is something called {name!r} that is no search of this service. Choose another "
+                    "`name`."
+                ) from None
+            self._remember(job)
+        self._ask("submit", job)
+        return name
+
+    def resume(self, name: str, request: Request | None, kind: Kind | None = None) -> None:
+        """A new job that goes on with what did not finish: the last job, where that was one of promotions, or else the search.
+
+        `kind` chooses one of the two; ConflictError when there were no promotions.
+        """
+        with self._lock:
+            promotions = [standing for standing in self.of(name) if standing.job.kind == "promotions"]
+            if kind == "promotions" and not promotions:
+                raise ConflictError(
+                    f"the search {name!r} has no job of promotions. Start one: POST /searches/{name}/promotions."
+                )
+            last = self.of(name)[-1]
+            if kind == "promotions" or (kind is None and last in promotions and last.state != "finished"):
+                self._add(name, "promotions", promotions[-1].job.arguments, request, "resume it")
+            else:
+                self._add(name, "search", (), request, "resume it")
+
+    def promote(self, name: str, arguments: Sequence[str], request: Request | None) -> None:
+        """A new job that promotes trials, exports them and builds the report."""
+        self._add(name, "promotions", tuple(arguments), request, "promote its trials")
+
+    def stop(self, name: str, request: Request | None) -> None:
+        """Asks the search's job to save its state and end; one that is over is left as it is."""
+        with self._lock:
+            standings = self.of(name)
+            if self._known(request):
+                return
+            active = [standing for standing in standings if standing.state in ACTIVE]
+            for standing in active:
+                files = job_files(self._root, name, standing.job.number)
+                write_text(files.stop, now() + "\n")
+                self._look(standing.job, None)
+            if request:  # sent again, it must not stop a job that began after it
+                last = standings[-1].job.number
+                job_files(self._root, name, last).add_stop(*request)
+                self._keys[request.key] = (request.asked, name, last)
+        for standing in active:
+            self._ask("stop", standing.job)
+
+    def look_after(self) -> None:
+        """Finds out how every job that is not over stands, and gives to Ray what it should have. For a thread to call."""
+        statuses: dict[str, str] | None = None
+        try:
+            statuses = self._ray.statuses()
+            self.ray_answered = time.monotonic()
+        except LostError as error:
+            self._complaints.say("Ray", str(error))
+        with self._lock:
+            active = [
+                standing.job
+                for standings in self._standings.values()
+                for standing in standings.values()
+                if standing.state in ACTIVE
+            ]
+            for job in sorted(active, key=lambda job: job.created):
+                about = f"job {job.number} of the search {job.search!r}"
+                try:
+                    self._look(job, statuses)
+                except (HeadhuntError, OSError) as error:  # a full disk, for one; the others are looked after
+                    self._complaints.say(about, f"{about}: {error}")
+                else:
+                    self._complaints.say(about, "")
+
+    def _add(self, name: str, kind: Kind, arguments: tuple[str, ...], request: Request | None, what: str) -> None:
+        with self._lock:
+            standings = self.of(name)
+            if self._known(request):
+                return
+            busy = [standing for standing in standings if standing.state in ACTIVE]
+            if busy:
+                wait = (
+                    "It is saving its state: wait for it" if busy[0].state == "stopping" else "Wait for it or stop it"
+                )
+                raise ConflictError(
+                    f"the search {name!r} has a job that is {busy[0].state} ({busy[0].job.kind}). {wait}, then {what}."
+                )
+            job = self._job(name, standings[-1].job.number + 1, kind, arguments, request)
+            files = job_files(self._root, name, job.number)
+            make_folder(files.folder)
+            files.write_job(job)
+            self._remember(job)
+        self._ask("submit", job)
+
+    def _job(self, name: str, number: int, kind: Kind, arguments: tuple[str, ...], request: Request | None) -> Job:
+        key, asked = request if request else (None, None)
+        return Job(
+            search=name, number=number, kind=kind, arguments=arguments, created=now("milliseconds"), attempt=1, key=key,
+            request=asked,
+        )  # fmt: skip
+
+    def _known(self, request: Request | None) -> str | None:
+        """The search that this very request made or changed; ConflictError when its key was used for another one."""
+        found = self._keys.get(request.key) if request else None
+        if request is None or found is None:
+            return None
+        asked, name, _ = found
+        if asked != request.asked:
+            raise ConflictError("this Idempotency-Key was used for another request. Use a new key for a new request.")
+        return name
+
+    def _remember(self, job: Job) -> None:
+        asked = job_files(self._root, job.search, job.number).stops()
+        if job.key and job.request:
+            asked[job.key] = job.request
+        self._keys |= {key: (request, job.search, job.number) for key, request in asked.items()}
+        self._look(job, None)
+
+    def _ask(self, what: Literal["submit", "stop"], job: Job) -> None:
+        """Asks Ray for it, on another thread, and once at a time; where that does not answer, `look_after` asks again."""
+        asked = (what, job.ray_id)
+        if asked in self._asking:
+            return
+        self._asking.add(asked)
+        folder = job_files(self._root, job.search, job.number).folder
+
+        def ask() -> None:
+            try:
+                if what == "submit":
+                    self._ray.submit(job.ray_id, folder)
+                else:
+                    self._ray.stop(job.ray_id)
+                self._complaints.say("Ray", "")
+            except LostError as error:
+                self._complaints.say("Ray", str(error))
+            finally:
+                self._asking.discard(asked)
+
+        self._threads[what].submit(ask)
+
+    def _look(self, job: Job, statuses: dict[str, str] | None) -> None:
+        """Writes down how a job stands, and asks Ray for what it should do. `statuses` is None when Ray did not answer."""
+        files = job_files(self._root, job.search, job.number)
+        started, ended = files.started(), files.ended()
+        if ended is None:
+            wanted_end = files.stop.exists()
+            if started is None and wanted_end and self._never_began(job, files):
+                ended = files.ended()
+            elif started is not None and not self._lives(job, started, statuses):
+                ended = self._end(files, wanted_end)
+            elif started is None and statuses is not None and self._is_due(job, statuses):
+                job = job.model_copy(update={"attempt": job.attempt + (job.ray_id in statuses)})
+                files.write_job(job)
+                self._ask("submit", job)
+            elif wanted_end and statuses is not None and statuses.get(job.ray_id) in ("PENDING", "RUNNING"):
+                self._ask("stop", job)
+        if ended:
+            state: State = ended.state
+        elif files.stop.exists():
+            state = "stopping"
+        else:
+            state = "running" if started else "queued"
+        message, end = (ended.message, ended.time) if ended else (None, None)
+        standing = Standing(job, state, files.stage(), message, started.time if started else None, end)
+        self._standings.setdefault(job.search, {})[job.number] = standing
+
+    def _never_began(self, job: Job, files: Files) -> bool:
+        """Ends a job that was stopped while it waited: by beginning it here, so that no process can any more."""
+        me = this_process()
+        here = Started(host=me.host, pid=me.pid, place=me.place, birth=me.birth, ray_id=job.ray_id, time=now())
+        if not files.begin(here):
+            return False
+        files.write_ended(Ended(state="stopped", message="stopped before it began; it can be resumed", time=now()))
+        return True
+
+    def _end(self, files: Files, wanted: bool) -> Ended:
+        """Writes down the end of a job whose process is gone without a word."""
+        message = "its process was killed; what is finished is saved, and it can be resumed"
+        return files.write_ended(Ended(state="stopped" if wanted else "interrupted", message=message, time=now()))
+
+    def _lives(self, job: Job, started: Started, statuses: dict[str, str] | None) -> bool:
+        """Whether the process that began a job still lives: looked for on this machine, asked of Ray elsewhere."""
+        if started.place == this_process().place:
+            return birth(started.pid) == started.birth
+        if statuses is None or statuses.get(started.ray_id) in ("PENDING", "RUNNING"):
+            self._unsure_since.pop(job.ray_id, None)
+            return True
+        return self._is_recent(job)
+
+    def _is_due(self, job: Job, statuses: dict[str, str]) -> bool:
+        """Whether a job that did not begin has to be given to Ray: it is unknown there, or over."""
+        if statuses.get(job.ray_id) in ("PENDING", "RUNNING"):
+            self._unsure_since.pop(job.ray_id, None)
+            return False
+        return job.ray_id not in statuses or not self._is_recent(job)
+
+    def _is_recent(self, job: Job) -> bool:
+        since = self._unsure_since.setdefault(job.ray_id, time.monotonic())
+        return time.monotonic() - since < GRACE_SECONDS
+
+    def _sweep(self) -> None:
+        """Takes away what a killed service left half-made."""
+        for left in self._root.glob(".*.tmp"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def inside(path: Path, folder: Path) -> Path:
+    """The path, when it is there and, with its links followed, in the folder; UnknownError otherwise."""
+    if not path.exists() or not contained(path, Path(os.path.realpath(folder))):
+        raise UnknownError(f"there is no {path.name!r} here.")
+    return path

@@ -1,0 +1,239 @@
+"""Ray, as the service sees it: a job server that queues, runs and stops; and a Ray of the service's own where none is given."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from features.runtime.atomic import write_text
+from features.runtime.commands.stages import end_with_parent
+from features.runtime.errors import LostError
+from features.runtime.log import log
+
+SLOT = "headhunt_jobs"
+"""The resource of which a job takes one, on a cluster that has it: others wait in Ray's queue."""
+
+STOP_SECONDS = 60
+"""How long a job has to save its state, on a Ray that the service starts."""
+
+QUEUE_SECONDS = 10 * 365 * 86400
+"""How long a job may wait there."""
+
+START_SECONDS = 300
+"""How long a Ray that the service starts may take until it answers."""
+
+LATE = "timed out during startup"
+"""What a head says that ends because its node took longer than the half minute that Ray waits for it."""
+
+ANSWER_SECONDS = (10, 60)
+"""How long Ray's job server may take to be reached, and to answer: its own client would wait for ever."""
+
+PREFIX = "headhunt-ray-"
+"""How the folder of such a Ray is called."""
+
+
+class RayJobs:
+    """Ray's job server at an address, for the jobs of one root. Every method raises LostError when it does not answer."""
+
+    def __init__(self, address: str, root: Path) -> None:
+        self.address = address.rstrip("/")
+        self._root, self._suffix = root, "-" + hashlib.sha256(str(root).encode()).hexdigest()[:8]
+        self._client: Any = None
+        self._slots: bool | None = None
+
+    def statuses(self) -> dict[str, str]:
+        """The status (PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED) of every job of this root that Ray knows, by its number."""
+
+        def listed(client: Any) -> dict[str, str]:
+            known = {job.submission_id or "": str(job.status.value) for job in client.list_jobs()}
+            return {
+                name.removesuffix(self._suffix): status for name, status in known.items() if name.endswith(self._suffix)
+            }
+
+        found: dict[str, str] = self._ask(listed)
+        return found
+
+    def submission_id(self, ray_id: str) -> str:
+        """What Ray calls a job: another root's search of the same name, on the same Ray, is another job."""
+        return ray_id + self._suffix
+
+    def submit(self, ray_id: str, folder: Path) -> None:
+        """Gives a job to Ray; one that it has already is left as it is."""
+        program = [sys.executable, "-P", "-m", "headhunt.service.jobs.job", str(folder)]
+        entrypoint = f"cd {shlex.quote(str(self._root))} && exec {shlex.join(program)}"
+
+        def give(client: Any) -> None:
+            resources = {SLOT: 1.0} if self._has_slots() else None
+            try:
+                client.submit_job(
+                    entrypoint=entrypoint, submission_id=self.submission_id(ray_id), entrypoint_resources=resources
+                )
+            except RuntimeError as error:
+                if "already exists" not in str(error):
+                    raise
+
+        self._ask(give)
+
+    def stop(self, ray_id: str) -> None:
+        """Asks a job to end: SIGTERM, and SIGKILL after Ray's own patience."""
+
+        def end(client: Any) -> None:
+            try:
+                client.stop_job(self.submission_id(ray_id))
+            except RuntimeError as error:
+                if "does not exist" not in str(error):
+                    raise
+
+        self._ask(end)
+
+    def _has_slots(self) -> bool:
+        """Whether a node of the cluster has SLOT; asked once."""
+        if self._slots is None:
+            import requests
+            from ray.dashboard.modules.dashboard_sdk import get_auth_headers_if_auth_enabled
+
+            headers = get_auth_headers_if_auth_enabled({})
+            answer = requests.get(f"{self.address}/api/v0/nodes?detail=true", headers=headers, timeout=30)
+            answer.raise_for_status()
+            nodes = answer.json()["data"]["result"]["result"]
+            if not nodes:
+                raise LostError(f"the Ray cluster at {self.address} has no node yet")
+            self._slots = any(SLOT in node["resources_total"] for node in nodes)
+        return self._slots
+
+    def _ask(self, question: Any) -> Any:
+        import requests
+        from ray.exceptions import RayError
+
+        try:
+            self._client = self._client or _client(self.address)
+            return question(self._client)
+        except (ConnectionError, requests.RequestException, RayError, RuntimeError, ValueError, OSError) as error:
+            self._client = None
+            said = str(error).strip().splitlines() or [type(error).__name__]
+            raise LostError(f"Ray's job server at {self.address} does not answer: {said[0]}") from error
+
+
+def _client(address: str) -> Any:
+    """Ray's client of its job server, with an end to its patience."""
+    from ray.job_submission import JobSubmissionClient
+
+    class Client(JobSubmissionClient):  # type: ignore[misc]
+        def _do_request(self, *arguments: Any, **options: Any) -> Any:
+            return super()._do_request(*arguments, **{"timeout": ANSWER_SECONDS, **options})
+
+    return Client(address)
+
+
+class OwnRay:
+    """A Ray head on this machine, on loopback, behind a token of its own, which ends with this process.
+
+    It is started again when it has died. Its token is in the environment of this process and of Ray's, and nowhere else.
+    """
+
+    def __init__(self, root: Path, jobs: int) -> None:
+        self._root, self._jobs = root, jobs
+        note = root / ".ray"
+        if note.is_file():  # of a service that was killed; its Ray has ended with it
+            left = note.read_text().strip()
+            if re.fullmatch(PREFIX + r"\w+", left):
+                shutil.rmtree(Path("/tmp") / left, ignore_errors=True)
+        self._folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))  # the names of sockets must be short
+        write_text(note, self._folder.name + "\n")
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        self.port = _free_port()
+        self._head: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """Where its job server is."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def keep(self) -> None:
+        """Starts it, or starts it again; LostError when it does not come up."""
+        if self._head is not None and self._head.poll() is None:
+            return
+        if self._head is not None:
+            log.print("Ray has ended; it is started again.", style="yellow")
+        jobs, until = RayJobs(self.address, self._root), time.monotonic() + START_SECONDS
+        head = self._start()
+        while True:
+            try:
+                jobs.statuses()
+                return
+            except LostError as error:
+                ended = head.poll() is not None
+                said_last = (self._folder / "ray.log").read_text(errors="replace").strip().splitlines()[-1:]
+                said = " ".join(said_last)
+                if time.monotonic() > until or (ended and LATE not in said):
+                    raise LostError(f"Ray did not start: {(ended and said) or error}") from error
+                if ended:
+                    log.print("Ray did not come up in time; it is started again.", style="yellow")
+                    head = self._start()
+                time.sleep(0.5)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        options = {
+            "--port": str(_free_port()),
+            "--node-ip-address": "127.0.0.1",
+            "--dashboard-host": "127.0.0.1",
+            "--dashboard-port": str(self.port),
+            "--dashboard-agent-listen-port": str(_free_port()),
+            "--ray-client-server-port": str(_free_port()),
+            "--temp-dir": str(self._folder),
+            "--resources": f'{{"{SLOT}": {self._jobs}}}',
+        }
+        program = [sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+        arguments = [part for option in options.items() for part in option]
+        with (self._folder / "ray.log").open("ab") as said:
+            self._head = subprocess.Popen(
+                [*program, "--include-dashboard=true", "--disable-usage-stats", *arguments],
+                env={**os.environ, **_environment()},
+                stdout=said,
+                stderr=said,
+                process_group=0,
+                preexec_fn=end_with_parent if sys.platform == "linux" else None,
+            )
+        return self._head
+
+    def end(self) -> None:
+        """Ends it and what it runs."""
+        if self._head is not None and self._head.poll() is None:
+            self._head.send_signal(signal.SIGTERM)
+            try:
+                self._head.wait(20)
+            except subprocess.TimeoutExpired:
+                self._head.kill()
+                self._head.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _environment() -> Mapping[str, str]:
+    return {
+        "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS),
+        "RAY_JOB_START_TIMEOUT_SECONDS": str(QUEUE_SECONDS),
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
