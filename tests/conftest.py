@@ -17,7 +17,6 @@ os.environ.setdefault("HEADHUNT_RAISE_FAULTS", "1")  # a fault of ours is no lin
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
-import keras
 import numpy as np
 import pytest
 import yaml
@@ -83,6 +82,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A .keras file: (32, 32, 3) to a map (8, 8, 6), with a BatchNormalization."""
+    import keras
+
     keras.utils.set_random_seed(7)
     model = keras.Sequential(
         [
