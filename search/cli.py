@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,6 +24,7 @@ from search.confirm.rerun import confirm
 from search.confirm.table import confirmation_table, show_confirmed
 from search.first_trials import TITLES, titled
 from search.leaderboard import Leader, leaders, load_study
+from search.objectives import open_space
 from search.parameters import Range, Space
 from search.population.sources import Caches
 from search.ranking import OPTIMISTIC, is_added
@@ -31,7 +33,7 @@ from search.review.describe import shown_values
 from search.samplers.choice import make_sampler
 from search.searched_views import check_choices
 from search.space import SearchSpace
-from search.study import open_space, run_search, show_size
+from search.study import run_search
 from search.top5 import is_shown
 
 app = typer.Typer(no_args_is_help=True, help="Stage 2: feature cache in, study out.")
@@ -226,13 +228,17 @@ def _dry_run(run: SearchRun, console: Any) -> dict[str, Any]:
         samples.append(trial.params)
     shown = _declared(space)
     console.print(yaml.safe_dump({"space": shown}, sort_keys=False).rstrip())
-    console.print(f"\nSize: {show_size(space.size())}. {SAMPLES} samples:")
+    console.print(f"\nSize: {_show_size(space.size())}. {SAMPLES} samples:")
     for sample in samples:
         console.print("  " + ", ".join(f"{name}={_short(value)}" for name, value in sample.items()))
     if run.search.first and run.search.hypermodel is None:
         console.print(f"Before these: {', '.join(TITLES[name] for name in run.search.first)} (search.first).")
     size = space.size()
-    return {"space": shown, "size": None if size == float("inf") else size, "samples": samples}
+    return {"space": shown, "size": None if math.isinf(size) else size, "samples": samples}
+
+
+def _show_size(size: float) -> str:
+    return "infinite: it has continuous ranges" if math.isinf(size) else f"{size:,.0f}"
 
 
 def _declared(space: Space) -> dict[str, Any]:

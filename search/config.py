@@ -11,10 +11,10 @@ from features.config import FeaturesRun
 from features.runtime.section import Section
 from features.runtime.workers.config import Workers
 from search.first_trials import TITLES, FirstTrial
+from search.metric import Metric
 from search.pruners.choice import PrunerName
 from search.samplers.choice import cannot_search
 from search.space import SearchSpace
-from search.trial import Objective
 
 
 class ConfirmConfig(Section):
@@ -62,7 +62,7 @@ class SearchConfig(Section):
         description="trials of one structure that are trained side by side in one compiled program; default: 1 on a CPU, where "
         "they take turns so that each has the processor's cache to itself, 64 on a GPU",
     )
-    objective: Objective = "val_accuracy"
+    objective: Metric = "val_accuracy"
     first: tuple[FirstTrial, ...] = Field(
         ("probe", "known_good", "notebook"),
         description="tried before anything is drawn, in this order: probe (logistic regression on clean photos), known_good "

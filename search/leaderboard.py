@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from features.runtime.errors import UsageError
 from search.config import SearchRun
+from search.driver.storage import open_storage, storage_url
 from search.first_trials import FirstTrial, name_of
 from search.ranking import ranking
-from search.storage import open_storage, storage_url
 from search.trial import TrialConfig
 
 if TYPE_CHECKING:

@@ -119,7 +119,7 @@ class Space(Protocol):
         ...
 
 
-class Question(NamedTuple):
+class AskContext(NamedTuple):
     """What a sampler is made for: one trial of one study, whose first `first` trials were not drawn."""
 
     parameters: tuple[Parameter, ...]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from search.trial import EpochMetrics, Objective
+from search.metric import Metric, sign
+from search.trial import EpochMetrics
 
 if TYPE_CHECKING:
     import optuna
@@ -33,32 +34,31 @@ class Score(NamedTuple):
     val_loss: float
 
     @classmethod
-    def of(cls, objective: Objective, value: float, val_loss: float = math.inf) -> Score:
+    def of(cls, objective: Metric, value: float, val_loss: float = math.inf) -> Score:
         """Of the value of an objective and the validation loss, which older records do not have."""
         # The same share of the photos, computed in single and in double precision, is a tie.
-        return cls(value if objective == "val_loss" else -round(value, 6), val_loss)
+        return cls(value if sign(objective) < 0 else -round(value, 6), val_loss)
 
     @classmethod
-    def of_epoch(cls, objective: Objective, metrics: EpochMetrics) -> Score:
+    def of_epoch(cls, objective: Metric, metrics: EpochMetrics) -> Score:
         """Of one epoch of a training."""
         return cls.of(objective, getattr(metrics, objective), metrics.val_loss)
 
     @classmethod
-    def of_metrics(cls, objective: Objective, metrics: Mapping[str, Any]) -> Score:
+    def of_metrics(cls, objective: Metric, metrics: Mapping[str, Any]) -> Score:
         """Of the metrics of the validation photos by their names in `train.evaluate.Metrics`."""
         return cls.of(objective, metrics[objective.removeprefix("val_")], metrics["loss"])
 
     @classmethod
-    def of_trial(cls, objective: Objective, trial: optuna.trial.FrozenTrial) -> Score:
+    def of_trial(cls, objective: Metric, trial: optuna.trial.FrozenTrial) -> Score:
         """Of a trial that ran to its end."""
         val_loss: Any = trial.user_attrs.get(VAL_LOSS, math.inf)
         return cls.of(objective, trial.value or 0.0, float(val_loss))
 
 
-def best_place(objective: Objective, table: pd.DataFrame) -> int:
+def best_place(objective: Metric, table: pd.DataFrame) -> int:
     """The place, from 0, of the best row of curves, of which at least one has numbers; the first of equals."""
-    values = table[objective].to_numpy(np.float64)
-    values = values if objective == "val_loss" else -values
+    values = -sign(objective) * table[objective].to_numpy(np.float64)
     return int(np.lexsort((table["val_loss"].to_numpy(np.float64), values))[0])  # NaN comes last
 
 
@@ -80,12 +80,12 @@ def is_added(trial: optuna.trial.FrozenTrial) -> bool:
     return trial.state.is_finished() and not is_ours(trial)
 
 
-def ranking(study: optuna.Study, objective: Objective) -> list[optuna.trial.FrozenTrial]:
+def ranking(study: optuna.Study, objective: Metric) -> list[optuna.trial.FrozenTrial]:
     """The trials of a study that ran to their end, best first; without what others added to it."""
     return ranked(filter(is_ours, study.get_trials(deepcopy=False)), objective)
 
 
-def ranked(trials: Iterable[optuna.trial.FrozenTrial], objective: Objective) -> list[optuna.trial.FrozenTrial]:
+def ranked(trials: Iterable[optuna.trial.FrozenTrial], objective: Metric) -> list[optuna.trial.FrozenTrial]:
     """Those of these trials that ran to their end, best first."""
     complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
     return sorted(complete, key=lambda trial: (Score.of_trial(objective, trial), trial.number))

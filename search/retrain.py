@@ -6,21 +6,16 @@ cache alone, so that any other trial's weights can be had again, on the same kin
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from features.runtime.atomic import make_folder
 from features.runtime.errors import HeadhuntError
 from features.runtime.log import log
 from features.runtime.workers.executors import in_own_process
 from search.config import SearchRun
+from search.engine import environment
 from search.heads import Weights
-from search.hypermodels.training import HypermodelTask, train_hypermodel
 from search.leaderboard import Leader
-from search.population.objective import Task, train_trials
-from search.population.sources import Caches
+from search.objectives import open_objective
 from search.records import are_kept, load_weights, write_weights
-from search.study import environment
-from search.trial import TrialResult
+from search.trial import TrialConfig, TrialResult
 
 
 def trial_weights(run: SearchRun, leader: Leader) -> Weights:
@@ -53,12 +48,11 @@ def trial_weights(run: SearchRun, leader: Leader) -> Weights:
 
 def _retrain(run: SearchRun, leader: Leader) -> TrialResult:
     """Trains in a process of its own: this one's Keras may be on another backend than a search's."""
-    config = leader.config
-    compiled = make_folder(run.workdir / ".jax").resolve()
-    sources = Caches(run).sources
-    task = Task((config,), (None,), sources, compiled, config.epochs, run.search.objective, run.search.seed, 1)
-    if config.hypermodel is None:
-        (trained,) = in_own_process(environment(run), train_trials, task)
-    else:
-        (trained,) = in_own_process(environment(run), train_hypermodel, HypermodelTask(task, Path.cwd()))
-    return trained.result
+    result: TrialResult = in_own_process(environment(run), _train_alone, run, leader.config)
+    return result
+
+
+def _train_alone(run: SearchRun, config: TrialConfig) -> TrialResult:
+    objective = open_objective(run.model_copy(update={"search": run.search.model_copy(update={"lanes": 1})}))
+    (result,) = objective.trainer(objective.task([config]))
+    return result

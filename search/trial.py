@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,6 @@ from features.runtime.section import Section
 from search.heads import HeadConfig
 from search.optimizers import LBFGS, Adam, TrialOptimizer
 from search.schedules import Constant, Schedule
-
-Objective = Literal["val_accuracy", "val_loss", "val_top5_accuracy"]
 
 
 class HypermodelChoice(Section):
@@ -92,8 +91,40 @@ class EpochMetrics(NamedTuple):
     learning_rate: float
 
 
+@dataclass
+class TrialState:
+    """A trial between two rungs, as plain arrays: it can move to another worker and go on there."""
+
+    trainable: list[Any]
+    non_trainable: list[Any]
+    optimizer: list[Any]
+    best_trainable: list[Any]
+    best_non_trainable: list[Any]
+    curves: list[EpochMetrics] = field(default_factory=list)
+    best_epoch: int = 0
+    failure: str | None = None
+
+    @property
+    def arrays(self) -> list[list[Any]]:
+        """What a program changes."""
+        return [self.trainable, self.non_trainable, self.optimizer, self.best_trainable, self.best_non_trainable]
+
+
+class WorkSpan(NamedTuple):
+    """A trial's part in a task: on which worker, since when (seconds since 1970 by that machine's clock), for how many epochs."""
+
+    worker: str
+    started: float
+    epochs: int
+
+
 class TrialResult(NamedTuple):
-    """What training a trial up to some epoch gave; `weights` are those of `best_epoch`."""
+    """What training a trial up to some epoch gave; `weights` are those of `best_epoch`.
+
+    `state` is what to go on from, None when nothing is left to do; `span` says who trained it and when, None where nobody did.
+    `config` is the trial's configuration where training completed it: a probe's, with the L2 that was chosen. `doubts` are notes
+    on the result, a line each.
+    """
 
     curves: tuple[EpochMetrics, ...]
     best_epoch: int
@@ -101,4 +132,6 @@ class TrialResult(NamedTuple):
     failure: str | None
     seconds: float
     doubts: tuple[str, ...] = ()
-    """What is to be said of it: a line each."""
+    state: TrialState | None = None
+    span: WorkSpan | None = None
+    config: TrialConfig | None = None

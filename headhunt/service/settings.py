@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 
 from features.runtime.errors import UsageError
 from features.runtime.log import without_password
-from search.storage import sqlite_url
+from search.driver.storage import sqlite_url
 
 LEAST_TOKEN = 16
 """Characters that a token must have."""

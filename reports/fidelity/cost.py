@@ -10,6 +10,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,13 +29,10 @@ from features.runtime.atomic import file_sha256, make_folder
 from features.runtime.workers.engine import quiet, start_keras
 from features.runtime.workers.executors import open_executor
 from reports.config import Run
-from search.confirm.trainings import side_by_side
+from search.engine import environment
 from search.heads import build_head
 from search.leaderboard import Leader
-from search.population.objective import Task, train_trials
-from search.population.sources import Caches
-from search.population.structure import chunks
-from search.study import environment
+from search.objectives import open_objective
 from train.finetuning.batches import training_epoch
 from train.finetuning.heads import space_head
 from train.finetuning.model import Policy, build_network, features_of, trainees
@@ -117,30 +115,19 @@ def cost_of(
 def time_own_trials(run: Run, leaders: list[Leader]) -> tuple[float, float]:
     """Seconds for a trial on the cache, trained as a search's workers do, and for their start: these are trained twice, and what
     the first time takes longer is the start. Asking for trials and recording them is not in it."""
-    caches = Caches(run)
     configs = [leader.config for leader in leaders]
-    lanes, classes = side_by_side(run), len(caches.own.class_names)
     with tempfile.TemporaryDirectory(dir=make_folder(run.workdir / ".cost")) as compiled:  # nothing is compiled yet
-        folder = Path(compiled).resolve()
+        objective = open_objective(run)
         tasks = [
-            Task(
-                tuple(configs[n] for n in piece),
-                (None,) * len(piece),
-                caches.sources,
-                folder,
-                run.search.epochs,
-                "val_accuracy",
-                0,
-                lanes,
-            )
-            for piece in chunks(configs, lanes, caches.width_of, classes)
+            replace(objective.task([configs[place] for place in piece]), compiled=Path(compiled).resolve())
+            for piece in objective.pieces(configs)
         ]
         started = time.monotonic()
         with open_executor(run.search.workers, run.workdir, environment(run), threads=True) as executor:
-            for _ in executor.map(train_trials, tasks):
+            for _ in objective.run_tasks(executor, tasks):
                 pass
             once = time.monotonic()
-            for _ in executor.map(train_trials, tasks):
+            for _ in objective.run_tasks(executor, tasks):
                 pass
             again = time.monotonic() - once
     return again / len(configs), max(0.0, once - started - again)

@@ -33,12 +33,12 @@ from search.certificate import write_certificate
 from search.confirm.rerun import confirmation_seeds
 from search.confirm.seed_runs import SeedRun
 from search.confirm.trainings import Training, train_all, training
-from search.identity import check_identity
+from search.driver.identity import check_identity
+from search.driver.storage import storage_faults
+from search.engine import environment
 from search.leaderboard import Leader, leaders, load_study
-from search.population.sources import Caches
+from search.objectives import open_objective
 from search.searched_views import as_made
-from search.storage import storage_faults
-from search.study import environment, open_space
 from search.trial import EpochMetrics
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _check_study(run: Run) -> optuna.Study:
     """The run's study; UsageError where there is none, or where it was made with other settings than are to be certified."""
     study = load_study(run)
     run = as_made(run, study)
-    check_identity(run, study, Caches(run), open_space(run))
+    check_identity(study, open_objective(run))
     return study
 
 
@@ -153,14 +153,14 @@ def _train(plan: Plan, settings: FidelityConfig, chosen: Sequence[Leader]) -> Tr
     space = plan.run.search.space.model_copy(update={"views": {"policy": policies, "copies": [0, plan.epochs]}})
     search = plan.run.search.model_copy(update={"space": space})
     run = plan.run.model_copy(update={"search": search})
-    caches = Caches(run)
+    objective = open_objective(run)
     drawn = confirmation_seeds(run.search.seed, 2 * settings.seeds)
     seeds, true_seeds = drawn[::2], drawn[1::2]  # the same ones when there are more
 
     def one(cell: Cell, leader: Leader, seed: int) -> Training:
         changed = {"seed": seed, "views": cell.views, "epochs": cell.epochs}
         config = leader.config.model_copy(update=changed)
-        return training(run, caches, leader.number, config, train_share=cell.train_share)
+        return training(objective, leader.number, config, cell.train_share)
 
     def all_of(cell: Cell, seeds: Sequence[int]) -> list[list[Training]]:
         return [[one(cell, leader, seed) for seed in seeds] for leader in chosen]
@@ -168,7 +168,7 @@ def _train(plan: Plan, settings: FidelityConfig, chosen: Sequence[Leader]) -> Tr
     wanted = {cell: all_of(cell, seeds) for cell in dict.fromkeys([*plan.cells, plan.half_epochs, plan.half_data])}
     true = {cell: all_of(cell, true_seeds) for cell in plan.cells if cell.is_fresh}
     asked = [each for cells in (wanted, true) for rows in cells.values() for row in rows for each in row]
-    records = in_own_process(environment(run), train_all, run, caches, asked)
+    records = in_own_process(objective.environment, train_all, objective, asked)
     failed = {each.trial: f"in a training: {each.failure}" for each in records.values() if each.failure}
     kept = [row for row, leader in enumerate(chosen) if leader.number not in failed]
 

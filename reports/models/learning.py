@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from reports.style import COLOURS, SHARES, figure, rate_axis, text, whole_ticks
+from search.metric import Metric
 from search.ranking import best_place
-from search.trial import Objective
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -21,7 +21,7 @@ MEASURES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 MARKED = 30
 """Epochs up to which each has a point of its own."""
 
-CHOSEN_BY: dict[Objective, str] = {
+CHOSEN_BY: dict[Metric, str] = {
     "val_accuracy": "highest validation accuracy",
     "val_top5_accuracy": "highest validation top-5 accuracy",
     "val_loss": "accuracy at the lowest validation loss",
@@ -41,7 +41,7 @@ class LearningCurve(NamedTuple):
 
     name: str
     table: pd.DataFrame
-    objective: Objective = "val_accuracy"
+    objective: Metric = "val_accuracy"
     """What chose the best epoch; also a column of the table."""
 
     @property

@@ -13,14 +13,14 @@ from features.runtime.own_tables import read_whole_table
 from reports.models.learning import MEASURES, LearningCurve, draw
 from reports.section import Block
 from reports.style import share
+from search.metric import Metric
 from search.ranking import best_place
-from search.trial import Objective
 from train.config import PhaseConfig
 from train.finetuning.journal import HISTORY
 from train.promotion.artifact import Promotion
 
 
-def collect(promotion: Promotion, objective: Objective) -> LearningCurve:
+def collect(promotion: Promotion, objective: Metric) -> LearningCurve:
     """The curve of a finished promotion, whose best epoch `objective` chose; epoch 0 is the frozen network. Raises HeadhuntError
     where its history is damaged."""
     path = promotion.folder / HISTORY
@@ -34,7 +34,7 @@ def collect(promotion: Promotion, objective: Objective) -> LearningCurve:
     return stitch(promotion.title, history, objective)
 
 
-def stitch(name: str, history: pd.DataFrame, objective: Objective = "val_accuracy") -> LearningCurve:
+def stitch(name: str, history: pd.DataFrame, objective: Metric = "val_accuracy") -> LearningCurve:
     """A curve from a history.csv. A phase begins with the weights that were the best so far by `objective`: the epochs after
     those are thrown away."""
     table = history.assign(part=history["phase"].clip(lower=1), thrown_away=False)
@@ -45,7 +45,7 @@ def stitch(name: str, history: pd.DataFrame, objective: Objective = "val_accurac
     return LearningCurve(name, table[list(columns)], objective)
 
 
-def _resumed_from(history: pd.DataFrame, start: int, objective: Objective) -> int:
+def _resumed_from(history: pd.DataFrame, start: int, objective: Metric) -> int:
     """The epoch whose weights a phase that starts with epoch `start` begins with: the best before it."""
     earlier = history[history["epoch"] < start]
     return int(earlier["epoch"].iloc[best_place(objective, earlier)])

@@ -16,8 +16,8 @@ from reports.study import history
 from reports.style import COLOURS, SHARES, figure, share, text, whole_ticks
 from search.confirm.ranking import Confirmed, load_confirmation
 from search.confirm.table import show_confirmed
+from search.driver.ownership import read_driver
 from search.leaderboard import leaders, load_study
-from search.ownership import read_driver
 from train.promotion.artifact import find_promotions
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from reports.config import Run
 from reports.section import LeftOutError, PageSection, Table
 from reports.style import COLOURS, figure, share, text
-from search.worklog import Work, load_work
+from search.driver.worklog import Work, load_work
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -24,8 +24,8 @@ from search.confirm.statistics import Interval, compared_with_best, interval
 from search.first_trials import FirstTrial
 from search.leaderboard import Leader, load_study
 from search.leaderboard import leaders as all_leaders
+from search.metric import Metric, is_share
 from search.ranking import Score
-from search.trial import Objective
 
 if TYPE_CHECKING:
     import optuna
@@ -69,7 +69,7 @@ class Confirmation(Section):
     """
 
     study: str
-    objective: Objective
+    objective: Metric
     identity: dict[str, Any]
     comparison: Literal["tukey and paired t"]
     leaders: dict[int, str]
@@ -97,7 +97,7 @@ class Confirmation(Section):
 
 
 def rank(
-    objective: Objective,
+    objective: Metric,
     leaders: Sequence[Leader],
     seeds: Sequence[int],
     found: Sequence[Sequence[SeedRun]],
@@ -114,14 +114,14 @@ def rank(
     return (*ranked[:1], *judged, *(row for row in rows if row.failure is not None))
 
 
-def _summed_up(objective: Objective, leader: Leader, seeds: Sequence[int], runs: Sequence[SeedRun]) -> Confirmed:
+def _summed_up(objective: Metric, leader: Leader, seeds: Sequence[int], runs: Sequence[SeedRun]) -> Confirmed:
     values = tuple(None if each.failure else each.value for each in runs)
     failure = next(
         (f"seed {seed}: {each.failure}" for seed, each in zip(seeds, runs, strict=True) if each.failure), None
     )
     mean = low = high = val_loss = None
     if not failure:
-        mean, low, high = interval([value for value in values if value is not None], is_share=objective != "val_loss")
+        mean, low, high = interval([value for value in values if value is not None], is_share=is_share(objective))
         low, high = (None, None) if _are_equal(values) else (low, high)
         val_loss = float(np.mean([each.val_loss for each in runs]))
     return Confirmed(

@@ -21,12 +21,11 @@ from search.config import ConfirmConfig, SearchRun
 from search.confirm.ranking import Confirmation, Confirmed, confirmation_file, digests, rank, write_confirmation
 from search.confirm.seed_runs import SeedRun, load_runs
 from search.confirm.trainings import train_all, training
-from search.hypermodels.space import HypermodelSpace
-from search.identity import check_identity
+from search.driver.identity import check_identity
+from search.engine import environment
 from search.leaderboard import Leader, leaders, load_study
-from search.population.sources import Caches
+from search.objectives import open_objective
 from search.searched_views import as_made
-from search.study import environment, open_space
 
 if TYPE_CHECKING:
     import optuna
@@ -49,29 +48,26 @@ def confirm(run: SearchRun, top: int | None = None, seeds: int | None = None) ->
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = load_study(run)
     run = as_made(run, study)
-    caches = Caches(run)
     os.environ.update(environment(run))  # before anything here imports Keras: a hypermodel does
-    space = open_space(run)
+    objective = open_objective(run)
     lock = make_folder(run.workdir) / ".search.lock"
     with only_process(lock, f"a search or a confirmation is running in {run.workdir}"):
-        check_identity(run, study, caches, space)
+        check_identity(study, objective)
         best = leaders(run, top)
         if len(best) < top:
             log.print(
                 f"{len(best)} trials of the study {run.name!r} have run to their end, not {top}: these are confirmed."
             )
         drawn = confirmation_seeds(run.search.seed, seeds)
-        function = space.digest if isinstance(space, HypermodelSpace) else ""
         wanted = {
             leader.number: [
-                training(run, caches, leader.number, leader.config.model_copy(update={"seed": seed}), function)
-                for seed in drawn
+                training(objective, leader.number, leader.config.model_copy(update={"seed": seed})) for seed in drawn
             ]
             for leader in best
         }
         every = [each for trainings in wanted.values() for each in trainings]
         before = load_runs(run.workdir)
-        known = train_all(run, caches, every)
+        known = train_all(objective, every)
         found = [[known[each.key] for each in wanted[leader.number]] for leader in best]
         confirmed = _rank(run, best, drawn, found)
         _write(run, study, best, confirmed)

@@ -17,7 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 from features.runtime.atomic import write_text
 from features.runtime.errors import HeadhuntError
 from features.runtime.section import Section
-from search.trial import EpochMetrics, Objective, TrialConfig, TrialResult
+from search.metric import Metric
+from search.trial import EpochMetrics, TrialConfig, TrialResult
 
 
 class SeedRun(Section):
@@ -35,7 +36,7 @@ class SeedRun(Section):
     curves: tuple[tuple[float | None, ...], ...]
 
     @classmethod
-    def of(cls, key: str, trial: int, seed: int, objective: Objective, result: TrialResult) -> SeedRun:
+    def of(cls, key: str, trial: int, seed: int, objective: Metric, result: TrialResult) -> SeedRun:
         """The record of a result."""
         best = getattr(result.curves[result.best_epoch - 1], objective) if result.best_epoch else None
         return cls(
@@ -61,7 +62,7 @@ _FILE = TypeAdapter(tuple[SeedRun, ...])
 
 
 def run_key(
-    cache: str, function: str, objective: Objective, lanes: int, config: TrialConfig, train_share: float = 1.0
+    cache: str, function: str, objective: Metric, lanes: int, config: TrialConfig, train_share: float = 1.0
 ) -> str:
     """sha256 (hex) of what a training depends on: the cache's key, the digest of a hypermodel's function, the objective (it
     chooses the epoch), the lanes side by side (rounding), the configuration with its seed,

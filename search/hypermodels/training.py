@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,28 +16,19 @@ import numpy.typing as npt
 
 from features.cache.views import order_of_epoch
 from features.runtime.interrupts import check_wanted
+from search.driver.worklog import this_worker
 from search.hypermodels.function import CombinationError
 from search.hypermodels.model import LABELS, build_model, check_promotable, form_of_labels, model_weights
-from search.population.objective import Progressed, Task
-from search.population.program import TrialState
 from search.population.sources import Features, load_features
+from search.population.task import Task
 from search.ranking import Score
-from search.trial import EpochMetrics, TrialResult
-from search.worklog import Stint, this_worker
+from search.trial import EpochMetrics, TrialResult, TrialState, WorkSpan
 
 EVALUATED = 1024
 """Validation images in a batch."""
 
 
-@dataclass(frozen=True)
-class HypermodelTask:
-    """A task whose one trial is built by a function; `folder` is where its module may lie."""
-
-    task: Task
-    folder: Path
-
-
-def train_hypermodel(given: HypermodelTask) -> list[Progressed]:
+def train_hypermodel(task: Task) -> list[TrialResult]:
     """Trains the task's one trial from its state to the last epoch. Idempotent: the same task gives the same result.
 
     A combination without a model, a model that cannot be trained or could not be promoted, and a loss that is not finite end the
@@ -47,15 +37,15 @@ def train_hypermodel(given: HypermodelTask) -> list[Progressed]:
     import keras
 
     began, started = time.time(), time.monotonic()
-    task, (config,), (before,) = given.task, given.task.configs, given.task.states
-    assert config.hypermodel is not None
+    (config,), (before,) = task.configs, task.states
+    assert config.hypermodel is not None and task.folder is not None
     features = _features(task.sources)
     state = replace(before, curves=list(before.curves)) if before else TrialState([], [], [], [], [])
     had, weights = len(state.curves), {}
     keras.backend.clear_session()
     try:
         shape = features.val.shape[1:]
-        model = build_model(config.hypermodel, given.folder, shape, features.classes, config.seed)
+        model = build_model(config.hypermodel, task.folder, shape, features.classes, config.seed)
         if before is None:
             check_promotable(config.hypermodel, model, shape)
         trained = _Trained(model, task, features, form_of_labels(model, shape, features.classes))
@@ -63,8 +53,9 @@ def train_hypermodel(given: HypermodelTask) -> list[Progressed]:
         weights = _best_weights(model, state) if state.best_epoch else {}
     except CombinationError as error:
         state.failure = str(error)
-    result = TrialResult(tuple(state.curves), state.best_epoch, weights, state.failure, time.monotonic() - started)
-    return [Progressed(state, result, Stint(this_worker(), began, len(state.curves) - had))]
+    span, seconds = WorkSpan(this_worker(), began, len(state.curves) - had), time.monotonic() - started
+    curves, best = tuple(state.curves), state.best_epoch
+    return [TrialResult(curves, best, weights, state.failure, seconds, state=state, span=span)]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -25,31 +25,13 @@ import numpy.typing as npt
 from features.cache.views import order_of_epoch
 from features.runtime.interrupts import check_wanted
 from search.heads import build_head
+from search.metric import Metric, sign
 from search.population.dropout import dropout_layer
 from search.population.sources import Features, zeros_for_cache_lines
 from search.population.structure import Structure, power_of_two
 from search.ranking import Score
 from search.top5 import TOP
-from search.trial import EpochMetrics, Objective, TrialConfig
-
-
-@dataclass
-class TrialState:
-    """A trial between two rungs, as plain arrays: it can move to another worker and go on there."""
-
-    trainable: list[Any]
-    non_trainable: list[Any]
-    optimizer: list[Any]
-    best_trainable: list[Any]
-    best_non_trainable: list[Any]
-    curves: list[EpochMetrics] = field(default_factory=list)
-    best_epoch: int = 0
-    failure: str | None = None
-
-    @property
-    def arrays(self) -> list[list[Any]]:
-        """What a program changes."""
-        return [self.trainable, self.non_trainable, self.optimizer, self.best_trainable, self.best_non_trainable]
+from search.trial import EpochMetrics, TrialConfig, TrialState
 
 
 class Program:
@@ -96,7 +78,7 @@ class Program:
         configs: Sequence[TrialConfig],
         states: Sequence[TrialState],
         until: int,
-        objective: Objective,
+        objective: Metric,
         seed: int | Sequence[int],
         side_by_side: int = 1,
     ) -> list[TrialState]:
@@ -119,7 +101,7 @@ class Program:
         configs: Sequence[TrialConfig],
         states: Sequence[TrialState],
         until: int,
-        objective: Objective,
+        objective: Metric,
         seeds: Sequence[int],
     ) -> list[TrialState]:
         import jax
@@ -187,7 +169,7 @@ class Program:
         states: Sequence[TrialState],
         epoch: int,
         seeds: Sequence[int],
-        objective: Objective,
+        objective: Metric,
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """What an epoch needs besides the states: of each lane (lanes, ...), and shared by all of them."""
         steps, images = self.steps_per_epoch, len(self._data.train_labels)
@@ -206,7 +188,7 @@ class Program:
         batches = [_batches(seed, epoch, images, self.structure.batch_size, steps) for seed in _filled(orders)]
         return each, {"orders": np.stack(batches), "rows": np.stack(rows)}
 
-    def _epoch(self, objective: Objective, arguments: tuple[Any, ...]) -> Any:
+    def _epoch(self, objective: Metric, arguments: tuple[Any, ...]) -> Any:
         """The program for these shapes; one thread compiles it while others wait."""
         import jax
 
@@ -220,7 +202,7 @@ class Program:
 
     def _train_and_measure(
         self,
-        objective: Objective,
+        objective: Metric,
         carry: Any,
         each: Any,
         shared: Any,
@@ -233,7 +215,7 @@ class Program:
         import jax
         import jax.numpy as jnp
 
-        place, sign = EpochMetrics._fields.index(objective) - 1, 1 if objective == "val_loss" else -1
+        place, towards = EpochMetrics._fields.index(objective) - 1, -sign(objective)
         loss_place = EpochMetrics._fields.index("val_loss") - 1
         features, labels = self._seen(val), val_labels
 
@@ -242,7 +224,7 @@ class Program:
             state, seen = self._train((trainable, non_trainable, optimizer), {**own, **shared}, train, train_labels)
             trainable, non_trainable, optimizer = state
             numbers = jnp.stack([*seen, *self._measure(trainable, non_trainable, features, labels)])
-            value, (best_value, best_loss) = sign * numbers[place], own["best"]
+            value, (best_value, best_loss) = towards * numbers[place], own["best"]
             better = (value < best_value) | ((value == best_value) & (numbers[loss_place] < best_loss))
             best = jax.tree.map(
                 lambda now, before: jnp.where(better, now, before),
@@ -316,7 +298,7 @@ def _are_largest(logits: Any, labels: Any) -> Any:
     return jnp.take_along_axis(logits, labels[:, None], 1)[:, 0] >= logits.max(-1)
 
 
-def _note(lane: TrialState, metrics: EpochMetrics, objective: Objective) -> None:
+def _note(lane: TrialState, metrics: EpochMetrics, objective: Metric) -> None:
     """Adds an epoch to a lane's curves, or its failure."""
     if lane.failure:
         return
@@ -329,7 +311,7 @@ def _note(lane: TrialState, metrics: EpochMetrics, objective: Objective) -> None
         lane.best_epoch = metrics.epoch
 
 
-def _best_so_far(lane: TrialState, objective: Objective) -> Score:
+def _best_so_far(lane: TrialState, objective: Metric) -> Score:
     """The score of the best epoch; the worst there is before the first."""
     if lane.best_epoch == 0:
         return Score(np.inf, np.inf)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from search.metric import Metric, sign
 from search.pruners.base import Judgement, Pruner
 from search.pruners.halving import Hyperband, SuccessiveHalving
 from search.pruners.median import Median
@@ -33,11 +34,11 @@ def make_pruner(name: PrunerName, epochs: int) -> Pruner:
 
 
 def is_pruned(
-    pruner: Pruner, trials: Sequence[optuna.trial.FrozenTrial], number: int, until: int, maximize: bool
+    pruner: Pruner, trials: Sequence[optuna.trial.FrozenTrial], number: int, until: int, metric: Metric
 ) -> bool:
     """Whether the pruner ends trial `number` after the epoch `until`, which is one of its rungs and reported.
 
     `trials` are those of the study, read after the whole generation has reported that epoch: reading them costs a question to
     the storage.
     """
-    return pruner.prunes(Judgement(trials, number, until, 1 if maximize else -1))
+    return pruner.prunes(Judgement(trials, number, until, sign(metric)))

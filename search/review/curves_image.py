@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from search.trial import EpochMetrics, Objective
+from search.metric import Metric
+from search.trial import EpochMetrics
 
 WIDTH, HEIGHT = 640, 360
 """Of the picture, in pixels."""
@@ -35,7 +36,7 @@ COLOURS = ("#8c8c8c", "#1f6fb4", "#d1495b")
 class Scales(NamedTuple):
     """What the empty axes depend on: `top` is the highest value on the left, `low` and `high` are powers of ten on the right."""
 
-    objective: Objective
+    objective: Metric
     epochs: int
     top: float
     low: int
@@ -54,7 +55,7 @@ class CurvesInfo(NamedTuple):
     best_epoch: int
 
 
-def collect(curves: Sequence[EpochMetrics], best_epoch: int, epochs: int, objective: Objective) -> CurvesInfo:
+def collect(curves: Sequence[EpochMetrics], best_epoch: int, epochs: int, objective: Metric) -> CurvesInfo:
     """Curves of one or more epochs, of a trial that may train for `epochs`."""
     shown = np.array([[getattr(metrics, name) for metrics in curves] for name, _ in LINES[objective]], np.float64)
     rates = np.array([metrics.learning_rate for metrics in curves], np.float64)

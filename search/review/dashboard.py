@@ -8,8 +8,8 @@ from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search.driver.storage import cached_storage
 from search.review.notes import artifact_store
-from search.storage import cached_storage
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage

@@ -9,16 +9,17 @@ from __future__ import annotations
 import io
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from features.runtime.atomic import make_folder
-from search.first_trials import TITLES, FirstTrial
+from search.candidate import Candidate
+from search.first_trials import TITLES
+from search.metric import Metric
 from search.review.curves_image import collect, draw
 from search.review.describe import describe, show
-from search.trial import Objective, TrialConfig, TrialResult
 
 if TYPE_CHECKING:
     import optuna
@@ -29,18 +30,6 @@ PICTURE = "curves.png"
 
 NOTE_PART = 2045
 """Characters of a note that the dashboard keeps in one attribute."""
-
-
-class Ended(NamedTuple):
-    """A trial whose training is over; `outcome` is its state and, if it ran to its end, its value."""
-
-    trial: optuna.Trial
-    config: TrialConfig
-    result: TrialResult
-    outcome: Mapping[str, Any]
-    seconds: float
-    first: FirstTrial | None = None
-    """Its name among the first trials."""
 
 
 def artifact_store(workdir: Path) -> FileSystemArtifactStore:
@@ -55,16 +44,16 @@ def artifact_id(study: str, number: int) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"headhunt/{study}/{number}"))
 
 
-def draw_pictures(workdir: Path, study: str, objective: Objective, ended: Sequence[Ended]) -> None:
+def draw_pictures(workdir: Path, study: str, objective: Metric, ended: Sequence[Candidate]) -> None:
     """Puts the pictures of these trials into the store; a trial that has no epoch has none."""
     store = artifact_store(workdir)
-    for trial, config, result, *_ in ended:
-        if result.curves:
-            picture = draw(collect(result.curves, result.best_epoch, config.epochs, objective))
-            store.write(artifact_id(study, trial.number), io.BytesIO(picture))
+    for one in ended:
+        if curves := one.trained.curves:
+            picture = draw(collect(curves, one.trained.best_epoch, one.config.epochs, objective))
+            store.write(artifact_id(study, one.number), io.BytesIO(picture))
 
 
-def write_reviews(study: optuna.Study, objective: Objective, ended: Sequence[Ended]) -> None:
+def write_reviews(study: optuna.Study, objective: Metric, ended: Sequence[Candidate]) -> None:
     """Gives trials that are not told yet their attributes, the link to their picture, and their note.
 
     A note that somebody wrote in the dashboard meanwhile stays.
@@ -73,16 +62,16 @@ def write_reviews(study: optuna.Study, objective: Objective, ended: Sequence[End
     for one in ended:
         for name, value in _attributes(one).items():
             one.trial.set_user_attr(name, value)
-        picture = _link_picture(study, one.trial) if one.result.curves else None
+        picture = _link_picture(study, one.trial) if one.trained.curves else None
         if _version_key(one.trial._trial_id) not in noted:
             _write_note(study, one.trial._trial_id, note(one, objective, picture))
 
 
-def note(ended: Ended, objective: Objective, picture: str | None) -> str:
+def note(ended: Candidate, objective: Metric, picture: str | None) -> str:
     """What came of a trial, its curves and its configuration, in Markdown; `picture` is the address of the curves."""
     title = [f"First trial: **{TITLES[ended.first]}**.", ""] if ended.first else []
-    lines = [*title, _verdict(ended, objective), "", *(f"Note: {doubt}" for doubt in ended.result.doubts)]
-    lines += [""] * bool(ended.result.doubts)
+    lines = [*title, _verdict(ended, objective), "", *(f"Note: {doubt}" for doubt in ended.trained.doubts)]
+    lines += [""] * bool(ended.trained.doubts)
     if picture:
         lines += [f"![Curves of trial {ended.trial.number}]({picture})", ""]
     lines += ["| part | configuration |", "|---|---|"]
@@ -92,15 +81,16 @@ def note(ended: Ended, objective: Objective, picture: str | None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _attributes(ended: Ended) -> dict[str, Any]:
+def _attributes(ended: Candidate) -> dict[str, Any]:
     """What the trial's parameters and `config` do not say at a glance; each takes a millisecond to write."""
     words = {name: text for name, text in describe(ended.config).items() if name not in ("batch_size", "views")}
-    return {**words, "epochs": len(ended.result.curves), "seconds": round(ended.seconds, 3)}
+    return {**words, "epochs": len(ended.trained.curves), "seconds": round(ended.seconds, 3)}
 
 
-def _verdict(ended: Ended, objective: Objective) -> str:
+def _verdict(ended: Candidate, objective: Metric) -> str:
     """One line: how it ended, and its best epoch."""
-    result, trained = ended.result, len(ended.result.curves)
+    assert ended.outcome is not None
+    result, trained = ended.trained, len(ended.trained.curves)
     states = {
         "COMPLETE": f"Solved{'' if result.doubts else ' to convergence'}"
         if ended.config.is_probe
@@ -108,7 +98,7 @@ def _verdict(ended: Ended, objective: Objective) -> str:
         "PRUNED": f"Pruned after {trained} of {ended.config.epochs} epochs",
         "FAIL": f"**Failed** after {trained} of {ended.config.epochs} epochs: {result.failure}",
     }
-    said = f"{states[ended.outcome['state']]}; {show(ended.seconds)} s."
+    said = f"{states[ended.outcome.state]}; {show(ended.seconds)} s."
     if not result.best_epoch:
         return said
     best = result.curves[result.best_epoch - 1]

@@ -14,8 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from search.metric import Metric
 from search.ranking import Score
-from search.trial import Objective
 
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
 """Optuna's names of a trial's state, and what they are called here."""
@@ -47,7 +47,7 @@ class Standing(NamedTuple):
     seconds after the first generation began; `elapsed` is now."""
 
     study: str
-    objective: Objective
+    objective: Metric
     total: int
     counts: dict[str, int]
     best: Best | None

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from features.runtime.errors import UsageError
-from search.parameters import Parameter, Question, Range, Space
+from search.parameters import AskContext, Parameter, Range, Space
 from search.samplers.grid import continuous, grid_sampler
 from search.samplers.history import comparable, earlier, mixed
 from search.samplers.oracles import bayesian_oracle, hyperband_oracle, random_oracle
@@ -37,7 +37,7 @@ def make_sampler(
         raise UsageError(f"search: {fault}.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return SAMPLERS[name](Question(parameters, seed, number, epochs, first))
+        return SAMPLERS[name](AskContext(parameters, seed, number, epochs, first))
 
 
 def cannot_search(name: str, parameters: Sequence[Parameter]) -> str | None:
@@ -75,34 +75,34 @@ def ask_again(study: optuna.Study, trial_id: int) -> optuna.Trial:
     return trial
 
 
-def _tpe(question: Question) -> optuna.samplers.BaseSampler:
-    sampler: optuna.samplers.BaseSampler = _comparing_tpe()(question)
+def _tpe(context: AskContext) -> optuna.samplers.BaseSampler:
+    sampler: optuna.samplers.BaseSampler = _comparing_tpe()(context)
     return sampler
 
 
-def _random(question: Question) -> optuna.samplers.BaseSampler:
+def _random(context: AskContext) -> optuna.samplers.BaseSampler:
     import optuna
 
-    return optuna.samplers.RandomSampler(seed=mixed(question))
+    return optuna.samplers.RandomSampler(seed=mixed(context))
 
 
-def _qmc(question: Question) -> optuna.samplers.BaseSampler:
-    sampler: optuna.samplers.BaseSampler = _numbered_qmc()(question)
+def _qmc(context: AskContext) -> optuna.samplers.BaseSampler:
+    sampler: optuna.samplers.BaseSampler = _numbered_qmc()(context)
     return sampler
 
 
-def _gp(question: Question) -> optuna.samplers.BaseSampler:
+def _gp(context: AskContext) -> optuna.samplers.BaseSampler:
     if importlib.util.find_spec("torch") is None:
         raise UsageError(
             "search.sampler: Optuna's gp needs PyTorch, which is not installed. Run `pip install 'headhunt[gp]'`, or choose "
             "tpe or keras_tuner.bayesian, which need nothing more."
         )
-    sampler: optuna.samplers.BaseSampler = _declared_gp()(question)
+    sampler: optuna.samplers.BaseSampler = _declared_gp()(context)
     return sampler
 
 
-def _cmaes(question: Question) -> optuna.samplers.BaseSampler:
-    sampler: optuna.samplers.BaseSampler = _declared_cmaes()(question)
+def _cmaes(context: AskContext) -> optuna.samplers.BaseSampler:
+    sampler: optuna.samplers.BaseSampler = _declared_cmaes()(context)
     return sampler
 
 
@@ -122,25 +122,25 @@ def _comparing_tpe() -> Any:
     class ComparingTPE(optuna.samplers.TPESampler):
         """TPE that sees a first trial where it has every parameter, see `search.samplers.history`."""
 
-        def __init__(self, question: Question) -> None:
+        def __init__(self, context: AskContext) -> None:
             # Grouped: a parameter that exists in some trials only is modelled with the ones that it appears with.
-            super().__init__(seed=mixed(question), multivariate=True, group=True, constant_liar=True)
-            self._question = question
+            super().__init__(seed=mixed(context), multivariate=True, group=True, constant_liar=True)
+            self._context = context
 
         def infer_relative_search_space(
             self, study: optuna.Study, trial: optuna.trial.FrozenTrial
         ) -> dict[str, optuna.distributions.BaseDistribution]:
-            return super().infer_relative_search_space(comparable(study, self._question), trial)
+            return super().infer_relative_search_space(comparable(study, self._context), trial)
 
         def sample_relative(
             self, study: optuna.Study, trial: optuna.trial.FrozenTrial, search_space: Any
         ) -> dict[str, Any]:
-            return super().sample_relative(comparable(study, self._question), trial, search_space)
+            return super().sample_relative(comparable(study, self._context), trial, search_space)
 
         def sample_independent(
             self, study: optuna.Study, trial: optuna.trial.FrozenTrial, param_name: str, param_distribution: Any
         ) -> Any:
-            seen = comparable(study, self._question)
+            seen = comparable(study, self._context)
             return super().sample_independent(seen, trial, param_name, param_distribution)
 
     return ComparingTPE
@@ -158,23 +158,23 @@ def _numbered_qmc() -> Any:
         trials that happen to be running.
         """
 
-        def __init__(self, question: Question) -> None:
-            others = optuna.samplers.RandomSampler(seed=mixed(question))
+        def __init__(self, context: AskContext) -> None:
+            others = optuna.samplers.RandomSampler(seed=mixed(context))
             super().__init__(
-                seed=question.seed, scramble=True, independent_sampler=others, warn_independent_sampling=False
+                seed=context.seed, scramble=True, independent_sampler=others, warn_independent_sampling=False
             )
-            self._question = question
+            self._context = context
 
         def infer_relative_search_space(
             self, study: optuna.Study, trial: optuna.trial.FrozenTrial
         ) -> dict[str, optuna.distributions.BaseDistribution]:
-            if self._question.turn == 0:
+            if self._context.turn == 0:
                 return {}
-            drawn = study._storage.get_all_trials(study._study_id, deepcopy=False)[self._question.first]
+            drawn = study._storage.get_all_trials(study._study_id, deepcopy=False)[self._context.first]
             return dict(drawn.distributions)
 
         def _find_sample_id(self, study: optuna.Study, search_space: Any) -> int:
-            return self._question.turn - 1
+            return self._context.turn - 1
 
     return NumberedQMC
 
@@ -190,20 +190,20 @@ def _declared_gp() -> Any:
         kill among the running ones.
         """
 
-        def __init__(self, question: Question) -> None:
-            others = optuna.samplers.RandomSampler(seed=mixed(question))
-            super().__init__(seed=mixed(question), independent_sampler=others, warn_independent_sampling=False)
-            self._question = question
+        def __init__(self, context: AskContext) -> None:
+            others = optuna.samplers.RandomSampler(seed=mixed(context))
+            super().__init__(seed=mixed(context), independent_sampler=others, warn_independent_sampling=False)
+            self._context = context
 
         def infer_relative_search_space(
             self, study: optuna.Study, trial: optuna.trial.FrozenTrial
         ) -> dict[str, optuna.distributions.BaseDistribution]:
-            return {parameter.name: parameter.distribution() for parameter in _always(self._question.parameters)}
+            return {parameter.name: parameter.distribution() for parameter in _always(self._context.parameters)}
 
         def sample_relative(
             self, study: optuna.Study, trial: optuna.trial.FrozenTrial, search_space: Any
         ) -> dict[str, Any]:
-            return super().sample_relative(earlier(study, self._question), trial, search_space)
+            return super().sample_relative(earlier(study, self._context), trial, search_space)
 
     return DeclaredGP
 
@@ -220,25 +220,25 @@ def _declared_cmaes() -> Any:
         with its last value, or there would be too few to move on by.
         """
 
-        def __init__(self, question: Question) -> None:
-            others = optuna.samplers.RandomSampler(seed=mixed(question))
+        def __init__(self, context: AskContext) -> None:
+            others = optuna.samplers.RandomSampler(seed=mixed(context))
             super().__init__(
-                seed=mixed(question),
+                seed=mixed(context),
                 independent_sampler=others,
                 warn_independent_sampling=False,
                 consider_pruned_trials=True,
             )
-            self._question = question
+            self._context = context
 
         def infer_relative_search_space(
             self, study: optuna.Study, trial: optuna.trial.FrozenTrial
         ) -> dict[str, optuna.distributions.BaseDistribution]:
-            return {parameter.name: parameter.distribution() for parameter in _ranges(self._question.parameters)}
+            return {parameter.name: parameter.distribution() for parameter in _ranges(self._context.parameters)}
 
     return DeclaredCmaEs
 
 
-SAMPLERS: dict[str, Callable[[Question], optuna.samplers.BaseSampler]] = {
+SAMPLERS: dict[str, Callable[[AskContext], optuna.samplers.BaseSampler]] = {
     "tpe": _tpe,
     "gp": _gp,
     "random": _random,

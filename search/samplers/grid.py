@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from search.parameters import Choice, Parameter, Question, Range
+from search.parameters import AskContext, Choice, Parameter, Range
 
 if TYPE_CHECKING:
     import optuna
@@ -93,9 +93,9 @@ def continuous(parameters: Sequence[Parameter]) -> str | None:
     return None
 
 
-def grid_sampler(question: Question) -> optuna.samplers.BaseSampler:
+def grid_sampler(context: AskContext) -> optuna.samplers.BaseSampler:
     """Asks for the configuration of one trial, of a space that is not `continuous`."""
-    sampler: optuna.samplers.BaseSampler = _grid_class()(question, Grid(question.parameters))
+    sampler: optuna.samplers.BaseSampler = _grid_class()(context, Grid(context.parameters))
     return sampler
 
 
@@ -106,23 +106,23 @@ def _grid_class() -> Callable[..., Any]:
     class GridSampler(optuna.samplers.BaseSampler):
         """Optuna's own takes a full product without conditions, and its place from what is running."""
 
-        def __init__(self, question: Question, grid: Grid) -> None:
-            self._question, self._grid = question, grid
+        def __init__(self, context: AskContext, grid: Grid) -> None:
+            self._context, self._grid = context, grid
 
         def ends(self, study: optuna.Study) -> str | None:
-            if self._question.turn < self._grid.size:
+            if self._context.turn < self._grid.size:
                 return None
             return f"the grid is exhausted: each of its {self._grid.size:,} configurations has had its trial"
 
         def infer_relative_search_space(
             self, study: optuna.Study, trial: optuna.trial.FrozenTrial
         ) -> dict[str, optuna.distributions.BaseDistribution]:
-            return {parameter.name: parameter.distribution() for parameter in self._question.parameters}
+            return {parameter.name: parameter.distribution() for parameter in self._context.parameters}
 
         def sample_relative(
             self, study: optuna.Study, trial: optuna.trial.FrozenTrial, search_space: Any
         ) -> dict[str, Any]:
-            return self._grid.of_trial(self._question.seed, self._question.turn)
+            return self._grid.of_trial(self._context.seed, self._context.turn)
 
         def sample_independent(self, study: optuna.Study, trial: Any, param_name: str, param_distribution: Any) -> Any:
             raise AssertionError(f"{param_name} is drawn, but the space does not list it")

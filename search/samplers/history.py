@@ -13,25 +13,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from search.parameters import Parameter, Question
+from search.parameters import AskContext, Parameter
 
 if TYPE_CHECKING:
     import optuna
 
 
-def mixed(question: Question) -> int:
+def mixed(context: AskContext) -> int:
     """The seed of one ask: 32 bits of the search's seed and the trial's number."""
-    return int(np.random.SeedSequence([question.seed, question.number]).generate_state(1)[0])
+    return int(np.random.SeedSequence([context.seed, context.number]).generate_state(1)[0])
 
 
-def earlier(study: optuna.Study, question: Question) -> Any:
+def earlier(study: optuna.Study, context: AskContext) -> Any:
     """The study with no trials but those before the one asked for, without first trials that lack a parameter."""
-    return _Seen(study, question, question.number)
+    return _Seen(study, context, context.number)
 
 
-def comparable(study: optuna.Study, question: Question) -> Any:
+def comparable(study: optuna.Study, context: AskContext) -> Any:
     """The study without first trials that lack a parameter."""
-    return _Seen(study, question, None)
+    return _Seen(study, context, None)
 
 
 def is_whole(trial: optuna.trial.FrozenTrial, parameters: Sequence[Parameter]) -> bool:
@@ -40,8 +40,8 @@ def is_whole(trial: optuna.trial.FrozenTrial, parameters: Sequence[Parameter]) -
 
 
 class _Seen:
-    def __init__(self, study: optuna.Study, question: Question, before: int | None) -> None:
-        self._study, self._question, self._before = study, question, before
+    def __init__(self, study: optuna.Study, context: AskContext, before: int | None) -> None:
+        self._study, self._context, self._before = study, context, before
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
@@ -52,5 +52,5 @@ class _Seen:
             trial
             for trial in trials
             if (self._before is None or trial.number < self._before)
-            and (trial.number >= self._question.first or is_whole(trial, self._question.parameters))
+            and (trial.number >= self._context.first or is_whole(trial, self._context.parameters))
         ]

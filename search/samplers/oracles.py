@@ -23,7 +23,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from features.runtime.workers.engine import start_keras
-from search.parameters import Parameter, Question, Range
+from search.parameters import AskContext, Parameter, Range
 from search.samplers.history import earlier, mixed
 
 if TYPE_CHECKING:
@@ -66,28 +66,28 @@ def hyperband_trials(epochs: int) -> int:
     return total
 
 
-def random_oracle(question: Question) -> optuna.samplers.BaseSampler:
+def random_oracle(context: AskContext) -> optuna.samplers.BaseSampler:
     """KerasTuner's RandomSearch: no configuration twice."""
-    return _sampler(question, lambda tuner, **common: tuner.oracles.RandomSearchOracle(max_trials=None, **common))
+    return _sampler(context, lambda tuner, **common: tuner.oracles.RandomSearchOracle(max_trials=None, **common))
 
 
-def bayesian_oracle(question: Question) -> optuna.samplers.BaseSampler:
+def bayesian_oracle(context: AskContext) -> optuna.samplers.BaseSampler:
     """KerasTuner's BayesianOptimization: a Gaussian process of scikit-learn after three random trials for each parameter."""
-    return _sampler(question, lambda tuner, **common: _bayesian_class()(max_trials=None, **common))
+    return _sampler(context, lambda tuner, **common: _bayesian_class()(max_trials=None, **common))
 
 
-def hyperband_oracle(question: Question) -> optuna.samplers.BaseSampler:
+def hyperband_oracle(context: AskContext) -> optuna.samplers.BaseSampler:
     """KerasTuner's Hyperband, its brackets repeated."""
     return _sampler(
-        question,
+        context,
         lambda tuner, **common: _hyperband_class()(
-            max_epochs=question.epochs, factor=FACTOR, hyperband_iterations=None, **common
+            max_epochs=context.epochs, factor=FACTOR, hyperband_iterations=None, **common
         ),
     )
 
 
-def _sampler(question: Question, make: Callable[..., Any]) -> optuna.samplers.BaseSampler:
-    sampler: optuna.samplers.BaseSampler = _sampler_class()(question, make)
+def _sampler(context: AskContext, make: Callable[..., Any]) -> optuna.samplers.BaseSampler:
+    sampler: optuna.samplers.BaseSampler = _sampler_class()(context, make)
     return sampler
 
 
@@ -98,9 +98,9 @@ def _sampler_class() -> Any:
     class OracleSampler(optuna.samplers.BaseSampler):
         """An oracle for one trial. A parameter that the space does not list is drawn at random."""
 
-        def __init__(self, question: Question, make: Callable[..., Any]) -> None:
-            self._question, self._make = question, make
-            self._others = optuna.samplers.RandomSampler(seed=mixed(question))
+        def __init__(self, context: AskContext, make: Callable[..., Any]) -> None:
+            self._context, self._make = context, make
+            self._others = optuna.samplers.RandomSampler(seed=mixed(context))
             self._answer: tuple[str, dict[str, Any], Allotment | None] | None = None
 
         def ends(self, study: optuna.Study) -> str | None:
@@ -112,7 +112,7 @@ def _sampler_class() -> Any:
         def infer_relative_search_space(
             self, study: optuna.Study, trial: optuna.trial.FrozenTrial
         ) -> dict[str, optuna.distributions.BaseDistribution]:
-            return {parameter.name: parameter.distribution() for parameter in self._question.parameters}
+            return {parameter.name: parameter.distribution() for parameter in self._context.parameters}
 
         def sample_relative(
             self, study: optuna.Study, trial: optuna.trial.FrozenTrial, search_space: Any
@@ -132,14 +132,14 @@ def _sampler_class() -> Any:
                 # One thread: the matrices are small, and sums must not depend on how many cores there are.
                 with warnings.catch_warnings(), threadpool_limits(1):
                     warnings.simplefilter("ignore")  # of scikit-learn's fits
-                    self._answer = _ask(study, self._question, self._make)
+                    self._answer = _ask(study, self._context, self._make)
             return self._answer
 
     return OracleSampler
 
 
 def _ask(
-    study: optuna.Study, question: Question, make: Callable[..., Any]
+    study: optuna.Study, context: AskContext, make: Callable[..., Any]
 ) -> tuple[str, dict[str, Any], Allotment | None]:
     """KerasTuner's status, the values by our names, and what Hyperband allots."""
     tuner = _keras_tuner()
@@ -147,18 +147,18 @@ def _ask(
     oracle = make(
         tuner,
         objective=tuner.Objective(OBJECTIVE, direction),
-        hyperparameters=_hyperparameters(tuner, question.parameters),
-        seed=mixed(question) % 2**31 or 1,
+        hyperparameters=_hyperparameters(tuner, context.parameters),
+        seed=mixed(context) % 2**31 or 1,
     )
-    by_name = {parameter.name: parameter for parameter in question.parameters}
+    by_name = {parameter.name: parameter for parameter in context.parameters}
     trials = study._get_trials(deepcopy=False, use_cache=False)  # by their numbers, for what Hyperband promotes
-    for trial in earlier(study, question)._get_trials(deepcopy=False, use_cache=False):
+    for trial in earlier(study, context)._get_trials(deepcopy=False, use_cache=False):
         _tell(oracle, trial, by_name, sign=1 if direction == "max" else -1)
-    answer = oracle.populate_space(str(question.number))
+    answer = oracle.populate_space(str(context.number))
     if answer["status"] != "RUNNING":
         return answer["status"], {}, None
     values = {name: _decode(by_name[name], value) for name, value in answer["values"].items() if name in by_name}
-    given = oracle.allotment(str(question.number), trials) if isinstance(oracle, _hyperband_class()) else None
+    given = oracle.allotment(str(context.number), trials) if isinstance(oracle, _hyperband_class()) else None
     return "RUNNING", values, given
 
 

@@ -22,7 +22,7 @@ OURS = """
 import json, sys, time
 started = time.perf_counter()
 from pathlib import Path
-import search.population.sources, search.study
+import search.driver.driver, search.population.heads_objective, search.population.sources, search.study
 from features.cache.feature_cache import FeatureCache
 from search.config import SearchRun
 
@@ -41,8 +41,8 @@ def timed(owner, name):
     setattr(owner, name, call)
 
 for name in ("_next_generation", "_report", "_judge", "_record", "_tell"):
-    timed(search.study._Driver, name)
-timed(search.study, "train_trials")
+    timed(search.driver.driver.Driver, name)
+timed(search.population.heads_objective, "train_trials")
 
 import jax
 def heard(event, duration, **_):

@@ -47,15 +47,12 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
-import search.population.sources, search.study
+import search.driver.driver, search.population.sources, search.study
 from features.cache.feature_cache import FeatureCache
 from features.runtime.processes import this_process
 from headhunt.service.jobs.records import Ended, Files, Started, now
 from search.config import SearchRun
-from search.population.objective import Progressed
-from search.population.program import TrialState
-from search.trial import EpochMetrics, TrialResult
-from search.worklog import Stint
+from search.trial import EpochMetrics, TrialResult, TrialState, WorkSpan
 
 files, cache, section = Files(Path(sys.argv[1])), Path(sys.argv[2]), json.loads(sys.argv[3])
 search.population.sources.cache_for = lambda run, policy=None: FeatureCache.open(cache)
@@ -73,8 +70,8 @@ def timed(owner, name):
     setattr(owner, name, call)
 
 for name in ("_next_generation", "_report", "_judge", "_record", "_tell"):
-    timed(search.study._Driver, name)
-tell = search.study._Driver._tell
+    timed(search.driver.driver.Driver, name)
+tell = search.driver.driver.Driver._tell
 
 def tell_and_note(self, generation):
     global told
@@ -85,7 +82,7 @@ def tell_and_note(self, generation):
         rss = int(status.partition("VmRSS:")[2].split()[0]) / 1024
         rows.write(json.dumps({"trials": told, "time": time.time(), "rss": rss, "seconds": dict(seconds)}) + "\\n")
 
-search.study._Driver._tell = tell_and_note
+search.driver.driver.Driver._tell = tell_and_note
 
 def epoch(number, config):
     rate = config.schedule.learning_rate
@@ -107,7 +104,8 @@ def train(numbered):
         ended = len(curves) >= config.epochs
         result = TrialResult(tuple(curves), best, {}, None, time.time() - began)
         state = None if ended else TrialState([], [], [], [], [], curves, best)
-        given.append(Progressed(state, result, Stint(f"simulated {worker % %WORKERS%}", began, len(curves) - had)))
+        span = WorkSpan(f"simulated {worker % %WORKERS%}", began, len(curves) - had)
+        given.append(result._replace(state=state, span=span))
     return given
 
 class Simulated:
@@ -122,7 +120,7 @@ class Simulated:
 def open_executor(*_):
     yield Simulated()
 
-search.study.open_executor = open_executor
+search.driver.driver.open_executor = open_executor
 me = this_process()
 files.begin(Started(host=me.host, pid=me.pid, place=me.place, birth=me.birth, ray_id="simulated", time=now()))
 files.write_stage("search")

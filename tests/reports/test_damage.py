@@ -15,7 +15,7 @@ import pytest
 from reports.build import build
 from reports.config import Run
 from reports.study import workers
-from search.worklog import load_work
+from search.driver.worklog import load_work
 from tests.fabricated import fabricate_confirmation, fabricate_promotion
 
 

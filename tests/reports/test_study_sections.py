@@ -34,10 +34,10 @@ from reports.study import (
     workers,
 )
 from reports.style import log_ticks, rate_axis, shortened, whole_ticks
+from search.driver.worklog import Work, load_work
 from search.leaderboard import leaders, load_study
 from search.schedules.decay import StepDecay
 from search.trial import HypermodelChoice, TrialConfig
-from search.worklog import Work, load_work
 from tests.fabricated import fabricate_confirmation
 from tests.reports.test_page import open_page
 
@@ -440,7 +440,7 @@ def test_leaders_rates_and_curves_follow_the_confirmed_ranking(searched: Run) ->
     assert [line.name.split()[1] for line in rates.figures["rates"].data] == list(map(str, order))
 
 
-def test_studies_side_by_side(searched: Run) -> None:
+def test_studies_lanes_of(searched: Run) -> None:
     file = other_run(searched, "other", "second", sampler="random")  # as the file is now; the study was made with tpe
     run = compared(searched, file)
     own, other = side_by_side.collect(run)

@@ -13,16 +13,16 @@ import pytest
 
 from features.cache.feature_cache import cache_for
 from reports.config import Run
-from search.set_aside import ask, set_aside, take_up, under_way
-from search.storage import open_storage
+from search.driver.set_aside import ask, set_aside, take_up, under_way
+from search.driver.storage import open_storage
 from tests.conftest import run_headhunt
 from tests.search.test_study import history
 
 DRIVER = """
 import sys
-from search import study
+from search.driver import driver
 
-judge, calls = study._Driver._judge, []
+judge, calls = driver.Driver._judge, []
 
 def ended(self, *arguments):
     calls.append(1)
@@ -30,7 +30,7 @@ def ended(self, *arguments):
         {fault}
     judge(self, *arguments)
 
-study._Driver._judge = ended
+driver.Driver._judge = ended
 from headhunt import cli
 sys.argv[1:] = ["search", "run"]
 cli.main()

@@ -309,7 +309,6 @@ def test_trainings_are_found_again_and_damaged_files_are_named(tmp_path: Path) -
 
 
 def test_leaders_that_all_fail_and_memory_that_runs_out(searched: Run) -> None:
-    from search.population.objective import Progressed
     from search.trial import TrialResult
 
     best = leaders(searched, 2)
@@ -319,6 +318,6 @@ def test_leaders_that_all_fail_and_memory_that_runs_out(searched: Run) -> None:
     ):  # fmt: skip
         module._rank(searched, best, (5, 6), [[failed, failed], [failed, failed]])
     wanted = trainings.Training(best[0].number, best[0].config, "key")
-    full = Progressed(None, TrialResult((), 0, {}, "out of memory: RESOURCE_EXHAUSTED", 1.0))
+    full = TrialResult((), 0, {}, "out of memory: RESOURCE_EXHAUSTED", 1.0)
     with pytest.raises(HeadhuntError, match=r"ran out of memory.*lower `search.lanes`, then run the command again"):
         trainings._record(searched, wanted, full)

@@ -14,9 +14,9 @@ import pytest
 from optuna.artifacts import upload_artifact
 from optuna_dashboard import _app, _note, save_note
 
+from search.driver.storage import cached_storage
 from search.review.dashboard import application
 from search.review.notes import artifact_store
-from search.storage import cached_storage
 
 
 @pytest.fixture

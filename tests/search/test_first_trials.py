@@ -26,7 +26,7 @@ from search.config import SearchConfig
 from search.first_trials import TITLES, FirstTrial, expressed, first_config, fixed_sampler, name_of
 from search.leaderboard import leaders, load_study
 from search.optimizers import LBFGS
-from search.parameters import Question
+from search.parameters import AskContext
 from search.records import are_kept, load_curves, load_weights
 from search.retrain import trial_weights
 from search.review.describe import describe, shown_values
@@ -187,7 +187,8 @@ def test_two_ray_workers_give_the_same_study(once: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["optuna.trial.Trial.set_user_attr", "search.study._Driver._report", "search.study._Driver._tell"]
+    "place",
+    ["optuna.trial.Trial.set_user_attr", "search.driver.driver.Driver._report", "search.driver.driver.Driver._tell"],
 )
 def test_a_study_that_was_killed_among_them_goes_on_as_if_it_had_not_been(once: Path, run: Run, place: str) -> None:
     """While the second one is asked for, while values are reported, and after outcomes are recorded."""
@@ -196,7 +197,7 @@ def test_a_study_that_was_killed_among_them_goes_on_as_if_it_had_not_been(once: 
     after = 4 if "attr" in name else 2 if "report" in name else 1
     body = (
         "import os, optuna.trial\nfrom pathlib import Path\nfrom features.run_file import load\n"
-        "from search.config import SearchRun\nimport search.study\n"
+        "from search.config import SearchRun\nimport search.driver.driver, search.study\n"
         f"plain, calls = {owner}.{name}, []\n"
         "def kill(self, *arguments):\n"
         f"    calls.append(1)\n    if len(calls) == {after}: os.kill(os.getpid(), 9)\n    return plain(self, *arguments)\n"
@@ -357,7 +358,7 @@ def test_samplers_see_a_first_trial_that_has_every_parameter() -> None:
         for parameter in wide.parameters():
             if parameter.name in found:
                 parameter.draw(trial)
-    seen = comparable(study, Question(wide.parameters(), 0, 3, 9, first=3))._get_trials(deepcopy=False)
+    seen = comparable(study, AskContext(wide.parameters(), 0, 3, 9, first=3))._get_trials(deepcopy=False)
     assert [trial.number for trial in seen] == [1]  # the probe has no schedule; the notebooks' rate is not in the range
 
 

@@ -21,7 +21,7 @@ import optuna
 from optuna.storages.journal import JournalFileBackend
 from features.run_file import load
 from search.config import SearchRun
-from search.ownership import ATTRIBUTE, read_driver
+from search.driver.ownership import ATTRIBUTE, read_driver
 from search.leaderboard import load_study
 from search.study import run_search
 

@@ -23,12 +23,12 @@ from reports.section import LeftOutError
 from reports.study.leader_curves import rates_section as _rates
 from reports.study.leaders_table import section as _leaderboard
 from search.config import SearchRun
+from search.driver.worklog import load_work
 from search.hypermodels.space import HypermodelSpace
 from search.leaderboard import leaders
 from search.records import load_curves, load_weights
 from search.samplers.choice import make_sampler
 from search.samplers.oracles import allotment
-from search.worklog import load_work
 from tests.conftest import run_headhunt
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

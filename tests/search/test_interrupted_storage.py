@@ -13,7 +13,7 @@ from sqlalchemy import event
 
 from features.runtime import interrupts
 from features.runtime.interrupts import hold, interrupt, release
-from search.storage import _database, open_storage
+from search.driver.storage import _database, open_storage
 
 
 @pytest.fixture(autouse=True)

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from search.population.objective import Task, give_up
+
 from features.cache.feature_cache import cache_for
 from reports.config import Run
-from search.population.objective import Task, give_up
-from search.population.program import TrialState
-from search.trial import EpochMetrics, TrialConfig
+from search.trial import EpochMetrics, TrialConfig, TrialState
 
 BODY = """
 import json, sys

@@ -17,8 +17,8 @@ import optuna
 import pytest
 
 from features.runtime.errors import HeadhuntError, UsageError
-from search.ownership import ATTRIBUTE, Driver, Ownership, Patience, owned, read_driver
-from search.storage import open_storage
+from search.driver.ownership import ATTRIBUTE, Driver, Ownership, Patience, owned, read_driver
+from search.driver.storage import open_storage
 
 QUICK = Patience(beat=0.01, silence=60, watch=0.2, settle=0.05)
 LONG_AGO = "2020-01-02T03:04:05.000+00:00"

@@ -31,8 +31,8 @@ def value(number: int, epoch: int) -> float:
 
 
 def judge(study: optuna.Study, pruner: PrunerName, number: int, until: int) -> bool:
-    maximize = study.direction == optuna.study.StudyDirection.MAXIMIZE
-    return is_pruned(make_pruner(pruner, EPOCHS), study.get_trials(deepcopy=False), number, until, maximize)
+    metric = "val_accuracy" if study.direction == optuna.study.StudyDirection.MAXIMIZE else "val_loss"
+    return is_pruned(make_pruner(pruner, EPOCHS), study.get_trials(deepcopy=False), number, until, metric)
 
 
 def judge_generations(study: optuna.Study, pruner: PrunerName, optunas: bool = False) -> list[tuple[int, int]]:
@@ -111,15 +111,16 @@ def reported(study: optuna.Study, values: list[list[float]]) -> None:
 def test_after_a_quarter_the_better_half_goes_on(direction: str) -> None:
     """By its best value so far, ties included; trials of the same generation are rivals whatever their number."""
     sign = 1 if direction == "maximize" else -1
+    metric = "val_accuracy" if sign > 0 else "val_loss"
     study = optuna.create_study(direction=direction)
     first = make_pruner("quarters", 8).rungs()[0]
     assert first == 2
     reported(study, [[sign * value for value in pair] for pair in ([1, 2], [5, 0], [2, 4], [3, 3], [4, 1], [3, 2])])
     trials = study.get_trials()
-    pruned = [is_pruned(make_pruner("quarters", 8), trials, number, first, sign > 0) for number in range(6)]
+    pruned = [is_pruned(make_pruner("quarters", 8), trials, number, first, metric) for number in range(6)]
     assert pruned == [True, False, False, True, False, True]
     reported(study, [[sign * 4.0, sign * 4.0], [sign * 9.0]])  # the second has not got to the rung: nobody's rival
-    again = [is_pruned(make_pruner("quarters", 8), study.get_trials(), number, first, sign > 0) for number in (3, 6)]
+    again = [is_pruned(make_pruner("quarters", 8), study.get_trials(), number, first, metric) for number in (3, 6)]
     assert again == [True, False]
 
 

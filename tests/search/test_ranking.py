@@ -11,13 +11,13 @@ from features.audit.moments import feature_moments
 from features.cache.feature_cache import cache_for
 from reports.config import Run
 from search.config import SearchRun
+from search.driver.stopping import End
 from search.heads import build_head, set_head_weights
 from search.leaderboard import leaders, load_study
+from search.metric import Metric
 from search.ranking import Score, best_place, ranked, ranking
 from search.records import are_kept, load_curves, load_weights
-from search.stopping import End
 from search.study import _result
-from search.trial import Objective
 
 
 def trial(number: int, value: float | None, val_loss: float | None) -> optuna.trial.FrozenTrial:
@@ -39,7 +39,7 @@ def test_ties_go_to_the_lower_loss_and_then_to_the_lower_number() -> None:
 
 
 @pytest.mark.parametrize("objective", ["val_accuracy", "val_loss", "val_top5_accuracy"])
-def test_curves_are_ranked_as_pandas_sorts_them(objective: Objective) -> None:
+def test_curves_are_ranked_as_pandas_sorts_them(objective: Metric) -> None:
     random = np.random.default_rng(0)
     for _ in range(50):
         names = ["val_accuracy", "val_loss", "val_top5_accuracy"]

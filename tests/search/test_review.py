@@ -133,10 +133,10 @@ def test_pictures_differ_by_their_curves_alone(objective: Any) -> None:
 def test_a_kill_between_picture_and_outcome_leaves_one_picture_and_one_note(searched: Run, storage: str) -> None:
     body = (
         "import os\nfrom pathlib import Path\nfrom features.run_file import load\nfrom search.config import SearchRun\n"
-        "import search.study\nwrite, calls = search.study.write_reviews, []\n"
+        "import search.driver.driver, search.study\nwrite, calls = search.driver.driver.write_reviews, []\n"
         "def kill(*arguments):\n"
         "    write(*arguments)\n    calls.append(1)\n    if len(calls) == 2: os.kill(os.getpid(), 9)\n"
-        "search.study.write_reviews = kill\n"
+        "search.driver.driver.write_reviews = kill\n"
         f"run = load(SearchRun, Path('headhunt.yaml'), ['search.storage={storage}'])\nsearch.study.run_search(run)\n"
     )
     (Path("run") / "study.db").unlink()

@@ -13,7 +13,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from search.ownership import read_driver
+from search.driver.ownership import read_driver
 
 WAITING = optuna.trial.TrialState.WAITING
 HOURS_LONG = ["--set", "search.epochs=1000000", "--set", "search.generation=4", "--trials", "4"]

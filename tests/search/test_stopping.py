@@ -13,8 +13,8 @@ import pytest
 from features.runtime.errors import HeadhuntError
 from reports.config import Run
 from search.config import SearchConfig
+from search.driver.stopping import check_failures, reached_end
 from search.leaderboard import load_study
-from search.stopping import check_failures, reached_end
 from tests.search.test_study import fresh, history  # noqa: F401
 
 COMPLETE, FAIL, PRUNED, RUNNING = (optuna.trial.TrialState[name] for name in ("COMPLETE", "FAIL", "PRUNED", "RUNNING"))

@@ -23,9 +23,9 @@ from optuna_dashboard import wsgi
 
 from features.runtime.errors import LostError, UsageError
 from reports.config import Run
+from search.driver.ownership import Patience, owned, read_driver
+from search.driver.storage import mend_journal, one_transaction, open_storage, storage_faults, storage_url
 from search.leaderboard import leaders, load_study
-from search.ownership import Patience, owned, read_driver
-from search.storage import mend_journal, one_transaction, open_storage, storage_faults, storage_url
 from tests.search.storages import PASSWORD, binaries, free_port, proxy
 
 KINDS = ["sqlite", "journal", "postgresql", "grpc"]

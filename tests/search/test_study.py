@@ -18,11 +18,11 @@ import pytest
 
 from features.runtime.errors import HeadhuntError, UsageError
 from reports.config import Run
+from search.driver.worklog import load_work
 from search.heads import HeadConfig
 from search.leaderboard import leaders, load_study
 from search.records import load_curves, load_weights
 from search.trial import TrialConfig
-from search.worklog import load_work
 from tests.conftest import run_headhunt
 
 FRESH = ["--set", "workdir=other"]
@@ -106,10 +106,10 @@ def test_a_killed_study_goes_on_as_if_it_had_not_been(fresh: Run, searched_once:
     """Killed in the middle of the second generation: its trials are asked for, none is told."""
     body = (
         "import os\nfrom pathlib import Path\nfrom features.run_file import load\nfrom search.config import SearchRun\n"
-        "import search.study\njudge, calls = search.study._Driver._judge, []\n"
+        "import search.driver.driver, search.study\njudge, calls = search.driver.driver.Driver._judge, []\n"
         "def kill(self, *arguments):\n"
         "    calls.append(1)\n    if len(calls) == 5: os.kill(os.getpid(), 9)\n    judge(self, *arguments)\n"
-        "search.study._Driver._judge = kill\nsearch.study.run_search(load(SearchRun, Path('headhunt.yaml')))\n"
+        "search.driver.driver.Driver._judge = kill\nsearch.study.run_search(load(SearchRun, Path('headhunt.yaml')))\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
     done = subprocess.run([sys.executable, "-c", body], env=environment, capture_output=True, text=True, check=False)
@@ -242,13 +242,13 @@ def test_neither_workers_nor_the_grouping_of_trials_change_the_study(fresh: Run,
     """Local workers are threads; tasks of 1, 2 and 8 trials of a structure; lanes side by side are the same within rounding."""
     body = (
         "import shutil\nfrom pathlib import Path\nfrom features.run_file import load\nfrom search.config import SearchRun\n"
-        "import search.study\nfrom features.runtime.workers.config import Workers\n"
+        "import search.study, search.population.heads_objective\nfrom features.runtime.workers.config import Workers\n"
         "from search.population.structure import chunks\n"
         "def study(workdir, workers, size, **changed):\n"
         "    shutil.copytree('run', workdir)\n"
         "    run = load(SearchRun, Path('headhunt.yaml'))\n"
         "    changed['workers'] = Workers(executor='local', count=workers, cpus=1)\n"
-        "    search.study.chunks = lambda configs, lanes, *shape: chunks(configs, size or lanes, *shape)\n"
+        "    search.population.heads_objective.chunks = lambda c, lanes, *shape: chunks(c, size or lanes, *shape)\n"
         "    changed = {'workdir': Path(workdir), 'search': run.search.model_copy(update=changed)}\n"
         "    search.study.run_search(run.model_copy(update=changed))\n"
         "for workers, size in ((1, 1), (2, 2), (4, 8)):\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reports.config import Run
-from search.worklog import Work, WorkLog, load_work, work_file
+from search.driver.worklog import Work, WorkLog, load_work, work_file
 from tests.conftest import run_headhunt
 
 ROW = Work(1000.5, 2, "a,b/12/thread_0", 1001.25, 3.5, 4, 1, 12)

@@ -22,7 +22,7 @@ from headhunt.service.http.serve import assemble
 from headhunt.service.jobs.raycluster import RayJobs
 from headhunt.service.jobs.records import Ended, Files, Started, job_files, now
 from headhunt.service.settings import Settings
-from search.storage import open_storage
+from search.driver.storage import open_storage
 from tests.service.serving import configuration
 
 PLENTY = "1000000/second"

@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from headhunt.service.http.dashboard import KEPT_STUDIES
-from search.storage import open_storage
+from search.driver.storage import open_storage
 from tests.service.stand_in import Place, eventually
 
 STUDIES, TRIALS = 3 * KEPT_STUDIES, 5

@@ -13,7 +13,7 @@ import optuna
 import pytest
 import yaml
 
-from search.storage import open_storage
+from search.driver.storage import open_storage
 from tests.conftest import run_headhunt
 from tests.kills import descendants
 from tests.nodes import ray_nodes

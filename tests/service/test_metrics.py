@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from headhunt.service.jobs.records import ACTIVE
-from search.storage import open_storage
+from search.driver.storage import open_storage
 from tests.service.stand_in import Place, searched_trial
 
 

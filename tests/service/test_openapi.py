@@ -26,7 +26,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from headhunt.service.jobs.records import ACTIVE, Ended, job_files, now
-from search.storage import open_storage
+from search.driver.storage import open_storage
 from tests.service.in_process import BEARER, Served, served
 from tests.service.serving import TOKEN, configuration
 from tests.service.stand_in import PLENTY, Place, eventually, searched_trial

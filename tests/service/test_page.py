@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, e
 from features.runtime.atomic import make_folder
 from features.runtime.processes import this_process
 from headhunt.service.jobs.records import Ended, Files, Started, job_files, now
-from search.storage import open_storage
+from search.driver.storage import open_storage
 from tests.service.in_process import Served, served
 from tests.service.serving import TOKEN
 from tests.service.stand_in import PLENTY, searched_trial

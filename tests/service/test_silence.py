@@ -17,7 +17,7 @@ import yaml
 from features.runtime.errors import LostError
 from features.runtime.processes import this_process
 from headhunt.service.jobs.records import Ended, Files, Started, job_files, now
-from search.storage import open_storage
+from search.driver.storage import open_storage
 from tests.kills import descendants
 from tests.search.storages import PostgreSQL, binaries, postgresql_server
 from tests.service.in_process import Served, served

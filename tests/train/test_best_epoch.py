@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from reports.config import Run
-from search.trial import Objective
+from search.metric import Metric
 from tests.train.test_finetune import HEAD, tune
 
 HEAD_PHASE = {"unfreeze": "head", "epochs": 1, "learning_rate": 1e-2}
@@ -49,7 +49,7 @@ def test_of_epochs_with_equal_accuracy_the_one_with_the_lower_loss_is_kept(
 
 @pytest.mark.parametrize(("objective", "best"), [("val_accuracy", 1), ("val_loss", 2), ("val_top5_accuracy", 3)])
 def test_the_objective_of_the_search_chooses_the_epoch(
-    searched: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: Objective, best: int
+    searched: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: Metric, best: int
 ) -> None:
     measured(monkeypatch, (0.5, 0.5, 1.0), (0.9, 0.6, 2.0), (0.6, 0.6, 0.1), (0.6, 0.9, 0.5))
     _, done, _ = tune(searched, tmp_path / "run", HEAD, objective, epochs=3)

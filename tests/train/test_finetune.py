@@ -18,8 +18,8 @@ from features.augmentation.augment import POLICIES, Augmenter
 from features.dataset.index import load_index
 from reports.config import Run
 from search.heads import HeadConfig
+from search.metric import Metric
 from search.schedules import CosineRestarts, PlateauRule
-from search.trial import Objective
 from train.config import FinetuneConfig
 from train.finetuning.finetune import Data, Finetuned, finetune
 from train.finetuning.heads import space_head
@@ -32,7 +32,7 @@ MEASURED = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "val_top5_a
 
 
 def tune(
-    run: Run, folder: Path, head: HeadConfig = HEAD, objective: Objective = "val_accuracy", **settings: Any
+    run: Run, folder: Path, head: HeadConfig = HEAD, objective: Metric = "val_accuracy", **settings: Any
 ) -> tuple[Any, Finetuned, pd.DataFrame]:
     """Fine-tunes a network whose weights are always the same at the start; gives it, the result and the history."""
     folder.mkdir(exist_ok=True)

@@ -17,8 +17,8 @@ import pandas as pd
 from features.config import FeaturesConfig
 from features.runtime.atomic import atomic_path
 from features.runtime.errors import HeadhuntError
+from search.metric import Metric
 from search.ranking import Score
-from search.trial import Objective
 from train.config import FinetuneConfig, PhaseConfig
 from train.evaluate import Examples, measure, predict, softmax
 from train.finetuning.batches import TrainSource, steps_per_epoch, training_epoch
@@ -52,12 +52,12 @@ class Progressed:
         """Epochs that have ended."""
         return len(self.history) - 1
 
-    def score(self, objective: Objective, epoch: int) -> Score:
+    def score(self, objective: Metric, epoch: int) -> Score:
         """How good the network was on the validation photos after an epoch."""
         row = self.history[epoch]
         return Score.of(objective, row[objective], row["val_loss"])
 
-    def phases_to_best(self, objective: Objective) -> set[int]:
+    def phases_to_best(self, objective: Metric) -> set[int]:
         """The phases (from 1) that the weights of the best epoch went through: those in which an epoch was the best so far. What
         a phase without one trained was thrown away."""
         scores = [self.score(objective, epoch) for epoch in range(len(self.history))]
@@ -91,7 +91,7 @@ def finetune(
     folder: Path,
     identity: str,
     journal: Journal,
-    objective: Objective = "val_accuracy",
+    objective: Metric = "val_accuracy",
 ) -> Finetuned:
     """Trains the network phase by phase and leaves it with the weights of the epoch that is best by `objective`.
 
@@ -138,7 +138,7 @@ class _Phase:
     measured: Any
     head: TrialHead
     config: FinetuneConfig
-    objective: Objective
+    objective: Metric
     data: Data
     state: Progressed
     checkpoint: _Checkpoint

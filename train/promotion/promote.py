@@ -21,10 +21,10 @@ from features.runtime.log import log, relative
 from features.runtime.workers.executors import check_devices, in_own_process, open_executor
 from search.certificate import load_certificate
 from search.confirm.ranking import by_confirmation, load_confirmation
+from search.driver.storage import storage_faults
 from search.first_trials import titled
 from search.leaderboard import Leader, leaders, load_study
 from search.retrain import trial_weights
-from search.storage import storage_faults
 from train.config import TrainRun
 from train.finetuning.activations import activation_features
 from train.finetuning.journal import HISTORY, PROGRESS, Reader

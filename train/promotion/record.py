@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.runtime.log import relative
+from search.driver.storage import open_storage
 from search.leaderboard import Leader, load_study
 from search.review.describe import short
-from search.storage import open_storage
 from train.config import TrainRun
 from train.promotion.artifact import Promotion
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from features.runtime.atomic import make_folder
 from headhunt.service.jobs.admission import contained
+from search.driver.storage import with_own_cache
 from search.review.dashboard import Application, application
-from search.storage import with_own_cache
 
 if TYPE_CHECKING:
     from optuna.artifacts import FileSystemArtifactStore

@@ -20,7 +20,7 @@ from headhunt.service.http.guard import Application
 from headhunt.service.jobs.jobs import Jobs
 from headhunt.service.jobs.raycluster import OwnRay, RayJobs
 from headhunt.service.settings import Settings, check
-from search.storage import open_storage
+from search.driver.storage import open_storage
 
 if TYPE_CHECKING:
     import uvicorn

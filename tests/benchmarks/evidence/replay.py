@@ -50,7 +50,7 @@ def replay(values: Values, pruner: Pruner, generation: int = 8) -> Replayed:
                 trials[number].intermediate_values |= {e: float(values[number, e - 1]) for e in reported}
             had = until
             if until < ends:
-                alive = [number for number in alive if not is_pruned(pruner, trials, number, until, maximize=True)]
+                alive = [number for number in alive if not is_pruned(pruner, trials, number, until, "val_accuracy")]
         for number in range(first, len(trials)):
             state = optuna.trial.TrialState.COMPLETE if number in alive else optuna.trial.TrialState.PRUNED
             trials[number].state = state

@@ -18,14 +18,6 @@ from typing import NamedTuple
 from features.runtime.log import log
 
 
-class Stint(NamedTuple):
-    """A trial's part in a task: on which worker, since when (seconds since 1970 by that machine's clock), for how many epochs."""
-
-    worker: str
-    started: float
-    epochs: int
-
-
 class Work(NamedTuple):
     """A task of one rung.
 

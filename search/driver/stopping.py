@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from features.runtime.errors import HeadhuntError
 from search.config import SearchConfig
 from search.first_trials import name_of
+from search.metric import is_at_least
 from search.ranking import is_added, is_ours, ranking
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def check_failures(study: optuna.Study) -> None:
 
 def _is_reached(search: SearchConfig, value: float) -> bool:
     assert search.target is not None
-    return value <= search.target if search.objective == "val_loss" else value >= search.target
+    return is_at_least(search.objective, value, search.target)
 
 
 def _advice(reason: str) -> str:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from features.runtime.errors import HeadhuntError, UsageError
 from features.runtime.log import log
 from features.runtime.processes import birth, this_process
-from search.set_aside import set_aside
-from search.storage import has_transactions, let_go_of_reads, one_transaction
+from search.driver.set_aside import set_aside
+from search.driver.storage import has_transactions, let_go_of_reads, one_transaction
 
 if TYPE_CHECKING:
     import optuna

@@ -1,4 +1,4 @@
-"""The objective as a task: train a few trials of one structure to the end of a rung, on any worker, without TensorFlow."""
+"""A task: a few trials of one structure, trained to the end of a rung on any worker, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from search.driver.worklog import this_worker
+from search.metric import Metric
 from search.population.probing import solve_probe
-from search.population.program import Program, TrialState
+from search.population.program import Program
 from search.population.sources import Features, Source, load_features, zeros_for_cache_lines
 from search.population.structure import Structure, structure_of
-from search.trial import Objective, TrialConfig, TrialResult
-from search.worklog import Stint, this_worker
+from search.trial import TrialConfig, TrialResult, TrialState, WorkSpan
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Task:
 
     `sources` are held in memory; compiled programs are kept in `compiled`. `lanes` trials are trained side by side. Batches and
     views are those of `seed`, or of `seeds`, one for each trial. `train_share` of each class's training photos are seen.
+    `folder` is where the module of a hypermodel may lie.
     """
 
     configs: tuple[TrialConfig, ...]
@@ -34,28 +36,15 @@ class Task:
     sources: tuple[Source, ...]
     compiled: Path
     until: int
-    objective: Objective
+    objective: Metric
     seed: int
     lanes: int
     seeds: tuple[int, ...] | None = None
     train_share: float = 1.0
+    folder: Path | None = None
 
 
-@dataclass(frozen=True)
-class Progressed:
-    """A trial after a rung: what to record of it, and the state to go on from (None when nothing is left to do).
-
-    `stint` says who trained it, and when; None where nobody did. `config` is the trial's configuration where training completed
-    it: a probe's, with the L2 that was chosen.
-    """
-
-    state: TrialState | None
-    result: TrialResult
-    stint: Stint | None = None
-    config: TrialConfig | None = None
-
-
-def train_trials(task: Task) -> list[Progressed]:
+def train_trials(task: Task) -> list[TrialResult]:
     """Trains on this worker; features and programs stay in the process for the next task. Threads may call it."""
     if task.configs[0].is_probe:
         return [_solved(task, config) for config in task.configs]
@@ -67,14 +56,14 @@ def train_trials(task: Task) -> list[Progressed]:
     had = [len(state.curves) for state in states]
     states = _train(program, task, task.configs, states, task.seeds or (task.seed,) * len(states))
     seconds = (time.monotonic() - started) / len(states)
-    stints = [Stint(this_worker(), began, len(s.curves) - n) for s, n in zip(states, had, strict=True)]
-    return [_progressed(program, *each, seconds) for each in zip(task.configs, states, stints, strict=True)]
+    spans = [WorkSpan(this_worker(), began, len(s.curves) - n) for s, n in zip(states, had, strict=True)]
+    return [_result(program, *each, seconds) for each in zip(task.configs, states, spans, strict=True)]
 
 
-def give_up(task: Task, reason: str) -> list[Progressed]:
+def give_up(task: Task, reason: str) -> list[TrialResult]:
     """What stands for trials that cannot be trained: a failure each, after the epochs that they had."""
     had = [(tuple(state.curves), state.best_epoch) if state else ((), 0) for state in task.states]
-    return [Progressed(None, TrialResult(curves, best, {}, reason, 0.0)) for curves, best in had]
+    return [TrialResult(curves, best, {}, reason, 0.0) for curves, best in had]
 
 
 def _train(
@@ -97,7 +86,7 @@ def _train(
     )
 
 
-def _solved(task: Task, config: TrialConfig) -> Progressed:
+def _solved(task: Task, config: TrialConfig) -> TrialResult:
     """A probe, which needs no program, no epochs and no seed."""
     began, started = time.time(), time.monotonic()
     with _LOCK:
@@ -105,19 +94,18 @@ def _solved(task: Task, config: TrialConfig) -> Progressed:
     solved = solve_probe(config, data)
     seconds = time.monotonic() - started
     if not np.isfinite([solved.metrics.loss, solved.metrics.val_loss]).all():
-        result = TrialResult(
-            (), 0, {}, "the probe's loss is not finite: the features are no numbers, or too large", seconds
-        )
-        return Progressed(None, result, Stint(this_worker(), began, 0), solved.config)
-    result = TrialResult((solved.metrics,), 1, dict(solved.weights), None, seconds, solved.doubts)
-    return Progressed(None, result, Stint(this_worker(), began, 1), solved.config)
+        failure = "the probe's loss is not finite: the features are no numbers, or too large"
+        span = WorkSpan(this_worker(), began, 0)
+        return TrialResult((), 0, {}, failure, seconds, span=span, config=solved.config)
+    span, weights = WorkSpan(this_worker(), began, 1), dict(solved.weights)
+    return TrialResult((solved.metrics,), 1, weights, None, seconds, solved.doubts, span=span, config=solved.config)
 
 
-def _progressed(program: Program, config: TrialConfig, state: TrialState, stint: Stint, seconds: float) -> Progressed:
+def _result(program: Program, config: TrialConfig, state: TrialState, span: WorkSpan, seconds: float) -> TrialResult:
     ended = state.failure is not None or len(state.curves) >= config.epochs
     weights = program.best_weights(config, state) if ended and not state.failure else {}
-    result = TrialResult(tuple(state.curves), state.best_epoch, weights, state.failure, seconds)
-    return Progressed(None if ended else state, result, stint)
+    left = None if ended else state
+    return TrialResult(tuple(state.curves), state.best_epoch, weights, state.failure, seconds, state=left, span=span)
 
 
 _LOCK = threading.Lock()

@@ -1,0 +1,44 @@
+"""What a study is: the settings that its results depend on, kept with it, so that it does not go on with others."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from features.runtime.errors import UsageError
+from search.driver.objective import Objective
+
+if TYPE_CHECKING:
+    import optuna
+
+
+def check_identity(study: optuna.Study, objective: Objective) -> None:
+    """Marks a new study with the settings that its results depend on; UsageError when it was made with others."""
+    known = study.user_attrs.get("identity")
+    identity = objective.identity(known)
+    if known is None:
+        study.set_user_attr("identity", identity)
+        return
+    changed = [name for name in identity if known.get(name) != identity[name]]
+    if changed:
+        shown = ", ".join(
+            f"{name} (was {json.dumps(known.get(name))}, is {json.dumps(identity[name])})"
+            if name != "space"
+            else f"space ({', '.join(_changed_leaves(known.get(name), identity[name]))})"
+            for name in changed
+        )
+        raise UsageError(
+            f"the study {study.study_name!r} was made with other settings: {shown}. Give the new study another `name` and "
+            "`workdir`, or set the old values to go on."
+        )
+
+
+def _changed_leaves(before: Any, now: Any, path: str = "") -> list[str]:
+    """The dotted paths at which two spaces differ."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return [] if before == now else [path]
+    return [
+        leaf
+        for name in dict.fromkeys([*before, *now])
+        for leaf in _changed_leaves(before.get(name), now.get(name), f"{path}.{name}" if path else name)
+    ]

@@ -1,0 +1,64 @@
+"""A hypermodel as an objective: models of a function, one at a time, by Keras's own `fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from features.cache.views import Views
+from features.runtime.errors import UsageError
+from features.runtime.log import log
+from search.config import SearchRun
+from search.hypermodels.function import CombinationError
+from search.hypermodels.model import build_model, check_promotable, form_of_labels
+from search.hypermodels.space import HypermodelSpace
+from search.hypermodels.training import train_hypermodel
+from search.population.feature_objective import FeatureObjective
+from search.population.sources import Caches
+from search.population.task import Task
+from search.trial import TrialResult
+
+
+class HypermodelObjective(FeatureObjective):
+    """Trials of `search.hypermodel`, whose module lies in the working directory or in an installed package."""
+
+    space: HypermodelSpace
+    threads = False
+
+    def __init__(self, run: SearchRun, space: HypermodelSpace, caches: Caches) -> None:
+        super().__init__(run, space, caches)
+        self.function = space.digest
+
+    def check(self) -> None:
+        """Raises UsageError where the first combination's model does not take the features, cannot be trained, or could not be
+        promoted; logs what else a user should know."""
+        choice = self.space.first(Views(), 1, 0).hypermodel
+        assert choice is not None
+        shape, classes = self.caches.own.feature_shape, len(self.caches.own.class_names)
+        try:
+            model = build_model(choice, Path.cwd(), shape, classes, self.run.search.seed)
+            form_of_labels(model, shape, classes)
+            check_promotable(choice, model, shape)
+        except CombinationError as error:
+            raise UsageError(f"search.hypermodel: {error}.") from error
+        for note in self.space.notes:
+            log.print(f"search.hypermodel: {note}", style="yellow")
+
+    def identity(self, known: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The settings, and the digest of the function."""
+        digest = self.space.digest[:16]
+        if known is not None and known.get("function") == self.space.earlier_digest[:16]:
+            digest = known["function"]  # of before the whole module counted
+        name = self.run.search.model_dump(mode="json", include={"hypermodel"})
+        return {**super().identity(known), **name, "function": digest}
+
+    @property
+    def trainer(self) -> Callable[[Task], list[TrialResult]]:
+        """Trains by Keras's own `fit`."""
+        return train_hypermodel
+
+    def task(self, *arguments: Any, **options: Any) -> Task:
+        """A task that finds the function's module where this process runs."""
+        return replace(super().task(*arguments, **options), folder=Path.cwd())

@@ -1,0 +1,31 @@
+"""The objective of a run: heads of its space, or its hypermodel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from search.config import SearchRun
+from search.hypermodels.objective import HypermodelObjective
+from search.hypermodels.space import HypermodelSpace
+from search.parameters import Space
+from search.population.feature_objective import FeatureObjective
+from search.population.heads_objective import HeadsObjective
+from search.population.sources import Caches
+from search.searched_views import resolved_space
+
+
+def open_objective(run: SearchRun, caches: Caches | None = None) -> FeatureObjective:
+    """What the run searches, on its caches. Raises UsageError for views or a function that there are not."""
+    caches = Caches(run) if caches is None else caches
+    space = open_space(run)
+    return (
+        HypermodelObjective(run, space, caches) if isinstance(space, HypermodelSpace) else HeadsObjective(run, caches)
+    )
+
+
+def open_space(run: SearchRun) -> Space:
+    """Where the run's trials come from: its space, or its hypermodel in the working directory or an installed package."""
+    function = run.search.hypermodel
+    if function is None:
+        return resolved_space(run)
+    return HypermodelSpace(function, Path.cwd(), run.search.hypermodel_values)

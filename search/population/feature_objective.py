@@ -1,0 +1,121 @@
+"""What heads and hypermodels share as objectives: trials that train on cached features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from features.cache.views import Views
+from features.runtime.atomic import make_folder
+from features.runtime.workers.executors import Executor, GivenUp
+from search.config import SearchRun
+from search.engine import environment, lanes_of
+from search.first_trials import FirstTrial, first_config
+from search.parameters import Space
+from search.population.sources import Caches
+from search.population.task import Task, give_up
+from search.records import keep_weights, write_trial
+from search.trial import TrialConfig, TrialResult, TrialState
+
+if TYPE_CHECKING:
+    import optuna
+
+
+class FeatureObjective:
+    """Trials on the features of a run's caches; see `search.driver.objective.Objective`."""
+
+    threads = True
+    function = ""
+    """The digest of the function that makes the models, where one does."""
+
+    def __init__(self, run: SearchRun, space: Space, caches: Caches) -> None:
+        self.run, self.space, self.caches = run, space, caches
+        self.metric = run.search.objective
+        self.environment: Mapping[str, str] = environment(run)
+        self.lanes = lanes_of(run)
+
+    def check(self) -> None:
+        """Nothing: a space of heads has been validated with the configuration."""
+
+    def identity(self, known: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The settings that every search on features depends on."""
+        shared = {"seed", "epochs", "objective", "generation", "sampler", "pruner", "lanes"}
+        return {
+            **self.run.search.model_dump(mode="json", include=shared),
+            "views": (self.run.search.views or Views()).model_dump(mode="json"),
+            "cache": self.caches.key,
+        }
+
+    def first(self, name: FirstTrial) -> TrialConfig:
+        """What a first trial is trained with, but for its seed."""
+        views = self.run.search.views or Views(policy=self.caches.augmented)
+        config = first_config(name, views, self.run.search.epochs)
+        return config.model_copy(update={"views": self.caches.drawn(config.views)})
+
+    def suggest(self, trial: optuna.Trial) -> TrialConfig:
+        """Draws a trial, but for its seed."""
+        return self.space.suggest(trial, self.caches.open_views, self.run.search.epochs, 0)
+
+    def complete(self, config: TrialConfig) -> tuple[TrialConfig, dict[str, str]]:
+        """The configuration with its views filled in, and the key of the cache that they are of."""
+        views = self.caches.drawn(config.views)
+        return config.model_copy(update={"views": views}), {"cache": self.caches.of(views).key}
+
+    def pieces(self, configs: Sequence[TrialConfig], until: int | None = None) -> list[list[int]]:
+        """Each alone."""
+        return [[place] for place in range(len(configs))]
+
+    def task(
+        self,
+        configs: Sequence[TrialConfig],
+        states: Sequence[TrialState | None] | None = None,
+        until: int | None = None,
+        seeds: Sequence[int] | None = None,
+        train_share: float = 1.0,
+    ) -> Task:
+        """A task of configurations that end at the same epoch: from their start unless `states` are given, up to `until` or to
+        their last epoch. `seeds`, one for each, stand in for the search's; `train_share` of the training photos are seen."""
+        last = configs[0].epochs
+        return Task(
+            tuple(configs),
+            (None,) * len(configs) if states is None else tuple(states),
+            self.caches.sources,
+            make_folder(self.run.workdir / ".jax").resolve(),
+            last if until is None else min(until, last),
+            self.metric,
+            self.run.search.seed,
+            self.lanes,
+            None if seeds is None else tuple(seeds),
+            train_share,
+        )
+
+    def run_tasks(
+        self, executor: Executor, tasks: Sequence[Task], given_up: GivenUp[Task, list[TrialResult]] | None = None
+    ) -> Iterator[tuple[int, list[TrialResult]]]:
+        """Runs tasks on workers; gives (place of the task, results) in order of completion."""
+        return executor.map(self.trainer, tasks, given_up)
+
+    @property
+    def trainer(self) -> Callable[[Task], list[TrialResult]]:
+        """The function that trains a task, on any worker; it can be pickled."""
+        raise NotImplementedError
+
+    def train(
+        self, executor: Executor, pieces: Sequence[Sequence[tuple[TrialConfig, TrialState | None]]], until: int
+    ) -> Iterator[tuple[int, list[TrialResult]]]:
+        """Trains each piece up to an epoch, see Objective."""
+        tasks = [self.task([config for config, _ in piece], [state for _, state in piece], until) for piece in pieces]
+        return self.run_tasks(executor, tasks, give_up)
+
+    def step_of(self, config: TrialConfig, epoch: int) -> int:
+        """A probe has one value, that of its end. It stands at the study's last epoch, and is compared with the ends of others;
+        at epoch 1 it would outrank every head that has trained for one epoch."""
+        return self.run.search.epochs if config.is_probe else epoch
+
+    def write(self, number: int, config: TrialConfig, result: TrialResult) -> None:
+        """Writes `trials/<number>`."""
+        write_trial(self.run.workdir, number, config, result)
+
+    def keep_weights(self, numbers: Sequence[int]) -> None:
+        """Deletes the weights of all trials but these."""
+        keep_weights(self.run.workdir, numbers)
