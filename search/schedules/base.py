@@ -1,14 +1,14 @@
-"""ScheduleConfig: what every schedule has, and the two forms in which its rates are used.
+"""ScheduleConfig, the base of every schedule: settings in, learning rates out.
 
-A schedule's class says its rate as a share of `learning_rate` at every step, and nothing else. `values` and `rates_of_epoch` are
-the arrays that a search trains with; `keras_rate` and `keras_callbacks` are the same numbers for Keras's `compile` and `fit`.
+A schedule's class gives its rate at every step as a share of `learning_rate`, and nothing else. `values` and `rates_of_epoch`
+are the arrays that a search trains with; `search.schedules.keras_form` has the same numbers for Keras.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -56,20 +56,6 @@ class ScheduleConfig(Section):
         """
         check_epoch(epoch, epochs)
         return self.values(steps_per_epoch, epochs)[epoch * steps_per_epoch : (epoch + 1) * steps_per_epoch]
-
-    def keras_rate(self, steps_per_epoch: int, epochs: int) -> Any:
-        """What Keras's optimisers take as `learning_rate`: a LearningRateSchedule that gives `values`, saved and loaded with the
-        compiled model. After the last epoch the last rate stays."""
-        from search.schedules.keras_form import planned_rates
-
-        return planned_rates()(self, steps_per_epoch, epochs)
-
-    def keras_callbacks(self, steps_per_epoch: int, epochs: int, val_losses: Sequence[float] = ()) -> list[Any]:
-        """What Keras's `fit` needs besides `keras_rate`: nothing where the rates are planned in advance.
-
-        `val_losses` are those of epochs before this `fit`, when it goes on with a training (`initial_epoch`).
-        """
-        return []
 
     @abstractmethod
     def _shares(self, steps: Steps, steps_per_epoch: int, total: float) -> Steps:

@@ -10,7 +10,32 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from search.schedules.base import ScheduleConfig
+from search.schedules.kinds import Schedule
+
+
+def keras_rate(schedule: ScheduleConfig, steps_per_epoch: int, epochs: int) -> Any:
+    """What Keras's optimisers take as `learning_rate`.
+
+    For planned rates, a LearningRateSchedule that gives `schedule.values` and is saved and loaded with the compiled model; after
+    the last epoch the last rate stays. For rates that follow the loss, the first rate, a float; `keras_callbacks` set the others.
+    """
+    if schedule.follows_loss:
+        return float(schedule.rates_of_epoch(0, steps_per_epoch, epochs)[0])
+    return planned_rates()(schedule, steps_per_epoch, epochs)
+
+
+def keras_callbacks(
+    schedule: ScheduleConfig, steps_per_epoch: int, epochs: int, val_losses: Sequence[float] = ()
+) -> list[Any]:
+    """The callbacks that Keras's `fit` needs besides `keras_rate`: none for planned rates.
+
+    For rates that follow the loss, one that sets the rate before each epoch from the validation losses that `fit` measures;
+    `val_losses` are those of the epochs before this `fit`, when it resumes a training (`initial_epoch`).
+    """
+    return [_rate_of_each_epoch(schedule, steps_per_epoch, epochs, val_losses)] if schedule.follows_loss else []
 
 
 @lru_cache(maxsize=1)
@@ -21,9 +46,6 @@ def planned_rates() -> Any:
     float32, so they are the bits of `values` on every backend.
     """
     import keras
-    from pydantic import TypeAdapter
-
-    from search.schedules.kinds import Schedule
 
     @keras.saving.register_keras_serializable("headhunt")
     class PlannedRates(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
@@ -52,7 +74,9 @@ def planned_rates() -> Any:
     return PlannedRates
 
 
-def rate_of_each_epoch(schedule: ScheduleConfig, steps_per_epoch: int, epochs: int, val_losses: Sequence[float]) -> Any:
+def _rate_of_each_epoch(
+    schedule: ScheduleConfig, steps_per_epoch: int, epochs: int, val_losses: Sequence[float]
+) -> Any:
     """A Keras callback that sets the rate before every epoch: the first of `rates_of_epoch`."""
     import keras
 

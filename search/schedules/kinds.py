@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field
 
@@ -28,17 +28,6 @@ Schedule = Annotated[
     Field(discriminator="kind"),
 ]
 SCHEDULES: dict[str, type[ScheduleConfig]] = {
-    "constant": Constant,
-    "step_decay": StepDecay,
-    "exponential": Exponential,
-    "polynomial": Polynomial,
-    "triangular": Triangular,
-    "triangular2": Triangular2,
-    "exp_range": ExpRange,
-    "cosine": Cosine,
-    "cosine_restarts": CosineRestarts,
-    "warmup_cosine": WarmupCosine,
-    "one_cycle": OneCycle,
-    "plateau": Plateau,
+    schedule.model_fields["kind"].default: schedule for schedule in get_args(get_args(Schedule)[0])
 }
 """Every schedule by its kind. A parameter that several have under one name has one type in all of them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -83,16 +83,6 @@ class Plateau(PlateauRule, ScheduleConfig):
         if epoch + 0.5 < self.warmup_epochs:
             rate *= (epoch + 0.5) / self.warmup_epochs
         return np.full(steps_per_epoch, rate, np.float32)
-
-    def keras_rate(self, steps_per_epoch: int, epochs: int) -> Any:
-        """The first rate, a number: the rest is `keras_callbacks`'s to set."""
-        return float(self.rates_of_epoch(0, steps_per_epoch, epochs)[0])
-
-    def keras_callbacks(self, steps_per_epoch: int, epochs: int, val_losses: Sequence[float] = ()) -> list[Any]:
-        """A callback that sets each epoch's rate before it begins, from `val_losses` and the `val_loss` that `fit` measures."""
-        from search.schedules.keras_form import rate_of_each_epoch
-
-        return [rate_of_each_epoch(self, steps_per_epoch, epochs, val_losses)]
 
     def _shares(self, steps: Steps, steps_per_epoch: int, total: float) -> Steps:
         raise NotImplementedError("a plateau schedule has no shares in advance")

@@ -26,6 +26,7 @@ from search.schedules import (
     ScheduleConfig,
     WarmupCosine,
 )
+from search.schedules.keras_form import keras_callbacks, keras_rate
 
 PLANNED = [kind for kind, schedule in SCHEDULES.items() if not schedule.follows_loss]
 
@@ -42,7 +43,7 @@ def make(kind: str, **settings: Any) -> ScheduleConfig:
 @pytest.mark.parametrize(("steps", "epochs", "warmup_epochs"), [(1, 1, 0), (7, 3, 1), (5, 12, 0), (4, 9, 2.5)])
 def test_the_optimiser_moves_by_the_values(kind: str, steps: int, epochs: int, warmup_epochs: float) -> None:
     schedule = make(kind, warmup_epochs=warmup_epochs)
-    optimizer, weight = keras.optimizers.SGD(schedule.keras_rate(steps, epochs)), keras.Variable(0.0)
+    optimizer, weight = keras.optimizers.SGD(keras_rate(schedule, steps, epochs)), keras.Variable(0.0)
     moved = []
     for _ in range(steps * epochs + 2):
         weight.assign(0.0)
@@ -62,7 +63,7 @@ def fitted(
     outputs = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")(inputs)
     model = keras.Model(inputs, outputs)
     model.compile(
-        keras.optimizers.SGD(schedule.keras_rate(steps, epochs)),
+        keras.optimizers.SGD(keras_rate(schedule, steps, epochs)),
         loss=lambda wanted, got: -keras.ops.mean(got),
         jit_compile=keras.backend.backend() == "jax",
     )
@@ -84,7 +85,7 @@ def fitted(
         shuffle=False,
         verbose=0,
         validation_data=(-np.ones((1, steps), np.float32), np.zeros((1, 1), np.float32)),
-        callbacks=[Moves(), *schedule.keras_callbacks(steps, epochs, val_losses)],
+        callbacks=[Moves(), *keras_callbacks(schedule, steps, epochs, val_losses)],
     ).history
     return moved, history["val_loss"]
 
@@ -114,7 +115,7 @@ def saved_model(path: Path) -> ScheduleConfig:
     """Writes a compiled model that has made 3 steps of a schedule of 12; gives the schedule."""
     schedule = make("one_cycle", warmup_epochs=1)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    model.compile(keras.optimizers.Adam(schedule.keras_rate(4, 3)), loss="mse")
+    model.compile(keras.optimizers.Adam(keras_rate(schedule, 4, 3)), loss="mse")
     model.fit(np.ones((3, 2), np.float32), np.ones((3, 1), np.float32), batch_size=1, verbose=0)
     model.save(path)
     return schedule
@@ -150,7 +151,7 @@ def test_a_compiled_model_is_saved_and_goes_on_in_another_process_on_jax(tmp_pat
 
 
 def test_a_copy_from_its_configuration_is_the_same() -> None:
-    rate = WarmupCosine(learning_rate=0.02).keras_rate(5, 4)
+    rate = keras_rate(WarmupCosine(learning_rate=0.02), 5, 4)
     config = keras.optimizers.schedules.serialize(rate)
     again = keras.optimizers.schedules.deserialize(config)
     assert again.schedule == rate.schedule
@@ -210,4 +211,4 @@ def test_a_plateau_without_a_rise_is_keras_reduce_lr_on_plateau(
 
 
 def test_a_plateaus_first_rate_is_its_warm_ups() -> None:
-    assert Plateau(learning_rate=0.1, warmup_epochs=2).keras_rate(3, 9) == np.float32(0.025)
+    assert keras_rate(Plateau(learning_rate=0.1, warmup_epochs=2), 3, 9) == np.float32(0.025)

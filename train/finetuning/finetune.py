@@ -19,6 +19,7 @@ from features.runtime.atomic import atomic_path
 from features.runtime.errors import HeadhuntError
 from search.metric import Metric
 from search.ranking import Score
+from search.schedules.keras_form import keras_callbacks
 from train.config import FinetuneConfig, PhaseConfig
 from train.evaluate import Examples, measure, predict, softmax
 from train.finetuning.batches import TrainSource, steps_per_epoch, training_epoch
@@ -183,7 +184,7 @@ class _Phase:
         val_losses = [row["val_loss"] for row in state.history[state.before_phase + 1 :]]
         rates = phase.followed.rates_of_epoch(own, steps, phase.epochs, val_losses)
         last_rate = float(str(rates[-1]))  # 1e-05, not the 9.999999747378752e-06 that float32 is in float64
-        callbacks = phase.followed.keras_callbacks(steps, phase.epochs, val_losses)
+        callbacks = keras_callbacks(phase.followed, steps, phase.epochs, val_losses)
         fitted, bad_step = self._fit(batches, own, Progress(epoch + 1, _total(config), 0, steps, math.nan), callbacks)
         if bad_step:
             where = f"at step {bad_step} of {steps} of epoch {epoch + 1}"

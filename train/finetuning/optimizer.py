@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from search.schedules.keras_form import keras_rate
 from train.config import PhaseConfig
 
 
@@ -15,7 +16,7 @@ def build_optimizer(phase: PhaseConfig, factors: Mapping[str, float], steps_per_
     rate × factor × decay of it off, as a trial's optimiser does.
     """
     plain = phase.optimizer.build()
-    rate = phase.followed.keras_rate(steps_per_epoch, phase.epochs)
+    rate = keras_rate(phase.followed, steps_per_epoch, phase.epochs)
     shares, decay = [factors[weight.path] for weight in weights], phase.optimizer.decay
     kind = type(plain)
     if decay or any(share != 1 for share in shares):
