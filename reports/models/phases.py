@@ -7,30 +7,22 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from features.runtime.errors import HeadhuntError
-from features.runtime.log import relative
-from features.runtime.own_tables import read_whole_table
 from reports.models.learning import MEASURES, LearningCurve, draw
 from reports.section import Block
 from reports.style import share
 from search.metric import Metric
 from search.ranking import best_place
 from train.config import PhaseConfig
-from train.finetuning.journal import HISTORY
+from train.finetuning.history import read_history, unreadable
 from train.promotion.artifact import Promotion
 
 
 def collect(promotion: Promotion, objective: Metric) -> LearningCurve:
     """The curve of a finished promotion, whose best epoch `objective` chose; epoch 0 is the frozen network. Raises HeadhuntError
     where its history is damaged."""
-    path = promotion.folder / HISTORY
-    measured = ["epoch", "phase", "val_loss", "val_accuracy", objective]
-    try:
-        history = read_whole_table(path).astype(np.float64)
-        if history.empty or not {*measured, *MEASURES} <= set(history) or history[measured].isna().any(axis=None):
-            raise ValueError("columns or values are missing")
-    except (OSError, ValueError) as error:
-        raise HeadhuntError(f"{relative(path)} cannot be read ({str(error).splitlines()[0]}).") from None
+    history = pd.DataFrame([epoch.model_dump() for epoch in read_history(promotion.folder)]).astype(np.float64)
+    if history[["val_loss", "val_accuracy", objective]].isna().any(axis=None):
+        raise unreadable(promotion.folder)
     return stitch(promotion.title, history, objective)
 
 

@@ -11,11 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
-
 from features.runtime.errors import HeadhuntError
+from train.finetuning.history import HISTORY, read_history
 
-LOG, PROGRESS, HISTORY = "log.txt", "progress.json", "history.csv"
+LOG, PROGRESS = "log.txt", "progress.json"
 
 SECONDS = 1.0
 """How often the progress is written, at most."""
@@ -86,10 +85,9 @@ class Reader:
 
     def accuracies(self) -> list[float]:
         """The validation accuracy of every epoch so far; that of epoch 0 is the frozen network's."""
-        try:
-            return list(map(float, pd.read_csv(self._folder / HISTORY)["val_accuracy"]))
-        except FileNotFoundError:
+        if not (self._folder / HISTORY).exists():
             return []
+        return [epoch.val_accuracy for epoch in read_history(self._folder)]
 
     def _text(self) -> str:
         try:

@@ -27,7 +27,8 @@ from search.leaderboard import Leader, leaders, load_study
 from search.retrain import trial_weights
 from train.config import TrainRun
 from train.finetuning.activations import activation_features
-from train.finetuning.journal import HISTORY, PROGRESS, Reader
+from train.finetuning.history import HISTORY
+from train.finetuning.journal import PROGRESS, Reader
 from train.promotion.artifact import MARK, METRICS, Promotion, promotion_folder, read_promotion, recipe_digest
 from train.promotion.follow import follow
 from train.promotion.record import PromotionStudy
