@@ -28,6 +28,8 @@ from search.leaderboard import leaders
 from search.ranking import OPTIMISTIC
 from search.searched_views import check_choices
 from search.top5 import says_something
+from train.exports.record import ExportResult
+from train.promotion.artifact import PromotionSummary
 
 STAGES = {
     "prepare": ("features", "prepare"),
@@ -55,11 +57,11 @@ def run_stages(checked: Run, file: Path, overrides: Sequence[str], output: Outpu
         started = time.monotonic()
         results[key] = run_stage([*words, *settings_, "--json"])
         seconds[key] = time.monotonic() - started
-    verdict = results["export"]["verdict"]
-    output.console.print(verdict["text"])
+    exported = ExportResult.model_validate(results["export"])
+    output.console.print(exported.verdict.text)
     output.console.print(_summary(checked, results, seconds))
-    output.console.print(f"\nreport  {results['report']['report']}\nexport  {results['export']['folder']}")
-    output.result({"verdict": verdict, **dict.fromkeys(STAGES), **results, "seconds": seconds})
+    output.console.print(f"\nreport  {results['report']['report']}\nexport  {exported.folder}")
+    output.result({"verdict": results["export"]["verdict"], **dict.fromkeys(STAGES), **results, "seconds": seconds})
 
 
 def _summary(checked: Run, results: dict[str, Any], seconds: dict[str, float]) -> Table:
@@ -74,7 +76,8 @@ def _summary(checked: Run, results: dict[str, Any], seconds: dict[str, float]) -
         "search": f"{counts}; {objective} of the best head {ranked[0]:.4f}, of the worst that ran to its end {ranked[-1]:.4f}",
         **({"confirm": _confirmed(results["confirm"], objective)} if "confirm" in results else {}),
         "promote": "\n".join(
-            _promoted(row, says_something(prepared["classes"])) for row in results["promote"]["promotions"]
+            _promoted(PromotionSummary.model_validate(row), says_something(prepared["classes"]))
+            for row in results["promote"]["promotions"]
         ),
         "export": f"trial {results['export']['trial']}: {', '.join(results['export']['formats'])}",
         "report": f"{len(results['report']['sections'])} sections",
@@ -98,15 +101,15 @@ def _cached(built: Sequence[dict[str, Any]], images: int) -> str:
     return f"{records} feature vectors, {copies}, {size / 1e6:.1f} MB"
 
 
-def _promoted(row: dict[str, Any], top5: bool) -> str:
+def _promoted(promotion: PromotionSummary, top5: bool) -> str:
     """A promotion in a line; without test accuracies where the test photos were left alone, with `top5` accuracy or without."""
-    tuned = row["tuned"]
-    before = "" if row["stage"] == "frozen" else f"{row['frozen']['val_accuracy']:.4f} frozen, "
-    told = f"trial {row['trial']}: val {before}{tuned['val_accuracy']:.4f} {row['stage']}"
-    if tuned["test_accuracy"] is None:
-        return told
-    five = f", top-5 {tuned['test_top5_accuracy']:.4f}" if top5 else ""
-    return f"{told}; test {tuned['test_accuracy']:.4f}{five}"
+    tuned = promotion.tuned
+    before = "" if promotion.stage == "frozen" else f"{promotion.frozen.val_accuracy:.4f} frozen, "
+    text = f"trial {promotion.trial}: val {before}{tuned.val_accuracy:.4f} {promotion.stage}"
+    if tuned.test_accuracy is None:
+        return text
+    five = f", top-5 {tuned.test_top5_accuracy:.4f}" if top5 else ""
+    return f"{text}; test {tuned.test_accuracy:.4f}{five}"
 
 
 def _confirmed(result: dict[str, Any], objective: str) -> str:

@@ -39,7 +39,7 @@ def build(run: Run) -> dict[str, Any]:
     reasons = [(SECTIONS[name][0], reason) for name, reason in left_out.items()]
     write_text(path, _page(run, sections, reasons, headline(run), found.text))
     return {
-        "verdict": found.as_json(),
+        "verdict": found.model_dump(mode="json"),
         "report": relative(path),
         "sections": [section.name for section in sections],
         "left_out": sorted(left_out),

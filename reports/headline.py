@@ -41,21 +41,21 @@ def verdict(run: Run) -> Verdict:
     try:
         return best_verdict(run)
     except Exception as error:
-        return Verdict("", None, missing=reason_of(error))
+        return Verdict(missing=reason_of(error))
 
 
 def _promoted(run: Run, best: Promotion) -> list[Tile]:
     """The exported network, the linear probe and the frozen head, on the same test photos; without intervals where there is no
     verdict, since these may be other photos than those of now."""
-    tuned, frozen = best.metrics.tuned, best.metrics.frozen
-    if "test" not in tuned:
+    test, frozen = best.tuned.test, best.frozen.test
+    if test is None:
         what = f"validation, {best.title}, {best.stage}, {OPTIMISTIC}; test was not evaluated"
-        return [(share(tuned["val"]["accuracy"]), what)]
-    accuracy, found = tuned["test"]["accuracy"], verdict_of(run, best)
+        return [(share(best.tuned.val.accuracy), what)]
+    accuracy, found = test.accuracy, verdict_of(run, best)
     of = "" if found.missing else f" of {found.photos:,} photos"
     tiles = [(share(accuracy), f"test, {best.title}, {best.stage}{_measured(accuracy, found)}{of}"), _probe(found)]
-    if not best.is_frozen and "test" in frozen:
-        before = frozen["test"]["accuracy"]
+    if not best.is_frozen and frozen is not None:
+        before = frozen.accuracy
         gained = f"fine-tuning changed it by {100 * (accuracy - before):+z.1f} points"
         tiles.append((share(before), f"test, frozen head{_measured(before, found)}; {gained}"))
     elif best.is_frozen:

@@ -7,7 +7,7 @@ Everything that chooses goes by this: the best epoch of a training, the leaders 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -43,11 +43,6 @@ class Score(NamedTuple):
     def of_epoch(cls, objective: Metric, metrics: EpochMetrics) -> Score:
         """Of one epoch of a training."""
         return cls.of(objective, getattr(metrics, objective), metrics.val_loss)
-
-    @classmethod
-    def of_metrics(cls, objective: Metric, metrics: Mapping[str, Any]) -> Score:
-        """Of the metrics of the validation photos by their names in `train.evaluate.Metrics`."""
-        return cls.of(objective, metrics[objective.removeprefix("val_")], metrics["loss"])
 
     @classmethod
     def of_trial(cls, objective: Metric, trial: optuna.trial.FrozenTrial) -> Score:

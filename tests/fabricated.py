@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,9 +13,9 @@ from search.confirm.ranking import Confirmation, digests, rank, write_confirmati
 from search.confirm.seed_runs import SeedRun
 from search.leaderboard import Leader, leaders, load_study
 from train.config import FinetuneConfig, PhaseConfig
-from train.evaluate import measure, prediction_table
+from train.evaluate import SplitMetrics, measure, prediction_table
 from train.photos import Photos
-from train.promotion.artifact import Parity, PromotionMetrics
+from train.promotion.artifact import Parity, Promotion, write_promotion
 
 PHASES = (PhaseConfig(unfreeze="head", epochs=3), PhaseConfig(unfreeze=5, epochs=2))
 
@@ -63,10 +62,11 @@ def fabricate_promotion(
     folder.mkdir(parents=True)
     prediction_table(tables, index.class_names).to_csv(folder / "predictions.csv", index=False)
     history_table([0, 1, 1, 1, 2, 2], [0.5, 0.6, 0.8, 0.7, 0.75, 0.9]).to_csv(folder / "history.csv", index=False)
-    metrics = PromotionMetrics(
+    promotion = Promotion(
+        folder=folder,
         trial=number,
-        frozen=measured,
-        tuned={**measured, "val": {**measured["val"], **(tuned or {})}},  # type: ignore[typeddict-item]
+        frozen=SplitMetrics(**measured),
+        tuned=SplitMetrics(**{**measured, "val": measured["val"].model_copy(update=tuned)}),
         parity=Parity(images=8, max_abs_difference=1e-6, tolerance=5e-3),
         unfrozen=list(unfrozen),
         finetune=FinetuneConfig(phases=PHASES),
@@ -76,7 +76,7 @@ def fabricate_promotion(
         versions={"headhunt": "0"},
         made_from=f"{number}-{recipe}",
     )
-    (folder / "metrics.json").write_text(json.dumps(metrics.model_dump(mode="json")))
+    write_promotion(promotion)
     return number
 
 

@@ -14,10 +14,11 @@ from features.runtime.errors import HeadhuntError, UsageError
 from features.runtime.log import log, relative
 from search.confirm.ranking import unused_confirmation
 from train.baselines.comparison import comparison_table
-from train.baselines.measure import BASELINES, measure_baselines
+from train.baselines.measure import BASELINES, baselines_file, baselines_json, measure_baselines
 from train.config import TrainRun
 from train.exports.export import FORMATS, export
 from train.exports.predict import check_out, exported_model, model_in, predict_images, write_predictions
+from train.exports.record import ExportedFormat
 from train.exports.runtimes import RUNTIMES
 from train.promotion.promote import promote
 from train.verdict import best_verdict
@@ -39,15 +40,15 @@ def promote_command(
         chosen = [] if top is None else [f"train.top={top}"]
         run = settings(context, TrainRun, config, [*set_, *chosen])
         promotions = promote(run, trial)
-        baselines = measure_baselines(run)["baselines"]
+        baselines = measure_baselines(run)
         verdict = best_verdict(run)
         output.console.print(verdict.text)
         output.console.print(comparison_table(run, baselines, promotions))
         output.result(
             {
-                "verdict": verdict.as_json(),
-                "promotions": [each.summary() for each in promotions],
-                "baselines": baselines,
+                "verdict": verdict.model_dump(mode="json"),
+                "promotions": [each.summary().model_dump(mode="json") for each in promotions],
+                "baselines": baselines_json(baselines),
             }
         )
 
@@ -74,18 +75,19 @@ def export_command(
         if trial is None and (unused := unused_confirmation(run)):
             log.print(f"{unused} So the promotion that is best on the validation photos is exported.", style="yellow")
         result = export(run, trial, formats, recipe)
-        output.console.print(result["verdict"]["text"])
+        output.console.print(result.verdict.text)
         table = Table("format", "path", "largest difference", "allowed")
-        for name, row in result["formats"].items():
-            compared = row["max_abs_difference"] is not None
-            difference = f"{row['max_abs_difference']:.1e}" if compared else ""
-            table.add_row(name, row["path"], difference, f"{row['tolerance']:g}" if compared else "")
+        for name, row in result.formats.items():
+            compared = ("", "")
+            if isinstance(row, ExportedFormat):
+                compared = (f"{row.max_abs_difference:.1e}", f"{row.tolerance:g}")
+            table.add_row(name, row.path, *compared)
         table.caption = (
-            f"of a probability, against the promotion's predictions of {result['photos']} validation photos; "
-            f"with labels and a model card in {result['folder']}"
+            f"of a probability, against the promotion's predictions of {result.photos} validation photos; "
+            f"with labels and a model card in {result.folder}"
         )
         output.console.print(table)
-        output.result(result)
+        output.result(result.model_dump(mode="json"))
 
 
 @app.command("predict")
@@ -121,16 +123,16 @@ def predict_command(
             chosen = model_in(model, format_)
         result = predict_images(chosen, images)
         if out is not None:
-            write_predictions(out, result["images"])
-            output.console.print(f"Wrote the predictions of {len(result['images'])} images: {relative(out)}")
-        for row in result["images"] if out is None else ():
-            table = Table("class", "probability", title=row["image"], title_justify="left")
-            for found in row["predictions"]:
-                table.add_row(found["class"], f"{found['probability']:.4f}")
+            write_predictions(out, result.images)
+            output.console.print(f"Wrote the predictions of {len(result.images)} images: {relative(out)}")
+        for row in result.images if out is None else ():
+            table = Table("class", "probability", title=row.image, title_justify="left")
+            for found in row.predictions:
+                table.add_row(found.name, f"{found.probability:.4f}")
             output.console.print(table)
-        output.result(result)
-        if failed := len(result["failed"]):
-            total = failed + len(result["images"])
+        output.result(result.as_json())
+        if failed := len(result.failed):
+            total = failed + len(result.images)
             raise HeadhuntError(
                 f"{failed} of {total} could not be read; the reasons are above. The others are predicted."
             )
@@ -148,5 +150,5 @@ def baselines_command(
     with command(json_) as output:
         run = settings(context, TrainRun, config, set_)
         result = measure_baselines(run, only)
-        output.console.print(comparison_table(run, result["baselines"], []))
-        output.result(result)
+        output.console.print(comparison_table(run, result, []))
+        output.result({"baselines": baselines_json(result), "record": relative(baselines_file(run.workdir))})

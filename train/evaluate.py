@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, NotRequired, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from typing_extensions import TypedDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
+from search.metric import Metric
+from search.ranking import Score
 from search.top5 import TOP as TOP  # classes listed for each photo in the table of predictions
 from train.photos import Photos
 
@@ -21,14 +23,43 @@ BINS = 15
 """Bins of the expected calibration error, as in Guo et al. (2017)."""
 
 
-class Metrics(TypedDict):
-    """Of one split: mean cross-entropy, top-1 and top-5 accuracy (shares), expected calibration error (a share), which earlier
-    versions did not measure."""
+class Metrics(BaseModel):
+    """Of one split: mean cross-entropy, top-1 and top-5 accuracy (shares), expected calibration error (a share; None in files of
+    earlier versions, which did not measure it)."""
+
+    model_config = ConfigDict(frozen=True)
 
     loss: float
     accuracy: float
     top5_accuracy: float
-    ece: NotRequired[float]
+    ece: float | None = None
+
+    def score(self, objective: Metric) -> Score:
+        """How good these are as metrics of the validation photos."""
+        return Score.of(objective, getattr(self, objective.removeprefix("val_")), self.loss)
+
+    @model_serializer(mode="wrap")
+    def _measured(self, plain: SerializerFunctionWrapHandler) -> dict[str, float]:
+        return {name: value for name, value in plain(self).items() if value is not None}
+
+
+class SplitMetrics(BaseModel):
+    """Metrics by split; None for a split that was not evaluated, and absent in files then."""
+
+    model_config = ConfigDict(frozen=True)
+
+    train: Metrics | None = None
+    val: Metrics
+    test: Metrics | None = None
+
+    def evaluated(self) -> dict[str, Metrics]:
+        """The splits that were evaluated, in the order train, val, test."""
+        each = {"train": self.train, "val": self.val, "test": self.test}
+        return {split: metrics for split, metrics in each.items() if metrics is not None}
+
+    @model_serializer(mode="wrap")
+    def _evaluated(self, plain: SerializerFunctionWrapHandler) -> dict[str, dict[str, float]]:
+        return {split: metrics for split, metrics in plain(self).items() if metrics is not None}
 
 
 class Examples(Protocol):
@@ -74,12 +105,12 @@ def measure(probabilities: Probabilities, labels: npt.NDArray[np.int32]) -> Metr
     truth = probabilities[np.arange(len(labels)), labels][:, None]
     not_earlier = np.arange(probabilities.shape[1]) >= labels[:, None]
     above = (~((probabilities < truth) | ((probabilities == truth) & not_earlier))).sum(1)
-    return {
-        "loss": float(-np.log(np.maximum(truth, 1e-12)).mean()),
-        "accuracy": float((above == 0).mean()),
-        "top5_accuracy": float((above < TOP).mean()),
-        "ece": calibration_error(probabilities.max(1), above == 0),
-    }
+    return Metrics(
+        loss=float(-np.log(np.maximum(truth, 1e-12)).mean()),
+        accuracy=float((above == 0).mean()),
+        top5_accuracy=float((above < TOP).mean()),
+        ece=calibration_error(probabilities.max(1), above == 0),
+    )
 
 
 def calibration_error(confidence: npt.NDArray[np.floating], right: npt.NDArray[np.bool_]) -> float:

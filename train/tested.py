@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from features.runtime.errors import HeadhuntError
-from train.baselines.measure import load_baselines
+from train.baselines.measure import BASELINES, load_baselines
 from train.config import TrainRun
 from train.ledger import ledger_sentence
 from train.promotion.artifact import find_promotions, ledger_names
@@ -19,9 +19,10 @@ def models_with_test_numbers(run: TrainRun) -> set[str]:
     found = set()
     for each in find_promotions(run):
         names = ledger_names(each.folder)
-        measured = (each.metrics.frozen, each.metrics.tuned)
-        found |= {name for name, splits in zip(names, measured, strict=True) if "test" in splits}
+        measured = (each.frozen, each.tuned)
+        found |= {name for name, splits in zip(names, measured, strict=True) if splits.test}
     try:
-        return found | {each["title"] for each in load_baselines(run.workdir) if "test" in each}
+        baselines = load_baselines(run.workdir).items()
+        return found | {BASELINES[name].title for name, each in baselines if each.test}
     except HeadhuntError:
         return found

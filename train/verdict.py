@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, computed_field
 
 from features.cache.feature_cache import cache_for
 from features.runtime.errors import HeadhuntError
@@ -21,12 +21,13 @@ from train.promotion.predictions import read_predictions
 COMPARED = ("linear_probe", "nearest_neighbours")
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(BaseModel):
     """How much more of the same test photos the network names rightly than a baseline does: a share with its 95 % interval.
 
     `accuracy` is the baseline's own.
     """
+
+    model_config = ConfigDict(frozen=True)
 
     accuracy: float
     difference: float
@@ -34,15 +35,16 @@ class Difference:
     high: float
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(BaseModel):
     """What the test photos say of a promoted network; `accuracy` is a share with its 95 % interval (Wilson).
 
     Without an accuracy, `missing` says why there is none.
     """
 
-    title: str
-    trial: int | None
+    model_config = ConfigDict(frozen=True)
+
+    title: str = ""
+    trial: int | None = None
     photos: int = 0
     accuracy: float | None = None
     low: float | None = None
@@ -50,6 +52,7 @@ class Verdict:
     against: dict[str, Difference] | None = None
     missing: str = ""
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def text(self) -> str:
         """The verdict in a line."""
@@ -74,10 +77,6 @@ class Verdict:
             told.append(f"It was not compared with {' and '.join(lacking)}: run `headhunt train baselines`.")
         return " ".join(told)
 
-    def as_json(self) -> dict[str, Any]:
-        """Its `--json` object."""
-        return {"text": self.text, **asdict(self)}
-
 
 class Counts(NamedTuple):
     """Photos that both name rightly, only the first, only the second, and neither."""
@@ -93,36 +92,37 @@ def best_verdict(run: TrainRun) -> Verdict:
     found = find_promotions(run)
     if found:
         return verdict_of(run, found[0])
-    return Verdict("", None, missing=" ".join(damaged_promotions(run)) or "nothing is promoted yet.")
+    return Verdict(missing=" ".join(damaged_promotions(run)) or "nothing is promoted yet.")
 
 
 def verdict_of(run: TrainRun, promotion: Promotion) -> Verdict:
     """The verdict on a promotion, from its predictions and those of the baselines; nothing is computed anew."""
     alike = [each for each in find_promotions(run) if each.trial == promotion.trial]
     title = f"{promotion.title if len(alike) > 1 else f'trial {promotion.trial}'}, {promotion.stage}"
-    if "test" not in promotion.metrics.tuned:
-        accuracy = promotion.metrics.tuned["val"]["accuracy"]
+    if promotion.tuned.test is None:
+        accuracy = promotion.tuned.val.accuracy
         missing = (
             "the test photos were not evaluated, `train.evaluate_test` is false. "
             f"{title[:1].upper()}{title[1:]}: {_share(accuracy)} of the validation photos, {OPTIMISTIC}."
         )
-        return Verdict(title, promotion.trial, missing=missing)
+        return Verdict(title=title, trial=promotion.trial, missing=missing)
     try:
-        table = read_predictions(run, promotion, "test")
+        predictions = read_predictions(run, promotion, "test")
         cache = cache_for(run)
         others = {name: named_by_baseline(run, cache, name) for name in COMPARED}
     except HeadhuntError as error:
-        return Verdict(title, promotion.trial, missing=str(error))
-    labels = table["label"].to_numpy(np.int64)
-    right = table["predicted_1"].to_numpy(np.int64) == labels
+        return Verdict(title=title, trial=promotion.trial, missing=str(error))
+    labels, right = predictions.labels, predictions.right
     against = {}
     for name, named in others.items():
         if named is not None and len(named) == len(labels):
             theirs = np.asarray(named) == labels
-            against[name] = Difference(float(theirs.mean()), *paired_interval(right, theirs))
+            difference, low, high = paired_interval(right, theirs)
+            against[name] = Difference(accuracy=float(theirs.mean()), difference=difference, low=low, high=high)
     accuracy = float(right.mean())
+    low, high = wilson_interval(accuracy, len(labels))
     return Verdict(
-        title, promotion.trial, len(labels), accuracy, *wilson_interval(accuracy, len(labels)), against=against
+        title=title, trial=promotion.trial, photos=len(labels), accuracy=accuracy, low=low, high=high, against=against
     )
 
 

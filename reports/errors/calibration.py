@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from reports.config import Run
-from reports.errors.predictions import Predictions, load_predictions
+from reports.errors.predictions import load_predictions
 from reports.section import LeftOutError, PageSection
 from reports.style import COLOURS, PERCENT, figure, share, whole_ticks
 from train.evaluate import BINS, calibration_error, confidence_bins
+from train.promotion.predictions import Predictions
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

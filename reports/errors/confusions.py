@@ -8,8 +8,9 @@ import pandas as pd
 
 from reports.config import Run
 from reports.errors import matrix, two_classes
-from reports.errors.predictions import Predictions, load_predictions
+from reports.errors.predictions import load_predictions
 from reports.section import Block, PageSection, Table
+from train.promotion.predictions import Predictions
 
 
 class Confusion(NamedTuple):

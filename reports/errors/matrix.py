@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from reports.errors.predictions import Predictions
 from reports.style import figure, shortened, text
+from train.promotion.predictions import Predictions
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -12,9 +12,10 @@ from reports.config import Run
 from reports.dataset.pictures import thumbnail
 from reports.errors import nearest, truth_ranks
 from reports.errors.nearest import Nearest
-from reports.errors.predictions import Predictions, load_predictions
+from reports.errors.predictions import load_predictions
 from reports.section import Block, PageSection, Picture, Table
 from reports.style import share
+from train.promotion.predictions import Predictions
 
 LISTED = 200
 """Mistakes listed without their picture, at most."""

@@ -10,8 +10,8 @@ import numpy as np
 from features.cache.feature_cache import cache_for
 from features.runtime.errors import CacheError
 from reports.config import Run
-from reports.errors.predictions import Predictions
 from train.baselines.probes import clean_features, neighbours
+from train.promotion.predictions import Predictions
 
 
 class Nearest(NamedTuple):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from reports.errors.predictions import Predictions
 from reports.style import figure, share, whole_ticks
 from train.evaluate import TOP
+from train.promotion.predictions import Predictions
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from reports.errors.predictions import Predictions
 from reports.section import Block
 from reports.style import COLOURS, PERCENT, figure, share
+from train.promotion.predictions import Predictions
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -40,6 +40,7 @@ from search.leaderboard import Leader, leaders, load_study
 from search.objectives import open_objective
 from search.searched_views import as_made
 from search.trial import EpochMetrics
+from train.promotion.artifact import PromotionSummary
 
 if TYPE_CHECKING:
     import optuna
@@ -207,7 +208,8 @@ def _fine_tune(
         given = run_stage(
             ["train", "promote", *(part for number in numbers for part in ("--trial", str(number))), *file]
         )
-        return {row["trial"]: row["tuned"]["val_accuracy"] for row in given["promotions"]}
+        found = [PromotionSummary.model_validate(row) for row in given["promotions"]]
+        return {each.trial: each.tuned.val_accuracy for each in found}
 
     tuned: dict[int, float] = {}
     try:

@@ -13,14 +13,14 @@ from reports.style import share
 from search.metric import Metric
 from search.ranking import best_place
 from train.config import PhaseConfig
-from train.finetuning.history import read_history, unreadable
+from train.finetuning.history import unreadable
 from train.promotion.artifact import Promotion
 
 
 def collect(promotion: Promotion, objective: Metric) -> LearningCurve:
     """The curve of a finished promotion, whose best epoch `objective` chose; epoch 0 is the frozen network. Raises HeadhuntError
     where its history is damaged."""
-    history = pd.DataFrame([epoch.model_dump() for epoch in read_history(promotion.folder)]).astype(np.float64)
+    history = pd.DataFrame([epoch.model_dump() for epoch in promotion.history]).astype(np.float64)
     if history[["val_loss", "val_accuracy", objective]].isna().any(axis=None):
         raise unreadable(promotion.folder)
     return stitch(promotion.title, history, objective)
@@ -48,7 +48,7 @@ def blocks(promotions: Sequence[Promotion], curves: Sequence[LearningCurve]) -> 
     return [
         Block(
             f"{curve.name}: what fine-tuning tried" if each.is_frozen else f"How {curve.name} was fine-tuned",
-            f"{describe(curve, each.metrics.finetune.plan)} {each.rounding}".rstrip(),
+            f"{describe(curve, each.finetune.plan)} {each.rounding}".rstrip(),
             {f"finetuning-{each.folder.name}": draw(curve, "phase", curves)},
         )
         for each, curve in zip(promotions, curves, strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from features.dataset.index import SPLITS
 from features.runtime.errors import HeadhuntError
@@ -15,9 +15,9 @@ from reports.style import TOP5, share
 from search.leaderboard import leaders
 from search.ranking import OPTIMISTIC
 from search.trial import TrialConfig
-from train.baselines.measure import load_baselines
+from train.baselines.measure import BASELINES, load_baselines
 from train.config import TrainRun
-from train.evaluate import Metrics
+from train.evaluate import SplitMetrics
 from train.promotion.artifact import MODEL, Promotion, damaged_promotions, find_promotions
 from train.tested import use_of_test_photos
 
@@ -30,36 +30,29 @@ class BaselineRow(NamedTuple):
 
     title: str
     chosen: str
-    metrics: dict[str, Metrics]
+    metrics: SplitMetrics
 
 
 class PromotedRow(NamedTuple):
-    """One line of the table: a promotion's frozen head or its exported network, accuracies as shares by split; `ece` is the
-    expected calibration error on the test photos, None where it was not measured."""
+    """One line of the table: a promotion's frozen head or its exported network."""
 
     title: str
     stage: str
     head: str
     dropout: str
     schedule: str
-    top1: dict[str, float]
-    top5: dict[str, float]
-    ece: float | None
+    metrics: SplitMetrics
 
 
 def collect(run: TrainRun, promotions: Sequence[Promotion]) -> list[PromotedRow]:
     """For each promotion a row of the frozen head, and one of the network where fine-tuning made it another."""
     configs = {leader.number: leader.config for leader in leaders(run)}
-    rows = []
+    rows: list[PromotedRow] = []
     for each in promotions:
         head, dropout, schedule = _described(configs.get(each.trial))
         tuned = f"{each.stage}, head alone" if each.is_head_alone else each.stage
-        stages = {"frozen": each.metrics.frozen, tuned: each.metrics.tuned}
-        for stage, metrics in stages.items():
-            top1 = {split: numbers["accuracy"] for split, numbers in metrics.items()}
-            top5 = {split: numbers["top5_accuracy"] for split, numbers in metrics.items()}
-            ece = metrics["test"].get("ece") if "test" in metrics else None
-            rows.append(PromotedRow(each.title, stage, head, dropout, schedule, top1, top5, ece))
+        stages = {"frozen": each.frozen, tuned: each.tuned}
+        rows += [PromotedRow(each.title, stage, head, dropout, schedule, found) for stage, found in stages.items()]
     return rows
 
 
@@ -77,11 +70,11 @@ def collect_baselines(run: TrainRun) -> list[BaselineRow]:
     """A row for each baseline that has been measured."""
     return [
         BaselineRow(
-            found["title"],
-            ", ".join(f"{name} {value:.3g}" for name, value in found["chosen"].items()),
-            {split: found[split] for split in SPLITS if split in found},
+            BASELINES[name].title,
+            ", ".join(f"{what} {value:.3g}" for what, value in found.chosen.items()),
+            found.metrics,
         )
-        for found in load_baselines(run.workdir)
+        for name, found in load_baselines(run.workdir).items()
     ]
 
 
@@ -102,30 +95,8 @@ def section(run: Run) -> PageSection:
         raise LeftOutError(
             " ".join(faults) or "Nothing is promoted yet: `headhunt train promote` fine-tunes the best trials."
         )
-    table = [
-        [
-            row.title,
-            *(_share(row.metrics.get(split), "accuracy") for split in SHOWN),
-            row.chosen,
-            *(_share(row.metrics.get(split), "top5_accuracy") for split in SHOWN),
-            _share(row.metrics.get("test"), "ece"),
-            *("", "", ""),
-        ]
-        for row in baselines
-    ]
-    table += [
-        [
-            row.title,
-            *(share(row.top1[split]) if split in row.top1 else "" for split in SHOWN),
-            row.stage,
-            *(share(row.top5[split]) if split in row.top5 else "" for split in SHOWN),
-            "" if row.ece is None else share(row.ece),
-            row.head,
-            row.dropout,
-            row.schedule,
-        ]
-        for row in rows
-    ]
+    table = [_cells(row.title, row.chosen, row.metrics, "", "", "") for row in baselines]
+    table += [_cells(row.title, row.stage, row.metrics, row.head, row.dropout, row.schedule) for row in rows]
     columns = ["model", *SHOWN, "backbone", *(f"{split} {TOP5}" for split in SHOWN), "test ECE"]
     columns += ["hidden units", "dropout", "schedule"]
     text = (
@@ -167,5 +138,10 @@ def section(run: Run) -> PageSection:
     )
 
 
-def _share(numbers: Metrics | None, name: Literal["accuracy", "top5_accuracy", "ece"]) -> str:
-    return "" if numbers is None or name not in numbers else share(numbers[name])
+def _cells(title: str, kind: str, metrics: SplitMetrics, *described: str) -> list[str]:
+    """A row of the table; what was not measured is empty."""
+    splits = [metrics.evaluated().get(split) for split in SHOWN]
+    top1 = ["" if found is None else share(found.accuracy) for found in splits]
+    top5 = ["" if found is None else share(found.top5_accuracy) for found in splits]
+    ece = None if metrics.test is None else metrics.test.ece
+    return [title, *top1, kind, *top5, "" if ece is None else share(ece), *described]

@@ -83,7 +83,7 @@ def _facts(run: Run) -> StudyFacts:
     points = [(n, value) for n, value in zip(told.numbers, told.best, strict=True) if value is not None]
     trained = list(accumulate(len(trial.intermediate_values) for trial in study.get_trials(deepcopy=False)))
     confirmation = load_confirmation(run, leaders(run)) if told.counts.get("complete") else None
-    models = [each.metrics.tuned for each in find_promotions(run)[:1]] if points else []
+    best = next(iter(find_promotions(run)), None) if points else None
     driver = read_driver(study)
     made = {
         "sampler": search.sampler,
@@ -100,7 +100,7 @@ def _facts(run: Run) -> StudyFacts:
         [trained[number] for number, _ in points],
         [value for _, value in points],
         confirmation.confirmed[0] if confirmation else None,
-        models[0]["test"]["accuracy"] if models and "test" in models[0] else None,
+        best.tuned.test.accuracy if best and best.tuned.test else None,
         driver.seconds if driver else None,
         _photos(run),
     )

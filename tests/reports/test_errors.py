@@ -14,12 +14,13 @@ from features.runtime.errors import CacheError
 from reports.build import build
 from reports.config import HistoryConfig, Run
 from reports.errors import calibration, class_scores, confusions, mistakes, nearest, truth_ranks
-from reports.errors.predictions import Predictions, load_predictions
+from reports.errors.predictions import load_predictions
 from reports.section import LeftOutError
 from tests.fabricated import fabricate_promotion
 from tests.reports.test_page import open_page, rename_class
 from train.evaluate import wilson_interval
 from train.promotion.artifact import find_promotion
+from train.promotion.predictions import Predictions
 
 NAMES = ("a", "b", "c", "d", "e", "f", "g")
 
@@ -118,9 +119,10 @@ def test_numbers_of_the_files_and_of_the_metrics_agree(searched: Run) -> None:
     found = load_predictions(searched)
     assert found.trial == number
     assert len(found.paths) == len(load_index(searched).of_split("test"))
-    metrics = find_promotion(searched, number).metrics.tuned["test"]
-    assert calibration.collect(found).ece == pytest.approx(metrics["ece"], abs=1e-6)
-    assert found.right.mean() == pytest.approx(metrics["accuracy"])
+    metrics = find_promotion(searched, number).tuned.test
+    assert metrics is not None
+    assert calibration.collect(found).ece == pytest.approx(metrics.ece, abs=1e-6)
+    assert found.right.mean() == pytest.approx(metrics.accuracy)
 
 
 def test_the_new_sections_in_a_browser_with_a_hostile_class_and_a_photo_gone(

@@ -181,7 +181,7 @@ def test_fine_tuned_accuracies_are_of_the_plans_recipe(searched: Run, monkeypatc
         if broken in numbers:
             raise typer.Exit(1)
         found = [read_promotion(folders[number]) for number in numbers]
-        return {"promotions": [each.summary() for each in found if each is not None]}
+        return {"promotions": [each.summary().model_dump() for each in found if each is not None]}
 
     monkeypatch.setattr(experiment, "run_stage", promote)
     ranked = [leader.number for leader in leaders(run)]

@@ -14,9 +14,9 @@ from sklearn import metrics
 from reports.build import _page
 from reports.config import Run
 from reports.errors import class_scores, matrix, two_classes
-from reports.errors.predictions import Predictions
 from reports.section import PageSection
 from tests.reports.test_page import open_page
+from train.promotion.predictions import Predictions
 
 
 def random_predictions(classes: int, photos: int, seed: int, spread: float = 1.0) -> tuple[Predictions, Any]:

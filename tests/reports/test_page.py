@@ -22,7 +22,7 @@ from search.leaderboard import leaders, load_study
 from search.records import load_curves
 from search.schedules import Plateau
 from tests.fabricated import fabricate_promotion
-from train.baselines.measure import measure_baselines
+from train.baselines.measure import BASELINES, measure_baselines
 from train.promotion.artifact import find_promotion, find_promotions
 from train.promotion.promote import promote
 
@@ -132,17 +132,17 @@ def test_every_section_is_drawn_without_a_complaint_or_the_network(
 
 
 def test_baselines_stand_above_the_promoted_models(searched: Run, browser: Browser) -> None:
-    measured = measure_baselines(searched)["baselines"]
-    assert [row.title for row in promotions.collect_baselines(searched)] == [found["title"] for found in measured]
+    measured = [(BASELINES[name].title, found) for name, found in measure_baselines(searched).items()]
+    assert [row.title for row in promotions.collect_baselines(searched)] == [title for title, _ in measured]
     promote(searched)
     page, noise = open_page(browser, Path(build(searched)["report"]))
     assert noise == []
     rows = page.locator("#promotions tbody tr")
     assert rows.count() == 3 + 2
-    for number, found in enumerate(measured):
+    for number, (title, found) in enumerate(measured):
         told = rows.nth(number).inner_text()
-        assert told.startswith(found["title"])
-        assert f"{100 * found['test']['accuracy']:.1f} %" in told
+        assert told.startswith(title)
+        assert found.test is not None and f"{100 * found.test.accuracy:.1f} %" in told
     assert "fine-tuned" in rows.nth(4).inner_text()
     assert "The test photos were evaluated 5 times, on 5 models" in page.locator("#promotions").inner_text()
     page.close()
@@ -184,7 +184,7 @@ def test_the_numbers_behind_the_figures(promoted_run: Run) -> None:
     assert rates[0].rates[0] == pytest.approx(ranked[0].config.schedule.values(3, 4)[0])
     assert [len(curve.table) for curve in leader_curves.collect_curves(run, ranked)] == [4, 4]
     frozen, tuned = promotions.collect(run, find_promotions(run))
-    assert frozen.top1["val"] == pytest.approx(ranked[0].value, abs=1e-6)
+    assert frozen.metrics.val.accuracy == pytest.approx(ranked[0].value, abs=1e-6)
     assert tuned.stage == "fine-tuned"
     curve = phases.collect(find_promotions(run)[0], "val_accuracy")
     assert (curve.table["epoch"].tolist(), curve.starts, curve.table["thrown_away"].any()) == ([0, 1, 2, 3], [0], False)
@@ -193,12 +193,12 @@ def test_the_numbers_behind_the_figures(promoted_run: Run) -> None:
     table = pd.read_csv(find_promotion(run, mistaken.trial).folder / "predictions.csv").query("split == 'test'")
     assert mistaken.photos == len(table)
     assert mistaken.wrong == (table["label"] != table["predicted_1"]).sum() == sum(row.photos for row in mistaken.worst)
-    assert mistaken.wrong == pytest.approx(len(table) * (1 - tuned.top1["test"]))
+    assert mistaken.wrong == pytest.approx(len(table) * (1 - tuned.metrics.test.accuracy))
     counts = [pair.photos for pair in mistaken.worst]
     assert counts == sorted(counts, reverse=True)
     assert confusions.collect(predictions, 1).worst == mistaken.worst[:1]
     assert calibration.collect(predictions).ece == pytest.approx(
-        find_promotion(run, mistaken.trial).metrics.tuned["test"]["ece"], abs=1e-6
+        find_promotion(run, mistaken.trial).tuned.test.ece, abs=1e-6
     )
     from features.dataset.index import load_index
 

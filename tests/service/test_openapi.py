@@ -31,8 +31,8 @@ from tests.service.in_process import BEARER, Served, served
 from tests.service.serving import TOKEN, configuration
 from tests.service.stand_in import PLENTY, Place, eventually, searched_trial
 from train.config import FinetuneConfig
-from train.evaluate import Metrics
-from train.promotion.artifact import Parity, PromotionMetrics
+from train.evaluate import Metrics, SplitMetrics
+from train.promotion.artifact import Parity, Promotion
 
 CHECKS = [
     not_a_server_error,
@@ -79,8 +79,8 @@ def _fill(place: Place) -> None:
         study.add_trial(searched_trial(value))
     workdir = place.root / "cars"
     part = Metrics(loss=1.0, accuracy=0.5, top5_accuracy=0.75)
-    metrics = PromotionMetrics(
-        trial=1, frozen={"val": part}, tuned={"val": part, "test": part},
+    metrics = Promotion(
+        folder=workdir / "promotions/1-0a1b2c3d", trial=1, frozen=SplitMetrics(val=part), tuned=SplitMetrics(val=part, test=part),
         parity=Parity(images=8, max_abs_difference=1e-6, tolerance=5e-3), unfrozen=[], finetune=FinetuneConfig(), epochs=1,
         best_epoch=1, seconds=2.5, versions={}, made_from="",
     )  # fmt: skip

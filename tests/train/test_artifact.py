@@ -9,7 +9,7 @@ import pytest
 from features.runtime.errors import HeadhuntError, UsageError
 from reports.config import Run
 from tests.fabricated import fabricate_promotion
-from train.promotion.artifact import damaged_promotions, find_promotion, find_promotions
+from train.promotion.artifact import damaged_promotions, find_promotion, find_promotions, write_promotion
 from train.promotion.predictions import read_predictions
 from train.promotion.promote import promote
 
@@ -58,6 +58,40 @@ def test_damaged_metrics_are_named_and_do_not_hide_the_others(searched: Run, con
         find_promotion(searched, damaged)
 
 
+def test_metrics_are_written_as_earlier_versions_wrote_them_and_theirs_are_read(searched: Run) -> None:
+    fabricate_promotion(searched)
+    (promotion,) = find_promotions(searched)
+    path = promotion.folder / "metrics.json"
+    content = json.loads(path.read_text())
+    assert list(content) == [
+        "trial", "frozen", "tuned", "parity", "unfrozen", "finetune", "backend", "devices", "epochs", "best_epoch", "seconds",
+        "versions", "made_from",
+    ]  # fmt: skip
+    assert list(content["tuned"]) == ["train", "val", "test"]
+    assert list(content["tuned"]["val"]) == ["loss", "accuracy", "top5_accuracy", "ece"]
+    del content["backend"], content["devices"], content["tuned"]["test"], content["tuned"]["val"]["ece"]
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    (older,) = find_promotions(searched)
+    assert (older.backend, older.devices, older.tuned.test, older.tuned.val.ece) == ("tensorflow", 1, None, None)
+    write_promotion(older)
+    written = json.loads(path.read_text())
+    assert written == {**content, "backend": "tensorflow", "devices": 1}
+
+
+def test_metrics_of_a_later_version_or_another_trial_are_not_misread(searched: Run) -> None:
+    number = fabricate_promotion(searched)
+    (promotion,) = find_promotions(searched)
+    path = promotion.folder / "metrics.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "version": 2}))
+    assert damaged_promotions(searched) == [
+        f"{path} has format version 2, but this version of Headhunt reads up to 1. Update Headhunt to read it."
+    ]
+    path.write_text(json.dumps({**content, "trial": number + 1}))
+    (message,) = damaged_promotions(searched)
+    assert message.startswith(f"{path} is damaged (it is of trial {number + 1}).")
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -89,8 +123,9 @@ def test_predictions_of_other_photos_or_classes_are_refused(searched: Run) -> No
     splits = [line.split(",")[1] for line in lines]
     first, last = splits.index("test"), len(lines) - 1
     assert splits[last] == "test"
-    table = read_predictions(searched, promotion, "test")
-    photos, named = len(table), f"{table['label'][0]},{table['class_name'][0]},{table['predicted_1'][0]},"
+    found = read_predictions(searched, promotion, "test")
+    photos, label = len(found.labels), found.labels[0]
+    named = f"{label},{found.class_names[label]},{found.predicted[0, 0]},"
     assert photos == last - first + 1
     again = "Delete its folder, then run `headhunt train promote` again."
     for content, reason in {

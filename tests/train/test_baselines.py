@@ -84,13 +84,13 @@ def test_validation_chooses_k_and_no_photo_is_its_own_neighbour(searched: Run) -
     for k in (1, 3, len(train) - 1):  # 99 is more than there are
         positions, cosines = neighbours(clean_features(cache, "val"), train, k, False)
         metrics = measure(votes(labels[positions], cosines, frequencies(labels, 3)), cache.labels("val"))
-        values[k] = (metrics["accuracy"], -metrics["loss"])
+        values[k] = (metrics.accuracy, -metrics.loss)
     assert values[int(found.chosen["k"])] == max(values.values())
-    assert found.metrics["val"]["accuracy"] == max(values.values())[0]
+    assert found.metrics.val.accuracy == max(values.values())[0]
     unit = train / np.linalg.norm(train, axis=1, keepdims=True)
     cosines = unit @ unit.T
     np.fill_diagonal(cosines, -2)
-    (one,) = [nearest_neighbours(cache, (1,)).metrics["train"]["accuracy"]]
+    (one,) = [nearest_neighbours(cache, (1,)).metrics.train.accuracy]
     assert one == pytest.approx((labels[cosines.argmax(1)] == labels).mean())
 
 
@@ -113,9 +113,9 @@ def test_the_linear_probe_is_that_of_a_study(searched: Run) -> None:
     for split in ("train", "val", "test"):
         features, wanted = cache.arrays(split)
         logits = standardised(features, moments) @ probe.kernel + probe.bias
-        assert found.metrics[split]["accuracy"] == pytest.approx((logits.argmax(1) == wanted).mean())
+        assert found.metrics.evaluated()[split].accuracy == pytest.approx((logits.argmax(1) == wanted).mean())
         loss = -np.log(softmax(logits)[np.arange(len(wanted)), wanted]).mean()
-        assert found.metrics[split]["loss"] == pytest.approx(loss, rel=1e-3, abs=1e-6)
+        assert found.metrics.evaluated()[split].loss == pytest.approx(loss, rel=1e-3, abs=1e-6)
 
 
 def test_every_baseline_is_measured_once_and_kept_one_by_one(searched: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,22 +126,24 @@ def test_every_baseline_is_measured_once_and_kept_one_by_one(searched: Run, monk
         patched.setitem(BASELINES, "linear_probe", BASELINES["linear_probe"]._replace(compute=killed))
         with pytest.raises(KeyboardInterrupt):
             measure_baselines(searched)
-    assert [found["name"] for found in load_baselines(searched.workdir)] == CHEAP[:2]
+    assert list(load_baselines(searched.workdir)) == CHEAP[:2]
     first = measure_baselines(searched)
-    assert [found["name"] for found in first["baselines"]] == CHEAP
-    for found in first["baselines"]:
-        for split in ("train", "val", "test"):
-            assert set(found[split]) == {"loss", "accuracy", "top5_accuracy", "ece"}
+    assert list(first) == CHEAP
+    for found in first.values():
+        for metrics in found.metrics.evaluated().values():
+            assert metrics.ece is not None
+        assert set(found.metrics.evaluated()) == {"train", "val", "test"}
     cache = cache_for(searched)
     for split in ("train", "val", "test"):
         counts = np.bincount(cache.labels("train"), minlength=3)
         share = (cache.labels(split) == counts.argmax()).mean()
-        assert first["baselines"][0][split]["accuracy"] == pytest.approx(share)
+        assert first["most_frequent"].metrics.evaluated()[split].accuracy == pytest.approx(share)
     written = baselines_file(searched.workdir).stat().st_mtime_ns
     assert measure_baselines(searched) == first
     assert baselines_file(searched.workdir).stat().st_mtime_ns == written
-    other = measure_baselines(change(searched, neighbours=[3]))["baselines"]
-    assert (other[1]["chosen"], other[2]) == ({"k": 3}, first["baselines"][2])
+    other = measure_baselines(change(searched, neighbours=[3]))
+    assert other["nearest_neighbours"].chosen == {"k": 3}
+    assert other["linear_probe"] == first["linear_probe"]
 
 
 def test_the_simple_cnn_is_four_convolutions_and_trains(searched: Run) -> None:
@@ -151,12 +153,13 @@ def test_the_simple_cnn_is_four_convolutions_and_trains(searched: Run) -> None:
     assert kinds[10:] == ["Flatten", "Dense", "Dropout", "Dense"]
     small = {"image_size": 16, "epochs": 2, "batch_size": 4}
     run = change(searched, simple_cnn=small)
-    (found,) = measure_baselines(run, "simple_cnn")["baselines"]
-    assert found["chosen"]["epoch"] in (1, 2)
-    assert 0 < found["test"]["loss"] < 5
+    found = measure_baselines(run, "simple_cnn")["simple_cnn"]
+    assert found.chosen["epoch"] in (1, 2)
+    assert found.test is not None and 0 < found.test.loss < 5
     baselines_file(run.workdir).unlink()
-    (again,) = measure_baselines(run, "simple_cnn")["baselines"]
-    assert again["test"] == pytest.approx(found["test"], rel=1e-4)
+    again = measure_baselines(run, "simple_cnn")["simple_cnn"]
+    assert again.test is not None
+    assert again.test.model_dump() == pytest.approx(found.test.model_dump(), rel=1e-4)
 
 
 def test_a_wrong_name_and_a_baseline_that_is_left_out(searched: Run) -> None:
@@ -166,7 +169,7 @@ def test_a_wrong_name_and_a_baseline_that_is_left_out(searched: Run) -> None:
         measure_baselines(searched, "knn")
     with pytest.raises(UsageError, match=re.escape("Ask for it with `--set train.baselines.simple_cnn={}`")):
         measure_baselines(searched, "simple_cnn")
-    assert load_baselines(searched.workdir) == []
+    assert load_baselines(searched.workdir) == {}
 
 
 def test_the_command_prints_one_table_and_one_json_line(searched: Run) -> None:

@@ -12,6 +12,7 @@ import pytest
 from reports.config import Run
 from search.metric import Metric
 from tests.train.test_finetune import HEAD, tune
+from train.evaluate import Metrics
 
 HEAD_PHASE = {"unfreeze": "head", "epochs": 1, "learning_rate": 1e-2}
 CONV_PHASE = {"unfreeze": 1, "epochs": 1, "learning_rate": 1e-2}
@@ -21,9 +22,9 @@ def measured(monkeypatch: pytest.MonkeyPatch, *epochs: tuple[float, float, float
     """Gives these accuracies, top-5 accuracies and losses to the epochs, from 0 on."""
     given = iter(epochs)
 
-    def measure(*_: Any) -> dict[str, float]:
+    def measure(*_: Any) -> Metrics:
         accuracy, top5, loss = next(given)
-        return {"accuracy": accuracy, "top5_accuracy": top5, "loss": loss, "ece": 0.1}
+        return Metrics(accuracy=accuracy, top5_accuracy=top5, loss=loss, ece=0.1)
 
     monkeypatch.setattr("train.finetuning.finetune.measure", measure)
 

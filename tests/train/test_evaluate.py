@@ -17,28 +17,28 @@ from train.photos import Photos
 def test_metrics_by_hand() -> None:
     probabilities = np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]], np.float32)
     metrics = measure(probabilities, np.array([0, 1], np.int32))
-    assert metrics["accuracy"] == 0.5
-    assert metrics["top5_accuracy"] == 1.0
-    assert metrics["loss"] == pytest.approx(-(math.log(0.5) + math.log(0.2)) / 2, rel=1e-6)
+    assert metrics.accuracy == 0.5
+    assert metrics.top5_accuracy == 1.0
+    assert metrics.loss == pytest.approx(-(math.log(0.5) + math.log(0.2)) / 2, rel=1e-6)
 
 
 def test_top_5_counts_the_classes_that_are_more_probable() -> None:
     row = np.array([[0.30, 0.25, 0.20, 0.15, 0.06, 0.04]], np.float32)
-    found = [measure(row, np.array([label], np.int32))["top5_accuracy"] for label in range(6)]
+    found = [measure(row, np.array([label], np.int32)).top5_accuracy for label in range(6)]
     assert found == [1, 1, 1, 1, 1, 0]
 
 
 def test_of_equally_probable_classes_the_first_count() -> None:
     row = np.full((1, 8), 1 / 8, np.float32)
     found = [measure(row, np.array([label], np.int32)) for label in range(8)]
-    assert [metrics["top5_accuracy"] for metrics in found] == [1, 1, 1, 1, 1, 0, 0, 0]
-    assert [metrics["accuracy"] for metrics in found] == [1, 0, 0, 0, 0, 0, 0, 0]
+    assert [metrics.top5_accuracy for metrics in found] == [1, 1, 1, 1, 1, 0, 0, 0]
+    assert [metrics.accuracy for metrics in found] == [1, 0, 0, 0, 0, 0, 0, 0]
 
 
 def test_what_is_not_a_number_is_not_right() -> None:
     metrics = measure(np.full((2, 3), np.nan, np.float32), np.array([0, 2], np.int32))
-    assert (metrics["accuracy"], metrics["top5_accuracy"]) == (0, 1)  # of three classes all are among the first five
-    assert math.isnan(metrics["ece"])
+    assert (metrics.accuracy, metrics.top5_accuracy) == (0, 1)  # of three classes all are among the first five
+    assert math.isnan(metrics.ece)
 
 
 def test_calibration_error_by_hand() -> None:
@@ -49,7 +49,7 @@ def test_calibration_error_by_hand() -> None:
     assert calibration_error(confidence, right) == pytest.approx(wanted)
     assert calibration_error(np.ones(3), np.ones(3, np.bool_)) == 0
     probabilities = np.array([[0.95, 0.05], [0.97, 0.03], [0.5, 0.5], [0.6, 0.4]], np.float32)
-    assert measure(probabilities, np.array([0, 1, 0, 0], np.int32))["ece"] == pytest.approx(
+    assert measure(probabilities, np.array([0, 1, 0, 0], np.int32)).ece == pytest.approx(
         (0.46 * 2 + 0.5 + 0.4) / 4, abs=1e-6
     )
 

@@ -26,14 +26,14 @@ from train.promotion.promote import promote
 
 def test_a_bundle(promoted: Run) -> None:
     result = export(promoted, None)
-    number = result["trial"]
-    assert list(result["formats"]) == ["keras", "savedmodel", "onnx", "litert", "config"] == list(FORMATS)
-    folder = Path(result["folder"])
+    number = result.trial
+    assert list(result.formats) == ["keras", "savedmodel", "onnx", "litert", "config"] == list(FORMATS)
+    folder = Path(result.folder)
     photos = Photos(promoted, load_index(promoted), "val").inputs([0, 1, 2])
     expected = load_model(folder / "model.keras", "keras").run(photos)
     for name in RUNTIMES:
-        assert result["formats"][name]["max_abs_difference"] < 1e-5, name
-        model = load_model(Path(result["formats"][name]["path"]), name)
+        assert result.formats[name].max_abs_difference < 1e-5, name
+        model = load_model(Path(result.formats[name].path), name)
         assert (model.input_shape, model.input_dtype) == ((None, 32, 32, 3), "uint8"), name
         for batch in (photos, photos[:1], photos[1:]):  # any batch size, in any order
             found = model.run(batch)
@@ -50,7 +50,7 @@ def test_a_bundle(promoted: Run) -> None:
     (tested,) = [line for line in card.splitlines() if line.startswith("| fine-tuned | test |")]
     assert re.search(r"\| \d+\.\d\d% \(\d+\.\d% to \d+\.\d%\) \|", tested)
     assert "| stage | split | top-1 | loss | ECE |\n|---|---|---|---|---|\n" in card  # of three classes, no top-5
-    assert card.splitlines()[2] == result["verdict"]["text"]
+    assert card.splitlines()[2] == result.verdict.text
     assert "The test photos were evaluated 2 times, on 2 models; test_ledger.csv lists" in card
     (chose,) = [line for line in card.splitlines() if line.startswith("| fine-tuned | val |")]
     assert re.search(r"\| \d+\.\d\d% \| ", chose)  # no interval: validation chose it
@@ -67,9 +67,9 @@ def test_the_hyperparameters_are_taken_by_optuna_and_keras_tuner(promoted: Run) 
     import keras_tuner
     import optuna
 
-    written = export(promoted, None, ["config"])["formats"]["config"]
+    written = export(promoted, None, ["config"]).formats["config"]
     leader = leaders(promoted, 1)[0]
-    stored = json.loads(Path(written["optuna"]).read_text())
+    stored = json.loads(Path(written.optuna).read_text())
     assert (stored["study"], stored["trial"], stored["value"]) == ("tiny", leader.number, leader.value)
     study = optuna.create_study()
     study.enqueue_trial(stored["params"])
@@ -80,7 +80,7 @@ def test_the_hyperparameters_are_taken_by_optuna_and_keras_tuner(promoted: Run) 
         }
     )
     assert asked.params == leader.params == stored["params"]
-    found = keras_tuner.HyperParameters.from_config(json.loads(Path(written["keras_tuner"]).read_text()))
+    found = keras_tuner.HyperParameters.from_config(json.loads(Path(written.keras_tuner).read_text()))
     assert found.values == leader.params
     rate = found.Float("schedule.learning_rate", 1e-4, 1e-2, sampling="log")
     assert rate == leader.params["schedule.learning_rate"]
@@ -109,7 +109,7 @@ def test_without_the_extra_its_formats_are_left_out_aloud_and_refused_by_name(
 ) -> None:
     for module in ("tf2onnx", "ai_edge_litert"):
         monkeypatch.setitem(sys.modules, module, None)
-    assert list(export(promoted, None)["formats"]) == ["keras", "savedmodel", "config"]
+    assert list(export(promoted, None).formats) == ["keras", "savedmodel", "config"]
     assert (
         "Left out: onnx and litert, which need tf2onnx and ai-edge-litert. Run `pip install 'headhunt[export]'`, then "
         "`headhunt train export`." in capsys.readouterr().err
@@ -138,7 +138,7 @@ def test_a_model_that_is_not_the_promoted_one_is_refused(promoted: Run) -> None:
 
 
 def test_the_formats_of_a_promotion_stay_whatever_their_times_of_writing(promoted: Run) -> None:
-    folder = Path(export(promoted, None, ["keras", "config"])["folder"])
+    folder = Path(export(promoted, None, ["keras", "config"]).folder)
     for path in Path("run").rglob("*"):  # a copy without times: the network is as new as its exports, or newer
         os.utime(path, (1e9 + len(path.name), 1e9 + len(path.name)))
     export(promoted, None, ["onnx"])
@@ -152,7 +152,7 @@ def test_files_of_which_nothing_is_recorded_are_kept_and_named(
     promoted: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     exported = export(promoted, None, ["keras"])
-    folder = Path(exported["folder"])
+    folder = Path(exported.folder)
     (folder / ".bundle.json").unlink()  # as an earlier version left it
     written = (folder / "model.keras").read_bytes()
     capsys.readouterr()
@@ -162,7 +162,7 @@ def test_files_of_which_nothing_is_recorded_are_kept_and_named(
         told = " ".join(capsys.readouterr().err.split())
         assert (
             f"Kept {folder}/model.keras: no record says which promotion it is of. To write it from this one, run `headhunt train "
-            f"export --trial {exported['trial']} --format keras`." in told
+            f"export --trial {exported.trial} --format keras`." in told
         )
         assert "Removed" not in told
         assert "model.keras`" not in (folder / "model_card.md").read_text()
@@ -187,7 +187,7 @@ def test_a_record_takes_away_what_it_names_and_nothing_else(tmp_path: Path) -> N
 
 
 def test_a_bundle_holds_one_promotion(promoted: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = Path(export(promoted, None, ["keras", "savedmodel", "onnx"])["folder"])
+    folder = Path(export(promoted, None, ["keras", "savedmodel", "onnx"]).folder)
     (first,) = promote(promoted)
     tuning = promoted.train.finetune.model_copy(update={"learning_rate": 1e-2})
     (second,) = promote(promoted.model_copy(update={"train": promoted.train.model_copy(update={"finetune": tuning})}))
@@ -195,10 +195,10 @@ def test_a_bundle_holds_one_promotion(promoted: Run, capsys: pytest.CaptureFixtu
     other = next(each for each in (first, second) if each != find_promotions(promoted)[0])
     capsys.readouterr()
     exported = export(promoted, other.trial, ["keras"], other.recipe[:4])
-    assert exported["recipe"] == other.recipe
+    assert exported.recipe == other.recipe
     best = find_promotion(promoted, other.trial)
     exported = export(promoted, other.trial, ["keras"])
-    assert exported["recipe"] == best.recipe != other.recipe
+    assert exported.recipe == best.recipe != other.recipe
     assert not (folder / "savedmodel").exists() and not (folder / "model.onnx").exists()
     message = f"Removed {folder}/savedmodel: its bytes are not those of the promotion {first.trial}-"
     assert message in capsys.readouterr().err
@@ -208,14 +208,14 @@ def test_a_bundle_holds_one_promotion(promoted: Run, capsys: pytest.CaptureFixtu
 
 def test_the_configuration_chooses_the_formats(promoted: Run) -> None:
     chosen = promoted.train.model_copy(update={"formats": ("config",)})
-    assert list(export(promoted.model_copy(update={"train": chosen}), None)["formats"]) == ["config"]
+    assert list(export(promoted.model_copy(update={"train": chosen}), None).formats) == ["config"]
 
 
 def test_what_is_exported_is_compared_again_but_converted_again_only_when_damaged(promoted: Run) -> None:
-    folder = Path(export(promoted, None, ["keras", "onnx"])["folder"])
+    folder = Path(export(promoted, None, ["keras", "onnx"]).folder)
     written = {name: (folder / name).stat().st_mtime_ns for name in ("model.keras", "model.onnx")}
     (folder / "model.keras").write_bytes(b"damaged")
-    again = export(promoted, None, ["keras", "onnx"])["formats"]
+    again = export(promoted, None, ["keras", "onnx"]).formats
     assert (folder / "model.onnx").stat().st_mtime_ns == written["model.onnx"]
     assert (folder / "model.keras").stat().st_size > 1000
-    assert max(row["max_abs_difference"] for row in again.values()) < 1e-5
+    assert max(row.max_abs_difference for row in again.values()) < 1e-5

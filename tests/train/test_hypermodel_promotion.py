@@ -59,13 +59,13 @@ def test_a_hypermodels_trial_is_promoted_exported_reported_and_run_again(
     best = leaders(run)[0]
     (promotion,) = promote(run)
     assert promotion.trial == best.number
-    assert promotion.metrics.frozen["val"]["accuracy"] == pytest.approx(best.value, abs=1e-6)
+    assert promotion.frozen.val.accuracy == pytest.approx(best.value, abs=1e-6)
     assert pd.read_csv(promotion.folder / "history.csv")["epoch"].tolist() == [0, 1, 2, 3]
     exported = export(run, None, ["keras", "onnx", "config"])
-    assert max(exported["formats"][each]["max_abs_difference"] for each in ("keras", "onnx")) < 1e-4
+    assert max(exported.formats[each].max_abs_difference for each in ("keras", "onnx")) < 1e-4
     photos = Photos(run, load_index(run), "test").inputs([0, 1, 2])
     table = pd.read_csv(promotion.folder / "predictions.csv").query("split == 'test'")
-    folder = Path(exported["folder"])
+    folder = Path(exported.folder)
     named = load_model(folder / "model.onnx", "onnx").run(photos).argmax(1)
     assert named.tolist() == table["predicted_1"].tolist()[:3]
     assert (

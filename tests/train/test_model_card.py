@@ -66,7 +66,7 @@ def test_what_a_trial_was_trained_on_is_said(searched: Run) -> None:
     promotion, leader = find_promotion(searched, fabricate_promotion(searched)), leaders(searched)[0]
     cache, verdict = cache_for(searched), verdict_of(searched, promotion)
     policy = cache.manifest.policy
-    plain = promotion.metrics.finetune.model_copy(update={"clean_share": 1.0})
+    plain = promotion.finetune.model_copy(update={"clean_share": 1.0})
     for views, tuning, said, tuned in (
         (Views(policy=policy, copies=0), {}, "clean photos", f"augmented (`{policy}`)."),
         (Views(), {}, f"{cache.copies} copies, rotation, {policy}", f"augmented (`{policy}`)."),
@@ -79,7 +79,7 @@ def test_what_a_trial_was_trained_on_is_said(searched: Run) -> None:
         (Views(), {"finetune": plain}, f"{cache.copies} copies, rotation, {policy}", "clean."),
     ):
         one = replace(leader, config=leader.config.model_copy(update={"views": views}))
-        made = replace(promotion, metrics=promotion.metrics.model_copy(update=tuning))
+        made = promotion.model_copy(update=tuning)
         card = model_card(searched, one, cache, made, verdict, {})
         assert f"- feature cache: `{cache.key[:16]}`; of it the head was trained on: {said}\n" in card
         assert f" Its photos were {tuned}\n" in card

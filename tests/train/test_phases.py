@@ -335,8 +335,7 @@ raw = yaml.safe_load(Path("headhunt.yaml").read_text())
 raw["train"]["workers"] = {"executor": "local", "gpus": 2}
 run = Run.model_validate(raw)
 (found,) = promote(run)
-metrics = found.metrics
-print(metrics.backend, metrics.devices, metrics.parity.images, metrics.epochs)
+print(found.backend, found.devices, found.parity.images, found.epochs)
 """
 
 

@@ -18,7 +18,7 @@ from features.runtime.errors import HeadhuntError, UsageError
 from reports.config import Run
 from tests.conftest import run_headhunt
 from train.exports.export import export
-from train.exports.predict import exported_model, model_in, predict_images
+from train.exports.predict import Unreadable, exported_model, model_in, predict_images
 from train.exports.runtimes import RUNTIMES, format_of, load_model
 from train.promotion.promote import promote
 
@@ -26,7 +26,7 @@ from train.promotion.promote import promote
 @pytest.fixture
 def bundle(promoted: Run) -> Path:
     """An exported bundle: every format but SavedModel."""
-    return Path(export(promoted, None, ["keras", "onnx", "litert"])["folder"])
+    return Path(export(promoted, None, ["keras", "onnx", "litert"]).folder)
 
 
 def test_the_command_gives_what_the_promotion_gave(promoted: Run, bundle: Path, photos: Path) -> None:
@@ -64,12 +64,12 @@ def test_every_format_and_kind_of_image(bundle: Path, photos: Path, tmp_path: Pa
     upright.convert("L").save(grey)
     upright.convert("P").save(palette)
     images = [photos / "b" / "1.png", turned, grey, palette]
-    first = predict_images(bundle / "model.keras", images)["images"]
-    assert first[0]["predictions"] == first[1]["predictions"]
+    first = predict_images(bundle / "model.keras", images).images
+    assert first[0].predictions == first[1].predictions
     for file in ("model.onnx", "model.tflite"):
-        for row, expected in zip(predict_images(bundle / file, images)["images"], first, strict=True):
-            assert [found["probability"] for found in row["predictions"]] == pytest.approx(
-                [found["probability"] for found in expected["predictions"]], abs=1e-5
+        for row, expected in zip(predict_images(bundle / file, images).images, first, strict=True):
+            assert [found.probability for found in row.predictions] == pytest.approx(
+                [found.probability for found in expected.predictions], abs=1e-5
             )
 
 
@@ -144,8 +144,8 @@ def test_nothing_is_predicted_where_nothing_can_be_written(bundle: Path, photos:
 def test_a_folder_without_photos_is_said(bundle: Path, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     found = predict_images(bundle / "model.keras", [tmp_path / "empty", photos / "b" / "0.png"])
-    assert found["failed"] == [{"image": str(tmp_path / "empty"), "reason": "a folder without photos"}]
-    assert len(found["images"]) == 1
+    assert found.failed == [Unreadable(str(tmp_path / "empty"), "a folder without photos")]
+    assert len(found.images) == 1
 
 
 def test_models_that_are_not_there(promoted: Run, photos: Path) -> None:
@@ -153,7 +153,7 @@ def test_models_that_are_not_there(promoted: Run, photos: Path) -> None:
         exported_model(promoted, None, None)
     with pytest.raises(UsageError, match=r"trial 5 is not exported. Run `headhunt train export --trial 5`"):
         exported_model(promoted, 5, None)
-    folder = Path(export(promoted, None, ["keras"])["folder"])
+    folder = Path(export(promoted, None, ["keras"]).folder)
     assert exported_model(promoted, None, None) == folder / "model.keras"
     with pytest.raises(UsageError, match=r"has no litert, only keras. Run `headhunt train export --format litert`"):
         exported_model(promoted, None, "litert")

@@ -36,9 +36,9 @@ def test_a_promotion_measures_checks_and_writes_everything(searched: Run) -> Non
     (found,) = promote(searched)
     promotion = found.summary()
     leader = leaders(searched, 1)[0]
-    assert promotion["trial"] == leader.number
-    assert promotion["frozen"]["val_accuracy"] == pytest.approx(leader.value, abs=1e-6)
-    folder = Path(promotion["folder"])
+    assert promotion.trial == leader.number
+    assert promotion.frozen.val_accuracy == pytest.approx(leader.value, abs=1e-6)
+    folder = Path(promotion.folder)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["parity"]["max_abs_difference"] <= metrics["parity"]["tolerance"]
     assert len(metrics["unfrozen"]) == (metrics["best_epoch"] > 0)
@@ -96,7 +96,7 @@ def test_a_finished_promotion_is_not_repeated_and_another_recipe_makes_another_b
     written = file.stat().st_mtime_ns
     assert promote(searched) == first
     (second,) = promote(change(searched, epochs=1))
-    assert (second.trial, second.metrics.epochs, first[0].metrics.epochs) == (first[0].trial, 1, 3)
+    assert (second.trial, second.epochs, first[0].epochs) == (first[0].trial, 1, 3)
     assert file.stat().st_mtime_ns == written
     assert {first[0].folder, second.folder} == set((searched.workdir / "promotions").glob("[0-9]*"))
 
@@ -126,8 +126,9 @@ def test_fine_tuning_goes_on_after_an_interruption_with_the_same_history(
     assert len(calls) == 4  # the first epoch, the interrupted one, and the two that were left
     columns = [name for name in history if name != "seconds"]
     pd.testing.assert_frame_equal(pd.read_csv(folder / "history.csv")[columns], history[columns], rtol=1e-5)
-    again = find_promotion(searched, undisturbed.trial).metrics.tuned["test"]
-    assert again == pytest.approx(undisturbed.metrics.tuned["test"], rel=1e-5)
+    again = find_promotion(searched, undisturbed.trial).tuned.test
+    assert again is not None and undisturbed.tuned.test is not None
+    assert again.model_dump() == pytest.approx(undisturbed.tuned.test.model_dump(), rel=1e-5)
 
 
 def test_a_network_that_differs_from_its_head_is_refused(searched: Run) -> None:
@@ -220,7 +221,7 @@ def test_a_network_that_no_epoch_made_better_is_called_frozen(
     still = change(searched, epochs=1, learning_rate=1e-30)  # too small to move a weight
     by_loss = still.model_copy(update={"search": still.search.model_copy(update={"objective": "val_loss"})})
     (promotion,) = promote(by_loss)
-    assert (promotion.stage, promotion.is_head_alone, promotion.metrics.unfrozen) == ("frozen", False, [])
+    assert (promotion.stage, promotion.is_head_alone, promotion.unfrozen) == ("frozen", False, [])
     told = " ".join(capsys.readouterr().err.split())
     assert "No epoch of fine-tuning was better than the frozen network, which it is" in told
     assert given == ["val_loss"]
@@ -245,5 +246,6 @@ def test_a_disk_that_is_full_keeps_the_checkpoint_before(searched: Run, monkeypa
     ):
         promote(searched)
     promote(searched)
-    again = find_promotion(searched, undisturbed.trial).metrics.tuned["test"]
-    assert again == pytest.approx(undisturbed.metrics.tuned["test"], rel=1e-5)
+    again = find_promotion(searched, undisturbed.trial).tuned.test
+    assert again is not None and undisturbed.tuned.test is not None
+    assert again.model_dump() == pytest.approx(undisturbed.tuned.test.model_dump(), rel=1e-5)

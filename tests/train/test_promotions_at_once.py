@@ -70,7 +70,7 @@ def test_one_that_fails_does_not_stop_the_others_and_is_recorded_with_its_reason
     file.write_bytes(other.read_bytes())  # the weights of another head
     with pytest.raises(Exception, match="the stored weights belong to another head"):
         promote(searched, [worst.number, best.number])
-    assert find_promotion(searched, best.number).metrics.trial == best.number
+    assert find_promotion(searched, best.number).trial == best.number
     states = {trial.user_attrs["trial"]: trial for trial in promotions(searched)}
     assert states[best.number].state.name == "COMPLETE"
     assert states[worst.number].state.name == "FAIL"
@@ -159,10 +159,10 @@ def test_promotion_from_cached_activations_goes_through_every_stage(searched: Ru
     (found,) = promote(change(searched, finetune=tuning))
     history = pd.read_csv(found.folder / "history.csv")
     assert history["epoch"].tolist() == [0, 1, 2, 3]
-    assert history["val_accuracy"][0] == pytest.approx(found.metrics.frozen["val"]["accuracy"], abs=1e-6)
+    assert history["val_accuracy"][0] == pytest.approx(found.frozen.val.accuracy, abs=1e-6)
     manifests = [json.loads(path.read_text()) for path in (searched.workdir / "cache").glob("*/manifest.json")]
     assert len({manifest["key_parts"]["cut"] for manifest in manifests} - {None}) == 1
-    assert found.metrics.finetune.activation_copies == 2
+    assert found.finetune.activation_copies == 2
 
 
 @pytest.mark.slow

@@ -63,22 +63,26 @@ def test_equal_answers_are_no_certainty_and_no_interval_leaves_what_is_possible(
     assert difference == 1 and 0.7 < low < 1 and high == pytest.approx(1)
 
 
-NEIGHBOURS = {"nearest_neighbours": Difference(0.60, 0.20, 0.12, 0.28)}
+def difference(accuracy: float, difference: float, low: float, high: float) -> Difference:
+    return Difference(accuracy=accuracy, difference=difference, low=low, high=high)
+
+
+NEIGHBOURS = {"nearest_neighbours": difference(0.60, 0.20, 0.12, 0.28)}
 THAN_NEIGHBOURS = "Better than the k-nearest neighbours (60.0 %): +20.0 points (+12.0 to +28.0)."
 
 
 @pytest.mark.parametrize(
     ("probe", "sentence"),
     [
-        (Difference(0.70, 0.10, 0.04, 0.16), "Better than the linear probe (70.0 %): +10.0 points (+4.0 to +16.0)."),
+        (difference(0.70, 0.10, 0.04, 0.16), "Better than the linear probe (70.0 %): +10.0 points (+4.0 to +16.0)."),
         (
-            Difference(0.79, 0.01, -0.02, 0.04),
+            difference(0.79, 0.01, -0.02, 0.04),
             "Not clearly different from the linear probe (79.0 %): +1.0 points (-2.0 to +4.0). "
             f"{THAN_NEIGHBOURS} These photos do not show that search and fine-tuning gained anything over the probe, the simpler "
             "model.",
         ),
         (
-            Difference(0.90, -0.10, -0.16, -0.04),
+            difference(0.90, -0.10, -0.16, -0.04),
             f"Worse than the linear probe (90.0 %): -10.0 points (-16.0 to -4.0). {THAN_NEIGHBOURS} Use the probe, or search "
             "more widely.",
         ),
@@ -93,7 +97,7 @@ START = "Trial 3, frozen: 80.0 % of 313 test photos (95 % interval 75.2 % to 84.
 
 
 def verdict_against(**found: Difference) -> Verdict:
-    return Verdict("trial 3, frozen", 3, 313, 0.8, 0.752, 0.841, against=found)
+    return Verdict(title="trial 3, frozen", trial=3, photos=313, accuracy=0.8, low=0.752, high=0.841, against=found)
 
 
 def test_it_says_what_it_was_not_compared_with() -> None:
@@ -101,7 +105,7 @@ def test_it_says_what_it_was_not_compared_with() -> None:
     assert verdict_against().text == (
         f"{START}It was not compared with the linear probe and the k-nearest neighbours: {run}"
     )
-    without_neighbours = verdict_against(linear_probe=Difference(0.70, 0.10, 0.04, 0.16)).text
+    without_neighbours = verdict_against(linear_probe=difference(0.70, 0.10, 0.04, 0.16)).text
     assert without_neighbours.endswith(f"(+4.0 to +16.0). It was not compared with the k-nearest neighbours: {run}")
     assert verdict_against(**NEIGHBOURS).text == (
         f"{START}{THAN_NEIGHBOURS} It was not compared with the linear probe: {run}"
@@ -168,7 +172,7 @@ def test_the_test_photos_are_left_alone_until_they_are_asked_for(searched: Run) 
     train = searched.train.model_copy(update={"evaluate_test": False})
     (promotion,) = promote(searched.model_copy(update={"train": train}))
     assert not (searched.workdir / "test_ledger.csv").exists()
-    assert set(promotion.metrics.tuned) == set(promotion.metrics.frozen) == {"train", "val"}
+    assert set(promotion.tuned.evaluated()) == set(promotion.frozen.evaluated()) == {"train", "val"}
     assert set(pd.read_csv(promotion.folder / "predictions.csv")["split"]) == {"val"}
     assert (
         "No verdict: the test photos were not evaluated, `train.evaluate_test` is false." in best_verdict(searched).text
@@ -176,5 +180,5 @@ def test_the_test_photos_are_left_alone_until_they_are_asked_for(searched: Run) 
     assert use_of_test_photos(searched) == "The test photos were not used."
     history = (promotion.folder / "history.csv").read_bytes()
     (evaluated,) = promote(searched)
-    assert "test" in evaluated.metrics.tuned
+    assert evaluated.tuned.test is not None
     assert (promotion.folder / "history.csv").read_bytes() == history  # nothing was trained again

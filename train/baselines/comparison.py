@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
 from features.runtime.log import relative
 from search.ranking import OPTIMISTIC
 from search.top5 import is_shown
+from train.baselines.measure import BASELINES, BaselineResult
 from train.config import TrainRun
-from train.evaluate import Metrics
+from train.evaluate import Metrics, SplitMetrics
 from train.promotion.artifact import Promotion
 from train.tested import use_of_test_photos
 
 
-def comparison_table(run: TrainRun, baselines: Sequence[dict[str, Any]], promotions: Sequence[Promotion]) -> Table:
-    """A row for each baseline (its `--json` object), and for each promotion one for the frozen head and one for the network after
+def comparison_table(run: TrainRun, baselines: Mapping[str, BaselineResult], promotions: Sequence[Promotion]) -> Table:
+    """A row for each baseline, by name, and for each promotion one for the frozen head and one for the network after
     fine-tuning, where that is another."""
     top5 = is_shown(run)
     measured = ("val", "val top-5", "test", "test top-5") if top5 else ("val", "test")
@@ -26,24 +26,30 @@ def comparison_table(run: TrainRun, baselines: Sequence[dict[str, Any]], promoti
         *("model", *measured, "test loss", "test ECE", "seconds", "folder"),
         caption=caption + use_of_test_photos(run) if run.train.evaluate_test else caption,
     )
-    for row in baselines:
-        chosen = ", ".join(f"{name} {value:.3g}" for name, value in row["chosen"].items())
-        title = f"{row['title']} ({chosen})" if chosen else row["title"]
-        table.add_row(title, *_cells(row["val"], row.get("test"), top5), f"{row['seconds']:.0f}", "")
+    for name, found in baselines.items():
+        chosen = ", ".join(f"{what} {value:.3g}" for what, value in found.chosen.items())
+        title = BASELINES[name].title
+        table.add_row(
+            f"{title} ({chosen})" if chosen else title, *_cells(found.metrics, top5), f"{found.seconds:.0f}", ""
+        )
     for each in promotions:
-        frozen, tuned = each.metrics.frozen, each.metrics.tuned
         if not each.is_frozen:
-            table.add_row(f"{each.title}, frozen", *_cells(frozen["val"], frozen.get("test"), top5), "", "")
-        cells = _cells(tuned["val"], tuned.get("test"), top5)
-        table.add_row(f"{each.title}, {each.stage}", *cells, f"{each.metrics.seconds:.0f}", relative(each.folder))
+            table.add_row(f"{each.title}, frozen", *_cells(each.frozen, top5), "", "")
+        table.add_row(
+            f"{each.title}, {each.stage}", *_cells(each.tuned, top5), f"{each.seconds:.0f}", relative(each.folder)
+        )
     return table
 
 
-def _cells(val: Metrics, test: Metrics | None, top5: bool) -> list[str]:
+def _cells(metrics: SplitMetrics, top5: bool) -> list[str]:
     """Accuracies of validation and test, then the loss and the calibration error of test (empty where it was not measured)."""
-    names: list[Literal["accuracy", "top5_accuracy"]] = ["accuracy", "top5_accuracy"] if top5 else ["accuracy"]
-    shown = [f"{val[name]:.4f}" for name in names]
+    test, cells = metrics.test, _accuracies(metrics.val, top5)
     if test is None:
-        return [*shown, *[""] * (len(names) + 2)]
-    shown += [f"{share:.4f}" for share in (*(test[name] for name in names), test["loss"])]
-    return [*shown, f"{test['ece']:.4f}" if "ece" in test else ""]
+        return [*cells, *[""] * (len(cells) + 2)]
+    ece = "" if test.ece is None else f"{test.ece:.4f}"
+    return [*cells, *_accuracies(test, top5), f"{test.loss:.4f}", ece]
+
+
+def _accuracies(metrics: Metrics, top5: bool) -> list[str]:
+    shares = [metrics.accuracy, metrics.top5_accuracy] if top5 else [metrics.accuracy]
+    return [f"{share:.4f}" for share in shares]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, RootModel, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from features.cache.feature_cache import FeatureCache, cache_for
 from features.runtime.atomic import write_text
@@ -16,13 +18,11 @@ from features.runtime.log import log, relative
 from train.baselines.probes import Measured, linear_probe, most_frequent_class, nearest_neighbours
 from train.baselines.simple_cnn import simple_cnn
 from train.config import BaselinesConfig, SimpleCnnConfig, TrainRun
+from train.evaluate import Metrics, SplitMetrics
 from train.ledger import record_test_evaluation
 
 VERSION = 3
 """Raised when a baseline computes something else from the same settings."""
-
-TEST_LABELS = "test_labels"
-"""Key of an entry: the label that it gives each test photo, in the order of the index."""
 
 
 class Baseline(NamedTuple):
@@ -51,7 +51,7 @@ BASELINES: dict[str, Baseline] = {
         "linear probe", lambda _: {}, lambda run, cache: linear_probe(cache, run.evaluated_splits)
     ),
     "simple_cnn": Baseline(
-        "simple CNN", lambda config: config.simple_cnn and config.simple_cnn.model_dump(mode="json"), _simple_cnn
+        "simple CNN", lambda config: config.simple_cnn and config.simple_cnn.model_dump(), _simple_cnn
     ),
 }
 """Every baseline by its name in `--only`, in the order of the tables."""
@@ -62,24 +62,72 @@ def baselines_file(workdir: Path) -> Path:
     return workdir / "baselines.json"
 
 
-def load_baselines(workdir: Path) -> list[dict[str, Any]]:
-    """What the measured baselines reached, in the order of BASELINES; empty where none has been measured.
+class BaselineResult(BaseModel):
+    """An entry of baselines.json: what validation chose, the metrics by split, the seconds that measuring took, and the label
+    that it gives each test photo, in the order of the index. `made_from` is what its numbers depend on, as sha256 (hex)."""
 
-    Each has name, title, chosen (what validation chose), train, val and, where it was evaluated, test (Metrics), and seconds.
+    model_config = ConfigDict(frozen=True)
+
+    chosen: dict[str, int | float]
+    train: Metrics
+    val: Metrics
+    test: Metrics | None = None
+    seconds: float
+    made_from: str
+    test_labels: list[int] | None = None
+
+    @property
+    def metrics(self) -> SplitMetrics:
+        """Its metrics by split."""
+        return SplitMetrics(train=self.train, val=self.val, test=self.test)
+
+    @model_serializer(mode="wrap")
+    def _measured(self, plain: SerializerFunctionWrapHandler) -> dict[str, object]:
+        return {name: value for name, value in plain(self).items() if value is not None}
+
+
+class BaselinesFile(RootModel[dict[str, BaselineResult]]):
+    """baselines.json: the results by the names in BASELINES."""
+
+
+def load_baselines(workdir: Path) -> dict[str, BaselineResult]:
+    """The measured baselines by name, in the order of BASELINES; empty where none has been measured.
+
     Raises HeadhuntError where their file is damaged.
     """
-    record = _load(workdir)
-    return [_shown(name, record[name]) for name in BASELINES if name in record]
+    path = baselines_file(workdir)
+    try:
+        found = BaselinesFile.model_validate(json.loads(path.read_text(encoding="utf-8"))).root
+    except FileNotFoundError:
+        return {}
+    except (ValueError, OSError) as error:
+        reason = "an entry is incomplete" if isinstance(error, ValidationError) else error
+        raise HeadhuntError(
+            f"{relative(path)} is damaged ({reason}). Delete it, then run `headhunt train baselines`."
+        ) from None
+    return {name: found[name] for name in BASELINES if name in found}
+
+
+def baselines_json(baselines: Mapping[str, BaselineResult]) -> list[dict[str, object]]:
+    """What `--json` says of each baseline."""
+    return [
+        {
+            "name": name,
+            "title": BASELINES[name].title,
+            **found.model_dump(exclude={"made_from", "test_labels"}),
+        }
+        for name, found in baselines.items()
+    ]
 
 
 def named_by_baseline(run: TrainRun, cache: FeatureCache, name: str) -> list[int] | None:
     """The label that a baseline gives each test photo, in the order of the index; None where it was not evaluated on these."""
-    entry = _load(run.workdir).get(name, {})
-    return entry.get(TEST_LABELS) if entry.get("made_from") == _identity(run, cache, name) else None
+    found = load_baselines(run.workdir).get(name)
+    return found.test_labels if found and found.made_from == _identity(run, cache, name) else None
 
 
-def measure_baselines(run: TrainRun, only: str | None = None) -> dict[str, Any]:
-    """Measures the baselines that the configuration asks for, or the one named; returns the `--json` object of `train baselines`.
+def measure_baselines(run: TrainRun, only: str | None = None) -> dict[str, BaselineResult]:
+    """Measures the baselines that the configuration asks for, or the one named; gives them by name.
 
     One that is measured already is not measured again, and each is written when it is done. Raises UsageError for a name that is
     none, or for the simple CNN where the configuration leaves it out; CacheError where there is no feature cache.
@@ -96,50 +144,28 @@ def measure_baselines(run: TrainRun, only: str | None = None) -> dict[str, Any]:
     cache = cache_for(run)
     for name in names:
         identity = _identity(run, cache, name)
-        if _load(run.workdir).get(name, {}).get("made_from") == identity:
+        measured = load_baselines(run.workdir)
+        if name in measured and measured[name].made_from == identity:
             continue
         log.print(f"Baseline: {BASELINES[name].title}")
         started = time.monotonic()
         if run.train.evaluate_test:
             record_test_evaluation(run.workdir, "train baselines", BASELINES[name].title, len(cache.labels("test")))
-        measured = BASELINES[name].compute(run, cache)
-        entry = {
-            "chosen": measured.chosen,
-            **measured.metrics,
-            "seconds": round(time.monotonic() - started, 1),
-            "made_from": identity,
-        }
-        if run.train.evaluate_test:
-            entry[TEST_LABELS] = measured.probabilities["test"].argmax(1).tolist()
-        write_text(baselines_file(run.workdir), json.dumps({**_load(run.workdir), name: entry}, indent=1) + "\n")
-    record = _load(run.workdir)
-    return {
-        "baselines": [_shown(name, record[name]) for name in names],
-        "record": relative(baselines_file(run.workdir)),
-    }
+        found = BASELINES[name].compute(run, cache)
+        result = BaselineResult(
+            chosen=found.chosen,
+            **found.metrics.evaluated(),
+            seconds=round(time.monotonic() - started, 1),
+            made_from=identity,
+            test_labels=found.probabilities["test"].argmax(1).tolist() if run.train.evaluate_test else None,
+        )
+        written = BaselinesFile({**load_baselines(run.workdir), name: result}).model_dump()
+        write_text(baselines_file(run.workdir), json.dumps(written, indent=1) + "\n")
+    measured = load_baselines(run.workdir)
+    return {name: measured[name] for name in names}
 
 
 def _identity(run: TrainRun, cache: FeatureCache, name: str) -> str:
     """sha256 (hex) of everything that a baseline's numbers depend on."""
     parts = [VERSION, name, cache.key, BASELINES[name].settings(run.train.baselines), run.evaluated_splits]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _load(workdir: Path) -> dict[str, Any]:
-    path = baselines_file(workdir)
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not all(set(entry) >= {"chosen", "train", "val", "seconds", "made_from"} for entry in found.values()):
-            raise ValueError("an entry is incomplete")
-    except FileNotFoundError:
-        return {}
-    except (ValueError, OSError, AttributeError, TypeError) as error:
-        raise HeadhuntError(
-            f"{relative(path)} is damaged ({error}). Delete it, then run `headhunt train baselines`."
-        ) from None
-    return found
-
-
-def _shown(name: str, entry: dict[str, Any]) -> dict[str, Any]:
-    shown = {key: value for key, value in entry.items() if key not in ("made_from", TEST_LABELS)}
-    return {"name": name, "title": BASELINES[name].title, **shown}

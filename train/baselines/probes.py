@@ -14,7 +14,7 @@ from features.audit.probe import fit_probe, log_probabilities
 from features.cache.feature_cache import FeatureCache
 from features.dataset.index import SPLITS
 from features.runtime.log import log
-from train.evaluate import Metrics, Probabilities, measure, softmax
+from train.evaluate import Metrics, Probabilities, SplitMetrics, measure, softmax
 
 Features = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
@@ -35,9 +35,9 @@ class Measured:
     chosen: dict[str, float]
 
     @property
-    def metrics(self) -> dict[str, Metrics]:
+    def metrics(self) -> SplitMetrics:
         """Its metrics by split."""
-        return {split: measure(self.probabilities[split], self.labels[split]) for split in self.labels}
+        return SplitMetrics(**{split: measure(self.probabilities[split], self.labels[split]) for split in self.labels})
 
 
 def clean_features(cache: FeatureCache, split: str) -> Features:
@@ -132,7 +132,7 @@ def linear_probe(cache: FeatureCache, splits: Sequence[str] = SPLITS) -> Measure
 
 def _best(tried: dict[Any, Metrics]) -> Any:
     """The candidate with the highest validation accuracy, of these the one with the lowest loss."""
-    return min(tried, key=lambda candidate: (-tried[candidate]["accuracy"], tried[candidate]["loss"]))
+    return min(tried, key=lambda candidate: (-tried[candidate].accuracy, tried[candidate].loss))
 
 
 def _unit(features: Features) -> Features:

@@ -79,11 +79,11 @@ def simple_cnn(run: TrainRun, config: SimpleCnnConfig) -> Measured:
                 "`train.baselines.simple_cnn.learning_rate`."
             )
         measured = measure(predict(network, photos["val"], config.batch_size), photos["val"].labels)
-        accuracy, score = measured["accuracy"], Score.of("val_accuracy", measured["accuracy"], measured["loss"])
+        score = measured.score("val_accuracy")
         if score < best_score:
             best_epoch, best_score, best = epoch + 1, score, network.get_weights()
         mark = " (best)" if best_epoch == epoch + 1 else ""
-        log.print(f"  epoch {epoch + 1}/{config.epochs}: loss {loss:.3f}, val accuracy {accuracy:.4f}{mark}")
+        log.print(f"  epoch {epoch + 1}/{config.epochs}: loss {loss:.3f}, val accuracy {measured.accuracy:.4f}{mark}")
         if epoch + 1 - best_epoch >= config.early_stopping_epochs:
             break
     network.set_weights(best)

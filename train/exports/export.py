@@ -29,11 +29,10 @@ from search.leaderboard import Leader, leaders, load_study
 from search.space import fixed_space
 from search.trial import TrialConfig
 from train.config import TrainRun
-from train.evaluate import TOP
 from train.exports.convert import convert
 from train.exports.hyperparameters import keras_tuner_config, optuna_trial
 from train.exports.model_card import model_card
-from train.exports.record import BundleFiles
+from train.exports.record import BundleFiles, ExportedConfig, ExportedFormat, ExportResult
 from train.exports.runtimes import EXTRA, RUNTIMES, Pixels, load_model, missing, packages
 from train.promotion.artifact import MODEL, Promotion, damaged_promotions, find_promotion, find_promotions
 from train.promotion.predictions import read_predictions
@@ -78,8 +77,8 @@ class Bundle:
 
 def export(
     run: TrainRun, trial: int | None, formats: Sequence[str] | None = None, recipe: str | None = None
-) -> dict[str, Any]:
-    """Writes `exports/<number>/` for a promoted trial (default: the best); returns the `--json` object of `train export`.
+) -> ExportResult:
+    """Writes `exports/<number>/` for a promoted trial (default: the best).
 
     Without `formats`, those of `train.formats`, or else all that can be written with what is installed, and a line says what is
     left out. Of a trial that is promoted with several recipes the best is taken, or the one named. labels.txt and model_card.md
@@ -88,7 +87,7 @@ def export(
     """
     chosen = _formats(run.train.formats if formats is None else formats)
     promotion = _choose(run, trial, recipe)
-    number, metrics = promotion.trial, promotion.metrics
+    number = promotion.trial
     leader = next((leader for leader in leaders(run) if leader.number == number), None)
     if leader is None:
         raise UsageError(f"trial {number} is not in the study {run.name!r}; its promotion belongs to another study.")
@@ -99,10 +98,10 @@ def export(
         raise HeadhuntError(f"{source} is missing. Delete {source.parent} and run `headhunt train promote` again.")
     start_keras("tensorflow")  # Keras's exporters need it; a network that JAX trained is the same there
     folder = make_folder(run.workdir / "exports" / str(number))
-    run = run.model_copy(update={"train": run.train.model_copy(update={"finetune": metrics.finetune})})
+    run = run.model_copy(update={"train": run.train.model_copy(update={"finetune": promotion.finetune})})
     originals = _originals(run, promotion)
     files = BundleFiles(folder, promotion.folder.name, file_sha256(source))
-    bundle = Bundle(run, leader, source, folder, files, originals, metrics.backend == "jax")
+    bundle = Bundle(run, leader, source, folder, files, originals, promotion.backend == "jax")
     written = {}
     for name in chosen:
         written[name] = FORMATS[name](bundle)
@@ -116,14 +115,14 @@ def export(
     verdict = verdict_of(run, promotion)
     write_text(folder / "labels.txt", "".join(f"{name}\n" for name in cache.class_names))
     write_text(folder / "model_card.md", model_card(run, leader, cache, promotion, verdict, files.paths()))
-    return {
-        "verdict": verdict.as_json(),
-        "trial": number,
-        "recipe": promotion.recipe or None,
-        "folder": relative(folder),
-        "photos": len(originals.pixels),
-        "formats": written,
-    }
+    return ExportResult(
+        verdict=verdict,
+        trial=number,
+        recipe=promotion.recipe or None,
+        folder=relative(folder),
+        photos=len(originals.pixels),
+        formats=written,
+    )
 
 
 def _formats(wanted: Sequence[str] | None) -> list[str]:
@@ -165,25 +164,23 @@ def _choose(run: TrainRun, trial: int | None, recipe: str | None) -> Promotion:
 def _originals(run: TrainRun, promotion: Promotion) -> Originals:
     index = load_index(run)
     rows = index.of_split("val").index.to_numpy()
-    table = read_predictions(run, promotion, "val")
+    predictions = read_predictions(run, promotion, "val")
     places = np.unique(np.linspace(0, len(rows) - 1, min(PHOTOS, len(rows))).astype(np.int64))
     crop = bool(getattr(run.dataset, "crop_to_bbox", False))
     pixels = load_images(index, rows[places].tolist(), image_size(run.features), crop, os.cpu_count() or 1)
-    ranks = [rank for rank in range(1, TOP + 1) if f"predicted_{rank}" in table]
-    classes = table[[f"predicted_{rank}" for rank in ranks]].to_numpy()[places]
-    return Originals(pixels, classes, table[[f"probability_{rank}" for rank in ranks]].to_numpy()[places])
+    return Originals(pixels, predictions.predicted[places], predictions.probabilities[places])
 
 
-def _export_model(name: str, bundle: Bundle) -> dict[str, Any]:
+def _export_model(name: str, bundle: Bundle) -> ExportedFormat:
     """Writes the network in one format, loads it with the stock runtime and compares; a file that differs gets no name."""
     target = bundle.folder / RUNTIMES[name].file
     tolerance = TOLERANCE_GPU if bundle.on_gpu else TOLERANCE[name]
-    row = {"path": relative(target), "tolerance": tolerance}
+    exported = partial(ExportedFormat, path=relative(target), tolerance=tolerance)
     if bundle.files.is_current(name):  # compared again, but not converted again unless that fails
         with suppress(HeadhuntError):
             difference = _difference(target, name, bundle.originals)
             if difference <= tolerance:
-                return {**row, "max_abs_difference": difference}
+                return exported(max_abs_difference=difference)
     atomic = atomic_path if target.suffix else atomic_folder
     with atomic(target) as temporary:
         convert(bundle.source, temporary, name)
@@ -194,7 +191,7 @@ def _export_model(name: str, bundle: Bundle) -> dict[str, Any]:
                 f"probabilities differ by {difference:.2e}, more than {tolerance:g} "
                 f"({len(bundle.originals.pixels)} validation photos). Promote the trial again, or leave {name} out of --format."
             )
-    return {**row, "max_abs_difference": difference}
+    return exported(max_abs_difference=difference)
 
 
 def _difference(model_file: Path, format_: str, originals: Originals) -> float:
@@ -206,7 +203,7 @@ def _difference(model_file: Path, format_: str, originals: Originals) -> float:
     return float(np.abs(found - originals.probabilities).max())
 
 
-def _export_config(bundle: Bundle) -> dict[str, Any]:
+def _export_config(bundle: Bundle) -> ExportedConfig:
     """The run's configuration with the search space narrowed to the winner, which `headhunt run -c` trains again; and the
     winner's hyperparameters for Optuna and KerasTuner."""
     run, leader, folder = bundle.run, bundle.leader, bundle.folder
@@ -241,11 +238,9 @@ def _export_config(bundle: Bundle) -> dict[str, Any]:
     others = {"optuna": optuna_trial(trial, run.name), "keras_tuner": keras_tuner_config(trial)}
     for tool, values in others.items():
         write_text(folder / f"{tool}.json", json.dumps(values, indent=1) + "\n")
-    return {
-        "path": relative(folder / "headhunt.yaml"),
-        "max_abs_difference": None,
-        **{tool: relative(folder / f"{tool}.json") for tool in others},
-    }
+    return ExportedConfig(
+        path=relative(folder / "headhunt.yaml"), **{tool: relative(folder / f"{tool}.json") for tool in others}
+    )
 
 
 def _fixed(config: TrialConfig) -> dict[str, Any]:
@@ -255,7 +250,7 @@ def _fixed(config: TrialConfig) -> dict[str, Any]:
     return {} if config.is_probe else {"space": fixed_space(config)}
 
 
-FORMATS: dict[str, Callable[[Bundle], dict[str, Any]]] = {
+FORMATS: dict[str, Callable[[Bundle], ExportedFormat | ExportedConfig]] = {
     **{name: partial(_export_model, name) for name in RUNTIMES},
     "config": _export_config,
 }

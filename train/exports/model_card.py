@@ -31,18 +31,20 @@ def model_card(
 ) -> str:
     """The card as Markdown; `files` are those of the bundle by the name of their format."""
     height, width = image_size(run.features)
-    metrics, phases, top5 = promotion.metrics, run.train.finetune.plan, says_something(len(cache.class_names))
-    stages = [("frozen backbone", metrics.frozen)] + ([] if promotion.is_frozen else [("fine-tuned", metrics.tuned)])
+    phases, top5 = run.train.finetune.plan, says_something(len(cache.class_names))
+    stages = [("frozen backbone", promotion.frozen)] + (
+        [] if promotion.is_frozen else [("fine-tuned", promotion.tuned)]
+    )
     rows = [
-        f"| {stage} | {split} | {_accuracy(numbers['accuracy'], split, cache)} | "
-        f"{_accuracy(numbers['top5_accuracy'], split, cache) + ' | ' if top5 else ''}{numbers['loss']:.4f} | "
-        f"{f'{ece:.4f}' if (ece := numbers.get('ece')) is not None else 'not measured'} |"
+        f"| {stage} | {split} | {_accuracy(numbers.accuracy, split, cache)} | "
+        f"{_accuracy(numbers.top5_accuracy, split, cache) + ' | ' if top5 else ''}{numbers.loss:.4f} | "
+        f"{'not measured' if numbers.ece is None else f'{numbers.ece:.4f}'} |"
         for stage, splits in stages
-        for split, numbers in splits.items()
+        for split, numbers in splits.evaluated().items()
     ]
     sizes = ", ".join(f"{count} {split}" for split, count in cache.manifest.splits.items())
-    parity = metrics.parity
-    versions = ", ".join(f"{name} {version}" for name, version in metrics.versions.items())
+    parity = promotion.parity
+    versions = ", ".join(f"{name} {version}" for name, version in promotion.versions.items())
     return "\n".join(
         [
             f"# {run.name}, trial {leader.number}",
@@ -115,7 +117,7 @@ def _views(config: TrialConfig, cache: FeatureCache) -> Views:
 
 def _shown(promotion: Promotion, config: TrialConfig, cache: FeatureCache) -> str:
     """What photos fine-tuning saw, a sentence; its section says, or else the views of the trial."""
-    tuning = promotion.metrics.finetune
+    tuning = promotion.finetune
     policy = cache.manifest.policy if tuning.augmentation is None else augmentation_name(tuning.augmentation)
     clean = config.views.clean_share if tuning.clean_share is None else tuning.clean_share
     if policy == "none" or clean == 1:
@@ -132,14 +134,14 @@ def _then(promotion: Promotion) -> str:
 
 def _tuned(promotion: Promotion) -> str:
     """What fine-tuning changed, and how long it took."""
-    metrics, layers = promotion.metrics, len(promotion.metrics.unfrozen)
+    layers = len(promotion.unfrozen)
     if promotion.is_frozen:
         said = (
-            f"{metrics.epochs} epochs. No epoch was better than the frozen network, which it is. {promotion.rounding}"
+            f"{promotion.epochs} epochs. No epoch was better than the frozen network, which it is. {promotion.rounding}"
         )
         return said.rstrip()
     what = f"the head and {layers} layer{'s' if layers > 1 else ''} of the backbone" if layers else "the head alone"
-    return f"{what}, {metrics.epochs} epochs. The best was epoch {metrics.best_epoch}."
+    return f"{what}, {promotion.epochs} epochs. The best was epoch {promotion.best_epoch}."
 
 
 def _head_lines(config: TrialConfig, classes: int) -> list[str]:

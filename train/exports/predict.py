@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,51 @@ from train.promotion.artifact import find_promotions
 
 MAX_PIXELS = 100_000_000
 """Larger images are refused, as width × height."""
+
+
+class PredictedClass(NamedTuple):
+    """A class, its label (from 0) and its probability."""
+
+    name: str
+    label: int
+    probability: float
+
+
+class PredictedImage(NamedTuple):
+    """An image and its best classes, the most probable first."""
+
+    image: str
+    predictions: list[PredictedClass]
+
+
+class Unreadable(NamedTuple):
+    """An image, or a folder, that could not be predicted, and why."""
+
+    image: str
+    reason: str
+
+
+class PredictResult(NamedTuple):
+    """What a model file of a format predicts, and what it could not."""
+
+    model: str
+    format: str
+    images: list[PredictedImage]
+    failed: list[Unreadable]
+
+    def as_json(self) -> dict[str, object]:
+        """The `--json` object of `train predict`."""
+        images = [
+            {
+                "image": one.image,
+                "predictions": [
+                    {"class": found.name, "label": found.label, "probability": found.probability}
+                    for found in one.predictions
+                ],
+            }
+            for one in self.images
+        ]
+        return {**self._asdict(), "images": images, "failed": [one._asdict() for one in self.failed]}
 
 
 def exported_model(run: TrainRun, trial: int | None, format_: str | None) -> Path:
@@ -58,8 +103,8 @@ def model_in(path: Path, format_: str | None) -> Path:
     return path / RUNTIMES[chosen].file
 
 
-def predict_images(model_file: Path, paths: Sequence[Path]) -> dict[str, Any]:
-    """The five best classes of every image, most probable first; returns the `--json` object of `train predict`.
+def predict_images(model_file: Path, paths: Sequence[Path]) -> PredictResult:
+    """The five best classes of every image, most probable first.
 
     `paths` are images, and folders whose photos are taken as `features prepare` takes them. An image is read as the data set's
     photos are (first frame, turned upright, RGB) and resized to what the model takes. The names of the classes come from
@@ -72,10 +117,10 @@ def predict_images(model_file: Path, paths: Sequence[Path]) -> dict[str, Any]:
         raise UsageError(
             f"{labels_file} is missing: it names the classes, one a line. Keep it beside the model."
         ) from None
-    failed: list[dict[str, str]] = []
+    failed: list[Unreadable] = []
 
     def leave_out(path: Path, reason: str) -> None:
-        failed.append({"image": str(path), "reason": reason})
+        failed.append(Unreadable(str(path), reason))
         log.print(f"{path}: {reason}", style="yellow")
 
     images = _images(paths, leave_out)
@@ -97,12 +142,9 @@ def predict_images(model_file: Path, paths: Sequence[Path]) -> dict[str, Any]:
                     "exports."
                 )
             best = np.argsort(-probabilities, kind="stable")[:TOP]
-            found = [
-                {"class": names[label], "label": int(label), "probability": float(probabilities[label])}
-                for label in best
-            ]
-            rows.append({"image": str(image), "predictions": found})
-    return {"model": relative(model_file), "format": format_, "images": rows, "failed": failed}
+            found = [PredictedClass(names[label], int(label), float(probabilities[label])) for label in best]
+            rows.append(PredictedImage(str(image), found))
+    return PredictResult(relative(model_file), format_, rows, failed)
 
 
 def check_out(path: Path) -> None:
@@ -113,15 +155,15 @@ def check_out(path: Path) -> None:
         raise UsageError(f"--out: there is no folder {path.parent}. Make it, or name another file.")
 
 
-def write_predictions(path: Path, images: Sequence[dict[str, Any]]) -> None:
+def write_predictions(path: Path, images: Sequence[PredictedImage]) -> None:
     """Writes a CSV table, atomically: a row for each image and rank, with the columns path, rank (from 1), class, label (from 0)
     and probability."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "rank", "class", "label", "probability"])
         for row in images:
-            for rank, found in enumerate(row["predictions"], start=1):
-                writer.writerow([row["image"], rank, found["class"], found["label"], repr(found["probability"])])
+            for rank, found in enumerate(row.predictions, start=1):
+                writer.writerow([row.image, rank, found.name, found.label, repr(found.probability)])
 
 
 def _images(paths: Sequence[Path], leave_out: Callable[[Path, str], None]) -> list[Path]:

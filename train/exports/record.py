@@ -10,11 +10,12 @@ import json
 import shutil
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from features.runtime.atomic import file_sha256, write_text
 from features.runtime.log import log, relative
 from train.exports.runtimes import RUNTIMES
+from train.verdict import Verdict
 
 PARTS: dict[str, tuple[str, ...]] = {
     **{name: (runtime.file,) for name, runtime in RUNTIMES.items()},
@@ -29,6 +30,43 @@ class BundleRecord(BaseModel):
     promotion: str = ""
     model: str = ""
     files: dict[str, str] = {}
+
+
+class ExportedFormat(BaseModel):
+    """A format of a bundle in the `--json` object of `train export`. `max_abs_difference` is the largest difference of a
+    probability from the promotion's predictions, at most `tolerance`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    tolerance: float
+    max_abs_difference: float
+
+
+class ExportedConfig(BaseModel):
+    """The format `config`: paths of the configuration and of the hyperparameters for other tools. There is no network to
+    compare."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    max_abs_difference: None = None
+    optuna: str
+    keras_tuner: str
+
+
+class ExportResult(BaseModel):
+    """The `--json` object of `train export`; `recipe` is null for a promotion of earlier versions, `photos` is how many
+    validation photos each format was compared on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    verdict: Verdict
+    trial: int
+    recipe: str | None
+    folder: str
+    photos: int
+    formats: dict[str, ExportedFormat | ExportedConfig]
 
 
 class BundleFiles:

@@ -211,9 +211,9 @@ def _measured(
         epoch=epoch,
         phase=phase,
         **fitted._asdict(),
-        val_loss=metrics["loss"],
-        val_accuracy=metrics["accuracy"],
-        val_top5_accuracy=metrics["top5_accuracy"],
+        val_loss=metrics.loss,
+        val_accuracy=metrics.accuracy,
+        val_top5_accuracy=metrics.top5_accuracy,
         seconds=round(time.monotonic() - started, 3),
     )
 

@@ -10,24 +10,28 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from features.config import Augmentation
+from features.runtime.atomic import write_text
 from features.runtime.errors import HeadhuntError, UsageError
 from features.runtime.log import relative
 from search.confirm.ranking import find_confirmation
 from search.ranking import Score
 from train.config import FinetuneConfig, TrainRun
-from train.evaluate import Metrics
+from train.evaluate import SplitMetrics
+from train.finetuning.history import Epoch, read_history
 
 METRICS, MODEL, MARK = "metrics.json", "model.keras", "made_from.txt"
 """What was measured, written last; the network; what it is made from, written first."""
 
-_FOLDER = re.compile(r"(\d+)(?:-([0-9a-f]{8}))?")
+VERSION = 1
+"""The format of metrics.json; raised where an older Headhunt would misread a newer file."""
+
+_FOLDER = re.compile(r"\d+(?:-[0-9a-f]{8})?")
 
 
 class Parity(BaseModel):
@@ -38,18 +42,50 @@ class Parity(BaseModel):
     tolerance: float
 
 
-class PromotionMetrics(BaseModel):
-    """metrics.json: `frozen` is the head on cached features, `tuned` the network as it is exported, each by split.
+class FrozenAccuracy(BaseModel):
+    """Of the head on the frozen backbone."""
 
-    `unfrozen` are the layers of the backbone whose weights fine-tuning changed: those of the phases that led to `best_epoch`. In
-    promotions of earlier versions they are those of all phases.
+    val_accuracy: float
+
+
+class TunedAccuracy(BaseModel):
+    """Of the exported network; null where the test photos were not evaluated."""
+
+    val_accuracy: float
+    test_accuracy: float | None
+    test_top5_accuracy: float | None
+
+
+class PromotionSummary(BaseModel):
+    """The `--json` object of a promotion. `recipe` is null for one of earlier versions; `stage` is frozen where no epoch of
+    fine-tuning was better."""
+
+    model_config = ConfigDict(frozen=True)
+
+    trial: int
+    recipe: str | None
+    stage: Literal["frozen", "fine-tuned"]
+    folder: str
+    frozen: FrozenAccuracy
+    tuned: TunedAccuracy
+    seconds: float
+
+
+class Promotion(BaseModel):
+    """A finished promotion: its folder, and what metrics.json says, whose keys are the fields from `trial` on.
+
+    `frozen` is the head on cached features, `tuned` the network as it is exported. `unfrozen` are the layers of the backbone
+    whose weights fine-tuning changed: those of the phases that led to `best_epoch`; in promotions of earlier versions those of
+    all phases. `version` is the format of the file, 1 where the file has no such key.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    folder: Path = Field(exclude=True)
+    version: int = Field(VERSION, exclude=True)
     trial: int
-    frozen: dict[str, Metrics]
-    tuned: dict[str, Metrics]
+    frozen: SplitMetrics
+    tuned: SplitMetrics
     parity: Parity
     unfrozen: list[str]
     finetune: FinetuneConfig
@@ -61,35 +97,28 @@ class PromotionMetrics(BaseModel):
     versions: dict[str, str]
     made_from: str
 
-    @field_validator("frozen", "tuned")
-    @classmethod
-    def _validated(cls, splits: dict[str, Metrics]) -> dict[str, Metrics]:
-        if "val" not in splits:
-            raise ValueError("the validation photos are missing")
-        return splits
+    @property
+    def recipe(self) -> str:
+        """8 hex digits; empty for a promotion of earlier versions."""
+        return self.folder.name.partition("-")[2]
 
-
-@dataclass(frozen=True)
-class Promotion:
-    """A finished promotion; `recipe` has 8 hex digits, and is empty for one of earlier versions."""
-
-    trial: int
-    recipe: str
-    folder: Path
-    metrics: PromotionMetrics
+    @property
+    def history(self) -> list[Epoch]:
+        """The epochs of its history.csv; HeadhuntError where the file is missing or damaged."""
+        return read_history(self.folder)
 
     @property
     def is_frozen(self) -> bool:
         """Whether no epoch of fine-tuning was better than the frozen network, which it then is."""
-        return self.metrics.best_epoch == 0
+        return self.best_epoch == 0
 
     @property
     def is_head_alone(self) -> bool:
         """Whether fine-tuning changed the head and nothing of the backbone."""
-        return not self.is_frozen and not self.metrics.unfrozen
+        return not self.is_frozen and not self.unfrozen
 
     @property
-    def stage(self) -> str:
+    def stage(self) -> Literal["frozen", "fine-tuned"]:
         """What the exported network is."""
         return "frozen" if self.is_frozen else "fine-tuned"
 
@@ -97,7 +126,7 @@ class Promotion:
     def rounding(self) -> str:
         """A sentence where a frozen network, exported in float32, judges other validation photos rightly than its head did on the
         cached features, which were computed or stored in less; else empty."""
-        cached, exported = (metrics["val"]["accuracy"] for metrics in (self.metrics.frozen, self.metrics.tuned))
+        cached, exported = self.frozen.val.accuracy, self.tuned.val.accuracy
         if not self.is_frozen or cached == exported:
             return ""
         return (
@@ -110,23 +139,22 @@ class Promotion:
         """What it is called: its trial, with its recipe."""
         return f"trial {self.trial}" + (f", recipe {self.recipe}" if self.recipe else "")
 
-    def summary(self) -> dict[str, Any]:
-        """Its `--json` object; what was not measured is null."""
-        frozen, tuned = self.metrics.frozen, self.metrics.tuned
-        test = tuned.get("test")
-        return {
-            "trial": self.trial,
-            "recipe": self.recipe or None,
-            "stage": self.stage,
-            "folder": relative(self.folder),
-            "frozen": {"val_accuracy": frozen["val"]["accuracy"]},
-            "tuned": {
-                "val_accuracy": tuned["val"]["accuracy"],
-                "test_accuracy": test and test["accuracy"],
-                "test_top5_accuracy": test and test["top5_accuracy"],
-            },
-            "seconds": self.metrics.seconds,
-        }
+    def summary(self) -> PromotionSummary:
+        """What `--json` says of it."""
+        val, test = self.tuned.val, self.tuned.test
+        return PromotionSummary(
+            trial=self.trial,
+            recipe=self.recipe or None,
+            stage=self.stage,
+            folder=relative(self.folder),
+            frozen=FrozenAccuracy(val_accuracy=self.frozen.val.accuracy),
+            tuned=TunedAccuracy(
+                val_accuracy=val.accuracy,
+                test_accuracy=test and test.accuracy,
+                test_top5_accuracy=test and test.top5_accuracy,
+            ),
+            seconds=self.seconds,
+        )
 
 
 def ledger_names(folder: Path) -> tuple[str, str]:
@@ -157,19 +185,31 @@ def promotion_folder(run: TrainRun, trial: int, recipe: str, made_from: str) -> 
     return earlier.with_name(f"{trial}-{recipe}")
 
 
+def write_promotion(promotion: Promotion) -> None:
+    """Writes metrics.json, atomically: from then on the promotion is finished."""
+    write_text(promotion.folder / METRICS, json.dumps(promotion.model_dump(mode="json"), indent=1) + "\n")
+
+
 def read_promotion(folder: Path) -> Promotion | None:
-    """The finished promotion in a folder; None where there is none. Raises HeadhuntError where it is damaged."""
-    named, path = _FOLDER.fullmatch(folder.name), folder / METRICS
-    if named is None or not path.exists():
+    """The finished promotion in a folder; None where there is none. Raises HeadhuntError where it is damaged, or of a later
+    version."""
+    path = folder / METRICS
+    if _FOLDER.fullmatch(folder.name) is None or not path.exists():
         return None
+    again = "Delete its folder, then run `headhunt train promote` again."
     try:
-        metrics = PromotionMetrics.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (ValidationError, ValueError, OSError) as error:
+        found = Promotion.model_validate({**json.loads(path.read_text(encoding="utf-8")), "folder": folder})
+        if found.trial != int(folder.name.partition("-")[0]):
+            raise ValueError(f"it is of trial {found.trial}")
+    except (ValueError, TypeError, OSError) as error:
         reason = f"{error.error_count()} values are missing or wrong" if isinstance(error, ValidationError) else error
+        raise HeadhuntError(f"{relative(path)} is damaged ({reason}). {again}") from None
+    if found.version > VERSION:
         raise HeadhuntError(
-            f"{relative(path)} is damaged ({reason}). Delete its folder, then run `headhunt train promote` again."
-        ) from None
-    return Promotion(int(named[1]), named[2] or "", folder, metrics)
+            f"{relative(path)} has format version {found.version}, but this version of Headhunt reads up to {VERSION}. Update "
+            "Headhunt to read it."
+        )
+    return found
 
 
 def find_promotions(run: TrainRun) -> list[Promotion]:
@@ -179,7 +219,7 @@ def find_promotions(run: TrainRun) -> list[Promotion]:
 
     def key(each: Promotion) -> tuple[int, Score, int, str]:
         place = confirmation.place(each.trial) if confirmation else 0
-        return place, Score.of_metrics(run.search.objective, each.metrics.tuned["val"]), each.trial, each.recipe
+        return place, each.tuned.val.score(run.search.objective), each.trial, each.recipe
 
     return sorted((each for each in _read_all(run) if isinstance(each, Promotion)), key=key)
 

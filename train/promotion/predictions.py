@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from features.dataset.index import load_index
+from features.dataset.index import DatasetIndex, load_index
 from features.runtime.errors import HeadhuntError
 from features.runtime.log import relative
 from features.runtime.own_tables import read_whole_table
@@ -15,8 +19,30 @@ from train.promotion.artifact import Promotion
 PREDICTIONS = "predictions.csv"
 
 
-def read_predictions(run: TrainRun, promotion: Promotion, split: str) -> pd.DataFrame:
-    """The rows of a split as `train.evaluate.prediction_table` wrote them: one for each of its photos, in the order of the index.
+class Predictions(NamedTuple):
+    """What a promoted network predicts for the n photos of a split, in the order of the index.
+
+    `trial` and `stage` (frozen or fine-tuned) are the promotion's. `labels` (n,) are the true ones; `predicted` and
+    `probabilities` (n, classes, at most 5) the most probable first.
+    """
+
+    trial: int
+    stage: str
+    class_names: tuple[str, ...]
+    paths: list[str]
+    labels: npt.NDArray[np.int64]
+    predicted: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float64]
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether the most probable class of each photo is the true one: (n,)."""
+        first: npt.NDArray[np.int64] = self.predicted[:, 0]
+        return np.equal(first, self.labels)
+
+
+def read_predictions(run: TrainRun, promotion: Promotion, split: str) -> Predictions:
+    """The predictions of a split, as `train.evaluate.prediction_table` wrote them.
 
     Raises HeadhuntError where they are missing or damaged, or of other photos, labels or classes than those of the index.
     """
@@ -46,14 +72,23 @@ def read_predictions(run: TrainRun, promotion: Promotion, split: str) -> pd.Data
     texts = list(numbers.select_dtypes(exclude="number"))
     if texts and len(rows):
         raise HeadhuntError(f"{relative(path)} is damaged ({texts[0]} is not a number everywhere). {again}")
-    if fault := _other_photos(run, rows, split):
-        raise HeadhuntError(f"{relative(path)} is damaged, or of other photos than the index: {fault}. {again}")
-    return rows
-
-
-def _other_photos(run: TrainRun, rows: pd.DataFrame, split: str) -> str:
-    """In what the rows differ from the index, which may have been prepared anew since; empty where they do not."""
     index = load_index(run)
+    if fault := _other_photos(index, rows, split):
+        raise HeadhuntError(f"{relative(path)} is damaged, or of other photos than the index: {fault}. {again}")
+    listed = [rank for rank in ranks if f"predicted_{rank}" in rows]
+    return Predictions(
+        promotion.trial,
+        promotion.stage,
+        index.class_names,
+        rows["path"].astype(str).tolist(),
+        rows["label"].to_numpy(np.int64),
+        rows[[f"predicted_{rank}" for rank in listed]].to_numpy(np.int64),
+        rows[[f"probability_{rank}" for rank in listed]].to_numpy(np.float64),
+    )
+
+
+def _other_photos(index: DatasetIndex, rows: pd.DataFrame, split: str) -> str:
+    """In what the rows differ from the index, which may have been prepared anew since; empty where they do not."""
     photos, classes = index.of_split(split), len(index.class_names)
     if len(rows) != len(photos):
         return f"it has {len(rows)} {split} photos, the index {len(photos)}"

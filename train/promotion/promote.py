@@ -253,9 +253,9 @@ def _finished(run: TrainRun, wanted: _Wanted) -> Promotion | None:
     except HeadhuntError as error:
         log.print(f"Trial {wanted.leader.number} is promoted again: {error}", style="yellow")
         return None
-    if found is None or found.metrics.made_from != wanted.made_from:
+    if found is None or found.made_from != wanted.made_from:
         return None
-    if not set(run.evaluated_splits) <= set(found.metrics.tuned):
+    if not set(run.evaluated_splits) <= set(found.tuned.evaluated()):
         return None
     log.print(f"Trial {found.trial} is promoted already: {relative(found.folder)}")
     return found

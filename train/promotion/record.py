@@ -47,21 +47,21 @@ class PromotionStudy:
 
     def finish(self, leader: Leader, promotion: Promotion, accuracies: Sequence[float]) -> None:
         """The promotion has ended, with these epochs; does nothing where that is known."""
-        metrics = promotion.metrics
-        if self._found(metrics.made_from, "COMPLETE") and not self._found(metrics.made_from, "RUNNING"):
+        made_from, test = promotion.made_from, promotion.tuned.test
+        if self._found(made_from, "COMPLETE") and not self._found(made_from, "RUNNING"):
             return
-        self.report(leader, promotion.folder, metrics.made_from, accuracies)
-        trial = self._begun(leader, promotion.folder, metrics.made_from)
+        self.report(leader, promotion.folder, made_from, accuracies)
+        trial = self._begun(leader, promotion.folder, made_from)
         facts = {
             "stage": promotion.stage,
-            "frozen val_accuracy": metrics.frozen["val"]["accuracy"],
-            **({"test_accuracy": metrics.tuned["test"]["accuracy"]} if "test" in metrics.tuned else {}),
-            "best_epoch": metrics.best_epoch,
-            "seconds": metrics.seconds,
+            "frozen val_accuracy": promotion.frozen.val.accuracy,
+            **({} if test is None else {"test_accuracy": test.accuracy}),
+            "best_epoch": promotion.best_epoch,
+            "seconds": promotion.seconds,
         }
         for name, value in facts.items():
             trial.set_user_attr(name, value)
-        self._study.tell(trial, metrics.tuned["val"]["accuracy"])
+        self._study.tell(trial, promotion.tuned.val.accuracy)
 
     def fail(self, leader: Leader, folder: Path, made_from: str, reason: str) -> None:
         """The promotion has ended without a model."""

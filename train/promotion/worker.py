@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 import traceback
@@ -22,12 +21,12 @@ from features.cache.feature_cache import FeatureCache
 from features.cache.views import Views
 from features.config import Augmentation
 from features.dataset.index import DatasetIndex
-from features.runtime.atomic import atomic_path, make_folder, write_text
+from features.runtime.atomic import atomic_path, make_folder
 from features.runtime.errors import CacheError, HeadhuntError
 from search.leaderboard import Leader
 from search.records import load_weights
 from train.config import TrainRun
-from train.evaluate import Metrics, Probabilities, class_table, measure, predict, prediction_table, softmax
+from train.evaluate import Probabilities, SplitMetrics, class_table, measure, predict, prediction_table, softmax
 from train.finetuning.activations import Activations, ActivationViews
 from train.finetuning.devices import use_devices
 from train.finetuning.finetune import Data, finetune
@@ -36,7 +35,8 @@ from train.finetuning.journal import Journal
 from train.finetuning.model import Policy, build_network, deployable, features_of
 from train.ledger import record_test_evaluation
 from train.photos import Photos, PhotoViews
-from train.promotion.artifact import METRICS, MODEL, Parity, PromotionMetrics, ledger_names
+from train.promotion.artifact import MODEL, Parity, Promotion, ledger_names, write_promotion
+from train.promotion.predictions import PREDICTIONS
 
 PARITY_IMAGES = 64
 
@@ -138,9 +138,10 @@ def _promote(task: Task, journal: Journal) -> None:
             record_test_evaluation(run.workdir, "train promote", name, len(cache.labels("test")))
     frozen = {split: measure(_head_probabilities(alone, inputs, split), cache.labels(split)) for split in splits}
     tuned = _evaluate(inputs, shipped, folder)
-    metrics = PromotionMetrics(
+    promotion = Promotion(
+        folder=folder,
         trial=leader.number,
-        frozen=frozen,
+        frozen=SplitMetrics(**frozen),
         tuned=tuned,
         parity=parity,
         unfrozen=done.unfrozen,
@@ -153,7 +154,7 @@ def _promote(task: Task, journal: Journal) -> None:
         versions={name: metadata.version(name) for name in ("headhunt", "keras", "tensorflow")},
         made_from=task.made_from,
     )
-    write_text(folder / METRICS, json.dumps(metrics.model_dump(mode="json"), indent=1) + "\n")
+    write_promotion(promotion)
 
 
 def _data(task: Task, inputs: Inputs) -> Data:
@@ -199,20 +200,20 @@ def _check_head(inputs: Inputs, leader: Leader, network: Any, head: Any) -> tupl
             f"differ by up to {difference:.2e}, more than {tolerance:g} ({len(positions)} clean validation photos). The cache "
             "may have been made with other versions or on another device: run `headhunt features verify`, or build it anew here."
         )
-    accuracy = measure(probabilities, val.labels)["accuracy"]
+    accuracy = measure(probabilities, val.labels).accuracy
     return accuracy, Parity(images=len(positions), max_abs_difference=difference, tolerance=tolerance)
 
 
-def _evaluate(inputs: Inputs, shipped: Any, folder: Path) -> dict[str, Metrics]:
+def _evaluate(inputs: Inputs, shipped: Any, folder: Path) -> SplitMetrics:
     """Metrics of the model as it is shipped, on clean photos, and the tables of photos and of classes."""
     predicted = [
         (photos, predict(shipped, photos, inputs.run.train.finetune.batch_size)) for photos in inputs.photos.values()
     ]
     tables = {
-        "predictions.csv": prediction_table(predicted[1:], inputs.cache.class_names),  # all but the training photos
+        PREDICTIONS: prediction_table(predicted[1:], inputs.cache.class_names),  # all but the training photos
         "per_class.csv": class_table(predicted, inputs.cache.class_names),
     }
     for name, table in tables.items():
         with atomic_path(folder / name) as temporary:
             table.to_csv(temporary, index=False, lineterminator="\n", float_format="%.8g")
-    return {photos.split: measure(probabilities, photos.labels) for photos, probabilities in predicted}
+    return SplitMetrics(**{photos.split: measure(found, photos.labels) for photos, found in predicted})

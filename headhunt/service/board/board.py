@@ -158,8 +158,10 @@ class Board:
         """The finished promotions of a search, as JSON of `Promotions`; reads files."""
         entry, run = self.entry(name), self._here(name)
         inside = [each for each in find_promotions(run) if contained(each.folder, self._root)]
-        rows = [{**each.summary(), "folder": f"{name}/promotions/{each.folder.name}"} for each in inside]
-        told = Promotions(promotions=[Promotion.model_validate(row) for row in rows]).model_dump_json().encode()
+        rows = [
+            Promotion(**{**dict(each.summary()), "folder": f"{name}/promotions/{each.folder.name}"}) for each in inside
+        ]
+        told = Promotions(promotions=rows).model_dump_json().encode()
         self._promotions[name] = (entry, told)
         return told
 

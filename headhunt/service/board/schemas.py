@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from headhunt.service.jobs.records import Kind, State
+from train.promotion.artifact import PromotionSummary
 
 
 class Answer(BaseModel):
@@ -121,31 +122,8 @@ class Top(Answer):
     trials: list[TopTrial]
 
 
-class FrozenAccuracy(Answer):
-    """Of the head on the frozen backbone."""
-
-    val_accuracy: float
-
-
-class TunedAccuracy(Answer):
-    """Of the exported network; null where the test photos were not evaluated."""
-
-    val_accuracy: float
-    test_accuracy: float | None
-    test_top5_accuracy: float | None
-
-
-class Promotion(Answer):
-    """A finished promotion; `folder` is relative to the work directory. `recipe` is null for one of earlier versions; `stage` is
-    frozen where no epoch of fine-tuning was better."""
-
-    trial: int
-    recipe: str | None
-    stage: Literal["frozen", "fine-tuned"]
-    folder: str
-    frozen: FrozenAccuracy
-    tuned: TunedAccuracy
-    seconds: float
+class Promotion(PromotionSummary):
+    """A finished promotion, as `--json` of `headhunt train promote` has it; here `folder` is relative to the work directory."""
 
 
 class Promotions(Answer):
