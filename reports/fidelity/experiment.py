@@ -12,10 +12,11 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
+from pydantic import BaseModel, PlainSerializer
 
 from features.cache.feature_cache import cache_for
 from features.runtime.atomic import make_folder, only_process, write_text
@@ -25,9 +26,10 @@ from features.runtime.log import log, relative
 from features.runtime.workers.executors import in_own_process
 from reports.build import build
 from reports.config import FidelityConfig, Run
+from reports.fidelity.artifact import FidelityResults, load_results, write_results
 from reports.fidelity.cost import Cost, Rates, cost_of, measure_rates, time_own_trials
 from reports.fidelity.plan import Cell, Plan, lay_out, make_plan
-from reports.fidelity.results import Measured, certificate_of, cost_table, load_results, summarise, write_results
+from reports.fidelity.results import Measured, certificate_of, cost_results, summarise
 from reports.fidelity.statistics import Values
 from search.certificate import write_certificate
 from search.confirm.rerun import confirmation_seeds
@@ -76,15 +78,13 @@ def fidelity(run: Run) -> dict[str, Any]:
         _headline(5, "what each way costs")
         cost, rates = _cost(plan, settings, chosen, run)
         measured = Measured(chosen, *trained[:-1], tuned, failed | given_up)
-        results = summarise(plan, settings, measured, date.today().isoformat())
-        results["cost"] = cost_table(cost, rates)
-        results["date"] = _date(run, results)
+        results = _dated(run, summarise(plan, settings, measured, cost_results(cost, rates), date.today().isoformat()))
         write_results(run.workdir, results)
-        certificate = certificate_of(plan, results, plan.run.train.finetune.digest)
+        certificate = certificate_of(results, plan.run.train.finetune.digest)
         with storage_faults(run.search.storage, run.workdir):
             write_certificate(_check_study(run), certificate)
     page = build(run)["report"]
-    return {"page": page, **results, "certificate": certificate.model_dump(mode="json")}
+    return {"page": page, **results.model_dump(), "certificate": certificate.model_dump(mode="json")}
 
 
 def _check_study(run: Run) -> optuna.Study:
@@ -95,14 +95,15 @@ def _check_study(run: Run) -> optuna.Study:
     return study
 
 
-def _date(run: Run, results: dict[str, Any]) -> str:
-    """Today, or the day on which the same was found before."""
+def _dated(run: Run, results: FidelityResults) -> FidelityResults:
+    """The results with the day on which the same ones were found first."""
     try:
         before = load_results(run.workdir)
     except HeadhuntError:
         before = None
-    same = before is not None and {**before, "date": ""} == {**json.loads(json.dumps(results)), "date": ""}
-    return str(before["date"]) if before is not None and same else str(results["date"])
+    if before is not None and before == results.model_copy(update={"date": before.date}):
+        return before
+    return results
 
 
 def _configurations(plan: Plan, settings: FidelityConfig) -> tuple[list[Leader], dict[int, str]]:
@@ -240,23 +241,30 @@ def _cost(plan: Plan, settings: FidelityConfig, chosen: Sequence[Leader], run: R
         *(platform.node(), os.cpu_count()),
     ]
     known = _known_cost(path)
-    if known is None or known["made_from"] != made_from:
+    if known is None or known.made_from != made_from:
         cores = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC"), str(os.cpu_count() or 1))
         quiet = {"PYTHONWARNINGS": "ignore"}
         variables = {"KERAS_BACKEND": plan.run.backend, **cores, **quiet}
         rates = in_own_process(variables, measure_rates, plan.run, middle, settings.cost_photos)
         own = in_own_process({**environment(plan.run), **quiet}, time_own_trials, plan.run, list(chosen))
-        known = {"made_from": made_from, "rates": rates._asdict(), "own": own}
-        write_text(path, json.dumps(known, indent=1) + "\n")
+        known = KnownCost(made_from=made_from, rates=rates, own=own)
+        write_text(path, json.dumps(known.model_dump(), indent=1) + "\n")
     else:
         log.print(f"Measured already: {relative(path)}")
-    rates = Rates(**known["rates"])
-    return cost_of(rates, tuple(known["own"]), len(chosen), images, plan.epochs, plan.own.copies), rates
+    rates = known.rates
+    return cost_of(rates, known.own, len(chosen), images, plan.epochs, plan.own.copies), rates
 
 
-def _known_cost(path: Path) -> dict[str, Any] | None:
+class KnownCost(BaseModel):
+    """fidelity/cost.json: what was measured, and what that depends on."""
+
+    made_from: list[object]
+    rates: Annotated[Rates, PlainSerializer(Rates._asdict)]
+    own: tuple[float, float]
+
+
+def _known_cost(path: Path) -> KnownCost | None:
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
+        return KnownCost.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError):
         return None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
+from reports.fidelity.artifact import FidelityResults, Interval, MeasuredWay
 from reports.style import COLOURS, SHARES, figure, text
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-Results = Mapping[str, Any]
 
 DASHES = {"rotation": "solid", "per_image": "dot"}
 DRAWS = {"rotation": "in rotation", "per_image": "per image"}
@@ -28,14 +27,14 @@ class Line(NamedTuple):
     below: list[float]
 
 
-def lines(results: Results, value: str) -> Iterator[Line]:
+def lines(results: FidelityResults, value: str) -> Iterator[Line]:
     """`accuracy`: the mean over configurations, as a share, with the interval of its gap to fresh views; `spearman`: the
     correlation with fresh views."""
-    ranked = {_way(row): row for row in results["ranking"] if (row["what"], row["against"]) == ("views", "fresh")}
+    ranked = {row.way: row.spearman for row in results.ranking if (row.what, row.against) == ("views", "fresh")}
     ways = dict.fromkeys(
-        (row["policy"], row["clean_share"], row["draw"])
-        for row in results["views"]
-        if row["copies"] and not row["fresh"]
+        (row.policy, row.clean_share, row.draw)
+        for row in results.views
+        if row.policy is not None and row.copies and not row.fresh
     )
     draws = {draw for _, _, draw in ways}
     policies = dict.fromkeys(policy for policy, _, _ in ways)
@@ -44,13 +43,12 @@ def lines(results: Results, value: str) -> Iterator[Line]:
     ):
         rows = [
             row
-            for row in results["views"]
-            if (row["policy"], row["clean_share"]) == (policy, share)
-            and (row["draw"] == draw or row["copies"] == 1 or row["fresh"])
+            for row in results.views
+            if (row.policy, row.clean_share) == (policy, share) and (row.draw == draw or row.copies == 1 or row.fresh)
         ]
-        if draw == "rotation" and "per_image" in draws and all(row["copies"] == 1 or row["fresh"] for row in rows):
+        if draw == "rotation" and "per_image" in draws and all(row.copies == 1 or row.fresh for row in rows):
             continue  # the single copy belongs to the other draw's line
-        found = [_at(row, ranked[_way(row)], value) for row in sorted(rows, key=lambda row: int(row["copies"]))]
+        found = [_at(row, ranked[row.key], value) for row in sorted(rows, key=lambda row: row.copies)]
         found = [each for each in found if each is not None]
         copies, values, low, high = map(list, zip(*found, strict=True)) if found else ([], [], [], [])
         yield Line(
@@ -64,26 +62,21 @@ def lines(results: Results, value: str) -> Iterator[Line]:
         )
 
 
-def _at(row: Results, ranking: Results, value: str) -> tuple[str, float, float, float] | None:
-    copies = "fresh" if row["fresh"] else str(row["copies"])
+def _at(row: MeasuredWay, spearman: Interval, value: str) -> tuple[str, float, float, float] | None:
+    copies = "fresh" if row.fresh else str(row.copies)
     if value == "accuracy":
-        mean, gap = row["mean_accuracy"], row["gap_points"]
-        if row["fresh"]:
+        mean, gap = row.mean_accuracy, row.gap_points
+        if row.fresh or gap.value is None or gap.low is None or gap.high is None:
             return copies, mean, mean, mean
-        shift = mean + gap["value"] / 100
-        low, high = (min(max(shift - gap[end] / 100, 0.0), 1.0) for end in ("high", "low"))  # accuracies, as `mean` is
+        shift = mean + gap.value / 100
+        low, high = (min(max(shift - end / 100, 0.0), 1.0) for end in (gap.high, gap.low))  # accuracies, as `mean` is
         return copies, mean, low, high
-    found = ranking["spearman"]
-    if row["fresh"] or None in found.values():
+    if row.fresh or spearman.value is None or spearman.low is None or spearman.high is None:
         return None
-    return copies, found["value"], found["low"], found["high"]
+    return copies, spearman.value, spearman.low, spearman.high
 
 
-def _way(row: Results) -> tuple[Any, ...]:
-    return row["policy"], row["clean_share"], row["draw"], row["copies"]
-
-
-def draw_lines(results: Results, policy: str, value: str) -> go.Figure:
+def draw_lines(results: FidelityResults, policy: str, value: str) -> go.Figure:
     """A line for each share of clean views and each draw of one policy, over the number of cached copies."""
     is_accuracy = value == "accuracy"
     drawn = figure(
@@ -103,13 +96,13 @@ def draw_lines(results: Results, policy: str, value: str) -> go.Figure:
                 line={"color": COLOURS[shares.index(line.clean_share)], "dash": DASHES[line.draw]},
                 error_y={"type": "data", "array": line.above, "arrayminus": line.below, "thickness": 1, "width": 3},
             )
-    order = sorted({row["copies"] for row in results["views"] if row["copies"] and not row["fresh"]})
+    order = sorted({row.copies for row in results.views if row.copies and not row.fresh})
     places = [*map(str, order), "fresh"]
     if is_accuracy:
-        clean = next(row for row in results["views"] if not row["copies"])
+        clean = next(row for row in results.views if not row.copies)
         drawn.add_scatter(
             x=places,
-            y=[clean["mean_accuracy"]] * len(places),
+            y=[clean.mean_accuracy] * len(places),
             mode="lines",
             name="clean photos alone",
             line={"color": "#1e293b", "width": 1.5, "dash": "dash"},
@@ -121,22 +114,23 @@ def draw_lines(results: Results, policy: str, value: str) -> go.Figure:
     return drawn
 
 
-def draw_agreement(results: Results) -> go.Figure:
+def draw_agreement(results: FidelityResults) -> go.Figure:
     """Each configuration: its accuracy as the search sees it, against fresh views and after fine-tuning."""
     drawn = figure("accuracy as the search sees it", "accuracy in truth", **SHARES)
-    for name, key, symbol in (("fresh views", "fresh", "circle"), ("fine-tuned", "tuned", "diamond")):
-        rows = [row for row in results["trials"] if row[key] is not None]
+    fresh = [(row, row.fresh) for row in results.trials]
+    tuned = [(row, row.tuned) for row in results.trials if row.tuned is not None]
+    for name, rows, symbol in (("fresh views", fresh, "circle"), ("fine-tuned", tuned, "diamond")):
         if rows:
             drawn.add_scatter(
-                x=[row["own"] for row in rows],
-                y=[row[key] for row in rows],
+                x=[row.own for row, _ in rows],
+                y=[accuracy for _, accuracy in rows],
                 mode="markers",
                 name=name,
                 marker={"size": 9, "symbol": symbol},
-                customdata=[f"trial {row['trial']}" for row in rows],
+                customdata=[f"trial {row.trial}" for row, _ in rows],
                 hovertemplate="%{customdata}: %{x:.1%} → %{y:.1%}",
             )
-    ends = [min(row["own"] for row in results["trials"]), max(row["own"] for row in results["trials"])]
+    ends = [min(row.own for row in results.trials), max(row.own for row in results.trials)]
     drawn.add_scatter(
         x=ends, y=ends, mode="lines", name="the same", line={"color": "#94a3b8", "dash": "dash"}, hoverinfo="skip"
     )
@@ -144,14 +138,14 @@ def draw_agreement(results: Results) -> go.Figure:
     return drawn
 
 
-def draw_cost(results: Results) -> go.Figure:
+def draw_cost(results: FidelityResults) -> go.Figure:
     """Hours for a number of trials, in the three ways; both axes logarithmic."""
     drawn = figure("trials", "hours", type="log", dtick=1)
-    table = results["cost"]["table"]
+    table = results.cost.table
     for name, key in WAYS.items():
         drawn.add_scatter(
-            x=[row["trials"] for row in table],
-            y=[row[key] / 3600 for row in table],
+            x=[row.trials for row in table],
+            y=[getattr(row, key) / 3600 for row in table],
             mode="lines+markers",
             name=text(name),
         )

@@ -1,19 +1,34 @@
-"""What the fidelity study found: from the accuracies of its cells to tables of plain numbers, `fidelity/results.json`."""
+"""What the fidelity study found: from the accuracies of its cells to the tables of results.json."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from features.runtime.atomic import write_text
 from features.runtime.errors import HeadhuntError
 from reports.config import FidelityConfig
+from reports.fidelity.artifact import (
+    Against,
+    Among,
+    Closing,
+    CostOfTrials,
+    CostResults,
+    FailedTrial,
+    FidelityResults,
+    HyperparameterEffect,
+    Interval,
+    MeasuredWay,
+    RankingAgreement,
+    RankingRow,
+    TrialAccuracies,
+    Way,
+    What,
+    Worth,
+)
 from reports.fidelity.cost import Cost, Rates
 from reports.fidelity.plan import Cell, Plan
 from reports.fidelity.statistics import (
@@ -32,21 +47,6 @@ from reports.fidelity.statistics import (
 )
 from search.certificate import Agreement, Certificate
 from search.leaderboard import Leader
-
-VERSION = 3
-"""Of results.json: another one has other keys."""
-
-TABLES = {
-    *("date", "configurations", "seeds", "epochs", "tolerance_points", "failed", "own", "views", "closing"),
-    *("augmentation", "ranking", "single_seed", "hyperparameters", "cost"),
-}
-"""Its keys besides `version`."""
-
-FRESH, FINE_TUNED = "fresh", "fine_tuned"
-"""What a ranking is compared with: a fresh view in every epoch, or the networks after fine-tuning."""
-
-ALL, BETTER = "all", "better_half"
-"""Among which configurations: who searches chooses among good ones, and to order those is harder."""
 
 NEEDED = 3
 """Configurations below which there is no ranking to speak of."""
@@ -77,141 +77,110 @@ class Measured(NamedTuple):
     failed: Mapping[int, str]
 
 
-def summarise(plan: Plan, settings: FidelityConfig, measured: Measured, date: str) -> dict[str, Any]:
-    """All tables but the cost, as they are in results.json."""
+def summarise(
+    plan: Plan, settings: FidelityConfig, measured: Measured, cost: CostResults, date: str
+) -> FidelityResults:
+    """All tables, as they are in results.json."""
     accuracy, loss = measured.accuracy, measured.loss
     configurations, seeds = accuracy[plan.own].shape
     full = plan.full(plan.own)
     draws = draw(configurations, seeds, settings.resamples)
     clean = next(cell for cell in plan.cells if cell.copies == 0)
     fresh = measured.truth[full]
-    return {
-        "version": VERSION,
-        "date": date,
-        "configurations": configurations,
-        "seeds": seeds,
-        "epochs": plan.epochs,
-        "tolerance_points": settings.tolerance_points,
-        "failed": [{"trial": trial, "reason": reason} for trial, reason in sorted(measured.failed.items())],
-        "own": _cell(plan.own),
-        "views": [_views(plan, cell, measured, draws) for cell in plan.cells],
-        "closing": _closings(plan, measured, draws, settings.tolerance_points),
-        "augmentation": [
-            {
-                "policy": cell.policy,
-                "clean_share": cell.clean_share,
-                "points": _numbers(gap(accuracy[clean], measured.truth[cell], draws)),
-            }
+    return FidelityResults(
+        date=date,
+        configurations=configurations,
+        seeds=seeds,
+        epochs=plan.epochs,
+        tolerance_points=settings.tolerance_points,
+        failed=[FailedTrial(trial=trial, reason=reason) for trial, reason in sorted(measured.failed.items())],
+        own=_way(plan.own),
+        views=[_measured_way(plan, cell, measured, draws) for cell in plan.cells],
+        closing=_closings(plan, measured, draws, settings.tolerance_points),
+        augmentation=[
+            Worth(
+                policy=cell.policy,
+                clean_share=cell.clean_share,
+                points=_interval(gap(accuracy[clean], measured.truth[cell], draws)),
+            )
             for cell in plan.cells
             if cell.is_fresh
         ],
-        "ranking": _rankings(plan, measured, draws, settings.resamples),
-        "single_seed": _ranking(compare_single(accuracy[full], loss[full], fresh, draws)),
-        "hyperparameters": _effects(plan, measured, settings.resamples),
-        "trials": [
-            {
-                "trial": leader.number,
-                "params": leader.params,
-                "own": float(accuracy[plan.own][row].mean()),
-                "fresh": float(fresh[row].mean()),
-                "tuned": measured.tuned.get(leader.number),
-            }
+        ranking=_rankings(plan, measured, draws, settings.resamples),
+        single_seed=_agreement(compare_single(accuracy[full], loss[full], fresh, draws)),
+        hyperparameters=_effects(plan, measured, settings.resamples),
+        trials=[
+            TrialAccuracies(
+                trial=leader.number,
+                params=leader.params,
+                own=float(accuracy[plan.own][row].mean()),
+                fresh=float(fresh[row].mean()),
+                tuned=measured.tuned.get(leader.number),
+            )
             for row, leader in enumerate(measured.leaders)
         ],
-    }
+        cost=cost,
+    )
 
 
-def certificate_of(plan: Plan, results: Mapping[str, Any], finetune: str) -> Certificate:
+def certificate_of(results: FidelityResults, finetune: str) -> Certificate:
     """The certificate of the search's own views."""
-    own = {row["against"]: row for row in results["ranking"] if (row["what"], row["among"]) == ("own", ALL)}
-    agreements = {
-        against: Agreement(
-            configurations=row["configurations"],
-            spearman=row["spearman"]["value"],
-            low=row["spearman"]["low"],
-            high=row["spearman"]["high"],
-            kendall=row["kendall"]["value"],
-            regret_points=row["top1_regret_points"]["value"],
+    agreements: dict[Against, Agreement] = {}
+    for against, row in results.by_own_views().items():
+        found, kendall, regret = row.spearman, row.kendall.value, row.top1_regret_points.value
+        if found.value is None or found.low is None or found.high is None or kendall is None or regret is None:
+            continue
+        agreements[against] = Agreement(
+            configurations=row.configurations,
+            spearman=found.value,
+            low=found.low,
+            high=found.high,
+            kendall=kendall,
+            regret_points=regret,
         )
-        for against, row in own.items()
-        if None not in row["spearman"].values()
-    }
-    if FRESH not in agreements:
+    if "fresh" not in agreements:
         raise HeadhuntError(
             "all configurations have the same accuracy, so there is no ranking to compare. Search a space in which they differ."
         )
     return Certificate(
-        date=results["date"],
-        seeds=results["seeds"],
-        frozen=agreements[FRESH],
-        tuned=agreements.get(FINE_TUNED),
+        date=results.date,
+        seeds=results.seeds,
+        frozen=agreements["fresh"],
+        tuned=agreements.get("fine_tuned"),
         finetune=finetune,
     )
 
 
-def cost_table(cost: Cost, rates: Rates) -> dict[str, Any]:
+def cost_results(cost: Cost, rates: Rates) -> CostResults:
     """The cost as it is in results.json."""
-    return {
-        **cost._asdict(),
-        "rates": rates._asdict(),
-        "break_even_trials": cost.break_even,
-        "table": [
-            dict(zip(("trials", "network", "seed_cache", "own_cache"), (trials, *cost.seconds(trials)), strict=True))
-            for trials in TRIALS
-        ],
-    }
+    table = []
+    for trials in TRIALS:
+        network, seed_cache, own_cache = cost.seconds(trials)
+        table.append(CostOfTrials(trials=trials, network=network, seed_cache=seed_cache, own_cache=own_cache))
+    return CostResults(**cost._asdict(), rates=rates, break_even_trials=cost.break_even, table=table)
 
 
-def results_file(workdir: Path) -> Path:
-    """`fidelity/results.json` of a run."""
-    return workdir / "fidelity" / "results.json"
+def _way(cell: Cell) -> Way:
+    return Way(
+        policy=cell.policy if cell.copies else None,
+        copies=cell.copies,
+        fresh=cell.is_fresh,
+        draw=cell.draw,
+        clean_share=cell.clean_share,
+    )
 
 
-def write_results(workdir: Path, results: Mapping[str, Any]) -> None:
-    """Writes them, atomically."""
-    write_text(results_file(workdir), json.dumps(results, indent=1, allow_nan=False) + "\n")
-
-
-def load_results(workdir: Path) -> dict[str, Any] | None:
-    """The results of a run's fidelity study; None where there are none. HeadhuntError for a file that cannot be read."""
-    path = results_file(workdir)
-    again = "`headhunt reports fidelity` writes it anew."
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("it is no JSON object")
-    except FileNotFoundError:
-        return None
-    except (ValueError, OSError) as error:
-        raise HeadhuntError(f"{path} cannot be read: {error}. {again}") from error
-    if found.get("version") != VERSION:
-        raise HeadhuntError(f"{path} was written by another version of headhunt. {again}")
-    if lacking := TABLES - set(found):
-        raise HeadhuntError(f"{path} is damaged: it has no {', '.join(sorted(lacking))}. {again}")
-    return found
-
-
-def _cell(cell: Cell) -> dict[str, Any]:
-    return {
-        "policy": cell.policy if cell.copies else None,
-        "copies": cell.copies,
-        "fresh": cell.is_fresh,
-        "draw": cell.draw,
-        "clean_share": cell.clean_share,
-    }
-
-
-def _views(plan: Plan, cell: Cell, measured: Measured, draws: Draws) -> dict[str, Any]:
+def _measured_way(plan: Plan, cell: Cell, measured: Measured, draws: Draws) -> MeasuredWay:
     means = measured.accuracy[cell].mean(1)
-    return {
-        **_cell(cell),
-        "mean_accuracy": float(means.mean()),
-        "best_accuracy": float(means.max()),
-        "gap_points": _numbers(gap(measured.accuracy[cell], measured.truth[plan.full(cell)], draws)),
-    }
+    return MeasuredWay(
+        **dict(_way(cell)),
+        mean_accuracy=float(means.mean()),
+        best_accuracy=float(means.max()),
+        gap_points=_interval(gap(measured.accuracy[cell], measured.truth[plan.full(cell)], draws)),
+    )
 
 
-def _closings(plan: Plan, measured: Measured, draws: Draws, tolerance: float) -> list[dict[str, Any]]:
+def _closings(plan: Plan, measured: Measured, draws: Draws, tolerance: float) -> list[Closing]:
     """For each way to draw views, from how many copies on it is as good as a fresh view in every epoch."""
     groups: dict[tuple[str, str, float], dict[int, Values]] = {}
     policies = list(dict.fromkeys(cell.policy for cell in plan.cells))
@@ -225,21 +194,19 @@ def _closings(plan: Plan, measured: Measured, draws: Draws, tolerance: float) ->
     for (policy, drawn, share), by_copies in ordered:
         truth = measured.truth[plan.full(Cell(policy, 1, "rotation", share, plan.epochs))]
         closed = closing(sorted(by_copies.items()), truth, draws, tolerance)
-        found.append({"policy": policy, "draw": drawn, "clean_share": share, **closed._asdict()})
+        found.append(Closing(policy=policy, draw=drawn, clean_share=share, **closed._asdict()))
     return found
 
 
-def _rankings(plan: Plan, measured: Measured, draws: Draws, resamples: int) -> list[dict[str, Any]]:
+def _rankings(plan: Plan, measured: Measured, draws: Draws, resamples: int) -> list[RankingRow]:
     """Every cell's ranking, and those of cheaper ways, against fresh views and against fine-tuning."""
-    asked: list[tuple[str, Cell, Values, Values]] = [
-        (what, cell, measured.accuracy[cell], measured.loss[cell])
-        for what, cell in (
-            ("own", plan.own),
-            ("half_epochs", plan.half_epochs),
-            ("half_data", plan.half_data),
-            *(("views", cell) for cell in plan.cells),
-        )
+    ways: list[tuple[What, Cell]] = [
+        ("own", plan.own),
+        ("half_epochs", plan.half_epochs),
+        ("half_data", plan.half_data),
+        *(("views", cell) for cell in plan.cells),
     ]
+    asked = [(what, cell, measured.accuracy[cell], measured.loss[cell]) for what, cell in ways]
     asked.insert(1, ("one_epoch", plan.own, measured.first_epoch, measured.first_loss))
     rows = np.array(
         [place for place, leader in enumerate(measured.leaders) if leader.number in measured.tuned], np.int64
@@ -248,24 +215,25 @@ def _rankings(plan: Plan, measured: Measured, draws: Draws, resamples: int) -> l
     found = []
     for what, cell, values, losses in asked:
         judge = compare if what == "views" else compare_single  # as a search has it: one training of each
-        sides = {FRESH: (values, losses, measured.truth[plan.full(cell)])}
+        sides: dict[Against, tuple[Values, Values, Values]] = {
+            "fresh": (values, losses, measured.truth[plan.full(cell)])
+        }
         if len(rows) >= NEEDED:
-            sides[FINE_TUNED] = (values[rows], losses[rows], tuned)
+            sides["fine_tuned"] = (values[rows], losses[rows], tuned)
         for against, (ours, our_losses, truth) in sides.items():
             better = better_half(truth)
-            among = {
-                ALL: np.arange(len(truth)),
-                **({} if what == "views" or len(better) < NEEDED else {BETTER: better}),
-            }
+            among: dict[Among, npt.NDArray[np.int64]] = {"all": np.arange(len(truth))}
+            if what != "views" and len(better) >= NEEDED:
+                among["better_half"] = better
             for which, places in among.items():
                 drawn = draw(len(places), draws.of_seeds, resamples)
-                ranking = _ranking(judge(ours[places], our_losses[places], truth[places], drawn))
-                shown = _cell(cell._replace(epochs=plan.epochs))
-                found.append({"what": what, **shown, "against": against, "among": which, **ranking})
+                agreement = _agreement(judge(ours[places], our_losses[places], truth[places], drawn))
+                way = _way(cell._replace(epochs=plan.epochs))
+                found.append(RankingRow(what=what, **dict(way), against=against, among=which, **dict(agreement)))
     return found
 
 
-def _effects(plan: Plan, measured: Measured, resamples: int) -> list[dict[str, Any]]:
+def _effects(plan: Plan, measured: Measured, resamples: int) -> list[HyperparameterEffect]:
     cached, fresh = measured.accuracy[plan.own], measured.truth[plan.full(plan.own)]
     found = []
     for name in dict.fromkeys(name for leader in measured.leaders for name in leader.params):
@@ -289,31 +257,29 @@ def _levels(values: Sequence[Any]) -> list[tuple[str, npt.NDArray[np.bool_]]]:
     return [(str(level), np.array([value == level for value in values])) for level in told]
 
 
-def _effect(found: Effect) -> dict[str, Any]:
-    estimates = {name: _numbers(getattr(found, name)) for name in ("cached", "truth", "difference")}
-    return {
-        "parameter": found.parameter,
-        "value": found.value,
-        "configurations": found.configurations,
-        **estimates,
-        "transfers": found.verdict,
-    }
+def _effect(found: Effect) -> HyperparameterEffect:
+    return HyperparameterEffect(
+        parameter=found.parameter,
+        value=found.value,
+        configurations=found.configurations,
+        cached=_interval(found.cached),
+        truth=_interval(found.truth),
+        difference=_interval(found.difference),
+        transfers=found.verdict,
+    )
 
 
-def _ranking(found: Ranking) -> dict[str, Any]:
-    return {
-        "configurations": found.configurations,
-        "spearman": _numbers(found.spearman),
-        "kendall": _numbers(found.kendall),
-        "top1_regret_points": _numbers(found.top1_regret),
-        "top3_regret_points": _numbers(found.top3_regret),
-    }
+def _agreement(found: Ranking) -> RankingAgreement:
+    return RankingAgreement(
+        configurations=found.configurations,
+        spearman=_interval(found.spearman),
+        kendall=_interval(found.kendall),
+        top1_regret_points=_interval(found.top1_regret),
+        top3_regret_points=_interval(found.top3_regret),
+    )
 
 
-def _numbers(estimate: Estimate) -> dict[str, float | None]:
-    return {name: _number(value) for name, value in estimate._asdict().items()}
-
-
-def _number(value: float) -> float | None:
-    """A number as JSON has it: none that is not finite."""
-    return float(value) if math.isfinite(value) else None
+def _interval(estimate: Estimate) -> Interval:
+    """An estimate as JSON has it: None for what is not finite."""
+    value, low, high = (float(number) if math.isfinite(number) else None for number in estimate)
+    return Interval(value=value, low=low, high=high)

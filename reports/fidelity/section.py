@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from reports.config import Run
+from reports.fidelity.artifact import Against, Among, FidelityResults, Interval, RankingRow, Way, What, load_results
 from reports.fidelity.figures import DRAWS, WAYS, draw_agreement, draw_cost, draw_lines
-from reports.fidelity.results import ALL, BETTER, load_results
 from reports.section import Block, LeftOutError, PageSection, Table
 from reports.style import share
 
-Results = Mapping[str, Any]
+AGAINST: dict[Against, str] = {"fresh": "fresh views in every epoch", "fine_tuned": "after fine-tuning"}
 
-AGAINST = {"fresh": "fresh views in every epoch", "fine_tuned": "after fine-tuning"}
+AMONG: dict[Among, str] = {"all": "all", "better_half": "the better"}
 
-AMONG = {ALL: "all", BETTER: "the better"}
-
-CHEAPER = {
+CHEAPER: dict[What, str] = {
     "own": "as the search trains",
     "half_epochs": "half the epochs",
     "half_data": "half the training photos",
@@ -34,57 +29,57 @@ def section(run: Run) -> PageSection:
             "How well this search predicts the full run is not measured: `headhunt reports fidelity` does it."
         )
     text = (
-        f"{found['configurations']} configurations spread evenly over the search space, each trained "
-        f"{found['epochs']} epochs with "
-        f"{found['seeds']} seeds in every way below, on {found['date']}. {_failed(found)}{_answer(found)} Intervals are "
+        f"{found.configurations} configurations spread evenly over the search space, each trained "
+        f"{found.epochs} epochs with "
+        f"{found.seeds} seeds in every way below, on {found.date}. {_failed(found)}{_answer(found)} Intervals are "
         "95 %, of a bootstrap over configurations and seeds; with so few seeds they are somewhat too narrow, and they say "
         "nothing about other photos."
     )
-    policies = dict.fromkeys(row["policy"] for row in found["views"] if row["copies"])
+    policies = dict.fromkeys(row.policy for row in found.views if row.policy is not None)
     views = [_views(found, policy) for policy in policies]
     blocks = [_ranking(found), _worth(found), *views, _hyperparameters(found), _cost(found), _everything(found)]
     return PageSection("fidelity", "Fidelity", text, blocks=blocks)
 
 
-def _failed(found: Results) -> str:
+def _failed(found: FidelityResults) -> str:
     """Which configurations are not in all of the numbers."""
-    if not found["failed"]:
+    if not found.failed:
         return ""
-    first, many = found["failed"][0], len(found["failed"])
-    which = f"{many} configuration{'s' if many > 1 else ''} failed, trial {first['trial']} {first['reason']}"
+    first, many = found.failed[0], len(found.failed)
+    which = f"{many} configuration{'s' if many > 1 else ''} failed, trial {first.trial} {first.reason}"
     return f"{which}: what failed is left out. "
 
 
-def _answer(found: Results) -> str:
-    own = {row["against"]: row for row in found["ranking"] if (row["what"], row["among"]) == ("own", ALL)}
+def _answer(found: FidelityResults) -> str:
+    own = found.by_own_views()
+    fresh, fine_tuned = own["fresh"], own.get("fine_tuned")
     told = [
-        f"As this study trains ({_way(found['own'])}), its ranking agrees with that under fresh views in every "
+        f"As this study trains ({_way(found.own)}), its ranking agrees with that under fresh views in every "
         "epoch by a Spearman "
-        f"correlation of {_shown(own['fresh']['spearman'])}; the head that it puts first is "
-        f"{own['fresh']['top1_regret_points']['value']:z.1f} points below the best."
+        f"correlation of {_shown(fresh.spearman)}; the head that it puts first is "
+        f"{_points(fresh)} points below the best."
     ]
-    if "fine_tuned" in own:
-        row = own["fine_tuned"]
+    if fine_tuned is not None:
         told.append(
-            f"After fine-tuning ({row['configurations']} of them, good, middling and bad): {_shown(row['spearman'])}, and "
-            f"{row['top1_regret_points']['value']:z.1f} points."
+            f"After fine-tuning ({fine_tuned.configurations} of them, good, middling and bad): "
+            f"{_shown(fine_tuned.spearman)}, and {_points(fine_tuned)} points."
         )
     return " ".join(told)
 
 
-def _ranking(found: Results) -> Block:
+def _ranking(found: FidelityResults) -> Block:
     rows = [
         [
-            CHEAPER[row["what"]],
-            AGAINST[row["against"]],
-            f"{AMONG[row['among']]} {row['configurations']}",
-            _shown(row["spearman"]),
-            _shown(row["kendall"]),
-            _shown(row["top1_regret_points"], 1),
-            _shown(row["top3_regret_points"], 1),
+            CHEAPER[row.what],
+            AGAINST[row.against],
+            f"{AMONG[row.among]} {row.configurations}",
+            _shown(row.spearman),
+            _shown(row.kendall),
+            _shown(row.top1_regret_points, 1),
+            _shown(row.top3_regret_points, 1),
         ]
-        for row in found["ranking"]
-        if row["what"] in CHEAPER
+        for row in found.ranking
+        if row.what in CHEAPER
     ]
     columns = [
         "ranked by",
@@ -100,8 +95,8 @@ def _ranking(found: Results) -> Block:
         "accuracy: the best "
         "head's minus that of the head that it puts first, or of the best among its first three. "
     )
-    ceiling = found["single_seed"]["spearman"]
-    if ceiling["value"] is not None:
+    ceiling = found.single_seed.spearman
+    if ceiling.value is not None:
         text += (
             "A search trains each head once, so each is ranked by one seed here, and compared with the mean of other seeds of "
             f"the full run: one training of the full frozen run agrees with it by {_shown(ceiling)}, the ceiling. The better "
@@ -110,11 +105,8 @@ def _ranking(found: Results) -> Block:
     return Block("Ranking", text, {"fidelity-agreement": draw_agreement(found)}, [Table(columns, rows, {3, 4, 5, 6})])
 
 
-def _worth(found: Results) -> Block:
-    rows = [
-        [row["policy"], f"{row['clean_share']:.0%}", _shown(row["points"], 1, plus=True)]
-        for row in found["augmentation"]
-    ]
+def _worth(found: FidelityResults) -> Block:
+    rows = [[row.policy, f"{row.clean_share:.0%}", _shown(row.points, 1, plus=True)] for row in found.augmentation]
     text = (
         "Fresh views in every epoch against clean photos alone, in points of accuracy, in the mean over "
         "configurations. It says "
@@ -125,42 +117,42 @@ def _worth(found: Results) -> Block:
     return Block("What augmentation is worth to the frozen network", text, tables=[Table(columns, rows, {1, 2})])
 
 
-def _views(found: Results, policy: str) -> Block:
+def _views(found: FidelityResults, policy: str) -> Block:
     figures = {
         f"fidelity-accuracy-{policy}": draw_lines(found, policy, "accuracy"),
         f"fidelity-spearman-{policy}": draw_lines(found, policy, "spearman"),
     }
     rows = [
         [
-            f"{row['clean_share']:.0%}",
-            DRAWS[row["draw"]],
-            _copies(row["copies"]),
-            f"{_copies(row['low'])} to {_copies(row['high'])}",
+            f"{row.clean_share:.0%}",
+            DRAWS[row.draw],
+            _copies(row.copies),
+            f"{_copies(row.low)} to {_copies(row.high)}",
         ]
-        for row in found["closing"]
-        if row["policy"] == policy
+        for row in found.closing
+        if row.policy == policy
     ]
     text = (
         "How many cached views are as good as a fresh one in every epoch: the accuracy, with the interval of "
         "its distance to fresh "
         "views, and how well the ranking agrees with theirs. The table says from how many views on they "
         "are not worse by more than "
-        f"{found['tolerance_points']:g} point{'s' if found['tolerance_points'] != 1 else ''} of accuracy."
+        f"{found.tolerance_points:g} point{'s' if found.tolerance_points != 1 else ''} of accuracy."
     )
     columns = ["clean views", "drawn", "as good from", "95 % interval"]
     return Block(f"Cached views of {policy}", text, figures, [Table(columns, rows, {0, 2, 3})])
 
 
-def _hyperparameters(found: Results) -> Block:
+def _hyperparameters(found: FidelityResults) -> Block:
     rows = [
         [
-            row["parameter"],
-            row["value"],
-            str(row["configurations"]),
-            *(_shown(row[name], 1, plus=True) for name in ("cached", "truth")),
-            row["transfers"],
+            row.parameter,
+            row.value,
+            str(row.configurations),
+            *(_shown(each, 1, plus=True) for each in (row.cached, row.truth)),
+            row.transfers,
         ]
-        for row in found["hyperparameters"]
+        for row in found.hyperparameters
     ]
     text = (
         "What each value is worth, in points of accuracy: the configurations that have it against the others, "
@@ -172,49 +164,51 @@ def _hyperparameters(found: Results) -> Block:
     return Block("Does each hyperparameter's effect hold?", text, tables=[Table(columns, rows, {2, 3, 4})])
 
 
-def _cost(found: Results) -> Block:
-    cost = found["cost"]
-    rows = [[f"{row['trials']:,}", *(_duration(row[key]) for key in WAYS.values())] for row in cost["table"]]
-    even = cost["break_even_trials"]
+def _cost(found: FidelityResults) -> Block:
+    cost, rates, even = found.cost, found.cost.rates, found.cost.break_even_trials
+    rows = [
+        [f"{row.trials:,}", _duration(row.network), _duration(row.seed_cache), _duration(row.own_cache)]
+        for row in cost.table
+    ]
     text = (
-        f"Time for a number of trials of {cost['epochs']} epochs, building the cache with {cost['copies']} "
+        f"Time for a number of trials of {cost.epochs} epochs, building the cache with {cost.copies} "
         "augmented copies included. "
         + (
             f"The cache pays from {even} trial{'s' if even > 1 else ''} on. "
             if even
             else "The cache does not pay here: a trial through the network takes no longer. "
         )
-        + f"A photo or view takes, measured on {cost['rates']['photos']} photos, "
-        f"{1000 * cost['rates']['network_train']:.1f} ms through the network in training, "
-        f"{1000 * cost['rates']['network_val']:.1f} ms in validation, {1000 * cost['rates']['extract']:.1f} ms to cache, "
-        f"{1000 * cost['rates']['seed_train']:.2f} ms in training from the kind of cache that the 2021 notebooks had (unpooled "
-        f"float32, ZLIB). A trial on this cache takes {cost['own_trial']:.2f} s, and starting the workers and compiling takes "
-        f"{cost['own_start']:.0f} s once (timed on {cost['trials']} trials; asking for trials and recording them is not in it)."
+        + f"A photo or view takes, measured on {rates.photos} photos, "
+        f"{1000 * rates.network_train:.1f} ms through the network in training, "
+        f"{1000 * rates.network_val:.1f} ms in validation, {1000 * rates.extract:.1f} ms to cache, "
+        f"{1000 * rates.seed_train:.2f} ms in training from the kind of cache that the 2021 notebooks had (unpooled "
+        f"float32, ZLIB). A trial on this cache takes {cost.own_trial:.2f} s, and starting the workers and compiling takes "
+        f"{cost.own_start:.0f} s once (timed on {cost.trials} trials; asking for trials and recording them is not in it)."
     )
     return Block("Cost", text, {"fidelity-cost": draw_cost(found)}, [Table(["trials", *WAYS], rows, {0, 1, 2, 3})])
 
 
-def _everything(found: Results) -> Block:
-    ranked: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for row in found["ranking"]:
-        if row["what"] == "views":
-            ranked.setdefault(_key(row), {})[row["against"]] = row
+def _everything(found: FidelityResults) -> Block:
+    ranked: dict[Way, dict[Against, RankingRow]] = {}
+    for ranking in found.ranking:
+        if ranking.what == "views":
+            ranked.setdefault(ranking.way, {})[ranking.against] = ranking
     has_tuned = any("fine_tuned" in each for each in ranked.values())
     rows = []
-    for row in found["views"]:
-        each = ranked[_key(row)]
-        tuned = [_shown(each["fine_tuned"]["spearman"])] if has_tuned else []
+    for row in found.views:
+        each = ranked[row.key]
+        tuned = [_shown(each["fine_tuned"].spearman)] if has_tuned else []
         rows.append(
             [
-                row["policy"] or "none",
-                "fresh" if row["fresh"] else str(row["copies"]),
-                DRAWS[row["draw"]] if row["copies"] > 1 and not row["fresh"] else "",
-                f"{row['clean_share']:.0%}" if row["copies"] else "100%",
-                share(row["mean_accuracy"]),
-                share(row["best_accuracy"]),
-                _shown(row["gap_points"], 1, plus=True),
-                _shown(each["fresh"]["spearman"]),
-                _shown(each["fresh"]["top1_regret_points"], 1),
+                row.policy or "none",
+                "fresh" if row.fresh else str(row.copies),
+                DRAWS[row.draw] if row.copies > 1 and not row.fresh else "",
+                f"{row.clean_share:.0%}" if row.copies else "100%",
+                share(row.mean_accuracy),
+                share(row.best_accuracy),
+                _shown(row.gap_points, 1, plus=True),
+                _shown(each["fresh"].spearman),
+                _shown(each["fresh"].top1_regret_points, 1),
                 *tuned,
             ]
         )
@@ -232,24 +226,25 @@ def _everything(found: Results) -> Block:
     )
 
 
-def _key(row: Results) -> tuple[Any, ...]:
-    return row["policy"], row["copies"], row["draw"], row["clean_share"]
-
-
-def _way(cell: Results) -> str:
-    if not cell["copies"]:
+def _way(way: Way) -> str:
+    if not way.copies:
         return "clean photos alone"
-    copies = f"{cell['copies']} cached view{'s' if cell['copies'] > 1 else ''} of {cell['policy']}"
-    return f"{copies}, {DRAWS[cell['draw']]}, {cell['clean_share']:.0%} of them clean"
+    copies = f"{way.copies} cached view{'s' if way.copies > 1 else ''} of {way.policy}"
+    return f"{copies}, {DRAWS[way.draw]}, {way.clean_share:.0%} of them clean"
+
+
+def _points(row: RankingRow) -> str:
+    """The regret of the first, without its interval."""
+    return _shown(Interval(value=row.top1_regret_points.value, low=None, high=None), 1)
 
 
 def _copies(number: int | None) -> str:
     return "more" if number is None else str(number)
 
 
-def _shown(estimate: Mapping[str, float | None], digits: int = 2, plus: bool = False) -> str:
+def _shown(estimate: Interval, digits: int = 2, plus: bool = False) -> str:
     """`0.96 (0.90 to 0.99)`; a dash for what cannot be had."""
-    value, low, high = (estimate[name] for name in ("value", "low", "high"))
+    value, low, high = estimate.value, estimate.low, estimate.high
     if value is None:
         return "–"
     how = f"{'+' if plus else ''}z.{digits}f"  # z: no "-0.0"

@@ -28,18 +28,22 @@ from features.runtime.errors import HeadhuntError, UsageError
 from reports.build import build
 from reports.config import FidelityConfig, Run
 from reports.fidelity import experiment
-from reports.fidelity.cost import Cost, Rates, cost_of
-from reports.fidelity.figures import lines
-from reports.fidelity.plan import Cell, lay_out, make_plan
-from reports.fidelity.results import (
-    Measured,
-    certificate_of,
-    cost_table,
+from reports.fidelity.artifact import (
+    CostResults,
+    FailedTrial,
+    FidelityResults,
+    Interval,
+    MeasuredWay,
+    RankingRow,
+    Way,
     load_results,
     results_file,
-    summarise,
     write_results,
 )
+from reports.fidelity.cost import Cost, Rates, cost_of
+from reports.fidelity.figures import lines
+from reports.fidelity.plan import Cell, Plan, lay_out, make_plan
+from reports.fidelity.results import Measured, certificate_of, cost_results, summarise
 from reports.fidelity.section import _shown
 from reports.fidelity.section import section as fidelity_section
 from search.certificate import Agreement, Certificate, load_certificate, write_certificate
@@ -246,37 +250,68 @@ def measured(run: Run, tuned: bool = True) -> Measured:
 RATES = Rates(8, 0.005, 0.02, 0.001, 0.03, 0.02, 0.004, 0.001, 0.0005)
 
 
-def results_of(run: Run, tuned: bool = True) -> dict[str, Any]:
+def cost_of_run(plan: Plan) -> CostResults:
+    return cost_results(cost_of(RATES, (0.5, 3.0), 6, {"train": 100, "val": 20, "test": 10}, plan.epochs, 2), RATES)
+
+
+def results_of(run: Run, tuned: bool = True) -> FidelityResults:
     plan = make_plan(run)
-    results = summarise(plan, run.reports.fidelity, measured(run, tuned), "2026-11-25")
-    cost = cost_of(RATES, (0.5, 3.0), 6, {"train": 100, "val": 20, "test": 10}, plan.epochs, 2)
-    return {**results, "cost": cost_table(cost, RATES)}
+    return summarise(plan, run.reports.fidelity, measured(run, tuned), cost_of_run(plan), "2026-11-25")
 
 
 def test_what_the_results_say(searched: Run) -> None:
     run = with_fidelity(searched)
     results = results_of(run)
-    json.dumps(results, allow_nan=False)
-    assert len(results["views"]) == 17
-    assert [row["fresh"] for row in results["views"]].count(True) == 4
-    assert {row["against"] for row in results["ranking"]} == {"fresh", "fine_tuned"}
-    own, better = [row for row in results["ranking"] if (row["what"], row["against"]) == ("own", "fresh")]
-    assert [(row["among"], row["configurations"]) for row in (own, better)] == [("all", 6), ("better_half", 3)]
-    same = next(
-        row
-        for row in results["ranking"]
-        if (row["what"], row["against"], row["copies"], row["draw"], row["clean_share"], row["policy"])
-        == ("views", "fresh", 2, "rotation", 0.0, "flip_rotate_zoom")
-    )
-    assert own["spearman"]["value"] <= same["spearman"]["value"]  # one seed, and the mean of them
-    assert results["failed"] == [{"trial": 9, "reason": "in fine-tuning"}]
-    assert {row["top3_regret_points"]["value"] for row in results["ranking"] if row["against"] == "fine_tuned"} == {
-        None
-    }
-    certificate = certificate_of(make_plan(run), results, "recipe")
-    assert certificate.frozen.spearman == own["spearman"]["value"]
+    write_results(run.workdir, results)
+    assert load_results(run.workdir) == results
+    assert len(results.views) == 17
+    assert [row.fresh for row in results.views].count(True) == 4
+    assert {row.against for row in results.ranking} == {"fresh", "fine_tuned"}
+    own, better = [row for row in results.ranking if (row.what, row.against) == ("own", "fresh")]
+    assert [(row.among, row.configurations) for row in (own, better)] == [("all", 6), ("better_half", 3)]
+    way = Way(policy="flip_rotate_zoom", copies=2, fresh=False, draw="rotation", clean_share=0.0)
+    same = next(row for row in results.ranking if (row.what, row.against, row.way) == ("views", "fresh", way))
+    assert own.spearman.value is not None and same.spearman.value is not None
+    assert own.spearman.value <= same.spearman.value  # one seed, and the mean of them
+    assert results.failed == [FailedTrial(trial=9, reason="in fine-tuning")]
+    assert {row.top3_regret_points.value for row in results.ranking if row.against == "fine_tuned"} == {None}
+    certificate = certificate_of(results, "recipe")
+    assert certificate.frozen.spearman == own.spearman.value
     assert certificate.tuned is not None and certificate.tuned.configurations == 3
-    assert certificate_of(make_plan(run), results_of(run, tuned=False), "recipe").tuned is None
+    assert certificate_of(results_of(run, tuned=False), "recipe").tuned is None
+
+
+def test_the_file_has_the_keys_that_it_always_had(searched: Run) -> None:
+    run = with_fidelity(searched)
+    write_results(run.workdir, results_of(run))
+    content = json.loads(results_file(run.workdir).read_text())
+    way, agreement = (
+        ["policy", "copies", "fresh", "draw", "clean_share"],
+        ["configurations", "spearman", "kendall", "top1_regret_points", "top3_regret_points"],
+    )
+    assert list(content) == [
+        *(
+            "version",
+            "date",
+            "configurations",
+            "seeds",
+            "epochs",
+            "tolerance_points",
+            "failed",
+            "own",
+            "views",
+            "closing",
+        ),
+        *("augmentation", "ranking", "single_seed", "hyperparameters", "trials", "cost"),
+    ]
+    assert (content["version"], list(content["own"]), list(content["single_seed"])) == (3, way, agreement)
+    assert list(content["views"][0]) == [*way, "mean_accuracy", "best_accuracy", "gap_points"]
+    assert list(content["ranking"][0]) == ["what", *way, "against", "among", *agreement]
+    assert list(content["ranking"][0]["spearman"]) == ["value", "low", "high"]
+    assert list(content["closing"][0]) == ["policy", "draw", "clean_share", "copies", "low", "high"]
+    assert list(content["cost"]) == [*Cost._fields, "rates", "break_even_trials", "table"]
+    assert content["cost"]["rates"] == RATES._asdict()
+    assert list(content["cost"]["table"][0]) == ["trials", "network", "seed_cache", "own_cache"]
 
 
 def test_all_the_same_is_no_ranking(searched: Run) -> None:
@@ -286,16 +321,18 @@ def test_all_the_same_is_no_ranking(searched: Run) -> None:
         {cell: np.full_like(values, 0.5) for cell, values in each.items()} for each in (found.accuracy, found.truth)
     )
     plan = make_plan(run)
-    results = summarise(plan, run.reports.fidelity, found._replace(accuracy=equal, truth=true), "2026-11-25")
-    json.dumps(results, allow_nan=False)
+    results = summarise(
+        plan, run.reports.fidelity, found._replace(accuracy=equal, truth=true), cost_of_run(plan), "2026-11-25"
+    )
+    json.dumps(results.model_dump(), allow_nan=False)
     with pytest.raises(HeadhuntError, match="so there is no ranking to compare"):
-        certificate_of(plan, results, "recipe")
+        certificate_of(results, "recipe")
 
 
 def test_numbers_that_round_to_nothing_have_no_minus() -> None:
-    assert _shown({"value": -0.04, "low": -1.2, "high": -0.01}, 1, plus=True) == "+0.0 (-1.2 to +0.0)"
-    assert _shown({"value": -0.004, "low": None, "high": None}) == "0.00"
-    assert _shown({"value": None, "low": None, "high": None}) == "–"
+    assert _shown(Interval(value=-0.04, low=-1.2, high=-0.01), 1, plus=True) == "+0.0 (-1.2 to +0.0)"
+    assert _shown(Interval(value=-0.004, low=None, high=None)) == "0.00"
+    assert _shown(Interval(value=None, low=None, high=None)) == "–"
     agreement = Agreement(configurations=9, spearman=-0.004, low=-0.2, high=-0.001, kendall=-0.0, regret_points=-0.04)
     assert str(agreement) == (
         "Spearman 0.00 (95 % interval -0.20 to 0.00), Kendall 0.00, regret 0.0 points, 9 configurations"
@@ -306,12 +343,17 @@ def test_numbers_that_round_to_nothing_have_no_minus() -> None:
 def test_an_interval_of_accuracies_ends_at_0_and_100_percent() -> None:
     """99 % as cached, and fresh views 1 point below to 3 above it: 98 to 102 %. 1 %, and 3 below to 1 above: -2 to 2 %."""
     way = {"policy": "mild", "clean_share": 0.0, "draw": "rotation", "fresh": False}
+    gaps = Interval(value=0.0, low=-3.0, high=1.0), Interval(value=0.0, low=-1.0, high=3.0)
     rows = [
-        {**way, "copies": 1, "mean_accuracy": 0.99, "gap_points": {"value": 0.0, "low": -3.0, "high": 1.0}},
-        {**way, "copies": 2, "mean_accuracy": 0.01, "gap_points": {"value": 0.0, "low": -1.0, "high": 3.0}},
+        MeasuredWay(**way, copies=1, mean_accuracy=0.99, best_accuracy=1.0, gap_points=gaps[0]),
+        MeasuredWay(**way, copies=2, mean_accuracy=0.01, best_accuracy=1.0, gap_points=gaps[1]),
     ]
-    ranking = [{**row, "what": "views", "against": "fresh"} for row in rows]
-    (line,) = lines({"views": rows, "ranking": ranking}, "accuracy")
+    agreement = dict.fromkeys(("spearman", "kendall", "top1_regret_points", "top3_regret_points"), gaps[0])
+    ranking = [
+        RankingRow(what="views", **dict(row.key), against="fresh", among="all", configurations=2, **agreement)
+        for row in rows
+    ]
+    (line,) = lines(FidelityResults.model_construct(views=rows, ranking=ranking), "accuracy")
     assert line.values == [0.99, 0.01]
     assert line.above == pytest.approx([0.01, 0.01])
     assert line.below == pytest.approx([0.01, 0.01])
