@@ -29,7 +29,7 @@ from search.ranking import OPTIMISTIC
 from search.searched_views import check_choices
 from search.top5 import says_something
 from train.exports.record import ExportResult
-from train.promotion.artifact import PromotionSummary
+from train.promotion.artifact import PromoteResult, PromotionSummary
 
 STAGES = {
     "prepare": ("features", "prepare"),
@@ -76,8 +76,8 @@ def _summary(checked: Run, results: dict[str, Any], seconds: dict[str, float]) -
         "search": f"{counts}; {objective} of the best head {ranked[0]:.4f}, of the worst that ran to its end {ranked[-1]:.4f}",
         **({"confirm": _confirmed(results["confirm"], objective)} if "confirm" in results else {}),
         "promote": "\n".join(
-            _promoted(PromotionSummary.model_validate(row), says_something(prepared["classes"]))
-            for row in results["promote"]["promotions"]
+            _promoted(each, says_something(prepared["classes"]))
+            for each in PromoteResult.model_validate(results["promote"]).promotions
         ),
         "export": f"trial {results['export']['trial']}: {', '.join(results['export']['formats'])}",
         "report": f"{len(results['report']['sections'])} sections",

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, BinaryIO
 
 import typer
 from pydantic import SecretStr
@@ -16,6 +16,7 @@ from features.runtime.commands.frame import DEFAULT_CONFIG, ConfigOption, JsonOp
 from features.runtime.configfile import merged
 from features.runtime.errors import HeadhuntError, UsageError
 from features.runtime.log import log, shown
+from headhunt.service.board.schemas import SearchStatus
 from headhunt.service.client.client import DEFAULT_URL, Client
 from headhunt.service.client.following import job_of, over, say
 from headhunt.service.client.submission import submission
@@ -123,20 +124,20 @@ def submit_command(
             )
         else:
             status = client.resume(resume)
-        name, number = status["name"], status["jobs"][-1]["number"]
+        name, number = status.name, status.jobs[-1].number
         follow_it = _at(context, "logs", name, "--follow")
         output.afterwards = f"{name} goes on at {client.url}. Follow it:\n  {follow_it}"
         hint = "" if follow else f" Follow it: {follow_it}"
-        output.console.print(f"{name} is {status['state']}.{hint}")
+        output.console.print(f"{name} is {status.state}.{hint}")
         try:
             if follow:
                 _write(say(client, name, number), sys.stderr.buffer)
                 status = over(client, name, number)
         finally:
-            output.result(status)
+            output.result(status.model_dump(mode="json"))
         job = job_of(status, number)
-        if follow and job["state"] != "finished":
-            raise HeadhuntError(f"{name}: {job['state']}. {job['message'] or ''}".rstrip())
+        if follow and job.state != "finished":
+            raise HeadhuntError(f"{name}: {job.state}. {job.message or ''}".rstrip())
 
 
 def jobs_command(
@@ -152,14 +153,14 @@ def jobs_command(
         if name is not None:
             status = client.search(name)
             output.console.print(_jobs_table(status))
-            output.result(status)
+            output.result(status.model_dump(mode="json"))
             return
         found = client.searches()
-        if found:
-            output.console.print(_searches_table(found))
+        if found.searches:
+            output.console.print(_searches_table(found.searches))
         else:
             output.console.print("No searches yet. Start one: headhunt submit -c headhunt.yaml")
-        output.result({"searches": found})
+        output.result(found.model_dump(mode="json"))
 
 
 def logs_command(
@@ -174,7 +175,7 @@ def logs_command(
     with command(False, ""):
         client = Client(url, read_token(token_file), certificate)
         if follow:
-            number = client.search(name)["jobs"][-1]["number"] if job is None else job
+            number = client.search(name).jobs[-1].number if job is None else job
             _write(say(client, name, number), sys.stdout.buffer)
         else:
             _write(client.logs(name, job, follow=False), sys.stdout.buffer)
@@ -193,19 +194,19 @@ def stop_command(
     with command(json_, "") as output:
         client = Client(url, read_token(token_file), certificate)
         status = client.stop(name)
-        number = status["jobs"][-1]["number"]
-        waits = not no_wait and job_of(status, number)["state"] in ACTIVE
+        number = status.jobs[-1].number
+        waits = not no_wait and job_of(status, number).state in ACTIVE
         try:
             if waits:
                 output.afterwards = f"{name} goes on stopping. How it stands:\n  {_at(context, 'jobs', name)}"
                 log.print(f"{name} is stopping; it saves its state …")
                 status = over(client, name, number)
         finally:
-            output.result(status)
+            output.result(status.model_dump(mode="json"))
         job = job_of(status, number)
-        state = job["state"]
+        state = job.state
         if waits and state not in ("stopped", "finished"):
-            raise HeadhuntError(f"{name} did not stop as asked for, but: {state}. {job['message'] or ''}".rstrip())
+            raise HeadhuntError(f"{name} did not stop as asked for, but: {state}. {job.message or ''}".rstrip())
         hint = ""
         if state != "finished":
             go_on = "Once it is over, go on with it" if state in ACTIVE else "Go on with it"
@@ -237,29 +238,29 @@ def _write(pieces: Iterable[bytes], to: BinaryIO) -> None:
         to.flush()
 
 
-def _searches_table(searches: list[dict[str, Any]]) -> Table:
+def _searches_table(searches: list[SearchStatus]) -> Table:
     table = Table("search", "state", "stage", "trials", "best", "trials/min", "created (UTC)")
     for one in searches:
-        trials, best, pace = one["trials"], one["best"], one["trials_per_minute"]
-        ended = sum(trials[kind] for kind in ("complete", "pruned", "failed", "added"))
+        trials, best, pace = one.trials, one.best, one.trials_per_minute
+        ended = trials.complete + trials.pruned + trials.failed + trials.added
         cells = (
-            one["name"],
-            one["state"],
-            one["stage"] or "",
-            f"{ended} of {trials['total']}",
-            f"{one['objective']} {best['value']:.4f} (trial {best['number']})" if best else "",
+            one.name,
+            one.state,
+            one.stage or "",
+            f"{ended} of {trials.total}",
+            f"{one.objective} {best.value:.4f} (trial {best.number})" if best else "",
             f"{pace:.1f}" if pace else "",
-            one["created"][:19].replace("T", " "),
+            one.created[:19].replace("T", " "),
         )
         table.add_row(*cells)
     return table
 
 
-def _jobs_table(status: dict[str, Any]) -> Table:
+def _jobs_table(status: SearchStatus) -> Table:
     columns = ("job", "kind", "state", "stage", "started (UTC)", "ended (UTC)", "message")
-    table = Table(*columns, title=status["name"])
-    for job in status["jobs"]:
-        times = [(job[key] or "")[:19].replace("T", " ") for key in ("started", "ended")]
-        cells = (str(job["number"]), job["kind"], job["state"], job["stage"] or "", *times, job["message"] or "")
+    table = Table(*columns, title=status.name)
+    for job in status.jobs:
+        times = [(time or "")[:19].replace("T", " ") for time in (job.started, job.ended)]
+        cells = (str(job.number), job.kind, job.state, job.stage or "", *times, job.message or "")
         table.add_row(*cells)
     return table

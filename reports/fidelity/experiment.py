@@ -42,7 +42,7 @@ from search.leaderboard import Leader, leaders, load_study
 from search.objectives import open_objective
 from search.searched_views import as_made
 from search.trial import EpochMetrics
-from train.promotion.artifact import PromotionSummary
+from train.promotion.artifact import PromoteResult
 
 if TYPE_CHECKING:
     import optuna
@@ -206,11 +206,9 @@ def _fine_tune(
 
     def promote(*numbers: int) -> dict[int, float]:
         """Of the recipe that the plan has: other ones of these trials may lie beside it."""
-        given = run_stage(
-            ["train", "promote", *(part for number in numbers for part in ("--trial", str(number))), *file]
-        )
-        found = [PromotionSummary.model_validate(row) for row in given["promotions"]]
-        return {each.trial: each.tuned.val_accuracy for each in found}
+        options = (part for number in numbers for part in ("--trial", str(number)))
+        result = PromoteResult.model_validate(run_stage(["train", "promote", *options, *file]))
+        return {each.trial: each.tuned.val_accuracy for each in result.promotions}
 
     tuned: dict[int, float] = {}
     try:

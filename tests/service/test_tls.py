@@ -39,7 +39,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def test_a_client_that_trusts_the_certificate_is_answered(service: Served) -> None:
     url = str(service.http.base_url)
     assert url.startswith("https://")
-    assert Client(url, TOKEN, service.settings.certificate).searches() == []
+    assert Client(url, TOKEN, service.settings.certificate).searches().searches == []
 
 
 def test_a_client_that_does_not_trust_it_sends_nothing(service: Served) -> None:

@@ -71,6 +71,14 @@ class PromotionSummary(BaseModel):
     seconds: float
 
 
+class PromoteResult(BaseModel):
+    """The promotions in the `--json` object of `train promote`, which also has the verdict and the baselines."""
+
+    model_config = ConfigDict(frozen=True)
+
+    promotions: list[PromotionSummary]
+
+
 class Promotion(BaseModel):
     """A finished promotion: its folder, and what metrics.json says, whose keys are the fields from `trial` on.
 

@@ -9,10 +9,13 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from features.runtime.errors import HeadhuntError, LostError, UsageError
 from features.runtime.log import log, without_password
+from headhunt.service.board.schemas import Answer, Searches, SearchStatus
+
+Answered = TypeVar("Answered", bound=Answer)
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -38,27 +41,26 @@ class Client:
         """Where the service is, as it may be printed."""
         return without_password(self._url)
 
-    def searches(self) -> list[dict[str, Any]]:
+    def searches(self) -> Searches:
         """Every search, the newest first."""
-        found: list[dict[str, Any]] = self._json("GET", "/searches", "searches")["searches"]
-        return found
+        return self._json("GET", "/searches", Searches)
 
-    def search(self, name: str) -> dict[str, Any]:
+    def search(self, name: str) -> SearchStatus:
         """How a search stands."""
-        return self._json("GET", f"/searches/{_checked(name)}", "jobs")
+        return self._json("GET", f"/searches/{_checked(name)}", SearchStatus)
 
-    def submit(self, configuration: str) -> dict[str, Any]:
+    def submit(self, configuration: str) -> SearchStatus:
         """Starts the search of a configuration, given as YAML."""
         headers = {"Content-Type": "application/yaml"}
-        return self._json("POST", "/searches", "jobs", content=configuration.encode(), headers=headers)
+        return self._json("POST", "/searches", SearchStatus, content=configuration.encode(), headers=headers)
 
-    def resume(self, name: str) -> dict[str, Any]:
+    def resume(self, name: str) -> SearchStatus:
         """Goes on with a search."""
-        return self._json("POST", f"/searches/{_checked(name)}/resume", "jobs")
+        return self._json("POST", f"/searches/{_checked(name)}/resume", SearchStatus)
 
-    def stop(self, name: str) -> dict[str, Any]:
+    def stop(self, name: str) -> SearchStatus:
         """Asks a search to save its state and end."""
-        return self._json("POST", f"/searches/{_checked(name)}/stop", "jobs")
+        return self._json("POST", f"/searches/{_checked(name)}/stop", SearchStatus)
 
     def logs(self, name: str, job: int | None, follow: bool) -> Iterator[bytes]:
         """What a job said, piece by piece."""
@@ -78,9 +80,9 @@ class Client:
                     return
 
     def _json(
-        self, method: str, path: str, key: str, headers: dict[str, str] | None = None, **body: Any
-    ) -> dict[str, Any]:
-        """The object that is answered, which has this key."""
+        self, method: str, path: str, kind: type[Answered], headers: dict[str, str] | None = None, **body: bytes
+    ) -> Answered:
+        """The answer, which is of this kind."""
         import httpx
 
         headers = {**(headers or {}), **({} if method == "GET" else {"Idempotency-Key": str(uuid.uuid4())})}
@@ -98,12 +100,9 @@ class Client:
         if not answer.is_success:
             self._refuse(answer)
         try:
-            found = answer.json()
-        except ValueError:  # no JSON, or no text
-            found = None
-        if not isinstance(found, dict) or key not in found:
-            raise self._no_headhunt()
-        return found
+            return kind.model_validate_json(answer.content)
+        except ValueError:  # no JSON, or of something else
+            raise self._no_headhunt() from None
 
     @contextmanager
     def _open(self, seconds: float | None) -> Iterator[Any]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from features.runtime.errors import LostError
 from features.runtime.log import log
+from headhunt.service.board.schemas import JobStatus, SearchStatus
 from headhunt.service.client.client import Client
 from headhunt.service.jobs.records import ACTIVE
 
@@ -40,7 +40,7 @@ def say(client: Client, name: str, job: int) -> Iterator[bytes]:
             patience.wait(error)
 
 
-def over(client: Client, name: str, job: int) -> dict[str, Any]:
+def over(client: Client, name: str, job: int) -> SearchStatus:
     """How a search stands when its job of this number is over. LostError when the service stays away."""
     patience = _Patience()
     while True:
@@ -50,15 +50,14 @@ def over(client: Client, name: str, job: int) -> dict[str, Any]:
             patience.wait(error)
             continue
         patience.renew()
-        if job_of(status, job)["state"] not in ACTIVE:
+        if job_of(status, job).state not in ACTIVE:
             return status
         time.sleep(LOOK_SECONDS)
 
 
-def job_of(status: dict[str, Any], number: int) -> dict[str, Any]:
+def job_of(status: SearchStatus, number: int) -> JobStatus:
     """The search's job of this number."""
-    found: dict[str, Any] = next(job for job in status["jobs"] if job["number"] == number)
-    return found
+    return next(job for job in status.jobs if job.number == number)
 
 
 class _Patience:

@@ -28,6 +28,7 @@ from features.runtime.log import log
 from features.runtime.processes import this_process
 from headhunt.service.jobs.records import CONFIGURATION, Ended, Files, Job, Started, now
 from reports.config import Run
+from train.promotion.artifact import PromoteResult
 
 STAGES = {"prepare": ("features", "prepare"), "cache": ("features", "cache"), "search": ("search", "run")}
 """What a search does, in order."""
@@ -93,8 +94,8 @@ def _stage(stage: str, command: list[str], job: Job, results: dict[str, Any]) ->
         case "promote":
             return run_stage([*command, *job.arguments])
         case "export":
-            trials = [str(promotion["trial"]) for promotion in results["promote"]["promotions"]]
-            return [run_stage([*command, "--trial", trial]) for trial in trials]
+            promoted = PromoteResult.model_validate(results["promote"]).promotions
+            return [run_stage([*command, "--trial", str(each.trial)]) for each in promoted]
         case _:
             return run_stage(command)
 
