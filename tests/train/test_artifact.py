@@ -83,9 +83,9 @@ def test_metrics_of_a_later_version_or_another_trial_are_not_misread(searched: R
     (promotion,) = find_promotions(searched)
     path = promotion.folder / "metrics.json"
     content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, "version": 2}))
+    path.write_text(json.dumps({"version": 2, "other": "keys"}))
     assert damaged_promotions(searched) == [
-        f"{path} has format version 2, but this version of Headhunt reads up to 1. Update Headhunt to read it."
+        f"{path} has format version 2, but this version of Headhunt reads version 1. Update Headhunt to read it."
     ]
     path.write_text(json.dumps({**content, "trial": number + 1}))
     (message,) = damaged_promotions(searched)

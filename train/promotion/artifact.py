@@ -29,7 +29,8 @@ METRICS, MODEL, MARK = "metrics.json", "model.keras", "made_from.txt"
 """What was measured, written last; the network; what it is made from, written first."""
 
 VERSION = 1
-"""The format of metrics.json; raised where an older Headhunt would misread a newer file."""
+"""The format of metrics.json: its key `version`, which files of format 1 do not have. Raised where an older Headhunt would
+misread a newer file."""
 
 _FOLDER = re.compile(r"\d+(?:-[0-9a-f]{8})?")
 
@@ -84,13 +85,12 @@ class Promotion(BaseModel):
 
     `frozen` is the head on cached features, `tuned` the network as it is exported. `unfrozen` are the layers of the backbone
     whose weights fine-tuning changed: those of the phases that led to `best_epoch`; in promotions of earlier versions those of
-    all phases. `version` is the format of the file, 1 where the file has no such key.
+    all phases.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     folder: Path = Field(exclude=True)
-    version: int = Field(VERSION, exclude=True)
     trial: int
     frozen: SplitMetrics
     tuned: SplitMetrics
@@ -206,17 +206,18 @@ def read_promotion(folder: Path) -> Promotion | None:
         return None
     again = "Delete its folder, then run `headhunt train promote` again."
     try:
-        found = Promotion.model_validate({**json.loads(path.read_text(encoding="utf-8")), "folder": folder})
+        content = {**json.loads(path.read_text(encoding="utf-8")), "folder": folder}
+        if content.get("version", VERSION) != VERSION:
+            raise HeadhuntError(
+                f"{relative(path)} has format version {content['version']}, but this version of Headhunt reads version "
+                f"{VERSION}. Update Headhunt to read it."
+            )
+        found = Promotion.model_validate(content)
         if found.trial != int(folder.name.partition("-")[0]):
             raise ValueError(f"it is of trial {found.trial}")
     except (ValueError, TypeError, OSError) as error:
         reason = f"{error.error_count()} values are missing or wrong" if isinstance(error, ValidationError) else error
         raise HeadhuntError(f"{relative(path)} is damaged ({reason}). {again}") from None
-    if found.version > VERSION:
-        raise HeadhuntError(
-            f"{relative(path)} has format version {found.version}, but this version of Headhunt reads up to {VERSION}. Update "
-            "Headhunt to read it."
-        )
     return found
 
 
