@@ -5,7 +5,7 @@ PYTEST := .venv/bin/python -m pytest
 # Images for containers often set it; then every process compiles TensorFlow's Python anew, for ten seconds and more.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all check bench constraints clean
+.PHONY: demo test test-all check bench docs constraints clean
 
 demo: .venv/installed  ## the whole pipeline on drawn cars
 	.venv/bin/headhunt demo --out runs/demo
@@ -25,9 +25,12 @@ check: .venv/installed  ## style, types, the layer contract
 bench: .venv/installed  ## prints timings
 	$(PYTEST) -m benchmark -s -p no:randomly
 
+docs: .venv/installed-docs  ## the documentation as a site, in site/; fails at any broken link
+	NO_MKDOCS_2_WARNING=true .venv/bin/mkdocs build --strict
+
 constraints: .venv/installed  ## pin the newest versions that fit pyproject.toml; not torch, whose build depends on the machine
 	$(UV) pip compile --quiet --upgrade --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
-		--extra gpu --extra s3 --extra gcs --extra postgresql --extra export --extra dev pyproject.toml --output-file constraints.txt
+		--extra gpu --extra s3 --extra gcs --extra postgresql --extra export --extra docs --extra dev pyproject.toml --output-file constraints.txt
 
 UV = $(shell command -v uv || echo .venv/bin/uv)
 
@@ -39,5 +42,9 @@ UV = $(shell command -v uv || echo .venv/bin/uv)
 	$(UV) pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable '.[dev,export]'
 	touch $@
 
+.venv/installed-docs: .venv/installed
+	$(UV) pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 clean:  ## runs stay; the set-up and caches go
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv site .mypy_cache .ruff_cache .pytest_cache

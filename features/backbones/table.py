@@ -214,7 +214,7 @@ def input_range(config: FeaturesConfig) -> tuple[float, float]:
 
 JOINED = "avg+max+covariance:64"
 """The pooling of maps with at least 16 places, unless the configuration says otherwise: on fine-grained classes far better
-than the average, on others no worse (README, "The feature cache")."""
+than the average, on others no worse (docs/benchmarks.md, "Three backbones, three splits")."""
 
 
 def pooling(config: FeaturesConfig) -> str:
