@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
-from features.audit.view_accuracies import view_accuracies
-from features.augmentation.policies import of_policy, policy_sections
-from features.building.build import build_caches
-from features.building.contact_sheet import sheet_of, write_contact_sheet
-from features.building.doctor import repair, verify
-from features.building.info import cache_facts, lines
-from features.cache.feature_cache import FeatureCache, cache_for
-from features.config import FeaturesRun
-from features.dataset.index import DatasetIndex, load_index
-from features.dataset.prepare import prepare
-from features.run_file import settings
 from features.runtime.commands.frame import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command
 from features.runtime.errors import HeadhuntError
 from features.runtime.log import log, relative
+
+if TYPE_CHECKING:
+    from features.cache.feature_cache import FeatureCache
+    from features.config import FeaturesRun
+    from features.dataset.index import DatasetIndex
 
 app = typer.Typer(no_args_is_help=True, help="Stage 1: photos in, feature cache out.")
 
@@ -44,6 +37,10 @@ def prepare_command(
 ) -> None:
     """Index the photos: check each, split them, write dataset/index.csv."""
     with command(json_) as output:
+        from features.config import FeaturesRun
+        from features.dataset.prepare import prepare
+        from features.run_file import settings
+
         result = prepare(settings(context, FeaturesRun, config, set_), materialize)
         splits = ", ".join(f"{count} {split}" for split, count in result["splits"].items())
         skipped = f" ({result['skipped']} skipped)" if result["skipped"] else ""
@@ -63,6 +60,8 @@ def cache_command(
 ) -> None:
     """Build, resume or grow the feature cache."""
     with command(json_) as output:
+        from features.building.build import build_caches
+
         result = build_caches(_settings(context, config, set_, executor))
         for built in (result, *result.get("others", {}).values()):
             _print_build(output.console, built)
@@ -81,6 +80,16 @@ def info_command(
 ) -> None:
     """Show what is cached, and draw a training photo's views as the backbone saw them."""
     with command(json_) as output:
+        from rich.table import Table
+
+        from features.audit.view_accuracies import view_accuracies
+        from features.augmentation.policies import of_policy, policy_sections
+        from features.building.info import cache_facts, lines
+        from features.cache.feature_cache import cache_for
+        from features.config import FeaturesRun
+        from features.dataset.index import load_index
+        from features.run_file import settings
+
         run = settings(context, FeaturesRun, config, set_)
         index = load_index(run)
         caches = {name: cache_for(run, name) for name in policy_sections(run.features)}
@@ -106,6 +115,10 @@ def verify_command(
 ) -> None:
     """Read every byte of the cache and check it against manifest and index; exit status 1 when something is wrong."""
     with command(json_) as output:
+        from features.building.doctor import verify
+        from features.config import FeaturesRun
+        from features.run_file import settings
+
         result = verify(settings(context, FeaturesRun, config, set_))
         for fault in result["faults"]:
             record = "" if fault["record"] is None else f", record {fault['record']}"
@@ -129,6 +142,8 @@ def repair_command(
 ) -> None:
     """Compute damaged shards anew; the others are left alone."""
     with command(json_) as output:
+        from features.building.doctor import repair
+
         result = repair(_settings(context, config, set_, executor))
         for built in (result, *result.get("others", {}).values()):
             _print_build(output.console, built)
@@ -137,6 +152,8 @@ def repair_command(
 
 def _sheet(run: FeaturesRun, index: DatasetIndex, cache: FeatureCache, image: int | None) -> str | None:
     """The contact sheet of one policy's cache; None, and a line that says why, where the photo of a default cannot be read."""
+    from features.building.contact_sheet import sheet_of, write_contact_sheet
+
     try:
         return relative(write_contact_sheet(sheet_of(run, index, cache.folder, cache.copies), image))
     except HeadhuntError as error:
@@ -147,6 +164,9 @@ def _sheet(run: FeaturesRun, index: DatasetIndex, cache: FeatureCache, image: in
 
 
 def _settings(context: typer.Context, config: Any, set_: list[str], executor: str | None) -> FeaturesRun:
+    from features.config import FeaturesRun
+    from features.run_file import settings
+
     chosen = [f"features.workers.executor={executor}"] if executor else []
     return settings(context, FeaturesRun, config, [*set_, *chosen])
 

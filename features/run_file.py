@@ -21,10 +21,10 @@ R = TypeVar("R", bound=FeaturesRun)
 def settings(context: typer.Context, model: type[R], file: Path, overrides: Sequence[str]) -> R:
     """Loads the configuration for a stage.
 
-    Under the joined command `headhunt`, whose root puts the whole file's model into `context.obj`, every section is
-    checked, also those of later stages; a stage's app by itself checks the sections up to its own.
+    Under the joined command `headhunt`, whose root puts a function that gives the whole file's model into `context.obj`, every
+    section is checked, also those of later stages; a stage's app by itself checks the sections up to its own.
     """
-    whole = context.obj if isinstance(context.obj, type) and issubclass(context.obj, model) else model
+    whole: type[R] = context.obj() if callable(context.obj) else model
     return load(whole, file, overrides)
 
 

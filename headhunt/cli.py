@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from features.cli import app as features_app
-from features.run_file import settings, validate
-from features.runtime.atomic import write_text
 from features.runtime.commands.frame import (
     DEFAULT_CONFIG,
     INTERRUPTED,
@@ -22,17 +19,17 @@ from features.runtime.commands.frame import (
     SetOption,
     command,
 )
-from features.runtime.commands.template import commented_yaml
 from features.runtime.errors import UsageError
 from features.runtime.interrupts import interrupt
 from features.runtime.log import relative
 from headhunt.demo import DEMO
-from headhunt.run import run_stages
 from headhunt.service.cli import add_commands
 from reports.cli import app as reports_app
-from reports.config import Run
 from search.cli import app as search_app
 from train.cli import app as train_app
+
+if TYPE_CHECKING:
+    from reports.config import Run
 
 DATASETS: dict[str, dict[str, Any]] = {
     "stanford_cars": {"root": "data/stanford_cars"},
@@ -67,6 +64,8 @@ def main() -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib import metadata
+
         sys.stdout.write(f"headhunt {metadata.version('headhunt')}\n")
         raise typer.Exit
 
@@ -79,7 +78,14 @@ def root(
     ),
 ) -> None:
     """Find the best classifier head for a frozen vision backbone, and the learning-rate schedule to train it with."""
-    context.obj = Run
+    context.obj = _whole_run
+
+
+def _whole_run() -> type[Run]:
+    """The model of the whole file: every command checks all sections."""
+    from reports.config import Run
+
+    return Run
 
 
 @app.command()
@@ -92,6 +98,10 @@ def init(
 ) -> None:
     """Write a commented headhunt.yaml with every default, and its JSON Schema for the editor."""
     with command(json_) as output:
+        from features.runtime.atomic import write_text
+        from features.runtime.commands.template import commented_yaml
+        from reports.config import Run
+
         file = folder / DEFAULT_CONFIG
         if file.exists():
             raise UsageError(f"{relative(file)} exists already. Edit it, or name another folder: `headhunt init DIR`.")
@@ -112,6 +122,10 @@ def run(
 ) -> None:
     """Prepare, cache, search, confirm, promote, export and report; skips what is already done."""
     with command(json_) as output:
+        from features.run_file import settings
+        from headhunt.run import run_stages
+        from reports.config import Run
+
         checked = settings(context, Run, config, set_)
         run_stages(checked, config, set_, output)
 
@@ -123,6 +137,10 @@ def demo(
 ) -> None:
     """The whole pipeline on drawn cars: no download, a few minutes on two cores."""
     with command(json_) as output:
+        from features.runtime.atomic import write_text
+        from features.runtime.commands.template import commented_yaml
+        from headhunt.run import run_stages
+
         file = out / DEFAULT_CONFIG
         checked = _configuration({**DEMO, "workdir": str(out / "run")})
         text = f"# The configuration of `headhunt demo`.\n{commented_yaml(checked)}"
@@ -137,6 +155,9 @@ def demo(
 
 
 def _configuration(raw: dict[str, Any]) -> Run:
+    from features.run_file import validate
+    from reports.config import Run
+
     return validate(Run, raw, "of the defaults")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 
@@ -15,14 +15,13 @@ from features.runtime.atomic import atomic_path, make_folder, write_text
 from features.runtime.errors import HeadhuntError, UsageError
 from features.runtime.log import relative
 from reports.config import Run
+from reports.formats import Format
 from reports.headline import data_line, headline, verdict
 from reports.page import SECTIONS, collect_sections, make_section
 from reports.section import Block, LeftOutError, PageSection
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-Format = Literal["html", "png", "json"]
 
 PNG = {"width": 1100, "scale": 2}
 """The width in pixels of a figure that has none of its own as a PNG, before it is scaled up for print and sharp screens."""

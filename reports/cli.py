@@ -6,13 +6,9 @@ from typing import Annotated
 
 import typer
 
-from features.run_file import settings
 from features.runtime.commands.frame import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command
 from features.runtime.errors import UsageError
-from reports.build import Format, build, build_only
-from reports.config import Run
-from reports.fidelity.experiment import fidelity
-from search.certificate import Certificate
+from reports.formats import Format
 
 app = typer.Typer(no_args_is_help=True, help="Stage 4: any artifact in, figures and HTML out.")
 
@@ -35,6 +31,10 @@ def build_command(
 ) -> None:
     """Write report/index.html, one self-contained page."""
     with command(json_) as output:
+        from features.run_file import settings
+        from reports.build import build, build_only
+        from reports.config import Run
+
         if only is None and format_ != "html":
             raise UsageError(f"--format {format_}: the page is HTML; with --only NAME a part of it can be {format_}.")
         run = settings(context, Run, config, set_)
@@ -59,6 +59,11 @@ def fidelity_command(
 ) -> None:
     """Measure how well the cached search predicts the full run, and what it saves."""
     with command(json_) as output:
+        from features.run_file import settings
+        from reports.config import Run
+        from reports.fidelity.experiment import fidelity
+        from search.certificate import Certificate
+
         run = settings(context, Run, config, set_)
         result = fidelity(run)
         certificate = Certificate.model_validate(result["certificate"])

@@ -6,35 +6,21 @@ import math
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-import yaml
-from rich.table import Table
 
-from features.cache.views import Views
-from features.dataset.index import index_path
-from features.run_file import settings
 from features.runtime.commands.frame import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command
 from features.runtime.errors import CacheError, UsageError
 from features.runtime.log import log
-from search.config import SearchRun
-from search.confirm.ranking import Confirmation, by_confirmation, load_confirmation
-from search.confirm.rerun import confirm
-from search.confirm.table import confirmation_table, show_confirmed
-from search.first_trials import TITLES, titled
-from search.leaderboard import Leader, leaders, load_study
-from search.objectives import open_space
-from search.parameters import Range, Space
-from search.population.sources import Caches
-from search.ranking import OPTIMISTIC, is_added
-from search.review.dashboard import dashboard
-from search.review.describe import shown_values
-from search.samplers.choice import make_sampler
-from search.searched_views import check_choices
-from search.space import SearchSpace
-from search.study import run_search
-from search.top5 import is_shown
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from search.config import SearchRun
+    from search.confirm.ranking import Confirmation
+    from search.leaderboard import Leader
+    from search.parameters import Space
 
 app = typer.Typer(no_args_is_help=True, help="Stage 2: feature cache in, study out.")
 
@@ -71,6 +57,11 @@ def run_command(
 ) -> None:
     """Start the study, or go on with it until it has its trials."""
     with command(json_) as output:
+        from features.run_file import settings
+        from search.config import SearchRun
+        from search.ranking import OPTIMISTIC
+        from search.study import run_search
+
         given = {"trials": trials, "hours": hours, "target": target}
         chosen = _chosen({**given, "workers.count": workers, "workers.executor": executor})
         run = settings(context, SearchRun, config, [*set_, *chosen])
@@ -98,6 +89,12 @@ def top_command(
 ) -> None:
     """Show the leaderboard, the confirmed leaders first."""
     with command(json_) as output:
+        from features.run_file import settings
+        from search.config import SearchRun
+        from search.confirm.ranking import by_confirmation, load_confirmation
+        from search.leaderboard import leaders, load_study
+        from search.ranking import is_added
+
         run = settings(context, SearchRun, config, set_)
         ranked = leaders(run)
         confirmation = load_confirmation(run, ranked)
@@ -133,6 +130,11 @@ def confirm_command(
 ) -> None:
     """Train the leaders again with several seeds, and rank them by their mean."""
     with command(json_) as output:
+        from features.run_file import settings
+        from search.config import SearchRun
+        from search.confirm.rerun import confirm
+        from search.confirm.table import confirmation_table
+
         chosen = _chosen({"workers.count": workers, "workers.executor": executor})
         run = settings(context, SearchRun, config, [*set_, *chosen])
         result = confirm(run, top, seeds)
@@ -151,6 +153,11 @@ def dashboard_command(
 ) -> None:
     """Serve Optuna's dashboard on the study until Ctrl-C."""
     with command(json_) as output:
+        from features.run_file import settings
+        from search.config import SearchRun
+        from search.leaderboard import load_study
+        from search.review.dashboard import dashboard
+
         run = settings(context, SearchRun, config, set_)
         load_study(run)
         _check_port(host, port)
@@ -212,6 +219,15 @@ def _row(leader: Leader, confirmation: Confirmation | None) -> dict[str, Any]:
 
 def _dry_run(run: SearchRun, console: Any) -> dict[str, Any]:
     import optuna
+    import yaml
+
+    from features.cache.views import Views
+    from features.dataset.index import index_path
+    from search.first_trials import TITLES
+    from search.objectives import open_space
+    from search.population.sources import Caches
+    from search.samplers.choice import make_sampler
+    from search.searched_views import check_choices
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_choices(run)
@@ -243,6 +259,9 @@ def _show_size(size: float) -> str:
 
 def _declared(space: Space) -> dict[str, Any]:
     """A space as it is written in YAML; of a hypermodel, its parameters, each with its conditions."""
+    from search.parameters import Range
+    from search.space import SearchSpace
+
     if isinstance(space, SearchSpace):
         return space.model_dump(mode="json")
     shown: dict[str, Any] = {}
@@ -255,6 +274,14 @@ def _declared(space: Space) -> dict[str, Any]:
 
 
 def _leaderboard(run: SearchRun, best: list[Leader], confirmation: Confirmation | None) -> Table:
+    from rich.table import Table
+
+    from search.confirm.table import show_confirmed
+    from search.first_trials import titled
+    from search.ranking import OPTIMISTIC
+    from search.review.describe import shown_values
+    from search.top5 import is_shown
+
     names = list(dict.fromkeys(name for leader in best for name in leader.params))
     added = [] if confirmation is None else [f"confirmed, {len(confirmation.confirmed[0].seeds)} seeds"]
     top5 = ["top-5"] if is_shown(run) else []

@@ -6,22 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from features.run_file import settings
 from features.runtime.commands.frame import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command
 from features.runtime.errors import HeadhuntError, UsageError
 from features.runtime.log import log, relative
-from search.confirm.ranking import unused_confirmation
-from train.baselines.comparison import comparison_table
-from train.baselines.measure import BASELINES, baselines_file, baselines_json, measure_baselines
-from train.config import TrainRun
-from train.exports.export import FORMATS, export
-from train.exports.predict import check_out, exported_model, model_in, predict_images, write_predictions
-from train.exports.record import ExportedFormat
-from train.exports.runtimes import RUNTIMES
-from train.promotion.promote import promote
-from train.verdict import best_verdict
+from train.names import BASELINES, FORMATS, MODEL_FORMATS
 
 app = typer.Typer(no_args_is_help=True, help="Stage 3: study in, fine-tuned and exported models out.")
 
@@ -37,6 +26,13 @@ def promote_command(
 ) -> None:
     """Fine-tune the winners, and measure what they are compared with."""
     with command(json_) as output:
+        from features.run_file import settings
+        from train.baselines.comparison import comparison_table
+        from train.baselines.measure import baselines_json, measure_baselines
+        from train.config import TrainRun
+        from train.promotion.promote import promote
+        from train.verdict import best_verdict
+
         chosen = [] if top is None else [f"train.top={top}"]
         run = settings(context, TrainRun, config, [*set_, *chosen])
         promotions = promote(run, trial)
@@ -70,6 +66,14 @@ def export_command(
 ) -> None:
     """Write the model bundle of a promoted trial; every format is loaded again and compared with the promotion."""
     with command(json_) as output:
+        from rich.table import Table
+
+        from features.run_file import settings
+        from search.confirm.ranking import unused_confirmation
+        from train.config import TrainRun
+        from train.exports.export import export
+        from train.exports.record import ExportedFormat
+
         formats = None if format_ is None else [name.strip() for name in format_.split(",") if name.strip()]
         run = settings(context, TrainRun, config, set_)
         if trial is None and (unused := unused_confirmation(run)):
@@ -102,7 +106,7 @@ def predict_command(
         Path | None, typer.Option(help="A model file or a bundle's folder instead; needs no configuration file.")
     ] = None,
     format_: Annotated[
-        str | None, typer.Option("--format", help=f"One of {', '.join(RUNTIMES)}; default: the first exported.")
+        str | None, typer.Option("--format", help=f"One of {', '.join(MODEL_FORMATS)}; default: the first exported.")
     ] = None,
     trial: Annotated[int | None, typer.Option(help="The exported trial; default: the best one.")] = None,
     out: Annotated[
@@ -113,6 +117,12 @@ def predict_command(
 ) -> None:
     """The five best classes of any images, by an exported model. Goes on after what cannot be read, and exits with 1 then."""
     with command(json_) as output:
+        from rich.table import Table
+
+        from features.run_file import settings
+        from train.config import TrainRun
+        from train.exports.predict import check_out, exported_model, model_in, predict_images, write_predictions
+
         if out is not None:
             check_out(out)
         if model is not None and trial is not None:
@@ -148,6 +158,11 @@ def baselines_command(
 ) -> None:
     """Measure what the promoted models are compared with."""
     with command(json_) as output:
+        from features.run_file import settings
+        from train.baselines.comparison import comparison_table
+        from train.baselines.measure import baselines_file, baselines_json, measure_baselines
+        from train.config import TrainRun
+
         run = settings(context, TrainRun, config, set_)
         result = measure_baselines(run, only)
         output.console.print(comparison_table(run, result, []))

@@ -6,24 +6,19 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
-from pydantic import SecretStr
-from rich.table import Table
 
 from features.runtime.commands.frame import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command
-from features.runtime.configfile import merged
 from features.runtime.errors import HeadhuntError, UsageError
 from features.runtime.log import log, shown
-from headhunt.service.board.schemas import SearchStatus
-from headhunt.service.client.client import DEFAULT_URL, Client
-from headhunt.service.client.following import job_of, over, say
-from headhunt.service.client.submission import submission
-from headhunt.service.client.tokens import read_token
-from headhunt.service.http.serve import serve
-from headhunt.service.jobs.records import ACTIVE
-from headhunt.service.settings import Settings
+from headhunt.service.client.access import DEFAULT_URL, read_token
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from headhunt.service.board.schemas import SearchStatus
 
 UrlOption = Annotated[str, typer.Option("--url", envvar="HEADHUNT_URL", help="Where the service is.")]
 TokenOption = Annotated[
@@ -79,7 +74,12 @@ def serve_command(
     json_: JsonOption = False,
 ) -> None:
     """Serve searches, promotions and exports over HTTP, with Optuna's dashboard, in front of Ray Jobs."""
+    from pydantic import SecretStr
+
     with command(json_) as output:
+        from headhunt.service.http.serve import serve
+        from headhunt.service.settings import Settings
+
         token = read_token(token_file)
         settings = Settings(
             root=Path(os.path.realpath(root)),
@@ -114,6 +114,11 @@ def submit_command(
 ) -> None:
     """Start a search on the service; paths in the configuration start at the service's work directory."""
     with command(json_, "") as output:
+        from features.runtime.configfile import merged
+        from headhunt.service.client.client import Client
+        from headhunt.service.client.following import job_of, over, say
+        from headhunt.service.client.submission import submission
+
         client = Client(url, read_token(token_file), certificate)
         if resume is None:
             status = client.submit(submission(merged(config, set_), str(config)))
@@ -149,6 +154,8 @@ def jobs_command(
 ) -> None:
     """List the service's searches, or the jobs of one."""
     with command(json_, "") as output:
+        from headhunt.service.client.client import Client
+
         client = Client(url, read_token(token_file), certificate)
         if name is not None:
             status = client.search(name)
@@ -173,6 +180,9 @@ def logs_command(
 ) -> None:
     """Print what a search's job says."""
     with command(False, ""):
+        from headhunt.service.client.client import Client
+        from headhunt.service.client.following import say
+
         client = Client(url, read_token(token_file), certificate)
         if follow:
             number = client.search(name).jobs[-1].number if job is None else job
@@ -192,6 +202,10 @@ def stop_command(
 ) -> None:
     """Have a search save its state and end; `headhunt submit --resume NAME` goes on with it."""
     with command(json_, "") as output:
+        from headhunt.service.client.client import Client
+        from headhunt.service.client.following import job_of, over
+        from headhunt.service.jobs.records import ACTIVE
+
         client = Client(url, read_token(token_file), certificate)
         status = client.stop(name)
         number = status.jobs[-1].number
@@ -239,6 +253,8 @@ def _write(pieces: Iterable[bytes], to: BinaryIO) -> None:
 
 
 def _searches_table(searches: list[SearchStatus]) -> Table:
+    from rich.table import Table
+
     table = Table("search", "state", "stage", "trials", "best", "trials/min", "created (UTC)")
     for one in searches:
         trials, best, pace = one.trials, one.best, one.trials_per_minute
@@ -257,6 +273,8 @@ def _searches_table(searches: list[SearchStatus]) -> Table:
 
 
 def _jobs_table(status: SearchStatus) -> Table:
+    from rich.table import Table
+
     columns = ("job", "kind", "state", "stage", "started (UTC)", "ended (UTC)", "message")
     table = Table(*columns, title=status.name)
     for job in status.jobs:

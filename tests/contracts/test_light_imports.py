@@ -51,6 +51,13 @@ def test_no_module_imports_a_heavy_library() -> None:
     assert {name: heavy for name, heavy in loaded.items() if heavy} == {}
 
 
+def test_help_needs_no_stage() -> None:
+    """Every `--help` answers at once: what a command computes with is imported when it runs."""
+    body = "import sys, headhunt.cli; print([name for name in ('numpy', 'pandas', 'yaml', 'pydantic') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", body], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_the_layer_contract_holds_and_is_checked() -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run(

@@ -15,9 +15,9 @@ from features.runtime.commands.template import commented_yaml
 from features.runtime.errors import LostError, UsageError
 from headhunt.service.cli import add_commands
 from headhunt.service.client import following
+from headhunt.service.client.access import read_token
 from headhunt.service.client.client import ATTEMPTS, Client
 from headhunt.service.client.following import over, say
-from headhunt.service.client.tokens import read_token
 from reports.config import Run
 from tests.service.scripted import Answer, Scripted, log, scripted, status
 

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 from features.runtime.errors import HeadhuntError, LostError, UsageError
 from features.runtime.log import log, without_password
 from headhunt.service.board.schemas import Answer, Searches, SearchStatus
+from headhunt.service.client.access import DEFAULT_URL
 
 Answered = TypeVar("Answered", bound=Answer)
 
-DEFAULT_URL = "http://127.0.0.1:8000"
 
 ATTEMPTS = 3
 """How often a request is sent that got no answer, or is to come later; what it asks for is done once, by its idempotency key."""

@@ -1,4 +1,4 @@
-"""The token, as the service and its clients are given it."""
+"""Where the service is, and its token, as clients are given them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 
 from features.runtime.errors import UsageError
 from features.runtime.log import log
+
+DEFAULT_URL = "http://127.0.0.1:8000"
 
 VARIABLE = "HEADHUNT_TOKEN"
 
