@@ -14,6 +14,7 @@ from features.cache.views import Views
 from features.runtime.log import log
 from search.heads import HeadConfig
 from search.optimizers import LBFGS, Adam
+from search.optuna_internals import holds
 from search.parameters import Parameter
 from search.schedules import Constant, WarmupCosine
 from search.trial import TrialConfig, values_of
@@ -83,7 +84,8 @@ def expressed(config: TrialConfig, parameters: Sequence[Parameter]) -> dict[str,
             name: value for name, value in values.items() if name != "head.l2" and not name.startswith("optimizer.")
         }
     for parameter in parameters:
-        if parameter.name in values and parameter.exists(found) and _holds(parameter, values[parameter.name]):
+        name = parameter.name
+        if name in values and parameter.exists(found) and holds(parameter.distribution(), values[name]):
             found[parameter.name] = values[parameter.name]
     return found
 
@@ -115,14 +117,6 @@ def fixed_sampler(values: Mapping[str, Any], parameters: Sequence[Parameter]) ->
     wanted = {parameter.name: parameter for parameter in parameters if parameter.name in values}
     sampler: optuna.samplers.BaseSampler = _fixed_class()(values, wanted)
     return sampler
-
-
-def _holds(parameter: Parameter, value: Any) -> bool:
-    distribution = parameter.distribution()
-    try:
-        return distribution._contains(distribution.to_internal_repr(value))
-    except (ValueError, TypeError):
-        return False
 
 
 @lru_cache(maxsize=1)

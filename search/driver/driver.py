@@ -26,6 +26,7 @@ from search.driver.set_aside import ask, take_up, under_way
 from search.driver.stopping import End, check_failures, reached_end, space_is_used_up
 from search.driver.worklog import Work, WorkLog
 from search.first_trials import ATTRIBUTE, FirstTrial, expressed, first_of, fixed_sampler
+from search.optuna_internals import storage_of, trial_id, trial_of
 from search.pruners.choice import is_pruned, make_pruner
 from search.ranking import VAL_LOSS, Score, is_ours, ranking
 from search.review.describe import short
@@ -128,12 +129,10 @@ class Driver:
         return make_sampler(search.sampler, space, search.seed, number, search.epochs, first)
 
     def _take_up(self, left: optuna.trial.FrozenTrial) -> Candidate:
-        import optuna
-
         self._study.sampler = self._sampler(left.number)
         if "config" not in left.user_attrs:
-            return self._configure(ask_again(self._study, left._trial_id))
-        trial = optuna.trial.Trial(self._study, left._trial_id)
+            return self._configure(ask_again(self._study, left))
+        trial = trial_of(self._study, left)
         config = TrialConfig.model_validate(json.loads(left.user_attrs["config"]))
         known = left.user_attrs.get("outcome")
         outcome = None if known is None else Outcome.parse(known)
@@ -144,7 +143,7 @@ class Driver:
         if name := self._first_name(trial.number):
             return self._configure_first(trial, name)
         config = self._objective.suggest(trial)
-        given = allotment(self._study._storage.get_trial(trial._trial_id))
+        given = allotment(storage_of(self._study).get_trial(trial_id(trial)))
         seed = self._seed(given.origin if given else trial.number)
         epochs = given.epochs if given else self._search.epochs
         return self._configured(trial, config.model_copy(update={"seed": seed, "epochs": epochs}))

@@ -21,6 +21,7 @@ from features.runtime.log import log
 from features.runtime.processes import birth, this_process
 from search.driver.set_aside import set_aside
 from search.driver.storage import has_transactions, let_go_of_reads, one_transaction
+from search.optuna_internals import storage_of, study_id
 
 if TYPE_CHECKING:
     import optuna
@@ -65,7 +66,7 @@ class Driver(NamedTuple):
 
 def read_driver(study: optuna.Study) -> Driver | None:
     """The record of the study's driver, also of one that has ended; None before the first."""
-    found = study._storage.get_study_user_attrs(study._study_id).get(ATTRIBUTE)
+    found = storage_of(study).get_study_user_attrs(study_id(study)).get(ATTRIBUTE)
     return Driver(**found) if found else None
 
 
@@ -85,7 +86,7 @@ class Ownership:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """`one_transaction` of the owner; HeadhuntError, and nothing is written, when another process has taken the study."""
-        with one_transaction(self._study._storage, self._study._study_id):
+        with one_transaction(storage_of(self._study), study_id(self._study)):
             self._check()
             yield
 
@@ -94,13 +95,13 @@ class Ownership:
         seen = read_driver(self._study)
         if seen and self._is_held(seen):
             raise UsageError(self._refusal(seen))
-        with one_transaction(self._study._storage, self._study._study_id):
+        with one_transaction(storage_of(self._study), study_id(self._study)):
             now = read_driver(self._study)
             if now and now != seen and now.running:  # another newcomer was quicker
                 raise UsageError(self._refusal(now))
             self._before = now.seconds if now else 0.0
             self.write(self._study)
-        if not has_transactions(self._study._storage):
+        if not has_transactions(storage_of(self._study)):
             time.sleep(self._patience.settle)
             self._check()
 
@@ -115,7 +116,7 @@ class Ownership:
 
     def release(self, in_the_middle: bool = False) -> None:
         """Leaves the study to the next driver; `in_the_middle` of a generation, its trials wait for that one."""
-        with one_transaction(self._study._storage, self._study._study_id):
+        with one_transaction(storage_of(self._study), study_id(self._study)):
             if self.is_mine(self._study):
                 if in_the_middle:
                     set_aside(self._study)
@@ -182,7 +183,7 @@ def owned(
     except BaseException as error:
         ended.set()
         with suppress(Exception):  # the fault that ends the search is the one to show
-            let_go_of_reads(study._storage, error)
+            let_go_of_reads(storage_of(study), error)
             ownership.release(in_the_middle=True)
         raise
     ended.set()
@@ -204,7 +205,7 @@ def _beat(
     while not ended.wait(seconds):
         with suppress(Exception):
             study = study or optuna.load_study(study_name=name, storage=open_again())
-            with one_transaction(study._storage, study._study_id):
+            with one_transaction(storage_of(study), study_id(study)):
                 if not ownership.is_mine(study):
                     return
                 if not ended.is_set():

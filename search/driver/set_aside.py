@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from search.optuna_internals import set_state, start_trial
 from search.ranking import ASKED, is_ours
 
 if TYPE_CHECKING:
@@ -17,13 +18,11 @@ if TYPE_CHECKING:
 
 def ask(study: optuna.Study) -> optuna.Trial:
     """As `study.ask()`, for a trial that is marked as the search's own before anything else can happen to it."""
-    from optuna.trial import Trial, TrialState, create_trial
+    from optuna.trial import TrialState
 
     if study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
         return study.ask()
-    study._thread_local.cached_all_trials = None  # as study.ask()
-    marked = create_trial(state=TrialState.RUNNING, user_attrs={ASKED: True})
-    return Trial(study, study._storage.create_new_trial(study._study_id, template_trial=marked))
+    return start_trial(study, {ASKED: True})
 
 
 def set_aside(study: optuna.Study) -> None:
@@ -31,7 +30,7 @@ def set_aside(study: optuna.Study) -> None:
     from optuna.trial import TrialState
 
     for trial in filter(is_ours, study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))):
-        study._storage.set_trial_state_values(trial._trial_id, state=TrialState.WAITING)
+        set_state(study, trial, TrialState.WAITING)
 
 
 def under_way(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
@@ -48,5 +47,5 @@ def take_up(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     left = under_way(study)
     for trial in left:
         if trial.state == TrialState.WAITING:
-            study._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING)
+            set_state(study, trial, TrialState.RUNNING)
     return left

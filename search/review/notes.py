@@ -18,6 +18,7 @@ from features.runtime.atomic import make_folder
 from search.candidate import Candidate
 from search.first_trials import TITLES
 from search.metric import Metric
+from search.optuna_internals import storage_of, study_id, trial_id
 from search.review.curves_image import collect, draw
 from search.review.describe import describe, show
 
@@ -58,13 +59,13 @@ def write_reviews(study: optuna.Study, objective: Metric, ended: Sequence[Candid
 
     A note that somebody wrote in the dashboard meanwhile stays.
     """
-    noted = study._storage.get_study_system_attrs(study._study_id)  # once for all: it grows with the study
+    noted = storage_of(study).get_study_system_attrs(study_id(study))  # once for all: it grows with the study
     for one in ended:
         for name, value in _attributes(one).items():
             one.trial.set_user_attr(name, value)
         picture = _link_picture(study, one.trial) if one.trained.curves else None
-        if _version_key(one.trial._trial_id) not in noted:
-            _write_note(study, one.trial._trial_id, note(one, objective, picture))
+        if _version_key(trial_id(one.trial)) not in noted:
+            _write_note(study, trial_id(one.trial), note(one, objective, picture))
 
 
 def note(ended: Candidate, objective: Metric, picture: str | None) -> str:
@@ -118,18 +119,18 @@ def _link_picture(study: optuna.Study, trial: optuna.Trial) -> str:
 
     name = artifact_id(study.study_name, trial.number)
     meta = ArtifactMeta(artifact_id=name, filename=PICTURE, mimetype="image/png", encoding=None)
-    study._storage.set_trial_system_attr(trial._trial_id, f"artifacts:{name}", json.dumps(asdict(meta)))
-    return f"/artifacts/{study._study_id}/{trial._trial_id}/{name}"
+    storage_of(study).set_trial_system_attr(trial_id(trial), f"artifacts:{name}", json.dumps(asdict(meta)))
+    return f"/artifacts/{study_id(study)}/{trial_id(trial)}/{name}"
 
 
-def _write_note(study: optuna.Study, trial_id: int, body: str) -> None:
+def _write_note(study: optuna.Study, trial: int, body: str) -> None:
     """Writes a note as `optuna_dashboard.save_note` does, which would read all notes of the study twice for each, and whose
     package takes a second to import. The version comes last: with it, the note is whole."""
     for part, start in enumerate(range(0, len(body), NOTE_PART)):
         text = body[start : start + NOTE_PART]
-        study._storage.set_study_system_attr(study._study_id, f"dashboard:{trial_id}:note_str:{part}", text)
-    study._storage.set_study_system_attr(study._study_id, _version_key(trial_id), 1)
+        storage_of(study).set_study_system_attr(study_id(study), f"dashboard:{trial}:note_str:{part}", text)
+    storage_of(study).set_study_system_attr(study_id(study), _version_key(trial), 1)
 
 
-def _version_key(trial_id: int) -> str:
-    return f"dashboard:{trial_id}:note_ver"
+def _version_key(trial: int) -> str:
+    return f"dashboard:{trial}:note_ver"

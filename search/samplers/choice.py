@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from features.runtime.errors import UsageError
+from search.optuna_internals import forget_drawn, storage_of, study_id, trial_of
 from search.parameters import AskContext, Parameter, Range, Space
 from search.samplers.grid import continuous, grid_sampler
 from search.samplers.history import comparable, earlier, mixed
@@ -61,17 +62,14 @@ def ends(sampler: optuna.samplers.BaseSampler, study: optuna.Study) -> str | Non
     return reason(study)
 
 
-def ask_again(study: optuna.Study, trial_id: int) -> optuna.Trial:
+def ask_again(study: optuna.Study, left: optuna.trial.FrozenTrial) -> optuna.Trial:
     """A trial whose driver was killed while asking for it, to be drawn once more from the beginning.
 
     Parameters that are stored already are drawn (and stored) again: to the same values, and the later ones then meet the random
     numbers in the same state as without the kill.
     """
-    import optuna
-
-    trial = optuna.trial.Trial(study, trial_id)
-    trial._cached_frozen_trial.params = {}
-    trial._cached_frozen_trial.distributions = {}
+    trial = trial_of(study, left)
+    forget_drawn(trial)
     return trial
 
 
@@ -130,17 +128,17 @@ def _comparing_tpe() -> Any:
         def infer_relative_search_space(
             self, study: optuna.Study, trial: optuna.trial.FrozenTrial
         ) -> dict[str, optuna.distributions.BaseDistribution]:
-            return super().infer_relative_search_space(comparable(study, self._context), trial)
+            return super().infer_relative_search_space(comparable(study, self._context).study, trial)
 
         def sample_relative(
             self, study: optuna.Study, trial: optuna.trial.FrozenTrial, search_space: Any
         ) -> dict[str, Any]:
-            return super().sample_relative(comparable(study, self._context), trial, search_space)
+            return super().sample_relative(comparable(study, self._context).study, trial, search_space)
 
         def sample_independent(
             self, study: optuna.Study, trial: optuna.trial.FrozenTrial, param_name: str, param_distribution: Any
         ) -> Any:
-            seen = comparable(study, self._context)
+            seen = comparable(study, self._context).study
             return super().sample_independent(seen, trial, param_name, param_distribution)
 
     return ComparingTPE
@@ -170,7 +168,7 @@ def _numbered_qmc() -> Any:
         ) -> dict[str, optuna.distributions.BaseDistribution]:
             if self._context.turn == 0:
                 return {}
-            drawn = study._storage.get_all_trials(study._study_id, deepcopy=False)[self._context.first]
+            drawn = storage_of(study).get_all_trials(study_id(study), deepcopy=False)[self._context.first]
             return dict(drawn.distributions)
 
         def _find_sample_id(self, study: optuna.Study, search_space: Any) -> int:
@@ -203,7 +201,7 @@ def _declared_gp() -> Any:
         def sample_relative(
             self, study: optuna.Study, trial: optuna.trial.FrozenTrial, search_space: Any
         ) -> dict[str, Any]:
-            return super().sample_relative(earlier(study, self._context), trial, search_space)
+            return super().sample_relative(earlier(study, self._context).study, trial, search_space)
 
     return DeclaredGP
 

@@ -9,10 +9,11 @@ the best trials without having a value there. So samplers see a first trial only
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from search.optuna_internals import StudyView
 from search.parameters import AskContext, Parameter
 
 if TYPE_CHECKING:
@@ -24,14 +25,14 @@ def mixed(context: AskContext) -> int:
     return int(np.random.SeedSequence([context.seed, context.number]).generate_state(1)[0])
 
 
-def earlier(study: optuna.Study, context: AskContext) -> Any:
+def earlier(study: optuna.Study, context: AskContext) -> StudyView:
     """The study with no trials but those before the one asked for, without first trials that lack a parameter."""
-    return _Seen(study, context, context.number)
+    return StudyView(study, lambda trial: trial.number < context.number and _is_comparable(trial, context))
 
 
-def comparable(study: optuna.Study, context: AskContext) -> Any:
+def comparable(study: optuna.Study, context: AskContext) -> StudyView:
     """The study without first trials that lack a parameter."""
-    return _Seen(study, context, None)
+    return StudyView(study, lambda trial: _is_comparable(trial, context))
 
 
 def is_whole(trial: optuna.trial.FrozenTrial, parameters: Sequence[Parameter]) -> bool:
@@ -39,18 +40,5 @@ def is_whole(trial: optuna.trial.FrozenTrial, parameters: Sequence[Parameter]) -
     return all(parameter.name in trial.params for parameter in parameters if parameter.exists(trial.params))
 
 
-class _Seen:
-    def __init__(self, study: optuna.Study, context: AskContext, before: int | None) -> None:
-        self._study, self._context, self._before = study, context, before
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._study, name)
-
-    def _get_trials(self, *arguments: Any, **options: Any) -> list[optuna.trial.FrozenTrial]:
-        trials = self._study._get_trials(*arguments, **options)
-        return [
-            trial
-            for trial in trials
-            if (self._before is None or trial.number < self._before)
-            and (trial.number >= self._context.first or is_whole(trial, self._context.parameters))
-        ]
+def _is_comparable(trial: optuna.trial.FrozenTrial, context: AskContext) -> bool:
+    return trial.number >= context.first or is_whole(trial, context.parameters)

@@ -23,6 +23,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from features.runtime.workers.engine import start_keras
+from search.optuna_internals import StudyView, storage_of, trial_id
 from search.parameters import AskContext, Parameter, Range
 from search.samplers.history import earlier, mixed
 
@@ -119,7 +120,7 @@ def _sampler_class() -> Any:
         ) -> dict[str, Any]:
             _, values, given = self._ask(study)
             if given:
-                study._storage.set_trial_user_attr(trial._trial_id, ATTRIBUTE, given._asdict())
+                storage_of(study).set_trial_user_attr(trial_id(trial), ATTRIBUTE, given._asdict())
             return values
 
         def sample_independent(self, study: optuna.Study, trial: Any, param_name: str, param_distribution: Any) -> Any:
@@ -151,8 +152,8 @@ def _ask(
         seed=mixed(context) % 2**31 or 1,
     )
     by_name = {parameter.name: parameter for parameter in context.parameters}
-    trials = study._get_trials(deepcopy=False, use_cache=False)  # by their numbers, for what Hyperband promotes
-    for trial in earlier(study, context)._get_trials(deepcopy=False, use_cache=False):
+    trials = StudyView(study, lambda trial: True).trials()  # by their numbers, for what Hyperband promotes
+    for trial in earlier(study, context).trials():
         _tell(oracle, trial, by_name, sign=1 if direction == "max" else -1)
     answer = oracle.populate_space(str(context.number))
     if answer["status"] != "RUNNING":

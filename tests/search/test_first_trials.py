@@ -358,7 +358,7 @@ def test_samplers_see_a_first_trial_that_has_every_parameter() -> None:
         for parameter in wide.parameters():
             if parameter.name in found:
                 parameter.draw(trial)
-    seen = comparable(study, AskContext(wide.parameters(), 0, 3, 9, first=3))._get_trials(deepcopy=False)
+    seen = comparable(study, AskContext(wide.parameters(), 0, 3, 9, first=3)).trials()
     assert [trial.number for trial in seen] == [1]  # the probe has no schedule; the notebooks' rate is not in the range
 
 

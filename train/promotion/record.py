@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from features.runtime.log import relative
 from search.driver.storage import open_storage
 from search.leaderboard import Leader, load_study
+from search.optuna_internals import start_trial, storage_of, trial_id, trial_of
 from search.review.describe import short
 from train.config import TrainRun
 from train.promotion.artifact import Promotion
@@ -40,7 +41,7 @@ class PromotionStudy:
     def report(self, leader: Leader, folder: Path, made_from: str, accuracies: Sequence[float]) -> None:
         """Adds the epochs (from 0, the frozen network) that the promotion's trial does not have yet."""
         trial = self._begun(leader, folder, made_from)
-        known = self._study._storage.get_trial(trial._trial_id).intermediate_values
+        known = storage_of(self._study).get_trial(trial_id(trial)).intermediate_values
         for epoch, accuracy in enumerate(accuracies):
             if epoch not in known:
                 trial.report(accuracy, epoch)
@@ -81,10 +82,10 @@ class PromotionStudy:
 
         running = self._found(made_from, "RUNNING")
         if running:
-            return optuna.trial.Trial(self._study, running._trial_id)
+            return trial_of(self._study, running)
         for trial in self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
             if trial.user_attrs.get("trial") == leader.number:
-                left = optuna.trial.Trial(self._study, trial._trial_id)
+                left = trial_of(self._study, trial)
                 left.set_user_attr("reason", "interrupted; the configuration is another one now")
                 self._study.tell(left, state=optuna.trial.TrialState.FAIL)
         searched = self._searched[leader.number]
@@ -95,11 +96,4 @@ class PromotionStudy:
             "folder": relative(folder),
             "made_from": made_from,
         }
-        begun = optuna.trial.create_trial(
-            state=optuna.trial.TrialState.RUNNING,
-            params=searched.params,
-            distributions=searched.distributions,
-            user_attrs=facts,
-        )
-        number = self._study._storage.create_new_trial(self._study._study_id, template_trial=begun)
-        return optuna.trial.Trial(self._study, number)
+        return start_trial(self._study, facts, params=searched.params, distributions=searched.distributions)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from headhunt.service.board.schemas import Best, History, Point, TopTrial, TrialCounts
 from headhunt.service.jobs.jobs import Standing
 from reports.config import Run
+from search.optuna_internals import study_id
 from search.ranking import is_added, is_ours, ranked
 from search.review.progress import STATES
 
@@ -112,7 +113,7 @@ class Studies:
         total = max(run.search.trials, len(trials))
         found = before._replace(
             objective=run.search.objective,
-            id=study._study_id,
+            id=study_id(study),
             counts=TrialCounts(total=total, **counts, added=sum(map(is_added, trials))),
             per_minute=_pace(trials, last.begun) if last.state == "running" and last.stage == "search" else None,
             settled=settled,
