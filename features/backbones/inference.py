@@ -16,6 +16,7 @@ import numpy as np
 from features.runtime.errors import UsageError, some
 from features.runtime.nearest import nearest
 from features.runtime.workers.engine import keep_tensorflow_out
+from features.runtime.workers.keras_internals import parts_of
 
 LISTED = 5
 """Layers that a message lists, at most."""
@@ -104,7 +105,7 @@ class InferenceNetwork:
         found = clone(*inputs, **named)
         if hasattr(clone, "set_weights"):
             clone.set_weights(layer.get_weights())
-            for part in clone._flatten_layers():
+            for part in parts_of(clone):
                 if hasattr(part, "finalize_state"):  # Normalization's constants are made of its weights
                     part.finalize_state()
             _stay_in_inference(clone)
@@ -148,7 +149,7 @@ def copy_of(layer: Any, policy: str) -> Any:
     if not isinstance(layer, keras.layers.Layer):
         return type(layer).from_config(layer.get_config())
     copied = type(layer).from_config(_in_policy(layer.get_config(), policy))
-    for part in copied._flatten_layers():
+    for part in parts_of(copied):
         if not part.built:  # made by a layer of one's own, in the policy of the process
             part.dtype_policy = policy
     return copied
@@ -193,7 +194,7 @@ def _asks_if_it_trains(layer: Any) -> bool:
 
 def _stay_in_inference(layer: Any) -> None:
     """Lets a layer, and those in it, run as in inference whatever they are called with. As saved it is a stock layer still."""
-    for part in layer._flatten_layers():
+    for part in parts_of(layer):
         if _asks_if_it_trains(part):
             part.call = _in_inference(part.call)
 

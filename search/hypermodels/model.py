@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.runtime.errors import HeadhuntError
+from features.runtime.workers.keras_internals import parts_of
 from search.heads import Weights
 from search.hypermodels.function import CombinationError, Hypermodel
 from search.hypermodels.parameters import drawn_hyperparameters
@@ -141,7 +142,7 @@ def _is_random(variable: Any) -> bool:
 
 def _foreign(model: Any) -> Iterator[str]:
     """The names of layers, and of functions and objects in them, that are not Keras's own (to serialise imports TensorFlow)."""
-    for layer in model._flatten_layers(include_self=False):
+    for layer in parts_of(model, with_itself=False):
         inside = [
             each for each in vars(layer).values() if isinstance(each, FunctionType) or hasattr(each, "get_config")
         ]

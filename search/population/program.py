@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from features.cache.views import order_of_epoch
 from features.runtime.interrupts import check_wanted
+from features.runtime.workers.keras_internals import learning_rate_variable
 from search.heads import build_head
 from search.metric import Metric, sign
 from search.population.dropout import dropout_layer
@@ -49,7 +50,7 @@ class Program:
         self.model = self._head(structure.head.units, zeros=self._zeros)
         self.optimizer = structure.optimizer.build()
         self.optimizer.build(self.model.trainable_variables)
-        self._rate_at = _position(self.optimizer.variables, self.optimizer._learning_rate)
+        self._rate_at = _position(self.optimizer.variables, learning_rate_variable(self.optimizer))
         dropouts = [layer for layer in self.model.layers if layer.name.startswith("dropout")]
         self._dropouts = [_position(self.model.non_trainable_variables, layer.rate) for layer in dropouts]
         self._streams = [_position(self.model.non_trainable_variables, layer.stream) for layer in dropouts]

@@ -9,10 +9,11 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from features.runtime.errors import LostError
 from features.runtime.log import log
+from features.runtime.workers.ray_internals import Node, all_nodes, own_node, print_messages_with
 
 PATIENCE = 20.0
 """Seconds for which the head of a cluster may be away (it may be restarted elsewhere); Ray's own limit is 60."""
@@ -20,26 +21,14 @@ PATIENCE = 20.0
 LOOK_SECONDS = 5.0
 """How often the nodes are looked at."""
 
+ANSWER_SECONDS = 5.0
+"""For which the head may take to list them."""
+
 REMIND_SECONDS = 600.0
 """How often a person is told that tasks still wait for a node."""
 
-IDLE = 4
-"""Why an autoscaler took a node away that had nothing to do (NodeDeathInfo in Ray's gcs.proto)."""
-
-
 TOLD_HERE = ("has been marked dead", "node it was running on is dead")
 """What Ray says at length of nodes that `Cluster.look` tells of."""
-
-
-class Node(NamedTuple):
-    """A node that the cluster has or had."""
-
-    number: str
-    address: str
-    alive: bool
-    idle: bool
-    """Whether it had nothing to do when it went."""
-    resources: Mapping[str, float]
 
 
 class Cluster:
@@ -61,10 +50,10 @@ class Cluster:
 
     def check(self) -> None:
         """LostError when the cluster is gone."""
-        node = _node()
+        node = own_node()
         if node is None:  # a ray:// client, whose calls raise ConnectionError
             return
-        if not _answers(socket.AF_UNIX, node.raylet_socket_name):
+        if not _answers(socket.AF_UNIX, node.raylet_socket):
             self._lose("its scheduler on this machine (raylet) has ended")
         host, _, port = node.gcs_address.rpartition(":")
         if _answers(socket.AF_INET6 if ":" in host else socket.AF_INET, (host.strip("[]"), int(port))):
@@ -84,7 +73,7 @@ class Cluster:
             return
         if not now and self._looked is not None and time.monotonic() - self._looked < LOOK_SECONDS:
             return
-        nodes = _nodes()
+        nodes = all_nodes(ANSWER_SECONDS)
         if nodes is None:
             return
         lost = {node.number: node for node in nodes if not node.alive}
@@ -120,14 +109,13 @@ class Cluster:
 
 def shorten_ray() -> None:
     """Ray's messages to a driver are one line each, on standard error. Left alone they are paragraphs on standard output."""
-    from ray._private import worker
 
     def say(data: dict[str, Any], ignore_prefix: bool) -> None:
         for text in data["lines"]:
             if not any(known in text for known in TOLD_HERE):
                 log.print(f"Ray: {text.strip().splitlines()[0][:300]}")
 
-    worker.print_to_stdstream = say
+    print_messages_with(say)
 
 
 def _tell_lost(nodes: list[Node]) -> None:
@@ -138,40 +126,6 @@ def _tell_lost(nodes: list[Node]) -> None:
 
 def _amounts(resources: Mapping[str, float]) -> str:
     return " and ".join(f"{amount:g} {name}{'' if amount == 1 else 's'}" for name, amount in resources.items())
-
-
-def _node() -> Any:
-    from ray._private import worker
-
-    return worker._global_node
-
-
-def _nodes() -> list[Node] | None:
-    """All nodes, those that are gone too; None when the head does not say in time.
-
-    `ray.nodes()` would wait for a head without end, deaf to Ctrl-C.
-    """
-    import ray
-    from ray._private import worker
-    from ray.core.generated.gcs_pb2 import GcsNodeInfo
-    from ray.exceptions import RayError
-
-    if _node() is None:
-        return [
-            Node(n["NodeID"], n["NodeManagerAddress"], n["Alive"], n.get("DeathReason") == IDLE, n["Resources"])
-            for n in ray.nodes()
-        ]
-    try:
-        found = worker.global_worker.gcs_client.get_all_node_info(timeout=5)
-    except RayError:
-        return None
-    return [
-        Node(
-            number.hex(), info.node_manager_address, info.state == GcsNodeInfo.ALIVE, info.death_info.reason == IDLE,
-            dict(info.resources_total),
-        )
-        for number, info in found.items()
-    ]  # fmt: skip
 
 
 def _answers(family: int, address: Any) -> bool:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from features.runtime.errors import HeadhuntError
+from features.runtime.workers.keras_internals import hide_tensorflow
 
 
 def start_keras(backend: str) -> None:
@@ -35,7 +36,7 @@ def keep_tensorflow_out() -> None:
     any layer for its configuration would take seconds, and a part of a GPU's memory."""
     keras = importlib.import_module("keras")
     if keras.backend.backend() != "tensorflow" and "tensorflow" not in sys.modules:
-        importlib.import_module("keras.src.utils.module_utils").tensorflow._available = False
+        hide_tensorflow()
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from features.runtime.interrupts import check_wanted
 from features.runtime.log import log
 from features.runtime.workers.cluster import Cluster, shorten_ray
 from features.runtime.workers.config import Workers
+from features.runtime.workers.ray_internals import kill_half_started
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -184,13 +184,8 @@ def _temporary() -> str:
 def _end_half_started(error: Exception) -> None:
     """Ends the processes of a Ray that did not come up; Ray itself would do so when this process ends."""
     import ray
-    from ray._private.node import Node
 
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        node = frame.f_locals.get("self")
-        if isinstance(node, Node):
-            node.kill_all_processes(check_alive=False, allow_graceful=False)
-            break
+    kill_half_started(error)
     ray.shutdown()
 
 
