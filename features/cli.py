@@ -126,7 +126,7 @@ def verify_command(
             output.console.print(f"{policy}{fault['shard'] or 'input'}{record}: {fault['what']}")
         entering = ", ".join(f"{name} {value:g}" for name, value in result["input"].items())
         output.console.print(f"Read {result['bytes'] / 1e6:.1f} MB. What enters the backbone: {entering}.")
-        output.console.print("The cache is sound." if result["ok"] else "Mend it with `headhunt features repair`.")
+        output.console.print("The cache is sound." if result["ok"] else "Fix it with `headhunt features repair`.")
         output.result(result)
         if not result["ok"]:
             raise typer.Exit(1)

@@ -65,7 +65,7 @@ class Certificate(Section):
 
 
 def write_certificate(study: optuna.Study, certificate: Certificate) -> None:
-    """Leaves it with the study."""
+    """Domains it with the study."""
     study.set_user_attr(ATTRIBUTE, certificate.model_dump(mode="json"))
 
 

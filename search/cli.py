@@ -266,8 +266,8 @@ def _declared(space: Space) -> dict[str, Any]:
         return space.model_dump(mode="json")
     shown: dict[str, Any] = {}
     for parameter in space.parameters():
-        leaf = parameter.leaf
-        shown[parameter.name] = leaf.model_dump(exclude_defaults=True) if isinstance(leaf, Range) else list(leaf)
+        domain = parameter.domain
+        shown[parameter.name] = domain.model_dump(exclude_defaults=True) if isinstance(domain, Range) else list(domain)
         if parameter.when:
             shown[parameter.name] = {"values": shown[parameter.name], "when": {n: list(v) for n, v in parameter.when}}
     return shown

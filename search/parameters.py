@@ -40,17 +40,17 @@ class Range(Section):
             raise ValueError("either log or step, not both")
         return self
 
-    def draw(self, trial: optuna.Trial, name: str, whole: bool) -> float | int:
+    def draw(self, trial: optuna.Trial, name: str, integer: bool) -> float | int:
         """Asks Optuna for a number."""
-        if whole:
+        if integer:
             return trial.suggest_int(name, int(self.low), int(self.high), step=int(self.step or 1), log=self.log)
         return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
 
-    def size(self, whole: bool) -> float:
+    def size(self, integer: bool) -> float:
         """How many numbers there are; infinite for a continuous range."""
         if self.low == self.high:
             return 1
-        if self.step is None and not whole:
+        if self.step is None and not integer:
             return float("inf")
         return int((self.high - self.low) / (self.step or 1) + 1e-9) + 1
 
@@ -63,8 +63,8 @@ class Parameter(NamedTuple):
     """
 
     name: str
-    leaf: tuple[Choice, ...] | Range
-    whole: bool = False
+    domain: tuple[Choice, ...] | Range
+    integer: bool = False
     when: tuple[tuple[str, tuple[Choice, ...]], ...] = ()
 
     def exists(self, drawn: Mapping[str, Any]) -> bool:
@@ -73,34 +73,34 @@ class Parameter(NamedTuple):
 
     def size(self) -> float:
         """How many values there are; infinite for a continuous range."""
-        return self.leaf.size(self.whole) if isinstance(self.leaf, Range) else len(self.leaf)
+        return self.domain.size(self.integer) if isinstance(self.domain, Range) else len(self.domain)
 
     def values(self) -> Sequence[Choice]:
         """Every value, in order; only for a finite size."""
-        if not isinstance(self.leaf, Range):
-            return self.leaf
-        if self.whole:
-            return range(int(self.leaf.low), int(self.leaf.high) + 1, int(self.leaf.step or 1))
-        return [round(self.leaf.low + number * (self.leaf.step or 0), 12) for number in range(int(self.size()))]
+        if not isinstance(self.domain, Range):
+            return self.domain
+        if self.integer:
+            return range(int(self.domain.low), int(self.domain.high) + 1, int(self.domain.step or 1))
+        return [round(self.domain.low + number * (self.domain.step or 0), 12) for number in range(int(self.size()))]
 
     def draw(self, trial: optuna.Trial) -> Any:
         """Asks Optuna for the value."""
-        if isinstance(self.leaf, Range):
-            return self.leaf.draw(trial, self.name, self.whole)
-        return trial.suggest_categorical(self.name, self.leaf)
+        if isinstance(self.domain, Range):
+            return self.domain.draw(trial, self.name, self.integer)
+        return trial.suggest_categorical(self.name, self.domain)
 
     def distribution(self) -> optuna.distributions.BaseDistribution:
         """What Optuna records of it: the distribution that `draw` asks for."""
         import optuna
 
-        leaf = self.leaf
-        if not isinstance(leaf, Range):
-            return optuna.distributions.CategoricalDistribution(leaf)
-        if self.whole:
+        domain = self.domain
+        if not isinstance(domain, Range):
+            return optuna.distributions.CategoricalDistribution(domain)
+        if self.integer:
             return optuna.distributions.IntDistribution(
-                int(leaf.low), int(leaf.high), log=leaf.log, step=int(leaf.step or 1)
+                int(domain.low), int(domain.high), log=domain.log, step=int(domain.step or 1)
             )
-        return optuna.distributions.FloatDistribution(leaf.low, leaf.high, log=leaf.log, step=leaf.step)
+        return optuna.distributions.FloatDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
 
 
 class Space(Protocol):

@@ -90,7 +90,7 @@ def load_curves(workdir: Path, number: int) -> pd.DataFrame:
             raise ValueError("columns or epochs are missing")
         curves.astype(np.float64)  # raises ValueError for a text
     except FileNotFoundError:
-        raise HeadhuntError(f"there are no curves of trial {number} at {relative(path)}.") from None
+        raise HeadhuntError(f"there are no curves for trial {number} at {relative(path)}.") from None
     except (ValueError, OSError) as error:
         raise HeadhuntError(f"{relative(path)} is damaged ({str(error).splitlines()[0]}).") from None
     return curves

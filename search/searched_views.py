@@ -15,7 +15,7 @@ from features.cache.views import Views
 from features.pooling import columns_of, parse_pooling
 from features.runtime.log import log
 from search.config import SearchRun
-from search.space import Leaves, SearchSpace
+from search.space import Domains, SearchSpace
 
 if TYPE_CHECKING:
     import optuna
@@ -42,9 +42,9 @@ def resolved_space(run: SearchRun) -> SearchSpace:
 
 def check_choices(run: SearchRun) -> None:
     """UsageError for policies and parts that trials would draw and that `features` does not have: before anything is cached."""
-    leaves = {name: choices(leaf) for name, leaf in (resolved_space(run).views or {}).items()}
+    domains = {name: choices(domain) for name, domain in (resolved_space(run).views or {}).items()}
     given = [] if run.search.views is None else [run.search.views.policy]
-    for key, policies in (("search.views", given), ("search.space.views", leaves.get("policy", []))):
+    for key, policies in (("search.views", given), ("search.space.views", domains.get("policy", []))):
         for policy in filter(None, policies):
             section_of(run.features, policy, f"{key}.policy")
     record = tuple((part.name, 1) for part in parse_pooling(pooling(run.features)))
@@ -52,15 +52,15 @@ def check_choices(run: SearchRun) -> None:
         columns_of(record, parts, "search.space.features.parts")
 
 
-def choices(leaf: Any) -> list[Any]:
-    """The values by which a leaf of the space is checked: its choices, the ends of its range, or itself."""
-    if isinstance(leaf, dict):
-        return [leaf["low"], leaf["high"]]
-    return leaf if isinstance(leaf, list) else [leaf]
+def choices(domain: Any) -> list[Any]:
+    """The values by which a domain of the space is checked: its choices, the ends of its range, or itself."""
+    if isinstance(domain, dict):
+        return [domain["low"], domain["high"]]
+    return domain if isinstance(domain, list) else [domain]
 
 
-def searched_views(copies: Mapping[str, int]) -> Leaves:
-    """The leaves of `search.space.views` for policies with these numbers of copies; none where there are no copies.
+def searched_views(copies: Mapping[str, int]) -> Domains:
+    """The domains of `search.space.views` for policies with these numbers of copies; none where there are no copies.
 
     `copies` is drawn up to the largest number; a trial of a policy that has fewer uses all of them.
     """
@@ -68,7 +68,7 @@ def searched_views(copies: Mapping[str, int]) -> Leaves:
     if not cached:
         return {}
     most = max(copies.values())
-    policy: Leaves = {"policy": cached if len(cached) > 1 else cached[0]} if len(copies) > 1 else {}
+    policy: Domains = {"policy": cached if len(cached) > 1 else cached[0]} if len(copies) > 1 else {}
     return {"clean_share": [*CLEAN_SHARES], **policy, "copies": {"low": 1, "high": most} if most > 1 else 1}
 
 
@@ -81,6 +81,6 @@ def as_made(run: R, study: optuna.Study) -> R:
         return run
     if known.get("space", {}).get("views") != {} or known.get("views") != Views().model_dump(mode="json"):
         return run
-    log.print(f"The study {run.name!r} was made with fixed views (all cached copies), and goes on with them.")
+    log.print(f"The study {run.name!r} was made with fixed views (all cached copies), and continues with them.")
     search = run.search.model_copy(update={"views": Views()})
     return run.model_copy(update={"search": search})

@@ -1,6 +1,6 @@
 """SearchSpace: declared in the shape of a TrialConfig, in which any value may be a choice or a range.
 
-A leaf is a value (fixed), a list (choices) or `{low, high, log, step}` (a range). Conditions follow from the structure:
+A domain is a value (fixed), a list (choices) or `{low, high, log, step}` (a range). Conditions follow from the structure:
 `units` is drawn for each hidden layer, and a parameter of a schedule or an optimiser only when the drawn kind has it.
 """
 
@@ -36,7 +36,7 @@ MAX_LAYERS = 3
 UNITS = ("units", *(f"units_{layer + 1}" for layer in range(MAX_LAYERS)))
 """`units` holds for every hidden layer, `units_1` and so on for one of them."""
 
-Leaves = dict[str, Any]
+Domains = dict[str, Any]
 
 
 class SearchSpace(Section):
@@ -47,7 +47,7 @@ class SearchSpace(Section):
     never among the best, and the linear probe is tried anyway (`search.first`). Two shapes are two programs to compile.
     """
 
-    head: Leaves = Field(
+    head: Domains = Field(
         default_factory=lambda: {
             "layers": [1, 2],
             "units": 256,
@@ -60,24 +60,24 @@ class SearchSpace(Section):
         },
         description="layers, units, activation, dropout, l2, batch_norm, label_smoothing, standardize",
     )
-    optimizer: Leaves = Field(
+    optimizer: Domains = Field(
         default_factory=lambda: {"kind": "adamw", "weight_decay": 0.2},
         description="kind: adam | adamw | sgd | rmsprop, and weight_decay, momentum",
     )
     batch_size: Any = 64
-    schedule: Leaves = Field(
+    schedule: Domains = Field(
         default_factory=lambda: {
             "kind": ["triangular2", "cosine_restarts", "warmup_cosine", "one_cycle"],
             "learning_rate": {"low": 1e-3, "high": 3e-2, "log": True},
         },
         description=f"kind: {' | '.join(SCHEDULES)}; learning_rate, warmup_epochs, and what the kinds have",
     )
-    views: Leaves | None = Field(
+    views: Domains | None = Field(
         None,
         description="what each trial draws of policy, copies, clean_share and draw; default: nothing where search.views is "
         "given, else clean_share from 0 to 1, the policy and its copies",
     )
-    features: Leaves = Field(
+    features: Domains = Field(
         default_factory=dict,
         description="parts: a choice among parts of features.pooling, e.g. [avg+max, avg+max+covariance:64]; default: all",
     )
@@ -87,22 +87,22 @@ class SearchSpace(Section):
         self._check_head()
         _check_tagged("optimizer", self.optimizer, OPTIMIZERS, "adam")
         _check_tagged("schedule", self.schedule, SCHEDULES, "constant")
-        _check_leaf("batch_size", self.batch_size, TrialConfig, "batch_size")
-        for name, leaf in (self.views or {}).items():
-            _check_leaf(f"views.{name}", leaf, Views, name)
-        for name, leaf in self.features.items():
-            _check_leaf(f"features.{name}", leaf, FeatureParts, name)
-            _check_different(f"features.{name}", leaf)
+        _check_domain("batch_size", self.batch_size, TrialConfig, "batch_size")
+        for name, domain in (self.views or {}).items():
+            _check_domain(f"views.{name}", domain, Views, name)
+        for name, domain in self.features.items():
+            _check_domain(f"features.{name}", domain, FeatureParts, name)
+            _check_different(f"features.{name}", domain)
         return self
 
     def _check_head(self) -> None:
-        for name, leaf in self.head.items():
+        for name, domain in self.head.items():
             if name == "layers":
-                for layers in _probes("head.layers", leaf):
+                for layers in _probes("head.layers", domain):
                     if isinstance(layers, bool) or layers not in range(MAX_LAYERS + 1):
                         raise ValueError(f"head.layers: received {layers!r}; allowed: 0 to {MAX_LAYERS}")
             elif name in UNITS:
-                for units in _probes(f"head.{name}", leaf):
+                for units in _probes(f"head.{name}", domain):
                     if (
                         isinstance(units, bool)
                         or not isinstance(units, int | float)
@@ -111,14 +111,17 @@ class SearchSpace(Section):
                     ):
                         raise ValueError(f"head.{name}: received {units!r}; a whole number of 1 or more is needed")
             else:
-                _check_leaf(f"head.{name}", leaf, HeadConfig, name)
+                _check_domain(f"head.{name}", domain, HeadConfig, name)
 
     def suggest(self, trial: optuna.Trial, views: Views, epochs: int, seed: int) -> TrialConfig:
         """Draws a trial. Optuna's parameter names are the dotted paths: `head.units_2`, `schedule.learning_rate`."""
         draw = partial(_draw, trial)
         layers = int(draw("head.layers", self.head.get("layers", 0), True))
         units = tuple(int(draw(f"head.units_{layer}", self._units(layer), True)) for layer in range(1, layers + 1))
-        head = {name: draw(f"head.{name}", leaf, _whole(HeadConfig, name)) for name, leaf in self._plain_head().items()}
+        head = {
+            name: draw(f"head.{name}", domain, _is_integer(HeadConfig, name))
+            for name, domain in self._plain_head().items()
+        }
         return TrialConfig.model_validate(
             {
                 "head": {**head, "units": units},
@@ -126,7 +129,7 @@ class SearchSpace(Section):
                 "batch_size": draw("batch_size", self.batch_size, True),
                 "schedule": _draw_tagged(trial, "schedule", self.schedule, SCHEDULES, "constant"),
                 "views": {**views.model_dump(), **self._draw_views(trial)},
-                "features": {name: draw(f"features.{name}", leaf, False) for name, leaf in self.features.items()},
+                "features": {name: draw(f"features.{name}", domain, False) for name, domain in self.features.items()},
                 "epochs": epochs,
                 "seed": seed,
             }
@@ -139,49 +142,52 @@ class SearchSpace(Section):
         for layer in range(1, MAX_LAYERS + 1):
             deep = [count for count in _values(layers) if count >= layer]
             found += _parameter(f"head.units_{layer}", self._units(layer), True, ("head.layers", layers, deep))
-        for name, leaf in self._plain_head().items():
-            found += _parameter(f"head.{name}", leaf, _whole(HeadConfig, name))
+        for name, domain in self._plain_head().items():
+            found += _parameter(f"head.{name}", domain, _is_integer(HeadConfig, name))
         found += _tagged_parameters("optimizer", self.optimizer, OPTIMIZERS, "adam")
         found += _parameter("batch_size", self.batch_size, True)
         found += _tagged_parameters("schedule", self.schedule, SCHEDULES, "constant")
-        for name, leaf in (self.views or {}).items():
-            found += _parameter(f"views.{name}", leaf, _whole(Views, name), self._augmented(name))
-        for name, leaf in self.features.items():
-            found += _parameter(f"features.{name}", leaf, False)
+        for name, domain in (self.views or {}).items():
+            found += _parameter(f"views.{name}", domain, _is_integer(Views, name), self._augmented(name))
+        for name, domain in self.features.items():
+            found += _parameter(f"features.{name}", domain, False)
         return tuple(found)
 
     def size(self) -> float:
         """The number of different trials; infinite with a continuous range in it."""
-        total = math.prod(_leaf_size(leaf, _whole(HeadConfig, name)) for name, leaf in self._plain_head().items())
+        total = math.prod(
+            _domain_size(domain, _is_integer(HeadConfig, name)) for name, domain in self._plain_head().items()
+        )
         total *= sum(
-            math.prod(_leaf_size(self._units(layer), True) for layer in range(1, int(layers) + 1))
+            math.prod(_domain_size(self._units(layer), True) for layer in range(1, int(layers) + 1))
             for layers in _values(self.head.get("layers", 0))
         )
-        total *= _leaf_size(self.batch_size, True)
+        total *= _domain_size(self.batch_size, True)
         total *= self._views_size()
-        total *= math.prod(_leaf_size(leaf, False) for leaf in self.features.values())
-        for leaves, table, default in ((self.optimizer, OPTIMIZERS, "adam"), (self.schedule, SCHEDULES, "constant")):
+        total *= math.prod(_domain_size(domain, False) for domain in self.features.values())
+        for domains, table, default in ((self.optimizer, OPTIMIZERS, "adam"), (self.schedule, SCHEDULES, "constant")):
             total *= sum(
                 math.prod(
-                    _leaf_size(leaf, _whole(table[kind], name)) for name, leaf in _of_kind(leaves, table[kind]).items()
+                    _domain_size(domain, _is_integer(table[kind], name))
+                    for name, domain in _of_kind(domains, table[kind]).items()
                 )
-                for kind in _kinds(leaves, default)
+                for kind in _kinds(domains, default)
             )
         return total
 
     def _draw_views(self, trial: optuna.Trial) -> dict[str, Any]:
         drawn: dict[str, Any] = {}
-        for name, leaf in (self.views or {}).items():
+        for name, domain in (self.views or {}).items():
             needs = self._augmented(name)
             if needs and drawn["clean_share"] not in needs[2]:  # clean photos alone are views without copies
                 return {**drawn, "copies": 0, "clean_share": 0.0}
-            drawn[name] = _draw(trial, f"views.{name}", leaf, _whole(Views, name))
+            drawn[name] = _draw(trial, f"views.{name}", domain, _is_integer(Views, name))
         return drawn
 
     def _augmented(self, name: str) -> tuple[str, Any, list[Any]] | None:
-        """What a leaf of the views needs, as `_parameter` takes it: those after `clean_share` mean nothing where that is 1."""
-        leaves = self.views or {}
-        shares, names = leaves.get("clean_share"), list(leaves)
+        """What a domain of the views needs, as `_parameter` takes it: those after `clean_share` mean nothing where that is 1."""
+        domains = self.views or {}
+        shares, names = domains.get("clean_share"), list(domains)
         if not isinstance(shares, list) or 1 not in shares or names.index(name) <= names.index("clean_share"):
             return None
         return "views.clean_share", shares, [share for share in shares if share != 1]
@@ -189,8 +195,8 @@ class SearchSpace(Section):
     def _views_size(self) -> float:
         before = after = 1.0
         shares: Any = None
-        for name, leaf in (self.views or {}).items():
-            size, needs = _leaf_size(leaf, _whole(Views, name)), self._augmented(name)
+        for name, domain in (self.views or {}).items():
+            size, needs = _domain_size(domain, _is_integer(Views, name)), self._augmented(name)
             shares = needs[2] if needs else shares
             before, after = (before, after * size) if needs else (before * size, after)
         if shares is None:
@@ -201,8 +207,8 @@ class SearchSpace(Section):
     def _units(self, layer: int) -> Any:
         return self.head.get(f"units_{layer}", self.head.get("units", 256))
 
-    def _plain_head(self) -> Leaves:
-        return {name: leaf for name, leaf in self.head.items() if name != "layers" and name not in UNITS}
+    def _plain_head(self) -> Domains:
+        return {name: domain for name, domain in self.head.items() if name != "layers" and name not in UNITS}
 
 
 def fixed_space(config: TrialConfig) -> SearchSpace:
@@ -220,16 +226,18 @@ def fixed_space(config: TrialConfig) -> SearchSpace:
     )
 
 
-def _kinds(leaves: Leaves, default: str) -> list[str]:
-    return [str(kind) for kind in _values(leaves.get("kind", default))]
+def _kinds(domains: Domains, default: str) -> list[str]:
+    return [str(kind) for kind in _values(domains.get("kind", default))]
 
 
-def _of_kind(leaves: Leaves, model: type[BaseModel]) -> Leaves:
-    return {name: leaf for name, leaf in leaves.items() if name != "kind" and name in model.model_fields}
+def _of_kind(domains: Domains, model: type[BaseModel]) -> Domains:
+    return {name: domain for name, domain in domains.items() if name != "kind" and name in model.model_fields}
 
 
-def _parameter(name: str, leaf: Any, whole: bool, needs: tuple[str, Any, list[Any]] | None = None) -> list[Parameter]:
-    """The parameter of a leaf, if it is one: `needs` is another leaf (name, leaf) and the values of it that it exists for."""
+def _parameter(
+    name: str, domain: Any, integer: bool, needs: tuple[str, Any, list[Any]] | None = None
+) -> list[Parameter]:
+    """The parameter of a domain, if it is one: `needs` is another (name, domain) and the values of it that it exists for."""
     when: tuple[tuple[str, tuple[Choice, ...]], ...] = ()
     if needs:
         parent, parent_leaf, wanted = needs
@@ -237,50 +245,50 @@ def _parameter(name: str, leaf: Any, whole: bool, needs: tuple[str, Any, list[An
             return []
         if len(wanted) < len(_values(parent_leaf)):
             when = ((parent, tuple(wanted)),)
-    if isinstance(leaf, list):
-        return [Parameter(name, tuple(leaf), whole, when)]
-    return [Parameter(name, Range.model_validate(leaf), whole, when)] if isinstance(leaf, dict) else []
+    if isinstance(domain, list):
+        return [Parameter(name, tuple(domain), integer, when)]
+    return [Parameter(name, Range.model_validate(domain), integer, when)] if isinstance(domain, dict) else []
 
 
 def _tagged_parameters(
-    section: str, leaves: Leaves, table: Mapping[str, type[BaseModel]], default: str
+    section: str, domains: Domains, table: Mapping[str, type[BaseModel]], default: str
 ) -> list[Parameter]:
-    kind = leaves.get("kind", default)
+    kind = domains.get("kind", default)
     found = _parameter(f"{section}.kind", kind, False)
     # In the order in which `_draw_tagged` meets them: all kinds share the order of the file.
-    for name, leaf in leaves.items():
+    for name, domain in domains.items():
         if name != "kind":
-            having = [one for one in _kinds(leaves, default) if name in table[one].model_fields]
-            whole = bool(having) and _whole(table[having[0]], name)
-            found += _parameter(f"{section}.{name}", leaf, whole, (f"{section}.kind", kind, having))
+            having = [one for one in _kinds(domains, default) if name in table[one].model_fields]
+            integer = bool(having) and _is_integer(table[having[0]], name)
+            found += _parameter(f"{section}.{name}", domain, integer, (f"{section}.kind", kind, having))
     return found
 
 
 def _draw_tagged(
-    trial: optuna.Trial, section: str, leaves: Leaves, table: Mapping[str, type[BaseModel]], default: str
+    trial: optuna.Trial, section: str, domains: Domains, table: Mapping[str, type[BaseModel]], default: str
 ) -> dict[str, Any]:
-    kind = _draw(trial, f"{section}.kind", leaves.get("kind", default), False)
+    kind = _draw(trial, f"{section}.kind", domains.get("kind", default), False)
     drawn = {
-        name: _draw(trial, f"{section}.{name}", leaf, _whole(table[kind], name))
-        for name, leaf in _of_kind(leaves, table[kind]).items()
+        name: _draw(trial, f"{section}.{name}", domain, _is_integer(table[kind], name))
+        for name, domain in _of_kind(domains, table[kind]).items()
     }
     return {"kind": kind, **drawn}
 
 
-def _draw(trial: optuna.Trial, name: str, leaf: Any, whole: bool) -> Any:
-    if isinstance(leaf, list):
-        return trial.suggest_categorical(name, leaf)
-    if isinstance(leaf, dict):
-        return Range.model_validate(leaf).draw(trial, name, whole)
-    return leaf
+def _draw(trial: optuna.Trial, name: str, domain: Any, integer: bool) -> Any:
+    if isinstance(domain, list):
+        return trial.suggest_categorical(name, domain)
+    if isinstance(domain, dict):
+        return Range.model_validate(domain).draw(trial, name, integer)
+    return domain
 
 
-def _check_tagged(section: str, leaves: Leaves, table: Mapping[str, type[BaseModel]], default: str) -> None:
-    for kind in _probes(f"{section}.kind", leaves.get("kind", default)):
+def _check_tagged(section: str, domains: Domains, table: Mapping[str, type[BaseModel]], default: str) -> None:
+    for kind in _probes(f"{section}.kind", domains.get("kind", default)):
         if kind not in table:
             raise ValueError(f"{section}.kind: received {kind!r}; allowed: {', '.join(table)}")
-    kinds = _kinds(leaves, default)
-    for name, leaf in leaves.items():
+    kinds = _kinds(domains, default)
+    for name, domain in domains.items():
         having = [table[kind] for kind in kinds if name in table[kind].model_fields]
         if not having:
             known = sorted({field for kind in kinds for field in table[kind].model_fields})
@@ -288,68 +296,68 @@ def _check_tagged(section: str, leaves: Leaves, table: Mapping[str, type[BaseMod
                 f"{section}.{name}: none of the kinds {', '.join(kinds)} has it; they have {', '.join(known)}"
             )
         for model in having if name != "kind" else []:
-            _check_leaf(f"{section}.{name}", leaf, model, name)
+            _check_domain(f"{section}.{name}", domain, model, name)
 
 
-def _check_different(path: str, leaf: Any) -> None:
+def _check_different(path: str, domain: Any) -> None:
     """Parts in another order are the same parts, and no other choice."""
-    choices = [choice for choice in leaf if isinstance(choice, str)] if isinstance(leaf, list | tuple) else []
+    choices = [choice for choice in domain if isinstance(choice, str)] if isinstance(domain, list | tuple) else []
     for number, choice in enumerate(choices):
         for earlier in choices[:number]:
             if set(parse_pooling(earlier)) == set(parse_pooling(choice)):
                 raise ValueError(f"{path}: {earlier} and {choice} are the same parts. Write one of them")
 
 
-def _check_leaf(path: str, leaf: Any, model: type[BaseModel], name: str) -> None:
+def _check_domain(path: str, domain: Any, model: type[BaseModel], name: str) -> None:
     """Checks every choice, or both ends of a range, against the field that the value will become."""
     field = model.model_fields.get(name)
     if field is None:
         raise ValueError(f"{path}: unknown key; allowed: {', '.join(model.model_fields)}")
     annotated: Any = Annotated[field.annotation, field, *field.metadata]
     adapter: TypeAdapter[Any] = TypeAdapter(annotated)
-    for value in _probes(path, leaf):
+    for value in _probes(path, domain):
         try:
-            adapter.validate_python(int(value) if _whole(model, name) and value == int(value) else value)
+            adapter.validate_python(int(value) if _is_integer(model, name) and value == int(value) else value)
         except (ValidationError, ValueError, TypeError) as error:
             detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
             detail = detail.removeprefix("Value error, ")
             raise ValueError(f"{path}: received {value!r}; {detail[:1].lower()}{detail[1:]}") from None
 
 
-def _probes(path: str, leaf: Any) -> list[Any]:
-    """The values by which a leaf is checked: itself, its choices, or the ends of its range."""
-    if isinstance(leaf, dict):
+def _probes(path: str, domain: Any) -> list[Any]:
+    """The values by which a domain is checked: itself, its choices, or the ends of its range."""
+    if isinstance(domain, dict):
         try:
-            span = Range.model_validate(leaf)
+            span = Range.model_validate(domain)
         except ValidationError as error:
             detail = error.errors()[0]
             place = ".".join([path, *map(str, detail["loc"])])
             raise ValueError(f"{place}: {detail['msg'].removeprefix('Value error, ')}") from None
         return [span.low, span.high]
-    if isinstance(leaf, list):
-        if not leaf:
+    if isinstance(domain, list):
+        if not domain:
             raise ValueError(f"{path}: the list of choices is empty")
-        for value in leaf:
+        for value in domain:
             if not isinstance(value, Choice):
                 raise ValueError(f"{path}: a choice must be a single value, but got {value!r}")
-        if len(set(map(repr, leaf))) < len(leaf):
-            raise ValueError(f"{path}: a choice is given twice in {leaf}")
-        return leaf
-    return [leaf]
+        if len(set(map(repr, domain))) < len(domain):
+            raise ValueError(f"{path}: a choice is given twice in {domain}")
+        return domain
+    return [domain]
 
 
-def _whole(model: type[BaseModel], name: str) -> bool:
+def _is_integer(model: type[BaseModel], name: str) -> bool:
     return model.model_fields[name].annotation in (int, int | None)
 
 
-def _values(leaf: Any) -> list[Any]:
-    if isinstance(leaf, dict):
-        span = Range.model_validate(leaf)
+def _values(domain: Any) -> list[Any]:
+    if isinstance(domain, dict):
+        span = Range.model_validate(domain)
         return list(range(int(span.low), int(span.high) + 1, int(span.step or 1)))
-    return leaf if isinstance(leaf, list) else [leaf]
+    return domain if isinstance(domain, list) else [domain]
 
 
-def _leaf_size(leaf: Any, whole: bool) -> float:
-    if isinstance(leaf, dict):
-        return Range.model_validate(leaf).size(whole)
-    return len(leaf) if isinstance(leaf, list) else 1
+def _domain_size(domain: Any, integer: bool) -> float:
+    if isinstance(domain, dict):
+        return Range.model_validate(domain).size(integer)
+    return len(domain) if isinstance(domain, list) else 1

@@ -15,7 +15,7 @@ from search.driver.driver import Driver
 from search.driver.identity import check_identity
 from search.driver.ownership import owned
 from search.driver.stopping import End
-from search.driver.storage import mend_journal, open_storage, storage_faults, storage_url
+from search.driver.storage import open_storage, storage_faults, storage_url, truncate_partial_record
 from search.engine import environment
 from search.first_trials import log_left_out
 from search.metric import direction
@@ -51,7 +51,7 @@ def run_search(run: SearchRun) -> dict[str, Any]:
         storage_faults(*storage),
     ):
         claim_trials(run.workdir, run.name)
-        mend_journal(*storage)
+        truncate_partial_record(*storage)
         study = optuna.create_study(
             storage=open_storage(*storage),
             study_name=run.name,

@@ -50,7 +50,7 @@ class InferenceNetwork:
         found = self.tensors[wanted]
         if len(found) > 1:
             raise UsageError(
-                f"features.cut: the layer {wanted!r} is used {len(found)} times, so that it has no one output. Choose a layer "
+                f"features.cut: the layer {wanted!r} is used {len(found)} times, so its output is ambiguous. Choose a layer "
                 "behind it."
             )
         if not hasattr(found[0], "shape"):

@@ -58,7 +58,8 @@ def read_keras_file(path: Path) -> KerasFile:
     except (zipfile.BadZipFile, OSError, KeyError, ValueError, TypeError) as error:
         reason = "it is cut short, or no zip archive" if isinstance(error, zipfile.BadZipFile) else str(error)
         raise UsageError(
-            f"features.backbone: {path} is no whole .keras file ({reason}). Save the network with `model.save({path.name!r})` of "
+            f"features.backbone: {path} is not a complete .keras file ({reason}). Save the network with "
+            f"`model.save({path.name!r})` of "
             "Keras 3."
         ) from None
     if not isinstance(config, dict) or not isinstance(config.get("layers"), list):

@@ -111,7 +111,7 @@ class _Unpickler(pickle.Unpickler):
             return _tensor
         if module == "torch" and name in _ITEMS:
             return name
-        raise pickle.UnpicklingError(f"the file asks for {module}.{name}, which a file of weights has no need of")
+        raise pickle.UnpicklingError(f"the file asks for {module}.{name}, which a weights file does not need")
 
     def persistent_load(self, pid: Any) -> tuple[str, str]:
         _, kind, key, *_ = pid

@@ -259,7 +259,7 @@ def _wait_for(lock: IO[bytes]) -> None:
                 return
             except BlockingIOError:
                 if not is_told:
-                    log.print("Another process fetches the ImageNet weights; waiting for it.")
+                    log.print("Another process is downloading the ImageNet weights; waiting for it.")
                 is_told = True
                 time.sleep(0.5)
 

@@ -22,7 +22,7 @@ def check_weights_file(path: Path) -> None:
     except (OSError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
         reason = "it is cut short" if "truncated" in str(error) else "it is no whole HDF5 file"
         if path.suffix == ".keras":
-            reason = "it is no whole .keras file"
+            reason = "it is not a complete .keras file"
         raise UsageError(_message(path, reason, "a file that Keras wrote")) from None
 
 

@@ -179,7 +179,7 @@ def _compute(
     """Runs the tasks and shows their progress; adds what they wrote to `kept`, and draws the sheet. Gives the number of views."""
     total = sum(len(task.copies) * len(task.block.rows) for task in tasks)
     if not tasks and are_fitted(run, folder, store):
-        log.print(f"All {len(kept)} shards are there.")
+        log.print(f"All {len(kept)} shards are cached already.")
         return 0
     backend = "jax" if run.features.workers.gpus else "tensorflow"
     done = 0

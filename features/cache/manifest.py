@@ -90,16 +90,17 @@ def parse_manifest(data: bytes, source: Path | str) -> Manifest:
         version = content.get("format_version")
         if version != FORMAT_VERSION and isinstance(version, int) and "key_parts" in content:
             raise CacheError(
-                f"{source} is of format {version}, but this headhunt reads {FORMAT_VERSION}. Run `headhunt features cache` "
+                f"{source} is of format {version}, but this version of Headhunt reads {FORMAT_VERSION}. Run `headhunt "
+                f"features cache` "
                 "to build the cache anew."
             )
         content.pop("digest", None)
         manifest = Manifest.model_validate_json(json.dumps(content))
         if manifest.text().encode() != data or cache_key(manifest.key_parts) != manifest.key:
-            raise ValueError("its digest does not fit what it says")
+            raise ValueError("its digest does not match its content")
     except (ValueError, ValidationError) as error:
         why = f"{error.error_count()} faults" if isinstance(error, ValidationError) else str(error)
         raise CacheError(
-            f"{source} is damaged ({why}). Run `headhunt features repair`, which keeps the shards that are whole."
+            f"{source} is damaged ({why}). Run `headhunt features repair`, which keeps intact shards."
         ) from None
     return manifest

@@ -183,7 +183,8 @@ class Store:
                     raise CacheError(f"{where} is not in the store. Run `headhunt features cache`.") from None
                 if attempt + 1 == ATTEMPTS or isinstance(error, PermissionError):
                     raise HeadhuntError(
-                        f"cannot {action} {where}: {said}. Finished shards stay on the local disk; the same command goes on."
+                        f"cannot {action} {where}: {said}. Finished shards stay on the local disk; rerun the same command "
+                        f"to continue."
                     ) from None
                 time.sleep(FIRST_PAUSE_SECONDS * 2**attempt)
         raise AssertionError("unreachable")

@@ -36,12 +36,13 @@ def settle(photos: list[Photo], sha256: Mapping[str, str], rule: Literal["error"
     count = sum(len(same) - 1 for same in copies)
     if rule != "drop":
         log.print(
-            f"{count} photos are copies, byte by byte, of others; all copies of one are in one split.", style="yellow"
+            f"{count} photos are byte-for-byte copies of others; all copies of a photo are in the same split.",
+            style="yellow",
         )
         return _in_one_split(photos, across + mixed)
     gone = {photo.path for same in mixed for photo in same}
     gone |= {photo.path for same in alike for photo in sorted(same, key=_last_split_first)[1:]}
-    log.print(f"Left out {len(gone)} photos that are copies, byte by byte, of others.", style="yellow")
+    log.print(f"Left out {len(gone)} photos that are byte-for-byte copies of others.", style="yellow")
     return [photo for photo in photos if photo.path not in gone]
 
 

@@ -149,7 +149,7 @@ def _inspect(run: DatasetRun, source: Source) -> tuple[list[Photo], dict[str, In
                 "\n".join(
                     [f"{len(faults)} of {len(paths)} photos below {source.root} cannot be used ({counts}):", *lines]
                 )
-                + "\nMend them, or leave them out with `dataset.on_missing: skip`."
+                + "\nFix them, or leave them out with `dataset.on_missing: skip`."
             )
         log.print(f"Skipped {len(faults)} of {len(paths)} photos: {counts}.", style="yellow")
     animated = [path for path, inspected in found.items() if inspected.animated and path not in faults]
@@ -183,7 +183,7 @@ def _boxes_outside(photos: Sequence[Photo], found: dict[str, Inspected]) -> dict
                 over.append(photo.path)
     if over:
         note(
-            f"{len(over)} bounding boxes reach over the edge of their photo and are cut there: {some(over)}. If the photos "
+            f"{len(over)} bounding boxes extend past the edge of their photo and are clipped: {some(over)}. If the photos "
             "are cropped already, set `dataset.crop_to_bbox: false`."
         )
     return outside
@@ -208,9 +208,7 @@ def _dense(run: DatasetRun, photos: list[Photo], names: tuple[str, ...]) -> tupl
     may_go = run.dataset.on_missing == "skip" or run.dataset.min_per_class or run.dataset.on_duplicate == "drop"
     if len(left) == len(names) or not may_go or not left:
         return photos, names
-    note(
-        f"{len(names) - len(left)} of {len(names)} classes have no photo and are left out; the others are numbered anew."
-    )
+    note(f"{len(names) - len(left)} of {len(names)} classes have no photo and are left out; the others are renumbered.")
     number = {label: position for position, label in enumerate(left)}
     renumbered = [replace(photo, label=number[photo.label]) for photo in photos]
     return renumbered, tuple(names[label] for label in left)

@@ -26,7 +26,7 @@ class HeadhuntError(Exception):
 
 
 class LostError(HeadhuntError):
-    """A cluster, a worker or a storage went away in the middle of a run. What is finished is saved: the same command goes on."""
+    """A cluster, a worker or a storage went away in the middle of a run. Finished work is saved: the same command goes on."""
 
 
 class DeadWorkersError(LostError):

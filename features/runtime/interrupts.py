@@ -19,7 +19,7 @@ class _Held:
 
 
 def interrupt(signal_number: int, frame: object) -> None:
-    """Handles SIGINT, SIGTERM and SIGHUP for a command: KeyboardInterrupt, here and at the next `check_wanted`.
+    """Handles SIGINT, SIGTERM and SIGHUP for a command: KeyboardInterrupt, here and at the next `raise_if_cancelled`.
 
     Python drops an exception that a handler raises inside a callback of the garbage collector; JAX has one, and a search spends
     much of its time there. Between `hold` and `release` it waits for the latter; a second one does not.
@@ -46,7 +46,7 @@ def release() -> None:
             raise KeyboardInterrupt
 
 
-def check_wanted() -> None:
+def raise_if_cancelled() -> None:
     """For a long task in this process to call now and then, and a no-op in workers of their own.
 
     Raises CancelledError when nobody waits for its result any more: a thread cannot be ended from outside. KeyboardInterrupt

@@ -141,7 +141,7 @@ def _check_stores(stores: tuple[str, ...]) -> None:
         _, at, place = rest.partition("/")[0].rpartition("@")
         if at:
             raise UsageError(
-                f"--store {scheme}://***@{place}: a name and a password in the URL would be printed, and stand in messages. "
+                f"--store {scheme}://***@{place}: a name and a password in the URL would be printed and appear in messages. "
                 "Leave them out, and give them to Ray's nodes as the file system's library reads them, e.g. AWS_PROFILE."
             )
 
@@ -151,7 +151,7 @@ def _check_ray(address: str | None) -> None:
     _, at, host = rest.partition("/")[0].rpartition("@")
     if at:
         raise UsageError(
-            f"--ray {scheme}{separator}***@{host}: a name and a password in the address would be printed, and stand in messages. "
+            f"--ray {scheme}{separator}***@{host}: a name and a password in the address would be printed and appear in messages. "
             "Leave them out, and use Ray's tokens: RAY_AUTH_MODE=token with RAY_AUTH_TOKEN_PATH."
         )
 
@@ -165,6 +165,6 @@ def _check_storage(url: str) -> None:
         )
     if without_password(url) != url:
         raise UsageError(
-            f"--storage {without_password(url)}: a password in the URL would stand in every job's record. Leave it out, and "
+            f"--storage {without_password(url)}: a password in the URL would end up in every job's record. Leave it out, and "
             "give it to the service and to Ray's nodes by libpq's PGPASSFILE or PGPASSWORD."
         )

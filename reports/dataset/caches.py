@@ -47,7 +47,7 @@ def collect(run: Run) -> list[CacheRow]:
             CacheRow(_role(wanted, manifest, drawn), records, cache_facts(run, index, FeatureCache(folder, manifest)))
         )
     if not rows:
-        raise LeftOutError("No feature cache is finished: `headhunt features cache` builds it.")
+        raise LeftOutError("No feature cache is complete: run `headhunt features cache`.")
     return sorted(rows, key=lambda row: list(ROLES).index(row.role))
 
 

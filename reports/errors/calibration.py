@@ -41,7 +41,7 @@ def collect(found: Predictions) -> Calibration:
     confidence, right = found.probabilities[:, 0], found.right
     if not np.isfinite(confidence).all():
         raise LeftOutError(
-            f"Some probabilities of trial {found.trial} are not numbers; with a lower rate, promote it anew: "
+            f"Some probabilities of trial {found.trial} are not numbers; with a lower rate, promote it again: "
             f"`headhunt train promote --trial {found.trial}`."
         )
     at = confidence_bins(confidence)

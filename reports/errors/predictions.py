@@ -15,7 +15,7 @@ def load_predictions(run: Run) -> Predictions:
     if not found:
         for damage in damaged_promotions(run):
             raise HeadhuntError(damage)
-        raise LeftOutError("Errors are those of a promoted model: `headhunt train promote`.")
+        raise LeftOutError("Errors are shown for a promoted model: run `headhunt train promote`.")
     if found[0].tuned.test is None:
         raise LeftOutError("The test photos were not evaluated: `train.evaluate_test` is false.")
     return read_predictions(run, found[0], "test")

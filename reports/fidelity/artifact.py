@@ -217,7 +217,7 @@ def load_results(workdir: Path) -> FidelityResults | None:
     except (ValueError, OSError) as error:
         raise HeadhuntError(f"{path} cannot be read: {error}. {again}") from error
     if content.get("version") != VERSION:
-        raise HeadhuntError(f"{path} was written by another version of headhunt. {again}")
+        raise HeadhuntError(f"{path} was written by another version of Headhunt. {again}")
     try:
         return FidelityResults.model_validate(content)
     except ValidationError as error:

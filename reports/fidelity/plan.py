@@ -213,5 +213,5 @@ def _check_settled(before: Run, now: Run, file: Path) -> None:
     if changed:
         raise UsageError(
             f"{relative(file)} is a fidelity study of other settings: {', '.join(changed)}. Set them back, or move "
-            f"{relative(file.parent)} away to measure anew."
+            f"{relative(file.parent)} away to measure again."
         )

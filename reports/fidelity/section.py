@@ -26,7 +26,7 @@ def section(run: Run) -> PageSection:
     found = load_results(run.workdir)
     if found is None:
         raise LeftOutError(
-            "How well this search predicts the full run is not measured: `headhunt reports fidelity` does it."
+            "How well this search predicts the full run has not been measured: run `headhunt reports fidelity`."
         )
     text = (
         f"{found.configurations} configurations spread evenly over the search space, each trained "

@@ -170,7 +170,7 @@ def section(run: Run) -> PageSection:
     histories = run.reports.histories
     if not histories:
         raise LeftOutError(
-            "No earlier run is named: `reports.histories: [{name: …, files: [history.csv]}]` shows Keras training histories."
+            "No earlier run is listed: `reports.histories: [{name: …, files: [history.csv]}]` shows Keras training histories."
         )
     runs = [collect(history, f"reports.histories.{number}") for number, history in enumerate(histories)]
     rows = []

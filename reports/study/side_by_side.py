@@ -136,7 +136,7 @@ def section(run: Run) -> PageSection:
     """The table and the figures; LeftOutError when the configuration names no other study."""
     if not run.reports.compare:
         raise LeftOutError(
-            "No other study is named: list other runs' headhunt.yaml in `reports.compare`, then run `headhunt reports build`."
+            "No other study is listed: list other runs' headhunt.yaml in `reports.compare`, then run `headhunt reports build`."
         )
     found = collect(run)
     objectives = list(dict.fromkeys(facts.objective for facts in found))

@@ -106,13 +106,13 @@ def _rank(
     if ranked[0].failure:
         raise HeadhuntError(
             f"none of the {len(best)} leaders got through all {len(seeds)} seeds; trial {best[0].number} failed with "
-            f"{ranked[0].failure}. Lower the learning rates in the search space and search anew."
+            f"{ranked[0].failure}. Lower the learning rates in the search space and search again."
         )
     return ranked
 
 
 def _write(run: SearchRun, study: optuna.Study, best: Sequence[Leader], confirmed: tuple[Confirmed, ...]) -> None:
-    """Leaves the ranking in the run's folder and with the study."""
+    """Domains the ranking in the run's folder and with the study."""
     confirmation = Confirmation(
         study=run.name,
         objective=run.search.objective,

@@ -31,8 +31,8 @@ from search.pruners.choice import is_pruned, make_pruner
 from search.ranking import VAL_LOSS, Score, is_ours, ranking
 from search.review.describe import short
 from search.review.notes import draw_pictures, write_reviews
-from search.review.progress import Best, Progress, Row, Standing
-from search.samplers.choice import ask_again, ends, make_sampler
+from search.review.progress import Best, Progress, Row, SearchSnapshot
+from search.samplers.choice import ask_again, exhausted, make_sampler
 from search.samplers.oracles import allotment, hyperband_trials
 from search.trial import TrialConfig
 
@@ -63,7 +63,7 @@ class Driver:
             return end
         if self._search.sampler == "keras_tuner.hyperband":
             needed = hyperband_trials(self._search.epochs)
-            log.print(f"KerasTuner's Hyperband: all its brackets take {needed} trials, then they begin anew.")
+            log.print(f"KerasTuner's Hyperband: all its brackets take {needed} trials, then start over.")
         objective = self._objective
         with (  # no trial is asked for before there is something to train it
             open_executor(self._search.workers, self._workdir, objective.environment, objective.threads) as executor,
@@ -83,7 +83,7 @@ class Driver:
             return None
         if end := reached_end(self._study, self._search, self._ownership.seconds):
             return end
-        reason = ends(self._sampler(), self._study)
+        reason = exhausted(self._sampler(), self._study)
         return space_is_used_up(self._study, len(self._ours()), reason) if reason else None
 
     # Asking
@@ -100,7 +100,7 @@ class Driver:
             end = reached_end(self._study, self._search, self._ownership.seconds)
             while not end and total < self._search.trials and (not generation or total % self._search.generation):
                 self._study.sampler = self._sampler()
-                reason = ends(self._study.sampler, self._study)
+                reason = exhausted(self._study.sampler, self._study)
                 if reason:
                     end = space_is_used_up(self._study, total, reason)
                     break
@@ -297,7 +297,7 @@ class Driver:
             best = Best(complete[0].number, complete[0].value or 0.0, short(leader), val_loss)
         counts = {state: states.count(state) for state in states}
         name, total = self._study.study_name, self._search.trials
-        return Progress(log, Standing(name, self._objective.metric, total, counts, best))
+        return Progress(log, SearchSnapshot(name, self._objective.metric, total, counts, best))
 
     def _row(self, candidate: Candidate) -> Row:
         """How a trial stands, for the table."""

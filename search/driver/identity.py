@@ -24,7 +24,7 @@ def check_identity(study: optuna.Study, objective: Objective) -> None:
         shown = ", ".join(
             f"{name} (was {json.dumps(known.get(name))}, is {json.dumps(identity[name])})"
             if name != "space"
-            else f"space ({', '.join(_changed_leaves(known.get(name), identity[name]))})"
+            else f"space ({', '.join(_changed_paths(known.get(name), identity[name]))})"
             for name in changed
         )
         raise UsageError(
@@ -33,12 +33,12 @@ def check_identity(study: optuna.Study, objective: Objective) -> None:
         )
 
 
-def _changed_leaves(before: Any, now: Any, path: str = "") -> list[str]:
+def _changed_paths(before: Any, now: Any, path: str = "") -> list[str]:
     """The dotted paths at which two spaces differ."""
     if not isinstance(before, dict) or not isinstance(now, dict):
         return [] if before == now else [path]
     return [
-        leaf
+        changed
         for name in dict.fromkeys([*before, *now])
-        for leaf in _changed_leaves(before.get(name), now.get(name), f"{path}.{name}" if path else name)
+        for changed in _changed_paths(before.get(name), now.get(name), f"{path}.{name}" if path else name)
     ]

@@ -66,7 +66,7 @@ class Objective(Protocol):
         ...
 
     def write(self, number: int, config: TrialConfig, result: TrialResult) -> None:
-        """Leaves the files of a trial that is over; its weights where the result has them."""
+        """Domains the files of a trial that is over; its weights where the result has them."""
         ...
 
     def keep_weights(self, numbers: Sequence[int]) -> None:

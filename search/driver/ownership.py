@@ -20,7 +20,7 @@ from features.runtime.errors import HeadhuntError, UsageError
 from features.runtime.log import log
 from features.runtime.processes import birth, this_process
 from search.driver.set_aside import set_aside
-from search.driver.storage import has_transactions, let_go_of_reads, one_transaction
+from search.driver.storage import has_transactions, one_transaction, release_read_locks
 from search.optuna_internals import storage_of, study_id
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Ownership:
         study.set_user_attr(ATTRIBUTE, self._record(running)._asdict())
 
     def release(self, in_the_middle: bool = False) -> None:
-        """Leaves the study to the next driver; `in_the_middle` of a generation, its trials wait for that one."""
+        """Domains the study to the next driver; `in_the_middle` of a generation, its trials wait for that one."""
         with one_transaction(storage_of(self._study), study_id(self._study)):
             if self.is_mine(self._study):
                 if in_the_middle:
@@ -183,7 +183,7 @@ def owned(
     except BaseException as error:
         ended.set()
         with suppress(Exception):  # the fault that ends the search is the one to show
-            let_go_of_reads(storage_of(study), error)
+            release_read_locks(storage_of(study), error)
             ownership.release(in_the_middle=True)
         raise
     ended.set()

@@ -118,7 +118,7 @@ def one_transaction(storage: optuna.storages.BaseStorage, study_id: int | None =
             database.scoped_session = own
 
 
-def let_go_of_reads(storage: optuna.storages.BaseStorage, error: BaseException) -> None:
+def release_read_locks(storage: optuna.storages.BaseStorage, error: BaseException) -> None:
     """Ends the reads that an interrupt fell into. The frames of its traceback keep them open, and as long as SQLite reads on one
     connection it commits on none: what is written next would wait for itself."""
     database = _database(storage)
@@ -145,12 +145,12 @@ def storage_faults(spec: str, workdir: Path) -> Iterator[None]:
         cause: BaseException = error.__cause__ or error
         said = cause.details() if isinstance(cause, grpc.Call) else str(cause).splitlines()[0]
         raise LostError(
-            f"the storage {storage_url(spec, workdir)} no longer answers as it should: {without_password(str(said))}. What was "
+            f"the storage {storage_url(spec, workdir)} no longer answers correctly: {without_password(str(said))}. What was "
             "written is safe. Once it is back:"
         ) from error
 
 
-def mend_journal(spec: str, workdir: Path) -> None:
+def truncate_partial_record(spec: str, workdir: Path) -> None:
     """Cuts off a last line that a failing disk or machine left half-written; the next line would be appended to it, and no
     line after that could be read. For the only driver of a study, before it opens the journal."""
     path = Path(_address(spec, workdir))

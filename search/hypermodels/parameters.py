@@ -40,15 +40,15 @@ def _parameter(hp: Any, names: Names) -> Parameter | None:
         return Parameter(names[key], tuple(hp.values), when=when)
     if hp.sampling == "reverse_log":
         raise UsageError(
-            f"search.hypermodel: {hp.name} has sampling='reverse_log', which only KerasTuner knows. Use 'log' or 'linear'."
+            f"search.hypermodel: {hp.name} has sampling='reverse_log', which only KerasTuner supports. Use 'log' or 'linear'."
         )
-    whole = kind == "Int"
+    integer = kind == "Int"
     if hp.sampling == "log" and hp.step is not None:
         points = [hp.min_value * hp.step**power for power in range(hp._get_n_values())]
-        return Parameter(names[key], tuple(int(point) if whole else float(point) for point in points), when=when)
+        return Parameter(names[key], tuple(int(point) if integer else float(point) for point in points), when=when)
     log = hp.sampling == "log"
     return Parameter(
-        names[key], Range(low=hp.min_value, high=hp.max_value, log=log, step=None if log else hp.step), whole, when
+        names[key], Range(low=hp.min_value, high=hp.max_value, log=log, step=None if log else hp.step), integer, when
     )
 
 

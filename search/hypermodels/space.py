@@ -168,10 +168,10 @@ def _holds(parameter: Parameter, held: dict[str, Any]) -> bool:
 
 
 def _probes(parameter: Parameter) -> list[Any]:
-    if not isinstance(parameter.leaf, Range) or parameter.size() <= PROBED:
+    if not isinstance(parameter.domain, Range) or parameter.size() <= PROBED:
         return list(parameter.values())
-    kind = int if parameter.whole else float
-    return [kind(parameter.leaf.low), kind(parameter.leaf.high)]
+    kind = int if parameter.integer else float
+    return [kind(parameter.domain.low), kind(parameter.domain.high)]
 
 
 def _meet(

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.cache.views import order_of_epoch
-from features.runtime.interrupts import check_wanted
+from features.runtime.interrupts import raise_if_cancelled
 from search.driver.worklog import this_worker
 from search.hypermodels.function import CombinationError
 from search.hypermodels.model import LABELS, build_model, check_promotable, form_of_labels, model_weights
@@ -74,7 +74,7 @@ class _Trained:
         if was_begun:
             _assign(model, state)
         for epoch in range(len(state.curves), self.task.until):
-            check_wanted()
+            raise_if_cancelled()
             metrics = self._epoch(epoch)
             if not np.isfinite([metrics.loss, metrics.val_loss]).all():
                 state.failure = (

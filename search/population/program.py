@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.cache.views import order_of_epoch
-from features.runtime.interrupts import check_wanted
+from features.runtime.interrupts import raise_if_cancelled
 from features.runtime.workers.keras_internals import learning_rate_variable
 from search.heads import build_head
 from search.metric import Metric, sign
@@ -109,11 +109,11 @@ class Program:
 
         lanes = [replace(state, curves=list(state.curves)) for state in states]
         # The number of lanes is a shape: lanes that are not counted fill it up to a power of two, to compile few programs.
-        filled = _filled(list(range(len(lanes))))
+        filled = pad_to_power_of_two(list(range(len(lanes))))
         carry = jax.tree.map(lambda *values: np.stack(values), *[lanes[n].arrays for n in filled])
         data = self._data
         for epoch in range(len(lanes[0].curves), until):
-            check_wanted()
+            raise_if_cancelled()
             each, shared = self._inputs(
                 [configs[n] for n in filled],
                 [lanes[n] for n in filled],
@@ -185,8 +185,10 @@ class Program:
             "decay": np.array([config.optimizer.decay for config in configs], np.float32),
             "best": np.array([_best_so_far(state, objective) for state in states], np.float32),
         }
-        rows = [self._data.rows_of_epoch(view, epoch, seed) for view, seed in _filled(views)]
-        batches = [_batches(seed, epoch, images, self.structure.batch_size, steps) for seed in _filled(orders)]
+        rows = [self._data.rows_of_epoch(view, epoch, seed) for view, seed in pad_to_power_of_two(views)]
+        batches = [
+            _batches(seed, epoch, images, self.structure.batch_size, steps) for seed in pad_to_power_of_two(orders)
+        ]
         return each, {"orders": np.stack(batches), "rows": np.stack(rows)}
 
     def _epoch(self, objective: Metric, arguments: tuple[Any, ...]) -> Any:
@@ -333,7 +335,7 @@ def _batches(seed: int, epoch: int, images: int, batch_size: int, steps: int) ->
     return np.resize(order_of_epoch(epoch, images, seed), (steps, batch_size)).astype(np.int32)
 
 
-def _filled(values: list[Any]) -> list[Any]:
+def pad_to_power_of_two(values: list[Any]) -> list[Any]:
     """Filled up to a power of two, since their number is a shape."""
     return values + values[:1] * (power_of_two(len(values)) - len(values))
 

@@ -40,22 +40,22 @@ class Caches:
         own = self.own.manifest.policy
         self._caches = {own: self.own}
         self._configured = policy_copies(run.features)
-        leaves = {name: choices(leaf) for name, leaf in (resolved_space(run).views or {}).items()}
+        domains = {name: choices(domain) for name, domain in (resolved_space(run).views or {}).items()}
         given = run.search.views or Views()
-        drawn = [str(policy) for policy in leaves.get("policy", [given.policy or own])]
+        drawn = [str(policy) for policy in domains.get("policy", [given.policy or own])]
         for policy in [*drawn, *filter(None, [given.policy])]:
             if policy not in self._caches:
                 self._caches[policy] = cache_for(run, policy)
         self.views = self.checked(given)
         self.open_views = self.views.model_copy(update={"copies": given.copies})  # None: all that the drawn policy has
         several = {policy: self._configured[policy] for policy in drawn if policy in self._configured}
-        self.limits = several if "copies" in leaves and len(set(several.values())) > 1 else {}
+        self.limits = several if "copies" in domains and len(set(several.values())) > 1 else {}
         most = max(drawn, key=lambda policy: self._caches[policy].copies)
-        for copies in leaves.get("copies", []):
+        for copies in domains.get("copies", []):
             self.checked(given.model_copy(update={"policy": most, "copies": copies}))
-        for policy in drawn if "copies" not in leaves else ():
+        for policy in drawn if "copies" not in domains else ():
             self.checked(given.model_copy(update={"policy": policy}))
-        self._copies = None if "copies" in leaves else given.copies
+        self._copies = None if "copies" in domains else given.copies
 
     @property
     def augmented(self) -> str | None:

@@ -42,7 +42,7 @@ class Best(NamedTuple):
     val_loss: float = math.inf
 
 
-class Standing(NamedTuple):
+class SearchSnapshot(NamedTuple):
     """How far a search is. `counts` are trials by STATES; `ended_here` of them ended in this process, the last one `ended_at`
     seconds after the first generation began; `elapsed` is now."""
 
@@ -74,7 +74,7 @@ class Standing(NamedTuple):
         return max(0.0, 60 * (self.total - self.ended) / self.per_minute - since)
 
 
-def table(standing: Standing) -> Table:
+def table(standing: SearchSnapshot) -> Table:
     """The live table."""
     shown = Table.grid(padding=(0, 2), expand=False)
     shown.add_column(style="bold", no_wrap=True, min_width=len("best so far"))
@@ -91,7 +91,7 @@ def table(standing: Standing) -> Table:
     return shown
 
 
-def line(standing: Standing, rows: Sequence[Row], seconds: float) -> str:
+def line(standing: SearchSnapshot, rows: Sequence[Row], seconds: float) -> str:
     """What is said of a generation whose trials are over, where there is no terminal."""
     states = [row.state for row in rows]
     odd = ", ".join(f"{states.count(state)} {STATES[state]}" for state in ("PRUNED", "FAIL") if state in states)
@@ -106,10 +106,13 @@ def line(standing: Standing, rows: Sequence[Row], seconds: float) -> str:
 class Progress:
     """Shows how a search stands, from the block's beginning to its end, however that comes."""
 
-    def __init__(self, console: Console, told: Standing, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, console: Console, told: SearchSnapshot, clock: Callable[[], float] = time.monotonic) -> None:
         """`told` is how the study stood before: everything that is shown starts from there."""
         self._console = console
-        self._state: tuple[Standing, Sequence[Row]] = (told, ())  # one value: the table is drawn on a thread of its own
+        self._state: tuple[SearchSnapshot, Sequence[Row]] = (
+            told,
+            (),
+        )  # one value: the table is drawn on a thread of its own
         self._clock = clock
         self._started = self._generation_started = clock()
         self._ended_at = 0.0
@@ -129,7 +132,7 @@ class Progress:
             self._live.stop()
 
     @property
-    def standing(self) -> Standing:
+    def standing(self) -> SearchSnapshot:
         """Now: what was told before, and the present generation."""
         told, rows = self._state
         counts = {state: told.counts.get(state, 0) + sum(row.state == state for row in rows) for state in STATES}
@@ -163,13 +166,13 @@ class Progress:
         self._generation_started = now
 
 
-def _best(standing: Standing) -> str:
+def _best(standing: SearchSnapshot) -> str:
     if standing.best is None:
         return "none has finished yet"
     return f"{standing.objective} {standing.best.value:.4f} (trial {standing.best.number})"
 
 
-def _pace(standing: Standing, *before: str) -> str:
+def _pace(standing: SearchSnapshot, *before: str) -> str:
     rate, left = standing.per_minute, standing.seconds_left
     if rate is None or left is None:
         return ", ".join([*before, "no trial has ended yet"])

@@ -53,12 +53,12 @@ def cannot_search(name: str, parameters: Sequence[Parameter]) -> str | None:
     return None
 
 
-def ends(sampler: optuna.samplers.BaseSampler, study: optuna.Study) -> str | None:
+def exhausted(sampler: optuna.samplers.BaseSampler, study: optuna.Study) -> str | None:
     """Why there is no trial to ask for, now or ever: the reason as a clause. None when there is one, as there mostly is.
 
     Only while trials are running may the answer be another one later.
     """
-    reason: Callable[[optuna.Study], str | None] = getattr(sampler, "ends", lambda study: None)
+    reason: Callable[[optuna.Study], str | None] = getattr(sampler, "exhausted", lambda study: None)
     return reason(study)
 
 
@@ -110,7 +110,7 @@ def _always(parameters: Sequence[Parameter]) -> list[Parameter]:
 
 
 def _ranges(parameters: Sequence[Parameter]) -> list[Parameter]:
-    return [parameter for parameter in _always(parameters) if isinstance(parameter.leaf, Range)]
+    return [parameter for parameter in _always(parameters) if isinstance(parameter.domain, Range)]
 
 
 @lru_cache(maxsize=1)

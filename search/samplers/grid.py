@@ -81,13 +81,16 @@ def _stride(size: int) -> int:
 def continuous(parameters: Sequence[Parameter]) -> str | None:
     """Why a space has no grid, naming the first continuous range and what to write instead; None when it has one."""
     for parameter in parameters:
-        leaf = parameter.leaf
-        if isinstance(leaf, Range) and math.isinf(parameter.size()):
-            points = np.geomspace(leaf.low, leaf.high, 4) if leaf.log else np.linspace(leaf.low, leaf.high, 4)
+        domain = parameter.domain
+        if isinstance(domain, Range) and math.isinf(parameter.size()):
+            points = np.geomspace(domain.low, domain.high, 4) if domain.log else np.linspace(domain.low, domain.high, 4)
             values = ", ".join(f"{point:.3g}" for point in points)
-            step = "" if leaf.log else f", or give it a step: {{low: {leaf.low:g}, high: {leaf.high:g}, step: ...}}"
+            step = (
+                "" if domain.log else f", or give it a step: {{low: {domain.low:g}, high: {domain.high:g}, step: ...}}"
+            )
             return (
-                f"space.{parameter.name} is a continuous range ({leaf.low:g} to {leaf.high:g}), which the sampler grid cannot "
+                f"space.{parameter.name} is a continuous range ({domain.low:g} to {domain.high:g}), which the sampler grid "
+                f"cannot "
                 f"exhaust. Write the values to try, e.g. [{values}]{step}; or choose another sampler"
             )
     return None
@@ -109,7 +112,7 @@ def _grid_class() -> Callable[..., Any]:
         def __init__(self, context: AskContext, grid: Grid) -> None:
             self._context, self._grid = context, grid
 
-        def ends(self, study: optuna.Study) -> str | None:
+        def exhausted(self, study: optuna.Study) -> str | None:
             if self._context.turn < self._grid.size:
                 return None
             return f"the grid is exhausted: each of its {self._grid.size:,} configurations has had its trial"

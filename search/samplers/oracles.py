@@ -104,7 +104,7 @@ def _sampler_class() -> Any:
             self._others = optuna.samplers.RandomSampler(seed=mixed(context))
             self._answer: tuple[str, dict[str, Any], Allotment | None] | None = None
 
-        def ends(self, study: optuna.Study) -> str | None:
+        def exhausted(self, study: optuna.Study) -> str | None:
             status = self._ask(study)[0]
             if status == "RUNNING":
                 return None
@@ -209,30 +209,32 @@ def _hyperparameters(tuner: Any, parameters: tuple[Parameter, ...]) -> Any:
 
 def _hyperparameter(tuner: Any, parameter: Parameter, conditions: list[Any]) -> Any:
     types = tuner.src.engine.hyperparameters.hp_types
-    leaf, name = parameter.leaf, parameter.name
-    if not isinstance(leaf, Range):
-        return types.Choice(name, list(range(len(leaf))), conditions=conditions)
-    if leaf.log and leaf.low < leaf.high:
-        kind = types.Int if parameter.whole else types.Float
-        low, high = (int(leaf.low), int(leaf.high)) if parameter.whole else (leaf.low, leaf.high)
+    domain, name = parameter.domain, parameter.name
+    if not isinstance(domain, Range):
+        return types.Choice(name, list(range(len(domain))), conditions=conditions)
+    if domain.log and domain.low < domain.high:
+        kind = types.Int if parameter.integer else types.Float
+        low, high = (int(domain.low), int(domain.high)) if parameter.integer else (domain.low, domain.high)
         return kind(name, low, high, sampling="log", conditions=conditions)
     if math.isinf(parameter.size()):
-        return types.Float(name, leaf.low, leaf.high, conditions=conditions)
+        return types.Float(name, domain.low, domain.high, conditions=conditions)
     return types.Int(name, 0, int(parameter.size()) - 1, conditions=conditions)
 
 
 def _by_place(parameter: Parameter) -> bool:
-    leaf = parameter.leaf
-    return not isinstance(leaf, Range) or (not math.isinf(parameter.size()) and not (leaf.log and leaf.low < leaf.high))
+    domain = parameter.domain
+    return not isinstance(domain, Range) or (
+        not math.isinf(parameter.size()) and not (domain.log and domain.low < domain.high)
+    )
 
 
 def _encode(parameter: Parameter, value: Any) -> Any:
     """A value as the oracle knows it: its place among the parameter's values, or itself where they are not counted."""
     if not _by_place(parameter):
         return value
-    if not isinstance(parameter.leaf, Range):
-        return parameter.leaf.index(value)
-    return round((value - parameter.leaf.low) / (parameter.leaf.step or 1))
+    if not isinstance(parameter.domain, Range):
+        return parameter.domain.index(value)
+    return round((value - parameter.domain.low) / (parameter.domain.step or 1))
 
 
 def _decode(parameter: Parameter, value: Any) -> Any:

@@ -180,11 +180,11 @@ def test_without_nodes_a_search_waits_and_says_so_and_goes_on_with_a_new_one(
     lose_one(nodes, process, unsearched, "train_trials")
     for node in nodes.living:
         node.lose()
-    waits = "No node of the Ray cluster has 1 CPU, as each worker asks; its nodes have up to 0 CPUs. Tasks wait until one joins"
+    waits = "No node of the Ray cluster has 1 CPU, which each worker needs; its nodes have at most 0 CPUs."
     wait(process, unsearched, lambda: waits in said(unsearched), "it says that tasks wait")
     assert sum(int(count or 1) for count in LOST.findall(said(unsearched))) == 2
     nodes.add()
-    wait(process, unsearched, lambda: "The Ray cluster has a node for the tasks now" in said(unsearched), "it goes on")
+    wait(process, unsearched, lambda: "The Ray cluster now has a node for the tasks" in said(unsearched), "it goes on")
     assert end(process, unsearched)["ended"] == "trials"
     assert everything(unsearched / "run") == everything(tmp_path / "calm" / "run")
     assert said(unsearched).count(waits) == 1
@@ -192,14 +192,12 @@ def test_without_nodes_a_search_waits_and_says_so_and_goes_on_with_a_new_one(
 
 def test_a_task_too_large_for_every_node_waits_and_can_be_interrupted(nodes: Nodes, unsearched: Path) -> None:
     process = start(nodes, unsearched, *COMMAND, "--set", "search.workers.gpus=1")
-    waits = (
-        "No node of the Ray cluster has 1 CPU and 1 GPU, as each worker asks; its nodes have up to 1 CPU and 0 GPUs."
-    )
+    waits = "No node of the Ray cluster has 1 CPU and 1 GPU, which each worker needs; its nodes have at most 1 CPU and 0 GPUs."
     wait(process, unsearched, lambda: waits in said(unsearched), "it says that tasks wait")
-    assert "Ctrl-C, and lower `workers.cpus` or `workers.gpus`." in said(unsearched)
+    assert "press Ctrl-C and lower `workers.cpus` or `workers.gpus`." in said(unsearched)
     time.sleep(3)
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=30)
     assert process.returncode == 130, said(unsearched)
-    assert "interrupted; what is finished is saved" in said(unsearched)
+    assert "interrupted; finished work is saved" in said(unsearched)
     assert "Traceback" not in said(unsearched)

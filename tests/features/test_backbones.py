@@ -193,7 +193,7 @@ def test_a_damaged_file_of_weights_is_named(tmp_path: Path) -> None:
             build_extractor(config(name, weights=str(path), image_size=32), "float32")
     broken = tmp_path / "b.keras"
     broken.write_bytes(b"not a zip")
-    with pytest.raises(UsageError, match=r"b\.keras is no whole \.keras file"):
+    with pytest.raises(UsageError, match=r"b\.keras is not a complete \.keras file"):
         build_extractor(config(str(broken), preprocessing="resnet", image_size=32), "float32")
 
 

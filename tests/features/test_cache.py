@@ -111,7 +111,9 @@ def test_a_damaged_manifest_is_refused(cached_run: FeaturesRun) -> None:
         with pytest.raises(CacheError, match=r"manifest\.json is damaged \(.*Run `headhunt features repair`"):
             FeatureCache.open(folder)
     (folder / MANIFEST).write_text(whole.replace('"format_version": 2', '"format_version": 1'))
-    with pytest.raises(CacheError, match=r"of format 1, but this headhunt reads 2\. Run `headhunt features cache`"):
+    with pytest.raises(
+        CacheError, match=r"of format 1, but this version of Headhunt reads 2\. Run `headhunt features cache`"
+    ):
         FeatureCache.open(folder)
     (folder / MANIFEST).unlink()
     with pytest.raises(CacheError, match="there is no finished feature cache"):

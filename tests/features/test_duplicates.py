@@ -63,7 +63,7 @@ def test_copies_are_in_one_split_and_the_others_stay_stratified(root: Path, seed
     table, words = prepared(run_on(root, split=split))
     assert len(table) == 86
     assert splits_of(table, "sha256").max() == 1
-    assert "6 photos are copies, byte by byte, of others; all copies of one are in one split." in words
+    assert "6 photos are byte-for-byte copies of others; all copies of a photo are in the same split." in words
     for label, count in ((0, 46), (1, 40)):
         own = table[table["label"] == label]["split"].value_counts()
         assert all(abs(own[part] - share * count) <= 2 for part, share in (("train", 0.5), ("val", 0.3), ("test", 0.2)))

@@ -16,7 +16,7 @@ import pytest
 
 from features.runtime import interrupts
 from features.runtime.errors import CacheError, DeadWorkersError, UsageError
-from features.runtime.interrupts import check_wanted
+from features.runtime.interrupts import raise_if_cancelled
 from features.runtime.processes import birth
 from features.runtime.workers.cluster import Cluster
 from features.runtime.workers.config import Workers
@@ -54,7 +54,7 @@ def wait_until_left(value: int) -> int:
         raise CacheError("the first task is broken")
     until = time.monotonic() + 60
     while time.monotonic() < until:
-        check_wanted()
+        raise_if_cancelled()
         time.sleep(0.01)
     raise AssertionError("nobody said that the result is not wanted")
 
@@ -275,7 +275,7 @@ def give_up_on_one(executor: Executor) -> None:
 
 
 def test_what_a_dying_worker_said_last_is_told(process_executor: Executor) -> None:
-    said = r"a worker died repeatedly \(ended with status 3; it said last: the device is on fire\)\. What is finished is saved"
+    said = r"a worker died repeatedly \(ended with status 3; it said last: the device is on fire\)\. Finished work is saved"
     with pytest.raises(DeadWorkersError, match=said):
         list(process_executor.map(say_and_leave, [0]))
 

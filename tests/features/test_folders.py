@@ -60,7 +60,7 @@ def test_split_folders_are_the_splits(tmp_path: Path, val: str, split: dict[str,
     assert result["splits"] == {"train": 12, "val": 12, "test": 12}
     assert splits_by_folder(run) == {"train": {"train"}, val: {"val"}, "test": {"test"}}
     assert load_index(run).class_names == ("a", "b")
-    assert words == ("" if split else f"The splits are those of the folders train, {val}, test.")
+    assert words == ("" if split else f"The splits come from the folders train, {val}, test.")
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_folders_called_like_splits_are_no_classes(
     tmp_path: Path, folders: tuple[str, ...], split: dict[str, float] | None
 ) -> None:
     run = run_on(fill(tmp_path / "photos", *folders), **({"split": split} if split else {}))
-    with pytest.raises(DatasetError, match=r"called like splits \(train(, val|, test|)\)") as caught:
+    with pytest.raises(DatasetError, match=r"named like splits \(train(, val|, test|)\)") as caught:
         prepare(run)
     assert "Write `dataset.split: {column: folder}`" in str(caught.value)
     assert ("beside extra" in str(caught.value)) == ("extra/a" in folders)
@@ -128,7 +128,7 @@ def test_what_file_managers_leave_is_no_class(tmp_path: Path) -> None:
     run = run_on(fill(tmp_path / "photos", *folders, count=12))
     result, words = prepared(run)
     assert (result["images"], result["classes"]) == (48, 2)
-    assert "The splits are those of the folders training, testing." in words
+    assert "The splits come from the folders training, testing." in words
 
 
 def test_folders_beside_configured_splits_are_said_with_what_they_hold(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_folders_beside_configured_splits_are_said_with_what_they_hold(tmp_path:
     run = run_on(fill(tmp_path / "photos", *parts, "extra/a", "extra/b"), split={"column": "folder"})
     result, words = prepared(run)
     assert result["images"] == 36
-    assert words == "Not read, since they are no splits: extra (12 photos)."
+    assert words == "Ignored, because they are not splits: extra (12 photos)."
 
 
 def test_photos_beside_the_class_folders_are_said(tmp_path: Path) -> None:
@@ -145,8 +145,8 @@ def test_photos_beside_the_class_folders_are_said(tmp_path: Path) -> None:
         photo(root / place / "stray.png")
     (root / "labels.csv").write_text("path,label")
     _, words = prepared(run_on(root))
-    assert f"beside the class folders and in none: 3 photos, the first is {root}/stray.png." in words
-    assert "Left out, as no photos that Pillow reads: 1 .csv." in words
+    assert f"next to the class folders, not in one: 3 photos, the first is {root}/stray.png." in words
+    assert "Left out, not images that Pillow can read: 1 .csv." in words
 
 
 def test_a_class_of_which_a_split_has_no_photo_is_named(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_files_that_only_begin_like_photos_are_none(tmp_path: Path) -> None:
     assert result["images"] == 8
     raw = "(raw: develop them first, as rawpy does)"
     assert words == (
-        f"Left out, as no photos that Pillow reads: 1 .bin, 1 .dng {raw}, 1 .eps, 1 .h5, 1 .mpg, 1 .nef {raw}."
+        f"Left out, not images that Pillow can read: 1 .bin, 1 .dng {raw}, 1 .eps, 1 .h5, 1 .mpg, 1 .nef {raw}."
     )
 
 
@@ -229,7 +229,7 @@ def test_photos_are_known_by_what_they_hold_and_the_rest_is_counted(tmp_path: Pa
     assert result["images"] == 8 + 5
     assert load_notes(run_on(root)) == [words]
     assert words == (
-        "Left out, as no photos that Pillow reads: 1 without a suffix, 1 .heic (`pip install pillow-heif` reads them), 2 .txt."
+        "Left out, not images that Pillow can read: 1 without a suffix, 1 .heic (`pip install pillow-heif` reads them), 2 .txt."
     )
 
 

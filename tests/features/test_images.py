@@ -115,7 +115,7 @@ def test_a_box_is_in_pixels_of_the_upright_photo(tmp_path: Path, upright: Pixels
         }
     )
     _, words = said(run)
-    assert "over the edge" not in words  # 20 is the width of the upright photo
+    assert "past the edge" not in words  # 20 is the width of the upright photo
     index = load_index(run)
     pixels = load_images(index, range(16), (6, 10), True)
     assert (pixels == (20, 250, 20)).all()
@@ -353,7 +353,7 @@ def test_links_that_loop_are_left_out_and_a_folder_called_like_a_photo_is_a_fold
     assert (result["images"], result["classes"]) == (9, 2)
     assert "3 links to folders are not followed: all, a/old.jpg/loop, b/loop.jpg." in words
     assert "a/old.jpg/9.png" in set(load_index(run).table["path"])
-    with pytest.raises(DatasetError, match="is a link that leads nowhere"):
+    with pytest.raises(DatasetError, match="is a broken link"):
         prepare(run_on(root / "itself"))
 
 

@@ -319,10 +319,10 @@ def test_files_that_no_stage_could_use_are_refused_when_the_configuration_is_che
     assert "one input and one output, but has 2 inputs" in refused(path, "prepare")
     whole = network_file(path, keras.layers.Conv2D(2, 3)).read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    assert "is no whole .keras file (it is cut short, or no zip archive)" in refused(path, "prepare")
+    assert "is not a complete .keras file (it is cut short, or no zip archive)" in refused(path, "prepare")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("config.json", "{}")
-    assert "is no whole .keras file" in refused(path, "prepare")
+    assert "is not a complete .keras file" in refused(path, "prepare")
 
 
 def test_a_layer_that_keras_does_not_know_is_one_message(configured: Path, tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def test_who_fetches_is_not_waited_for_without_end(
         fcntl.flock(other, fcntl.LOCK_EX)
         networks._from_applications(PRETRAINED)
     assert imagenet.asked == [1]
-    assert capsys.readouterr().err.count("Another process fetches the ImageNet weights; waiting for it.") == 1
+    assert capsys.readouterr().err.count("Another process is downloading the ImageNet weights; waiting for it.") == 1
 
 
 def test_other_weights_leave_keras_s_folder_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

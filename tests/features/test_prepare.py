@@ -246,7 +246,7 @@ def test_boxes_that_do_not_fit_their_photo(tmp_path: Path, root: Path) -> None:
         return make(tmp_path, kind="csv", file=str(tmp_path / "cars.csv"), crop_to_bbox=True)
 
     assert "6 with the bounding box outside; if the photos are cropped already" in refusal(table(41, 50))
-    assert "6 bounding boxes reach over the edge" in said(lambda: prepare(table(30, 41)))
+    assert "6 bounding boxes extend past the edge" in said(lambda: prepare(table(30, 41)))
     assert "bounding" not in said(lambda: prepare(table(30, 40)))
 
 
@@ -294,7 +294,7 @@ def test_class_folders_of_an_earlier_index_are_told(tmp_path: Path, root: Path) 
         ("path,label\na.jpg,zero\n", "cars.csv, line 2: label must be a whole number, but got 'zero'"),
         ("path,label\na.jpg,0\nb.jpg,2\n", "labels must be 0, 1, 2, … without gaps, but 1 is missing, of 0 to 2"),
         ("path,label\na.jpg,1\nb.jpg,2\n", "labels start at 0, but these go from 1 to 2. Subtract 1."),
-        ("path,label\na.jpg,audi\nb.jpg,bmw\n", "Names of classes, which all rows have there, belong into a column"),
+        ("path,label\na.jpg,audi\nb.jpg,bmw\n", "Class names belong in a column"),
         ("path,class_name\na.jpg,\nb.jpg,x\nc.jpg, \n", "cars.csv, 2 lines (2, 4): `class_name` is empty."),
         ("path,class_name\nhttps://x/a.jpg,x\n", "cars.csv, line 2: `path` is a URL; download the photos"),
         (

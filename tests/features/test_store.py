@@ -66,7 +66,9 @@ def test_a_damaged_or_missing_file_leaves_nothing(store: Store, shard: Path, tmp
 def test_an_upload_that_fails_leaves_nothing(tmp_path: Path, shard: Path) -> None:
     (tmp_path / "store").write_text("a file where the folder should be")
     broken = Store(f"file://{tmp_path}/store/key")
-    with pytest.raises(HeadhuntError, match=r"cannot upload file://.*stay on the local disk; the same command goes on"):
+    with pytest.raises(
+        HeadhuntError, match=r"cannot upload file://.*stay on the local disk; rerun the same command to continue"
+    ):
         broken.upload(shard)
     (tmp_path / "store").unlink()
     assert broken.sizes() == {}

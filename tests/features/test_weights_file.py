@@ -103,7 +103,7 @@ def test_files_of_no_weights_are_refused_when_the_configuration_is_checked(
     assert "it is no whole HDF5 file" in refused("prepare", text)
     empty = tmp_path / "empty.keras"
     empty.write_bytes(b"")
-    assert "it is no whole .keras file" in refused("prepare", empty)
+    assert "it is not a complete .keras file" in refused("prepare", empty)
     other = tmp_path / "weights.pth"
     shutil.copy(mobilenet, other)
     assert "its name does not end in .weights.h5, .keras, .h5" in refused("prepare", other)

@@ -94,5 +94,5 @@ def test_the_section_says_what_the_views_of_each_policy_cost(searched: Run) -> N
 
 def test_without_a_cache_the_section_names_the_command(searched: Run) -> None:
     shutil.rmtree(Path(searched.workdir) / "cache")
-    with pytest.raises(LeftOutError, match="`headhunt features cache` builds it"):
+    with pytest.raises(LeftOutError, match="run `headhunt features cache`"):
         section(searched)

@@ -33,7 +33,7 @@ def whole(searched: Run) -> Run:
 
 
 def cut(path: Path) -> None:
-    """Leaves about half of a file, which ends within a line."""
+    """Domains about half of a file, which ends within a line."""
     half = path.read_bytes()[: path.stat().st_size // 2]
     path.write_bytes(half.rstrip(b"\n0123456789"))
 
@@ -151,7 +151,7 @@ OTHER = r"Mistakes : \S*predictions.csv is damaged, or of other photos than the 
                 r"No verdict: \S*metrics.json is damaged \(",
                 r"Fidelity : \S*results.json cannot be read: it is no JSON object",
                 CURVES_SAID,
-                "Feature cache : No feature cache is finished: headhunt features cache builds it",
+                "Feature cache : No feature cache is complete: run headhunt features cache",
             ],
         ),
         (

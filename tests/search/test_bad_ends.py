@@ -42,14 +42,14 @@ FAULTS = {
     "storage": (
         "from optuna.exceptions import StorageInternalError; raise StorageInternalError('disk I/O error')",
         1,
-        "no longer answers as it should: disk I/O error",
+        "no longer answers correctly: disk I/O error",
     ),
     "workers": (
         "from features.runtime.errors import DeadWorkersError; raise DeadWorkersError('a worker died')",
         1,
         "headhunt: a worker died",
     ),
-    "interrupt": ("raise KeyboardInterrupt", 130, "interrupted; what is finished is saved"),
+    "interrupt": ("raise KeyboardInterrupt", 130, "interrupted; finished work is saved"),
     "SIGHUP": ("import os, signal; os.kill(os.getpid(), signal.SIGHUP)", 130, "Resume with:\n  headhunt search run"),
     "SIGTERM": ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", 130, "Resume with:\n  headhunt search run"),
 }

@@ -30,7 +30,7 @@ from search.parameters import AskContext
 from search.records import are_kept, load_curves, load_weights
 from search.retrain import trial_weights
 from search.review.describe import describe, shown_values
-from search.samplers.choice import SAMPLERS, ends, make_sampler
+from search.samplers.choice import SAMPLERS, exhausted, make_sampler
 from search.samplers.grid import Grid
 from search.samplers.history import comparable
 from search.space import SearchSpace
@@ -318,7 +318,7 @@ def test_every_sampler_goes_on_after_them(sampler: str) -> None:
         study.tell(trial, 0.5)
     for number in range(3, 20):
         study.sampler = make_sampler(sampler, space, 0, number, 9, first=3)
-        if ends(study.sampler, study):
+        if exhausted(study.sampler, study):
             break
         trial = study.ask()
         config = space.suggest(trial, Views(), 9, 0)
@@ -340,10 +340,10 @@ def test_a_grid_visits_every_point_beside_them() -> None:
     study = optuna.create_study()
     for number in range(3, 3 + size):
         study.sampler = make_sampler("grid", space, 0, number, first=3)
-        assert ends(study.sampler, study) is None
+        assert exhausted(study.sampler, study) is None
         space.suggest(study.ask(), Views(), 5, 0)
     assert len({str(trial.params) for trial in study.trials}) == size == 6
-    assert "exhausted" in (ends(make_sampler("grid", space, 0, 3 + size, first=3), study) or "")
+    assert "exhausted" in (exhausted(make_sampler("grid", space, 0, 3 + size, first=3), study) or "")
 
 
 def test_samplers_see_a_first_trial_that_has_every_parameter() -> None:

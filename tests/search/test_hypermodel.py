@@ -165,7 +165,7 @@ def test_a_name_in_two_scopes_is_two_parameters(folder: Path) -> None:
         ("hypermodels:biuld", "has no function 'biuld'. Did you mean 'build'?"),
         (
             "hypermodels:reverse",
-            "momentum has sampling='reverse_log', which only KerasTuner knows. Use 'log' or 'linear'.",
+            "momentum has sampling='reverse_log', which only KerasTuner supports. Use 'log' or 'linear'.",
         ),
         ("hypermodels:broken", "hypermodels:broken failed with kind='a': ZeroDivisionError: no a. No combination"),
         (

@@ -7,10 +7,10 @@ import io
 import pytest
 from rich.console import Console
 
-from search.review.progress import Best, Progress, Row, Standing, line, table
+from search.review.progress import Best, Progress, Row, SearchSnapshot, line, table
 
 BEST = Best(17, 0.7321, ["256-relu, dropout 0.3", "constant, learning rate 1e-3"])
-STANDING = Standing(
+STANDING = SearchSnapshot(
     "toys", "val_accuracy", 200, {"COMPLETE": 40, "PRUNED": 15, "FAIL": 2, "RUNNING": 8}, BEST, 30, 60.0, 90.0
 )
 
@@ -25,7 +25,7 @@ class Clock:
         return self.now
 
 
-def drawn(standing: Standing, width: int = 100) -> str:
+def drawn(standing: SearchSnapshot, width: int = 100) -> str:
     console = Console(record=True, file=io.StringIO(), width=width)
     console.print(table(standing))
     return console.export_text()
@@ -64,7 +64,7 @@ def test_the_table() -> None:
 
 
 def test_the_table_before_the_first_trial_has_ended() -> None:
-    text = drawn(Standing("toys", "val_loss", 4000, {"RUNNING": 8}, None, 0, 0.0, 3725.0))
+    text = drawn(SearchSnapshot("toys", "val_loss", 4000, {"RUNNING": 8}, None, 0, 0.0, 3725.0))
     assert "none has finished yet" in text
     assert "1:02:05 elapsed, no trial has ended yet" in text
 
@@ -86,7 +86,7 @@ def test_the_line_of_a_generation() -> None:
 
 def test_trials_count_as_they_end_and_the_better_one_leads() -> None:
     clock, console = Clock(), Console(file=io.StringIO(), width=200)
-    told = Standing("toys", "val_loss", 12, {"COMPLETE": 4}, Best(2, 0.9, ["old"]))
+    told = SearchSnapshot("toys", "val_loss", 12, {"COMPLETE": 4}, Best(2, 0.9, ["old"]))
     with Progress(console, told, clock) as progress:
         progress.update([Row(number, "RUNNING", None, ()) for number in (4, 5, 6)])
         assert progress.standing.counts["RUNNING"] == 3
@@ -107,7 +107,7 @@ def test_trials_count_as_they_end_and_the_better_one_leads() -> None:
 
 def test_trials_that_a_killed_driver_had_trained_do_not_count_for_the_rate() -> None:
     clock = Clock()
-    progress = Progress(Console(file=io.StringIO()), Standing("toys", "val_accuracy", 12, {}, None), clock)
+    progress = Progress(Console(file=io.StringIO()), SearchSnapshot("toys", "val_accuracy", 12, {}, None), clock)
     clock.now += 0.1
     progress.update([Row(0, "COMPLETE", 0.5, (), here=False)])
     assert progress.standing.ended == 1

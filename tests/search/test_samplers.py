@@ -19,7 +19,7 @@ from features.cache.views import Views
 from features.run_file import load
 from features.runtime.errors import UsageError
 from search.config import SearchConfig, SearchRun
-from search.samplers.choice import SAMPLERS, ask_again, ends, make_sampler
+from search.samplers.choice import SAMPLERS, ask_again, exhausted, make_sampler
 from search.samplers.oracles import allotment, hyperband_trials
 from search.space import SearchSpace
 
@@ -97,7 +97,7 @@ def ask(
     number = len(study.trials) if left is None else left.number
     study.sampler = make_sampler(sampler, space, seed, number, EPOCHS)
     if left is None:
-        assert ends(study.sampler, study) is None
+        assert exhausted(study.sampler, study) is None
     trial = study.ask() if left is None else ask_again(study, left._trial_id)
     space.suggest(trial, Views(), EPOCHS, 0)
     return trial
@@ -238,7 +238,7 @@ def test_the_grid_has_every_configuration_once_and_then_ends() -> None:
     assert len(set(drawn)) == size
     assert all(f"'head.layers': {layers}" in str(drawn[:20]) for layers in (0, 1, 2))
     over = make_sampler("grid", space, 0, size)
-    assert ends(over, study) == f"the grid is exhausted: each of its {size} configurations has had its trial"
+    assert exhausted(over, study) == f"the grid is exhausted: each of its {size} configurations has had its trial"
 
 
 def test_a_large_grid_costs_no_memory() -> None:
@@ -256,7 +256,7 @@ def test_an_oracle_that_has_tried_everything_ends_the_study(sampler: str) -> Non
     study = new_study()
     drawn = [str(ask(study, sampler, space=space).params) for _ in range(4)]
     assert len(set(drawn)) == 4
-    reason = ends(make_sampler(sampler, space, 0, 4, EPOCHS), study)
+    reason = exhausted(make_sampler(sampler, space, 0, 4, EPOCHS), study)
     assert reason == "KerasTuner's oracle found no configuration that was not tried before in 20 attempts"
 
 

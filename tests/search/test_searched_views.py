@@ -99,13 +99,13 @@ def test_the_size_counts_clean_photos_once() -> None:
     assert SearchSpace(**plain, views={"copies": [1, 2], "clean_share": [0.0, 1.0]}).size() == 4
     assert SearchSpace(**plain, views={"clean_share": [0.0, 0.5], "copies": [1, 2]}).size() == 4
     grid = make_sampler("grid", SearchSpace(**plain, views=leaves), 0, 24)
-    assert grid.ends(optuna.create_study()) is None  # type: ignore[attr-defined]
+    assert grid.exhausted(optuna.create_study()) is None  # type: ignore[attr-defined]
     beyond = make_sampler("grid", SearchSpace(**plain, views=leaves), 0, 25)
-    assert "25 configurations" in beyond.ends(optuna.create_study())  # type: ignore[attr-defined]
+    assert "25 configurations" in beyond.exhausted(optuna.create_study())  # type: ignore[attr-defined]
 
 
 def open_views(folder: Path, augmentation: Any, **search: Any) -> Run:
-    """Leaves the views of the run in `folder` open, with these policies."""
+    """Domains the views of the run in `folder` open, with these policies."""
     file = folder / "headhunt.yaml"
     raw = yaml.safe_load(file.read_text())
     raw["features"]["augmentation"] = augmentation
@@ -201,7 +201,7 @@ def test_a_study_of_before_goes_on_with_the_views_that_it_was_made_with(searched
     run = open_views(Path.cwd(), "flip_rotate_zoom", trials=9)
     assert resolved_space(run).views
     done = run_headhunt(Path.cwd(), "search", "run", "--json")
-    assert "The study 'tiny' was made with fixed views (all cached copies), and goes on with them." in " ".join(
+    assert "The study 'tiny' was made with fixed views (all cached copies), and continues with them." in " ".join(
         done.stderr.split()
     )
     trials = load_study(run).trials

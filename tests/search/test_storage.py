@@ -24,7 +24,7 @@ from optuna_dashboard import wsgi
 from features.runtime.errors import LostError, UsageError
 from reports.config import Run
 from search.driver.ownership import Patience, owned, read_driver
-from search.driver.storage import mend_journal, one_transaction, open_storage, storage_faults, storage_url
+from search.driver.storage import one_transaction, open_storage, storage_faults, storage_url, truncate_partial_record
 from search.leaderboard import leaders, load_study
 from tests.search.storages import PASSWORD, binaries, free_port, proxy
 
@@ -247,7 +247,7 @@ def test_a_storage_that_goes_away_in_the_middle_is_told(tmp_path: Path) -> None:
     database.close()
     with (
         pytest.raises(
-            LostError, match=r"the storage sqlite:///.*study\.db no longer answers as it should: .*no such table"
+            LostError, match=r"the storage sqlite:///.*study\.db no longer answers correctly: .*no such table"
         ),
         storage_faults("sqlite", tmp_path),
     ):
@@ -307,7 +307,7 @@ def test_a_torn_last_line_of_a_journal_is_cut_off(tmp_path: Path) -> None:
     study.ask()
     with (tmp_path / "study.journal").open("ab") as file:
         file.write(b'{"op_code": 4, "wor')
-    mend_journal("journal", tmp_path)
+    truncate_partial_record("journal", tmp_path)
     study = optuna.load_study(study_name="x", storage=open_storage("journal", tmp_path))
     study.ask()
     assert len(optuna.load_study(study_name="x", storage=open_storage("journal", tmp_path)).trials) == 2

@@ -11,7 +11,7 @@ from optuna.storages._cached_storage import _CachedStorage
 
 from features.runtime.errors import LostError
 from headhunt.service.board.studies import Studies, Study
-from headhunt.service.jobs.jobs import Standing
+from headhunt.service.jobs.jobs import JobSnapshot
 from tests.service.stand_in import Place, searched_trial
 
 LEAF = optuna.distributions.FloatDistribution(0, 1)
@@ -217,7 +217,7 @@ def test_a_job_that_ends_while_its_study_is_read_is_told_with_all_it_did(
 ) -> None:
     read = Studies.read
 
-    def slowly(studies: Studies, run: Any, before: Study, last: Standing) -> Study:
+    def slowly(studies: Studies, run: Any, before: Study, last: JobSnapshot) -> Study:
         found = read(studies, run, before, last)
         if last.state == "running":  # after it was read, and before it is told
             add(place, 0.9)

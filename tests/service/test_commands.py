@@ -234,7 +234,7 @@ def test_a_log_that_breaks_off_goes_on_where_it_did(monkeypatch: pytest.MonkeyPa
         done = at(service, "logs", "cars", "--follow")
     assert done.exit_code == 0, done.stderr
     assert done.stdout == "one\ntwo\nthree\n"
-    assert "gave no whole answer" in done.stderr and "Trying again" in done.stderr
+    assert "gave an incomplete answer" in done.stderr and "Trying again" in done.stderr
     assert {one.path for one in service.asked[1:]} == {"/searches/cars/logs?follow=true&job=1"}
 
 
@@ -243,7 +243,7 @@ def test_a_service_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) 
     with scripted(log(b"one\n", True)) as service:
         told = say(Client(service.url, None), "cars", 1)
         assert next(told) == b"one\n"
-        with pytest.raises(LostError, match="gave no whole answer"):
+        with pytest.raises(LostError, match="gave an incomplete answer"):
             next(told)
         assert len(service.asked) == 3
     with pytest.raises(LostError, match="no service answers"):
@@ -328,14 +328,14 @@ def test_what_is_no_token_is_not_printed(held: bytes, tmp_path: Path) -> None:
     (tmp_path / "token").chmod(0o600)
     done = headhunt("jobs", "--token-file", "token")
     assert done.exit_code == 2
-    assert "--token-file token: it has to hold one token and nothing else" in done.stderr
+    assert "--token-file token: it must contain one token and nothing else" in done.stderr
     assert "secret" not in done.output
 
 
 @pytest.mark.parametrize("held", ["secret-1\nsecret-2", "secret-ü"])
 def test_a_variable_that_is_no_token_is_not_printed(held: str) -> None:
     done = headhunt("jobs", HEADHUNT_TOKEN=held)
-    assert done.exit_code == 2 and "HEADHUNT_TOKEN: it has to hold one token" in done.stderr
+    assert done.exit_code == 2 and "HEADHUNT_TOKEN: it must contain one token" in done.stderr
     assert "secret" not in done.output
 
 

@@ -46,10 +46,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         ({"token": SecretStr("with a space in between")}, "printable ones of ASCII without spaces"),
         ({"certificate": Path("cert.pem")}, "--tls-certificate and --tls-key go together"),
         ({"certificate": Path("c.pem"), "key": Path("k.pem")}, r"--tls-certificate: there is no file c\.pem"),
-        ({"storage": "postgresql://me:secret@host/db"}, "a password in the URL would stand in every job's record"),
+        ({"storage": "postgresql://me:secret@host/db"}, "a password in the URL would end up in every job's record"),
         (
             {"storage": "postgresql://host/db?user=me&password=secret"},
-            "a password in the URL would stand in every job's",
+            "a password in the URL would end up in every job's",
         ),
         (
             {"ray": "http://me:secret@head:8265"},

@@ -91,7 +91,7 @@ def test_a_name_of_a_folder_that_is_no_search_is_refused(place: Place) -> None:
     (place.root / "photos" / "one.jpg").write_bytes(b"photo")
     refused = place.submit("photos")
     assert refused.status_code == 409
-    assert "there is something called 'photos' that is no search of this service" in refused.json()["detail"]
+    assert "'photos' exists and is not a search of this service" in refused.json()["detail"]
     assert (place.root / "photos" / "one.jpg").read_bytes() == b"photo"
     assert not list(place.root.glob(".*.tmp"))
 

@@ -44,7 +44,7 @@ def test_a_job_whose_process_is_gone_is_interrupted(place: Place) -> None:
     assert place.begin(pid=gone.pid, birth="long ago")
     assert place.state() == "interrupted"
     assert place.http.get("/searches/cars").json()["message"] == (
-        "its process was killed; what is finished is saved, and it can be resumed"
+        "its process was killed; finished work is saved, and it can be resumed"
     )
 
 
@@ -184,7 +184,7 @@ def test_the_process_of_a_job_says_why_it_failed(place: Place) -> None:
     assert "unheard" in place.http.get("/searches/cars/logs").text
     again = subprocess.run(command, cwd=place.root, capture_output=True, text=True, timeout=120, check=False)
     assert again.returncode == 0
-    assert "Job cars-1.1 was begun by another process; here is nothing to do." in again.stdout + again.stderr
+    assert "Job cars-1.1 was started by another process; nothing to do here." in again.stdout + again.stderr
 
 
 def test_a_log_is_given_byte_by_byte(place: Place) -> None:

@@ -104,7 +104,7 @@ def shows(card: Locator, state: str) -> None:
 
 @contextmanager
 def two_polls(page: Page) -> Iterator[None]:
-    """Leaves when the page has asked, and been answered, twice: what it asks for because of the first answer, it has."""
+    """Domains when the page has asked, and been answered, twice: what it asks for because of the first answer, it has."""
     yield
     for _ in range(2):
         with page.expect_response("**/searches"):

@@ -130,7 +130,7 @@ def test_a_model_that_is_not_the_promoted_one_is_refused(promoted: Run) -> None:
     model.get_layer("head").get_layer("classifier").bias.assign([3.0, 0.0, -3.0])
     model.save(file)
     for name in RUNTIMES:
-        with pytest.raises(HeadhuntError, match=r"predicts otherwise than the promotion did: probabilities differ by"):
+        with pytest.raises(HeadhuntError, match=r"predicts differently from the promotion: probabilities differ by"):
             export(promoted, number, [name])
     folder = Path("run") / "exports" / str(number)
     names = {path.name for path in folder.iterdir()}

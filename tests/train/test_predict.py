@@ -103,7 +103,7 @@ def test_folders_are_read_and_bad_files_are_named(bundle: Path, photos: Path, mi
     assert "mixed/text.jpg: not a readable image (of no format that Pillow knows)" in lines
     assert "mixed/cut.png: truncated" in lines
     assert "none.jpg: missing" in lines
-    assert "Left out, as no photos that Pillow reads: 1 .txt." in lines
+    assert "Left out, not images that Pillow can read: 1 .txt." in lines
     assert lines[-1] == "headhunt: 3 of 7 could not be read; the reasons are above. The others are predicted."
     assert "Traceback" not in done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
@@ -163,7 +163,7 @@ def test_models_that_are_not_there(promoted: Run, photos: Path) -> None:
         model_in(Path("nowhere.onnx"), None)
     with pytest.raises(UsageError, match=r"is keras, not onnx. Leave --format out"):
         model_in(folder / "model.keras", "onnx")
-    with pytest.raises(UsageError, match=r"labels.txt is no model that can be run. Allowed: .keras, .onnx, .tflite"):
+    with pytest.raises(UsageError, match=r"labels.txt is not a model that can be run. Allowed: .keras, .onnx, .tflite"):
         format_of(folder / "labels.txt")
     (folder / "labels.txt").write_text("a\nb\n")
     with pytest.raises(HeadhuntError, match=r"names 2 classes, but .*model.keras has 3. They are of two exports"):

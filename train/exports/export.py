@@ -187,7 +187,7 @@ def _export_model(name: str, bundle: Bundle) -> ExportedFormat:
         difference = _difference(temporary, name, bundle.originals)
         if not difference <= tolerance:
             raise HeadhuntError(
-                f"{relative(target)} is not written: in {RUNTIMES[name].name} it predicts otherwise than the promotion did: "
+                f"{relative(target)} is not written: in {RUNTIMES[name].name} it predicts differently from the promotion: "
                 f"probabilities differ by {difference:.2e}, more than {tolerance:g} "
                 f"({len(bundle.originals.pixels)} validation photos). Promote the trial again, or leave {name} out of --format."
             )

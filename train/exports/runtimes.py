@@ -84,7 +84,7 @@ def format_of(path: Path) -> str:
     by_suffix = {Path(runtime.file).suffix: name for name, runtime in RUNTIMES.items() if Path(runtime.file).suffix}
     if path.is_dir() or path.suffix not in by_suffix:
         raise UsageError(
-            f"{path} is no model that can be run. Allowed: {', '.join(by_suffix)}, the folder of a SavedModel, or of a "
+            f"{path} is not a model that can be run. Allowed: {', '.join(by_suffix)}, the folder of a SavedModel, or of a "
             "bundle."
         )
     return by_suffix[path.suffix]

@@ -44,7 +44,9 @@ class Journal:
             with path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
         except OSError as error:
-            raise HeadhuntError(f"{path} cannot be written: {error.strerror}. The last checkpoint is whole.") from error
+            raise HeadhuntError(
+                f"{path} cannot be written: {error.strerror}. The last checkpoint is intact."
+            ) from error
 
     def step(self, progress: Progress) -> None:
         """Notes how far the epoch is; most calls write nothing."""

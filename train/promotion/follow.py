@@ -78,7 +78,7 @@ def follow(tasks: Sequence[Task], record: PromotionStudy) -> Iterator[Followed]:
             except Exception as error:  # a storage that is away: the promotions go on, and the next look records all
                 faults += 1
                 if faults == 1:
-                    log.print(f"Cannot record the promotions at present, trying again: {error}", style="yellow")
+                    log.print(f"Cannot record the promotions right now, retrying: {error}", style="yellow")
 
     with bars:
         thread = threading.Thread(target=watch, daemon=True)

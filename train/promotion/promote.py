@@ -214,7 +214,7 @@ def check_cache(run: TrainRun, leader: Leader) -> None:
     if leader.cache_key != cache.key:
         raise UsageError(
             f"trial {leader.number} was trained on the cache {leader.cache_key[:16]}, but the configuration names "
-            f"{cache.key[:16]}. Set the `features` and `dataset` sections back, or search anew with another `name` "
+            f"{cache.key[:16]}. Set the `features` and `dataset` sections back, or search again with another `name` "
             "and `workdir`."
         )
 

@@ -100,7 +100,7 @@ def promote_trial(task: Task) -> Ended:
         with suppress(OSError):
             fault.write_text(traceback.format_exc(), encoding="utf-8")
         named = f"the promotion of trial {task.leader.number} failed: {type(error).__name__}: {error}"
-        return Ended(HeadhuntError(f"{named}. Its traceback is in {fault}; what is finished is kept."))
+        return Ended(HeadhuntError(f"{named}. Its traceback is in {fault}; finished work is kept."))
     finally:
         journal.close()
     return Ended()

@@ -56,7 +56,7 @@ def read_folders(dataset: FolderDataset) -> Source:
     try:
         root = dataset.root.resolve()
     except (OSError, RuntimeError):  # a link that leads to itself
-        raise DatasetError(f"{dataset.root} is a link that leads nowhere. Correct `dataset.root`.") from None
+        raise DatasetError(f"{dataset.root} is a broken link. Correct `dataset.root`.") from None
     if not root.is_dir():
         raise DatasetError(f"there is no folder {root}. Correct `dataset.root`.")
     left_out: list[str] = []
@@ -130,7 +130,7 @@ def _count_beside(folders: Iterable[Path], others: Counter[str]) -> None:
     others.update(file.suffix.lower() for file in files if file not in photos)
     if photos:
         note(
-            f"Left out, since they lie beside the class folders and in none: {len(photos)} photos, the first is {photos[0]}."
+            f"Left out, because they are next to the class folders, not in one: {len(photos)} photos, the first is {photos[0]}."
         )
 
 
@@ -158,17 +158,17 @@ def _parts(dataset: FolderDataset, root: Path) -> dict[str | None, Path]:
     if not by_folder and ("split" in dataset.model_fields_set or twice or others):
         beside = f", beside {some(others)}" if others else ""
         raise DatasetError(
-            f"{root} holds folders that are called like splits ({shown}){beside}, and a split by shares would take them for "
+            f"{root} holds folders named like splits ({shown}){beside}, and a split by shares would take them for "
             "classes. Write `dataset.split: {column: folder}` to take the splits from these folders, or name a folder of "
-            "class folders as `dataset.root`; a class of that name has to be called otherwise."
+            "class folders as `dataset.root`; a class with such a name must be renamed."
         )
     if twice:
         raise DatasetError(f"{root} holds both {' and '.join(sorted(twice))}, which are one split. Keep one of them.")
     if others:
         counts = [f"{name} ({len(_photos(root / name, root, [], Counter()))} photos)" for name in sorted(others)]
-        note(f"Not read, since they are no splits: {', '.join(counts)}.")
+        note(f"Ignored, because they are not splits: {', '.join(counts)}.")
     elif not by_folder:
-        log.print(f"The splits are those of the folders {shown}.")
+        log.print(f"The splits come from the folders {shown}.")
     return {part: root / name for part, name in found.items()}
 
 
@@ -195,7 +195,7 @@ def _tell_others(others: Counter[str]) -> None:
     for suffix, count in sorted(others.items()):
         advice = f" ({ADVICE[suffix]})" if suffix in ADVICE else ""
         listed.append(f"{count} {suffix or 'without a suffix'}{advice}")
-    note(f"Left out, as no photos that Pillow reads: {', '.join(listed)}.")
+    note(f"Left out, not images that Pillow can read: {', '.join(listed)}.")
 
 
 def _tell_links(left_out: list[str], advice: str) -> None:

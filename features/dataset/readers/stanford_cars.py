@@ -46,7 +46,7 @@ def read_stanford_cars(dataset: StanfordCars) -> Source:
         meta = dataset.root / dataset.meta
         names = _class_names(meta, _read_mat(meta))
     if not photos:
-        raise DatasetError(f"{', '.join(str(dataset.root / file) for file in files)}: no annotations in there.")
+        raise DatasetError(f"{', '.join(str(dataset.root / file) for file in files)}: no annotations found.")
     labels = [photo.label for photo in photos]
     if min(labels) < 0 or max(labels) >= len(names):
         raise DatasetError(
@@ -122,5 +122,5 @@ def _devkit(path: Path, row: Any, root: Path) -> Photo:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise ValueError(f"a file name is expected, but there is {value!r}")
+        raise ValueError(f"expected a file name, but got {value!r}")
     return str(value)

@@ -151,8 +151,8 @@ def _classes(file: Path, columns: list[str], rows: list[Row]) -> tuple[list[int]
     if named and len(named) == len(rows) and "class_name" not in columns:
         raise DatasetError(
             f"{named[0].place}: label must be a whole number, but got "
-            f"{shortened(repr(named[0].cells['label']), LONGEST_QUOTE)}. Names of classes, which all rows have there, belong "
-            "into a column `class_name`: rename it."
+            f"{shortened(repr(named[0].cells['label']), LONGEST_QUOTE)}. Class names belong in "
+            "a column `class_name`: rename the column."
         )
     _refuse(file, rows, "label", lambda cell: not _is_number(cell), "`label` must be a whole number")
     names: dict[int, str] = {}
@@ -171,7 +171,7 @@ def _classes(file: Path, columns: list[str], rows: list[Row]) -> tuple[list[int]
     if gaps:
         raise DatasetError(
             f"{file}: labels must be 0, 1, 2, … without gaps, but {some(gaps)} "
-            f"{'is' if len(gaps) == 1 else 'are'} missing, of 0 to {max(names)}. Number the classes anew, or give `class_name` "
+            f"{'is' if len(gaps) == 1 else 'are'} missing, of 0 to {max(names)}. Renumber the classes, or give `class_name` "
             "alone."
         )
     return labels, tuple(names[label] for label in range(len(names)))

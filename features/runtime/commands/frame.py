@@ -75,7 +75,7 @@ def command(as_json: bool, afterwards: str | None = None) -> Iterator[Output]:
         if os.environ.get(IS_STAGE):  # the command that runs all stages says how to go on
             pass
         elif output.afterwards is None:
-            _say(f"\nheadhunt: interrupted; what is finished is saved. {_resume()}")
+            _say(f"\nheadhunt: interrupted; finished work is saved. {_resume()}")
         else:
             _say(f"\nheadhunt: interrupted. {output.afterwards}".rstrip())
         raise typer.Exit(INTERRUPTED) from None

@@ -16,7 +16,7 @@ import typer
 
 from features.runtime.commands.frame import INTERRUPTED, IS_STAGE
 from features.runtime.errors import HeadhuntError
-from features.runtime.interrupts import check_wanted
+from features.runtime.interrupts import raise_if_cancelled
 from features.runtime.log import log
 
 
@@ -42,7 +42,7 @@ def run_stage(arguments: Sequence[str]) -> Any:
     with started as stage:
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            check_wanted()
+            raise_if_cancelled()
             printed, _ = stage.communicate()
         except KeyboardInterrupt:
             stage.send_signal(signal.SIGINT)
@@ -51,10 +51,11 @@ def run_stage(arguments: Sequence[str]) -> Any:
     if stage.returncode < 0:
         killed = signal.Signals(-stage.returncode).name
         log.print(
-            f"headhunt: the process of this stage was ended by {killed}, which the system sends when memory is out, for one."
+            f"headhunt: the process of this stage was ended by {killed}, which the system sends, for example, when memory "
+            f"runs out."
         )
     if stage.returncode == INTERRUPTED:
-        log.print("headhunt: this stage was interrupted; what is finished is saved. Rerun the same command.")
+        log.print("headhunt: this stage was interrupted; finished work is saved. Rerun the same command.")
     elif stage.returncode:
         log.print(
             f"Fix this, then rerun the same command. To rerun only this stage:\n  headhunt {shlex.join(arguments)}"

@@ -88,7 +88,7 @@ class Cluster:
         now = time.monotonic()
         if any(all(node.resources.get(name, 0) >= need for name, need in self._needs.items()) for node in nodes):
             if self._waits_since is not None:
-                log.print(f"The Ray cluster has a node for the tasks now, after {now - self._waits_since:.0f} s.")
+                log.print(f"The Ray cluster now has a node for the tasks, after {now - self._waits_since:.0f} s.")
             self._waits_since = None
         elif self._waits_since is None or now - self._reminded > REMIND_SECONDS:
             self._waits_since = self._waits_since or now
@@ -97,14 +97,15 @@ class Cluster:
             most = {name: max((node.resources.get(name, 0) for node in nodes), default=0) for name in wanted}
             keys = " or ".join(f"`workers.{name.lower()}s`" for name in wanted)
             log.print(
-                f"No node of the Ray cluster has {_amounts(wanted)}, as each worker asks; its nodes have up to {_amounts(most)}. "
-                f"Tasks wait until one joins that has. If none will: Ctrl-C, and lower {keys}.",
+                f"No node of the Ray cluster has {_amounts(wanted)}, which each worker needs; its nodes have at most "
+                f"{_amounts(most)}. "
+                f"Tasks wait until such a node joins. If none will, press Ctrl-C and lower {keys}.",
                 style="yellow",
             )
 
     def _lose(self, what: str) -> None:
         self.is_lost = True
-        raise LostError(f"the Ray cluster is gone: {what}. What is finished is saved.")
+        raise LostError(f"the Ray cluster is gone: {what}. Finished work is saved.")
 
 
 def shorten_ray() -> None:

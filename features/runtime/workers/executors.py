@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from features.runtime.atomic import make_folder
 from features.runtime.commands.stages import end_with_parent
 from features.runtime.errors import UsageError
-from features.runtime.interrupts import LEFT, check_wanted
+from features.runtime.interrupts import LEFT, raise_if_cancelled
 from features.runtime.log import log
 from features.runtime.workers.cluster import Cluster
 from features.runtime.workers.config import Workers
@@ -60,7 +60,7 @@ class LocalExecutor:
     ) -> Iterator[tuple[int, R]]:
         if self._threads == 1:
             for position, task in enumerate(tasks):
-                check_wanted()
+                raise_if_cancelled()
                 yield position, function(task)
             return
         pool = ThreadPoolExecutor(self._threads, "thread")
@@ -161,7 +161,7 @@ def _processes(workers: Workers, cpus: float, workdir: Path, variables: Mapping[
     slots = gpus[: max(1, int(cores // cpus))]
     environments = [{**variables, "CUDA_VISIBLE_DEVICES": ",".join(seen) or "-1"} for seen in slots]
     what = f"{len(slots)} process{'es' if len(slots) > 1 else ''} of this machine"
-    log.print(f"Workers: {what}{', a GPU is seen by each' if workers.gpus else ''}.")
+    log.print(f"Workers: {what}{', each with its own GPU' if workers.gpus else ''}.")
     processes = ProcessExecutor(environments, make_folder(workdir.resolve() / ".workers"))
     try:
         yield processes

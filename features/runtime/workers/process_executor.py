@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from features.runtime.errors import DeadWorkersError
-from features.runtime.interrupts import check_wanted
+from features.runtime.interrupts import raise_if_cancelled
 from features.runtime.workers.worker_process import DeadWorkerError, WorkerProcess
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class ProcessExecutor:
         running: dict[int, tuple[int, int]] = {}
         try:
             while waiting or running:
-                check_wanted()
+                raise_if_cancelled()
                 for slot in range(len(self._environments)):
                     if waiting and slot not in running:
                         running[slot] = waiting.pop()
@@ -58,7 +58,7 @@ class ProcessExecutor:
                             waiting.append((position, deaths + 1))
                             continue
                         if given_up is None:
-                            raise DeadWorkersError(f"{death.repeated}. What is finished is saved.") from None
+                            raise DeadWorkersError(f"{death.repeated}. Finished work is saved.") from None
                         result = given_up(tasks[position], death.repeated)
                     yield position, result
         finally:

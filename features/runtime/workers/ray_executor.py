@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from features.runtime.errors import DeadWorkersError, HeadhuntError, LostError, UsageError
-from features.runtime.interrupts import check_wanted
+from features.runtime.interrupts import raise_if_cancelled
 from features.runtime.log import log
 from features.runtime.workers.cluster import Cluster, shorten_ray
 from features.runtime.workers.config import Workers
@@ -55,7 +55,7 @@ class RayExecutor:
         running: dict[Any, tuple[int, frozenset[str]]] = {}  # with the nodes that were lost before
         try:
             while waiting or running:
-                check_wanted()
+                raise_if_cancelled()
                 self._cluster.check()
                 self._cluster.look()
                 while waiting and len(running) < self._workers.count:
@@ -99,7 +99,7 @@ def _result(reference: Any, cluster: Cluster, lost_before: frozenset[str]) -> An
         if isinstance(error, OutOfMemoryError | WorkerCrashedError):
             short = str(error).strip().splitlines()[0]
             raise DeadWorkersError(f"a worker was killed repeatedly, probably out of memory: {short}") from error
-        raise LostError(f"a Ray worker failed for good: {error} What is finished is saved.") from error
+        raise LostError(f"a Ray worker failed permanently: {error} Finished work is saved.") from error
 
 
 def start_ray(workers: Workers, empty: Path, variables: Mapping[str, str]) -> str:

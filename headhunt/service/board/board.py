@@ -15,9 +15,9 @@ from features.runtime.errors import HeadhuntError, LostError
 from headhunt.service.board.schemas import Exported, Exports, Health, JobStatus, Promotion, Promotions, SearchStatus
 from headhunt.service.board.studies import Studies, Study, no_study, settlement
 from headhunt.service.jobs.admission import contained
-from headhunt.service.jobs.complaints import Complaints
 from headhunt.service.jobs.downloads import exported_formats, report_page
-from headhunt.service.jobs.jobs import Jobs, Standing
+from headhunt.service.jobs.jobs import Jobs, JobSnapshot
+from headhunt.service.jobs.once_per_problem import OncePerProblemLog
 from headhunt.service.jobs.records import ACTIVE, CONFIGURATION, job_files
 from reports.config import Run
 from train.promotion.artifact import find_promotions
@@ -60,7 +60,7 @@ class Board:
         self._entries: dict[str, Entry] = {}
         self._promotions: dict[str, tuple[Entry, bytes]] = {}
         self._seen: dict[str, float] = {}
-        self._complaints = Complaints()
+        self._problems = OncePerProblemLog()
         self._runs: dict[str, Run] = {}
         self._studies = Studies(storage)
         self._lock = threading.Lock()
@@ -194,10 +194,10 @@ class Board:
         with self._outliving("the jobs"):
             self._jobs.look_after()
         if self._storage_answers:
-            self._complaints.say("its silence", "")
+            self._problems.log("its silence", "")
             return
         if self._studies.answered is not None:
-            self._complaints.say("its silence", f"the storage has been silent for {UNANSWERED_SECONDS} seconds")
+            self._problems.log("its silence", f"the storage has been silent for {UNANSWERED_SECONDS} seconds")
         with self._lock:  # who reads the studies may wait for the storage, and tells nobody how the jobs stand
             for name in self._jobs.names():
                 if self._is_moving(name):
@@ -230,9 +230,9 @@ class Board:
         try:
             yield
         except Exception as error:
-            self._complaints.say(what, f"cannot look at {what}: {_fault(error)}")
+            self._problems.log(what, f"cannot look at {what}: {_fault(error)}")
         else:
-            self._complaints.say(what, "")
+            self._problems.log(what, "")
 
     def _write(self) -> None:
         parts = b",".join(entry.json for entry in self.entries())
@@ -281,15 +281,15 @@ class Board:
                     break
         self._seen[name] = time.monotonic()
         about = f"the search {name!r}"
-        self._complaints.say(about, f"cannot look at {about}: {study.fault}" if study.fault else "")
+        self._problems.log(about, f"cannot look at {about}: {study.fault}" if study.fault else "")
 
     def _look_again(self, name: str) -> None:
         with self._outliving(f"the files of the search {name!r}"):
             self._look_at(name, again=True)
 
     def _tell(self, name: str, study: Study) -> None:
-        standings = self._jobs.of(name)
-        shown = _shown(standings)
+        snapshots = self._jobs.of(name)
+        shown = _shown(snapshots)
         status = SearchStatus(
             name=name,
             state=shown.state,
@@ -299,19 +299,19 @@ class Board:
             study_id=study.id,
             trials=study.counts,
             trials_per_minute=study.per_minute,
-            images_per_second=self._images_per_second(name, standings),
+            images_per_second=self._images_per_second(name, snapshots),
             best=study.best,
-            created=standings[0].job.created,
-            jobs=[_job_status(standing, self._jobs.submission_id(standing.job)) for standing in standings],
+            created=snapshots[0].job.created,
+            jobs=[_job_status(snapshot, self._jobs.submission_id(snapshot.job)) for snapshot in snapshots],
             promotions=len(list((self._root / name).glob("promotions/*/metrics.json"))),
             exports=len(self.exports(name).exports),
             report=report_page(self._root, name) is not None,
         )
         self._entries[name] = Entry(status, study, status.model_dump_json().encode())
 
-    def _images_per_second(self, name: str, standings: list[Standing]) -> float | None:
+    def _images_per_second(self, name: str, snapshots: list[JobSnapshot]) -> float | None:
         """What the build that is under way said last, or what the latest one gave."""
-        last = standings[-1]
+        last = snapshots[-1]
         files = job_files(self._root, name, last.job.number)
         if last.state == "running" and last.stage == "cache" and files.log.exists():
             with files.log.open("rb") as file:
@@ -319,8 +319,8 @@ class Board:
                 said = re.findall(rb"([\d.]+) images/s", file.read())
             if said:
                 return float(said[-1])
-        for standing in reversed(standings):
-            found = job_files(self._root, name, standing.job.number).results().get("cache")
+        for snapshot in reversed(snapshots):
+            found = job_files(self._root, name, snapshot.job.number).results().get("cache")
             if found:
                 return float(found["images_per_second"])
         return None
@@ -330,11 +330,11 @@ def _is_recent(answered: float | None) -> bool:
     return answered is not None and time.monotonic() - answered < UNANSWERED_SECONDS
 
 
-def _shown(standings: list[Standing]) -> Standing:
+def _shown(snapshots: list[JobSnapshot]) -> JobSnapshot:
     """The job whose state is the search's: the last one, but promotions that finished leave the search as it was."""
-    last = standings[-1]
+    last = snapshots[-1]
     if last.job.kind == "promotions" and last.state == "finished":
-        return next(standing for standing in reversed(standings) if standing.job.kind == "search")
+        return next(snapshot for snapshot in reversed(snapshots) if snapshot.job.kind == "search")
     return last
 
 
@@ -346,20 +346,20 @@ def _states(status: SearchStatus) -> list[tuple[int, str]]:
     return [(job.number, job.state) for job in status.jobs]
 
 
-def _of(standings: list[Standing]) -> list[tuple[int, str]]:
-    return [(standing.job.number, standing.state) for standing in standings]
+def _of(snapshots: list[JobSnapshot]) -> list[tuple[int, str]]:
+    return [(snapshot.job.number, snapshot.state) for snapshot in snapshots]
 
 
-def _job_status(standing: Standing, submission_id: str) -> JobStatus:
-    job = standing.job
+def _job_status(snapshot: JobSnapshot, submission_id: str) -> JobStatus:
+    job = snapshot.job
     return JobStatus(
         number=job.number,
         kind=job.kind,
-        state=standing.state,
-        stage=standing.stage,
+        state=snapshot.state,
+        stage=snapshot.stage,
         created=job.created,
-        started=standing.begun,
-        ended=standing.ended,
-        message=standing.message,
+        started=snapshot.begun,
+        ended=snapshot.ended,
+        message=snapshot.message,
         ray_id=submission_id,
     )

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from headhunt.service.board.schemas import Best, History, Point, TopTrial, TrialCounts
-from headhunt.service.jobs.jobs import Standing
+from headhunt.service.jobs.jobs import JobSnapshot
 from reports.config import Run
 from search.optuna_internals import study_id
 from search.ranking import is_added, is_ours, ranked
@@ -81,12 +81,12 @@ class Studies:
             self.answered = None
             raise
 
-    def read(self, run: Run, before: Study, last: Standing) -> Study:
+    def read(self, run: Run, before: Study, last: JobSnapshot) -> Study:
         """How a study stands. It is read while a job is at work on it and once after that; then its trials are let go of."""
         with self._reading:
             return self._read(run, before, last)
 
-    def _read(self, run: Run, before: Study, last: Standing) -> Study:
+    def _read(self, run: Run, before: Study, last: JobSnapshot) -> Study:
         import optuna
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -137,7 +137,7 @@ class Studies:
         )
 
 
-def settlement(last: Standing) -> tuple[int, str | None] | None:
+def settlement(last: JobSnapshot) -> tuple[int, str | None] | None:
     """`Study.settled` of one that is read while this is the search's last job."""
     return None if last.state in AT_WORK else (last.job.number, last.ended)
 

@@ -34,7 +34,7 @@ def read_token(file: Path | None) -> str | None:
 def _checked(token: str, source: str) -> str:
     if not re.fullmatch(r"[\x21-\x7e]*", token):
         raise UsageError(
-            f"{source}: it has to hold one token and nothing else: printable characters of ASCII, no spaces or line breaks. "
+            f"{source}: it must contain one token and nothing else: printable characters of ASCII, no spaces or line breaks. "
             "Make one with `openssl rand -hex 32`."
         )
     return token

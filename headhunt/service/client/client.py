@@ -135,7 +135,7 @@ class Client:
             ) from None
         except httpx.HTTPError as error:
             raise LostError(
-                f"the service at {self.url} gave no whole answer: {type(error).__name__} {error}."
+                f"the service at {self.url} gave an incomplete answer: {type(error).__name__} {error}."
             ) from None
 
     def _is_waited_for(self, answer: Any) -> bool:

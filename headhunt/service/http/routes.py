@@ -114,7 +114,7 @@ class Log(StreamingResponse):
             self._ended()
 
 
-class Sent(FileResponse):
+class RangedFile(FileResponse):
     """A file, or the part of it that a Range header asks for; a temporary one always whole, and deleted in any case."""
 
     def __init__(self, path: Path, media_type: str, name: str | None = None, temporary: bool = False) -> None:
@@ -259,7 +259,7 @@ def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, 
 
         def is_over() -> bool:
             number = int(files.folder.name)
-            return all(standing.state not in ACTIVE for standing in jobs.of(name) if standing.job.number == number)
+            return all(snapshot.state not in ACTIVE for snapshot in jobs.of(name) if snapshot.job.number == number)
 
         def ended() -> None:
             nonlocal followers
@@ -357,7 +357,7 @@ def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, 
         """The export of a trial as a file, or a part of it by a Range header; a folder comes as a zip archive, always whole."""
         jobs.of(name)
         found = download(settings.root, name, trial, format)
-        return Sent(found.path, "application/octet-stream", found.name, found.temporary)
+        return RangedFile(found.path, "application/octet-stream", found.name, found.temporary)
 
     @routes.get(
         "/searches/{name}/report",
@@ -378,4 +378,4 @@ def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, 
             raise UnknownError(
                 f"the search {name!r} has no report yet. One is built after its promotions: POST /searches/{name}/promotions."
             )
-        return Sent(page, "text/html")
+        return RangedFile(page, "text/html")

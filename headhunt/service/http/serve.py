@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from features.runtime.atomic import make_folder, only_process
 from features.runtime.errors import UsageError
-from features.runtime.interrupts import check_wanted
+from features.runtime.interrupts import raise_if_cancelled
 from features.runtime.log import log, without_password
 from headhunt.service.board.board import Board
 from headhunt.service.http.dashboard import dashboard
@@ -65,7 +65,7 @@ def serve(settings: Settings, ready: Callable[[dict[str, Any]], None]) -> None:
 
             async def startup(self, sockets: list[socket.socket] | None = None) -> None:
                 await super().startup(sockets)
-                check_wanted()  # an interrupt that came before, and was dropped by Python
+                raise_if_cancelled()  # an interrupt that came before, and was dropped by Python
                 log.print(
                     f"Headhunt: {url} (Ctrl-C stops it)\nStudies: {without_password(settings.storage_url)}",
                 )

@@ -47,7 +47,7 @@ def main(folder: Path) -> int:
     me = this_process()
     begun = Started(host=me.host, pid=me.pid, place=me.place, birth=me.birth, ray_id=job.ray_id, time=now())
     if files.ended() or not files.begin(begun):
-        log.print(f"Job {job.ray_id} was begun by another process; here is nothing to do.")
+        log.print(f"Job {job.ray_id} was started by another process; nothing to do here.")
         return 0
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGINT, interrupt)
@@ -81,7 +81,7 @@ def _run(files: Files, job: Job) -> Result:
             files.write_results(results)
     except typer.Exit as left:
         if left.exit_code == INTERRUPTED:
-            return "interrupted", "the process of a stage was stopped; what is finished is saved"
+            return "interrupted", "the process of a stage was stopped; finished work is saved"
         return "failed", _last_error(files.log)
     except HeadhuntError as error:
         log.print(f"headhunt: {error}")

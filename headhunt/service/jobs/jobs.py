@@ -17,7 +17,7 @@ from features.runtime.atomic import make_folder, write_text
 from features.runtime.errors import HeadhuntError, LostError
 from features.runtime.processes import birth, this_process
 from headhunt.service.jobs.admission import Admitted, contained
-from headhunt.service.jobs.complaints import Complaints
+from headhunt.service.jobs.once_per_problem import OncePerProblemLog
 from headhunt.service.jobs.raycluster import RayJobs
 from headhunt.service.jobs.records import (
     ACTIVE,
@@ -47,7 +47,7 @@ class UnknownError(HeadhuntError):
     """There is no such search, job or file."""
 
 
-class Standing(NamedTuple):
+class JobSnapshot(NamedTuple):
     """A job as it is now. `begun` and `ended` are ISO 8601 times."""
 
     job: Job
@@ -79,20 +79,20 @@ class Jobs:
     def __init__(self, root: Path, ray: RayJobs) -> None:
         self._root, self._ray = root, ray
         self._lock = threading.RLock()
-        self._standings: dict[str, dict[int, Standing]] = {}
+        self._standings: dict[str, dict[int, JobSnapshot]] = {}
         self._keys: dict[str, tuple[str, str, int]] = {}
         self._unsure_since: dict[str, float] = {}
         self._asking: set[tuple[str, str]] = set()
         # Ray may take its time, and nobody waits for it; what is submitted one after the other begins so.
         self._threads = {"submit": ThreadPoolExecutor(1, "submit"), "stop": ThreadPoolExecutor(4, "stop")}
-        self._complaints = Complaints()
+        self._problems = OncePerProblemLog()
         self.ray_answered: float | None = None
         """When Ray's job server last answered, by the monotonic clock."""
         self._sweep()
         for name in searches(root):
             of = job_files(root, name, 1).job().search
             if of != name:  # as a search of this name, its jobs would be done again, in a folder that is not this one
-                self._complaints.say(
+                self._problems.log(
                     name,
                     f"{root / name} is the folder of the search {of!r} under another name, and is left alone. Rename it back to "
                     "have it in the list; move it out of the work directory to be rid of this line.",
@@ -114,19 +114,19 @@ class Jobs:
     def names(self) -> list[str]:
         """Every search, the newest first."""
         with self._lock:
-            created = {name: standings[1].job.created for name, standings in self._standings.items() if standings}
+            created = {name: snapshots[1].job.created for name, snapshots in self._standings.items() if snapshots}
             return sorted(created, key=lambda name: (created[name], name), reverse=True)
 
-    def of(self, name: str) -> list[Standing]:
+    def of(self, name: str) -> list[JobSnapshot]:
         """The jobs of a search, the first one first; UnknownError when there is no such search."""
         with self._lock:
             if not self._standings.get(name):
-                raise UnknownError(f"there is no search {name!r}. GET /searches lists those that there are.")
-            return [standing for _, standing in sorted(self._standings[name].items())]
+                raise UnknownError(f"there is no search {name!r}. GET /searches lists them.")
+            return [snapshot for _, snapshot in sorted(self._standings[name].items())]
 
     def files(self, name: str, number: int | None = None) -> Files:
         """The folder of a job, by default the search's last one; UnknownError when there is none."""
-        numbers = [standing.job.number for standing in self.of(name)]
+        numbers = [snapshot.job.number for snapshot in self.of(name)]
         if number is not None and number not in numbers:
             raise UnknownError(f"the search {name!r} has no job {number}; it has {', '.join(map(str, numbers))}.")
         return job_files(self._root, name, number or numbers[-1])
@@ -156,8 +156,7 @@ class Jobs:
             except OSError:
                 shutil.rmtree(making, ignore_errors=True)
                 raise ConflictError(
-                    f"in the work directory there is something called {name!r} that is no search of this service. Choose another "
-                    "`name`."
+                    f"in the work directory {name!r} exists and is not a search of this service. Choose another `name`."
                 ) from None
             self._remember(job)
         self._ask("submit", job)
@@ -169,7 +168,7 @@ class Jobs:
         `kind` chooses one of the two; ConflictError when there were no promotions.
         """
         with self._lock:
-            promotions = [standing for standing in self.of(name) if standing.job.kind == "promotions"]
+            promotions = [snapshot for snapshot in self.of(name) if snapshot.job.kind == "promotions"]
             if kind == "promotions" and not promotions:
                 raise ConflictError(
                     f"the search {name!r} has no job of promotions. Start one: POST /searches/{name}/promotions."
@@ -187,20 +186,20 @@ class Jobs:
     def stop(self, name: str, request: Request | None) -> None:
         """Asks the search's job to save its state and end; one that is over is left as it is."""
         with self._lock:
-            standings = self.of(name)
+            snapshots = self.of(name)
             if self._known(request):
                 return
-            active = [standing for standing in standings if standing.state in ACTIVE]
-            for standing in active:
-                files = job_files(self._root, name, standing.job.number)
+            active = [snapshot for snapshot in snapshots if snapshot.state in ACTIVE]
+            for snapshot in active:
+                files = job_files(self._root, name, snapshot.job.number)
                 write_text(files.stop, now() + "\n")
-                self._look(standing.job, None)
+                self._look(snapshot.job, None)
             if request:  # sent again, it must not stop a job that began after it
-                last = standings[-1].job.number
+                last = snapshots[-1].job.number
                 job_files(self._root, name, last).add_stop(*request)
                 self._keys[request.key] = (request.asked, name, last)
-        for standing in active:
-            self._ask("stop", standing.job)
+        for snapshot in active:
+            self._ask("stop", snapshot.job)
 
     def look_after(self) -> None:
         """Finds out how every job that is not over stands, and gives to Ray what it should have. For a thread to call."""
@@ -209,29 +208,29 @@ class Jobs:
             statuses = self._ray.statuses()
             self.ray_answered = time.monotonic()
         except LostError as error:
-            self._complaints.say("Ray", str(error))
+            self._problems.log("Ray", str(error))
         with self._lock:
             active = [
-                standing.job
-                for standings in self._standings.values()
-                for standing in standings.values()
-                if standing.state in ACTIVE
+                snapshot.job
+                for snapshots in self._standings.values()
+                for snapshot in snapshots.values()
+                if snapshot.state in ACTIVE
             ]
             for job in sorted(active, key=lambda job: job.created):
                 about = f"job {job.number} of the search {job.search!r}"
                 try:
                     self._look(job, statuses)
                 except (HeadhuntError, OSError) as error:  # a full disk, for one; the others are looked after
-                    self._complaints.say(about, f"{about}: {error}")
+                    self._problems.log(about, f"{about}: {error}")
                 else:
-                    self._complaints.say(about, "")
+                    self._problems.log(about, "")
 
     def _add(self, name: str, kind: Kind, arguments: tuple[str, ...], request: Request | None, what: str) -> None:
         with self._lock:
-            standings = self.of(name)
+            snapshots = self.of(name)
             if self._known(request):
                 return
-            busy = [standing for standing in standings if standing.state in ACTIVE]
+            busy = [snapshot for snapshot in snapshots if snapshot.state in ACTIVE]
             if busy:
                 wait = (
                     "It is saving its state: wait for it" if busy[0].state == "stopping" else "Wait for it or stop it"
@@ -239,7 +238,7 @@ class Jobs:
                 raise ConflictError(
                     f"the search {name!r} has a job that is {busy[0].state} ({busy[0].job.kind}). {wait}, then {what}."
                 )
-            job = self._job(name, standings[-1].job.number + 1, kind, arguments, request)
+            job = self._job(name, snapshots[-1].job.number + 1, kind, arguments, request)
             files = job_files(self._root, name, job.number)
             make_folder(files.folder)
             files.write_job(job)
@@ -284,9 +283,9 @@ class Jobs:
                     self._ray.submit(job.ray_id, folder)
                 else:
                     self._ray.stop(job.ray_id)
-                self._complaints.say("Ray", "")
+                self._problems.log("Ray", "")
             except LostError as error:
-                self._complaints.say("Ray", str(error))
+                self._problems.log("Ray", str(error))
             finally:
                 self._asking.discard(asked)
 
@@ -315,8 +314,8 @@ class Jobs:
         else:
             state = "running" if started else "queued"
         message, end = (ended.message, ended.time) if ended else (None, None)
-        standing = Standing(job, state, files.stage(), message, started.time if started else None, end)
-        self._standings.setdefault(job.search, {})[job.number] = standing
+        snapshot = JobSnapshot(job, state, files.stage(), message, started.time if started else None, end)
+        self._standings.setdefault(job.search, {})[job.number] = snapshot
 
     def _never_began(self, job: Job, files: Files) -> bool:
         """Ends a job that was stopped while it waited: by beginning it here, so that no process can any more."""
@@ -329,7 +328,7 @@ class Jobs:
 
     def _end(self, files: Files, wanted: bool) -> Ended:
         """Writes down the end of a job whose process is gone without a word."""
-        message = "its process was killed; what is finished is saved, and it can be resumed"
+        message = "its process was killed; finished work is saved, and it can be resumed"
         return files.write_ended(Ended(state="stopped" if wanted else "interrupted", message=message, time=now()))
 
     def _lives(self, job: Job, started: Started, statuses: dict[str, str] | None) -> bool:

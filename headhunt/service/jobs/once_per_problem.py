@@ -7,14 +7,14 @@ import threading
 from features.runtime.log import log
 
 
-class Complaints:
+class OncePerProblemLog:
     """The last thing that was said about each thing; any thread may complain."""
 
     def __init__(self) -> None:
         self._said: dict[str, str] = {}
         self._lock = threading.Lock()
 
-    def say(self, about: str, message: str) -> None:
+    def log(self, about: str, message: str) -> None:
         """Says what is wrong with it, unless that was the last thing said; "" when nothing is any more."""
         with self._lock:
             if message and message != self._said.get(about):
