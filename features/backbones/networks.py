@@ -76,26 +76,6 @@ def build_backbone(config: FeaturesConfig, policy: Policy) -> Any:
     return _frozen(whole.input, outputs if len(outputs) > 1 else (outputs or [whole.output])[0], "backbone")
 
 
-def build_suffix(config: FeaturesConfig, policy: Policy) -> Any:
-    """The rest of the network behind `features.cut`, frozen: a keras.Model from the cut's activation to the last map.
-
-    Raises UsageError without a cut, or when other paths lead past it (as a residual connection does).
-    """
-    import keras
-
-    if not isinstance(config.cut, str):
-        raise UsageError("features.cut: name the one layer that the suffix begins behind.")
-    whole = _whole(config, policy)
-    try:
-        keras.Model(whole.tensor(config.cut), whole.output)
-    except ValueError:
-        raise UsageError(
-            f"features.cut: the network cannot be cut at {config.cut!r}: other paths lead past it, such as a residual "
-            "connection. Choose the layer that ends a block."
-        ) from None
-    return _frozen(whole.tensor(config.cut), whole.output, "suffix")
-
-
 def suffix_of(model: Any, layer: str) -> Any | None:
     """The model from the output of `layer` on, of the same layers; None when other paths lead past it, or when it is used more
     than once."""

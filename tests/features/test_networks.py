@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from features.backbones import networks
-from features.backbones.networks import build_backbone, build_extractor, build_suffix
+from features.backbones.networks import build_backbone, build_extractor, suffix_of
 from features.building.build import build_cache
 from features.cache.feature_cache import cache_for
 from features.config import FeaturesConfig
@@ -50,9 +50,18 @@ def cut(config: FeaturesConfig, **update: Any) -> FeaturesConfig:
 def test_the_parts_before_and_behind_a_cut_are_the_whole(residual: FeaturesConfig, layer: str) -> None:
     photos = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
     whole = np.asarray(build_backbone(residual, "float32")(photos))
-    before, behind = (build(cut(residual, cut=layer), "float32") for build in (build_backbone, build_suffix))
+    before, behind = build_backbone(cut(residual, cut=layer), "float32"), rest(residual, layer)
     np.testing.assert_allclose(np.asarray(behind(before(photos))), whole, atol=1e-5)
     assert not [weight for model in (before, behind) for weight in model.trainable_weights]
+
+
+def rest(config: FeaturesConfig, layer: str) -> Any:
+    """The network behind a layer, from the layer's map to the last one."""
+    return suffix_of(build_backbone(cut(config, cut=None), "float32"), layer)
+
+
+def test_no_network_lies_behind_a_layer_that_other_paths_lead_past(residual: FeaturesConfig) -> None:
+    assert rest(residual, "second") is None
 
 
 def test_a_cut_gives_the_activation_itself_or_its_pooling(residual: FeaturesConfig) -> None:
@@ -64,17 +73,15 @@ def test_a_cut_gives_the_activation_itself_or_its_pooling(residual: FeaturesConf
 
 
 @pytest.mark.parametrize(
-    ("build", "changes", "message"),
+    ("wrong", "message"),
     [
-        (build_backbone, {"cut": "secnd"}, "the backbone has no layer 'secnd'. Did you mean second"),
-        (build_backbone, {"cut": "conv5"}, "no layer 'conv5'. Its last layers: .*block_out, last"),
-        (build_suffix, {"cut": "second"}, "cannot be cut at 'second': other paths lead past it"),
-        (build_suffix, {}, "name the one layer that the suffix begins behind"),
+        ("secnd", "the backbone has no layer 'secnd'. Did you mean second"),
+        ("conv5", "no layer 'conv5'. Its last layers: .*block_out, last"),
     ],
 )
-def test_a_wrong_cut_is_explained(residual: FeaturesConfig, build: Any, changes: Any, message: str) -> None:
+def test_a_wrong_cut_is_explained(residual: FeaturesConfig, wrong: str, message: str) -> None:
     with pytest.raises(UsageError, match=rf"features\.cut: .*{message}"):
-        build(cut(residual, **changes), "float32")
+        build_backbone(cut(residual, cut=wrong), "float32")
 
 
 def test_a_cache_of_a_cut(make_run: MakeRun, residual: FeaturesConfig) -> None:
@@ -83,7 +90,7 @@ def test_a_cache_of_a_cut(make_run: MakeRun, residual: FeaturesConfig) -> None:
     build_cache(run)
     cache = cache_for(run)
     assert cache.feature_shape == (8, 8, 4)
-    suffix = build_suffix(run.features, "float32")
+    suffix = rest(run.features, "block_out")
     maps = np.asarray(suffix(cache.arrays("val", dtype=np.float32)[0]))
     whole = make_run("whole", pooling="none", **update)
     build_cache(whole)
@@ -104,7 +111,7 @@ def test_real_weights_are_cut_at_every_block() -> None:
     blocks = [layer.name for layer in model.layers if layer.name.startswith("add")]
     for layer in (blocks[0], blocks[-2]):
         at = cut(config, cut=layer)
-        parts = build_suffix(at, "float32")(build_backbone(at, "float32")(photos))
+        parts = rest(config, layer)(build_backbone(at, "float32")(photos))
         np.testing.assert_allclose(np.asarray(parts), whole, atol=1e-3)
 
 
