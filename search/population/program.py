@@ -14,10 +14,10 @@ of lanes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,59 @@ from search.population.structure import Structure, power_of_two
 from search.ranking import Score
 from search.top5 import TOP
 from search.trial import EpochMetrics, TrialConfig, TrialState
+
+if TYPE_CHECKING:
+    from jax import Array
+
+
+class Carry(NamedTuple):
+    """The states of all lanes, as TrialState has them: of each variable one array, (lanes, *shape). A hidden layer's kernel is
+    (lanes, in, out) float32; a dropout's random stream (lanes, 2) uint32."""
+
+    trainable: list[Array]
+    non_trainable: list[Array]
+    optimizer: list[Array]
+    best_trainable: list[Array]
+    best_non_trainable: list[Array]
+
+
+class LaneInputs(NamedTuple):
+    """What an epoch takes of each lane besides its state: (lanes, ...)."""
+
+    rates: Array
+    """(lanes, steps) float32: the learning rate of every step; 0 for a lane that has failed."""
+    view: Array
+    """(lanes,) int32: which of SharedInputs.rows."""
+    turn: Array
+    """(lanes,) int32: which of SharedInputs.orders."""
+    l2: Array
+    smoothing: Array
+    decay: Array
+    """(lanes,) float32 each: L2 penalty of kernels, label smoothing, decoupled weight decay."""
+    best: Array
+    """(lanes, 2) float32: the Score of the best epoch so far."""
+
+
+class SharedInputs(NamedTuple):
+    """What an epoch takes that lanes share."""
+
+    orders: Array
+    """(seeds, steps, batch) int32: the images of every step."""
+    rows: Array
+    """(views, images) int32: in which row of the training features each image is seen."""
+
+
+class Data(NamedTuple):
+    """Features and labels on the device: train (rows, n, *feature_shape), val (m, *feature_shape), labels int32."""
+
+    train: Array
+    train_labels: Array
+    val: Array
+    val_labels: Array
+
+
+Epoch = Callable[[Carry, LaneInputs, SharedInputs, Data], tuple[Carry, "Array"]]
+"""A compiled epoch: the next carry, and (lanes, 5) float32."""
 
 
 class Program:
@@ -54,7 +107,7 @@ class Program:
         dropouts = [layer for layer in self.model.layers if layer.name.startswith("dropout")]
         self._dropouts = [_position(self.model.non_trainable_variables, layer.rate) for layer in dropouts]
         self._streams = [_position(self.model.non_trainable_variables, layer.stream) for layer in dropouts]
-        self._epochs: dict[Any, Any] = {}
+        self._epochs: dict[tuple[Metric, int, int, int], Epoch] = {}
         self._lock = threading.Lock()
 
     @property
@@ -110,8 +163,8 @@ class Program:
         lanes = [replace(state, curves=list(state.curves)) for state in states]
         # The number of lanes is a shape: lanes that are not counted fill it up to a power of two, to compile few programs.
         filled = pad_to_power_of_two(list(range(len(lanes))))
-        carry = jax.tree.map(lambda *values: np.stack(values), *[lanes[n].arrays for n in filled])
-        data = self._data
+        carry = jax.tree.map(lambda *values: np.stack(values), *[Carry(*lanes[n].arrays) for n in filled])
+        data = Data(self._data.train, self._data.train_labels, self._data.val, self._data.val_labels)
         for epoch in range(len(lanes[0].curves), until):
             raise_if_cancelled()
             each, shared = self._inputs(
@@ -121,11 +174,11 @@ class Program:
                 [seeds[n] for n in filled],
                 objective,
             )
-            arguments = (carry, each, shared, data.train, data.train_labels, data.val, data.val_labels)
-            carry, numbers = self._epoch(objective, arguments)(*arguments)
+            arguments = (carry, each, shared, data)
+            carry, numbers = self._epoch(objective, *arguments)(*arguments)
             measured = np.asarray(numbers)
             for n, lane in enumerate(lanes):
-                last_rate = float(each["rates"][n, -1])
+                last_rate = float(each.rates[n, -1])
                 _note(lane, EpochMetrics._make([epoch + 1, *measured[n].tolist(), last_rate]), objective)
             if all(lane.failure for lane in lanes):
                 break
@@ -171,109 +224,106 @@ class Program:
         epoch: int,
         seeds: Sequence[int],
         objective: Metric,
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What an epoch needs besides the states: of each lane (lanes, ...), and shared by all of them."""
+    ) -> tuple[LaneInputs, SharedInputs]:
+        """What an epoch needs besides the states."""
         steps, images = self.steps_per_epoch, len(self._data.train_labels)
         seen = [(config.views, seed) for config, seed in zip(configs, seeds, strict=True)]
         views, orders = list(dict.fromkeys(seen)), list(dict.fromkeys(seeds))
-        each = {
-            "rates": np.stack([_rates(*trial, epoch, steps) for trial in zip(configs, states, strict=True)]),
-            "view": np.array([views.index(pair) for pair in seen], np.int32),
-            "turn": np.array([orders.index(seed) for seed in seeds], np.int32),
-            "l2": np.array([config.head.l2 for config in configs], np.float32),
-            "smoothing": np.array([config.head.label_smoothing for config in configs], np.float32),
-            "decay": np.array([config.optimizer.decay for config in configs], np.float32),
-            "best": np.array([_best_so_far(state, objective) for state in states], np.float32),
-        }
+        each = LaneInputs(
+            rates=np.stack([_rates(*trial, epoch, steps) for trial in zip(configs, states, strict=True)]),
+            view=np.array([views.index(pair) for pair in seen], np.int32),
+            turn=np.array([orders.index(seed) for seed in seeds], np.int32),
+            l2=np.array([config.head.l2 for config in configs], np.float32),
+            smoothing=np.array([config.head.label_smoothing for config in configs], np.float32),
+            decay=np.array([config.optimizer.decay for config in configs], np.float32),
+            best=np.array([_best_so_far(state, objective) for state in states], np.float32),
+        )
         rows = [self._data.rows_of_epoch(view, epoch, seed) for view, seed in pad_to_power_of_two(views)]
         batches = [
             _batches(seed, epoch, images, self.structure.batch_size, steps) for seed in pad_to_power_of_two(orders)
         ]
-        return each, {"orders": np.stack(batches), "rows": np.stack(rows)}
+        return each, SharedInputs(np.stack(batches), np.stack(rows))
 
-    def _epoch(self, objective: Metric, arguments: tuple[Any, ...]) -> Any:
+    def _epoch(self, objective: Metric, carry: Carry, each: LaneInputs, shared: SharedInputs, data: Data) -> Epoch:
         """The program for these shapes; one thread compiles it while others wait."""
         import jax
 
-        carry, _, shared, *_ = arguments
-        key = (objective, len(carry[0][0]), len(shared["rows"]), len(shared["orders"]))
+        key = (objective, len(each.view), len(shared.rows), len(shared.orders))
         with self._lock:
             if key not in self._epochs:
                 function = jax.jit(partial(self._train_and_measure, objective), compiler_options=_compiler_options())
-                self._epochs[key] = function.lower(*arguments).compile()
+                self._epochs[key] = function.lower(carry, each, shared, data).compile()
             return self._epochs[key]
 
     def _train_and_measure(
-        self,
-        objective: Metric,
-        carry: Any,
-        each: Any,
-        shared: Any,
-        train: Any,
-        train_labels: Any,
-        val: Any,
-        val_labels: Any,
-    ) -> Any:
+        self, objective: Metric, carry: Carry, each: LaneInputs, shared: SharedInputs, data: Data
+    ) -> tuple[Carry, Array]:
         """One epoch of every lane: the next carry, and (lanes, 5) float32: the numbers of EpochMetrics in their order."""
         import jax
         import jax.numpy as jnp
 
         place, towards = EpochMetrics._fields.index(objective) - 1, -sign(objective)
         loss_place = EpochMetrics._fields.index("val_loss") - 1
-        features, labels = self._seen(val), val_labels
+        val = self._seen(data.val)
 
-        def lane(carry: Any, own: Any) -> Any:
-            trainable, non_trainable, optimizer, best_trainable, best_non_trainable = carry
-            state, seen = self._train((trainable, non_trainable, optimizer), {**own, **shared}, train, train_labels)
-            trainable, non_trainable, optimizer = state
-            numbers = jnp.stack([*seen, *self._measure(trainable, non_trainable, features, labels)])
-            value, (best_value, best_loss) = towards * numbers[place], own["best"]
+        def lane(carry: Carry, own: LaneInputs) -> tuple[Carry, Array]:
+            carry, seen = self._train(carry, own, shared, data)
+            now = (carry.trainable, carry.non_trainable)
+            numbers = jnp.stack([*seen, *self._measure(*now, val, data.val_labels)])
+            value, (best_value, best_loss) = towards * numbers[place], own.best
             better = (value < best_value) | ((value == best_value) & (numbers[loss_place] < best_loss))
-            best = jax.tree.map(
-                lambda now, before: jnp.where(better, now, before),
-                (trainable, non_trainable),
-                (best_trainable, best_non_trainable),
-            )
-            return [trainable, non_trainable, optimizer, *best], numbers
+            before = (carry.best_trainable, carry.best_non_trainable)
+            trainable, non_trainable = jax.tree.map(lambda new, old: jnp.where(better, new, old), now, before)
+            return carry._replace(best_trainable=trainable, best_non_trainable=non_trainable), numbers
 
-        if len(each["view"]) > 1:
-            return jax.vmap(lane)(carry, each)
+        if len(each.view) > 1:
+            together: tuple[Carry, Array] = jax.vmap(lane)(carry, each)
+            return together
         # A vmap of one lane is half as fast on a CPU as that lane.
         carry, numbers = lane(*jax.tree.map(lambda values: values[0], (carry, each)))
-        return jax.tree.map(lambda value: value[None], (carry, numbers))
+        return Carry(*jax.tree.map(lambda value: value[None], carry)), numbers[None]
 
-    def _train(self, carry: Any, inputs: Mapping[str, Any], features: Any, labels: Any) -> Any:
+    def _train(
+        self, carry: Carry, own: LaneInputs, shared: SharedInputs, data: Data
+    ) -> tuple[Carry, tuple[Array, Array]]:
+        """One epoch of one lane (its arrays without the axis of lanes): a step for each batch. Gives the next carry, and the mean
+        of the batches' cross-entropy, without the L2 penalty, and accuracy."""
         import jax
         import jax.numpy as jnp
 
         kernels = [n for n, variable in enumerate(self.model.trainable_variables) if variable.name == "kernel"]
         classes = self._data.classes
         # Where all lanes have the same views and seed, the batch does not depend on the lane and is gathered once.
-        row_of = inputs["rows"][0] if len(inputs["rows"]) == 1 else inputs["rows"][inputs["view"]]
-        order = inputs["orders"][0] if len(inputs["orders"]) == 1 else inputs["orders"][inputs["turn"]]
+        row_of = shared.rows[0] if len(shared.rows) == 1 else shared.rows[own.view]
+        order = shared.orders[0] if len(shared.orders) == 1 else shared.orders[own.turn]
 
-        def loss_of(trainable: Any, non_trainable: Any, x: Any, y: Any) -> Any:
+        def loss_of(
+            trainable: list[Array], non_trainable: list[Array], x: Array, y: Array
+        ) -> tuple[Array, tuple[list[Array], Array, Array]]:
             logits, non_trainable = self.model.stateless_call(trainable, non_trainable, x, training=True)
-            wanted = jax.nn.one_hot(y, classes) * (1 - inputs["smoothing"]) + inputs["smoothing"] / classes
+            wanted = jax.nn.one_hot(y, classes) * (1 - own.smoothing) + own.smoothing / classes
             entropy = -(wanted * jax.nn.log_softmax(logits)).sum(-1).mean()
-            penalty = inputs["l2"] * sum(jnp.square(trainable[n]).sum() for n in kernels)
+            penalty = own.l2 * sum(jnp.square(trainable[n]).sum() for n in kernels)
             return entropy + penalty, (non_trainable, entropy, _are_largest(logits, y).mean())
 
-        def step(carry: Any, batch: Any) -> Any:
-            trainable, non_trainable, optimizer = carry
+        def step(carry: Carry, batch: tuple[Array, Array]) -> tuple[Carry, tuple[Array, Array]]:
             images, rate = batch
-            x = self._seen(features[row_of[images], images])
+            x, y = self._seen(data.train[row_of[images], images]), data.train_labels[images]
             gradient = jax.grad(loss_of, has_aux=True)
-            gradients, (non_trainable, entropy, hits) = gradient(trainable, non_trainable, x, labels[images])
-            trainable = [weight * (1 - rate * inputs["decay"]) for weight in trainable]
-            optimizer = [rate if n == self._rate_at else value for n, value in enumerate(optimizer)]
+            gradients, (non_trainable, entropy, hits) = gradient(carry.trainable, carry.non_trainable, x, y)
+            trainable = [weight * (1 - rate * own.decay) for weight in carry.trainable]
+            optimizer = [rate if n == self._rate_at else value for n, value in enumerate(carry.optimizer)]
             trainable, optimizer = self.optimizer.stateless_apply(optimizer, gradients, trainable)
-            return (trainable, non_trainable, optimizer), (entropy, hits)
+            changed = {"trainable": trainable, "non_trainable": non_trainable, "optimizer": optimizer}
+            return carry._replace(**changed), (entropy, hits)
 
-        carry, (losses, hits) = jax.lax.scan(step, carry, (order, inputs["rates"]))
+        best = carry.best_trainable, carry.best_non_trainable  # not touched by steps: outside the loop
+        inside = carry._replace(best_trainable=[], best_non_trainable=[])
+        inside, (losses, hits) = jax.lax.scan(step, inside, (order, own.rates))
+        carry = inside._replace(best_trainable=best[0], best_non_trainable=best[1])
         return carry, (losses.mean(), hits.mean())
 
-    def _seen(self, features: Any) -> Any:
+    def _seen(self, features: Array) -> Array:
         """What the head sees of features as they are held: the columns of its parts in float32, and its zeros."""
         import jax.numpy as jnp
 
@@ -282,8 +332,10 @@ class Program:
         seen = [features[..., columns].astype(jnp.float32) for columns in self._columns]
         return jnp.concatenate([*seen, jnp.zeros((*features.shape[:-1], self._zeros), jnp.float32)], axis=-1)
 
-    def _measure(self, trainable: Any, non_trainable: Any, features: Any, labels: Any) -> Any:
-        """Validation loss, accuracy and top-5 accuracy."""
+    def _measure(
+        self, trainable: list[Array], non_trainable: list[Array], features: Array, labels: Array
+    ) -> tuple[Array, Array, Array]:
+        """Validation loss, accuracy and top-5 accuracy of one lane."""
         import jax
         import jax.numpy as jnp
 
@@ -294,7 +346,7 @@ class Program:
         return loss, (logits.argmax(-1) == labels).mean(), (better < TOP).mean()
 
 
-def _are_largest(logits: Any, labels: Any) -> Any:
+def _are_largest(logits: Array, labels: Array) -> Array:
     """Whether each row's largest logit is that of its label (batch,) bool: without an argmax, which XLA does not vectorise."""
     import jax.numpy as jnp
 

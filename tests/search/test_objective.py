@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from search.population.objective import Task, give_up
-
 from features.cache.feature_cache import cache_for
 from reports.config import Run
+from search.population.task import Task, give_up
 from search.trial import EpochMetrics, TrialConfig, TrialState
 
 BODY = """
@@ -21,7 +20,7 @@ from pathlib import Path
 import jax
 from features.cache.views import Views
 from search.heads import HeadConfig
-from search.population.objective import Task, train_trials
+from search.population.task import Task, train_trials
 from search.population.program import Program
 from search.schedules import Constant
 from search.population.sources import Source
