@@ -114,13 +114,15 @@ def _configuration() -> Iterator[str]:
 
     schema = Run.model_json_schema()
     models = {"Run": schema, **schema["$defs"]}
-    for name in _reached("Run", models, []):
+    for name, keys in _places("Run", models).items():
         model = models[name]
         if "properties" not in model:
             continue
         kind = model["properties"].get("kind", {}).get("const")
         yield f"## {name}\n\n{model.get('description', '')}\n"
-        yield from [f"`kind: {kind}`\n"] if kind else []
+        yield from (
+            [f"At {', '.join(f'`{key}`' for key in keys)}{f', with `kind: {kind}`' if kind else ''}.\n"] if keys else []
+        )
         yield "| key | value | default | |\n|---|---|---|---|"
         for key, field in model["properties"].items():
             if key != "kind" or not kind:
@@ -129,14 +131,18 @@ def _configuration() -> Iterator[str]:
         yield ""
 
 
-def _reached(name: str, models: dict[str, Any], before: list[str]) -> list[str]:
-    """The models that a model leads to, itself first, each where it is first met."""
-    if name in before:
-        return before
-    before.append(name)
-    for inner in re.findall(r'"#/\$defs/(\w+)"', json.dumps(models[name].get("properties", models[name]))):
-        _reached(inner, models, before)
-    return before
+def _places(
+    name: str, models: dict[str, Any], key: str = "", found: dict[str, list[str]] | None = None
+) -> dict[str, list[str]]:
+    """The models that a model leads to, itself first, each with the key paths that it stands at."""
+    found = {} if found is None else found
+    keys = found.setdefault(name, [])
+    if key and key not in keys:
+        keys.append(key)
+    for inner, field in models[name].get("properties", {}).items():
+        for reached in dict.fromkeys(re.findall(r'"#/\$defs/(\w+)"', json.dumps(field))):
+            _places(reached, models, f"{key}.{inner}".lstrip("."), found)
+    return found
 
 
 def _type(field: dict[str, Any]) -> str:

@@ -40,6 +40,8 @@ def test_every_key_of_the_configuration(hooks: ModuleType) -> None:
     assert "| `sampler` | `tpe` \\| `gp` \\| " in text
     assert re.search(r"^\| `unfreeze_conv_layers` \| integer ≥ 0 \| `5` \| ", text, re.MULTILINE)
     assert "| `dataset` | [StanfordCars](#stanfordcars) \\| " in text
-    assert "\n`kind: warmup_cosine`\n" in text
+    assert "At `train.baselines.simple_cnn`.\n" in text
+    (schedule,) = [line for line in text.splitlines() if line.endswith("with `kind: warmup_cosine`.")]
+    assert schedule.startswith("At `train.finetune.schedule`, `train.finetune.phases.schedule`, ")
     headings = re.findall(r"^## (\w+)", text, re.MULTILINE)
     assert set(re.findall(r"\]\(#(\w+)\)", text)) <= {heading.lower() for heading in headings}
