@@ -42,8 +42,7 @@ Program.train = train
 configs = tuple(TrialConfig(head=HeadConfig(units=(6,), dropout=0.2), schedule=Constant(learning_rate=1e-2), batch_size=4,
                             views=Views(copies=1), epochs=3, seed=seed) for seed in range(5))
 task = Task(configs, (None,) * 5, (Source("p", cache, 1),), compiled, 3, "val_loss", 0, 1, (0, 1, 2, 3, 4))
-done = [(p.result.failure, p.state is None, [list(m) for m in p.result.curves], sorted(p.result.weights))
-        for p in train_trials(task)]
+done = [(p.failure, p.state is None, [list(m) for m in p.curves], sorted(p.weights)) for p in train_trials(task)]
 print(json.dumps({"done": done, "wide": wide, **counted}))
 """
 
@@ -79,6 +78,6 @@ def test_tasks_find_programs_again_and_fit_into_memory(searched: Run, tmp_path: 
 def test_trials_that_are_given_up_are_failures_after_the_epochs_that_they_had(tmp_path: Path) -> None:
     had = TrialState([], [], [], [], [], [EpochMetrics(1, 2.0, 0.1, 2.1, 0.2, 0.5, 1e-3)], best_epoch=1)
     task = Task((TrialConfig(), TrialConfig()), (None, had), (), tmp_path, 3, "val_accuracy", 0, 1)
-    fresh, begun = (progressed.result for progressed in give_up(task, "its workers died"))
+    fresh, begun = give_up(task, "its workers died")
     assert (fresh.failure, fresh.curves, fresh.best_epoch) == ("its workers died", (), 0)
     assert (begun.failure, len(begun.curves), begun.best_epoch, begun.weights) == ("its workers died", 1, 1, {})

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,16 @@ from optuna_dashboard import get_note, save_note
 from PIL import Image
 
 from reports.config import Run
+from search.candidate import Candidate, Outcome
 from search.heads import HeadConfig
 from search.leaderboard import load_study
 from search.review.curves_image import HEIGHT, WIDTH, collect, draw
-from search.review.notes import Ended, artifact_id, artifact_store, draw_pictures, note, write_reviews
+from search.review.notes import artifact_id, artifact_store, draw_pictures, note, write_reviews
 from search.trial import EpochMetrics, HypermodelChoice, TrialConfig, TrialResult
 from tests.conftest import run_headhunt
 
 CONFIG = TrialConfig(head=HeadConfig(units=(256,), dropout=0.3, l2=1e-4), epochs=3)
-COMPLETE = {"state": "COMPLETE", "value": 0.5}
+COMPLETE = Outcome("COMPLETE", 0.5)
 
 
 def curves(epochs: int = 3, rate: float = 1e-3) -> tuple[EpochMetrics, ...]:
@@ -36,9 +38,9 @@ def curves(epochs: int = 3, rate: float = 1e-3) -> tuple[EpochMetrics, ...]:
     )
 
 
-def ended(trial: optuna.Trial, result: TrialResult | None = None, **changed: Any) -> Ended:
+def ended(trial: optuna.Trial, result: TrialResult | None = None, **changed: Any) -> Candidate:
     result = result or TrialResult(curves(), 3, {}, None, 1.0)
-    return Ended(trial, CONFIG, result, COMPLETE, 1.25)._replace(**changed)
+    return replace(Candidate(trial, CONFIG, result=result, outcome=COMPLETE, seconds=1.25), **changed)
 
 
 @pytest.fixture
@@ -87,7 +89,7 @@ def test_again_replaces_what_is_there_and_leaves_a_note_that_somebody_wrote(
 
 def test_a_trial_that_failed_before_its_first_epoch_has_no_picture(tmp_path: Path, study: optuna.Study) -> None:
     trial, why = study.ask(), "the loss is not finite after epoch 1 (learning rate 10)"
-    failed = ended(trial, TrialResult((), 0, {}, why, 1.0), outcome={"state": "FAIL", "reason": why})
+    failed = ended(trial, TrialResult((), 0, {}, why, 1.0), outcome=Outcome("FAIL", reason=why))
     draw_pictures(tmp_path, "x", "val_accuracy", [failed])
     write_reviews(study, "val_accuracy", [failed])
     assert files(tmp_path) == []
@@ -97,7 +99,7 @@ def test_a_trial_that_failed_before_its_first_epoch_has_no_picture(tmp_path: Pat
 
 
 def test_a_pruned_trial_says_so(study: optuna.Study) -> None:
-    pruned = ended(study.ask(), TrialResult(curves(2), 2, {}, None, 1.0), outcome={"state": "PRUNED"})
+    pruned = ended(study.ask(), TrialResult(curves(2), 2, {}, None, 1.0), outcome=Outcome("PRUNED"))
     assert note(pruned, "val_loss", None).startswith(
         "**val_loss 1.5000** at epoch 2, top-5 accuracy 0.3000. Pruned after 2 of 3 epochs; 1.25 s.\n"
     )
