@@ -107,7 +107,10 @@ def test_a_chosen_models_validation_accuracy_is_called_optimistic_on_the_console
     said = " ".join(run_headhunt(Path(), "search", "run").stdout.split())
     assert said.endswith(f"Best: trial {best.number}, val_accuracy {best.value:.4f}, which is {CHOSEN}.")
     accuracies = {"val_accuracy": 0.5, "test_accuracy": 0.25, "test_top5_accuracy": 1.0}
-    promoted = {"trial": 3, "stage": "frozen", "frozen": {"val_accuracy": 0.5}, "tuned": accuracies}
+    promoted = {
+        "trial": 3, "recipe": "0a1b2c3d", "stage": "frozen", "folder": "run/promotions/3-0a1b2c3d",
+        "frozen": {"val_accuracy": 0.5}, "tuned": accuracies, "seconds": 1.0,
+    }  # fmt: skip
     results = {
         "prepare": {"images": 24, "classes": 3},
         "cache": {"copies": 2, "policy": "mild", "records": 9, "bytes": 1},
@@ -132,7 +135,7 @@ def test_top5_is_shown_of_more_than_five_classes(searched: Run) -> None:
         written = json.loads(prepared.read_text())
         prepared.write_text(json.dumps({**written, "class_names": [*"abcdef"][:classes]}))
         board = _leaderboard(searched, leaders(searched), None)
-        table = comparison_table(searched, [], find_promotions(searched))
+        table = comparison_table(searched, {}, find_promotions(searched))
         for each, column in ((board, "top-5"), (table, "test top-5")):
             assert (column in [heading.header for heading in each.columns]) == shown
             assert {len(list(heading.cells)) for heading in each.columns} == {each.row_count}
