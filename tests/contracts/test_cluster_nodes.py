@@ -144,7 +144,7 @@ def test_addresses_of_kubernetes_name_what_is_there() -> None:
     ports = {one["name"]: one["containerPort"] for one in OUR_PODS["kubernetes.yml: head"]["containers"][0]["ports"]}
     cluster = next(one for one in KUBERNETES if one["kind"] == "RayCluster")["metadata"]["name"]
     assert serve["ray"] == f"http://{cluster}-head-svc:{ports['dashboard']}"  # KubeRay's name of the head's service
-    for storage in (serve["storage"], job_settings()["search.driver.storage"]):
+    for storage in (serve["storage"], job_settings()["search.storage"]):
         database = kind(urlsplit(storage).hostname or "", "Service")
         assert urlsplit(storage).port == database["spec"]["ports"][0]["port"]
     for one in KUBERNETES:

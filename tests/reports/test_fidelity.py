@@ -147,12 +147,14 @@ def test_no_training_of_the_truth_has_a_seed_of_what_it_judges(searched: Run, mo
     """What is trained is looked at, not trained: each gives its seed as accuracy."""
     asked: list[Training] = []
 
-    def record(variables: Any, function: Any, run: Any, caches: Any, wanted: list[Training]) -> dict[str, SeedRun]:
+    def record(variables: Any, function: Any, objective: Any, wanted: list[Training]) -> dict[str, SeedRun]:
         asked.extend(wanted)
         return {each.key: seed_run(each.trial, 0, each.config.seed, key=each.key) for each in wanted}
 
     monkeypatch.setattr(experiment, "in_own_process", record)
-    monkeypatch.setattr(experiment, "Caches", lambda run: SimpleNamespace(checked=lambda views: views, of=of))
+    caches = SimpleNamespace(checked=lambda views: views, of=of)
+    objective = SimpleNamespace(caches=caches, environment={}, function="", metric="val_accuracy", lanes=1)
+    monkeypatch.setattr(experiment, "open_objective", lambda run: objective)
     run = with_fidelity(searched, seeds=3)
     plan, chosen = make_plan(run), leaders(run)
     trained = experiment._train(plan, run.reports.fidelity, chosen)

@@ -35,7 +35,7 @@ TEXTS: dict[str, Any] = {
     "features.workers.address": {"workers": {"address": "auto"}},
     "search.workers.address": {"workers": {"address": "auto"}},
     "search.hypermodel": {"hypermodel": "outside:build"},
-    "search.driver.storage": {"storage": "sqlite:///outside.db"},
+    "search.storage": {"storage": "sqlite:///outside.db"},
     "train.workers.address": {"workers": {"address": "auto"}},
     "reports.histories.files": {"histories": [{"name": "old", "files": [OUTSIDE]}]},
 }

@@ -37,7 +37,7 @@ def _without_places(configuration: dict[str, Any]) -> dict[str, Any]:
     search = configuration.get("search")
     if isinstance(search, dict) and "storage" in search:
         kept["search"] = {key: value for key, value in search.items() if key != "storage"}
-        left_out.append("search.driver.storage")
+        left_out.append("search.storage")
     if left_out:
         log.print(f"Left out, since the service has its own: {', '.join(left_out)}.")
     return kept

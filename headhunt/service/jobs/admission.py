@@ -29,7 +29,7 @@ RESERVED = ("-promotions", "-fidelity")
 DECIDED = frozenset(
     {
         "workdir",
-        "search.driver.storage",
+        "search.storage",
         "dataset.within",
         *(f"{section}.workers.address" for section in ("features", "search", "train")),
     }
