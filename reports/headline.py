@@ -11,6 +11,7 @@ from reports.section import reason_of
 from reports.style import share
 from search.confirm.ranking import find_confirmation
 from search.leaderboard import leaders
+from search.metric import is_share
 from search.ranking import OPTIMISTIC
 from train.evaluate import wilson_interval
 from train.promotion.artifact import Promotion, find_promotions
@@ -89,7 +90,7 @@ def _searched(run: Run) -> list[Tile]:
         ranked = leaders(run)
     except HeadhuntError:
         return []
-    if run.search.objective == "val_loss":
+    if not is_share(run.search.objective):
         return []
     best, value, how = ranked[0], ranked[0].value, "best head"
     confirmation = find_confirmation(run)

@@ -12,6 +12,7 @@ from search.confirm.ranking import Confirmed, load_confirmation, unused_confirma
 from search.confirm.table import show_interval, show_p
 from search.first_trials import titled
 from search.leaderboard import leaders
+from search.metric import Metric, is_share
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -37,9 +38,9 @@ def collect(run: SearchRun) -> ConfirmedLeaders | None:
     )
 
 
-def draw(found: ConfirmedLeaders, objective: str) -> go.Figure:
+def draw(found: ConfirmedLeaders, objective: Metric) -> go.Figure:
     """A line for each trial, the best on top: its mean and interval, the value of every seed, and the search's own value."""
-    is_share = objective != "val_loss"
+    shares = is_share(objective)
     ranked = found.ranked[::-1]
     intervals = [each.interval for each in ranked]
     names = [f"trial {titled(each.number, each.first)}" for each in ranked]
@@ -73,7 +74,7 @@ def draw(found: ConfirmedLeaders, objective: str) -> go.Figure:
         marker={"color": COLOURS[1], "symbol": "diamond-open", "size": 10},
     )
     drawn.update_layout(height=140 + 34 * len(ranked))
-    if is_share:
+    if shares:
         drawn.update_xaxes(**SHARES)
     return drawn
 
@@ -84,7 +85,7 @@ def section(run: Run) -> PageSection:
     if found is None:
         why = unused_confirmation(run) or "No ranking over several seeds is there for these leaders."
         raise LeftOutError(f"{why} `headhunt search confirm` makes one.")
-    show = "{:.4f}".format if run.search.objective == "val_loss" else share
+    show = share if is_share(run.search.objective) else "{:.4f}".format
     rows = [
         [
             titled(row.number, row.first),

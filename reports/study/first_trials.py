@@ -12,6 +12,7 @@ from search.config import SearchRun
 from search.confirm.ranking import Confirmation, Confirmed, find_confirmation
 from search.first_trials import TITLES, name_of
 from search.leaderboard import load_study
+from search.metric import Metric, is_share
 from search.ranking import ranking
 from search.records import load_curves
 from search.review.describe import describe, show
@@ -59,7 +60,7 @@ def collect(run: SearchRun) -> FirstTrials:
     return FirstTrials(rows, winner)
 
 
-def verdict(found: FirstTrials, objective: str) -> str:
+def verdict(found: FirstTrials, objective: Metric) -> str:
     """How far the winner is above the probe, in a sentence; nothing where one of them is missing."""
     probe = next((row for row in found.rows if row.is_probe), None)
     if probe is None or probe.value is None or found.winner is None or found.winner.value is None:
@@ -70,7 +71,7 @@ def verdict(found: FirstTrials, objective: str) -> str:
     own, other = found.winner.confirmed, probe.confirmed
     if own is not None and own.mean is not None and other is not None and other.mean is not None:
         ours, its, how = own.mean, other.mean, f", on average over {len(own.seeds)} seeds"
-    if objective == "val_loss":
+    if not is_share(objective):
         return f" The winner's loss is {its - ours:z.4f} below the linear probe's{how}."
     above = round(100 * (ours - its), 1)
     if above == 0:
@@ -107,9 +108,9 @@ def section(run: Run) -> PageSection:
     return PageSection("first", "First trials and the winner", text, tables=[Table(columns, rows, numeric)])
 
 
-def _mean(row: Row, objective: str) -> str:
+def _mean(row: Row, objective: Metric) -> str:
     mean = row.confirmed.mean if row.confirmed else None
-    return "" if mean is None else f"{mean:.4f}" if objective == "val_loss" else share(mean)
+    return "" if mean is None else f"{mean:.4f}" if not is_share(objective) else share(mean)
 
 
 def _row(run: SearchRun, trial: optuna.trial.FrozenTrial, title: str, confirmation: Confirmation | None) -> Row:
@@ -137,7 +138,7 @@ def _row(run: SearchRun, trial: optuna.trial.FrozenTrial, title: str, confirmati
     )
 
 
-def _cells(row: Row, objective: str) -> list[str]:
+def _cells(row: Row, objective: Metric) -> list[str]:
     ended = {"COMPLETE": "", "FAIL": " (failed)", "RUNNING": " (running)"}.get(row.state, f" ({row.state.lower()})")
     own = [] if objective == "val_accuracy" else ["" if row.value is None else f"{row.value:.4f}"]
     return [

@@ -9,6 +9,7 @@ from reports.config import Run
 from reports.section import PageSection
 from reports.style import SHARES, figure, whole_ticks
 from search.leaderboard import load_study
+from search.metric import Metric, best_of, is_share
 
 if TYPE_CHECKING:
     import optuna
@@ -21,7 +22,7 @@ class History(NamedTuple):
     `counts` is how many trials are in each state, those without a value (failed, running) included.
     """
 
-    objective: str
+    objective: Metric
     numbers: list[int]
     values: list[float]
     states: list[str]
@@ -29,11 +30,10 @@ class History(NamedTuple):
     counts: dict[str, int]
 
 
-def collect(study: optuna.Study, objective: str) -> History:
+def collect(study: optuna.Study, objective: Metric) -> History:
     """The history of a study."""
     every = study.get_trials(deepcopy=False)
     trials = [trial for trial in every if trial.value is not None]
-    better = min if objective == "val_loss" else max
     best: list[float | None] = []
     for trial in trials:
         known = [
@@ -41,7 +41,7 @@ def collect(study: optuna.Study, objective: str) -> History:
             for value in (best[-1] if best else None, trial.value if trial.state.name == "COMPLETE" else None)
             if value is not None
         ]
-        best.append(better(known) if known else None)
+        best.append(best_of(objective, known) if known else None)
     return History(
         objective,
         [trial.number for trial in trials],
@@ -54,8 +54,7 @@ def collect(study: optuna.Study, objective: str) -> History:
 
 def draw(history: History) -> go.Figure:
     """Points for trials, a line for the best so far."""
-    is_share = history.objective != "val_loss"
-    drawn = figure("trial", history.objective.replace("_", " "), **(SHARES if is_share else {}))
+    drawn = figure("trial", history.objective.replace("_", " "), **(SHARES if is_share(history.objective) else {}))
     drawn.update_xaxes(whole_ticks(history.numbers))
     for state, symbol in (("complete", "circle"), ("pruned", "x-thin-open")):
         rows = [n for n, found in enumerate(history.states) if found == state]

@@ -9,6 +9,7 @@ from reports.study.ranked import Ranked, ranked
 from reports.style import share
 from search.first_trials import titled
 from search.leaderboard import Leader
+from search.metric import is_share
 from search.ranking import OPTIMISTIC
 from search.review.describe import head_line, parts_line, show, views_line
 
@@ -60,7 +61,7 @@ def _headings(run: Run, best: Ranked) -> list[str]:
 
 def _values(run: Run, best: Ranked, leader: Leader) -> list[str]:
     """What the search saw of a leader, and its mean over seeds where leaders are confirmed."""
-    show = "{:.4f}".format if run.search.objective == "val_loss" else share
+    show = share if is_share(run.search.objective) else "{:.4f}".format
     if best.confirmation is None:
         return [show(leader.value)]
     found = best.confirmation.of(leader.number)

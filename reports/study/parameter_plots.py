@@ -12,6 +12,7 @@ import numpy as np
 
 from reports.study.stand_in import pair_stand_in, stand_in
 from reports.style import SHARES, log_ticks, restyle, shortened, text, told_apart, whole_ticks
+from search.metric import Metric, is_share
 
 if TYPE_CHECKING:
     import optuna
@@ -27,7 +28,9 @@ LINE = 11
 """Characters of a line of a choice beside its axis, at most: there is no room for more on a phone."""
 
 
-def draw_slice(study: optuna.Study, trials: Sequence[optuna.trial.FrozenTrial], name: str, objective: str) -> go.Figure:
+def draw_slice(
+    study: optuna.Study, trials: Sequence[optuna.trial.FrozenTrial], name: str, objective: Metric
+) -> go.Figure:
     """The objective over one parameter."""
     from optuna.visualization import plot_slice
 
@@ -50,7 +53,7 @@ def draw_slice(study: optuna.Study, trials: Sequence[optuna.trial.FrozenTrial], 
 
 
 def draw_parallel(
-    study: optuna.Study, trials: Sequence[optuna.trial.FrozenTrial], names: Sequence[str], objective: str
+    study: optuna.Study, trials: Sequence[optuna.trial.FrozenTrial], names: Sequence[str], objective: Metric
 ) -> go.Figure:
     """A line for each trial through the objective and its parameters; the last of `trials` lies on top."""
     from optuna.visualization import plot_parallel_coordinate
@@ -64,7 +67,7 @@ def draw_parallel(
         ticks = list(found)
         if axis == 0:
             places = _at([trial.value for trial in trials if trial.value is not None], [tick.y for tick in ticks])
-            shown = told_apart(places) if objective == "val_loss" else _percent(places)
+            shown = told_apart(places) if not is_share(objective) else _percent(places)
         else:
             shown = _beside(trials, ordered[axis - 1], [tick.text for tick in ticks], [tick.y for tick in ticks])
         for tick, label in zip(ticks, shown, strict=True):
@@ -73,7 +76,7 @@ def draw_parallel(
 
 
 def draw_contour(
-    study: optuna.Study, trials: Sequence[optuna.trial.FrozenTrial], pair: tuple[str, str], objective: str
+    study: optuna.Study, trials: Sequence[optuna.trial.FrozenTrial], pair: tuple[str, str], objective: Metric
 ) -> tuple[go.Figure, bool]:
     """The objective over two parameters, and whether their values were rounded to STEPS places."""
     from optuna.visualization import plot_contour
@@ -90,12 +93,12 @@ def draw_contour(
     return drawn, rounded
 
 
-def _title(objective: str) -> str:
+def _title(objective: Metric) -> str:
     return objective.replace("_", " ")
 
 
-def _shares(objective: str) -> dict[str, Any]:
-    return {} if objective == "val_loss" else SHARES
+def _shares(objective: Metric) -> dict[str, Any]:
+    return SHARES if is_share(objective) else {}
 
 
 def _whole(trials: Sequence[optuna.trial.FrozenTrial], name: str) -> dict[str, Any]:

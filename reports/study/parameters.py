@@ -18,6 +18,7 @@ from reports.study.importance import Importance
 from reports.style import share
 from search.first_trials import name_of
 from search.leaderboard import load_study
+from search.metric import Metric
 
 if TYPE_CHECKING:
     import optuna
@@ -154,7 +155,7 @@ def _count(shown: Shown) -> str:
     return f"{len(shown.names)} of the {every} parameters that trials drew"
 
 
-def _slices(study: optuna.Study, shown: Shown, objective: str) -> Block:
+def _slices(study: optuna.Study, shown: Shown, objective: Metric) -> Block:
     figures: dict[str, go.Figure] = {}
     for number, name in enumerate(shown.names, 1):
         plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
@@ -164,7 +165,7 @@ def _slices(study: optuna.Study, shown: Shown, objective: str) -> Block:
     return Block("One at a time", text, figures)
 
 
-def _parallel(study: optuna.Study, shown: Shown, objective: str) -> Block:
+def _parallel(study: optuna.Study, shown: Shown, objective: Metric) -> Block:
     if len(shown.names) < 2:
         return Block("All together", f"Only {shown.names[0]} was varied.")
     places = np.unique(np.linspace(0, len(shown.trials) - 1, LINES).astype(int))
@@ -181,7 +182,7 @@ def _parallel(study: optuna.Study, shown: Shown, objective: str) -> Block:
     return Block("All together", text, {"parallel-coordinates": drawn})
 
 
-def _contour(study: optuna.Study, shown: Shown, objective: str) -> Block:
+def _contour(study: optuna.Study, shown: Shown, objective: Metric) -> Block:
     if shown.pair is None:
         text = f"No contour: no two numeric parameters of a known importance were varied together in {FEWEST} complete trials."
         if not shown.ranked:

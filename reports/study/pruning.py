@@ -13,6 +13,7 @@ from reports.section import LeftOutError, PageSection
 from reports.style import COLOURS, SHARES, figure, share, whole_ticks
 from search.first_trials import name_of
 from search.leaderboard import load_study
+from search.metric import Metric, is_share
 
 if TYPE_CHECKING:
     import optuna
@@ -87,10 +88,9 @@ def draw_pruned(pruning: Pruning) -> go.Figure:
     return drawn
 
 
-def draw_values(trials: list[TrialValues], objective: str) -> go.Figure:
+def draw_values(trials: list[TrialValues], objective: Metric) -> go.Figure:
     """A line for each trial, in the colour of its state. Optuna's plot has a legend entry and a colour for each trial."""
-    is_share = objective != "val_loss"
-    axis = SHARES if is_share else {"type": "log"}
+    axis = SHARES if is_share(objective) else {"type": "log"}
     drawn = figure("epoch", objective.replace("_", " "), **axis)
     for state, colour in STATES.items():
         own = [trial for trial in trials if trial.state == state]

@@ -18,6 +18,7 @@ from search.confirm.ranking import Confirmed, load_confirmation
 from search.confirm.table import show_confirmed
 from search.driver.ownership import read_driver
 from search.leaderboard import leaders, load_study
+from search.metric import Metric, is_share
 from train.promotion.artifact import find_promotions
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class StudyFacts(NamedTuple):
     name: str
     sampler: str
     pruner: str
-    objective: str
+    objective: Metric
     counts: dict[str, int]
     trials: list[int]
     epochs: list[int]
@@ -116,7 +117,7 @@ def _photos(run: Run) -> frozenset[str] | None:
 def draw(studies: Sequence[StudyFacts], over: str) -> go.Figure:
     """The best value so far of studies with one objective, a line each; `over` "trials" or "epochs"."""
     objective = studies[0].objective
-    axis = {} if objective == "val_loss" else SHARES
+    axis = SHARES if is_share(objective) else {}
     drawn = figure("trials" if over == "trials" else "epochs trained", objective.replace("_", " "), **axis)
     for facts, colour in zip(studies, COLOURS * (1 + len(studies) // len(COLOURS)), strict=False):
         drawn.add_scatter(
@@ -169,11 +170,11 @@ def section(run: Run) -> PageSection:
     return PageSection("studies", "Studies side by side", told, tables=[_table(found)], blocks=blocks)
 
 
-def _key(over: str, objective: str, objectives: list[str]) -> str:
+def _key(over: str, objective: Metric, objectives: list[Metric]) -> str:
     return f"studies-by-{over}" + (f"-{objective.replace('_', '-')}" if len(objectives) > 1 else "")
 
 
-def _with(found: Sequence[StudyFacts], objective: str) -> list[StudyFacts]:
+def _with(found: Sequence[StudyFacts], objective: Metric) -> list[StudyFacts]:
     return [facts for facts in found if facts.objective == objective]
 
 
@@ -181,7 +182,7 @@ def _table(found: Sequence[StudyFacts]) -> Table:
     columns = ["study", "test", "best", "confirmed", "sampler", "pruner", "objective", "complete", "pruned", "failed"]
     rows = []
     for facts in found:
-        show = "{:.4f}".format if facts.objective == "val_loss" else share
+        show = share if is_share(facts.objective) else "{:.4f}".format
         rows.append(
             [
                 facts.name,

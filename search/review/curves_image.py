@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from search.metric import Metric
+from search.metric import Metric, is_share
 from search.trial import EpochMetrics
 
 WIDTH, HEIGHT = 640, 360
@@ -59,7 +59,7 @@ def collect(curves: Sequence[EpochMetrics], best_epoch: int, epochs: int, object
     """Curves of one or more epochs, of a trial that may train for `epochs`."""
     shown = np.array([[getattr(metrics, name) for metrics in curves] for name, _ in LINES[objective]], np.float64)
     rates = np.array([metrics.learning_rate for metrics in curves], np.float64)
-    top = _round_up(float(np.nanmax(shown, initial=0.0))) if objective == "val_loss" else 1.0
+    top = _round_up(float(np.nanmax(shown, initial=0.0))) if not is_share(objective) else 1.0
     return CurvesInfo(Scales(objective, max(epochs, len(curves)), top, *_decades(rates)), shown, rates, best_epoch)
 
 
@@ -107,7 +107,7 @@ class _Axes:
             for (_, label), colour in zip(LINES[scales.objective], COLOURS, strict=False)
         ]
         lines += panel.plot([], [], color=COLOURS[2], marker="o", markersize=6, linestyle="", label="best epoch")
-        panel.set(ylim=(0, scales.top), ylabel="loss" if scales.objective == "val_loss" else "accuracy")
+        panel.set(ylim=(0, scales.top), ylabel="loss" if not is_share(scales.objective) else "accuracy")
         above = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.99), "ncols": 3, "frameon": False, "borderpad": 0}
         panel.legend(**above, handlelength=1, handletextpad=0.5, columnspacing=1)
         return lines

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from headhunt.service.board.schemas import Best, History, Point, TopTrial, TrialCounts
 from headhunt.service.jobs.jobs import JobSnapshot
 from reports.config import Run
+from search.metric import Metric, best_of
 from search.optuna_internals import study_id
 from search.ranking import is_added, is_ours, ranked
 from search.review.progress import STATES
@@ -144,7 +145,8 @@ def settlement(last: JobSnapshot) -> tuple[int, str | None] | None:
 
 def no_study(objective: str, trials: int) -> Study:
     """What is told of a search whose study there is not, yet or any more; it asks for so many trials."""
-    return Study(objective, _history((), objective), TrialCounts(total=trials))
+    nothing = History(objective=objective, points=[]).model_dump_json().encode()
+    return Study(objective, nothing, TrialCounts(total=trials))
 
 
 def thinned(points: tuple[Reached, ...]) -> list[Reached]:
@@ -173,12 +175,13 @@ def _pace(trials: list[Any], begun: str | None) -> float | None:
     return round(ended / minutes, 2) if ended and minutes > 0 else None
 
 
-def _history(complete: Sequence[optuna.trial.FrozenTrial], objective: str) -> bytes:
+def _history(complete: Sequence[optuna.trial.FrozenTrial], objective: Metric) -> bytes:
     """JSON of `History`."""
-    choose = min if objective == "val_loss" else max
     reached: list[Reached] = []
     for trial in sorted(complete, key=lambda one: one.number):
         value = trial.value or 0.0
-        reached.append(Reached(trial.number, value, choose(reached[-1].best, value) if reached else value))
+        reached.append(
+            Reached(trial.number, value, best_of(objective, (reached[-1].best, value)) if reached else value)
+        )
     points = [Point(**one._asdict()) for one in thinned(tuple(reached))]
     return History(objective=objective, points=points).model_dump_json().encode()
