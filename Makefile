@@ -30,7 +30,7 @@ docs: .venv/installed-docs  ## the documentation as a site, in site/; fails at a
 
 constraints: .venv/installed  ## pin the newest versions that fit pyproject.toml; not torch, whose build depends on the machine
 	$(UV) pip compile --quiet --upgrade --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
-		--extra gpu --extra s3 --extra gcs --extra postgresql --extra export --extra docs --extra dev pyproject.toml --output-file constraints.txt
+		--extra gpu --extra s3 --extra gcs --extra postgresql --extra export --extra serve --extra docs --extra dev pyproject.toml --output-file constraints.txt
 
 UV = $(shell command -v uv || echo .venv/bin/uv)
 
@@ -39,7 +39,7 @@ UV = $(shell command -v uv || echo .venv/bin/uv)
 	$(PYTHON) is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12")'
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	command -v uv >/dev/null || test -x .venv/bin/uv || .venv/bin/python -m pip install --quiet --disable-pip-version-check uv
-	$(UV) pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable '.[dev,export]'
+	$(UV) pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable '.[dev,export,serve]'
 	touch $@
 
 .venv/installed-docs: .venv/installed

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from features.runtime.commands.frame import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command
+from features.runtime.commands.frame import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    ExecutorOption,
+    JsonOption,
+    SetOption,
+    WorkersOption,
+    command,
+)
 from features.runtime.errors import HeadhuntError
 from features.runtime.log import log, relative
 
@@ -16,13 +25,6 @@ if TYPE_CHECKING:
     from features.dataset.index import DatasetIndex
 
 app = typer.Typer(no_args_is_help=True, help="Stage 1: photos in, feature cache out.")
-
-ExecutorOption = Annotated[
-    Literal["auto", "local", "ray"] | None,
-    typer.Option(
-        help="Processes of this machine (or Ray, where a cluster is named), in this process, or Ray; default: features.workers."
-    ),
-]
 
 
 @app.command("prepare")
@@ -55,6 +57,7 @@ def cache_command(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
     set_: SetOption = [],  # noqa: B006
+    workers: WorkersOption = None,
     executor: ExecutorOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -62,7 +65,7 @@ def cache_command(
     with command(json_) as output:
         from features.building.build import build_caches
 
-        result = build_caches(_settings(context, config, set_, executor))
+        result = build_caches(_settings(context, config, set_, workers, executor))
         for built in (result, *result.get("others", {}).values()):
             _print_build(output.console, built)
         output.result(result)
@@ -137,6 +140,7 @@ def repair_command(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
     set_: SetOption = [],  # noqa: B006
+    workers: WorkersOption = None,
     executor: ExecutorOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -144,7 +148,7 @@ def repair_command(
     with command(json_) as output:
         from features.building.doctor import repair
 
-        result = repair(_settings(context, config, set_, executor))
+        result = repair(_settings(context, config, set_, workers, executor))
         for built in (result, *result.get("others", {}).values()):
             _print_build(output.console, built)
         output.result(result)
@@ -163,11 +167,14 @@ def _sheet(run: FeaturesRun, index: DatasetIndex, cache: FeatureCache, image: in
         return None
 
 
-def _settings(context: typer.Context, config: Any, set_: list[str], executor: str | None) -> FeaturesRun:
+def _settings(
+    context: typer.Context, config: Path, set_: list[str], workers: int | None, executor: str | None
+) -> FeaturesRun:
     from features.config import FeaturesRun
     from features.run_file import settings
 
-    chosen = [f"features.workers.executor={executor}"] if executor else []
+    given = {"count": workers, "executor": executor}
+    chosen = [f"features.workers.{key}={value}" for key, value in given.items() if value is not None]
     return settings(context, FeaturesRun, config, [*set_, *chosen])
 
 

@@ -6,11 +6,19 @@ import math
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from features.runtime.commands.frame import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command
+from features.runtime.commands.frame import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    ExecutorOption,
+    JsonOption,
+    SetOption,
+    WorkersOption,
+    command,
+)
 from features.runtime.errors import CacheError, UsageError
 from features.runtime.log import log
 
@@ -23,14 +31,6 @@ if TYPE_CHECKING:
     from search.parameters import Space
 
 app = typer.Typer(no_args_is_help=True, help="Stage 2: feature cache in, study out.")
-
-WorkersOption = Annotated[int | None, typer.Option(min=1, help="Workers at a time; default: search.workers.count.")]
-ExecutorOption = Annotated[
-    Literal["auto", "local", "ray"] | None,
-    typer.Option(
-        help="Processes of this machine (or Ray, where a cluster is named), in this process, or Ray; default: search.workers."
-    ),
-]
 
 SAMPLES = 10
 """Trials that `--dry-run` draws."""

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from features.runtime.commands.frame import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command
+from features.runtime.commands.frame import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    ExecutorOption,
+    JsonOption,
+    SetOption,
+    WorkersOption,
+    command,
+)
 from features.runtime.errors import HeadhuntError, UsageError
 from features.runtime.log import log, relative
 from train.names import BASELINES, FORMATS, MODEL_FORMATS
@@ -22,6 +30,8 @@ def promote_command(
     set_: SetOption = [],  # noqa: B006
     top: Annotated[int | None, typer.Option(min=1, help="How many of the best; default: train.top.")] = None,
     trial: Annotated[list[int], typer.Option(help="This trial instead. Repeatable.")] = [],  # noqa: B006
+    workers: WorkersOption = None,
+    executor: ExecutorOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Fine-tune the winners, and measure what they are compared with."""
@@ -34,7 +44,7 @@ def promote_command(
         from train.verdict import best_verdict
 
         chosen = [] if top is None else [f"train.top={top}"]
-        run = settings(context, TrainRun, config, [*set_, *chosen])
+        run = settings(context, TrainRun, config, [*set_, *chosen]).with_workers(workers, executor)
         promotions = promote(run, trial)
         baselines = measure_baselines(run)
         verdict = best_verdict(run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -206,6 +206,14 @@ class TrainRun(SearchRun):
     def promotion_workers(self) -> Workers:
         """What `train.workers` says, or one worker at a time of the kind that computes features."""
         return self.train.workers or self.features.workers.model_copy(update={"count": 1, "cpus": None})
+
+    def with_workers(self, count: int | None, executor: str | None) -> Self:
+        """The run with as many workers for promotions, and where they run; None: as it is."""
+        changed = {name: value for name, value in (("count", count), ("executor", executor)) if value is not None}
+        if not changed:
+            return self
+        workers = self.promotion_workers.model_copy(update=changed)
+        return self.model_copy(update={"train": self.train.model_copy(update={"workers": workers})})
 
     @property
     def backend(self) -> Literal["jax", "tensorflow"]:

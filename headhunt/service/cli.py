@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from collections.abc import Iterable
@@ -29,6 +30,15 @@ AuthorityOption = Annotated[
     Path | None,
     typer.Option("--tls-certificate", metavar="FILE", help="Trust this certificate, of a service with one of its own."),
 ]
+SERVE = {
+    "fastapi": "fastapi",
+    "uvicorn": "uvicorn",
+    "a2wsgi": "a2wsgi",
+    "limits": "limits",
+    "prometheus-client": "prometheus_client",
+}
+"""The packages of the extra `serve`, and the modules that they bring."""
+
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The search.")]
 
 
@@ -77,6 +87,7 @@ def serve_command(
     from pydantic import SecretStr
 
     with command(json_) as output:
+        _check_installed()
         from headhunt.service.http.serve import serve
         from headhunt.service.settings import Settings
 
@@ -226,6 +237,16 @@ def stop_command(
             go_on = "Once it is over, go on with it" if state in ACTIVE else "Go on with it"
             hint = f" {go_on}: {_at(context, 'submit', '--resume', name)}"
         output.console.print(f"{name} is {state}.{hint}")
+
+
+def _check_installed() -> None:
+    """UsageError where the packages of the extra `serve` are missing."""
+    missing = [package for package, module in SERVE.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise UsageError(
+            f"the service needs {', '.join(missing)}, missing here. Run `pip install 'headhunt[serve]'`. Its clients (submit, "
+            "jobs, logs, stop) need nothing more."
+        )
 
 
 def _is_given(context: typer.Context, parameter: str) -> bool:

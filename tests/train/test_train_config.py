@@ -77,3 +77,15 @@ def test_the_schedule_that_a_run_follows(finetune: dict[str, Any], followed: Sch
 def test_wrong_values_are_refused_with_their_key(finetune: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         load(**finetune)
+
+
+def test_options_change_the_workers_of_promotions_and_nothing_else(searched: TrainRun) -> None:
+    """Of the section where there is one, and else of those that compute features, one at a time."""
+    assert searched.with_workers(None, None) is searched
+    assert searched.features.workers.executor == "local"
+    changed = searched.with_workers(2, None)
+    assert (changed.promotion_workers.count, changed.promotion_workers.executor) == (2, "local")
+    again = changed.with_workers(None, "ray")
+    assert (again.promotion_workers.count, again.promotion_workers.executor) == (2, "ray")
+    plain = {"train": searched.train}
+    assert again.model_copy(update=plain) == searched

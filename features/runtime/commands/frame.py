@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -26,6 +26,16 @@ SetOption = Annotated[
     typer.Option("--set", help="Override one key, e.g. search.trials=50. Repeatable.", metavar="KEY.PATH=VALUE"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=1, help="Workers at a time; default: as the section's `workers` says.", metavar="N")
+]
+ExecutorOption = Annotated[
+    Literal["auto", "local", "ray"] | None,
+    typer.Option(
+        help="Where they run: processes of this machine (or Ray, where a cluster is named), this process, or Ray; default: as "
+        "the section's `workers` says."
+    ),
+]
 DEFAULT_CONFIG = Path("headhunt.yaml")
 
 INTERRUPTED = 130
