@@ -5,13 +5,16 @@ PYTEST := .venv/bin/python -m pytest
 # Images for containers often set it; then every process compiles TensorFlow's Python anew, for ten seconds and more.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all check bench docs constraints clean
+.PHONY: demo test unit test-all check bench docs constraints clean
 
 demo: .venv/installed  ## the whole pipeline on drawn cars
 	.venv/bin/headhunt demo --out runs/demo
 
 test: .venv/installed  ## what CI runs
 	$(PYTEST) -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder --durations 15 -m "not slow and not benchmark"
+
+unit: .venv/installed  ## in under a minute: those that need no Keras, Ray or TensorFlow
+	$(PYTEST) -q $$(grep -rl --include='test_*.py' '^pytestmark = pytest.mark.unit' tests)
 
 test-all: .venv/installed  ## with the slow ones: kills, real photographs
 	$(PYTEST) -m "not benchmark"

@@ -39,6 +39,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "end_to_end" not in item.path.parts)
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A run of unit tests alone fails where one of them has loaded what they are to do without."""
+    units = bool(session.items) and all(item.get_closest_marker("unit") for item in session.items)
+    loaded = [name for name in ("keras", "tensorflow", "jax", "ray") if name in sys.modules]
+    if units and loaded:
+        print(f"\nunit tests have imported {', '.join(loaded)}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
     "--no-sandbox",

@@ -16,6 +16,8 @@ from features.dataset.prepare import prepare
 from features.runtime.errors import DatasetError
 from features.runtime.log import log
 
+pytestmark = pytest.mark.unit
+
 random = np.random.default_rng(0)
 
 
@@ -83,7 +85,7 @@ def test_copies_under_two_labels_are_an_error_that_lists_them(root: Path) -> Non
     left, words = prepared(run_on(root, on_duplicate="drop"))
     assert len(left) == 79
     assert not {"a/3.png", "b/again.png"} & set(left["path"])
-    assert "Left out 2 photos that are copies" in words
+    assert "Left out 2 photos that are byte-for-byte copies" in words
 
 
 def test_copies_across_the_data_sets_own_splits(root: Path) -> None:

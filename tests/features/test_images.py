@@ -21,6 +21,8 @@ from features.dataset.prepare import prepare
 from features.runtime.errors import DatasetError
 from features.runtime.log import log
 
+pytestmark = pytest.mark.unit
+
 Pixels = npt.NDArray[np.uint8]
 
 PLAIN = 10**8

@@ -8,6 +8,8 @@ import pytest
 
 from features.runtime.own_tables import read_whole_table
 
+pytestmark = pytest.mark.unit
+
 
 def test_a_table_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"

@@ -11,6 +11,8 @@ from scipy.optimize import check_grad
 from features.audit import probe as probes
 from features.audit.probe import DECADES, MOST_DECADES, START, Probe, fit_probe, fold_of, log_probabilities, objective
 
+pytestmark = pytest.mark.unit
+
 
 def clusters(photos: int, classes: int, dim: int, noise: float = 1.5, seed: int = 0) -> tuple[Any, Any]:
     """Overlapping clusters, standardised: features (photos, dim) float32, labels (photos,)."""

@@ -11,6 +11,8 @@ from rich.console import Console
 from features.runtime.commands import progress as progress_module
 from features.runtime.commands.progress import progress
 
+pytestmark = pytest.mark.unit
+
 LINE = re.compile(r"  features: (\d+) of 10, [\d.]+ images/s, (\d+) s left")
 
 

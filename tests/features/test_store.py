@@ -13,6 +13,8 @@ import pytest
 from features.cache.store import Store, mask, open_store
 from features.runtime.errors import CacheError, HeadhuntError, UsageError
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture(params=["file", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from features.config import FeaturesConfig, FeaturesRun
 from features.dataset.config import FolderDataset, StanfordCars, ToyCars
 from features.run_file import load
 from features.runtime.commands.template import commented_yaml
+
+pytestmark = pytest.mark.unit
 
 
 def test_reading_it_back_gives_the_same(tmp_path: Path) -> None:

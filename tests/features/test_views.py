@@ -7,6 +7,8 @@ from pydantic import ValidationError
 from features.cache.views import Views
 from features.runtime.errors import UsageError
 
+pytestmark = pytest.mark.unit
+
 
 def drawn(epoch: int, copies: int = 4, **views: object) -> np.ndarray:
     return Views.model_validate(views).checked(copies, "mild").of_epoch(epoch, 2000, seed=3)

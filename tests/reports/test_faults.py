@@ -11,6 +11,8 @@ from reports import build, headline, page
 from reports.config import Run
 from reports.section import LOUD, LeftOutError, reason_of
 
+pytestmark = pytest.mark.unit
+
 
 def broken(*_: Any) -> Any:
     raise KeyError("val")

@@ -415,7 +415,7 @@ def test_results_that_cannot_be_used_are_left_out_with_the_command(searched: Run
         ("{", "cannot be read: Expecting"),
         ("[]", "cannot be read: it is no JSON object"),
         ("null", "cannot be read: it is no JSON object"),
-        ('{"version": 0}', "was written by another version of headhunt"),
+        ('{"version": 0}', "was written by another version of Headhunt"),
         ('{"version": 3}', "is damaged: it has no augmentation, closing, configurations, cost, date"),
     ):
         path.write_text(broken)

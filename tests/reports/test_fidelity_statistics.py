@@ -20,6 +20,8 @@ from reports.fidelity.statistics import (
     gap,
 )
 
+pytestmark = pytest.mark.unit
+
 
 def without_losses(how: Callable[..., Ranking]) -> Callable[[np.ndarray, np.ndarray, Draws], Ranking]:
     """The comparison where losses decide nothing."""

@@ -14,6 +14,8 @@ from reports.config import HistoryConfig, Run
 from reports.models.histories import Part, collect, describe, section
 from reports.section import LeftOutError
 
+pytestmark = pytest.mark.unit
+
 REAL = Path(__file__).parents[3] / "shared" / "data" / "seed_histories"
 
 ARCH1 = "2021_07_20-13_14_36_resnet101_arch1_lrdecay_FINE_TUNE_{}_HISTORY.csv"

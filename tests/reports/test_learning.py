@@ -8,6 +8,8 @@ import pytest
 from reports.models import learning, phases
 from tests.fabricated import PHASES, history_table
 
+pytestmark = pytest.mark.unit
+
 THREE = history_table([0, 1, 1, 1, 2, 2, 3, 3], [0.5, 0.6, 0.8, 0.7, 0.75, 0.79, 0.6, 0.9])
 """Phases 2 and 3 both begin with the weights of epoch 2."""
 

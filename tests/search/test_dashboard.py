@@ -18,6 +18,8 @@ from search.driver.storage import cached_storage
 from search.review.dashboard import application
 from search.review.notes import artifact_store
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def study(tmp_path: Path) -> optuna.Study:

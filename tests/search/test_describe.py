@@ -13,6 +13,8 @@ from search.review.describe import describe, head_line, optimizer_line, schedule
 from search.schedules import SCHEDULES, Constant, OneCycle, Plateau, StepDecay, WarmupCosine
 from search.trial import HypermodelChoice, TrialConfig
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.mark.parametrize(
     ("head", "said"),

@@ -19,6 +19,8 @@ from search.optuna_internals import (
     trial_of,
 )
 
+pytestmark = pytest.mark.unit
+
 CHANGED = (
     f"Optuna {optuna.__version__} has changed inside: mend search/optuna_internals.py, and only there, or lower the upper bound "
     "of optuna in pyproject.toml."

@@ -9,6 +9,8 @@ from rich.console import Console
 
 from search.review.progress import Best, Progress, Row, SearchSnapshot, line, table
 
+pytestmark = pytest.mark.unit
+
 BEST = Best(17, 0.7321, ["256-relu, dropout 0.3", "constant, learning rate 1e-3"])
 STANDING = SearchSnapshot(
     "toys", "val_accuracy", 200, {"COMPLETE": 40, "PRUNED": 15, "FAIL": 2, "RUNNING": 8}, BEST, 30, 60.0, 90.0

@@ -9,6 +9,8 @@ import pytest
 from search.pruners.choice import PrunerName, is_pruned, make_pruner
 from search.pruners.halving import REDUCTION, STUDY, Hyperband
 
+pytestmark = pytest.mark.unit
+
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 EPOCHS = 27

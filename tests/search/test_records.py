@@ -10,6 +10,8 @@ from features.runtime.errors import HeadhuntError
 from search.records import load_curves, write_trial
 from search.trial import EpochMetrics, TrialConfig, TrialResult
 
+pytestmark = pytest.mark.unit
+
 CURVES = tuple(EpochMetrics(epoch, 1.0, 0.5, 0.75, 0.25 * epoch, 1.0, 1e-3) for epoch in (1, 2, 3))
 
 

@@ -25,6 +25,8 @@ from search.schedules import (
     WarmupCosine,
 )
 
+pytestmark = pytest.mark.unit
+
 PLANNED = [kind for kind, schedule in SCHEDULES.items() if not schedule.follows_loss]
 
 

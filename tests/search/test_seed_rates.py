@@ -11,6 +11,8 @@ import pytest
 
 from search.schedules import ExpRange, Plateau, PlateauRule, StepDecay
 
+pytestmark = pytest.mark.unit
+
 HISTORIES = Path(__file__).parents[3] / "shared" / "data" / "seed_histories"
 
 

@@ -16,6 +16,8 @@ from train.finetuning.checkpoint import Checkpoint, FinetuneState
 from train.finetuning.history import Epoch, read_history, write_history
 from train.finetuning.journal import Journal
 
+pytestmark = pytest.mark.unit
+
 FROZEN = Epoch(
     epoch=0, phase=0, loss=math.nan, accuracy=math.nan, val_loss=1.0, val_accuracy=0.5, val_top5_accuracy=0.75,
     learning_rate=math.nan, seconds=2.5,
