@@ -14,10 +14,10 @@ of lanes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from features.runtime.interrupts import raise_if_cancelled
 from features.runtime.workers.keras_internals import learning_rate_variable
 from search.heads import build_head
 from search.metric import Metric, sign
+from search.population.carry import Carry, Data, Epoch, LaneInputs, SharedInputs
 from search.population.dropout import dropout_layer
 from search.population.sources import Features, zeros_for_cache_lines
 from search.population.structure import Structure, power_of_two
@@ -36,56 +37,6 @@ from search.trial import EpochMetrics, TrialConfig, TrialState
 
 if TYPE_CHECKING:
     from jax import Array
-
-
-class Carry(NamedTuple):
-    """The states of all lanes, as TrialState has them: of each variable one array, (lanes, *shape). A hidden layer's kernel is
-    (lanes, in, out) float32; a dropout's random stream (lanes, 2) uint32."""
-
-    trainable: list[Array]
-    non_trainable: list[Array]
-    optimizer: list[Array]
-    best_trainable: list[Array]
-    best_non_trainable: list[Array]
-
-
-class LaneInputs(NamedTuple):
-    """What an epoch takes of each lane besides its state: (lanes, ...)."""
-
-    rates: Array
-    """(lanes, steps) float32: the learning rate of every step; 0 for a lane that has failed."""
-    view: Array
-    """(lanes,) int32: which of SharedInputs.rows."""
-    turn: Array
-    """(lanes,) int32: which of SharedInputs.orders."""
-    l2: Array
-    smoothing: Array
-    decay: Array
-    """(lanes,) float32 each: L2 penalty of kernels, label smoothing, decoupled weight decay."""
-    best: Array
-    """(lanes, 2) float32: the Score of the best epoch so far."""
-
-
-class SharedInputs(NamedTuple):
-    """What an epoch takes that lanes share."""
-
-    orders: Array
-    """(seeds, steps, batch) int32: the images of every step."""
-    rows: Array
-    """(views, images) int32: in which row of the training features each image is seen."""
-
-
-class Data(NamedTuple):
-    """Features and labels on the device: train (rows, n, *feature_shape), val (m, *feature_shape), labels int32."""
-
-    train: Array
-    train_labels: Array
-    val: Array
-    val_labels: Array
-
-
-Epoch = Callable[[Carry, LaneInputs, SharedInputs, Data], tuple[Carry, "Array"]]
-"""A compiled epoch: the next carry, and (lanes, 5) float32."""
 
 
 class Program:
