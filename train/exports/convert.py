@@ -7,6 +7,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,12 @@ def _export(source: Path, target: Path, **options: Any) -> None:
 
 def _load(source: Path) -> tuple[Any, Any]:
     """The network on TensorFlow, which the converters need, and its input as a keras.InputSpec of any number of photos."""
+    return _loaded(source, source.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _loaded(source: Path, changed_ns: int) -> tuple[Any, Any]:
+    """Read once for all formats; a file that was written again is another one."""
     start_keras("tensorflow")
     import keras
 
