@@ -130,7 +130,7 @@ class Ownership:
             return
         now = read_driver(self._study)
         raise HeadhuntError(
-            f"the study {self._study.study_name!r} in {self._shown} was taken from this process, which was not heard of for too "
+            f"the study {self._study.study_name!r} in {self._shown} was taken from this process, which was silent for too "
             f"long (asleep, or cut off from the storage), by {_who(now) if now else 'none'}. That search goes on with what was "
             "written; here is nothing left to do."
         )
@@ -143,8 +143,8 @@ class Ownership:
             return birth(driver.pid) == driver.birth
         seconds = self._patience.watch + max(0.0, self._patience.silence - abs(_age(driver)))
         log.print(
-            f"The study {self._study.study_name!r} belongs to {_who(driver)}. Watching for {seconds:.0f} s whether that still "
-            "lives."
+            f"The study {self._study.study_name!r} belongs to {_who(driver)}. Watching for {seconds:.0f} s to see "
+            "whether it is alive."
         )
         until = time.monotonic() + seconds
         while time.monotonic() < until:

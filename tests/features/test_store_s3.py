@@ -110,7 +110,9 @@ def test_a_server_killed_between_two_uploads_and_back(
     store.upload(make_shard(tmp_path))
     process.kill()
     process.wait()
-    with pytest.raises(HeadhuntError, match=r"cannot upload s3://caches/cars/.*rerun the same command to continue") as caught:
+    with pytest.raises(
+        HeadhuntError, match=r"cannot upload s3://caches/cars/.*rerun the same command to continue"
+    ) as caught:
         store.upload(make_shard(tmp_path, "test-00000-of-00001.tfrecord"))
     assert "testing-secret" not in str(caught.value)
     import s3fs
