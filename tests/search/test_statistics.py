@@ -9,8 +9,6 @@ import pytest
 
 from search.confirm.statistics import compared_with_best, interval
 
-pytestmark = pytest.mark.unit
-
 
 def test_an_interval_is_students() -> None:
     """t(0.975) is 12.7062 for 1 degree of freedom, 2.7764 for 4, as in any table of it."""
