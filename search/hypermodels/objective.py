@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ class HypermodelObjective(FeatureObjective):
 
     def __init__(self, run: SearchRun, space: HypermodelSpace, caches: Caches) -> None:
         super().__init__(run, space, caches)
-        self.function = space.digest
+        self.function, self.folder = space.digest, Path.cwd()
 
     def check(self) -> None:
         """Raises UsageError where the first combination's model does not take the features, cannot be trained, or could not be
@@ -58,7 +57,3 @@ class HypermodelObjective(FeatureObjective):
     def trainer(self) -> Callable[[Task], list[TrialResult]]:
         """Trains by Keras's own `fit`."""
         return train_hypermodel
-
-    def task(self, *arguments: Any, **options: Any) -> Task:
-        """A task that finds the function's module where this process runs."""
-        return replace(super().task(*arguments, **options), folder=Path.cwd())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.cache.views import Views
@@ -21,12 +23,14 @@ if TYPE_CHECKING:
     import optuna
 
 
-class FeatureObjective:
+class FeatureObjective(ABC):
     """Trials on the features of a run's caches; see `search.driver.objective.Objective`."""
 
     threads = True
     function = ""
     """The digest of the function that makes the models, where one does."""
+    folder: Path | None = None
+    """Where that function's module may lie."""
 
     def __init__(self, run: SearchRun, space: Space, caches: Caches) -> None:
         self.run, self.space, self.caches = run, space, caches
@@ -34,8 +38,9 @@ class FeatureObjective:
         self.environment: Mapping[str, str] = environment(run)
         self.lanes = lanes_of(run)
 
+    @abstractmethod
     def check(self) -> None:
-        """Nothing: a space of heads has been validated with the configuration."""
+        """Raises UsageError for an objective whose trials cannot be trained."""
 
     def identity(self, known: Mapping[str, Any] | None) -> dict[str, Any]:
         """The settings that every search on features depends on."""
@@ -87,6 +92,7 @@ class FeatureObjective:
             self.lanes,
             None if seeds is None else tuple(seeds),
             train_share,
+            self.folder,
         )
 
     def run_tasks(
@@ -96,9 +102,9 @@ class FeatureObjective:
         return executor.map(self.trainer, tasks, given_up)
 
     @property
+    @abstractmethod
     def trainer(self) -> Callable[[Task], list[TrialResult]]:
         """The function that trains a task, on any worker; it can be pickled."""
-        raise NotImplementedError
 
     def train(
         self, executor: Executor, pieces: Sequence[Sequence[tuple[TrialConfig, TrialState | None]]], until: int

@@ -20,6 +20,9 @@ class HeadsObjective(FeatureObjective):
     def __init__(self, run: SearchRun, caches: Caches) -> None:
         super().__init__(run, resolved_space(run), caches)
 
+    def check(self) -> None:
+        """Nothing: the space has been validated with the configuration."""
+
     def identity(self, known: Mapping[str, Any] | None) -> dict[str, Any]:
         """The settings, the first trials, and the space with the views that are drawn."""
         first = self.run.search.model_dump(mode="json", include={"first"})
