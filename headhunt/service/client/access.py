@@ -16,8 +16,10 @@ VARIABLE = "HEADHUNT_TOKEN"
 
 
 def read_token(file: Path | None) -> str | None:
-    """The token from the file, or else from HEADHUNT_TOKEN; None if there is neither. UsageError (which never quotes the token) if
-    it is unreadable or malformed."""
+    """The token from the file, or else from HEADHUNT_TOKEN; None if there is neither.
+
+    UsageError for a file that cannot be read or a malformed token, which the message does not quote.
+    """
     if file is None:
         return _checked(os.environ.get(VARIABLE, "").strip(), VARIABLE) or None
     try:
