@@ -43,7 +43,7 @@ def test_init_overwrites_nothing(headhunt: Headhunt, tmp_path: Path) -> None:
     (tmp_path / "headhunt.yaml").write_text("mine")
     done = headhunt("init")
     assert done.returncode == 2
-    assert "headhunt.yaml exists already" in done.stderr
+    assert "headhunt.yaml already exists" in done.stderr
     assert (tmp_path / "headhunt.yaml").read_text() == "mine"
 
 

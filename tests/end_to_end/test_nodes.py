@@ -62,7 +62,7 @@ def said(folder: Path) -> str:
 def wait(process: subprocess.Popen[str], folder: Path, until: Callable[[], Any], what: str) -> None:
     last = time.monotonic() + 150
     while not until():
-        assert process.poll() is None, f"ended before {what}: {said(folder)}"
+        assert process.poll() is None, f"the process ended before {what}: {said(folder)}"
         assert time.monotonic() < last, f"not in time: {what}: {said(folder)}"
         time.sleep(0.02)
 

@@ -72,9 +72,9 @@ def test_every_cache_is_told_what_it_is_for_and_the_own_comes_first(searched: Ru
     assert rows[1].facts["last_build"] is None
     made = section(run)
     assert made.tables[0].rows[1][8:] == ["unknown", "unknown"]
-    assert "share the clean records" in made.text
+    assert "share clean records" in made.text
     assert (
-        "There is no probe of the views: " in made.text
+        "The probe of the views is missing: " in made.text
     )  # the manifest of the mild cache names shards that are not there
 
 

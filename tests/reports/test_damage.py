@@ -99,9 +99,9 @@ PROMOTION, CUT, GONE = "promotions/*-*", cut, Path.unlink
         (f"{PROMOTION}/predictions.csv", scribble, ERRORS, [r"Mistakes : \S*predictions.csv is damaged"]),
         (f"{PROMOTION}/model.keras", GONE, [], [r"Left out: \S*model.keras is missing. Delete its folder, then run"]),
         ("confirm.json", CUT, ["confirmed"], [r"Confirmed leaders : \S*confirm.json is not used: it cannot be read \("]),
-        ("trials/work.csv", scribble, ["workers"], ["Workers : There is no log of the workers .*, or no whole line in it"]),
+        ("trials/work.csv", scribble, ["workers"], ["Workers : The workers' log .* is missing or empty"]),
         ("baselines.json", CUT, [], [r"Left out: \S*baselines.json is damaged \(", "No verdict: \\S*baselines.json is damaged"]),
-        ("dataset/skipped.csv", scribble, [], ["Data: not known whether anything is wrong: \\S*skipped.csv is damaged"]),
+        ("dataset/skipped.csv", scribble, [], ["Data: could not be checked: \\S*skipped.csv is damaged"]),
         ("test_ledger.csv", scribble, [], ["How often the test photos were used is not known: .*test_ledger.csv is damaged"]),
     ],
 )  # fmt: skip
@@ -139,9 +139,9 @@ OTHER = r"Mistakes : \S*predictions.csv is damaged, or of other photos than the 
             [],
             [
                 r"Left out: \S*history.csv cannot be read \(columns or values are missing\)",
-                r"Fidelity : \S*results.json is damaged: it has no .* headhunt reports fidelity writes it anew",
+                r"Fidelity : \S*results.json is damaged: it lacks .* Rerun headhunt reports fidelity to rewrite it",
                 rf"{CURVES_SAID}its last line is cut off\).",
-                r"The training photos nearest to them are left out: .*test-\S*.tfrecord",
+                r"The nearest training photos are left out: .*test-\S*.tfrecord",
             ],
         ),
         (
@@ -149,7 +149,7 @@ OTHER = r"Mistakes : \S*predictions.csv is damaged, or of other photos than the 
             [*ERRORS, "cache"],
             [
                 r"No verdict: \S*metrics.json is damaged \(",
-                r"Fidelity : \S*results.json cannot be read: it is no JSON object",
+                r"Fidelity : \S*results.json cannot be read: it is not a JSON object",
                 CURVES_SAID,
                 "Feature cache : No feature cache is complete: run headhunt features cache",
             ],
@@ -159,9 +159,9 @@ OTHER = r"Mistakes : \S*predictions.csv is damaged, or of other photos than the 
             [*ERRORS, "cache"],
             [
                 r"No verdict: \S*predictions.csv is damaged \(its last line is cut off\)",
-                r"33.3 % test, trial \d, recipe 0a1b2c3d, fine-tuned, when it was promoted – test, linear probe: not known",
+                r"33.3 % test, trial \d, recipe 0a1b2c3d, fine-tuned, when it was promoted – test, linear probe: unknown",
                 r"Mistakes : \S*predictions.csv is damaged \(its last line is cut off\)",
-                r"Fidelity : \S*results.json cannot be read: it is no JSON object",
+                r"Fidelity : \S*results.json cannot be read: it is not a JSON object",
                 f"{CURVES_SAID}No columns",
             ],
         ),
@@ -184,7 +184,7 @@ OTHER = r"Mistakes : \S*predictions.csv is damaged, or of other photos than the 
             [
                 f"{DATABASE}database disk image is malformed",
                 r"No verdict: \S*manifest.json is damaged \(.* Run `headhunt features repair`",
-                r"The training photos nearest to them are left out: \S*manifest.json is damaged",
+                r"The nearest training photos are left out: \S*manifest.json is damaged",
             ],
         ),
     ],

@@ -136,7 +136,7 @@ def test_the_section_in_a_browser_with_a_photo_gone_and_a_contact_sheet(
     page.on("request", lambda request: noise.append(request.url) if request.url.startswith("http") else None)
     page.goto(Path(build(run)["report"]).resolve().as_uri())
     data = page.locator("section#dataset")
-    titles = ["What may be wrong", "Photos of each class", "Photo sizes", "Examples", "What the backbone saw"]
+    titles = ["What may be wrong", "Photos per class", "Photo sizes", "Examples", "What the backbone saw"]
     assert data.locator("h3").all_inner_texts() == titles
     assert data.locator(".pictures").count() == 2
     assert data.locator(".pictures").first.locator("img").count() == 2

@@ -108,7 +108,7 @@ def test_calibration_by_hand() -> None:
     bars = calibration.draw(found).data
     assert sum(bars[-1].y) == 5
     unknown = FIVE._replace(probabilities=np.full((5, 5), np.nan))
-    with pytest.raises(LeftOutError, match="trial 7 are not numbers"):
+    with pytest.raises(LeftOutError, match="trial 7 are not finite"):
         calibration.collect(unknown)
 
 
@@ -153,7 +153,7 @@ def test_the_new_sections_in_a_browser_with_a_hostile_class_and_a_photo_gone(
     assert page.locator("#cache tbody tr").count() == 1
     assert page.locator("#mistakes .pictures figure").count() == len(mistaken)
     assert (
-        "nearest to them are left out: " in page.locator("#mistakes").inner_text()
+        "nearest training photos are left out: " in page.locator("#mistakes").inner_text()
     )  # another class name, another cache
     assert page.locator("#mistakes .gone").all_inner_texts() == ["not on disk"]
     assert f"1 of these {len(mistaken)} test photos is no longer on disk." in page.locator("#mistakes").inner_text()
@@ -193,5 +193,5 @@ def test_a_mistake_stands_beside_the_training_photo_with_the_most_similar_featur
     (block,) = mistakes.section(searched).blocks
     assert len(block.pairs) == len(mistaken) > 0
     other = found._replace(labels=found.labels[::-1].copy())
-    with pytest.raises(CacheError, match="the predictions are of other test photos than the cache"):
+    with pytest.raises(CacheError, match="the predictions are for other test photos than the cache"):
         nearest.collect(searched, other, [0])

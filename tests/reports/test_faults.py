@@ -18,7 +18,7 @@ def broken(*_: Any) -> Any:
     raise KeyError("val")
 
 
-LINE = "Headhunt failed here (KeyError: 'val'). A file of the run is damaged, or this is a fault of Headhunt: please report it."
+LINE = "Headhunt failed here (KeyError: 'val'). A file of the run may be damaged; otherwise this is a bug: please report it."
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_fault_of_ours_leaves_out_its_part_with_its_type(run: Run, monkeypatch
     assert left_out == {"cars": LINE}
     assert headline.headline(run) == [("–", LINE)]
     assert headline.verdict(run).text == f"No verdict: {LINE}"
-    assert headline.data_line(run) == f"not known whether anything is wrong: {LINE}"
+    assert headline.data_line(run) == f"could not be checked: {LINE}"
     result = build.build(run)
     assert (result["verdict"]["text"], result["left_out"]) == (f"No verdict: {LINE}", ["cars"])
     assert Path(result["report"]).read_text().count("KeyError: &#39;val&#39;") == 4
@@ -50,4 +50,4 @@ def test_in_tests_it_is_raised(run: Run) -> None:
     for made in (page.collect_sections, headline.headline, headline.verdict, headline.data_line):
         with pytest.raises(KeyError, match="val"):
             made(run)
-    assert reason_of(LeftOutError("Nothing is promoted yet.")) == "Nothing is promoted yet."
+    assert reason_of(LeftOutError("Nothing has been promoted yet.")) == "Nothing has been promoted yet."

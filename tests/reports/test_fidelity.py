@@ -139,7 +139,9 @@ def test_the_folder_has_what_is_cached_already_and_no_study_of_other_settings(se
     assert Path("run/fidelity/dataset/index.csv").exists()
     lay_out(make_plan(with_fidelity(searched, configurations=7, copies=[1], seeds=5)), run)  # it may grow
     other = with_fidelity(searched.model_copy(update={"search": searched.search.model_copy(update={"seed": 9})}))
-    with pytest.raises(UsageError, match=r"is a fidelity study of other settings: search.seed. Set them back, or move"):
+    with pytest.raises(
+        UsageError, match=r"is a fidelity study with different settings: search.seed. Restore them, or move"
+    ):
         lay_out(make_plan(other), other)
 
 
@@ -211,23 +213,25 @@ def test_settings_that_cannot_be(searched: Run) -> None:
         FidelityConfig.model_validate({"policies": ["milde"]})
     with pytest.raises(ValueError, match="`0 <= share < 1` must hold, but got 1"):
         FidelityConfig.model_validate({"clean_shares": [1.0]})
-    with pytest.raises(ValueError, match="received 2; a ranking takes at least 3, and 0 leaves fine-tuning out"):
+    with pytest.raises(
+        ValueError, match="received 2; it must be at least 3, since a ranking needs 3, or 0 for no fine-tuning"
+    ):
         FidelityConfig.model_validate({"finetuned": 2})
     for changed, said in (
         (
             {"objective": "val_loss"},
-            r"search.objective: received val_loss; the fidelity study compares rankings by val_acc",
+            r"search.objective: received val_loss; it must be val_accuracy, because the fidelity study",
         ),
     ):
         search = searched.search.model_copy(update=changed)
         with pytest.raises(UsageError, match=said):
             make_plan(with_fidelity(searched.model_copy(update={"search": search})))
-    with pytest.raises(
-        UsageError, match=r"in 2 epochs the search's 2 views are fresh ones throughout, in its 4 they are not"
-    ):
+    with pytest.raises(UsageError, match=r"in 2 epochs all of the search's 2 views are fresh, but not in its own 4"):
         make_plan(with_fidelity(searched, epochs=2))
     search = searched.search.model_copy(update={"hypermodel": "module:function"})
-    with pytest.raises(UsageError, match=r"it has no models of a function. Measure it on a run with a space"):
+    with pytest.raises(
+        UsageError, match=r"does not support hypermodels. Measure fidelity on a run with a search space"
+    ):
         make_plan(with_fidelity(searched.model_copy(update={"search": search})))
 
 
@@ -391,15 +395,15 @@ def test_the_section_in_a_browser(searched: Run, browser: Browser, width: int) -
     section = page.locator("section#fidelity")
     assert section.locator("h3").all_inner_texts() == [
         "Ranking",
-        "What augmentation is worth to the frozen network",
+        "Gain from augmentation with a frozen network",
         "Cached views of flip_rotate_zoom",
         "Cached views of mild",
-        "Does each hyperparameter's effect hold?",
+        "Do hyperparameter effects transfer?",
         "Cost",
         "All views",
     ]
     assert section.locator(".js-plotly-plot").count() == 6
-    assert "its ranking agrees with that under fresh views in every epoch" in section.inner_text()
+    assert "agrees with the ranking under fresh views every epoch" in section.inner_text()
     section.locator("summary").click()
     assert section.locator("details tbody tr").count() == 17
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -413,8 +417,8 @@ def test_results_that_cannot_be_used_are_left_out_with_the_command(searched: Run
     path.parent.mkdir()
     for broken, said in (
         ("{", "cannot be read: Expecting"),
-        ("[]", "cannot be read: it is no JSON object"),
-        ("null", "cannot be read: it is no JSON object"),
+        ("[]", "cannot be read: it is not a JSON object"),
+        ("null", "cannot be read: it is not a JSON object"),
         ('{"version": 0}', "was written by another version of Headhunt"),
         ('{"version": 3}', "is damaged: it has no augmentation, closing, configurations, cost, date"),
     ):

@@ -69,12 +69,12 @@ def test_the_tiles_are_the_model_the_probe_the_frozen_head_and_the_most_frequent
     assert told[1] == f"test, linear probe: {wilson(probe, photos)}"
     gained = f"{100 * right:+.1f}"
     assert told[2] == f"test, frozen head: {wilson(0.0, photos)}; fine-tuning changed it by {gained} points"
-    assert told[3] == "test, always naming the most frequent of 3 classes"
+    assert told[3] == "test, always predicting the most frequent of 3 classes"
 
 
 def test_before_a_promotion_it_is_the_best_head(searched: Run) -> None:
     best, *_, worst = leaders(searched)
-    above = f"{100 * (best.value - worst.value):.1f} points above the worst that ran to its end"
+    above = f"{100 * (best.value - worst.value):.1f} points above the worst completed trial"
     (value, what), _ = headline(searched)
     assert value == f"{100 * best.value:.1f} %"
     assert what == f"validation, best head (trial {best.number}), {above}; {CHOSEN}"
@@ -88,8 +88,8 @@ def test_before_a_promotion_it_is_the_best_head(searched: Run) -> None:
 def test_what_is_not_measured_is_said(searched: Run) -> None:
     number = fabricate_promotion(searched, best_epoch=0)
     tiles = headline(searched)
-    assert tiles[1] == ("–", "test, linear probe: not measured on these photos, run headhunt train baselines")
-    assert tiles[2][1] == "test, frozen head: it is the model, no epoch of fine-tuning was better"
+    assert tiles[1] == ("–", "test, linear probe: not measured on these photos; run headhunt train baselines")
+    assert tiles[2][1] == "test, frozen head: this is the model, since no epoch of fine-tuning was better"
     (promotion,) = find_promotions(searched)
     curve = phases.stitch(promotion.title, pd.read_csv(promotion.folder / "history.csv"))
     (block,) = phases.blocks([promotion], [curve])
@@ -99,7 +99,7 @@ def test_what_is_not_measured_is_said(searched: Run) -> None:
         del metrics[stage]["test"]
     (promotion.folder / "metrics.json").write_text(json.dumps(metrics))
     what = headline(searched)[0][1]
-    assert what == f"validation, trial {number}, recipe 0a1b2c3d, frozen, {CHOSEN}; test was not evaluated"
+    assert what == f"validation, trial {number}, recipe 0a1b2c3d, frozen, {CHOSEN}; not evaluated on test photos"
 
 
 def test_a_chosen_models_validation_accuracy_is_called_optimistic_on_the_console(searched: Run) -> None:
@@ -120,7 +120,9 @@ def test_a_chosen_models_validation_accuracy_is_called_optimistic_on_the_console
         "report": {"sections": []},
     }
     summary = _summary(searched, results, dict.fromkeys(results, 1.0))
-    assert str(summary.caption).startswith(f"Values on validation photos are {CHOSEN}. Always naming the most frequent")
+    assert str(summary.caption).startswith(
+        f"Values on validation photos are {CHOSEN}. Always predicting the most frequent"
+    )
     assert list(summary.columns[1].cells)[3] == "trial 3: val 0.5000 frozen; test 0.2500"
     five = {**results, "prepare": {"images": 24, "classes": 6}}
     row = list(_summary(searched, five, dict.fromkeys(five, 1.0)).columns[1].cells)[3]
@@ -173,18 +175,20 @@ def test_the_data_line_says_what_was_found(searched: Run) -> None:
     first = load_index(searched).table.iloc[:3]
     assert copies.copies == [first["path"].tolist()]
     labels = ", 1 of them under two labels" if first["label"].nunique() > 1 else ""
-    assert copies.sentences[0] == f"2 photos are a copy, byte by byte, of another{labels}."
+    assert copies.sentences[0] == f"2 photos are an exact duplicate of another{labels}."
     uneven = found_of(searched, {"label": [0] * 22 + [1, 2]}, {})
     assert (uneven.ratio, uneven.small) == (22.0, [("b", 1), ("c", 1)])
-    assert uneven.sentences[-1] == "The largest class has 22.0 times the photos of the smallest."
+    assert uneven.sentences[-1] == "The largest class has 22.0 times as many photos as the smallest."
     sound = findings.Findings({}, [], 0, [], 1.0)
     assert sound.sentences == []
     assert sound.text == (
-        "Nothing found: no photo or other file left out, no copies, no class of fewer than 10 photos, no class 5 times as "
-        "large as another."
+        "Nothing found: no photo or other file left out, no exact duplicates, no class with fewer than 10 photos, no class 5 "
+        "times as large as another."
     )
-    assert sound._replace(features=[]).text.endswith("as large as another, no feature that says nothing.")
-    assert sound._replace(notes=None).nothing.startswith("whether other files were left out is not recorded, no copies")
+    assert sound._replace(features=[]).text.endswith("as large as another, no uninformative features.")
+    assert sound._replace(notes=None).nothing.startswith(
+        "whether other files were left out is not recorded, no exact duplicates"
+    )
     older = sound._replace(skipped=None, notes=None, small=[("b", 1)])
     assert older.text == (
         "1 class has fewer than 10 photos; the smallest is b with 1. Whether photos or other files were left out is not "

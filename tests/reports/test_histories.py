@@ -54,7 +54,7 @@ def test_the_seeds_fine_tuning_in_three_parts_went_on_from_the_lowest_validation
     assert run.curve.kept["epoch"].tolist() == list(range(1, 79))
     assert (run.curve.best["epoch"], round(run.curve.best["val_accuracy"], 4)) == (67, 0.7177)
     assert (
-        "Part 3 goes on from epoch 38, the lowest validation loss of part 2; the 2 later epochs of part 2"
+        "Part 3 resumes from epoch 38, the lowest validation loss of part 2; the 2 later epochs of part 2"
         in describe(run)
     )
 
@@ -122,8 +122,8 @@ def test_an_epoch_that_the_part_before_does_not_have_is_refused(tmp_path: Path) 
     with pytest.raises(UsageError) as refused:
         collect(run_of(file, {"path": file, "resumed_from": 3}), "reports.histories.0")
     assert str(refused.value) == (
-        "reports.histories.0.files.1.resumed_from: received 3; the part before has the epochs 1 to 2, as the figure counts them. "
-        "Allowed: one of these, best, best_accuracy, last."
+        "reports.histories.0.files.1.resumed_from: received 3; the previous part has epochs 1 to 2, as the figure counts them. "
+        "It must be one of these, best, best_accuracy or last."
     )
 
 
@@ -157,7 +157,7 @@ def test_a_file_that_is_no_history_is_refused_in_one_message(
     assert told.startswith("reports.histories.0.files.0: ")
     assert message in told
     assert str(file) in told
-    assert told.endswith("take it out of `reports.histories`.")
+    assert told.endswith("remove it from `reports.histories`.")
     assert "\n" not in told
 
 
@@ -170,7 +170,7 @@ def test_a_folder_is_no_history(tmp_path: Path) -> None:
     ("histories", "message"),
     [
         ([{"name": "run", "files": []}], "reports.histories.0.files: "),
-        ([{"name": "run", "files": [3]}], "it takes the path of a CSV file, or {path, resumed_from}"),
+        ([{"name": "run", "files": [3]}], "it must be the path of a CSV file, or {path, resumed_from}"),
         (
             [{"name": "run", "files": [{"path": "a.csv", "resumed_from": "first"}]}],
             "allowed: 'best', 'best_accuracy' or 'last'",

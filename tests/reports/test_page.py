@@ -178,7 +178,7 @@ def test_the_numbers_behind_the_figures(promoted_run: Run) -> None:
     best: list[Any] = [max(found.values[: n + 1]) for n in range(6)]
     assert found.best == best
     assert found.counts == {"complete": 6}
-    assert importance.collect(study) == "6 drawn trials ran to their end; an importance needs at least 8."
+    assert importance.collect(study) == "6 sampled trials have completed; importances need at least 8."
     ranked = leaders(run, 2)
     rates = leader_curves.collect_rates(run, ranked, 15)
     assert rates[0].rates[0] == pytest.approx(ranked[0].config.schedule.values(3, 4)[0])

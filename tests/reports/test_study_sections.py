@@ -140,18 +140,15 @@ def test_what_did_not_vary_and_trials_that_were_not_drawn_are_told_apart(
     assert study.trials[-1].params["views.copies"] == 4
     monkeypatch.setattr(parameters, "load_study", lambda run: study)
     text = parameters.section(searched).text
-    assert text.startswith("What the 5 drawn trials that ran to their end drew, ")
-    assert "1 first trial was not drawn, and shown" in text
+    assert text.startswith("The parameters of the 5 completed sampled trials, ")
+    assert "1 first trial was not sampled, and appear" in text
     assert "5 of the 6 parameters that trials drew are shown" in text
-    assert text.endswith(" Among the complete trials, head.dropout did not vary.")
+    assert text.endswith(" Among the completed trials, head.dropout did not vary.")
 
 
 @pytest.mark.parametrize("trials", [0, 1, 3])
 def test_too_few_trials_have_no_figures_of_parameters(trials: int) -> None:
-    assert (
-        parameters.collect(study_of(trials))
-        == f"{trials} trials ran to their end; figures of parameters need at least 4."
-    )
+    assert parameters.collect(study_of(trials)) == f"{trials} completed trials; figures of parameters need at least 4."
 
 
 def test_a_study_in_which_nothing_varies_says_so() -> None:
@@ -160,7 +157,7 @@ def test_a_study_in_which_nothing_varies_says_so() -> None:
         study.add_trial(
             optuna.trial.create_trial(value=1.0, params={"x": 1}, distributions={"x": IntDistribution(0, 2)})
         )
-    assert parameters.collect(study) == "no parameter has more than one value among the complete trials."
+    assert parameters.collect(study) == "no parameter has more than one value among the completed trials."
 
 
 def test_the_contour_takes_two_numeric_parameters_that_trials_have_together() -> None:
@@ -199,7 +196,7 @@ def test_no_contour_is_drawn_of_parameters_that_explain_next_to_nothing() -> Non
     assert block.figures == {}
     assert block.text == (
         "No contour: of the two most important numeric parameters, head.dropout and schedule.learning_rate, head.dropout "
-        "explains 1.8 % of the variance. Below 5 % there is nothing to see."
+        "explains 1.8 % of the variance. A contour needs at least 5 %."
     )
     enough = small._replace(shares={"schedule.kind": 0.9, PAIR[0]: 0.05, PAIR[1]: 0.05})
     assert list(parameters._contour(study, enough, "val_accuracy").figures) == ["contour"]
@@ -385,7 +382,7 @@ def test_the_workers_of_a_real_search(searched: Run) -> None:
     assert 0 < found.busy <= 1
     assert (sum(session.trials for session in found.sessions), len(found.rows) <= 2) == (6, True)
     (searched.workdir / "trials" / "work.csv").unlink()
-    with pytest.raises(LeftOutError, match=r"no log of the workers .*`headhunt search run`"):
+    with pytest.raises(LeftOutError, match=r"The workers' log .*`headhunt search run`"):
         workers.section(searched)
 
 
@@ -467,7 +464,7 @@ def test_other_objectives_and_other_photos_are_said_and_not_drawn_together(searc
         f"studies-by-{over}-{one}" for over in ("trials", "epochs") for one in ("val-accuracy", "val-loss")
     ]
     assert "different objectives" in section.text
-    assert "validation photos are not the same" in section.text
+    assert "validation photos differ" in section.text
     assert [row[0] for row in section.tables[0].rows] == ["tiny (this run)", "tiny (other/headhunt.yaml)"]
 
 
@@ -476,8 +473,8 @@ def test_a_study_that_is_not_there_is_named(searched: Run) -> None:
         side_by_side.section(searched)
     file = other_run(searched, "other", "second")
     for path, message in (
-        ("nowhere.yaml", r"reports\.compare: there is no file nowhere\.yaml; allowed are"),
-        ("other", r"there is no file other; allowed are paths of other runs' headhunt\.yaml"),
+        ("nowhere.yaml", r"reports\.compare: file not found: nowhere\.yaml; it must be"),
+        ("other", r"file not found: other; it must be the headhunt\.yaml of another run"),
         ("headhunt.yaml", r"headhunt\.yaml is this run itself"),
     ):
         with pytest.raises(UsageError, match=message):

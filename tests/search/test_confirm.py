@@ -226,7 +226,7 @@ def test_a_confirmation_of_something_else_is_not_used(
 
 
 def test_the_leaderboard_and_the_report_show_what_is_confirmed(searched: Run) -> None:
-    with pytest.raises(LeftOutError, match="`headhunt search confirm` makes one"):
+    with pytest.raises(LeftOutError, match="Run `headhunt search confirm`"):
         _confirmed(searched)
     ranked = leaders(searched)
     assert "confirmed" not in _row(ranked[0], None)

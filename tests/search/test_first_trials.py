@@ -160,7 +160,7 @@ def test_they_are_named_in_the_leaderboard_and_the_report(run: Run) -> None:
 
 
 def test_a_study_without_them_has_no_such_section(searched: Run) -> None:
-    with pytest.raises(LeftOutError, match=r"`search.first` names those of a new one"):
+    with pytest.raises(LeftOutError, match=r"set `search.first` for a new study"):
         section.section(searched)
 
 

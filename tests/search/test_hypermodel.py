@@ -262,7 +262,7 @@ def test_a_hypermodels_study_has_curves_weights_and_leaders(study_folder: Path) 
     assert config["hypermodel"] == {"function": "hypermodels:named", "values": trials()[0].params}
     assert not {"head", "schedule", "optimizer"} & set(config)
     assert _leaderboard(run).tables[0].columns[-1] == "hyperparameters"
-    with pytest.raises(LeftOutError, match="models of a function, which sets their learning rates itself"):
+    with pytest.raises(LeftOutError, match="a hypermodel, which sets their learning rates itself"):
         _rates(run)
 
 

@@ -58,8 +58,8 @@ MERGED = "m0: &m0 {a: 1}\n" + "".join(
     [
         ("name: !!python/object/apply:os.system [id]", "could not determine a constructor for the tag"),
         ("name: !!python/name:os.system ''", "could not determine a constructor for the tag"),
-        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", "aliases (*a) are not taken"),
-        (MERGED, "aliases (*m0) are not taken"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", "aliases (*a) are not allowed"),
+        (MERGED, "aliases (*m0) are not allowed"),
         ("a: " + "[" * 200_000, "nested more than 32 levels deep"),
         ("a: " + "{a: " * 50_000, "nested more than 32 levels deep"),
         ('a: "\\UFFFFFFFF"', "cannot be read"),
@@ -88,8 +88,8 @@ def test_hostile_yaml(service: Served, text: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"name": NaN}', "NaN is no JSON"),
-        ('{"name": Infinity}', "Infinity is no JSON"),
+        ('{"name": NaN}', "NaN is not valid JSON"),
+        ('{"name": Infinity}', "Infinity is not valid JSON"),
         ("{", "not valid JSON"),
         ('{"name": "\\ud800"}', "name: received"),
         ("[]", "it must be a mapping"),
@@ -104,7 +104,7 @@ def test_hostile_json(service: Served, text: str | bytes, said: str) -> None:
 def test_a_body_of_another_type(service: Served) -> None:
     answer = service.http.post("/searches", content="name: x", headers={"Content-Type": "text/plain"})
     assert answer.status_code == 415
-    assert "allowed: application/yaml and application/json" in answer.json()["detail"]
+    assert "it must be application/yaml or application/json" in answer.json()["detail"]
 
 
 TOY = {"kind": "toy_cars"}
@@ -138,7 +138,7 @@ def test_no_file_of_a_data_set_leads_out_of_it(service: Served, path: str) -> No
 def test_no_table_lies_outside_the_work_directory(service: Served, path: str) -> None:
     for root in ({}, {"root": "photos"}):
         found = faults(service, {"name": "bad", "dataset": {"kind": "csv", "file": path, **root}})
-        said = f"dataset.file: received {path!r}, which is not in the service's work directory. Name a file or folder in it,"
+        said = f"dataset.file: received {path!r}, which is not in the service's work directory. Give a path relative to"
         assert any(fault.startswith(said) for fault in found), found
 
 
@@ -214,9 +214,9 @@ def test_a_row_of_a_table_that_leads_out_of_the_work_directory_is_refused_when_i
 @pytest.mark.parametrize(
     ("section", "said"),
     [
-        ({"workdir": "elsewhere"}, "workdir: the service keeps every search in a folder of its name. Leave it out."),
+        ({"workdir": "elsewhere"}, "workdir: the service keeps every search in a folder of that name. Remove this key."),
         ({"search": {"storage": "sqlite:////etc/x.db"}}, "search.storage: the service keeps all studies in one storage."),
-        ({"dataset": {**TOY, "within": "/"}}, "dataset.within: the service takes photos of its own work directory."),
+        ({"dataset": {**TOY, "within": "/"}}, "dataset.within: the service reads photos only from its work directory."),
         ({"search": {"workers": {"address": "ray://evil:1"}}}, "search.workers.address: the service chooses the cluster."),
         ({"train": {"workers": {"address": "auto"}}}, "train.workers.address: the service chooses the cluster."),
         ({"features": {"workers": {"address": "auto"}}}, "features.workers.address: the service chooses the cluster."),
@@ -247,7 +247,9 @@ def test_names_that_are_no_folders(service: Served, name: str) -> None:
 def test_no_search_is_called_as_a_file_of_the_storage(service: Served, tmp_path: Path, ending: str) -> None:
     for name in (f"headhunt.db{ending}", f"HeadHunt.DB{ending}"):
         (fault,) = faults(service, {"name": name, "dataset": TOY})
-        assert fault == f"name: received {name!r}, but names that begin with headhunt.db are for the storage's files."
+        assert (
+            fault == f"name: received {name!r}; names that begin with headhunt.db are reserved for the storage's files."
+        )
     raw = {"name": f"Ours.sqlite3{ending}", "dataset": TOY}
     elsewhere = f"sqlite:///{tmp_path / 'other' / 'ours.sqlite3'}"
     for storage, is_taken in (
@@ -259,7 +261,9 @@ def test_no_search_is_called_as_a_file_of_the_storage(service: Served, tmp_path:
         if is_taken:
             assert admit(raw, settings).run.name == raw["name"]
         else:
-            with pytest.raises(RefusedError, match=r"names that begin with ours\.sqlite3 are for the storage's files"):
+            with pytest.raises(
+                RefusedError, match=r"names that begin with ours\.sqlite3 are reserved for the storage's files"
+            ):
                 admit(raw, settings)
 
 

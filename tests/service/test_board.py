@@ -107,7 +107,7 @@ def test_a_search_whose_configuration_is_no_longer_valid_is_told_and_stops_no_ot
     cars, boats = (place.http.get(f"/searches/{name}").json() for name in ("cars", "boats"))
     assert (cars["state"], boats["state"], boats["message"]) == ("running", "queued", None)
     assert "unheard" in cars["message"]
-    assert capfd.readouterr().err.count("cannot look at the search 'cars'") == 1
+    assert capfd.readouterr().err.count("cannot check the search 'cars'") == 1
     assert {search["name"] for search in place.http.get("/searches").json()["searches"]} == {"boats", "cars"}
     assert place.http.get("/searches/cars/top").json() == {"trials": []}
     refused = place.http.get("/searches/cars/promotions")
@@ -150,7 +150,7 @@ def test_jobs_are_looked_after_where_ray_cannot_be_started_again(
     place.finish("failed", "why")
     for _ in range(2):
         assert place.state() == "failed"
-    assert capfd.readouterr().err.count("cannot look at Ray: Ray did not start: its port is taken") == 1
+    assert capfd.readouterr().err.count("cannot check Ray: Ray did not start: its port is taken") == 1
 
 
 def test_a_storage_that_does_not_answer_is_told_once_and_found_again(
@@ -166,7 +166,7 @@ def test_a_storage_that_does_not_answer_is_told_once_and_found_again(
         health = place.http.get("/healthz")
         assert (health.status_code, health.json()["storage"]) == (503, "unreachable")
         assert told(place) == before  # as it was last seen
-    assert capfd.readouterr().err.count("cannot look at the storage: ") == 1
+    assert capfd.readouterr().err.count("cannot check the storage: ") == 1
     file.write_bytes(bytes_before)
     place.board.look()
     assert place.http.get("/healthz").json()["storage"] == "ok"

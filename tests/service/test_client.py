@@ -108,7 +108,7 @@ def test_who_stops_following_is_told_how_to_follow_again(service: Served) -> Non
         said = interrupted(client)
     assert (
         said
-        == f"\nheadhunt: interrupted. cars goes on at {url}. Follow it:\n  headhunt logs cars --follow --url {url}\n"
+        == f"\nheadhunt: interrupted. cars keeps running at {url}. To follow it:\n  headhunt logs cars --follow --url {url}\n"
     )
     assert state(service) == "running"
 
@@ -126,12 +126,12 @@ def test_stop_then_resume(service: Served) -> None:
     begin(service)
     with headhunt(service, "stop", "cars") as client:
         assert client.stderr is not None
-        assert client.stderr.readline() == "cars is stopping; it saves its state …\n"
+        assert client.stderr.readline() == "cars is saving its state …\n"
         assert state(service) == "stopping" and client.poll() is None
-        end(service, "stopped", "stopped as asked for; it can be resumed")
+        end(service, "stopped", "stopped as requested; it can be resumed")
         said, _ = client.communicate(timeout=SECONDS)
     assert client.returncode == 0
-    assert said == "cars is stopped. Go on with it: headhunt submit --resume cars\n"
+    assert said == "cars is stopped. To resume it: headhunt submit --resume cars\n"
     with headhunt(service, "submit", "--resume", "cars") as client:
         said, log = client.communicate(timeout=SECONDS)
     assert client.returncode == 0, log
@@ -143,9 +143,9 @@ def test_who_does_not_wait_for_a_stop_is_told_that_it_goes_on(service: Served) -
     begin(service)
     with headhunt(service, "stop", "cars", "--json") as client:
         assert client.stderr is not None
-        assert client.stderr.readline() == "cars is stopping; it saves its state …\n"
+        assert client.stderr.readline() == "cars is saving its state …\n"
         client.send_signal(signal.SIGINT)
         told, said = client.communicate(timeout=SECONDS)
     assert client.returncode == 130
-    assert said.endswith("\nheadhunt: interrupted. cars goes on stopping. How it stands:\n  headhunt jobs cars\n")
+    assert said.endswith("\nheadhunt: interrupted. cars is still stopping. To check on it:\n  headhunt jobs cars\n")
     assert json.loads(told)["state"] == "stopping"

@@ -105,7 +105,7 @@ def test_a_search_and_the_one_that_waits_for_it(root: Path, undisturbed: list[An
             service.start()
         found = service.wait("first", lambda found: found["state"] in OVER)
         assert found["state"] == "interrupted", service.said
-        assert found["message"] == "its process was killed; finished work is saved, and it can be resumed"
+        assert found["message"] == "its process was killed; finished work is saved and the job can be resumed"
         assert found["trials"]["complete"] >= len([1 for _ in before]) - found["trials"]["pruned"]
         # The same request again is answered by what it made, and starts nothing.
         again = service.submit(first, **{"Idempotency-Key": "first"})

@@ -42,23 +42,23 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         ({"host": "192.0.2.7"}, r"--host 192\.0\.2\.7: .*a token is required"),
         ({"host": "::"}, r"--host ::: .*a token is required"),
         ({"host": "myhost"}, r"--host myhost: .*a token is required"),
-        ({"token": SecretStr("short")}, "the token has 5 characters, but must have at least 16"),
-        ({"token": SecretStr("with a space in between")}, "printable ones of ASCII without spaces"),
-        ({"certificate": Path("cert.pem")}, "--tls-certificate and --tls-key go together"),
-        ({"certificate": Path("c.pem"), "key": Path("k.pem")}, r"--tls-certificate: there is no file c\.pem"),
-        ({"storage": "postgresql://me:secret@host/db"}, "a password in the URL would end up in every job's record"),
+        ({"token": SecretStr("short")}, "the token has 5 characters; it must be at least 16"),
+        ({"token": SecretStr("with a space in between")}, "printable ASCII characters without spaces"),
+        ({"certificate": Path("cert.pem")}, "--tls-certificate and --tls-key must be given together"),
+        ({"certificate": Path("c.pem"), "key": Path("k.pem")}, r"--tls-certificate: file not found: c\.pem"),
+        ({"storage": "postgresql://me:secret@host/db"}, "a password in the URL would be stored in every job's record"),
         (
             {"storage": "postgresql://host/db?user=me&password=secret"},
-            "a password in the URL would end up in every job's",
+            "a password in the URL would be stored in every job's",
         ),
         (
             {"ray": "http://me:secret@head:8265"},
-            r"--ray http://\*\*\*@head:8265: a name and a password.*RAY_AUTH_TOKEN_PATH",
+            r"--ray http://\*\*\*@head:8265: credentials.*RAY_AUTH_TOKEN_PATH",
         ),
         ({"ray": "https://secret@head/x@y"}, r"--ray https://\*\*\*@head: "),
         ({"ray": "me:sec@secret@head:8265"}, r"--ray \*\*\*@head:8265: "),
-        ({"storage": "journal"}, "allowed: an SQLAlchemy URL"),
-        ({"storage": "grpc://host:1"}, "allowed: an SQLAlchemy URL"),
+        ({"storage": "journal"}, "it must be an SQLAlchemy URL"),
+        ({"storage": "grpc://host:1"}, "it must be an SQLAlchemy URL"),
     ],
 )
 def test_no_start_with_what_is_not_safe(tmp_path: Path, given: dict[str, Any], message: str) -> None:
@@ -158,7 +158,7 @@ def test_a_cookie_opens_until_it_expires(service: Served, monkeypatch: pytest.Mo
     old = service.anonymous()
     old.post("/login", data={"token": TOKEN})
     assert old.get("/searches").status_code == 401
-    assert "not the token" in service.anonymous().post("/login", data={"token": "wrong"}).text
+    assert "not the service's token" in service.anonymous().post("/login", data={"token": "wrong"}).text
 
 
 @pytest.mark.parametrize("others", ['prefs={"a":1}; ', "a=b=c; =; ;; x; ", f"{COOKIE}=1.2; ", 'q="; ', "\xe9=\xff; "])
@@ -249,7 +249,7 @@ def test_a_login_that_is_refused_shows_its_form_again(tmp_path: Path) -> None:
         wrong = browser.post("/login", data={"token": "no"})
         often = browser.post("/login", data={"token": "no"})
     for answer, status, said in (
-        (wrong, 401, "That is not the token of this service."),
+        (wrong, 401, "This is not the service's token."),
         (often, 429, "Too many requests: at most 1 per 1 minute. Try again."),
     ):
         assert (answer.status_code, answer.headers["content-type"]) == (status, "text/html; charset=utf-8")

@@ -102,7 +102,7 @@ def refused(raw: Mapping[str, Any], root: Path) -> set[str]:
     try:
         admit({"name": "paths", **raw}, Settings(root=root))
     except RefusedError as error:
-        reasons = "work directory|Leave it out|the operator allowed none"
+        reasons = "work directory|Remove this key|the operator allowed none"
         found = [fault.partition(": ") for fault in error.faults]
         return {re.sub(r"\.\d+", "", key) for key, _, said in found if re.search(reasons, said)}
     return set()

@@ -88,7 +88,7 @@ def test_a_large_head_is_refused_in_words(service: Served, head: bytes) -> None:
         connection.sendall(head)
         answer = whole(connection)
     assert status(answer) == 431
-    said = "the address and the headers are too large; at most 65536 bytes are taken. Leave some out."
+    said = "the address and the headers are too large; they must be at most 65536 bytes. Remove some."
     assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"detail": said}
 
 

@@ -173,17 +173,18 @@ def test_a_search_is_submitted_stopped_and_resumed_by_command_and_stopped_in_a_b
     assert "Follow it: headhunt logs long --follow" in submitted.stdout
     service.wait(name, lambda found: found["trials"]["complete"] >= 4)
     stopped = service.headhunt("stop", name)
-    assert stopped.returncode == 0 and f"Go on with it: headhunt submit --resume {name}" in stopped.stdout
+    assert stopped.returncode == 0 and f"To resume it: headhunt submit --resume {name}" in stopped.stdout
     before = service.get(f"/searches/{name}")
-    assert before["state"] == "stopped" and before["message"] == "stopped as asked for; it can be resumed"
+    assert before["state"] == "stopped" and before["message"] == "stopped as requested; it can be resumed"
     ended = before["trials"]["complete"]
     resumed = service.headhunt("submit", "--resume", name)
     assert resumed.returncode == 0, resumed.stderr
     service.wait(name, lambda found: found["trials"]["complete"] >= ended + 4)
     twice = service.headhunt("submit", "--resume", name)
     assert twice.returncode == 2
-    assert f"the search '{name}' has a job that is running (search). Wait for it or stop it, then resume it." in (
-        " ".join(twice.stderr.split())
+    assert (
+        f"the search '{name}' already has a running job (search). Wait until it ends, or stop it, then resume it."
+        in (" ".join(twice.stderr.split()))
     )
     page, faults = watched(browser)
     log_in(page, service)
@@ -213,7 +214,7 @@ def test_a_bad_configuration_is_refused_before_anything_starts(service: Service)
 
 def test_a_client_without_the_token_or_without_a_service(service: Service) -> None:
     done = service.headhunt("jobs", HEADHUNT_TOKEN="another-token-than-that")
-    assert done.returncode == 2 and "401: that is not the token of this service" in " ".join(done.stderr.split())
+    assert done.returncode == 2 and "401: this is not the service's token" in " ".join(done.stderr.split())
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     done = service.headhunt("jobs", "--url", url)
@@ -226,7 +227,7 @@ def test_a_second_service_on_the_same_work_directory_is_refused(service: Service
         [HEADHUNT, "serve", "--root", str(service.root), "--port", "0"], capture_output=True, text=True, check=False
     )
     assert done.returncode != 0
-    assert "another service has the work directory" in " ".join(done.stderr.split())
+    assert "another service is using the work directory" in " ".join(done.stderr.split())
 
 
 def test_the_form_of_a_page_whose_script_is_still_on_its_way_sends_nothing(service: Service, browser: Browser) -> None:
@@ -244,7 +245,7 @@ def test_the_form_of_a_page_whose_script_is_still_on_its_way_sends_nothing(servi
     held[0].continue_()
     expect(page.get_by_role("button", name="Fill in the example")).to_be_disabled()  # there is a text
     submit.click()
-    expect(page.locator("#refusal p")).to_have_text("the configuration is not taken:")
+    expect(page.locator("#refusal p")).to_have_text("the configuration is not accepted:")
     expect(page.locator("#refusal li")).to_have_text("dataset: this key is required. Found there: name.")
     expect(page.get_by_label("Configuration, in YAML")).to_have_value("name: early")
     assert page.url == at, "the form was sent by the browser itself"
@@ -301,7 +302,7 @@ def test_an_export_is_downloaded_and_study_and_report_are_opened_in_a_browser(
     expect(page.get_by_label("Token")).to_be_visible()
     page.get_by_label("Token").fill("another-token-than-that")
     page.get_by_role("button", name="Log in").click()
-    expect(page.get_by_text("That is not the token of this service.")).to_be_visible()
+    expect(page.get_by_text("This is not the service's token.")).to_be_visible()
     page.get_by_label("Token").fill(TOKEN)
     page.get_by_role("button", name="Log in").click()
     expect(page).to_have_url(f"{study}?from=here")

@@ -43,14 +43,16 @@ def test_a_client_that_trusts_the_certificate_is_answered(service: Served) -> No
 
 
 def test_a_client_that_does_not_trust_it_sends_nothing(service: Served) -> None:
-    with pytest.raises(UsageError, match=r"is not trusted: self-signed certificate\. `--tls-certificate FILE` trusts"):
+    with pytest.raises(
+        UsageError, match=r"is not trusted: self-signed certificate\. For a self-signed certificate, use"
+    ):
         Client(str(service.http.base_url), TOKEN).searches()
 
 
 def test_a_certificate_of_another_name_is_not_trusted(tmp_path: Path) -> None:
     cert, key = certificate(tmp_path, "DNS:elsewhere.example")
     (tmp_path / "root").mkdir()
-    said = r"is not trusted: IP address mismatch.*by the names that are in it"
+    said = r"is not trusted: IP address mismatch.*a host name that the certificate contains"
     with served(tmp_path / "root", certificate=cert, key=key) as service, pytest.raises(UsageError, match=said):
         Client(str(service.http.base_url), TOKEN, cert).searches()
 
@@ -68,7 +70,7 @@ def test_plain_http_is_not_answered(service: Served) -> None:
 
 def test_what_is_no_certificate(tmp_path: Path) -> None:
     (tmp_path / "cert.pem").write_text("nothing of the kind")
-    with pytest.raises(UsageError, match=r"--tls-certificate .*cert\.pem: it cannot be read as certificates"):
+    with pytest.raises(UsageError, match=r"--tls-certificate .*cert\.pem: cannot be read as PEM certificates"):
         Client("https://127.0.0.1:1", None, tmp_path / "cert.pem").searches()
 
 
