@@ -53,7 +53,7 @@ def near_the_diagonal(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """An order of the classes of a confusion matrix in which classes that are confused with each other are adjacent: (classes,).
 
     Average linkage of classes by the share of their photos that are confused, its leaves in the optimal order (Bar-Joseph et al.,
-    "Fast optimal domain ordering for hierarchical clustering", 2001). Unchanged if nothing is confused.
+    "Fast optimal leaf ordering for hierarchical clustering", 2001). Unchanged if nothing is confused.
     """
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform

@@ -1,4 +1,4 @@
-"""The generated part of the reference, which `make docs` puts into its pages."""
+"""The generated part of the reference, which `make docs` inserts into its pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stranger meets at the terminal: help, first files, and one clear message for each wrong input."""
+"""What a new user meets at the terminal: help, first files, and one clear message for each wrong input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of a run that are cut off, missing or no files of ours: the page is there all the same, with a line about each."""
+"""Truncated, missing or foreign files in a run: the page is still built, with a line about each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def whole(searched: Run) -> Run:
 
 
 def cut(path: Path) -> None:
-    """Domains about half of a file, which ends within a line."""
+    """Truncates a file to about half, in the middle of a line."""
     half = path.read_bytes()[: path.stat().st_size // 2]
     path.write_bytes(half.rstrip(b"\n0123456789"))
 
@@ -43,7 +43,7 @@ def scribble(path: Path) -> None:
 
 
 def write(content: str) -> Callable[[Path], None]:
-    """Makes a file, and its folder, with this content."""
+    """Creates a file, and its folder, with this content."""
 
     def damage(path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
@@ -71,12 +71,12 @@ def without_last_line(text: str) -> str:
 
 
 def with_class_1x(text: str) -> str:
-    """Photos of the class c are taken for a class from 10 on."""
+    """Photos of class c are predicted as a class from 10 on."""
     return text.replace(",c,", ",c,1")
 
 
 def built(run: Run) -> tuple[list[str], str]:
-    """The sections that are left out, and the text of the page in one line."""
+    """The sections that are left out, and the page's text as one line."""
     result = build(run)
     page = Path(result["report"]).read_text(encoding="utf-8")
     words = re.sub(r"<script.*?</script>|<style.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL)

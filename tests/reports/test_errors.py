@@ -1,4 +1,4 @@
-"""The errors of the best promoted model: their numbers, and how they look in a headless Chromium."""
+"""The errors of the best promoted model: their numbers, and their look in headless Chromium."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMES = ("a", "b", "c", "d", "e", "f", "g")
 
 
 def predictions(*rows: tuple[int, list[int], list[float]], names: tuple[str, ...] = NAMES) -> Predictions:
-    """Test photos 0.jpg, 1.jpg, … of (label, the five classes named, their probabilities)."""
+    """Test photos 0.jpg, 1.jpg, … of (label, the five predicted classes, their probabilities)."""
     labels, predicted, probabilities = zip(*rows, strict=True)
     paths = [f"{number}.jpg" for number in range(len(rows))]
     return Predictions(7, "fine-tuned", names, paths, np.array(labels), np.array(predicted), np.array(probabilities))
@@ -154,7 +154,7 @@ def test_the_new_sections_in_a_browser_with_a_hostile_class_and_a_photo_gone(
     assert page.locator("#mistakes .pictures figure").count() == len(mistaken)
     assert (
         "nearest training photos are left out: " in page.locator("#mistakes").inner_text()
-    )  # another class name, another cache
+    )  # another class name, so another cache
     assert page.locator("#mistakes .gone").all_inner_texts() == ["not on disk"]
     assert f"1 of these {len(mistaken)} test photos is no longer on disk." in page.locator("#mistakes").inner_text()
     assert name in " ".join(page.locator("#mistakes figcaption").all_inner_texts())
@@ -168,7 +168,7 @@ def test_the_new_sections_in_a_browser_with_a_hostile_class_and_a_photo_gone(
 
 
 def test_a_mistake_stands_beside_the_training_photo_with_the_most_similar_features(searched: Run) -> None:
-    """As scikit-learn compares their features."""
+    """The nearest training photos by scikit-learn's cosine of their features."""
     from sklearn.metrics.pairwise import cosine_similarity
 
     fabricate_promotion(searched)

@@ -1,4 +1,4 @@
-"""Faults of ours: a line of the report for whoever reads it, and loud in tests."""
+"""Internal errors: a line of the report for its reader, but raised in tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LINE = "Headhunt failed here (KeyError: 'val'). A file of the run may be damaged
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """An empty run, one of whose sections, its verdict and its data line fail."""
+    """An empty run of which a section, the verdict and the data line fail."""
     monkeypatch.setattr(page, "SECTIONS", {"cars": ("Cars", broken), "configuration": page.SECTIONS["configuration"]})
     monkeypatch.setattr(headline, "best_verdict", broken)
     monkeypatch.setattr(headline, "load_index", lambda _: None)

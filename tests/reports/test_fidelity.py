@@ -1,4 +1,4 @@
-"""The fidelity study: its plan, its folder, what it says, and as a command that is killed and run again."""
+"""The fidelity study: its plan, its folder, its output, and the command after a kill and a rerun."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_the_plan_measures_every_way_once(searched: Run) -> None:
     assert {plan.full(cell) for cell in plan.cells} <= set(plan.cells)
     assert (plan.run.name, plan.run.search.sampler, plan.run.search.trials) == ("tiny-fidelity", "qmc", 5)
     assert policy_copies(plan.run.features) == {"flip_rotate_zoom": 4, "mild": 4}
-    assert not plan.run.train.evaluate_test  # nothing here looks at the test photos
+    assert not plan.run.train.evaluate_test  # nothing here uses the test photos
     assert plan.run.train.finetune.activation_copies == 8
 
 
@@ -146,7 +146,7 @@ def test_the_folder_has_what_is_cached_already_and_no_study_of_other_settings(se
 
 
 def test_no_training_of_the_truth_has_a_seed_of_what_it_judges(searched: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is trained is looked at, not trained: each gives its seed as accuracy."""
+    """Trainings are recorded instead of run: each returns its seed as accuracy."""
     asked: list[Training] = []
 
     def record(variables: Any, function: Any, objective: Any, wanted: list[Training]) -> dict[str, SeedRun]:
@@ -174,7 +174,7 @@ def test_no_training_of_the_truth_has_a_seed_of_what_it_judges(searched: Run, mo
 
 
 def test_fine_tuned_accuracies_are_of_the_plans_recipe(searched: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside a better promotion of an earlier recipe. Which are fine-tuned follows the ranking, where losses decide ties."""
+    """Beside a better promotion of an earlier recipe. The fine-tuned ones follow the ranking, where losses break ties."""
     run = with_fidelity(searched, finetuned=3)
     folders = {}
     for place, accuracy in ((0, 0.6), (2, 0.5), (5, 0.4)):
@@ -278,7 +278,7 @@ def test_what_the_results_say(searched: Run) -> None:
     way = Way(policy="flip_rotate_zoom", copies=2, fresh=False, draw="rotation", clean_share=0.0)
     same = next(row for row in results.ranking if (row.what, row.against, row.way) == ("views", "fresh", way))
     assert own.spearman.value is not None and same.spearman.value is not None
-    assert own.spearman.value <= same.spearman.value  # one seed, and the mean of them
+    assert own.spearman.value <= same.spearman.value  # one seed, and the mean of all
     assert results.failed == [FailedTrial(trial=9, reason="in fine-tuning")]
     assert {row.top3_regret_points.value for row in results.ranking if row.against == "fine_tuned"} == {None}
     certificate = certificate_of(results, "recipe")
@@ -460,7 +460,7 @@ COMMAND = [sys.executable, "-P", "-m", "headhunt", "reports", "fidelity", "--jso
 
 @pytest.fixture
 def searched_widely(searched: Run) -> Run:
-    """The run with a study of rates that learn nothing, something and all, so that there is a ranking to speak of."""
+    """The run with a study of rates that learn nothing, something and everything, so that a ranking exists."""
     raw = yaml.safe_load(Path("headhunt.yaml").read_text())
     raw["search"]["space"]["schedule"] = {
         "kind": "constant",
@@ -504,7 +504,7 @@ def test_a_study_that_is_killed_again_and_again_says_the_same(searched_widely: R
             time.sleep(moments.uniform(3, 25))
             if running.poll() is not None:
                 break
-            # Its stages are in process groups of their own, and go with their parent's session here.
+            # Its stages are in their own process groups, and end with their parent's session here.
             subprocess.run(["pkill", "-9", "-s", str(running.pid)], check=False)
             running.send_signal(signal.SIGKILL)
             kills += 1

@@ -1,4 +1,4 @@
-"""The first screen: its numbers beside those of the files and of Wilson's formula, and what fits on a phone."""
+"""The first screen: its numbers against the files and Wilson's formula, and its layout on a phone."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CHOSEN = "optimistic, since the validation photos chose trials and epochs"
 
 
 def wilson(share: float, count: int) -> str:
-    """The 95 % interval by the formula of Wilson (1927), as the page writes it."""
+    """The 95 % interval by Wilson's formula (1927), formatted like on the page."""
     z = 1.959964
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
@@ -213,7 +213,7 @@ def test_the_data_line_says_what_was_not_read_or_used_and_which_features_say_not
     assert "(<code>pip install pillow-heif</code> reads them)" in Path(page).read_text()
     earlier = run.workdir / "dataset" / "prepared.json"
     kept = json.loads(earlier.read_text())
-    del kept["notes"]  # as an earlier version wrote it
+    del kept["notes"]  # as written by an earlier version
     earlier.write_text(json.dumps(kept))
     assert "Whether other files were left out is not recorded: run `headhunt features prepare` again." in data_line(run)
     assert left_out not in data_line(run)

@@ -1,4 +1,4 @@
-"""Keras training histories of earlier runs: read, refused, and stitched where a run was resumed."""
+"""Keras training histories of earlier runs: reading, rejecting, and stitching resumed runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ real = pytest.mark.skipif(not REAL.exists(), reason="needs ../shared")
 
 
 def write(path: Path, val_loss: list[float], val_accuracy: list[float], **more: list[float]) -> str:
-    """A history of these validation values."""
+    """A history with these validation values."""
     table = {"loss": val_loss, "accuracy": val_accuracy, "val_loss": val_loss, "val_accuracy": val_accuracy, **more}
     pd.DataFrame(table).to_csv(path, index=False)
     return str(path)
@@ -61,7 +61,7 @@ def test_the_seeds_fine_tuning_in_three_parts_went_on_from_the_lowest_validation
 
 @real
 def test_the_numbers_of_the_seeds_files_say_that_it_was_resumed_there() -> None:
-    """The first training loss of a part against what the part before was at, by the straight line through its last 10 epochs."""
+    """The first training loss of a part compared with that of the previous part, by a linear fit of its last 10 epochs."""
     import numpy as np
 
     def distance(before: str, after: str, resumed_from: int) -> float:

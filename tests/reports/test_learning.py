@@ -11,7 +11,7 @@ from tests.fabricated import PHASES, history_table
 pytestmark = pytest.mark.unit
 
 THREE = history_table([0, 1, 1, 1, 2, 2, 3, 3], [0.5, 0.6, 0.8, 0.7, 0.75, 0.79, 0.6, 0.9])
-"""Phases 2 and 3 both begin with the weights of epoch 2."""
+"""Phases 2 and 3 both start from the weights of epoch 2."""
 
 
 def test_epochs_after_the_one_that_a_phase_begins_with_are_thrown_away() -> None:

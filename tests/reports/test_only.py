@@ -1,4 +1,4 @@
-"""`reports build --only NAME --format html|png|json`: a section or a figure by itself."""
+"""`reports build --only NAME --format html|png|json`: a single section or figure."""
 
 from __future__ import annotations
 

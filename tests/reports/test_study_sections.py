@@ -1,4 +1,4 @@
-"""The search's part of the page: its numbers from real small studies, and how it looks in a headless Chromium."""
+"""The page's sections about the search: their numbers from small real studies, and their look in headless Chromium."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ MARKUP = "<script>document.title=1</script>"
 
 
 def study_of(trials: int, direction: str = "maximize", **changed: Any) -> optuna.Study:
-    """A study of complete trials that drew rate, dropout, kind, layers, and, with step_decay, a factor; one more was pruned and
-    one failed. Trial n has the value n."""
+    """A study of completed trials that drew rate, dropout, kind, layers, and, with step_decay, a factor; plus a pruned and a
+    failed one. Trial n has the value n."""
     study = optuna.create_study(direction=direction)
     draw = random.Random(0)
     for number in range(trials):
@@ -96,13 +96,13 @@ def test_parameters_are_those_that_vary_and_trials_those_that_ran_to_their_end()
     }
     assert (shown.names[-1], shown.varied, shown.ranked) == ("schedule.factor", 5, True)  # not every trial has it
     assert len(shown.pair_trials) == 12
-    assert shown.still == []  # a batch size of one choice is nothing that is drawn
+    assert shown.still == []  # a batch size with one choice is not drawn
     assert [trial.number for trial in shown_of(study_of(5, "minimize")).trials] == [4, 3, 2, 1, 0]
     assert not shown_of(study_of(5)).ranked
 
 
 def test_the_importance_is_of_what_drawn_trials_have_in_common() -> None:
-    """The value is the learning rate's decade; a first trial with two parameters alone changes nothing."""
+    """The value is the learning rate's decade; a first trial with only two parameters changes nothing."""
     study = optuna.create_study(direction="maximize")
     draw = random.Random(0)
     kinds: dict[str, Any] = {"schedule.learning_rate": RATE, "head.dropout": DROPOUT, "head.layers": LAYERS}
@@ -126,7 +126,7 @@ def test_the_importance_is_of_what_drawn_trials_have_in_common() -> None:
 def test_what_did_not_vary_and_trials_that_were_not_drawn_are_told_apart(
     searched: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A trial that drew more copies than its policy has is shown with those that it used."""
+    """A trial that drew more copies than its policy has is shown with the copies it used."""
     copies = IntDistribution(1, 4)
     study = study_of(5, **{"head.dropout": (0.5, DROPOUT), "views.copies": (4, copies)})
     config = TrialConfig(views=Views(copies=2)).model_dump_json()
@@ -166,12 +166,12 @@ def test_the_contour_takes_two_numeric_parameters_that_trials_have_together() ->
     one_rate = {"schedule.learning_rate": (1e-3, RATE), "head.layers": (1, LAYERS)}
     assert (
         shown_of(study_of(12, **one_rate)).pair is None
-    )  # no importance is known of a factor that half of the trials have
-    assert shown_of(study_of(6)).pair is None  # nor any, of so few
+    )  # a factor that only half of the trials have has no known importance
+    assert shown_of(study_of(6)).pair is None  # with so few trials, none has
 
 
 def test_the_contour_is_of_the_two_numeric_parameters_that_matter_most() -> None:
-    """The value is made of layers and the rate's decade; dropout, which is drawn too, changes nothing."""
+    """The value is made of layers and the rate's decade; dropout is drawn too but has no effect."""
     study, draw = optuna.create_study(direction="maximize"), random.Random(0)
     kinds: dict[str, Any] = {
         "head.dropout": DROPOUT, "schedule.learning_rate": RATE, "head.layers": LAYERS, "schedule.kind": KIND,
@@ -203,7 +203,7 @@ def test_no_contour_is_drawn_of_parameters_that_explain_next_to_nothing() -> Non
 
 
 def test_no_axis_of_the_parallel_coordinates_has_a_label_twice() -> None:
-    """Values that agree in their first digits, on linear and logarithmic axes, on axes that some trials miss, and of choices."""
+    """Values that share their first digits, on linear and logarithmic axes, on axes that some trials miss, and of choices."""
     study, kinds = optuna.create_study(direction="maximize"), {
         "close": FloatDistribution(0, 1), "log": FloatDistribution(1e-5, 1, log=True), "missing": FloatDistribution(0, 1),
         "choice": CategoricalDistribution([0.2, 0.2004]), "units": IntDistribution(1, 4096),
@@ -280,7 +280,7 @@ def test_a_thousand_trials_are_thinned_or_rounded() -> None:
 
 
 def shown_of_without_importance(study: optuna.Study) -> parameters.Shown:
-    """What is shown of a study with many trials; to compute their importance takes seconds."""
+    """What is shown of a study with many trials, whose importances take seconds to compute."""
     complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
     names = ["head.dropout", "schedule.kind", "schedule.learning_rate"]
     return parameters.Shown(complete, names, 3, [], dict.fromkeys(PAIR, 0.5), PAIR, complete)
@@ -334,7 +334,7 @@ def test_prunings_are_counted_by_epoch_and_what_they_saved() -> None:
     lines = pruning.draw_values(found.trials, "val_loss")
     assert {trace.name: len(trace.x) for trace in lines.data} == {"complete": 11, "failed": 3, "pruned": 8}
     study.add_trial(optuna.trial.create_trial(value=1.0, intermediate_values={10: 0.5}, user_attrs={"first": "probe"}))
-    with_probe = pruning.collect(study, 10)  # which is solved, and trains for no epoch
+    with_probe = pruning.collect(study, 10)  # which is solved, so it trains for no epochs
     assert (with_probe.saved, with_probe.trials[-1].is_solved) == (found.saved, True)
 
 
@@ -398,7 +398,7 @@ def test_the_gap_at_the_best_epoch(searched: Run) -> None:
 
 
 def other_run(run: Run, folder: str, name: str, **search: Any) -> Path:
-    """A run beside this one with a copy of its study under another name; its configuration."""
+    """A run beside this one with a renamed copy of its study; returns its configuration file."""
     raw = yaml.safe_load(Path("headhunt.yaml").read_text())
     raw |= {"name": name, "workdir": "run", "search": {**raw["search"], **search}}
     file = Path(folder, "headhunt.yaml")
@@ -416,7 +416,7 @@ def compared(run: Run, *paths: Path) -> Run:
 
 
 def test_leaders_rates_and_curves_follow_the_confirmed_ranking(searched: Run) -> None:
-    """The confirmation turns the three best round: the highest number has the highest mean."""
+    """The confirmation reverses the three best: the highest number has the highest mean."""
     first = [leader.number for leader in leaders(searched, searched.reports.leaders)]
     before = leaders_table.section(searched)
     assert [row[0] for row in before.tables[0].rows] == list(map(str, first))
@@ -438,7 +438,7 @@ def test_leaders_rates_and_curves_follow_the_confirmed_ranking(searched: Run) ->
 
 
 def test_studies_lanes_of(searched: Run) -> None:
-    file = other_run(searched, "other", "second", sampler="random")  # as the file is now; the study was made with tpe
+    file = other_run(searched, "other", "second", sampler="random")  # as in the file now; the study was made with tpe
     run = compared(searched, file)
     own, other = side_by_side.collect(run)
     assert (own.name, other.name, own.sampler, other.sampler) == ("tiny", "second", "tpe", "tpe")
@@ -488,7 +488,7 @@ def test_a_study_that_is_not_there_is_named(searched: Run) -> None:
 
 
 def test_names_and_choices_are_text_in_every_figure(searched: Run, browser: Browser) -> None:
-    """A study whose parameters are free text, as a hypermodel's are, beside the one that the fixture searched."""
+    """A study with free-text parameters, like a hypermodel's, beside the fixture's study."""
     study = optuna.create_study(
         storage=f"sqlite:///{searched.workdir}/study.db", study_name=MARKUP, direction="maximize"
     )
@@ -532,7 +532,7 @@ def test_ticks_of_epochs_are_whole_numbers(values: list[float | None], step: int
 
 
 def test_a_schedule_of_steps_is_drawn_as_steps_at_the_very_rates(searched: Run) -> None:
-    """One point for each change of the rate, at its step, and one for the end."""
+    """One point per change of the rate, at its step, and one for the end."""
     (leader,) = leaders(searched, 1)
     schedule = StepDecay(learning_rate=1e-2, factor=0.1, every_epochs=3)
     stepped = replace(

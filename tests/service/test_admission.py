@@ -1,4 +1,4 @@
-"""Configurations that the service does not take: every fault is told by its key path, and nothing is started."""
+"""Configurations that the service rejects: every fault is reported with its key path, and nothing is started."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     (root / "photos" / "leak.csv").symlink_to(outside / "secret.csv")
     with served(root, writes="100000/minute", hypermodels=("ours",), stores=("s3://bucket/headhunt",)) as service:
         yield service
-    assert not list(root.glob("*/jobs"))  # none of the refused ones left a trace
+    assert not list(root.glob("*/jobs"))  # none of the rejected ones left a trace
 
 
 def faults(service: Served, raw: Any, kind: str = "application/json") -> list[str]:
-    """What the service has against a configuration; it answers 422 in one message, too."""
+    """The service's faults of a configuration, which it also returns as one message with status 422."""
     content = raw if isinstance(raw, str | bytes) else json.dumps(raw)
     answer = service.http.post("/searches", content=content, headers={"Content-Type": kind})
     assert answer.status_code == 422, answer.text
@@ -50,7 +50,7 @@ def faults(service: Served, raw: Any, kind: str = "application/json") -> list[st
 MERGED = "m0: &m0 {a: 1}\n" + "".join(
     f"m{level}: &m{level} {{<<: [{', '.join([f'*m{level - 1}'] * 10)}]}}\n" for level in range(1, 12)
 )
-"""Ten to the power of eleven pairs, as soon as it is loaded."""
+"""Expands to 10^11 pairs when loaded."""
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_no_table_lies_outside_the_work_directory(service: Served, path: str) ->
 
 
 def test_nothing_that_was_added_in_the_dashboard_is_named(tmp_path: Path) -> None:
-    """A configuration as an attachment would be read as that of another run, with a workdir and a storage of its own."""
+    """An uploaded configuration would be read like that of another run, with its own workdir and storage."""
     root = tmp_path / "root"
     (root / "photos").mkdir(parents=True)
     with served(root) as service:

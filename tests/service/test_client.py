@@ -1,4 +1,4 @@
-"""The commands as processes, clients of a service whose Ray is a stand-in."""
+"""The commands as processes: clients of a service with a fake Ray."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.service.serving import HEADHUNT, TOKEN
 from tests.service.stand_in import eventually
 
 SECONDS = 120
-"""For a command to begin or to end."""
+"""Timeout for a command to start or to end."""
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def service(tmp_path: Path) -> Iterator[Served]:
 
 @contextmanager
 def headhunt(service: Served, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A command at work."""
+    """A running command."""
     environment = {**os.environ, "HEADHUNT_URL": str(service.http.base_url), "HEADHUNT_TOKEN": TOKEN}
     with subprocess.Popen(
         [HEADHUNT, *arguments],
@@ -56,7 +56,7 @@ def submitted(service: Served) -> None:
 
 
 def begin(service: Served) -> None:
-    """Begins the search's job in this process's name."""
+    """Starts the search's job in the name of this process."""
     eventually(lambda: service.ray.submitted == ["cars-1.1"], SECONDS)
     files, me = job_files(service.root, "cars", 1), this_process()
     files.log.write_text("features prepare\n")
@@ -75,7 +75,7 @@ def state(service: Served) -> Any:
 
 
 def interrupted(process: subprocess.Popen[str]) -> str:
-    """What it says after Ctrl-C."""
+    """Its output after Ctrl-C."""
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=SECONDS)
     assert process.returncode == 130, said

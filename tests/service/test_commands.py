@@ -27,7 +27,7 @@ HTML = Answer(200, b"<html>Welcome</html>", {"Content-Type": "text/html"})
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """In a folder with a configuration, and without what this machine's user says of a service."""
+    """In a folder with a configuration, and without this user's settings for a service."""
     (tmp_path / "headhunt.yaml").write_text(CONFIGURATION)
     monkeypatch.chdir(tmp_path)
     for name in ("HEADHUNT_URL", "HEADHUNT_TOKEN"):
@@ -42,11 +42,11 @@ def headhunt(*arguments: str, **variables: str) -> Result:
 
 
 def at(service: Scripted, *arguments: str) -> Result:
-    """By the variable: not an option, which the commands that are printed would have."""
+    """Runs a command with the URL in the environment: an option would appear in the printed commands."""
     return headhunt(*arguments, HEADHUNT_URL=service.url)
 
 
-# what is no answer of a service
+# answers that are not from a service
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_password_in_the_url_is_not_printed() -> None:
     assert "secret" not in done.output and "Resume with" not in done.stderr
 
 
-# what is asked for later
+# retries
 
 
 def test_a_service_that_takes_a_request_later_is_asked_again() -> None:
@@ -134,7 +134,7 @@ def test_what_the_command_is_not_to_blame_for_is_no_wrong_command(answer: Answer
         assert len(service.asked) == times
 
 
-# what is printed
+# output
 
 
 def test_what_the_service_says_is_printed_as_it_is() -> None:
@@ -220,11 +220,11 @@ def test_an_anchor_that_holds_itself_is_refused(tmp_path: Path) -> None:
     assert "headhunt.yaml: nested too deeply, or an alias (*name) refers to a value that contains it" in done.stderr
 
 
-# what is followed
+# following
 
 
 def test_a_log_that_breaks_off_goes_on_where_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "PAUSES_SECONDS", (0, 0, 0))  # anew with every byte that is new
+    monkeypatch.setattr(following, "PAUSES_SECONDS", (0, 0, 0))  # the retries start over with every new byte
     gone = Answer(502, b"<html>Bad Gateway</html>")
     pieces = [log(b"one\ntw", True), gone, log(b"one\n", True), log(b"one\ntwo\nthr", True), gone, gone]
     with scripted(status(), *pieces, log(b"one\ntwo\nthree\n")) as service:

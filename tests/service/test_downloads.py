@@ -1,4 +1,4 @@
-"""What the service hands out of a search's folder: logs and exports."""
+"""Downloads from a search's folder: logs and exports."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def fill(service: Served) -> None:
 def test_a_log_is_given_as_it_is(service: Served) -> None:
     answer = service.http.get("/searches/cars/logs")
     assert answer.content == b"a log with \xff in it\n"
-    assert service.http.get("/searches/cars/logs?follow=true").content == answer.content  # its job is over
+    assert service.http.get("/searches/cars/logs?follow=true").content == answer.content  # its job has ended
     assert service.http.get("/searches/cars/logs?job=7").json()["detail"] == "the search 'cars' has no job 7; it has 1."
 
 

@@ -1,4 +1,4 @@
-"""A request that is sent twice does once what it asks for."""
+"""A request that is sent twice is executed once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of a job, told from what is written down, whatever became of the service, of Ray or of the job's process."""
+"""The life of a job according to its records, whatever happens to the service, to Ray or to the job's process."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def test_only_so_many_logs_are_followed(tmp_path: Path) -> None:
             place.finish("finished")
             place.board.look()
         assert {one.result(10).status_code for one in asked} == {200, 503}
-    assert place.http.get(follow).status_code == 200  # who is done makes room
+    assert place.http.get(follow).status_code == 200  # a finished reader frees a place
 
 
 def test_what_was_said_first_of_a_jobs_end_stands(place: Place) -> None:
@@ -261,13 +261,13 @@ def test_the_other_jobs_are_looked_after_when_the_end_of_one_cannot_be_written(
     with monkeypatch.context() as patched:
         patched.setattr(Files, "write_ended", full)
         assert place.state("boats") == "interrupted"
-        assert place.state("cars") == "queued"  # as it was last seen
+        assert place.state("cars") == "queued"  # the last known state
     assert "job 1 of the search 'cars': cannot write ended.json" in capfd.readouterr().err
     assert place.state("cars") == "interrupted"
 
 
 def test_a_full_disk_does_not_hold_a_job_up() -> None:
-    """What nobody takes out of a pipe stops who writes into it."""
+    """A full pipe that nobody reads blocks its writer."""
     script = (
         "from pathlib import Path\nfrom headhunt.service.jobs.job import _logged\n"
         "with _logged(Path('/dev/full')):\n    print('x' * 300_000, flush=True)\n"
@@ -292,7 +292,7 @@ def test_what_is_submitted_one_after_the_other_reaches_ray_so(tmp_path: Path, mo
     eventually(lambda: len(place.ray.submitted) >= 3 and not place.jobs._asking)
     assert place.ray.submitted == ["a-1.1", "b-1.1", "c-1.1"]
     assert place.jobs.names() == ["c", "b", "a"]
-    place.ray.known.clear()  # a Ray that was started again
+    place.ray.known.clear()  # a restarted Ray
     place.ray.submitted.clear()
     place.board.look()
     eventually(lambda: len(place.ray.submitted) >= 3 and not place.jobs._asking)

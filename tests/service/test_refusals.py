@@ -1,4 +1,4 @@
-"""What the service says when it does not do what it is asked for: once, of what was given, and what to do next."""
+"""Error messages of the service: once per problem, with what was received and what to do next."""
 
 from __future__ import annotations
 

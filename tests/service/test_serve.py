@@ -1,4 +1,4 @@
-"""The service as people use it: as a process, by its commands, by HTTP, and in a browser."""
+"""The service as users see it: as a process, through its commands, HTTP and a browser."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from tests.service.serving import HEADHUNT, TOKEN, Service, configuration
 
 
 def written(service: Service, raw: dict[str, Any]) -> str:
-    """A configuration as a file in the folder of the clients."""
+    """A configuration file in the clients' folder."""
     path = service.root.parent / f"{raw['name']}.yaml"
     path.write_text(yaml.safe_dump(raw))
     return path.name
 
 
-pytestmark = pytest.mark.timeout(3000)  # whole searches and promotions, beside whatever else the machine does
+pytestmark = pytest.mark.timeout(3000)  # whole searches and promotions, next to whatever else the machine does
 
 
 def watched(browser: Browser) -> tuple[Page, list[str]]:
-    """A page, and what it complains about."""
+    """A page, with its console messages."""
     page = browser.new_page(viewport={"width": 1200, "height": 1000})
     page.set_default_timeout(180_000)
     faults: list[str] = []
 
     def note(message: ConsoleMessage) -> None:
-        of_no_gpu = "GPU stall due to ReadPixels" in message.text  # a machine without one says so, at any time
+        of_no_gpu = "GPU stall due to ReadPixels" in message.text  # a machine without a GPU logs that, at any time
         if message.type in ("error", "warning") and not of_no_gpu:
             faults.append(message.text)
 
@@ -69,7 +69,7 @@ def promoted(service: Service, browser: Browser) -> str:
     page.get_by_label("Configuration, in YAML").fill(yaml.safe_dump({**raw, "search": {"trails": 6}}))
     page.get_by_role("button", name="Submit", exact=True).click()
     expect(page.locator("#refusal")).to_contain_text("search.trails")
-    faults.clear()  # the browser itself notes the refusal, a 422
+    faults.clear()  # the browser logs the rejection itself, a 422
     page.get_by_label("Configuration, in YAML").fill(yaml.safe_dump(raw))
     page.get_by_role("button", name="Submit", exact=True).click()
     card = card_of(page, "cars")
@@ -284,7 +284,7 @@ def test_an_export_is_downloaded_and_study_and_report_are_opened_in_a_browser(
         page.goto(f"{study}/{view}")
         expect(page.locator(".js-plotly-plot svg.main-svg").nth(3 * plots - 1)).to_be_attached()
     expect(page.locator("#plot-parallel-coordinate .parcoords")).to_have_count(1)
-    # what Plotly says where a policy forbids the programs it makes
+    # Plotly's message where a policy forbids its generated code
     expect(page.get_by_text("WebGL is not supported")).to_have_count(0)
     page.goto(f"{service.url}/dashboard/")
     expect(page.get_by_role("heading", name=re.compile(rf"\d+\. {promoted}$"))).to_be_visible()
@@ -340,9 +340,9 @@ main()
 
 
 def test_a_ctrl_c_that_python_drops_before_the_service_is_ready_ends_it(tmp_path: Path) -> None:
-    """As one does that comes while the garbage is collected."""
+    """Like an interrupt that arrives during garbage collection."""
     program = [sys.executable, "-P", "-c", DROPPED, str(tmp_path)]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     assert "Exception ignored in" in done.stderr, done.stderr
     assert done.returncode == 130, done.stderr
-    assert done.stdout == ""  # it never said that it was ready
+    assert done.stdout == ""  # it never reported that it was ready

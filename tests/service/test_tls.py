@@ -1,4 +1,4 @@
-"""HTTPS with a certificate of one's own: who trusts it is answered, and who does not says nothing to the service."""
+"""HTTPS with a self-signed certificate: clients that trust it are answered, others send nothing to the service."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEADHUNT = str(Path(sys.executable).with_name("headhunt"))
 
 
 def certificate(folder: Path, name: str = "IP:127.0.0.1") -> tuple[Path, Path]:
-    """A certificate that signs itself, and its key."""
+    """A self-signed certificate, and its key."""
     paths = folder / "cert.pem", folder / "key.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=headhunt"]
     command += ["-addext", f"subjectAltName={name}", "-out", str(paths[0]), "-keyout", str(paths[1])]
