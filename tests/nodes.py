@@ -88,7 +88,7 @@ class Nodes:
         return self.workers[-1]
 
     def start_again(self, workers: int) -> None:
-        """After the head was lost, starts a new one at the same address, and as many new worker nodes; none remembers the past."""
+        """After the head was lost, starts a new one, without its memory, at the same address, and as many new worker nodes."""
         for node in [self.head, *self.living]:
             node.lose()
         self.head = self._start(self._head)
