@@ -89,7 +89,7 @@ def test_photos_of_one_size_need_no_histogram(searched: Run) -> None:
     assert photo_sizes.collect(load_index(searched), False).edges == []
     sizes = next(block for block in section(searched).blocks if block.title == "Photo sizes")
     assert sizes.figures == {}
-    assert sizes.text.startswith("The photos are all 24 × 20 pixels. That suggests 32 × 32")
+    assert sizes.text.startswith("The photos are all 24 × 20 pixels. Suggested input size: 32 × 32")
     assert sizes.text.endswith("This run resizes them to 32 × 32.")
 
 

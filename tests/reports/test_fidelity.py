@@ -124,7 +124,7 @@ def test_where_trials_draw_their_views_those_of_the_best_are_certified(
     assert plan.run.search.views == leaders(searched)[0].config.views
     assert plan.run.search.space.views == {}
     said = " ".join(capsys.readouterr().err.split())
-    assert f"those of the best trial, {leaders(searched)[0].number}, are certified: 2 copies, rotation" in said
+    assert f"those of the best trial, {leaders(searched)[0].number}: 2 copies, rotation" in said
 
 
 def test_the_folder_has_what_is_cached_already_and_no_study_of_other_settings(searched: Run) -> None:

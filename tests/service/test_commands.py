@@ -262,7 +262,7 @@ def test_a_search_that_is_no_longer_followed_goes_on_and_is_told(monkeypatch: py
 
 
 def test_a_search_that_is_followed_by_a_service_with_another_token_is_told() -> None:
-    refused = Answer(401, b'{"detail": "that is not the token of this service"}')
+    refused = Answer(401, b'{"detail": "wrong token"}')
     with scripted(status("queued"), log(b""), refused) as service:
         done = at(service, "submit", "--follow", "--json")
     assert done.exit_code == 2 and json.loads(done.stdout)["state"] == "queued"
@@ -342,7 +342,7 @@ def test_a_variable_that_is_no_token_is_not_printed(held: str) -> None:
 
 
 def test_a_token_file_that_is_not_there_or_empty(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="missing: it cannot be read"):
+    with pytest.raises(UsageError, match="missing: cannot be read"):
         read_token(tmp_path / "missing")
     (tmp_path / "empty").write_text(" \n")
     with pytest.raises(UsageError, match=r"empty: the file is empty\. Write a token"):

@@ -42,7 +42,10 @@ def test_a_log_is_given_as_it_is(service: Served) -> None:
     answer = service.http.get("/searches/cars/logs")
     assert answer.content == b"a log with \xff in it\n"
     assert service.http.get("/searches/cars/logs?follow=true").content == answer.content  # its job has ended
-    assert service.http.get("/searches/cars/logs?job=7").json()["detail"] == "the search 'cars' has no job 7; it has 1."
+    assert (
+        service.http.get("/searches/cars/logs?job=7").json()["detail"]
+        == "the search 'cars' has no job 7; existing jobs: 1."
+    )
 
 
 def test_downloads(service: Served) -> None:

@@ -158,7 +158,7 @@ def test_a_cookie_opens_until_it_expires(service: Served, monkeypatch: pytest.Mo
     old = service.anonymous()
     old.post("/login", data={"token": TOKEN})
     assert old.get("/searches").status_code == 401
-    assert "not the service's token" in service.anonymous().post("/login", data={"token": "wrong"}).text
+    assert "Wrong token." in service.anonymous().post("/login", data={"token": "wrong"}).text
 
 
 @pytest.mark.parametrize("others", ['prefs={"a":1}; ', "a=b=c; =; ;; x; ", f"{COOKIE}=1.2; ", 'q="; ', "\xe9=\xff; "])
@@ -247,7 +247,7 @@ def test_a_login_that_is_refused_shows_its_form_again(tmp_path: Path) -> None:
         wrong = browser.post("/login", data={"token": "no"})
         often = browser.post("/login", data={"token": "no"})
     for answer, status, said in (
-        (wrong, 401, "This is not the service's token."),
+        (wrong, 401, "Wrong token."),
         (often, 429, "Too many requests: at most 1 per 1 minute. Try again."),
     ):
         assert (answer.status_code, answer.headers["content-type"]) == (status, "text/html; charset=utf-8")

@@ -195,7 +195,7 @@ def test_a_log_is_given_byte_by_byte(place: Place) -> None:
     assert answer.content == said
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     missing = place.http.get("/searches/cars/logs?job=2")
-    assert (missing.status_code, missing.json()["detail"]) == (404, "the search 'cars' has no job 2; it has 1.")
+    assert (missing.status_code, missing.json()["detail"]) == (404, "the search 'cars' has no job 2; existing jobs: 1.")
 
 
 def test_a_log_is_followed_until_the_job_is_over(place: Place) -> None:

@@ -113,7 +113,7 @@ def test_trials_that_are_not_complete_are_not_promoted(place: Place) -> None:
 
 def test_a_method_that_there_is_not(place: Place) -> None:
     answer = place.http.post("/healthz")
-    assert (answer.status_code, answer.json()["detail"]) == (405, "/healthz does not take POST; allowed: GET.")
+    assert (answer.status_code, answer.json()["detail"]) == (405, "/healthz does not support POST; allowed: GET.")
 
 
 def test_a_fault_of_our_own_is_told_in_json(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

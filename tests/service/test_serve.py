@@ -170,7 +170,7 @@ def test_a_search_is_submitted_stopped_and_resumed_by_command_and_stopped_in_a_b
     name = "long"
     submitted = service.headhunt("submit", "-c", written(service, configuration(name, trials=100_000, generation=4)))
     assert submitted.returncode == 0, submitted.stderr
-    assert "Follow it: headhunt logs long --follow" in submitted.stdout
+    assert "follow it: headhunt logs long --follow" in submitted.stdout
     service.wait(name, lambda found: found["trials"]["complete"] >= 4)
     stopped = service.headhunt("stop", name)
     assert stopped.returncode == 0 and f"To resume it: headhunt submit --resume {name}" in stopped.stdout
@@ -214,7 +214,7 @@ def test_a_bad_configuration_is_refused_before_anything_starts(service: Service)
 
 def test_a_client_without_the_token_or_without_a_service(service: Service) -> None:
     done = service.headhunt("jobs", HEADHUNT_TOKEN="another-token-than-that")
-    assert done.returncode == 2 and "401: this is not the service's token" in " ".join(done.stderr.split())
+    assert done.returncode == 2 and "401: wrong token" in " ".join(done.stderr.split())
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     done = service.headhunt("jobs", "--url", url)
@@ -302,7 +302,7 @@ def test_an_export_is_downloaded_and_study_and_report_are_opened_in_a_browser(
     expect(page.get_by_label("Token")).to_be_visible()
     page.get_by_label("Token").fill("another-token-than-that")
     page.get_by_role("button", name="Log in").click()
-    expect(page.get_by_text("This is not the service's token.")).to_be_visible()
+    expect(page.get_by_text("Wrong token.")).to_be_visible()
     page.get_by_label("Token").fill(TOKEN)
     page.get_by_role("button", name="Log in").click()
     expect(page).to_have_url(f"{study}?from=here")

@@ -90,7 +90,7 @@ def _add_pages(app: FastAPI, guard: Guard, has_login: bool) -> None:
     async def log_in(request: Request) -> Response:
         form = parse_qs((await request.body()).decode("utf-8", errors="replace"))
         if not guard.is_token(form.get("token", [""])[0].strip()):
-            return HTMLResponse(login_page("This is not the service's token."), 401)
+            return HTMLResponse(login_page("Wrong token."), 401)
         answer = RedirectResponse(_own_path(request.query_params.get("next", "/")), 303)
         is_https = guard.is_https(dict(request.scope["headers"]))
         answer.set_cookie(

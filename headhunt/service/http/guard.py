@@ -180,7 +180,7 @@ class Guard:
         if b"text/html" in headers.get(b"accept", b"") and scope["method"] == "GET":
             asked = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
             return _redirect(f"{LOGIN}?next={quote(asked)}")
-        fault = "this is not the service's token" if b"authorization" in headers else "a token is required"
+        fault = "wrong token" if b"authorization" in headers else "a token is required"
         return _problem(
             401,
             f"{fault}. Send the header `Authorization: Bearer TOKEN`; on the command line use --token-file or HEADHUNT_TOKEN; in "

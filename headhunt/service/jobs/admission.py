@@ -73,7 +73,7 @@ def parse(body: bytes, is_json: bool) -> Any:
         raise RefusedError([f"the configuration is nested more than {DEEPEST} levels deep."]) from None
     except (ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:
         # e.g. an integer of thousands of digits, an impossible date, a tag that does not fit its value
-        raise RefusedError([f"a value cannot be parsed: {error}."]) from None
+        raise RefusedError([f"a value cannot be read: {error}."]) from None
 
 
 def admit(raw: Any, settings: Settings) -> Admitted:

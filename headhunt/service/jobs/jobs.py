@@ -128,7 +128,9 @@ class Jobs:
         """The folder of a job, by default the search's last one; UnknownError if it does not exist."""
         numbers = [snapshot.job.number for snapshot in self.of(name)]
         if number is not None and number not in numbers:
-            raise UnknownError(f"the search {name!r} has no job {number}; its jobs are {', '.join(map(str, numbers))}.")
+            raise UnknownError(
+                f"the search {name!r} has no job {number}; existing jobs: {', '.join(map(str, numbers))}."
+            )
         return job_files(self._root, name, number or numbers[-1])
 
     def create(self, admitted: Admitted, request: Request | None) -> str:
