@@ -97,7 +97,7 @@ PROMOTION, CUT, GONE = "promotions/*-*", cut, Path.unlink
         (f"{PROMOTION}/metrics.json", scribble, ERRORS, [r"Left out: \S*metrics.json is damaged \("]),
         (f"{PROMOTION}/predictions.csv", GONE, ERRORS, [r"Mistakes : \S*predictions.csv is missing"]),
         (f"{PROMOTION}/predictions.csv", scribble, ERRORS, [r"Mistakes : \S*predictions.csv is damaged"]),
-        (f"{PROMOTION}/model.keras", GONE, [], [r"Left out: \S*model.keras is missing. Delete its folder, then run"]),
+        (f"{PROMOTION}/model.keras", GONE, [], [r"Left out: \S*model.keras is missing. Delete its folder, then rerun"]),
         ("confirm.json", CUT, ["confirmed"], [r"Confirmed leaders : \S*confirm.json is not used: it cannot be read \("]),
         ("trials/work.csv", scribble, ["workers"], ["Workers : The workers' log .* is missing or empty"]),
         ("baselines.json", CUT, [], [r"Left out: \S*baselines.json is damaged \(", "No verdict: \\S*baselines.json is damaged"]),

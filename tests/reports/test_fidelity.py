@@ -420,10 +420,10 @@ def test_results_that_cannot_be_used_are_left_out_with_the_command(searched: Run
         ("[]", "cannot be read: it is not a JSON object"),
         ("null", "cannot be read: it is not a JSON object"),
         ('{"version": 0}', "was written by another version of Headhunt"),
-        ('{"version": 3}', "is damaged: it has no augmentation, closing, configurations, cost, date"),
+        ('{"version": 3}', "is damaged: it lacks augmentation, closing, configurations, cost, date"),
     ):
         path.write_text(broken)
-        with pytest.raises(HeadhuntError, match=said + r".*`headhunt reports fidelity` writes it anew"):
+        with pytest.raises(HeadhuntError, match=said + r".*Rerun `headhunt reports fidelity` to rewrite it"):
             fidelity_section(searched)
 
 

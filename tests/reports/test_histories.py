@@ -130,12 +130,12 @@ def test_an_epoch_that_the_part_before_does_not_have_is_refused(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "there is no file"),
+        (None, "file not found"),
         (b"", "is not a CSV file (No columns to parse from file)"),
         (b"\x89PNG\r\n\x1a\n\x00\xff", "is not a CSV file"),
         (
             b"epoch,loss\n0,1\n",
-            "has no column accuracy, val_loss, val_accuracy, but epoch, loss. It must be a Keras training",
+            "lacks accuracy, val_loss, val_accuracy; its columns are epoch, loss. It must be a Keras training",
         ),
         (
             b"loss,accuracy,val_loss,val_accuracy\n1,1,1,1\n1,1,1,high\n",
@@ -175,7 +175,7 @@ def test_a_folder_is_no_history(tmp_path: Path) -> None:
             [{"name": "run", "files": [{"path": "a.csv", "resumed_from": "first"}]}],
             "allowed: 'best', 'best_accuracy' or 'last'",
         ),
-        ([{"name": "run", "files": ["a.csv"]}] * 2, "the name 'run' is given 2 times"),
+        ([{"name": "run", "files": ["a.csv"]}] * 2, "the name 'run' is used 2 times"),
     ],
 )
 def test_a_configuration_that_makes_no_sense_is_refused(histories: Any, message: str) -> None:

@@ -268,7 +268,7 @@ def test_a_thousand_trials_are_thinned_or_rounded() -> None:
     study = study_of(1000)
     shown = shown_of_without_importance(study)
     lines = parameters._parallel(study, shown, "val_accuracy")
-    assert "Of the 1000 trials 300 are drawn" in lines.text
+    assert "Of the 1000 trials 300 are shown" in lines.text
     assert len(lines.figures["parallel-coordinates"].to_json()) < 1e6
     block = parameters._contour(study, shown, "val_accuracy")
     assert "rounded to 40 steps" in block.text

@@ -262,7 +262,7 @@ def test_a_search_that_is_no_longer_followed_goes_on_and_is_told(monkeypatch: py
 
 
 def test_a_search_that_is_followed_by_a_service_with_another_token_is_told() -> None:
-    refused = Answer(401, b'{"detail": "wrong token"}')
+    refused = Answer(401, b'{"detail": "that is not the token of this service"}')
     with scripted(status("queued"), log(b""), refused) as service:
         done = at(service, "submit", "--follow", "--json")
     assert done.exit_code == 2 and json.loads(done.stdout)["state"] == "queued"
