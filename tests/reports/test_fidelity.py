@@ -450,9 +450,11 @@ def test_the_certificate_warns_in_plain_words() -> None:
         "Promote more than the first few (--top), or confirm the leaders first (`headhunt search confirm`)."
     )
     study.set_user_attr("fidelity", {"date": "?"})
-    with pytest.raises(HeadhuntError, match=r"another version wrote it\. `headhunt reports fidelity` writes it anew"):
+    with pytest.raises(
+        HeadhuntError, match=r"written by another version\. Rerun `headhunt reports fidelity` to rewrite it"
+    ):
         load_certificate(study)
-    assert "by another recipe than this one" in certificate.lines("other", 0.3)[1]
+    assert "with a different recipe" in certificate.lines("other", 0.3)[1]
 
 
 COMMAND = [sys.executable, "-P", "-m", "headhunt", "reports", "fidelity", "--json"]

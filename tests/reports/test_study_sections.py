@@ -429,7 +429,7 @@ def test_leaders_rates_and_curves_follow_the_confirmed_ranking(searched: Run) ->
     means = [row[2] for row in table.tables[0].rows]
     assert [float(mean[:-2]) for mean in means[:3]] == pytest.approx([number + 0.25 for number in order[:3]], abs=0.06)
     assert means[3:] == ["", ""]
-    told = "The confirmed leaders come first, by their mean over 2 seeds; behind them the others, as the search ranked them."
+    told = "Confirmed leaders come first, by their mean over 2 seeds, then the others in the search's order."
     curves = leader_curves.curves_section(searched)
     rates = leader_curves.rates_section(searched)
     assert all(told in section.text for section in (table, curves, rates))

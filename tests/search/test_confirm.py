@@ -197,7 +197,7 @@ def test_promotion_follows_the_confirmed_ranking_and_says_so(searched: Run, caps
     assert capsys.readouterr().err == ""  # what a person names is promoted
 
 
-REASONS = ["other settings (cache)", "the study's leaders were others", "cannot be read", "an earlier version made it"]
+REASONS = ["other settings (cache)", "the study's leaders have changed", "cannot be read", "an earlier version"]
 
 
 @pytest.mark.parametrize("reason", REASONS)
@@ -222,7 +222,7 @@ def test_a_confirmation_of_something_else_is_not_used(
     assert reason in said
     if "leaders" in reason:
         assert f"(trial {ranked[0].number} was not among them)" in said
-    assert "`headhunt search confirm` confirms the leaders that the study has now" in said
+    assert "Run `headhunt search confirm` to confirm the current leaders" in said
 
 
 def test_the_leaderboard_and_the_report_show_what_is_confirmed(searched: Run) -> None:
@@ -304,7 +304,7 @@ def test_trainings_are_found_again_and_damaged_files_are_named(tmp_path: Path) -
     assert {key: each.failure for key, each in load_runs(tmp_path).items()} == {"a": "why", "b": "why", "c": "why"}
     file = next((tmp_path / "confirm").glob("*.json"))
     file.write_text("[{]")
-    with pytest.raises(HeadhuntError, match=rf"{file.name} cannot be read: .*Delete it: what it held is trained again"):
+    with pytest.raises(HeadhuntError, match=rf"{file.name} cannot be read: .*Delete it; its trainings will be rerun"):
         load_runs(tmp_path)
 
 
