@@ -50,7 +50,7 @@ def confirm(run: SearchRun, top: int | None = None, seeds: int | None = None) ->
     os.environ.update(environment(run))  # before anything here imports Keras: a hypermodel does
     objective = open_objective(run)
     lock = make_folder(run.workdir) / ".search.lock"
-    with only_process(lock, f"another search or confirmation is running in {run.workdir}"):
+    with only_process(lock, f"a search or a confirmation is running in {run.workdir}"):
         check_identity(study, objective)
         best = leaders(run, top)
         if len(best) < top:

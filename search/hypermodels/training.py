@@ -1,7 +1,7 @@
-"""Training of a hypermodel's trial: Keras's own `fit` on JAX, epoch by epoch on the cached features, one model at a time.
+"""Trains a hypermodel's trial: Keras's own `fit` on JAX, epoch by epoch on the cached features, one model at a time.
 
-The model keeps its own optimiser, loss and metrics. Views and the order of the images are those that every other trial of the
-study sees; they go in batches of the trial's size, the last one of an epoch smaller.
+The model keeps its own optimiser, loss and metrics. Views and photo order are those of every other trial of the study; batches have
+the trial's size, with a smaller last one.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from search.ranking import Score
 from search.trial import EpochMetrics, TrialResult, TrialState, WorkSpan
 
 EVALUATED = 1024
-"""Validation images in a batch."""
+"""Validation photos in a batch."""
 
 
 def train_hypermodel(task: Task) -> list[TrialResult]:
-    """Trains the task's one trial from its state to the last epoch. Idempotent: the same task gives the same result.
+    """Trains the task's single trial from its state to the task's last epoch. Idempotent: the same task gives the same result.
 
-    A combination without a model, a model that cannot be trained or could not be promoted, and a loss that is not finite end the
-    trial with `failure` set.
+    The trial ends with `failure` set if the combination gives no model, if the model cannot be trained or promoted, or if the loss
+    is not finite.
     """
     import keras
 
@@ -60,7 +60,7 @@ def train_hypermodel(task: Task) -> list[TrialResult]:
 
 @dataclass(frozen=True)
 class _Trained:
-    """A model in training, whose loss takes its labels in the form that `labels` names (see LABELS)."""
+    """A model in training; `labels` names the form of labels that its loss accepts (see LABELS)."""
 
     model: Any
     task: Task
@@ -68,7 +68,7 @@ class _Trained:
     labels: str
 
     def go_on(self, state: TrialState, was_begun: bool) -> None:
-        """Trains to the task's last epoch, or until the loss is not finite; the state is up to date then."""
+        """Trains to the task's last epoch, or until the loss is not finite, and updates the state."""
         model = self.model
         model.optimizer.build(model.trainable_variables)
         if was_begun:
@@ -125,7 +125,7 @@ def _batches_class() -> Any:
     import keras
 
     class Batches(keras.utils.PyDataset):  # type: ignore[misc]
-        """Rows of stored features as float32 batches. Given arrays, Keras would import TensorFlow to slice them."""
+        """Rows of stored features as float32 batches. (For plain arrays, Keras would import TensorFlow to slice them.)"""
 
         def __init__(self, form: Any, features: Any, rows: Any, labels: Any, batch_size: int) -> None:
             super().__init__()
@@ -144,7 +144,7 @@ def _batches_class() -> Any:
 
 
 def _accuracies(model: Any) -> set[str]:
-    """The names in a history of a model's metrics that are accuracies, whatever they are called."""
+    """The names under which a history lists the model's accuracy metrics."""
     from keras import metrics as known
 
     kinds = (known.Accuracy, known.BinaryAccuracy, known.CategoricalAccuracy, known.SparseCategoricalAccuracy)
@@ -152,7 +152,7 @@ def _accuracies(model: Any) -> set[str]:
     names = {each.name for each in inside if isinstance(each, kinds)}
     outputs = (
         getattr(model, "output_names", None) or []
-    )  # of a functional model; with dictionaries they are in the names
+    )  # a functional model's; dictionary outputs are already in the names
     return {*names, *(f"{output}_{name}" for output in outputs for name in names)}
 
 
@@ -174,7 +174,7 @@ def _assign(model: Any, state: TrialState) -> None:
 
 
 def _best_weights(model: Any, state: TrialState) -> dict[str, npt.NDArray[np.float32]]:
-    """The weights of the best epoch by their path, `<layer>.<weight>`, in the order of `model_weights`."""
+    """The weights of the best epoch by path, `<layer>.<weight>`, in the order of `model_weights`."""
     kept = {id(variable) for variable in model_weights(model)}
     named = zip(
         [*model.trainable_variables, *model.non_trainable_variables],

@@ -438,16 +438,16 @@ def test_the_certificate_warns_in_plain_words() -> None:
     assert load_certificate(study) == certificate
     numbers = "(95 % interval 0.90 to 0.99), Kendall 0.87, regret 0.4 points, 16 configurations."
     assert certificate.lines("this", 0.3) == [
-        f"Fidelity, measured 2026-11-25: against fresh views in every epoch Spearman 0.96 {numbers}",
+        f"Fidelity, measured 2026-11-25, against fresh views every epoch: Spearman 0.96 {numbers}",
         f"Against the ranking after fine-tuning: Spearman 0.50 {numbers}",
     ]
     assert certificate.lines("other", 0.97)[-2].endswith(
-        "Promote more than the first few (--top), or search with more cached views."
+        "Promote more heads (--top), or search with more cached views."
     )
     *_, warning = certificate.lines("other", 0.7)
     assert warning == (
-        "Warning: 0.50 is below train.fidelity_floor, 0.7: this search does not rank heads as fine-tuning does. "
-        "Promote more than the first few (--top), or confirm the leaders first (`headhunt search confirm`)."
+        "Warning: Spearman 0.50 is below train.fidelity_floor (0.7): this search does not rank heads as fine-tuning does. "
+        "Promote more heads (--top), or confirm the leaders first (`headhunt search confirm`)."
     )
     study.set_user_attr("fidelity", {"date": "?"})
     with pytest.raises(

@@ -38,7 +38,7 @@ from train.baselines.measure import measure_baselines
 from train.cli import app as train_app
 from train.promotion.artifact import find_promotions
 
-CHOSEN = "optimistic, since the validation photos chose trials and epochs"
+CHOSEN = "optimistic, because trials and epochs were chosen on the validation photos"
 
 
 def wilson(share: float, count: int) -> str:
@@ -152,7 +152,7 @@ def test_an_export_says_that_a_confirmation_of_other_leaders_is_not_used(searche
     said = " ".join(captured.get().split())
     assert done.exit_code == 2  # nothing is promoted
     assert said.startswith(
-        "run/confirm.json is not used: it is of the study 'another'. So the promotion that is best on the validation photos "
+        "run/confirm.json is not used: it belongs to the study 'another'. So the promotion that is best on the validation photos "
         "is exported."
     )
 

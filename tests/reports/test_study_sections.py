@@ -420,7 +420,9 @@ def test_leaders_rates_and_curves_follow_the_confirmed_ranking(searched: Run) ->
     first = [leader.number for leader in leaders(searched, searched.reports.leaders)]
     before = leaders_table.section(searched)
     assert [row[0] for row in before.tables[0].rows] == list(map(str, first))
-    assert before.text.endswith(" Their values are optimistic, since the validation photos chose trials and epochs.")
+    assert before.text.endswith(
+        " Their values are optimistic, because trials and epochs were chosen on the validation photos."
+    )
     fabricate_confirmation(searched, 3)
     order = [*sorted(first[:3], reverse=True), *first[3:]]
     table = leaders_table.section(searched)

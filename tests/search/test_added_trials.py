@@ -33,7 +33,7 @@ def test_every_command_leaves_the_trials_of_others_alone(searched: Run) -> None:
     ended = [trial.number for trial in trials if trial.state.is_finished()]
     assert ended == [0, 1, 3, 4, 5, 6]
     top = run_headhunt(Path(), "search", "top", *FIRST).stdout
-    assert "Added to the study by others, and left alone: trial 1 (0.99" in " ".join(top.split())
+    assert "Added to the study from outside this search, not ranked: trial 1 (0.99" in " ".join(top.split())
     confirmed = json.loads(
         run_headhunt(Path(), "search", "confirm", "--top", "2", "--seeds", "2", "--json", *FIRST).stdout
     )

@@ -42,7 +42,7 @@ FAULTS = {
     "storage": (
         "from optuna.exceptions import StorageInternalError; raise StorageInternalError('disk I/O error')",
         1,
-        "no longer answers correctly: disk I/O error",
+        "has failed: disk I/O error",
     ),
     "workers": (
         "from features.runtime.errors import DeadWorkersError; raise DeadWorkersError('a worker died')",

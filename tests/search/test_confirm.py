@@ -221,7 +221,7 @@ def test_a_confirmation_of_something_else_is_not_used(
     assert said.startswith("run/confirm.json is not used: ")
     assert reason in said
     if "leaders" in reason:
-        assert f"(trial {ranked[0].number} was not among them)" in said
+        assert f"(trial {ranked[0].number} is new among them)" in said
     assert "Run `headhunt search confirm` to confirm the current leaders" in said
 
 
@@ -241,13 +241,15 @@ def test_the_leaderboard_and_the_report_show_what_is_confirmed(searched: Run) ->
     column = table.columns[2]  # of three classes there is no top-5 accuracy
     assert column.header == "confirmed, 2 seeds"
     assert [cell != "" for cell in column.cells] == [True, False, True, False, False, False]
-    assert table.caption == "val_accuracy is optimistic, since the validation photos chose trials and epochs."
+    assert (
+        table.caption == "val_accuracy is optimistic, because trials and epochs were chosen on the validation photos."
+    )
     done = run_headhunt(Path(), "search", "top", "--json")
     rows = [row["number"] for row in json.loads(done.stdout.splitlines()[-1])["trials"]]
     failed = made.confirmed[-1].number
     others = [each.number for each in ranked[3:]]
     assert rows == [*(each.number for each in made.confirmed[:-1]), *others, failed]
-    assert "The confirmed leaders come first, by their mean over 2 seeds;" in " ".join(done.stderr.split())
+    assert "Confirmed leaders come first, by their mean over 2 seeds;" in " ".join(done.stderr.split())
     page = _confirmed(searched)
     assert [line[0] for line in page.tables[0].rows] == [str(each.number) for each in made.confirmed]
     assert page.tables[0].rows[-1][1:3] == ["failed", "seed 2: the loss is not finite after epoch 3"]
@@ -314,10 +316,10 @@ def test_leaders_that_all_fail_and_memory_that_runs_out(searched: Run) -> None:
     best = leaders(searched, 2)
     failed = SeedRun(key="a", trial=0, seed=5, value=None, best_epoch=0, failure="not finite", curves=())
     with pytest.raises(
-        HeadhuntError, match=rf"none of the 2 leaders got through all 2 seeds; trial {best[0].number} failed with seed 5: not"
+        HeadhuntError, match=rf"none of the 2 leaders completed all 2 seeds; trial {best[0].number} failed with seed 5: not"
     ):  # fmt: skip
         module._rank(searched, best, (5, 6), [[failed, failed], [failed, failed]])
     wanted = trainings.Training(best[0].number, best[0].config, "key")
     full = TrialResult((), 0, {}, "out of memory: RESOURCE_EXHAUSTED", 1.0)
-    with pytest.raises(HeadhuntError, match=r"ran out of memory.*lower `search.lanes`, then run the command again"):
+    with pytest.raises(HeadhuntError, match=r"ran out of memory.*lower `search.lanes`, then rerun the same command"):
         trainings._record(searched, wanted, full)

@@ -217,7 +217,7 @@ def test_an_older_study_goes_on_without_them(searched: Run) -> None:
     identity = {name: value for name, value in study.user_attrs["identity"].items() if name != "first"}
     study.set_user_attr("identity", identity)
     done = run_headhunt(Path.cwd(), "search", "run", "--trials", "7", "--set", "search.first=[probe]")
-    assert "No first trials (probe): the study was started without them, and goes on as it is." in done.stderr
+    assert "No first trials (probe): the study was started without them and continues as it is." in done.stderr
     assert [name_of(trial) for trial in load_study(searched).trials] == [None] * 7
 
 
@@ -365,7 +365,7 @@ def test_samplers_see_a_first_trial_that_has_every_parameter() -> None:
 @pytest.mark.parametrize(
     ("first", "message"),
     [
-        (["probe", "probe"], "probe is given twice; write each of probe, known_good, notebook once at most"),
+        (["probe", "probe"], "probe is listed twice; list each of probe, known_good, notebook at most once"),
         (["best"], "'probe', 'known_good' or 'notebook'"),
     ],
 )

@@ -158,8 +158,8 @@ def test_a_name_in_two_scopes_is_two_parameters(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("hypermodels", "search.hypermodel: received 'hypermodels'; module:function is needed"),
-        ("../hypermodels:build", "module:function is needed"),
+        ("hypermodels", "search.hypermodel: received 'hypermodels'; it must be module:function"),
+        ("../hypermodels:build", "it must be module:function"),
         ("hypermodel:build", "there is no module 'hypermodel' in "),
         ("hypermodel:build", "Did you mean 'hypermodels'?"),
         ("hypermodels:biuld", "has no function 'biuld'. Did you mean 'build'?"),
@@ -174,7 +174,7 @@ def test_a_name_in_two_scopes_is_two_parameters(folder: Path) -> None:
         ),
         (
             "hypermodels:keras",
-            "allowed are a function build(hp), a keras_tuner.HyperModel class and an instance of one.",
+            "it must be a function build(hp), a keras_tuner.HyperModel class or an instance of one.",
         ),
     ],
 )
@@ -187,7 +187,7 @@ def test_functions_that_cannot_be_used(folder: Path, name: str, message: str) ->
 def test_a_space_and_a_hypermodel_are_one_too_many(tmp_path: Path) -> None:
     file = tmp_path / "headhunt.yaml"
     file.write_text("dataset: {kind: toy_cars}\nsearch: {hypermodel: 'models:build', space: {batch_size: 32}}\n")
-    with pytest.raises(UsageError, match=r"search: both space and hypermodel are given.* Leave one of them out"):
+    with pytest.raises(UsageError, match=r"search: both space and hypermodel are set.* Remove one of them"):
         load(SearchRun, file)
 
 

@@ -211,7 +211,10 @@ def test_every_form_is_trained(folder: Path, searched: Run, name: str) -> None:
             "gives_none",
             "kinds:gives_none must return a compiled keras.Model, but returned NoneType with units=8, factor=2",
         ),
-        ("wrong_for_one", "the model of kinds:wrong_for_one with {'units': 8} does not take the cached features, (6,)"),
+        (
+            "wrong_for_one",
+            "the model of kinds:wrong_for_one with {'units': 8} does not accept the cached features, (6,)",
+        ),
         ("foreign_for_one", "could not be promoted: it has parts that are not Keras's own (swish_like)"),
         ("untraceable_for_one", "could not be promoted: its `call` cannot be traced ("),
     ],
@@ -231,9 +234,9 @@ def test_a_combination_without_a_model_fails_its_trial_alone(
     ("name", "message"),
     [
         ("fatal", "kinds:fatal ends the search: no licence"),
-        ("narrow", "the model of kinds:narrow with {'units': 4} gives (4,), but there are 3 classes."),
+        ("narrow", "the model of kinds:narrow with {'units': 4} outputs (4,), but there are 3 classes."),
         ("foreign", "could not be promoted: it has parts that are not Keras's own (Foreign, swish_like)"),
-        ("Needing", "is a class that cannot be made without arguments (TypeError"),
+        ("Needing", "cannot be created without arguments (TypeError"),
     ],
 )
 def test_what_no_trial_could_do_is_refused_before_the_search(
@@ -253,13 +256,13 @@ def test_what_no_trial_could_do_is_refused_before_the_search(
 def test_combinations_without_a_model_are_said_before_the_search(folder: Path) -> None:
     (note,) = HypermodelSpace("kinds:half", folder).notes
     assert note.startswith(
-        "1 of the 3 combinations that were tried give no model, e.g. kinds:half failed with units=8: ValueError: odd."
+        "1 of the 3 combinations tried give no model, e.g. kinds:half failed with units=8: ValueError: odd."
     )
 
 
 def test_a_fit_of_its_own_is_said(folder: Path) -> None:
     (note,) = HypermodelSpace("kinds:Fitting", folder).notes
-    assert "has a `fit` of its own, which is not used" in note
+    assert "defines its own `fit`, which is not used" in note
     assert HypermodelSpace("kinds:Head", folder).notes == []
 
 
@@ -286,7 +289,7 @@ def test_values_that_are_held_are_not_drawn(folder: Path) -> None:
     config = space.suggest(optuna.create_study().ask(), Views(), 1, 0)
     assert config.hypermodel is not None and config.hypermodel.values["units"] == 4
     with pytest.raises(
-        UsageError, match=r"there is no hyperparameter 'unit'; there are units, factor. Did you mean 'units'"
+        UsageError, match=r"unknown hyperparameter 'unit'; it must be one of units, factor. Did you mean 'units'"
     ):
         HypermodelSpace("kinds:raises", folder, {"unit": 4})
 

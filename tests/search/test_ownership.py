@@ -67,7 +67,7 @@ def beating(records: Iterator[Driver], folder: Path) -> Iterator[None]:
 
 
 def test_a_second_driver_on_this_machine_is_refused_and_told_whom_to_wait_for(own: Own) -> None:
-    said = rf"another search drives the study 'x' in the storage: process {os.getpid()} on .*, since 20.* UTC, last heard of "
+    said = rf"another search is running the study 'x' in the storage: process {os.getpid()} on .*, since 20.* UTC, last heartbeat "
     with (
         own(),
         pytest.raises(UsageError, match=rf"{said}\d+ s ago. Wait for it, or stop it \(kill {os.getpid()}\)"),
@@ -94,7 +94,7 @@ def test_a_driver_that_was_killed_on_this_machine_is_followed_at_once(
 
 def test_a_process_that_sleeps_on_this_machine_keeps_its_study(study: optuna.Study, own: Own, me: Driver) -> None:
     study.set_user_attr(ATTRIBUTE, me._replace(beat=LONG_AGO)._asdict())
-    with pytest.raises(UsageError, match="another search drives the study"), own():
+    with pytest.raises(UsageError, match="another search is running the study"), own():
         pass
 
 
@@ -140,7 +140,7 @@ def test_a_driver_whose_clock_is_wrong_is_not_taken_for_dead(
     patience = QUICK._replace(watch=40)
     with (
         beating(beats, tmp_path),
-        pytest.raises(UsageError, match="another search drives the study"),
+        pytest.raises(UsageError, match="another search is running the study"),
         own(patience),
     ):
         pass
@@ -165,7 +165,7 @@ def test_a_driver_that_has_lost_its_study_writes_nothing_more(study: optuna.Stud
     study.set_user_attr(ATTRIBUTE, me._replace(running=False)._asdict())
     other = me._replace(host="elsewhere", place="elsewhere", pid=7)
     with (
-        pytest.raises(HeadhuntError, match=r"was taken from this process.*by process 7 on elsewhere"),
+        pytest.raises(HeadhuntError, match=r"was taken over from this process.*by process 7 on elsewhere"),
         own() as ownership,
     ):
         with ownership.transaction():

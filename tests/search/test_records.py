@@ -34,5 +34,5 @@ def test_damaged_curves_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(HeadhuntError, match=r"^run/trials/4/curves\.csv is damaged \(.+\)\.$"):
             load_curves(Path("run"), 4)
     path.unlink()
-    with pytest.raises(HeadhuntError, match=r"no curves for trial 4 at run/trials/4/curves\.csv"):
+    with pytest.raises(HeadhuntError, match=r"trial 4 has no curves at run/trials/4/curves\.csv"):
         load_curves(Path("run"), 4)

@@ -328,7 +328,7 @@ def test_the_configuration_knows_every_sampler() -> None:
         ("{sampler: keras_tuner.hyperbnad}", "Did you mean 'keras_tuner.hyperband'?"),
         (
             "{sampler: keras_tuner.hyperband, pruner: median}",
-            "search.pruner: received 'median', but the sampler keras_tuner.hyperband ends trials itself. Write pruner: none",
+            "search.pruner: received 'median', but the sampler keras_tuner.hyperband stops trials itself. Set pruner: none",
         ),
         (
             "{sampler: grid, space: {head: {l2: {low: 1.0e-6, high: 1.0e-3, log: true}}}}",

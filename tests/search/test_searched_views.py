@@ -145,9 +145,9 @@ def test_a_study_draws_its_views_whatever_the_number_of_workers(searched: Run) -
             assert views.clean_share == trial.params["views.clean_share"]
     assert fewer and clean and fewer + clean < 14, "a study that shows too little"
     said = refusal("search", "run", "--set", 'features.augmentation=["flip_rotate_zoom", {policy: mild, copies: 0}]')
-    assert "was made with other settings: " in said and "space (views.policy)" in said
+    assert "was started with other settings: " in said and "space (views.policy)" in said
     said = refusal("search", "run", "--set", "search.views={clean_share: 0.5}")
-    assert "was made with other settings: " in said and "views (was" in said
+    assert "was started with other settings: " in said and "views (was" in said
 
 
 def views_of(run: Run) -> list[Views]:

@@ -184,9 +184,7 @@ def test_other_settings_under_the_same_name_are_refused(searched: Run) -> None:
     changed = searched.model_copy(
         update={"search": searched.search.model_copy(update={"epochs": 9, "seed": 5, "trials": 9})}
     )
-    with pytest.raises(
-        UsageError, match=r"other settings: .*epochs \(was 4, is 9\).* Give the new study another `name`"
-    ):
+    with pytest.raises(UsageError, match=r"other settings: .*epochs \(was 4, is 9\).* Use another `name`"):
         run_search(changed)
 
 

@@ -211,5 +211,7 @@ def test_promotion_prints_baselines_and_trials_in_one_table(searched: Run) -> No
     ]
     assert places == sorted(places)
     caption = " ".join(told.split())
-    assert "validation accuracy is optimistic, since the validation photos chose trials and epochs." in caption
+    assert (
+        "validation accuracy is optimistic, because trials and epochs were chosen on the validation photos." in caption
+    )
     assert "The test photos were evaluated 5 times, on 5 models" in caption
