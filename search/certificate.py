@@ -1,4 +1,4 @@
-"""Certificate: how far a study's ranking can be trusted, measured by a fidelity study, stored with the study, read by promotion."""
+"""Certificate: a fidelity study's verdict on a study's ranking, stored with the study and shown by promotion."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Agreement(Section):
 
 
 class Certificate(Section):
-    """How well the ranking on the study's cached views agrees with the frozen network's ranking under fresh views every epoch, and
-    with the ranking after fine-tuning. `date` is ISO 8601, `finetune` the digest of the fine-tuning recipe that was measured."""
+    """How well the ranking on the study's cached views agrees with the frozen network's ranking under fresh views every epoch,
+    and with the ranking after fine-tuning. `date` is ISO 8601, `finetune` the digest of the measured fine-tuning recipe."""
 
     date: str
     seeds: int
@@ -58,8 +58,8 @@ class Certificate(Section):
         for what, (agreement, advice) in judged.items():
             if agreement.spearman < floor:
                 said.append(
-                    f"Warning: Spearman {agreement.spearman:z.2f} is below train.fidelity_floor ({floor:g}): this search does not "
-                    f"rank heads as {what}. Promote more heads (--top), or {advice}."
+                    f"Warning: Spearman {agreement.spearman:z.2f} is below train.fidelity_floor ({floor:g}): this search does "
+                    f"not rank heads as {what}. Promote more heads (--top), or {advice}."
                 )
         return said
 

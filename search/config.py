@@ -57,8 +57,8 @@ class SearchConfig(Section):
     lanes: int | None = Field(
         None,
         ge=1,
-        description="trials of the same structure trained side by side in one compiled program; default: 1 on a CPU, where trials "
-        "take turns so that each has the processor's cache to itself, 64 on a GPU",
+        description="trials of the same structure trained side by side in one compiled program; default: 1 on a CPU, where "
+        "trials take turns so that each has the processor's cache to itself, 64 on a GPU",
     )
     objective: Metric = "val_accuracy"
     first: tuple[FirstTrial, ...] = Field(

@@ -20,8 +20,8 @@ class HeadConfig(Section):
     """Dense layers between the features and the classes.
 
     `units=()` is the classifier alone, `(256,)` one hidden layer before it, up to three. `dropout` follows every hidden layer;
-    without hidden layers it is applied to the features. `l2` is the penalty on every kernel; like `label_smoothing`, it is part of
-    the loss.
+    without hidden layers it is applied to the features. `l2` is the penalty on every kernel; like `label_smoothing`, it is part
+    of the loss.
     """
 
     units: tuple[int, ...] = Field((), max_length=3)

@@ -76,8 +76,8 @@ class RMSprop(OptimizerConfig):
 class LBFGS(OptimizerConfig):
     """L-BFGS on all clean photos at once, to convergence: the solver of the linear probe, never drawn by a space.
 
-    `folds` is the number of cross-validation folds over the training photos that choose the head's L2; with 0, the head's own `l2`
-    is used.
+    `folds` is the number of cross-validation folds over the training photos that choose the head's L2; with 0, the head's own
+    `l2` is used.
     """
 
     kind: Literal["lbfgs"] = "lbfgs"

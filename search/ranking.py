@@ -1,7 +1,8 @@
 """The single ranking: by the objective, then by validation loss, then by number.
 
-Accuracies on few photos often tie; between two heads with equally many correct photos, the one with the lower loss is more reliable.
-Every choice uses this ranking: the best epoch of a training, the leaders of a study, the confirmed and the promoted trials.
+Accuracies on few photos often tie; between two heads with equally many correct photos, the one with the lower loss is more
+reliable. Every choice uses this ranking: the best epoch of a training, the leaders of a study, the confirmed and the promoted
+trials.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def is_ours(trial: optuna.trial.FrozenTrial) -> bool:
 
 
 def is_added(trial: optuna.trial.FrozenTrial) -> bool:
-    """Whether this trial was added from outside; false for unfinished trials, which may be a search's without its configuration."""
+    """Whether this trial was added from outside; false for unfinished trials, which may be a search's own."""
     return trial.state.is_finished() and not is_ours(trial)
 
 

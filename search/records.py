@@ -74,8 +74,8 @@ def load_weights(workdir: Path, number: int) -> dict[str, npt.NDArray[np.float32
             return dict(stored)
     except FileNotFoundError:
         raise HeadhuntError(
-            f"the weights of trial {number} are not in {path.parent}: only the best `search.keep` trials keep their weights. Choose "
-            "another trial, or raise `search.keep` before the next search."
+            f"the weights of trial {number} are not in {path.parent}: only the best `search.keep` trials keep their weights. "
+            "Choose another trial, or raise `search.keep` before the next search."
         ) from None
     except (zipfile.BadZipFile, ValueError, OSError) as error:
         raise HeadhuntError(f"{path} cannot be read: {error}.") from error

@@ -142,8 +142,8 @@ def write_confirmation(workdir: Path, confirmation: Confirmation) -> None:
 
 
 def load_confirmation(run: SearchRun, leaders: Sequence[Leader]) -> Confirmation | None:
-    """The confirmation of the run; None if there is none, or (logged) if it does not match these leaders (all of the study's, best
-    first)."""
+    """The confirmation of the run; None if there is none, or (logged) if it does not match these leaders (all of the study's,
+    best first)."""
     found = _read(run, leaders)
     if not isinstance(found, str):
         return found

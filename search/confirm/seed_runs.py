@@ -64,8 +64,8 @@ _FILE = TypeAdapter(tuple[SeedRun, ...])
 def run_key(
     cache: str, function: str, objective: Metric, lanes: int, config: TrialConfig, train_share: float = 1.0
 ) -> str:
-    """sha256 (hex) of what a training depends on: the cache's key, the digest of a hypermodel's function, the objective (it chooses
-    the best epoch), the number of lanes (rounding), the configuration with its seed, and the share of the training photos."""
+    """sha256 (hex) of what a training depends on: the cache's key, the digest of a hypermodel's function, the objective (it
+    chooses the epoch), the number of lanes (rounding), the configuration with its seed, and the share of training photos."""
     shares = [] if train_share == 1 else [train_share]
     parts = [cache, function, objective, lanes, config.model_dump(mode="json"), *shares]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -14,7 +14,7 @@ from search.trial import TrialConfig, TrialResult
 
 
 class Training(NamedTuple):
-    """A trial's configuration with its own seed and views, the share of the training photos it sees, and the key of its record."""
+    """A trial's configuration with its own seed and views, the share of training photos it sees, and the key of its record."""
 
     trial: int
     config: TrialConfig
@@ -70,8 +70,8 @@ def _train(objective: FeatureObjective, missing: Sequence[Training]) -> Iterator
 
 
 def _pieces(objective: FeatureObjective, missing: Sequence[Training]) -> list[list[Training]]:
-    """Splits trainings into tasks, each recorded as a whole: trainings of one structure and length side by side (on a GPU, usually
-    all seeds of several leaders), or a single one where lanes take turns.
+    """Splits trainings into tasks, each recorded as a whole: trainings of one structure and length side by side (on a GPU,
+    usually all seeds of several leaders), or a single one where lanes take turns.
 
     Side by side, the rounding of sums depends on what a task holds. All tasks but the last of a structure are full, so that
     after a kill the remaining tasks are the same again.

@@ -28,8 +28,8 @@ def check_identity(study: optuna.Study, objective: Objective) -> None:
             for name in changed
         )
         raise UsageError(
-            f"the study {study.study_name!r} was started with other settings: {shown}. Use another `name` and `workdir` for a new "
-            "study, or restore the old values to resume this one."
+            f"the study {study.study_name!r} was started with other settings: {shown}. Use another `name` and `workdir` for a "
+            "new study, or restore the old values to resume this one."
         )
 
 

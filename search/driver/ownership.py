@@ -130,9 +130,9 @@ class Ownership:
             return
         now = read_driver(self._study)
         raise HeadhuntError(
-            f"the study {self._study.study_name!r} in {self._shown} was taken over from this process, which sent no heartbeat for "
-            f"too long (asleep, or cut off from the storage), by {_who(now) if now else 'nobody'}. That search continues from what "
-            "was written; nothing is left to do here."
+            f"the study {self._study.study_name!r} in {self._shown} was taken over from this process, which sent no heartbeat "
+            f"for too long (asleep, or cut off from the storage), by {_who(now) if now else 'nobody'}. That search continues "
+            "from what was written; nothing is left to do here."
         )
 
     def _is_held(self, driver: Driver) -> bool:

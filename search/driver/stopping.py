@@ -1,8 +1,8 @@
 """When and why a study ends: by its trials, hours or target, because its space is exhausted, or because every trial fails.
 
-This is decided between generations from what the storage holds, so that a study ends at the same trial with any number of workers,
-however often it was killed; only the hours depend on the machine. These limits are not part of a study's identity: a study that
-has ended continues with a higher limit.
+This is decided between generations from what the storage holds, so that a study ends at the same trial with any number of
+workers, however often it was killed; only the hours depend on the machine. These limits are not part of a study's identity: a
+study that has ended continues with a higher limit.
 """
 
 from __future__ import annotations

@@ -76,8 +76,8 @@ def open_storage(spec: str, workdir: Path) -> optuna.storages.BaseStorage:
 
 
 def cached_storage(spec: str, workdir: Path) -> optuna.storages.BaseStorage:
-    """`open_storage` for a long-lived reader: finished trials are read once. Optuna's studies cache them, but its dashboard does not
-    and would read all trials for every request."""
+    """`open_storage` for a long-lived reader: finished trials are read once. Optuna's studies cache them, but its dashboard does
+    not and would read all trials for every request."""
     from optuna.storages import get_storage
 
     return get_storage(open_storage(spec, workdir))
@@ -119,8 +119,8 @@ def one_transaction(storage: optuna.storages.BaseStorage, study_id: int | None =
 
 
 def release_read_locks(storage: optuna.storages.BaseStorage, error: BaseException) -> None:
-    """Closes reads that an interrupt cut short. The frames of its traceback keep them open, and SQLite cannot commit while a read is
-    open on any connection: the next write would deadlock."""
+    """Closes reads that an interrupt cut short. The frames of its traceback keep them open, and SQLite cannot commit while a read
+    is open on any connection: the next write would deadlock."""
     database = _database(storage)
     if database is not None:
         traceback.clear_frames(error.__traceback__)
@@ -182,8 +182,8 @@ def _database(storage: Any) -> optuna.storages.RDBStorage | None:
 
 
 def _open_journal(path: str) -> optuna.storages.BaseStorage:
-    """The journal. A lock left behind by a killed process is broken after JOURNAL_SECONDS, but only if its path is absolute; with a
-    relative path Optuna would wait forever."""
+    """The journal. A lock left behind by a killed process is broken after JOURNAL_SECONDS, but only if its path is absolute; with
+    a relative path Optuna would wait forever."""
     import optuna
     from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 

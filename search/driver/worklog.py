@@ -51,7 +51,7 @@ class WorkLog:
         self.session, self.workers = round(time.time(), 3), workers
 
     def append(self, rows: Sequence[Work]) -> None:
-        """Appends rows. Disk errors are logged and ignored: the files that a search needs are written elsewhere, and fail there."""
+        """Appends rows. Disk errors are logged and ignored: no result depends on this file."""
         try:
             if not self._is_whole and self._path.exists():
                 os.truncate(self._path, self._path.read_bytes().rfind(b"\n") + 1 if self._goes_on else 0)

@@ -83,9 +83,9 @@ def form_of_labels(model: Any, feature_shape: tuple[int, ...], classes: int) -> 
 def as_head(model: Any, feature_shape: tuple[int, ...], sample: npt.NDArray[np.float32]) -> Any:
     """The model as a head of the same layers: features (batch, *feature_shape) float32 to logits (batch, classes).
 
-    Outputs within 0 and 1 for all of `sample` (n, *feature_shape) are taken for probabilities; the logits are then their logarithms,
-    so that a softmax restores them. Raises HeadhuntError for layers that are not Keras's own, with which an export could not be
-    loaded, and for a `call` that is not made of Keras operations.
+    Outputs within 0 and 1 for all of `sample` (n, *feature_shape) are taken for probabilities; the logits are then their
+    logarithms, so that a softmax restores them. Raises HeadhuntError for layers that are not Keras's own, with which an export
+    could not be loaded, and for a `call` that is not made of Keras operations.
     """
     import keras
 
@@ -142,7 +142,8 @@ def _is_random(variable: Any) -> bool:
 
 
 def _foreign(model: Any) -> Iterator[str]:
-    """The names of layers, and of functions and objects in them, that are not Keras's own. (Serialising would import TensorFlow.)"""
+    """The names of layers, and of functions and objects in them, that are not Keras's own. (Serialising would import
+    TensorFlow.)"""
     for layer in parts_of(model, with_itself=False):
         inside = [
             each for each in vars(layer).values() if isinstance(each, FunctionType) or hasattr(each, "get_config")

@@ -130,8 +130,8 @@ def _build(function: Hypermodel, draw: Callable[[Parameter], Any], names: Names)
 
 
 def _discover(function: Hypermodel) -> tuple[tuple[Parameter, ...], Names, list[Built]]:
-    """Every parameter with its conditions (its declared scope, or the values of another parameter with which it appeared), and all
-    combinations tried."""
+    """Every parameter with its conditions (its declared scope, or the values of another parameter with which it appeared), and
+    all combinations tried."""
     found: dict[str, Parameter] = {}
     names: Names = {}
     tried: list[Built] = []

@@ -1,7 +1,7 @@
 """Trains a hypermodel's trial: Keras's own `fit` on JAX, epoch by epoch on the cached features, one model at a time.
 
-The model keeps its own optimiser, loss and metrics. Views and photo order are those of every other trial of the study; batches have
-the trial's size, with a smaller last one.
+The model keeps its own optimiser, loss and metrics. Views and photo order are those of every other trial of the study; batches
+have the trial's size, with a smaller last one.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ EVALUATED = 1024
 def train_hypermodel(task: Task) -> list[TrialResult]:
     """Trains the task's single trial from its state to the task's last epoch. Idempotent: the same task gives the same result.
 
-    The trial ends with `failure` set if the combination gives no model, if the model cannot be trained or promoted, or if the loss
-    is not finite.
+    The trial ends with `failure` set if the combination gives no model, if the model cannot be trained or promoted, or if the
+    loss is not finite.
     """
     import keras
 

@@ -15,8 +15,8 @@ from search.trial import EpochMetrics, TrialConfig
 
 
 class Solved(NamedTuple):
-    """A solved probe: its configuration with the chosen L2, its single row of curves, its weights as a head's, and reasons to doubt
-    that it is optimal."""
+    """A solved probe: its configuration with the chosen L2, its single row of curves, its weights as a head's, and reasons to
+    doubt that it is optimal."""
 
     config: TrialConfig
     metrics: EpochMetrics

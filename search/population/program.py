@@ -6,8 +6,8 @@ rates, dropout rate and random stream, L2, label smoothing, weight decay, and wh
 
 The number of lanes in a program depends on the device. A GPU needs many side by side (`vmap`) to be busy. On a CPU a step is
 limited by the memory traffic of parameters and moments, so that a lane should have the processor's cache to itself for a whole
-epoch: lanes take turns, and threads run different lanes. `lax.map` around the epoch is as fast as taking turns (2.65 and 2.70 ms a
-step measured for a hidden layer of 256 on 2,048 features; `vmap` of four lanes takes 5.8 ms), but would have to be compiled for
+epoch: lanes take turns, and threads run different lanes. `lax.map` around the epoch is as fast as taking turns (2.65 and 2.70 ms
+a step measured for a hidden layer of 256 on 2,048 features; `vmap` of four lanes takes 5.8 ms), but would have to be compiled for
 every number of lanes.
 """
 
@@ -89,10 +89,10 @@ class Program:
     ) -> list[TrialState]:
         """Trains lanes of this structure up to `until` epochs, `side_by_side` at a time; the given states are not modified.
 
-        `seed` is the search's, or one seed per lane: batches and views depend only on it and the epoch, so that lanes with the same
-        seed see the same. A lane whose loss is not finite ends with `failure` set and does not affect the others. With one lane at a
-        time, a lane's curve is bit for bit that of the trial trained alone; side by side, up to the rounding of sums (losses
-        within 1e-4 after a few epochs).
+        `seed` is the search's, or one seed per lane: batches and views depend only on it and the epoch, so that lanes with the
+        same seed see the same. A lane whose loss is not finite ends with `failure` set and does not affect the others. With one
+        lane at a time, a lane's curve is bit for bit that of the trial trained alone; side by side, up to the rounding of sums
+        (losses within 1e-4 after a few epochs).
         """
         seeds = [seed] * len(configs) if isinstance(seed, int) else seed
         trained: list[TrialState] = []
@@ -237,8 +237,8 @@ class Program:
     def _train(
         self, carry: Carry, own: LaneInputs, shared: SharedInputs, data: Data
     ) -> tuple[Carry, tuple[Array, Array]]:
-        """One epoch of one lane (arrays without the lane axis), one step per batch. Returns the next carry, and the mean over batches
-        of the cross-entropy (without the L2 penalty) and the accuracy."""
+        """One epoch of one lane (arrays without the lane axis), one step per batch. Returns the next carry, and the mean over
+        batches of the cross-entropy (without the L2 penalty) and the accuracy."""
         import jax
         import jax.numpy as jnp
 

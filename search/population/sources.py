@@ -1,6 +1,6 @@
 """What trials train on: the caches of all augmentation policies in use, as one array of features in memory.
 
-The caches differ only in their augmented copies. Row 0 of the array holds the clean photos, followed by the copies of each policy.
+The caches differ only in their augmented copies. Row 0 of the array holds the clean photos, then come each policy's copies.
 """
 
 from __future__ import annotations
@@ -32,9 +32,7 @@ class Source(NamedTuple):
 
 
 class Caches:
-    """The caches of a run by policy; the first is the configuration's own.
-
-    Raises UsageError for views that are not cached."""
+    """The caches of a run by policy; the first is the configuration's own. Raises UsageError for views that are not cached."""
 
     def __init__(self, run: SearchRun) -> None:
         check_choices(run)

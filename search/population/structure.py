@@ -57,8 +57,8 @@ def chunks(
 
 
 def _effort(config: TrialConfig, features: int, classes: int) -> float:
-    """Approximate cost of an epoch in arbitrary units: matrix products grow with the number of weights, and the optimiser's memory
-    traffic costs as much as another 32 photos per step."""
+    """Approximate cost of an epoch in arbitrary units: matrix products grow with the number of weights, and the optimiser's
+    memory traffic costs as much as another 32 photos per step."""
     widths = [features, *config.head.units, classes]
     weights: int = sum(map(mul, widths, widths[1:]))
     return weights * (1 + 32 / config.batch_size)

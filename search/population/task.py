@@ -27,8 +27,8 @@ class Task:
     same results.
 
     `sources` are held in memory; compiled programs are stored in the folder `compiled`. `lanes` trials are trained side by side.
-    Batches and views follow `seed`, or `seeds`, one per trial. `train_share` of each class's training photos are used. `folder` may
-    contain the module of a hypermodel.
+    Batches and views follow `seed`, or `seeds`, one per trial. `train_share` of each class's training photos are used. `folder`
+    may contain the module of a hypermodel.
     """
 
     configs: tuple[TrialConfig, ...]

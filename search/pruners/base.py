@@ -27,8 +27,8 @@ class Judgement(NamedTuple):
 
     @property
     def field(self) -> Sequence[optuna.trial.FrozenTrial]:
-        """The trial and the earlier ones that have a value at epoch `until`. Later trials are left out, since whether they have one
-        depends on when this is asked."""
+        """The trial and the earlier ones that have a value at epoch `until`. Later trials are left out, since whether they have
+        one depends on when this is asked."""
         return [trial for trial in self.trials[: self.number + 1] if self.until in trial.intermediate_values]
 
     def at_rung(self, trial: optuna.trial.FrozenTrial) -> float:

@@ -42,8 +42,8 @@ class Hyperband:
     """For trials of `epochs` epochs: halving in brackets. Bracket b has its first rung at 3^b epochs; trials compete within their
     bracket.
 
-    A trial's bracket follows from its number alone, drawn as Optuna draws it in a study named STUDY. Early brackets get more trials,
-    so that all spend about the same number of epochs.
+    A trial's bracket follows from its number alone, drawn as Optuna draws it in a study named STUDY. Early brackets get more
+    trials, so that all spend about the same number of epochs.
     """
 
     epochs: int

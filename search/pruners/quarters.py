@@ -1,9 +1,9 @@
 """Halving by quarters: after each quarter of the training, a trial ends unless it is in the better half of those that got there.
 
 Successive halving (Jamieson and Talwalkar, Non-stochastic Best Arm Identification, 2016) with rungs spread evenly over the
-training. Rungs after 1, 3, 9, … epochs judge a trial by its first epochs, when schedules that start slowly (warm-up) or decay late
-(cosine) are behind. `python -m tests.benchmarks.evidence replay` replays completed studies under every pruner and prints what each
-loses and saves.
+training. Rungs after 1, 3, 9, … epochs judge a trial by its first epochs, when schedules that start slowly (warm-up) or decay
+late (cosine) are behind. `python -m tests.benchmarks.evidence replay` replays completed studies under every pruner and prints
+what each loses and saves.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ PARTS = 4
 """Number of parts of about equal length into which the training is divided, with a rung after each but the last."""
 
 KEPT = 0.5
-"""Share of the trials that continue at each rung: 0.25 × (1 + 0.5 + 0.25 + 0.125) = 47 % of the epochs are trained, more if values
-are tied."""
+"""Share of the trials that continue at each rung: 0.25 × (1 + 0.5 + 0.25 + 0.125) = 47 % of the epochs are trained, more if
+values are tied."""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from search.trial import TrialConfig, values_of
 
 def describe(config: TrialConfig) -> dict[str, str]:
     """The parts that apply to this trial, by name: features (if the head sees only some of them), head, optimizer, schedule,
-    batch_size, views. A hypermodel has hypermodel and values instead of head, optimizer and schedule; a linear probe only has head,
-    optimizer and views."""
+    batch_size, views. A hypermodel has hypermodel and values instead of head, optimizer and schedule; a linear probe only has
+    head, optimizer and views."""
     if config.hypermodel is not None:
         drawn = ", ".join(f"{name} {show(value)}" for name, value in config.hypermodel.values.items())
         parts = {"hypermodel": config.hypermodel.function, "values": drawn or "none"}

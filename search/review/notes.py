@@ -1,7 +1,7 @@
 """A trial in Optuna's dashboard: readable attributes, a picture of its curves, and a note that shows both.
 
-Everything is written before the trial's outcome, and rewritten under the same names if a driver was killed in between: a trial has
-one picture and one note, and has them once it has its outcome.
+Everything is written before the trial's outcome, and rewritten under the same names if a driver was killed in between: a trial
+has one picture and one note, and has them once it has its outcome.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Samplers: created anew for every ask and seeded by (search seed, trial number), so that an ask is a function of the history.
 
-So a study has the same trials with any number of workers and resumes from its storage alone. A sampler sees only the trials before
-the one it draws, and nothing that a killed driver had already stored of that trial.
+So a study has the same trials with any number of workers and resumes from its storage alone. A sampler sees only the trials
+before the one it draws, and nothing that a killed driver had already stored of that trial.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def exhausted(sampler: optuna.samplers.BaseSampler, study: optuna.Study) -> str 
 def ask_again(study: optuna.Study, left: optuna.trial.FrozenTrial) -> optuna.Trial:
     """A trial whose driver was killed during its ask, to be drawn again from the beginning.
 
-    Parameters already stored are drawn (and stored) again, to the same values, so that later ones find the random generator in the
-    same state as without the kill.
+    Parameters already stored are drawn (and stored) again, to the same values, so that later ones find the random generator in
+    the same state as without the kill.
     """
     trial = trial_of(study, left)
     forget_drawn(trial)
@@ -149,8 +149,8 @@ def _numbered_qmc() -> Any:
     import optuna
 
     class NumberedQMC(optuna.samplers.QMCSampler):
-        """A Sobol sequence over the parameters of the first drawn trial; the nth trial after it takes point n - 1. Other parameters
-        are drawn at random.
+        """A Sobol sequence over the parameters of the first drawn trial; the nth trial after it takes point n - 1. Other
+        parameters are drawn at random.
 
         Optuna's QMCSampler takes its position from a counter in the storage, which advances even if the ask is killed, and its
         parameters from the trials that happen to be running.
@@ -184,8 +184,8 @@ def _declared_gp() -> Any:
     class DeclaredGP(optuna.samplers.GPSampler):
         """A Gaussian process over the parameters that every trial draws; conditional ones are drawn at random.
 
-        Optuna's GPSampler takes its parameters from the finished trials, and after a kill would count the stored part of this very
-        trial among the running ones.
+        Optuna's GPSampler takes its parameters from the finished trials, and after a kill would count the stored part of this
+        very trial among the running ones.
         """
 
         def __init__(self, context: AskContext) -> None:

@@ -1,7 +1,7 @@
 """The grid: every configuration of a space once, respecting conditions, without listing them in memory.
 
-Trial n takes configuration `(start + n * stride) mod size`. The stride, close to the golden section of the size and coprime to it,
-spreads the first trials over the whole grid, so that a study that stops early has not only seen one corner.
+Trial n takes configuration `(start + n * stride) mod size`. The stride, close to the golden section of the size and coprime to
+it, spreads the first trials over the whole grid, so that a study that stops early has not only seen one corner.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def _grid_class() -> Callable[..., Any]:
     import optuna
 
     class GridSampler(optuna.samplers.BaseSampler):
-        """Returns a trial's configuration. (Optuna's GridSampler takes the full product, ignoring conditions, and its position depends
-        on running trials.)"""
+        """Returns a trial's configuration. (Optuna's GridSampler takes the full product, ignoring conditions, and its position
+        depends on running trials.)"""
 
         def __init__(self, context: AskContext, grid: Grid) -> None:
             self._context, self._grid = context, grid

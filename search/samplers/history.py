@@ -1,8 +1,8 @@
 """The part of a study's history that an ask may see: the earlier trials that are informative about the space.
 
-A first trial, which was not drawn, may lack parameters that every drawn trial has (a linear probe has no schedule). Samplers model
-parameters jointly: such a trial would make TPE model them separately for the rest of the study, and occupy one of the few places
-among the best trials without having a value there. So samplers see a first trial only if it has every parameter of a drawn one.
+A first trial, which was not drawn, may lack parameters that every drawn trial has (a linear probe has no schedule). Samplers
+model parameters jointly: such a trial would make TPE model them separately for the rest of the study, and occupy one of the few
+places among the best trials without having a value there. So samplers see only first trials that have every such parameter.
 """
 
 from __future__ import annotations

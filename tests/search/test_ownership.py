@@ -67,7 +67,7 @@ def beating(records: Iterator[Driver], folder: Path) -> Iterator[None]:
 
 
 def test_a_second_driver_on_this_machine_is_refused_and_told_whom_to_wait_for(own: Own) -> None:
-    said = rf"another search is running the study 'x' in the storage: process {os.getpid()} on .*, since 20.* UTC, last heartbeat "
+    said = rf"another search is running the study 'x' in the storage: process {os.getpid()} on .*, since 20.*, last heartbeat "
     with (
         own(),
         pytest.raises(UsageError, match=rf"{said}\d+ s ago. Wait for it, or stop it \(kill {os.getpid()}\)"),

@@ -238,7 +238,7 @@ def test_the_grid_has_every_configuration_once_and_then_ends() -> None:
     assert len(set(drawn)) == size
     assert all(f"'head.layers': {layers}" in str(drawn[:20]) for layers in (0, 1, 2))
     over = make_sampler("grid", space, 0, size)
-    assert exhausted(over, study) == f"the grid is exhausted: each of its {size} configurations has had its trial"
+    assert exhausted(over, study) == f"the grid is exhausted: all of its {size} configurations have been tried"
 
 
 def test_a_large_grid_costs_no_memory() -> None:
@@ -257,7 +257,7 @@ def test_an_oracle_that_has_tried_everything_ends_the_study(sampler: str) -> Non
     drawn = [str(ask(study, sampler, space=space).params) for _ in range(4)]
     assert len(set(drawn)) == 4
     reason = exhausted(make_sampler(sampler, space, 0, 4, EPOCHS), study)
-    assert reason == "KerasTuner's oracle found no configuration that was not tried before in 20 attempts"
+    assert reason == "KerasTuner's oracle found no untried configuration in 20 attempts"
 
 
 def test_hyperband_allots_what_kerastuner_allots(tmp_path: Path) -> None:
@@ -341,7 +341,7 @@ def test_the_configuration_knows_every_sampler() -> None:
         ),
         (
             "{sampler: cmaes, space: {head: {units: {low: 8, high: 64}}, schedule: {}}}",
-            "search: the sampler cmaes moves along ranges, and the space has none that every trial draws.",
+            "search: the sampler cmaes needs a range that every trial draws, and the space has none.",
         ),
     ],
 )

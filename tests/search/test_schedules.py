@@ -215,6 +215,6 @@ def test_later_losses_are_not_looked_at_and_missing_ones_are_named() -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         schedule.rates_of_epoch(2, 3, 9, [1.0])
     with pytest.raises(
-        ValueError, match=r"follow the validation loss, so there are none in advance\. Ask rates_of_epoch"
+        ValueError, match=r"follow the validation loss, so they are unknown in advance\. Call rates_of_epoch"
     ):
         schedule.values(3, 9)

@@ -201,7 +201,7 @@ def test_a_study_of_before_goes_on_with_the_views_that_it_was_made_with(searched
     run = open_views(Path.cwd(), "flip_rotate_zoom", trials=9)
     assert resolved_space(run).views
     done = run_headhunt(Path.cwd(), "search", "run", "--json")
-    assert "The study 'tiny' was made with fixed views (all cached copies), and continues with them." in " ".join(
+    assert "The study 'tiny' was started with fixed views (all cached copies) and continues with them." in " ".join(
         done.stderr.split()
     )
     trials = load_study(run).trials

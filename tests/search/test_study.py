@@ -172,7 +172,7 @@ def test_a_study_ends_with_its_grid(fresh: Run) -> None:
     options = ["--set", "search.sampler=grid", "--set", "search.space.schedule={learning_rate: [1.0e-3, 1.0e-2]}"]
     done = run_headhunt(Path.cwd(), "search", "run", "--trials", "20", *options, "--json")
     assert sum(json.loads(done.stdout.splitlines()[-1])["trials"].values()) == 4
-    said = "The study 'tiny' ends with 4 trials: the grid is exhausted: each of its 4 configurations has had its trial."
+    said = "The study 'tiny' ends with 4 trials: the grid is exhausted: all of its 4 configurations have been tried."
     assert said in " ".join(done.stderr.split())
     again = run_headhunt(Path.cwd(), "search", "run", "--trials", "20", *options)
     assert said in " ".join(again.stderr.split())

@@ -166,7 +166,7 @@ def test_weights_that_were_not_kept_are_trained_again_from_the_trials_seed(searc
     assert again.keys() == kept.keys()
     assert all(np.array_equal(again[name], kept[name]) for name in kept)
     file.unlink()
-    with pytest.raises(HeadhuntError, match=r"trained again it reaches val_accuracy [01]\.\d{4} instead of 9\.0000"):
+    with pytest.raises(HeadhuntError, match=r"after retraining it reaches val_accuracy [01]\.\d{4} instead of 9\.0000"):
         trial_weights(searched, replace(leader, value=9.0))
     assert not file.exists()
 
