@@ -64,7 +64,7 @@ def test_init_overwrites_nothing(headhunt: Headhunt, tmp_path: Path) -> None:
         (["train", "export", "-c", "toys.yaml"], "headhunt"),
         (["train", "predict", "a.jpg", "-c", "toys.yaml"], "nothing is exported in run. Run `headhunt train export`."),
         (["train", "predict", "a.jpg", "--model", "a.onnx"], "there is no model at a.onnx."),
-        (["train", "predict", "a.jpg", "--model", "a.onnx", "--trial", "1"], "either --model or --trial, not both."),
+        (["train", "predict", "a.jpg", "--model", "a.onnx", "--trial", "1"], "--model and --trial are both given."),
         (["features", "prepare", "-c", "toys.yaml", "--set", "workdir=toys.yaml/run"], "cannot make the folder"),
     ],
 )

@@ -124,7 +124,7 @@ def test_ctrl_c_in_the_later_stages(tmp_path: Path, stage: str) -> None:
     else:
         resumed = headhunt(tmp_path, *command, *small)
         said = interrupt(resumed, "epoch 2/30", whole_group=True)
-        assert "Going on after epoch 1." in said
+        assert "Resuming after epoch 1." in said
 
 
 @pytest.mark.slow

@@ -167,7 +167,7 @@ def test_running_again_does_nothing_twice(
     assert again["cache"]["shards_written"] == 0
     assert again["search"]["best"] == result["search"]["best"]
     assert again["promote"] == result["promote"]
-    assert "is promoted already" in said
+    assert "is already promoted" in said
     assert "has its 5 trials" in said
 
 

@@ -102,7 +102,7 @@ PROMOTION, CUT, GONE = "promotions/*-*", cut, Path.unlink
         ("trials/work.csv", scribble, ["workers"], ["Workers : The workers' log .* is missing or empty"]),
         ("baselines.json", CUT, [], [r"Left out: \S*baselines.json is damaged \(", "No verdict: \\S*baselines.json is damaged"]),
         ("dataset/skipped.csv", scribble, [], ["Data: could not be checked: \\S*skipped.csv is damaged"]),
-        ("test_ledger.csv", scribble, [], ["How often the test photos were used is not known: .*test_ledger.csv is damaged"]),
+        ("test_ledger.csv", scribble, [], ["It is unknown how often the test photos were used: .*test_ledger.csv is damaged"]),
     ],
 )  # fmt: skip
 def test_damaged_files_leave_out_what_they_held(
@@ -121,9 +121,9 @@ def test_damaged_files_leave_out_what_they_held(
 STUDY = ["confirmed", "curves", "history", "leaders", "parameters", "promotions", "pruning", "rates"]
 CURVES, MANIFEST, SHARD = "trials/{best}/curves.csv", "cache/*/manifest.json", "cache/*/test-*.tfrecord"
 FIDELITY, PREDICTIONS = "fidelity/results.json", f"{PROMOTION}/predictions.csv"
-CURVES_SAID = r"harder task\. The confirmed [^.]* ranked them\. Left out: \S*curves.csv is damaged \("
+CURVES_SAID = r"harder task\. Confirmed [^.]* order\. Left out: \S*curves.csv is damaged \("
 DATABASE = r"Leaders : search.storage: the database at \S*study.db cannot be used: "
-OTHER = r"Mistakes : \S*predictions.csv is damaged, or of other photos than the index: "
+OTHER = r"Mistakes : \S*predictions.csv is damaged or does not match the index: "
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ OTHER = r"Mistakes : \S*predictions.csv is damaged, or of other photos than the 
             [*ERRORS, *STUDY],
             [
                 r"Leaders : there is no study 'tiny' in \S*study.db. Run headhunt search run",
-                f"{OTHER}it names a class that is none of the 3",
+                f"{OTHER}it contains a label that is not one of the 3 classes",
             ],
         ),
         (

@@ -152,8 +152,8 @@ def test_an_export_says_that_a_confirmation_of_other_leaders_is_not_used(searche
     said = " ".join(captured.get().split())
     assert done.exit_code == 2  # nothing is promoted
     assert said.startswith(
-        "run/confirm.json is not used: it belongs to the study 'another'. So the promotion that is best on the validation photos "
-        "is exported."
+        "run/confirm.json is not used: it belongs to the study 'another'. The promotion that is best on the validation photos is "
+        "exported instead."
     )
 
 

@@ -143,7 +143,7 @@ def test_while_a_search_is_running(searched: Run) -> None:
 
 def test_with_other_settings(searched: Run) -> None:
     changed = searched.search.model_copy(update={"epochs": 9})
-    with pytest.raises(UsageError, match=r"made with other settings: epochs \(was 4, is 9\)"):
+    with pytest.raises(UsageError, match=r"started with other settings: epochs \(was 4, is 9\)"):
         confirm(searched.model_copy(update={"search": changed}))
 
 
@@ -191,7 +191,7 @@ def test_promotion_follows_the_confirmed_ranking_and_says_so(searched: Run, caps
     assert [leader.number for leader in by_confirmation(ranked, made)] == wanted
     assert [leader.number for leader in _choose(wide, cache, [])] == wanted
     shown = ", ".join(map(str, wanted))
-    said = f"Promoted by the ranking of `headhunt search confirm` (mean of 2 seeds): trial {shown}."
+    said = f"Promoting by the ranking of `headhunt search confirm` (mean of 2 seeds): trial {shown}."
     assert said in capsys.readouterr().err
     assert [leader.number for leader in _choose(searched, cache, [ranked[5].number])] == [ranked[5].number]
     assert capsys.readouterr().err == ""  # what a person names is promoted

@@ -167,7 +167,7 @@ def test_a_wrong_name_and_a_baseline_that_is_left_out(searched: Run) -> None:
         UsageError, match=r"--only: received 'knn'; allowed: most_frequent, nearest_neighbours, linear_probe"
     ):
         measure_baselines(searched, "knn")
-    with pytest.raises(UsageError, match=re.escape("Ask for it with `--set train.baselines.simple_cnn={}`")):
+    with pytest.raises(UsageError, match=re.escape("Add `--set train.baselines.simple_cnn={}`")):
         measure_baselines(searched, "simple_cnn")
     assert load_baselines(searched.workdir) == {}
 

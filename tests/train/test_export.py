@@ -130,7 +130,9 @@ def test_a_model_that_is_not_the_promoted_one_is_refused(promoted: Run) -> None:
     model.get_layer("head").get_layer("classifier").bias.assign([3.0, 0.0, -3.0])
     model.save(file)
     for name in RUNTIMES:
-        with pytest.raises(HeadhuntError, match=r"predicts differently from the promotion: probabilities differ by"):
+        with pytest.raises(
+            HeadhuntError, match=r"its predictions differ from the promotion's: probabilities differ by"
+        ):
             export(promoted, number, [name])
     folder = Path("run") / "exports" / str(number)
     names = {path.name for path in folder.iterdir()}
@@ -161,8 +163,8 @@ def test_files_of_which_nothing_is_recorded_are_kept_and_named(
         assert (folder / "model.keras").read_bytes() == written
         told = " ".join(capsys.readouterr().err.split())
         assert (
-            f"Kept {folder}/model.keras: no record says which promotion it is of. To write it from this one, run `headhunt train "
-            f"export --trial {exported.trial} --format keras`." in told
+            f"Kept {folder}/model.keras: there is no record of the promotion it belongs to. To export it from this promotion, "
+            f"run `headhunt train export --trial {exported.trial} --format keras`." in told
         )
         assert "Removed" not in told
         assert "model.keras`" not in (folder / "model_card.md").read_text()
@@ -200,7 +202,7 @@ def test_a_bundle_holds_one_promotion(promoted: Run, capsys: pytest.CaptureFixtu
     exported = export(promoted, other.trial, ["keras"])
     assert exported.recipe == best.recipe != other.recipe
     assert not (folder / "savedmodel").exists() and not (folder / "model.onnx").exists()
-    message = f"Removed {folder}/savedmodel: its bytes are not those of the promotion {first.trial}-"
+    message = f"Removed {folder}/savedmodel: it does not match the promotion {first.trial}-"
     assert message in capsys.readouterr().err
     with pytest.raises(UsageError, match=rf"not promoted with the recipe 'x'; its recipes: .*{other.recipe}"):
         export(promoted, other.trial, ["keras"], "x")

@@ -152,4 +152,4 @@ def test_a_checkpoint_of_another_configuration_is_not_gone_on_with(searched: Run
     np.savez(checkpoint, **{**arrays, "facts": np.array(json.dumps({**facts, "identity": "other"}))})
     _, done, _ = tune(searched, tmp_path / "run", epochs=1)
     assert done.earlier_seconds == 0
-    assert "belongs to another configuration; starting anew" in (tmp_path / "run" / "log.txt").read_text()
+    assert "belongs to another configuration; starting over" in (tmp_path / "run" / "log.txt").read_text()

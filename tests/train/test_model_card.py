@@ -17,7 +17,7 @@ from train.exports.model_card import model_card
 from train.promotion.artifact import find_promotion
 from train.verdict import verdict_of
 
-CACHED = "a head that was searched for on cached features"
+CACHED = "a head that was found by a search on cached features"
 
 
 @pytest.mark.parametrize(
@@ -26,14 +26,14 @@ CACHED = "a head that was searched for on cached features"
         (
             {"best_epoch": 0, "unfrozen": [], "tuned": {"accuracy": 0.125}},
             f"{CACHED}.",
-            "5 epochs. No epoch was better than the frozen network, which it is. In float32, as it is exported, it has 12.5 % of "
-            "the validation photos right, against 40.0 % on the cached features, which are less precise.",
+            "5 epochs. No epoch was better than the frozen network, which is kept. Exported in float32, it classifies 12.5 % of "
+            "the validation photos correctly, compared with 40.0 % on the cached features, which are less precise.",
             ["frozen"],
         ),
         (
             {"best_epoch": 0, "unfrozen": []},
             f"{CACHED}.",
-            "5 epochs. No epoch was better than the frozen network, which it is.",
+            "5 epochs. No epoch was better than the frozen network, which is kept.",
             ["frozen"],
         ),
         (
@@ -81,5 +81,5 @@ def test_what_a_trial_was_trained_on_is_said(searched: Run) -> None:
         one = replace(leader, config=leader.config.model_copy(update={"views": views}))
         made = promotion.model_copy(update=tuning)
         card = model_card(searched, one, cache, made, verdict, {})
-        assert f"- feature cache: `{cache.key[:16]}`; of it the head was trained on: {said}\n" in card
+        assert f"- feature cache: `{cache.key[:16]}`; the head was trained on: {said}\n" in card
         assert f" Its photos were {tuned}\n" in card

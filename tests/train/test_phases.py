@@ -145,7 +145,7 @@ def test_the_seeds_recipe_by_its_name() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"preset": "seed_2021", "epochs": 3}, "both preset and epochs are given, but preset says it all by itself"),
+        ({"preset": "seed_2021", "epochs": 3}, "both preset and epochs are set, but preset defines the whole recipe"),
         ({"preset": "seed_2021", "phases": [{}]}, "both phases and preset are given"),
         ({"phases": [{"unfreeze": 3}], "unfreeze_conv_layers": 3}, "both phases and unfreeze_conv_layers are given"),
         ({"phases": []}, "phases"),

@@ -140,7 +140,7 @@ def test_a_network_that_differs_from_its_head_is_refused(searched: Run) -> None:
             other = Shard(np.array(shard.features) * 3 + 1, shard.labels.copy(), shard.images.copy())
             write_shard(path, other)
     with pytest.raises(
-        HeadhuntError, match=r"does not give what its head gave on the cached features: probabilities differ"
+        HeadhuntError, match=r"does not match its head on the cached features: probabilities differ"
     ):
         promote(searched)
 
@@ -173,7 +173,7 @@ def test_weights_that_were_not_kept_are_trained_again_from_the_trials_seed(searc
 
 def test_an_unknown_trial_names_the_ones_there_are(searched: Run) -> None:
     with pytest.raises(
-        UsageError, match=r"trial 77 has not run to its end in the study 'tiny'. The best that have: \d"
+        UsageError, match=r"trial 77 is not a completed trial of the study 'tiny'. The best completed trials: \d"
     ):
         promote(searched, [77])
 
@@ -223,7 +223,7 @@ def test_a_network_that_no_epoch_made_better_is_called_frozen(
     (promotion,) = promote(by_loss)
     assert (promotion.stage, promotion.is_head_alone, promotion.unfrozen) == ("frozen", False, [])
     told = " ".join(capsys.readouterr().err.split())
-    assert "No epoch of fine-tuning was better than the frozen network, which it is" in told
+    assert "No epoch of fine-tuning was better than the frozen network, which is kept" in told
     assert given == ["val_loss"]
 
 
@@ -242,7 +242,7 @@ def test_a_disk_that_is_full_keeps_the_checkpoint_before(searched: Run, monkeypa
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(
         HeadhuntError,
-        match=r"cannot write .*checkpoint.npz: No space left.*checkpoint of epoch 0 is whole, and the same command goes on",
+        match=r"cannot write .*checkpoint.npz: No space left.*checkpoint of epoch 0 is intact; rerun the same command",
     ):
         promote(searched)
     promote(searched)

@@ -102,7 +102,7 @@ def test_an_interrupted_promotion_is_one_trial_and_another_configuration_is_anot
     promote(shorter)
     first, second = promotions(searched)
     assert (first.state.name, second.state.name) == ("FAIL", "COMPLETE")
-    assert "the configuration is another one now" in first.user_attrs["reason"]
+    assert "the configuration has changed since" in first.user_attrs["reason"]
     assert list(second.intermediate_values) == [0, 1]
 
 

@@ -126,8 +126,8 @@ def test_only_the_same_photos_are_compared_one_by_one(searched: Run) -> None:
     other = verdict_of(searched, promotion)
     assert (other.accuracy, other.against) == (None, None)
     assert other.text == (
-        f"No verdict: {file} is damaged, or of other photos than the index: its test photos are others, or in another order. "
-        "Delete its folder, then run `headhunt train promote` again."
+        f"No verdict: {file} is damaged or does not match the index: its test photos are different or in another order. "
+        "Delete its folder, then rerun `headhunt train promote`."
     )
 
 
