@@ -184,7 +184,9 @@ def test_without_nodes_a_search_waits_and_says_so_and_goes_on_with_a_new_one(
     wait(process, unsearched, lambda: waits in said(unsearched), "it says that tasks wait")
     assert sum(int(count or 1) for count in LOST.findall(said(unsearched))) == 2
     nodes.add()
-    wait(process, unsearched, lambda: "The Ray cluster now has a node for the tasks" in said(unsearched), "it goes on")
+    wait(
+        process, unsearched, lambda: "The Ray cluster now has a node for the tasks" in said(unsearched), "it continues"
+    )
     assert end(process, unsearched)["ended"] == "trials"
     assert everything(unsearched / "run") == everything(tmp_path / "calm" / "run")
     assert said(unsearched).count(waits) == 1

@@ -216,7 +216,7 @@ def test_a_body_that_breaks_off_is_no_request(tmp_path: Path) -> None:
                 connection.sendall("\r\n".join([*head, ending]).encode() + body)
                 time.sleep(0.3)
         with opened(service) as connection:
-            connection.sendall("\r\n".join([*head, "Transfer-Encoding: chunked\r\n\r\nno number\r\n"]).encode())
+            connection.sendall("\r\n".join([*head, "Transfer-Encoding: chunked\r\n\r\nnot a number\r\n"]).encode())
             assert status(whole(connection)) == 400
         eventually(lambda: service.http.get("/searches").status_code == 200)
         assert service.http.get("/searches").json() == {"searches": []}

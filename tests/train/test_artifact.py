@@ -135,7 +135,9 @@ def test_predictions_of_other_photos_or_classes_are_refused(searched: Run) -> No
             [*lines[:first], lines[last], *lines[first + 1 : last], lines[first]]
         ): "its test photos are different or in ",
         whole.replace(named, named.replace(named[0], "3", 1)): "its test photos have different labels",
-        whole.replace(named, f"{named[:-2]}3,"): "it contains a label that is not one of the 3 classes (numbered from 0)",
+        whole.replace(
+            named, f"{named[:-2]}3,"
+        ): "it contains a label that is not one of the 3 classes (numbered from 0)",
     }.items():
         path.write_text(content)
         with pytest.raises(HeadhuntError) as raised:

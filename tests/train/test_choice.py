@@ -36,7 +36,7 @@ def test_trials_of_another_cache_are_neither_promoted_nor_exported(searched: Run
     other = searched.model_copy(update={"features": features})
     build_cache(other)
     message = (
-        r"trial \d was trained on the cache [0-9a-f]{16}, but the configuration now refers to [0-9a-f]{16}. Restore the `features`"
+        r"trial \d was trained on the cache [0-9a-f]{16}, but the configuration now refers to [0-9a-f]{16}. Restore the"
     )
     with pytest.raises(UsageError, match=message):
         promote(other)

@@ -26,14 +26,14 @@ from train.tested import models_with_test_numbers, use_of_test_photos
         (
             [],
             {"a"},
-            "The test photos were evaluated at least 1 time, on 1 model; test_ledger.csv has no line for 1 of the models, because "
-            "earlier versions wrote none.",
+            "The test photos were evaluated at least 1 time, on 1 model; test_ledger.csv has no line for 1 of the models, "
+            "because earlier versions wrote none.",
         ),
         (
             ["c"],
             {"a", "b", "c"},
-            "The test photos were evaluated at least 3 times, on 3 models; test_ledger.csv has no line for 2 of the models, because "
-            "earlier versions wrote none.",
+            "The test photos were evaluated at least 3 times, on 3 models; test_ledger.csv has no line for 2 of the models, "
+            "because earlier versions wrote none.",
         ),
     ],
 )

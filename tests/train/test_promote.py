@@ -139,9 +139,7 @@ def test_a_network_that_differs_from_its_head_is_refused(searched: Run) -> None:
             shard = read_shard(path, entry.records, cache.feature_shape, cache.manifest.dtype)
             other = Shard(np.array(shard.features) * 3 + 1, shard.labels.copy(), shard.images.copy())
             write_shard(path, other)
-    with pytest.raises(
-        HeadhuntError, match=r"does not match its head on the cached features: probabilities differ"
-    ):
+    with pytest.raises(HeadhuntError, match=r"does not match its head on the cached features: probabilities differ"):
         promote(searched)
 
 

@@ -12,8 +12,8 @@ from features.runtime.errors import UsageError
 def unfreeze(network: Any, what: int | str) -> list[str]:
     """Makes only the head and a part of the backbone trainable; returns the names of the backbone's trainable layers.
 
-    `what`: the number of last convolutional layers (all if the backbone has fewer), `head` (none), `all`, or the name of the first
-    layer to train; UsageError for an unknown layer.
+    `what`: the number of last convolutional layers (all if the backbone has fewer), `head` (none), `all`, or the name of the
+    first layer to train; UsageError for an unknown layer.
 
     Batch normalisation in backbone and head is set to `trainable=False`, the only way to keep its statistics in Keras 3: a call
     with `training=False` does not. The head's statistics are those of the cached features; in a run of a few epochs they would
