@@ -1,4 +1,4 @@
-"""`search confirm`: the command, killed and run again; what it refuses; and when its ranking is used."""
+"""`search confirm`: the command, killed and rerun; what it refuses; and when its ranking is used."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_killed_confirmation_goes_on_and_ends_as_if_it_had_not_been(searched: 
     for file in Path("before").iterdir():
         assert Path("run/confirm", file.name).read_bytes() == file.read_bytes()
     check_ranking(searched, result)
-    # All of it is on disk: nothing is trained, whether for the same numbers or for fewer.
+    # Everything is on disk: nothing is trained, whether for the same numbers or smaller ones.
     again = confirm(searched, 2, 2)
     assert (again["trained"], again["reused"]) == (0, 4)
     values = {row["number"]: row["values"] for row in result["confirmed"]}
@@ -194,7 +194,7 @@ def test_promotion_follows_the_confirmed_ranking_and_says_so(searched: Run, caps
     said = f"Promoting by the ranking of `headhunt search confirm` (mean of 2 seeds): trial {shown}."
     assert said in capsys.readouterr().err
     assert [leader.number for leader in _choose(searched, cache, [ranked[5].number])] == [ranked[5].number]
-    assert capsys.readouterr().err == ""  # what a person names is promoted
+    assert capsys.readouterr().err == ""  # an explicitly named trial is promoted
 
 
 REASONS = ["other settings (cache)", "the study's leaders have changed", "cannot be read", "an earlier version"]
@@ -209,9 +209,9 @@ def test_a_confirmation_of_something_else_is_not_used(
     if "cache" in reason:
         other = made.model_copy(update={"identity": {**made.identity, "cache": "f" * 64}})
         write_confirmation(searched.workdir, other)
-    elif "leaders" in reason:  # a trial that a longer search found has become the best
+    elif "leaders" in reason:  # a longer search has found a better trial
         ranked = [ranked[-1], *ranked[:-1]]
-    elif "earlier" in reason:  # its p-values are of other tests
+    elif "earlier" in reason:  # its p-values come from other tests
         earlier = made.model_dump_json(exclude={"comparison"})
         confirmation_file(searched.workdir).write_text(earlier)
     else:
@@ -238,7 +238,7 @@ def test_the_leaderboard_and_the_report_show_what_is_confirmed(searched: Run) ->
     assert (row["number"], row["mean"], row["seeds"]) == (ranked[0].number, best.mean, [1, 2])
     assert [_row(ranked[place], made)["confirmed"] for place in (1, 5)] == [None, None]
     table = _leaderboard(searched, ranked, made)
-    column = table.columns[2]  # of three classes there is no top-5 accuracy
+    column = table.columns[2]  # no top-5 accuracy for three classes
     assert column.header == "confirmed, 2 seeds"
     assert [cell != "" for cell in column.cells] == [True, False, True, False, False, False]
     assert (
@@ -263,7 +263,7 @@ def test_the_leaderboard_and_the_report_show_what_is_confirmed(searched: Run) ->
 
 
 def test_an_interval_that_ends_at_100_percent_is_shown_with_both_ends() -> None:
-    """Of 1, 1 and 0.97: the mean is 0.99, the standard error sqrt(0.0003 / 3) = 0.01, and t of two degrees of freedom 4.3027."""
+    """For 1, 1 and 0.97: mean 0.99, standard error sqrt(0.0003 / 3) = 0.01, and t with two degrees of freedom 4.3027."""
     half = float(stats.t.ppf(0.975, 2)) * 0.01
     assert half == pytest.approx(0.043027, abs=1e-6)
     found = interval([1.0, 1.0, 0.97], is_share=True)
@@ -281,7 +281,7 @@ def test_an_interval_that_ends_at_100_percent_is_shown_with_both_ends() -> None:
 
 
 def test_values_that_do_not_differ_have_no_interval(searched: Run) -> None:
-    """Of a probe, which no seed enters, and of trained heads that happen to be equal."""
+    """For a probe, which does not depend on the seed, and for trained heads that happen to be equal."""
     head = leaders(searched, 1)[0]
     runs = [[seed_run(number, seed, 0.75) for seed in (1, 2)] for number in (0, 1)]
     pair = [replace(head, number=0, first="probe"), replace(head, number=1)]

@@ -1,5 +1,4 @@
-"""What Optuna's dashboard answers when we serve it: the same as it would by itself, without looking through the
-whole study for each of its trials."""
+"""Optuna's dashboard as we serve it gives the same answers as by itself, without searching the whole study for every trial."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ CHANGED = (
 
 @pytest.fixture
 def study(tmp_path: Path) -> optuna.Study:
-    """Twelve trials with notes, a longer and an edited one among them, with pictures, and with artifacts; a note of the study."""
+    """Twelve trials with notes (a long and an edited one among them), pictures and artifacts; a note of the study."""
     study = optuna.create_study(storage=cached_storage("sqlite", tmp_path), study_name="cars")
     optuna_dashboard.save_note(study, "# All of them")
     store = artifact_store(tmp_path)
@@ -89,4 +88,4 @@ def test_a_trial_is_told_from_its_own_attributes(
     asked(application(study._storage, artifact_store(tmp_path)), "/api/studies/1?after=0")
     assert len(looked) == 13 and max(looked) <= 5, (
         CHANGED
-    )  # the best trial is told twice; a long note is in three parts
+    )  # the best trial is listed twice; a long note has three parts

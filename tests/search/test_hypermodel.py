@@ -1,4 +1,4 @@
-"""KerasTuner's build(hp) functions: the space that they are, and studies of them."""
+"""KerasTuner's build(hp) functions: their spaces, and studies of them."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def broken(hp):
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder with a module of hypermodels, forgotten afterwards."""
+    """A folder with a module of hypermodels, unloaded afterwards."""
     (tmp_path / "hypermodels.py").write_text(MODELS)
     yield tmp_path
     sys.modules.pop("hypermodels", None)
@@ -117,7 +117,7 @@ def draw(space: HypermodelSpace, count: int, sampler: str) -> list[dict[str, Any
 
 
 def test_a_space_is_discovered_with_its_conditions(folder: Path) -> None:
-    """Declared ones by `conditional_scope`, and those that follow from the function's own `if` and `range`."""
+    """Those declared by `conditional_scope`, and those that follow from the function's own `if` and `range`."""
     space = HypermodelSpace("hypermodels:named", folder)
     mlp = ("kind", ("mlp",))
     assert {parameter.name: (list(parameter.values()), parameter.when) for parameter in space.parameters()} == {
@@ -217,7 +217,7 @@ def test_dry_run_shows_the_space_of_a_hypermodel(study_folder: Path) -> None:
 
 
 def test_a_hypermodels_study_has_curves_weights_and_leaders(study_folder: Path) -> None:
-    """Searched by KerasTuner's Hyperband: a promoted trial repeats the epochs of the one that it goes on from."""
+    """Searched by KerasTuner's Hyperband: a promoted trial repeats the epochs of the one it continues."""
     body = (
         "import json, sys\nfrom pathlib import Path\nfrom features.run_file import load\nfrom search.config import SearchRun\n"
         "from search.study import run_search\n"
@@ -232,7 +232,7 @@ def test_a_hypermodels_study_has_curves_weights_and_leaders(study_folder: Path) 
     assert done.returncode == 0, done.stderr
     run = Run.model_validate(yaml.safe_load(Path("headhunt.yaml").read_text()))
     assert len(leaders(run)) == 6
-    work = load_work(run.workdir)  # of the search alone: a confirmation is no part of it
+    work = load_work(run.workdir)  # files of the search only, without a confirmation's
     assert (sum(row.trials for row in work), sum(row.ended for row in work), {row.workers for row in work}) == (
         6,
         6,

@@ -1,4 +1,4 @@
-"""Every form of build(hp) that KerasTuner takes, as a study; what fails one trial alone; and what counts as another function."""
+"""Every form of build(hp) that KerasTuner accepts, as a study; what fails a single trial; and what counts as another function."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def swish_like(x):
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder with the module kinds, which imports parts from beside it; both forgotten afterwards."""
+    """A folder with the module kinds, which imports parts from the same folder; both unloaded afterwards."""
     (tmp_path / "kinds.py").write_text(KINDS)
     (tmp_path / "parts.py").write_text('ACTIVATION = "relu"\nFACTOR = 2\n')
     (tmp_path / "late").mkdir()
@@ -227,7 +227,7 @@ def test_a_combination_without_a_model_fails_its_trial_alone(
     assert 0 < len(failed) < 6
     assert {trial.state.name for trial in trials} == {"COMPLETE", "FAIL"}
     assert all(reason in trial.user_attrs["reason"] for trial in failed)
-    assert "give no model" not in capsys.readouterr().err  # what was tried before the search had models
+    assert "give no model" not in capsys.readouterr().err  # all combinations tried before the search gave models
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_the_whole_module_and_what_it_imports_from_beside_it_counts(folder: Path
         ("kinds.py", '"adam"', '"sgd"'),
         ("parts.py", "relu", "tanh"),
         ("parts.py", "FACTOR = 2", "FACTOR = 3"),  # a constant, imported by name
-        ("late/sizes.py", "4", "8"),  # imported within a function, by a package, from beside it
+        ("late/sizes.py", "4", "8"),  # imported inside a function, by a package, from the same folder
     ]
     for file, before, after in edits:
         forget(folder)

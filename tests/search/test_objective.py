@@ -1,4 +1,4 @@
-"""The objective as a task: other processes find its compiled programs; what does not fit into memory is halved."""
+"""The objective as a task: other processes find its compiled programs; tasks that do not fit into memory are split in half."""
 
 from __future__ import annotations
 

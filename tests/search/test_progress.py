@@ -1,4 +1,4 @@
-"""What a search says while it runs: numbers, a table, a line; and a terminal that is left as it was."""
+"""The progress of a search: numbers, a table, a line; and the terminal is restored afterwards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STANDING = SearchSnapshot(
 
 
 class Clock:
-    """Time that a test sets."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 100.0

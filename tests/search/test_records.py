@@ -1,4 +1,4 @@
-"""The curves of a trial on disk: damaged ones are named, and never half of them."""
+"""The curves of a trial on disk: damaged files are reported and never read in part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of every sampler: an ask is a function of the history, also when the driver was stopped while it asked."""
+"""The contract of every sampler: an ask is a function of the history, even if the driver was stopped during an ask."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reas
 MARKS = {"gp": [needs_torch]}
 NAMES = [pytest.param(name, marks=MARKS.get(name, ())) for name in SAMPLERS]
 COSTLY = ("gp", "keras_tuner.bayesian")
-"""Samplers with a model that takes a second or so for each ask, once there is something to model."""
+"""Samplers whose model takes about a second per ask, once there is something to model."""
 
 MODELLING = [
     pytest.param(name, marks=[*MARKS.get(name, []), *([pytest.mark.slow] if name in COSTLY else [])])
@@ -52,11 +52,11 @@ EPOCHS = 27
 
 
 class Stopped(BaseException):
-    """Stands for the end of a process: nothing catches it."""
+    """Simulates the end of a process: nothing catches it."""
 
 
 class StoppingStorage(optuna.storages.InMemoryStorage):
-    """Optuna's storage in memory, which refuses every write after `writes_left` more."""
+    """Optuna's in-memory storage, which refuses every write after `writes_left` more."""
 
     writes_left: int | None = None
 
@@ -104,7 +104,7 @@ def ask(
 
 
 def tell(study: optuna.Study, number: int) -> None:
-    """One trial in eight fails and one is pruned; the others give a value that follows from their parameters."""
+    """One trial in eight fails and one is pruned; the others have a value that follows from their parameters."""
     trial = study.trials[number]
     cost = (trial.params["schedule.learning_rate"] - 0.3) ** 2 + 0.1 * trial.params["head.layers"]
     if number % 8 == 3:
@@ -117,7 +117,7 @@ def tell(study: optuna.Study, number: int) -> None:
 
 
 def search(study: optuna.Study, sampler: str, generations: int, size: int = 4, **options: Any) -> list[dict[str, Any]]:
-    """Asks for generations of trials, each told in full before the next; all their parameters."""
+    """Asks for generations of trials, each told in full before the next; returns all their parameters."""
     for _ in range(generations):
         for number in [ask(study, sampler, **options).number for _ in range(size)]:
             tell(study, number)
@@ -133,7 +133,7 @@ def test_an_ask_that_was_stopped_at_any_write_is_repeated_exactly(sampler: str, 
     ask(before, sampler)
     undisturbed = copy.deepcopy(before)
     expected = (ask(undisturbed, sampler).params, undisturbed.trials[-1].user_attrs)
-    # A costly model is asked again after a few stops only.
+    # Costly models are tested with only a few stops.
     stride = 3 if sampler in COSTLY and generations else 1
     for writes in range(0, 100, stride):
         study = copy.deepcopy(before)
@@ -155,7 +155,7 @@ def test_an_ask_that_was_stopped_at_any_write_is_repeated_exactly(sampler: str, 
 
 @pytest.mark.parametrize("sampler", NAMES)
 def test_a_study_goes_on_from_its_storage_alone(sampler: str, tmp_path: Path) -> None:
-    """Every ask reads the storage anew, and whatever else draws random numbers in the process does not matter."""
+    """Every ask reads the storage again, and other users of random numbers in the process do not matter."""
     expected = search(new_study(), sampler, 4)
     file = str(tmp_path / "study.journal")
 
@@ -261,7 +261,7 @@ def test_an_oracle_that_has_tried_everything_ends_the_study(sampler: str) -> Non
 
 
 def test_hyperband_allots_what_kerastuner_allots(tmp_path: Path) -> None:
-    """Beside KerasTuner's own oracle, driven with the same scores for 150 trials in generations of 8."""
+    """Compared with KerasTuner's own oracle, driven with the same scores for 150 trials in generations of 8."""
     import keras_tuner
 
     def score(number: int) -> float:

@@ -1,4 +1,4 @@
-"""The log of the workers: what a search writes there, and what is left of it after a kill."""
+"""The work log: what a search writes there, and what is left of it after a kill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exports: the network in the stock runtime of every format, and a configuration that runs again."""
+"""Exports: the network in the stock runtime of every format, and a configuration that can be rerun."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_bundle(promoted: Run) -> None:
     card = (folder / "model_card.md").read_text()
     (tested,) = [line for line in card.splitlines() if line.startswith("| fine-tuned | test |")]
     assert re.search(r"\| \d+\.\d\d% \(\d+\.\d% to \d+\.\d%\) \|", tested)
-    assert "| stage | split | top-1 | loss | ECE |\n|---|---|---|---|---|\n" in card  # of three classes, no top-5
+    assert "| stage | split | top-1 | loss | ECE |\n|---|---|---|---|---|\n" in card  # no top-5 for three classes
     assert card.splitlines()[2] == result.verdict.text
     assert "The test photos were evaluated 2 times, on 2 models; test_ledger.csv lists" in card
     (chose,) = [line for line in card.splitlines() if line.startswith("| fine-tuned | val |")]
@@ -136,7 +136,7 @@ def test_a_model_that_is_not_the_promoted_one_is_refused(promoted: Run) -> None:
             export(promoted, number, [name])
     folder = Path("run") / "exports" / str(number)
     names = {path.name for path in folder.iterdir()}
-    assert names == set()  # no file that differs, and none half written
+    assert names == set()  # neither the differing file nor a partial one
 
 
 def test_the_formats_of_a_promotion_stay_whatever_their_times_of_writing(promoted: Run) -> None:
@@ -155,7 +155,7 @@ def test_files_of_which_nothing_is_recorded_are_kept_and_named(
 ) -> None:
     exported = export(promoted, None, ["keras"])
     folder = Path(exported.folder)
-    (folder / ".bundle.json").unlink()  # as an earlier version left it
+    (folder / ".bundle.json").unlink()  # as left by an earlier version
     written = (folder / "model.keras").read_bytes()
     capsys.readouterr()
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""How often the test photos were used, in words that are true of what is on disk."""
+"""The sentence on how often the test photos were used matches what is on disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from train.tested import models_with_test_numbers, use_of_test_photos
     [
         ([], set(), "The test photos were not used."),
         (["a"], {"a"}, "The test photos were used once."),
-        (["a"], set(), "The test photos were used once."),  # its promotion is gone
+        (["a"], set(), "The test photos were used once."),  # its promotion was deleted
         (
             ["a", "b", "a"],
             {"a"},
@@ -45,7 +45,7 @@ def test_what_it_says(tmp_path: Path, counted: list[str], tested: set[str], sent
 
 def test_what_has_test_numbers_is_compared_with_the_ledger(searched: Run) -> None:
     assert use_of_test_photos(searched) == "The test photos were not used."
-    number = fabricate_promotion(searched)  # as an earlier version made it: evaluated, and not counted
+    number = fabricate_promotion(searched)  # as made by an earlier version: evaluated but not counted
     names = {f"{what} of {number}-0a1b2c3d" for what in ("frozen head", "exported network")}
     assert models_with_test_numbers(searched) == names
     assert "at least 2 times, on 2 models" in use_of_test_photos(searched)

@@ -1,4 +1,4 @@
-"""What the model card and the page call a network: frozen, or fine-tuned alone or together with its backbone."""
+"""How the model card and the page describe a network: frozen, or its head fine-tuned alone or with the backbone."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_what_was_fine_tuned(searched: Run, made: dict[str, Any], sentence: str,
 
 
 def test_what_a_trial_was_trained_on_is_said(searched: Run) -> None:
-    """Not what its cache holds; fine-tuning augments by the policy of the trial's views, unless its section says otherwise."""
+    """Not everything in its cache; fine-tuning uses the policy of the trial's views, unless its section sets another."""
     promotion, leader = find_promotion(searched, fabricate_promotion(searched)), leaders(searched)[0]
     cache, verdict = cache_for(searched), verdict_of(searched, promotion)
     policy = cache.manifest.policy

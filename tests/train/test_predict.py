@@ -1,4 +1,4 @@
-"""`train predict`: an exported model of any format on images of any kind, as a process; and what it refuses."""
+"""`train predict`: an exported model of any format on photos of any kind, as a process; and what it refuses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from train.promotion.promote import promote
 
 @pytest.fixture
 def bundle(promoted: Run) -> Path:
-    """An exported bundle: every format but SavedModel."""
+    """An exported bundle with every format except SavedModel."""
     return Path(export(promoted, None, ["keras", "onnx", "litert"]).folder)
 
 
@@ -75,7 +75,7 @@ def test_every_format_and_kind_of_image(bundle: Path, photos: Path, tmp_path: Pa
 
 @pytest.fixture
 def mixed(photos: Path, tmp_path: Path) -> Path:
-    """A folder in which `features prepare` would count 5 photos, of which 2 cannot be read."""
+    """A folder in which `features prepare` would count 5 photos, 2 of them unreadable."""
     folder = tmp_path / "mixed"
     for name, source in (("10.png", "a/0"), ("9.png", "b/0"), ("deep/er/no-suffix", "c/0"), (".hidden.png", "a/1")):
         target = folder / name
@@ -116,7 +116,7 @@ def test_folders_are_read_and_bad_files_are_named(bundle: Path, photos: Path, mi
     table = pd.read_csv(mixed.parent / "found.csv")
     assert table.columns.tolist() == ["path", "rank", "class", "label", "probability"]
     assert table["path"].drop_duplicates().tolist() == read
-    assert table.groupby("path")["probability"].sum().tolist() == pytest.approx([1] * 4)  # of all three classes
+    assert table.groupby("path")["probability"].sum().tolist() == pytest.approx([1] * 4)  # all three classes
     for row in result["images"]:
         rows = table[table["path"] == row["image"]]
         assert rows["rank"].tolist() == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""Promotion: parity with the cache, fine-tuning that resumes, and what is written."""
+"""Promotion: parity with the cache, resuming fine-tuning, and the files written."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_fine_tuning_goes_on_after_an_interruption_with_the_same_history(
     assert not (folder / "metrics.json").exists()
     assert pd.read_csv(folder / "history.csv")["epoch"].tolist() == [0, 1]
     promote(searched)
-    assert len(calls) == 4  # the first epoch, the interrupted one, and the two that were left
+    assert len(calls) == 4  # the first epoch, the interrupted one, and the remaining two
     columns = [name for name in history if name != "seconds"]
     pd.testing.assert_frame_equal(pd.read_csv(folder / "history.csv")[columns], history[columns], rtol=1e-5)
     again = find_promotion(searched, undisturbed.trial).tuned.test

@@ -1,4 +1,4 @@
-"""The verdict: intervals of paired differences, its sentences, and that it counts the photos as they are."""
+"""The verdict: intervals of paired differences, its sentences, and its photo counts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from train.verdict import Difference, Verdict, best_verdict, paired_interval, ve
 
 
 def drawn(random: np.random.Generator, photos: int, studies: int, only_first: float, only_second: float) -> np.ndarray:
-    """Whether a network and a baseline name each photo rightly: (studies, photos, 2) bool; 70 % are named rightly by both."""
+    """Whether a network and a baseline classify each photo correctly: (studies, photos, 2) bool; both are right on 70 %."""
     kind = random.choice(4, (studies, photos), p=[0.7, only_first, only_second, 0.3 - only_first - only_second])
     return np.stack([(kind == 0) | (kind == 1), (kind == 0) | (kind == 2)], axis=-1)
 
@@ -181,4 +181,4 @@ def test_the_test_photos_are_left_alone_until_they_are_asked_for(searched: Run) 
     history = (promotion.folder / "history.csv").read_bytes()
     (evaluated,) = promote(searched)
     assert evaluated.tuned.test is not None
-    assert (promotion.folder / "history.csv").read_bytes() == history  # nothing was trained again
+    assert (promotion.folder / "history.csv").read_bytes() == history  # nothing was retrained
