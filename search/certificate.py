@@ -1,4 +1,4 @@
-"""Certificate: a fidelity study's verdict on a study's ranking, stored with the study and shown by promotion."""
+"""Certificate: how far a study's ranking can be trusted, measured by `reports fidelity`, stored with the study."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def verdict_of(run: TrainRun, promotion: Promotion) -> Verdict:
     if promotion.tuned.test is None:
         accuracy = promotion.tuned.val.accuracy
         missing = (
-            "the test photos were not evaluated, `train.evaluate_test` is false. "
+            "the test photos were not evaluated because `train.evaluate_test` is false. "
             f"{title[:1].upper()}{title[1:]}: {_share(accuracy)} of the validation photos, {OPTIMISTIC}."
         )
         return Verdict(title=title, trial=promotion.trial, missing=missing)

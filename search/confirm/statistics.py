@@ -68,7 +68,7 @@ def compared_with_best(values: Sequence[Sequence[float]]) -> list[float]:
     differences = table[0] - table[1:]
     rest = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
     pooled = np.sqrt((rest**2).sum() / (others * freedom))
-    least = 1e-9 * max(1.0, float(np.abs(table).max()))  # rounding is no spread
+    least = 1e-9 * max(1.0, float(np.abs(table).max()))  # rounding errors do not count as spread
     distances = np.abs(differences.mean(1)) * math.sqrt(freedom + 1)
     tukey = stats.studentized_range.sf(distances / max(pooled, least), others + 1, others * freedom)
     paired = 2 * others * stats.t.sf(distances / np.maximum(differences.std(1, ddof=1), least), freedom)

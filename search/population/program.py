@@ -244,7 +244,7 @@ class Program:
 
         kernels = [n for n, variable in enumerate(self.model.trainable_variables) if variable.name == "kernel"]
         classes = self._data.classes
-        # Where all lanes have the same views and seed, the batch does not depend on the lane and is gathered once.
+        # If all lanes have the same views and seed, the batch does not depend on the lane and is gathered once.
         row_of = shared.rows[0] if len(shared.rows) == 1 else shared.rows[own.view]
         order = shared.orders[0] if len(shared.orders) == 1 else shared.orders[own.turn]
 

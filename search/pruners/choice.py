@@ -36,7 +36,7 @@ def make_pruner(name: PrunerName, epochs: int) -> Pruner:
 def is_pruned(
     pruner: Pruner, trials: Sequence[optuna.trial.FrozenTrial], number: int, until: int, metric: Metric
 ) -> bool:
-    """Whether the pruner ends trial `number` after epoch `until`, which is a rung (or the last epoch) and has been reported.
+    """Whether the pruner ends trial `number` after epoch `until`, which must be one of its rungs and reported.
 
     `trials` are those of the study, read once after the whole generation has reported that epoch, to query the storage only once.
     """

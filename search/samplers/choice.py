@@ -118,7 +118,7 @@ def _comparing_tpe() -> Any:
     import optuna
 
     class ComparingTPE(optuna.samplers.TPESampler):
-        """TPE that sees only first trials with every parameter, see `search.samplers.history`."""
+        """TPE that ignores first trials that lack a parameter, see `search.samplers.history`."""
 
         def __init__(self, context: AskContext) -> None:
             # Grouped: a conditional parameter is modelled jointly with those it appears with.

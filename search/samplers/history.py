@@ -2,7 +2,7 @@
 
 A first trial, which was not drawn, may lack parameters that every drawn trial has (a linear probe has no schedule). Samplers
 model parameters jointly: such a trial would make TPE model them separately for the rest of the study, and occupy one of the few
-places among the best trials without having a value there. So samplers see only first trials that have every such parameter.
+places among the best trials without having a value there. So samplers ignore first trials that lack such a parameter.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def test_damaged_metrics_are_named_and_do_not_hide_the_others(searched: Run, con
     assert [each.trial for each in find_promotions(searched)] == [whole]
     (message,) = damaged_promotions(searched)
     assert message.startswith(f"run/promotions/{damaged}-0a1b2c3d/metrics.json is damaged (")
-    assert message.endswith("Delete its folder, then run `headhunt train promote` again.")
+    assert message.endswith("Delete its folder, then rerun `headhunt train promote`.")
     with pytest.raises(HeadhuntError, match=r"metrics\.json is damaged"):
         find_promotion(searched, damaged)
 
@@ -127,7 +127,7 @@ def test_predictions_of_other_photos_or_classes_are_refused(searched: Run) -> No
     photos, label = len(found.labels), found.labels[0]
     named = f"{label},{found.class_names[label]},{found.predicted[0, 0]},"
     assert photos == last - first + 1
-    again = "Delete its folder, then run `headhunt train promote` again."
+    again = "Delete its folder, then rerun `headhunt train promote`."
     for content, reason in {
         "".join(lines[:first]): f"it has 0 test photos, the index {photos}",
         "".join(lines[:last]): f"it has {photos - 1} test photos, the index {photos}",

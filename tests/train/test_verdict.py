@@ -175,7 +175,8 @@ def test_the_test_photos_are_left_alone_until_they_are_asked_for(searched: Run) 
     assert set(promotion.tuned.evaluated()) == set(promotion.frozen.evaluated()) == {"train", "val"}
     assert set(pd.read_csv(promotion.folder / "predictions.csv")["split"]) == {"val"}
     assert (
-        "No verdict: the test photos were not evaluated, `train.evaluate_test` is false." in best_verdict(searched).text
+        "No verdict: the test photos were not evaluated because `train.evaluate_test` is false."
+        in best_verdict(searched).text
     )
     assert use_of_test_photos(searched) == "The test photos were not used."
     history = (promotion.folder / "history.csv").read_bytes()

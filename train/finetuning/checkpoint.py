@@ -88,7 +88,7 @@ class Optimizer(Protocol):
 
     @property
     def variables(self) -> Sequence[Variable]:
-        """Momenta and step counts."""
+        """Momentum and step count variables."""
         ...
 
 
