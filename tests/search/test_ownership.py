@@ -126,7 +126,7 @@ def test_a_driver_on_another_machine_that_fell_silent_is_given_up(
     with own() as ownership:
         assert ownership.is_mine(study)
     said = " ".join(capsys.readouterr().err.split())
-    assert "belongs to process" in said and "Watching for 0 s to see whether it is alive." in said
+    assert "is owned by process" in said and "Watching for 0 s to see whether it is alive." in said
 
 
 def test_a_driver_whose_clock_is_wrong_is_not_taken_for_dead(

@@ -155,7 +155,7 @@ def test_a_fixed_space_has_the_schedule_of_its_trial(kind: str) -> None:
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        ("head: {layers: 4}", "search.space.head.layers: received 4; allowed: 0 to 3."),
+        ("head: {layers: 4}", "search.space.head.layers: received 4; it must be 0 to 3."),
         ("head: {units: [0]}", "head.units: received 0; it must be an integer of at least 1"),
         ("head: {droput: 0.1}", "head.droput: unknown key; allowed: units, activation, dropout"),
         ("head: {dropout: {low: 0.5, high: 0.1}}", "head.dropout: `low <= high` must hold, but got low=0.5, high=0.1"),

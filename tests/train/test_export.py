@@ -111,11 +111,11 @@ def test_without_the_extra_its_formats_are_left_out_aloud_and_refused_by_name(
         monkeypatch.setitem(sys.modules, module, None)
     assert list(export(promoted, None).formats) == ["keras", "savedmodel", "config"]
     assert (
-        "Left out: onnx and litert, which need tf2onnx and ai-edge-litert. Run `pip install 'headhunt[export]'`, then "
+        "Skipped onnx and litert: tf2onnx and ai-edge-litert must be installed. Run `pip install 'headhunt[export]'`, then "
         "`headhunt train export`." in capsys.readouterr().err
     )
     with pytest.raises(
-        UsageError, match=r"--format: onnx needs tf2onnx, missing here. Run `pip install 'headhunt\[export\]'`"
+        UsageError, match=r"--format: onnx needs tf2onnx, not installed. Run `pip install 'headhunt\[export\]'`"
     ):
         export(promoted, None, ["onnx"])
 

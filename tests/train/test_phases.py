@@ -148,8 +148,8 @@ def test_the_seeds_recipe_by_its_name() -> None:
     ("settings", "message"),
     [
         ({"preset": "seed_2021", "epochs": 3}, "both preset and epochs are set, but preset defines the whole recipe"),
-        ({"preset": "seed_2021", "phases": [{}]}, "both phases and preset are given"),
-        ({"phases": [{"unfreeze": 3}], "unfreeze_conv_layers": 3}, "both phases and unfreeze_conv_layers are given"),
+        ({"preset": "seed_2021", "phases": [{}]}, "both phases and preset are set"),
+        ({"phases": [{"unfreeze": 3}], "unfreeze_conv_layers": 3}, "both phases and unfreeze_conv_layers are set"),
         ({"phases": []}, "phases"),
         ({"phases": [{"unfreeze": -1}]}, "greater than or equal to 0"),
     ],

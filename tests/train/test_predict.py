@@ -210,7 +210,7 @@ def test_a_runtime_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(
         UsageError,
-        match=r"model.onnx needs onnxruntime, missing here. Run `pip install 'headhunt\[export\]'`, or choose "
+        match=r"model.onnx needs onnxruntime, not installed. Run `pip install 'headhunt\[export\]'`, or choose "
         r"another --format: keras, savedmodel, litert",
     ):
         load_model(tmp_path / "model.onnx", "onnx")
