@@ -27,7 +27,7 @@ from search.confirm.table import show_interval
 from search.leaderboard import leaders
 from search.ranking import OPTIMISTIC
 from search.searched_views import check_choices
-from search.top5 import says_something
+from search.top5 import is_informative
 from train.exports.record import ExportResult
 from train.promotion.artifact import PromoteResult, PromotionSummary
 
@@ -76,7 +76,7 @@ def _summary(checked: Run, results: dict[str, Any], seconds: dict[str, float]) -
         "search": f"{counts}; {objective} {ranked[0]:.4f} for the best head, {ranked[-1]:.4f} for the worst completed trial",
         **({"confirm": _confirmed(results["confirm"], objective)} if "confirm" in results else {}),
         "promote": "\n".join(
-            _promoted(each, says_something(prepared["classes"]))
+            _promoted(each, is_informative(prepared["classes"]))
             for each in PromoteResult.model_validate(results["promote"]).promotions
         ),
         "export": f"trial {results['export']['trial']}: {', '.join(results['export']['formats'])}",

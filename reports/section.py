@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-LOUD = "HEADHUNT_RAISE_FAULTS"
+RAISE_INTERNAL_ERRORS = "HEADHUNT_RAISE_FAULTS"
 """If this environment variable is set (as in tests), an internal error aborts the report instead of leaving out a part of it."""
 
 
@@ -23,10 +23,10 @@ class LeftOutError(Exception):
 
 def reason_of(error: Exception) -> str:
     """Why a part of the page is left out: the message of an expected error, or a note about an internal one. Reraises internal
-    errors if LOUD is set."""
+    errors if RAISE_INTERNAL_ERRORS is set."""
     if isinstance(error, LeftOutError | HeadhuntError):
         return str(error)
-    if os.environ.get(LOUD):
+    if os.environ.get(RAISE_INTERNAL_ERRORS):
         raise error
     what = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
     return (

@@ -90,7 +90,7 @@ def rate_axis(rates: Iterable[float], most: int = 6) -> dict[str, Any]:
     return {"range": ends, **log_ticks(10 ** ends[0], 10 ** ends[1], most)}
 
 
-def told_apart(values: Sequence[float], digits: int = 2) -> list[str]:
+def distinct_labels(values: Sequence[float], digits: int = 2) -> list[str]:
     """Numbers as labels, with `digits` significant digits, or as many as needed to distinguish them; integer parts are not
     rounded: 0.2, 0.2001, 0.2002 and 128, 512."""
     different = {f"{value:.12g}" for value in values}

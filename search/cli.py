@@ -94,7 +94,7 @@ def top_command(
         from search.config import SearchRun
         from search.confirm.ranking import by_confirmation, load_confirmation
         from search.leaderboard import leaders, load_study
-        from search.ranking import is_added
+        from search.ranking import is_external
 
         run = settings(context, SearchRun, config, set_)
         ranked = leaders(run)
@@ -108,7 +108,7 @@ def top_command(
         added = [
             trial
             for trial in load_study(run).get_trials(deepcopy=False)
-            if trial.state.name == "COMPLETE" and is_added(trial)
+            if trial.state.name == "COMPLETE" and is_external(trial)
         ]
         if added:
             shown = ", ".join(f"{trial.number} ({_short(trial.value)})" for trial in added[:top])
@@ -280,7 +280,7 @@ def _leaderboard(run: SearchRun, best: list[Leader], confirmation: Confirmation 
     from rich.table import Table
 
     from search.confirm.table import show_confirmed
-    from search.first_trials import titled
+    from search.first_trials import label_of
     from search.ranking import OPTIMISTIC
     from search.review.describe import shown_values
     from search.top5 import is_shown
@@ -295,7 +295,7 @@ def _leaderboard(run: SearchRun, best: list[Leader], confirmation: Confirmation 
         own = shown_values(leader.config, run.features)
         values = (own.get(name, "") for name in names)
         measured = [f"{leader.value:.4f}", *([f"{leader.top5:.4f}"] if top5 else [])]
-        table.add_row(titled(leader.number, leader.first), *measured, *marked, *values)
+        table.add_row(label_of(leader.number, leader.first), *measured, *marked, *values)
     return table
 
 

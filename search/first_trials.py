@@ -38,7 +38,7 @@ LEAST_L2 = 1e-6
 """A negligible L2 penalty that is still inside a logarithmic range of penalties."""
 
 
-def titled(number: int, name: FirstTrial | None) -> str:
+def label_of(number: int, name: FirstTrial | None) -> str:
     """A trial's number, with its title if it is a first trial: `0 (linear probe)`."""
     return f"{number} ({TITLES[name]})" if name else str(number)
 
@@ -72,7 +72,7 @@ def first_config(name: FirstTrial, views: Views, epochs: int) -> TrialConfig:
     )
 
 
-def expressed(config: TrialConfig, parameters: Sequence[Parameter]) -> dict[str, Any]:
+def as_parameters(config: TrialConfig, parameters: Sequence[Parameter]) -> dict[str, Any]:
     """The trial's values for the parameters of a space, in their order.
 
     Omits a parameter whose range or choices do not contain the trial's value, one that does not apply to the trial, and one

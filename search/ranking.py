@@ -65,20 +65,20 @@ ENQUEUED = "fixed_params"
 """Optuna's system attribute of an enqueued trial."""
 
 
-def is_ours(trial: optuna.trial.FrozenTrial) -> bool:
+def is_from_search(trial: optuna.trial.FrozenTrial) -> bool:
     """Whether a search asked for this trial; trials in any state can also be added from outside by `study.add_trial`."""
     is_taken = trial.state.name == "RUNNING" and ENQUEUED in trial.system_attrs
     return ASKED in trial.user_attrs or "config" in trial.user_attrs or is_taken
 
 
-def is_added(trial: optuna.trial.FrozenTrial) -> bool:
+def is_external(trial: optuna.trial.FrozenTrial) -> bool:
     """Whether this trial was added from outside; false for unfinished trials, which may be a search's own."""
-    return trial.state.is_finished() and not is_ours(trial)
+    return trial.state.is_finished() and not is_from_search(trial)
 
 
 def ranking(study: optuna.Study, objective: Metric) -> list[optuna.trial.FrozenTrial]:
     """The completed trials of a study, best first, without those added from outside."""
-    return ranked(filter(is_ours, study.get_trials(deepcopy=False)), objective)
+    return ranked(filter(is_from_search, study.get_trials(deepcopy=False)), objective)
 
 
 def ranked(trials: Iterable[optuna.trial.FrozenTrial], objective: Metric) -> list[optuna.trial.FrozenTrial]:

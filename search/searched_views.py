@@ -72,7 +72,7 @@ def searched_views(copies: Mapping[str, int]) -> Domains:
     return {"clean_share": [*CLEAN_SHARES], **policy, "copies": {"low": 1, "high": most} if most > 1 else 1}
 
 
-def as_made(run: R, study: optuna.Study) -> R:
+def with_stored_views(run: R, study: optuna.Study) -> R:
     """The run with which to resume a study: if the configuration leaves the views open, a study started with fixed views (by a
     version that did not search them) keeps them."""
     known = study.user_attrs.get("identity")

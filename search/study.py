@@ -21,10 +21,10 @@ from search.first_trials import log_left_out
 from search.metric import direction
 from search.objectives import open_objective
 from search.population.sources import Caches
-from search.ranking import is_added, ranking
+from search.ranking import is_external, ranking
 from search.records import claim_trials
 from search.samplers.choice import make_sampler
-from search.searched_views import as_made
+from search.searched_views import with_stored_views
 
 if TYPE_CHECKING:
     import optuna
@@ -61,7 +61,7 @@ def run_search(run: SearchRun) -> dict[str, Any]:
             pruner=optuna.pruners.NopPruner(),  # the driver prunes; Optuna's Hyperband would hide trials from the sampler
             load_if_exists=True,
         )
-        made = as_made(run, study)
+        made = with_stored_views(run, study)
         if made is not run:
             run, objective = made, open_objective(made)
         with owned(study, lambda: open_storage(*storage), url) as ownership:
@@ -76,7 +76,7 @@ def run_search(run: SearchRun) -> dict[str, Any]:
 def _result(run: SearchRun, study: optuna.Study, end: End, seconds: float) -> dict[str, Any]:
     import optuna
 
-    states = [trial.state for trial in study.get_trials(deepcopy=False) if not is_added(trial)]
+    states = [trial.state for trial in study.get_trials(deepcopy=False) if not is_external(trial)]
     counts = {
         "complete": states.count(optuna.trial.TrialState.COMPLETE),
         "pruned": states.count(optuna.trial.TrialState.PRUNED),

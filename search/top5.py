@@ -10,7 +10,7 @@ TOP = 5
 """Number of top classes considered."""
 
 
-def says_something(classes: int) -> bool:
+def is_informative(classes: int) -> bool:
     """Whether there are enough classes for top-5 accuracy to be below 100 %."""
     return classes > TOP
 
@@ -18,6 +18,6 @@ def says_something(classes: int) -> bool:
 def is_shown(run: FeaturesRun) -> bool:
     """Whether top-5 accuracy is informative for the run's classes; true if there is no index."""
     try:
-        return says_something(len(load_index(run).class_names))
+        return is_informative(len(load_index(run).class_names))
     except HeadhuntError:
         return True

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, computed_field
 from features.cache.feature_cache import cache_for
 from features.runtime.errors import HeadhuntError
 from search.ranking import OPTIMISTIC
-from train.baselines.measure import BASELINES, named_by_baseline
+from train.baselines.measure import BASELINES, baseline_test_labels
 from train.config import TrainRun
 from train.evaluate import wilson_interval
 from train.promotion.artifact import Promotion, damaged_promotions, find_promotions
@@ -109,7 +109,7 @@ def verdict_of(run: TrainRun, promotion: Promotion) -> Verdict:
     try:
         predictions = read_predictions(run, promotion, "test")
         cache = cache_for(run)
-        others = {name: named_by_baseline(run, cache, name) for name in COMPARED}
+        others = {name: baseline_test_labels(run, cache, name) for name in COMPARED}
     except HeadhuntError as error:
         return Verdict(title=title, trial=promotion.trial, missing=str(error))
     labels, right = predictions.labels, predictions.right

@@ -127,7 +127,7 @@ def submit_command(
     with command(json_, "") as output:
         from features.runtime.configfile import merged
         from headhunt.service.client.client import Client
-        from headhunt.service.client.following import job_of, over, say
+        from headhunt.service.client.following import job_of, stream_log, wait_until_ended
         from headhunt.service.client.submission import submission
 
         client = Client(url, read_token(token_file), certificate)
@@ -147,8 +147,8 @@ def submit_command(
         output.console.print(f"{name} is {status.state}.{hint}")
         try:
             if follow:
-                _write(say(client, name, number), sys.stderr.buffer)
-                status = over(client, name, number)
+                _write(stream_log(client, name, number), sys.stderr.buffer)
+                status = wait_until_ended(client, name, number)
         finally:
             output.result(status.model_dump(mode="json"))
         job = job_of(status, number)
@@ -192,12 +192,12 @@ def logs_command(
     """Print the log of a search's job."""
     with command(False, ""):
         from headhunt.service.client.client import Client
-        from headhunt.service.client.following import say
+        from headhunt.service.client.following import stream_log
 
         client = Client(url, read_token(token_file), certificate)
         if follow:
             number = client.search(name).jobs[-1].number if job is None else job
-            _write(say(client, name, number), sys.stdout.buffer)
+            _write(stream_log(client, name, number), sys.stdout.buffer)
         else:
             _write(client.logs(name, job, follow=False), sys.stdout.buffer)
 
@@ -214,7 +214,7 @@ def stop_command(
     """Ask a search to save its state and stop; `headhunt submit --resume NAME` resumes it."""
     with command(json_, "") as output:
         from headhunt.service.client.client import Client
-        from headhunt.service.client.following import job_of, over
+        from headhunt.service.client.following import job_of, wait_until_ended
         from headhunt.service.jobs.records import ACTIVE
 
         client = Client(url, read_token(token_file), certificate)
@@ -225,7 +225,7 @@ def stop_command(
             if waits:
                 output.afterwards = f"{name} is still stopping. To check on it:\n  {_at(context, 'jobs', name)}"
                 log.print(f"{name} is saving its state …")
-                status = over(client, name, number)
+                status = wait_until_ended(client, name, number)
         finally:
             output.result(status.model_dump(mode="json"))
         job = job_of(status, number)

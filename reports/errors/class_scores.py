@@ -94,7 +94,7 @@ def averages(found: Predictions) -> Averages:
     )
 
 
-def ends(scores: list[ClassScore]) -> tuple[list[ClassScore], list[ClassScore]]:
+def worst_and_best(scores: list[ClassScore]) -> tuple[list[ClassScore], list[ClassScore]]:
     """The SHOWN worst classes, worst first, and the SHOWN best of the others, best first; ties: more photos first."""
     best = sorted(scores[SHOWN:], key=lambda score: (-score.accuracy, -score.photos))
     return scores[:SHOWN], best[:SHOWN]
@@ -152,7 +152,7 @@ def section(run: Run) -> PageSection:
         said += f" {perfect} of the {len(scores)} classes {'has' if perfect == 1 else 'have'} no misclassified photos."
     if without := len(found.class_names) - len(scores):
         said += f" {without} of the {len(found.class_names)} classes have no test photos and are left out."
-    worst, best = ends(scores)
+    worst, best = worst_and_best(scores)
     rows = [
         [
             score.name,

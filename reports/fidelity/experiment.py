@@ -40,7 +40,7 @@ from search.driver.storage import storage_faults
 from search.engine import environment
 from search.leaderboard import Leader, leaders, load_study
 from search.objectives import open_objective
-from search.searched_views import as_made
+from search.searched_views import with_stored_views
 from search.trial import EpochMetrics
 from train.promotion.artifact import PromoteResult
 
@@ -90,7 +90,7 @@ def fidelity(run: Run) -> dict[str, Any]:
 def _check_study(run: Run) -> optuna.Study:
     """The run's study; UsageError if there is none, or if it was made with other settings than those to certify."""
     study = load_study(run)
-    run = as_made(run, study)
+    run = with_stored_views(run, study)
     check_identity(study, open_objective(run))
     return study
 

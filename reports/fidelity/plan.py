@@ -24,7 +24,7 @@ from reports.config import FidelityConfig, ReportsConfig, Run
 from search.leaderboard import leaders, load_study
 from search.population.sources import Caches
 from search.review.describe import views_line
-from search.searched_views import as_made, resolved_space
+from search.searched_views import resolved_space, with_stored_views
 from train.config import BaselinesConfig
 
 
@@ -103,7 +103,7 @@ def make_plan(run: Run) -> Plan:
 def _own_views(run: Run) -> Views:
     """The views that the run's search trains on; if trials draw their own, those of the best trial."""
     study = load_study(run)
-    run = as_made(run, study)
+    run = with_stored_views(run, study)
     if not resolved_space(run).views:
         return Caches(run).views
     best = leaders(run, 1)

@@ -18,8 +18,8 @@ from search.trial import TrialConfig
 from train.baselines.measure import BASELINES, load_baselines
 from train.config import TrainRun
 from train.evaluate import SplitMetrics
+from train.ledger_summary import usage_of_test_photos
 from train.promotion.artifact import MODEL, Promotion, damaged_promotions, find_promotions
-from train.tested import use_of_test_photos
 
 SHOWN = tuple(reversed(SPLITS))
 """The splits in table order: test first, so that it fits on a phone beside the model."""
@@ -103,7 +103,7 @@ def section(run: Run) -> PageSection:
         "Frozen: the head on the cached features of clean photos, or the exported network if no epoch of fine-tuning was "
         "better. Fine-tuned: the exported network, backbone and head together, or only the head if the table says so. "
         f"Accuracy on the validation photos is {OPTIMISTIC}. "
-        f"{use_of_test_photos(run)} ECE is the expected calibration error: how far confidence is from accuracy."
+        f"{usage_of_test_photos(run)} ECE is the expected calibration error: how far confidence is from accuracy."
     )
     text += "".join(f" Left out: {fault}" for fault in faults)
     if baselines:

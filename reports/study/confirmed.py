@@ -10,7 +10,7 @@ from reports.style import COLOURS, SHARES, figure, share
 from search.config import SearchRun
 from search.confirm.ranking import Confirmed, load_confirmation, unused_confirmation
 from search.confirm.table import show_interval, show_p
-from search.first_trials import titled
+from search.first_trials import label_of
 from search.leaderboard import leaders
 from search.metric import Metric, is_share
 
@@ -43,7 +43,7 @@ def draw(found: ConfirmedLeaders, objective: Metric) -> go.Figure:
     shares = is_share(objective)
     ranked = found.ranked[::-1]
     intervals = [each.interval for each in ranked]
-    names = [f"trial {titled(each.number, each.first)}" for each in ranked]
+    names = [f"trial {label_of(each.number, each.first)}" for each in ranked]
     drawn = figure(objective.replace("_", " "), "", automargin=True)
     values = [(value, name) for each, name in zip(ranked, names, strict=True) for value in each.values]
     drawn.add_scatter(
@@ -88,7 +88,7 @@ def section(run: Run) -> PageSection:
     show = share if is_share(run.search.objective) else "{:.4f}".format
     rows = [
         [
-            titled(row.number, row.first),
+            label_of(row.number, row.first),
             show(row.mean or 0.0),
             show_interval(row, show),
             show(row.searched),
@@ -97,7 +97,7 @@ def section(run: Run) -> PageSection:
         for row in found.ranked
     ]
     rows += [
-        [titled(row.number, row.first), "failed", f"{row.failure}", show(row.searched), ""] for row in found.failed
+        [label_of(row.number, row.first), "failed", f"{row.failure}", show(row.searched), ""] for row in found.failed
     ]
     columns = ["trial", "mean", "95 % interval", "as searched", "p against the best"]
     text = (

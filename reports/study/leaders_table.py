@@ -7,7 +7,7 @@ from reports.config import Run
 from reports.section import PageSection, Table
 from reports.study.ranked import Ranked, ranked
 from reports.style import share
-from search.first_trials import titled
+from search.first_trials import label_of
 from search.leaderboard import Leader
 from search.metric import is_share
 from search.ranking import OPTIMISTIC
@@ -27,7 +27,7 @@ def section(run: Run) -> PageSection:
         config = leader.config
         rows.append(
             [
-                titled(leader.number, leader.first),
+                label_of(leader.number, leader.first),
                 *_values(run, best, leader),
                 share(leader.top5),
                 parts_line(config.features.parts, run.features),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reports.study.stand_in import pair_stand_in, stand_in
-from reports.style import SHARES, log_ticks, restyle, shortened, text, told_apart, whole_ticks
+from reports.style import SHARES, distinct_labels, log_ticks, restyle, shortened, text, whole_ticks
 from search.metric import Metric, is_share
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def draw_parallel(
         ticks = list(found)
         if axis == 0:
             places = _at([trial.value for trial in trials if trial.value is not None], [tick.y for tick in ticks])
-            shown = told_apart(places) if not is_share(objective) else _percent(places)
+            shown = distinct_labels(places) if not is_share(objective) else _percent(places)
         else:
             shown = _beside(trials, ordered[axis - 1], [tick.text for tick in ticks], [tick.y for tick in ticks])
         for tick, label in zip(ticks, shown, strict=True):
@@ -138,9 +138,9 @@ def _beside(
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         return ["<br>".join(_lines(html.unescape(label))) for label in labels]
     if any(hasattr(kind, "choices") for _, kind in found):
-        return [*absent, *told_apart([float(label) for label in labels[len(absent) :]])]
+        return [*absent, *distinct_labels([float(label) for label in labels[len(absent) :]])]
     is_log = any(getattr(kind, "log", False) for _, kind in found)
-    return [*absent, *told_apart(_at(values, heights[len(absent) :], is_log))]
+    return [*absent, *distinct_labels(_at(values, heights[len(absent) :], is_log))]
 
 
 def _at(values: Sequence[float], heights: Sequence[float], is_log: bool = False) -> list[float]:
@@ -151,7 +151,7 @@ def _at(values: Sequence[float], heights: Sequence[float], is_log: bool = False)
 
 
 def _percent(values: Sequence[float]) -> list[str]:
-    return [f"{label}%" for label in told_apart([100 * value for value in values], 3)]
+    return [f"{label}%" for label in distinct_labels([100 * value for value in values], 3)]
 
 
 def _unquoted(value: str) -> str:

@@ -25,7 +25,7 @@ from search.driver.identity import check_identity
 from search.engine import environment
 from search.leaderboard import Leader, leaders, load_study
 from search.objectives import open_objective
-from search.searched_views import as_made
+from search.searched_views import with_stored_views
 
 if TYPE_CHECKING:
     import optuna
@@ -46,7 +46,7 @@ def confirm(run: SearchRun, top: int | None = None, seeds: int | None = None) ->
     _check_numbers(top, seeds)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = load_study(run)
-    run = as_made(run, study)
+    run = with_stored_views(run, study)
     os.environ.update(environment(run))  # before anything here imports Keras: a hypermodel does
     objective = open_objective(run)
     lock = make_folder(run.workdir) / ".search.lock"

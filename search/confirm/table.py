@@ -9,7 +9,7 @@ from rich.table import Table
 
 from search.config import SearchRun
 from search.confirm.ranking import Confirmed
-from search.first_trials import titled
+from search.first_trials import label_of
 
 
 def confirmation_table(run: SearchRun, result: dict[str, Any]) -> Table:
@@ -26,10 +26,10 @@ def confirmation_table(run: SearchRun, result: dict[str, Any]) -> Table:
     for row in rows:
         searched = f"{row.searched:.4f}"
         if row.mean is None:
-            table.add_row(titled(row.number, row.first), "failed", row.failure, searched, "")
+            table.add_row(label_of(row.number, row.first), "failed", row.failure, searched, "")
             continue
         spread = show_interval(row, "{:.4f}".format)
-        table.add_row(titled(row.number, row.first), f"{row.mean:.4f}", spread, searched, show_p(row.p_value))
+        table.add_row(label_of(row.number, row.first), f"{row.mean:.4f}", spread, searched, show_p(row.p_value))
     return table
 
 

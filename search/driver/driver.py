@@ -25,14 +25,14 @@ from search.driver.ownership import Ownership
 from search.driver.set_aside import ask, take_up, under_way
 from search.driver.stopping import End, check_failures, reached_end, space_is_used_up
 from search.driver.worklog import Work, WorkLog
-from search.first_trials import ATTRIBUTE, FirstTrial, expressed, first_of, fixed_sampler
+from search.first_trials import ATTRIBUTE, FirstTrial, as_parameters, first_of, fixed_sampler
 from search.optuna_internals import storage_of, trial_id, trial_of
 from search.pruners.choice import is_pruned, make_pruner
-from search.ranking import VAL_LOSS, Score, is_ours, ranking
+from search.ranking import VAL_LOSS, Score, is_from_search, ranking
 from search.review.describe import short
 from search.review.notes import draw_pictures, write_reviews
 from search.review.progress import Best, Progress, Row, SearchSnapshot
-from search.samplers.choice import ask_again, exhausted, make_sampler
+from search.samplers.choice import exhausted, make_sampler, redraw
 from search.samplers.oracles import allotment, hyperband_trials
 from search.trial import TrialConfig
 
@@ -111,7 +111,7 @@ class Driver:
 
     def _ours(self) -> list[int]:
         """The numbers of the search's own trials, ascending, without those added to the study from outside."""
-        return [trial.number for trial in self._study.get_trials(deepcopy=False) if is_ours(trial)]
+        return [trial.number for trial in self._study.get_trials(deepcopy=False) if is_from_search(trial)]
 
     def _first_name(self, number: int) -> FirstTrial | None:
         """The name of the first trial with this number; None for drawn trials."""
@@ -124,14 +124,14 @@ class Driver:
         number = len(self._study.get_trials(deepcopy=False)) if number is None else number
         if name := self._first_name(number):
             parameters = space.parameters()
-            return fixed_sampler(expressed(self._objective.first(name), parameters), parameters)
+            return fixed_sampler(as_parameters(self._objective.first(name), parameters), parameters)
         first = ours[len(self._first)] if len(ours) > len(self._first) else number
         return make_sampler(search.sampler, space, search.seed, number, search.epochs, first)
 
     def _take_up(self, left: optuna.trial.FrozenTrial) -> Candidate:
         self._study.sampler = self._sampler(left.number)
         if "config" not in left.user_attrs:
-            return self._configure(ask_again(self._study, left))
+            return self._configure(redraw(self._study, left))
         trial = trial_of(self._study, left)
         config = TrialConfig.model_validate(json.loads(left.user_attrs["config"]))
         known = left.user_attrs.get("outcome")
@@ -150,7 +150,7 @@ class Driver:
 
     def _configure_first(self, trial: optuna.Trial, name: FirstTrial) -> Candidate:
         config, parameters = self._objective.first(name), self._objective.space.parameters()
-        known = expressed(config, parameters)
+        known = as_parameters(config, parameters)
         for parameter in parameters:
             if parameter.name in known:
                 parameter.draw(trial)
@@ -289,7 +289,7 @@ class Driver:
     def _progress(self) -> Progress:
         """The progress display, starting from the study's current state."""
         finished = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state.is_finished()]
-        states = [trial.state.name for trial in finished if is_ours(trial)]
+        states = [trial.state.name for trial in finished if is_from_search(trial)]
         best = None
         if complete := ranking(self._study, self._objective.metric):
             leader = TrialConfig.model_validate(json.loads(complete[0].user_attrs["config"]))

@@ -114,11 +114,11 @@ class Ownership:
         """Writes the record with the current time."""
         study.set_user_attr(ATTRIBUTE, self._record(running)._asdict())
 
-    def release(self, in_the_middle: bool = False) -> None:
-        """Releases the study for the next driver; `in_the_middle` of a generation, its running trials are set to WAITING."""
+    def release(self, interrupted: bool = False) -> None:
+        """Releases the study for the next driver; `interrupted` of a generation, its running trials are set to WAITING."""
         with one_transaction(storage_of(self._study), study_id(self._study)):
             if self.is_mine(self._study):
-                if in_the_middle:
+                if interrupted:
                     set_aside(self._study)
                 self.write(self._study, running=False)
 
@@ -131,8 +131,8 @@ class Ownership:
         now = read_driver(self._study)
         raise HeadhuntError(
             f"the study {self._study.study_name!r} in {self._shown} was taken over from this process, which sent no heartbeat "
-            f"for too long (asleep, or cut off from the storage), by {_who(now) if now else 'nobody'}. That search continues "
-            "from what was written; nothing is left to do here."
+            f"for too long (asleep, or cut off from the storage), by {_describe_driver(now) if now else 'nobody'}. That "
+            "search continues from what was written; nothing is left to do here."
         )
 
     def _is_held(self, driver: Driver) -> bool:
@@ -143,7 +143,7 @@ class Ownership:
             return birth(driver.pid) == driver.birth
         seconds = self._patience.watch + max(0.0, self._patience.silence - abs(_age(driver)))
         log.print(
-            f"The study {self._study.study_name!r} is owned by {_who(driver)}. Watching for {seconds:.0f} s to see "
+            f"The study {self._study.study_name!r} is owned by {_describe_driver(driver)}. Watching for {seconds:.0f} s to see "
             "whether it is alive."
         )
         until = time.monotonic() + seconds
@@ -158,7 +158,8 @@ class Ownership:
         if driver.place != this_process().place:
             advice = "Wait for it, or stop it there."
         return (
-            f"another search is running the study {self._study.study_name!r} in {self._shown}: {_who(driver)}. {advice}"
+            f"another search is running the study {self._study.study_name!r} in {self._shown}: {_describe_driver(driver)}. "
+            f"{advice}"
         )
 
 
@@ -186,7 +187,7 @@ def owned(
         ended.set()
         with suppress(Exception):  # show the error that ended the search, not one raised here
             release_read_locks(storage_of(study), error)
-            ownership.release(in_the_middle=True)
+            ownership.release(interrupted=True)
         raise
     ended.set()
     thread.join(patience.beat)
@@ -223,7 +224,7 @@ def _age(driver: Driver) -> float:
     return (datetime.now(UTC) - datetime.fromisoformat(driver.beat)).total_seconds()
 
 
-def _who(driver: Driver) -> str:
+def _describe_driver(driver: Driver) -> str:
     since = driver.started.replace("T", " ")[:19]
     return (
         f"process {driver.pid} on {driver.host}, since {since} UTC, last heartbeat {max(0.0, _age(driver)):.0f} s ago"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from search.optuna_internals import set_state, start_trial
-from search.ranking import ASKED, is_ours
+from search.ranking import ASKED, is_from_search
 
 if TYPE_CHECKING:
     import optuna
@@ -29,7 +29,7 @@ def set_aside(study: optuna.Study) -> None:
     """Sets the search's running trials to WAITING; the last thing a driver does."""
     from optuna.trial import TrialState
 
-    for trial in filter(is_ours, study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))):
+    for trial in filter(is_from_search, study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))):
         set_state(study, trial, TrialState.WAITING)
 
 
@@ -37,7 +37,9 @@ def under_way(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """The unfinished trials of an earlier driver, by number."""
     from optuna.trial import TrialState
 
-    return list(filter(is_ours, study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))))
+    return list(
+        filter(is_from_search, study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)))
+    )
 
 
 def take_up(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:

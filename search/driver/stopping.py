@@ -13,7 +13,7 @@ from features.runtime.errors import HeadhuntError
 from search.config import SearchConfig
 from search.first_trials import name_of
 from search.metric import is_at_least
-from search.ranking import is_added, is_ours, ranking
+from search.ranking import is_external, is_from_search, ranking
 
 if TYPE_CHECKING:
     import optuna
@@ -28,7 +28,7 @@ class End(NamedTuple):
 
 def reached_end(study: optuna.Study, search: SearchConfig, seconds: float) -> End | None:
     """Why the study ends after `seconds` of search, summed over its runs; None while it should continue."""
-    name, total = study.study_name, sum(map(is_ours, study.get_trials(deepcopy=False)))
+    name, total = study.study_name, sum(map(is_from_search, study.get_trials(deepcopy=False)))
     complete = ranking(study, search.objective)
     if search.target is not None and complete and _is_reached(search, complete[0].value or 0.0):
         best = complete[0]
@@ -55,7 +55,7 @@ def space_is_used_up(study: optuna.Study, total: int, reason: str) -> End:
 
 def check_failures(study: optuna.Study) -> None:
     """HeadhuntError if all drawn trials of the search (or, if none was drawn, all its first trials) have failed."""
-    every = [trial for trial in study.get_trials(deepcopy=False) if not is_added(trial)]
+    every = [trial for trial in study.get_trials(deepcopy=False) if not is_external(trial)]
     trials = [
         trial for trial in every if name_of(trial) is None
     ] or every  # judge the space by the trials drawn from it

@@ -48,7 +48,7 @@ def build_model(choice: HypermodelChoice, folder: Path, feature_shape: tuple[int
     return model
 
 
-LABELS: dict[str, Callable[[npt.NDArray[np.int32], int], npt.NDArray[Any]]] = {
+LABEL_FORMS: dict[str, Callable[[npt.NDArray[np.int32], int], npt.NDArray[Any]]] = {
     "one-hot rows": lambda labels, classes: np.eye(classes, dtype=np.float32)[labels],
     "class numbers": lambda labels, classes: labels,
     "a column of class numbers": lambda labels, classes: labels[:, None],
@@ -57,16 +57,16 @@ LABELS: dict[str, Callable[[npt.NDArray[np.int32], int], npt.NDArray[Any]]] = {
 (batch, 1) int32."""
 
 
-def form_of_labels(model: Any, feature_shape: tuple[int, ...], classes: int) -> str:
-    """The first of LABELS that the model's loss accepts and whose order changes the loss; if none does, the first it accepts.
+def choose_label_form(model: Any, feature_shape: tuple[int, ...], classes: int) -> str:
+    """The first of LABEL_FORMS that the model's loss accepts and whose order changes it; if none does, the first it accepts.
 
     Found by trying each. Raises CombinationError for a loss that accepts none.
     """
     features = np.random.default_rng(0).standard_normal((2, *feature_shape), np.float32)
     given = model(features, training=False)
-    reasons, heeds = [], dict[str, bool]()
+    reasons, order_matters = [], dict[str, bool]()
     labels = np.arange(2, dtype=np.int32) % classes
-    for form, make in LABELS.items():
+    for form, make in LABEL_FORMS.items():
         y = make(labels, classes)
         try:
             one, other = (np.asarray(model.compute_loss(features, each, given)) for each in (y, y[::-1]))
@@ -74,10 +74,12 @@ def form_of_labels(model: Any, feature_shape: tuple[int, ...], classes: int) -> 
             reasons.append(f"{type(error).__name__}: {str(error).splitlines()[0]}")
             continue
         if one.ndim == 0:
-            heeds[form] = not np.isclose(one, other, rtol=1e-6, atol=0)
-    if not heeds:
-        raise CombinationError(f"its loss accepts neither {' nor '.join(LABELS)} ({'; '.join(dict.fromkeys(reasons))})")
-    return max(heeds, key=lambda form: heeds[form])
+            order_matters[form] = not np.isclose(one, other, rtol=1e-6, atol=0)
+    if not order_matters:
+        raise CombinationError(
+            f"its loss accepts neither {' nor '.join(LABEL_FORMS)} ({'; '.join(dict.fromkeys(reasons))})"
+        )
+    return max(order_matters, key=lambda form: order_matters[form])
 
 
 def as_head(model: Any, feature_shape: tuple[int, ...], sample: npt.NDArray[np.float32]) -> Any:

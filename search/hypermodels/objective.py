@@ -11,7 +11,7 @@ from features.runtime.errors import UsageError
 from features.runtime.log import log
 from search.config import SearchRun
 from search.hypermodels.function import CombinationError
-from search.hypermodels.model import build_model, check_promotable, form_of_labels
+from search.hypermodels.model import build_model, check_promotable, choose_label_form
 from search.hypermodels.space import HypermodelSpace
 from search.hypermodels.training import train_hypermodel
 from search.population.feature_objective import FeatureObjective
@@ -38,7 +38,7 @@ class HypermodelObjective(FeatureObjective):
         shape, classes = self.caches.own.feature_shape, len(self.caches.own.class_names)
         try:
             model = build_model(choice, Path.cwd(), shape, classes, self.run.search.seed)
-            form_of_labels(model, shape, classes)
+            choose_label_form(model, shape, classes)
             check_promotable(choice, model, shape)
         except CombinationError as error:
             raise UsageError(f"search.hypermodel: {error}.") from error

@@ -137,7 +137,7 @@ def _discover(function: Hypermodel) -> tuple[tuple[Parameter, ...], Names, list[
     tried: list[Built] = []
     # Values to fix parameters at so that others appear; the first build has every parameter at its first value.
     waiting: list[dict[str, Any]] = [{}]
-    _meet(function, {}, found, names, tried)
+    _probe_space(function, {}, found, names, tried)
     probed: set[str] = set()
     while waiting:
         held = waiting.pop(0)
@@ -146,7 +146,7 @@ def _discover(function: Hypermodel) -> tuple[tuple[Parameter, ...], Names, list[
             appearing: dict[str, list[Any]] = {}
             before = dict(found)
             for value in _probes(parent):
-                for one in _meet(function, {**held, parent.name: value}, found, names, tried):
+                for one in _probe_space(function, {**held, parent.name: value}, found, names, tried):
                     if one.name not in before:
                         appearing.setdefault(one.name, []).append(value)
             for child, values in appearing.items():
@@ -173,7 +173,7 @@ def _probes(parameter: Parameter) -> list[Any]:
     return [kind(parameter.domain.low), kind(parameter.domain.high)]
 
 
-def _meet(
+def _probe_space(
     function: Hypermodel, held: dict[str, Any], found: dict[str, Parameter], names: Names, tried: list[Built]
 ) -> list[Parameter]:
     """Builds once with these values and every other parameter at its first; returns the parameters met, added to `found`."""

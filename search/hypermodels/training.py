@@ -18,7 +18,7 @@ from features.cache.views import order_of_epoch
 from features.runtime.interrupts import raise_if_cancelled
 from search.driver.worklog import this_worker
 from search.hypermodels.function import CombinationError
-from search.hypermodels.model import LABELS, build_model, check_promotable, form_of_labels, model_weights
+from search.hypermodels.model import LABEL_FORMS, build_model, check_promotable, choose_label_form, model_weights
 from search.population.sources import Features, load_features
 from search.population.task import Task
 from search.ranking import Score
@@ -48,7 +48,7 @@ def train_hypermodel(task: Task) -> list[TrialResult]:
         model = build_model(config.hypermodel, task.folder, shape, features.classes, config.seed)
         if before is None:
             check_promotable(config.hypermodel, model, shape)
-        trained = _Trained(model, task, features, form_of_labels(model, shape, features.classes))
+        trained = _Trained(model, task, features, choose_label_form(model, shape, features.classes))
         trained.go_on(state, before is not None)
         weights = _best_weights(model, state) if state.best_epoch else {}
     except CombinationError as error:
@@ -60,7 +60,7 @@ def train_hypermodel(task: Task) -> list[TrialResult]:
 
 @dataclass(frozen=True)
 class _Trained:
-    """A model in training; `labels` names the form of labels that its loss accepts (see LABELS)."""
+    """A model in training; `labels` names the form of labels that its loss accepts (see LABEL_FORMS)."""
 
     model: Any
     task: Task
@@ -95,7 +95,7 @@ class _Trained:
         labels, images = features.val_labels, len(features.train_labels)
         rows = order_of_epoch(epoch, images, self.task.seed)
         copies = features.rows_of_epoch(config.views, epoch, self.task.seed)[rows]
-        form = LABELS[self.labels]
+        form = LABEL_FORMS[self.labels]
         batches = partial(_batches_class(), lambda labels: form(labels, features.classes))
         train = batches(features.train, (copies, rows), features.train_labels[rows], config.batch_size)
         val = batches(features.val, (np.arange(len(labels)),), labels, EVALUATED)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from features.cache.views import Views
 from features.runtime.atomic import make_folder
-from features.runtime.workers.executors import Executor, GivenUp
+from features.runtime.workers.executors import Executor, OnTaskFailure
 from search.config import SearchRun
 from search.engine import environment, lanes_of
 from search.first_trials import FirstTrial, first_config
 from search.parameters import Space
 from search.population.sources import Caches
-from search.population.task import Task, give_up
+from search.population.task import Task, failed_results
 from search.records import keep_weights, write_trial
 from search.trial import TrialConfig, TrialResult, TrialState
 
@@ -96,7 +96,7 @@ class FeatureObjective(ABC):
         )
 
     def run_tasks(
-        self, executor: Executor, tasks: Sequence[Task], given_up: GivenUp[Task, list[TrialResult]] | None = None
+        self, executor: Executor, tasks: Sequence[Task], given_up: OnTaskFailure[Task, list[TrialResult]] | None = None
     ) -> Iterator[tuple[int, list[TrialResult]]]:
         """Runs tasks on workers; yields (index of the task, results) in order of completion."""
         return executor.map(self.trainer, tasks, given_up)
@@ -111,7 +111,7 @@ class FeatureObjective(ABC):
     ) -> Iterator[tuple[int, list[TrialResult]]]:
         """Trains each piece up to an epoch; see `Objective.train`."""
         tasks = [self.task([config for config, _ in piece], [state for _, state in piece], until) for piece in pieces]
-        return self.run_tasks(executor, tasks, give_up)
+        return self.run_tasks(executor, tasks, failed_results)
 
     def step_of(self, config: TrialConfig, epoch: int) -> int:
         """The epoch; for a probe, which has a single, final value, the study's last epoch: at epoch 1 it would outrank every head

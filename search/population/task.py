@@ -60,7 +60,7 @@ def train_trials(task: Task) -> list[TrialResult]:
     return [_result(program, *each, seconds) for each in zip(task.configs, states, spans, strict=True)]
 
 
-def give_up(task: Task, reason: str) -> list[TrialResult]:
+def failed_results(task: Task, reason: str) -> list[TrialResult]:
     """Fallback results for a task that failed permanently: each trial fails for `reason`, after the epochs it already had."""
     had = [(tuple(state.curves), state.best_epoch) if state else ((), 0) for state in task.states]
     return [TrialResult(curves, best, {}, reason, 0.0) for curves, best in had]

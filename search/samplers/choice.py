@@ -62,7 +62,7 @@ def exhausted(sampler: optuna.samplers.BaseSampler, study: optuna.Study) -> str 
     return reason(study)
 
 
-def ask_again(study: optuna.Study, left: optuna.trial.FrozenTrial) -> optuna.Trial:
+def redraw(study: optuna.Study, left: optuna.trial.FrozenTrial) -> optuna.Trial:
     """A trial whose driver was killed during its ask, to be drawn again from the beginning.
 
     Parameters already stored are drawn (and stored) again, to the same values, so that later ones find the random generator in

@@ -76,7 +76,7 @@ def test_both_ends_are_drawn_and_no_class_twice() -> None:
     rows = [(label, [0 if of <= label else label], [0.5]) for label in range(1, 30) for of in range(30)]
     names = tuple(f"class {label} of a long name, longer than fits" for label in range(30))
     scores = class_scores.collect(predictions(*rows, names=names))
-    worst, best = class_scores.ends(scores)
+    worst, best = class_scores.worst_and_best(scores)
     assert [score.name for score in worst] == [names[label] for label in range(29, 19, -1)]
     assert [score.name for score in best] == list(names[1:11])
     drawn = class_scores.draw(worst, best)
@@ -84,7 +84,7 @@ def test_both_ends_are_drawn_and_no_class_twice() -> None:
     assert drawn.layout.yaxis.ticktext[0] == "class 29 of a long … (30)"
     assert drawn.data[0].customdata[-1] == f"{names[1]}: 28 of 30"
     assert drawn.data[0].x[-1] == best[0].accuracy == 28 / 30
-    few = class_scores.ends(scores[:4])
+    few = class_scores.worst_and_best(scores[:4])
     assert few == (scores[:4], [])
 
 
@@ -100,8 +100,8 @@ def test_calibration_by_hand() -> None:
         predictions((0, [0, 1], [0.88, 0.12]), (0, [1, 0], [0.92, 0.08]), (0, [1, 0], [0.5, 0.5]))
     )
     assert shared.ece == pytest.approx(1.3 / 3)
-    ends = [(one.low, one.high, one.photos, one.right) for one in shared.bins]
-    assert ends == [
+    worst_and_best = [(one.low, one.high, one.photos, one.right) for one in shared.bins]
+    assert worst_and_best == [
         (pytest.approx(7 / 15), pytest.approx(8 / 15), 1, 0),
         (pytest.approx(13 / 15), pytest.approx(14 / 15), 2, 1),
     ]

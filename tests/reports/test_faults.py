@@ -9,7 +9,7 @@ import pytest
 
 from reports import build, headline, page
 from reports.config import Run
-from reports.section import LOUD, LeftOutError, reason_of
+from reports.section import RAISE_INTERNAL_ERRORS, LeftOutError, reason_of
 
 pytestmark = pytest.mark.unit
 
@@ -34,7 +34,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def test_a_fault_of_ours_leaves_out_its_part_with_its_type(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(LOUD)
+    monkeypatch.delenv(RAISE_INTERNAL_ERRORS)
     sections, left_out = page.collect_sections(run)
     assert [section.name for section in sections] == ["configuration"]
     assert left_out == {"cars": LINE}

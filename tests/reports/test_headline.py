@@ -29,7 +29,7 @@ from reports.models import phases
 from reports.section import PageSection, Table
 from search.cli import _leaderboard
 from search.leaderboard import leaders
-from search.top5 import says_something
+from search.top5 import is_informative
 from tests.conftest import run_headhunt
 from tests.fabricated import fabricate_confirmation, fabricate_promotion
 from tests.reports.test_page import open_page
@@ -130,7 +130,7 @@ def test_a_chosen_models_validation_accuracy_is_called_optimistic_on_the_console
 
 
 def test_top5_is_shown_of_more_than_five_classes(searched: Run) -> None:
-    assert [says_something(classes) for classes in (2, 5, 6, 196)] == [False, False, True, True]
+    assert [is_informative(classes) for classes in (2, 5, 6, 196)] == [False, False, True, True]
     fabricate_promotion(searched)
     for classes, shown in ((3, False), (6, True)):
         prepared = searched.workdir / "dataset" / "prepared.json"

@@ -23,7 +23,7 @@ from reports.section import LeftOutError
 from reports.study import first_trials as section
 from reports.study import leaders_table
 from search.config import SearchConfig
-from search.first_trials import TITLES, FirstTrial, expressed, first_config, fixed_sampler, name_of
+from search.first_trials import TITLES, FirstTrial, as_parameters, first_config, fixed_sampler, name_of
 from search.leaderboard import leaders, load_study
 from search.optimizers import LBFGS
 from search.parameters import AskContext
@@ -279,7 +279,7 @@ SPACE = SearchSpace(
 )
 def test_what_a_space_can_express_is_recorded(name: FirstTrial, wanted: dict[str, Any]) -> None:
     config = first_config(name, Views(policy="p", copies=2), 5)
-    found = expressed(config, SPACE.parameters())
+    found = as_parameters(config, SPACE.parameters())
     assert found == wanted
     study = optuna.create_study(sampler=fixed_sampler(found, SPACE.parameters()))
     trial = study.ask()
@@ -293,9 +293,9 @@ def test_what_a_space_can_express_is_recorded(name: FirstTrial, wanted: dict[str
 def test_the_default_space_expresses_the_known_good_head() -> None:
     """The notebooks' rate is below the range and its schedule not among the choices: samplers do not see that trial."""
     parameters = SearchSpace(views={"clean_share": [0.0, 0.5, 1.0]}).parameters()
-    found = expressed(first_config("known_good", Views(copies=2), 30), parameters)
+    found = as_parameters(first_config("known_good", Views(copies=2), 30), parameters)
     assert [*found] == [one.name for one in parameters if one.exists(found)]
-    notebook = expressed(first_config("notebook", Views(copies=2), 30), parameters)
+    notebook = as_parameters(first_config("notebook", Views(copies=2), 30), parameters)
     assert {one.name for one in parameters} - {*notebook} == {"schedule.kind", "schedule.learning_rate"}
 
 
@@ -309,7 +309,7 @@ def test_every_sampler_goes_on_after_them(sampler: str) -> None:
     )
     study = optuna.create_study(direction="maximize", pruner=optuna.pruners.NopPruner())
     for name in NAMES:
-        found = expressed(first_config(name, Views(), 9), space.parameters())
+        found = as_parameters(first_config(name, Views(), 9), space.parameters())
         study.sampler = fixed_sampler(found, space.parameters())
         trial = study.ask()
         for parameter in space.parameters():
@@ -352,7 +352,7 @@ def test_samplers_see_a_first_trial_that_has_every_parameter() -> None:
         head={"layers": [0, 1], "units": [256]}, schedule={"learning_rate": {"low": 1e-3, "high": 1e-2, "log": True}}
     )
     for name in NAMES:
-        found = expressed(first_config(name, Views(), 9), wide.parameters())
+        found = as_parameters(first_config(name, Views(), 9), wide.parameters())
         study.sampler = fixed_sampler(found, wide.parameters())
         trial = study.ask()
         for parameter in wide.parameters():

@@ -14,7 +14,7 @@ from features.cache.views import Views
 from features.runtime.errors import UsageError
 from reports.config import Run
 from search.hypermodels.function import CombinationError
-from search.hypermodels.model import as_head, build_model, form_of_labels
+from search.hypermodels.model import as_head, build_model, choose_label_form
 from search.hypermodels.space import HypermodelSpace
 from search.trial import HypermodelChoice
 from tests.search.hypermodel_folder import study_of
@@ -306,7 +306,7 @@ def test_as_a_head_it_gives_the_same_classes_and_probabilities(folder: Path, nam
     probabilities = softmax(given, axis=1) if name == "subclassed" else given / given.sum(1, keepdims=True)
     assert softmax(logits, axis=1) == pytest.approx(probabilities, abs=1e-5)
     forms = {"gathers": "a column of class numbers", "one_hot": "one-hot rows", "sigmoids": "one-hot rows"}
-    assert form_of_labels(model, (6,), 3) == forms.get(name, "class numbers")
+    assert choose_label_form(model, (6,), 3) == forms.get(name, "class numbers")
 
 
 def test_a_loss_that_takes_neither_kind_of_label(folder: Path) -> None:
@@ -320,4 +320,4 @@ def test_a_loss_that_takes_neither_kind_of_label(folder: Path) -> None:
     with pytest.raises(
         CombinationError, match=r"neither one-hot rows nor class numbers nor a column .*no labels please"
     ):
-        form_of_labels(model, (6,), 3)
+        choose_label_form(model, (6,), 3)

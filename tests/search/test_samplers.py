@@ -19,7 +19,7 @@ from features.cache.views import Views
 from features.run_file import load
 from features.runtime.errors import UsageError
 from search.config import SearchConfig, SearchRun
-from search.samplers.choice import SAMPLERS, ask_again, exhausted, make_sampler
+from search.samplers.choice import SAMPLERS, exhausted, make_sampler, redraw
 from search.samplers.oracles import allotment, hyperband_trials
 from search.space import SearchSpace
 
@@ -98,7 +98,7 @@ def ask(
     study.sampler = make_sampler(sampler, space, seed, number, EPOCHS)
     if left is None:
         assert exhausted(study.sampler, study) is None
-    trial = study.ask() if left is None else ask_again(study, left._trial_id)
+    trial = study.ask() if left is None else redraw(study, left._trial_id)
     space.suggest(trial, Views(), EPOCHS, 0)
     return trial
 

@@ -17,7 +17,7 @@ from headhunt.service.cli import add_commands
 from headhunt.service.client import following
 from headhunt.service.client.access import read_token
 from headhunt.service.client.client import ATTEMPTS, Client
-from headhunt.service.client.following import over, say
+from headhunt.service.client.following import stream_log, wait_until_ended
 from reports.config import Run
 from tests.service.scripted import Answer, Scripted, log, scripted, status
 
@@ -238,13 +238,13 @@ def test_a_log_that_breaks_off_goes_on_where_it_did(monkeypatch: pytest.MonkeyPa
 def test_a_service_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "PAUSES_SECONDS", (0, 0))
     with scripted(log(b"one\n", True)) as service:
-        told = say(Client(service.url, None), "cars", 1)
+        told = stream_log(Client(service.url, None), "cars", 1)
         assert next(told) == b"one\n"
         with pytest.raises(LostError, match="incomplete response from the service"):
             next(told)
         assert len(service.asked) == 3
     with pytest.raises(LostError, match="no service answers"):
-        over(Client(service.url, None), "cars", 1)
+        wait_until_ended(Client(service.url, None), "cars", 1)
 
 
 def test_a_search_that_is_no_longer_followed_goes_on_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

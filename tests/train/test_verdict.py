@@ -16,9 +16,9 @@ from reports.config import Run
 from tests.conftest import run_headhunt
 from tests.fabricated import fabricate_promotion
 from train.baselines.measure import measure_baselines
+from train.ledger_summary import usage_of_test_photos
 from train.promotion.artifact import find_promotions
 from train.promotion.promote import promote
-from train.tested import use_of_test_photos
 from train.verdict import Difference, Verdict, best_verdict, paired_interval, verdict_of
 
 
@@ -178,7 +178,7 @@ def test_the_test_photos_are_left_alone_until_they_are_asked_for(searched: Run) 
         "No verdict: the test photos were not evaluated because `train.evaluate_test` is false."
         in best_verdict(searched).text
     )
-    assert use_of_test_photos(searched) == "The test photos were not used."
+    assert usage_of_test_photos(searched) == "The test photos were not used."
     history = (promotion.folder / "history.csv").read_bytes()
     (evaluated,) = promote(searched)
     assert evaluated.tuned.test is not None

@@ -12,8 +12,8 @@ from search.top5 import is_shown
 from train.baselines.measure import BASELINES, BaselineResult
 from train.config import TrainRun
 from train.evaluate import Metrics, SplitMetrics
+from train.ledger_summary import usage_of_test_photos
 from train.promotion.artifact import Promotion
-from train.tested import use_of_test_photos
 
 
 def comparison_table(run: TrainRun, baselines: Mapping[str, BaselineResult], promotions: Sequence[Promotion]) -> Table:
@@ -24,7 +24,7 @@ def comparison_table(run: TrainRun, baselines: Mapping[str, BaselineResult], pro
     caption = f"A chosen model's validation accuracy is {OPTIMISTIC}. "
     table = Table(
         *("model", *measured, "test loss", "test ECE", "seconds", "folder"),
-        caption=caption + use_of_test_photos(run) if run.train.evaluate_test else caption,
+        caption=caption + usage_of_test_photos(run) if run.train.evaluate_test else caption,
     )
     for name, found in baselines.items():
         chosen = ", ".join(f"{what} {value:.3g}" for what, value in found.chosen.items())

@@ -120,7 +120,7 @@ def baselines_json(baselines: Mapping[str, BaselineResult]) -> list[dict[str, ob
     ]
 
 
-def named_by_baseline(run: TrainRun, cache: FeatureCache, name: str) -> list[int] | None:
+def baseline_test_labels(run: TrainRun, cache: FeatureCache, name: str) -> list[int] | None:
     """A baseline's predicted label of each test photo, in index order; None if it was not evaluated on these photos."""
     found = load_baselines(run.workdir).get(name)
     return found.test_labels if found and found.made_from == _identity(run, cache, name) else None

@@ -12,12 +12,12 @@ from features.config import augmentation_name
 from search.leaderboard import Leader
 from search.ranking import OPTIMISTIC
 from search.review.describe import show, views_line
-from search.top5 import says_something
+from search.top5 import is_informative
 from search.trial import TrialConfig
 from train.config import TrainRun
 from train.evaluate import wilson_interval
+from train.ledger_summary import usage_of_test_photos
 from train.promotion.artifact import Promotion
-from train.tested import use_of_test_photos
 from train.verdict import Verdict
 
 
@@ -31,7 +31,7 @@ def model_card(
 ) -> str:
     """The model card as Markdown; `files` are the bundle's files by format."""
     height, width = image_size(run.features)
-    phases, top5 = run.train.finetune.plan, says_something(len(cache.class_names))
+    phases, top5 = run.train.finetune.plan, is_informative(len(cache.class_names))
     stages = [("frozen backbone", promotion.frozen)] + (
         [] if promotion.is_frozen else [("fine-tuned", promotion.tuned)]
     )
@@ -94,7 +94,7 @@ def model_card(
             "In brackets: 95 % intervals of the test accuracy (Wilson). ECE: expected calibration error of the top class, in 15 "
             "bins.",
             "",
-            f"Accuracy on the validation photos is {OPTIMISTIC}. {use_of_test_photos(run)}",
+            f"Accuracy on the validation photos is {OPTIMISTIC}. {usage_of_test_photos(run)}",
             "",
             f"Before fine-tuning, network and head agreed on {parity.images} clean photos: largest difference in probability "
             f"{parity.max_abs_difference:.1e}.",

@@ -138,7 +138,7 @@ class Checkpoint:
             with self._path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 facts = Facts.model_validate(json.loads(str(arrays["facts"])))
                 if facts.identity != self._identity:
-                    journal.say("The existing checkpoint belongs to another configuration; starting over.")
+                    journal.log("The existing checkpoint belongs to another configuration; starting over.")
                     return None
                 weights = [arrays[f"weight_{number}"] for number in range(len(self._weights))]
                 self._best = [arrays[f"best_{number}"] for number in range(len(self._weights))]
@@ -150,7 +150,7 @@ class Checkpoint:
             ) from None
         for variable, value in zip(self._weights, weights, strict=True):
             variable.assign(value)
-        journal.say(f"Resuming after epoch {facts.state.epochs}.")
+        journal.log(f"Resuming after epoch {facts.state.epochs}.")
         return facts.state
 
     def load_optimizer(self, optimizer: Optimizer) -> None:

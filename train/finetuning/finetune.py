@@ -140,7 +140,7 @@ class _Phase:
         )
         self.checkpoint.load_optimizer(optimizer)
         if len(config.plan) > 1:
-            self.journal.say(
+            self.journal.log(
                 f"Phase {state.phase} of {len(config.plan)}: {phase.title} ({len(names)} layers of the backbone)."
             )
         while not state.is_over(phase):
@@ -253,7 +253,7 @@ def _say(state: FinetuneState, config: FinetuneConfig, journal: Journal) -> None
         else "frozen; "
     )
     mark = " (best)" if done.epoch == state.best_epoch else ""
-    journal.say(
+    journal.log(
         f"epoch {done.epoch}/{_total(config)}: {trained}val loss {done.val_loss:.3f}, val accuracy "
         f"{done.val_accuracy:.4f}{mark}, {done.seconds:.0f} s"
     )

@@ -37,7 +37,7 @@ class Journal:
         self._folder = folder
         self._written = 0.0
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Appends a line to the log."""
         path = self._folder / LOG
         try:

@@ -22,7 +22,7 @@ from features.runtime.workers.executors import check_devices, in_own_process, op
 from search.certificate import load_certificate
 from search.confirm.ranking import by_confirmation, load_confirmation
 from search.driver.storage import storage_faults
-from search.first_trials import titled
+from search.first_trials import label_of
 from search.leaderboard import Leader, leaders, load_study
 from search.retrain import trial_weights
 from train.config import TrainRun
@@ -32,11 +32,11 @@ from train.finetuning.journal import PROGRESS, Reader
 from train.promotion.artifact import MARK, METRICS, Promotion, promotion_folder, read_promotion, recipe_digest
 from train.promotion.follow import follow
 from train.promotion.record import PromotionStudy
-from train.promotion.worker import Ended, Task, promote_trial
+from train.promotion.worker import PromotionOutcome, Task, promote_trial
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _PromotionRequest:
     """A requested promotion: its trial, its folder, and the sha256 of everything that its numbers depend on."""
 
     leader: Leader
@@ -53,7 +53,7 @@ def promote(run: TrainRun, numbers: Sequence[int] = ()) -> list[Promotion]:
     """
     cache = cache_for(run)
     wanted = [_wanted(run, cache, leader) for leader in _choose(run, cache, numbers)]
-    _tell_fidelity(run)
+    _log_fidelity(run)
     lock = make_folder(run.workdir / "promotions") / ".lock"
     with (
         only_process(lock, f"another process is promoting trials of {run.name!r}"),
@@ -72,10 +72,10 @@ def promote(run: TrainRun, numbers: Sequence[int] = ()) -> list[Promotion]:
     return [_promotion(each.folder) for each in wanted]
 
 
-def _wanted(run: TrainRun, cache: FeatureCache, leader: Leader) -> _Wanted:
+def _wanted(run: TrainRun, cache: FeatureCache, leader: Leader) -> _PromotionRequest:
     made_from = _identity(run, cache, leader)
     recipe = recipe_digest(run, _augmentation(run, leader))
-    return _Wanted(leader, promotion_folder(run, leader.number, recipe, made_from), made_from)
+    return _PromotionRequest(leader, promotion_folder(run, leader.number, recipe, made_from), made_from)
 
 
 def _promotion(folder: Path) -> Promotion:
@@ -86,11 +86,11 @@ def _promotion(folder: Path) -> Promotion:
     return found
 
 
-def _run(run: TrainRun, cache: FeatureCache, waiting: Sequence[_Wanted], record: PromotionStudy) -> None:
+def _run(run: TrainRun, cache: FeatureCache, waiting: Sequence[_PromotionRequest], record: PromotionStudy) -> None:
     """Runs the missing promotions; when all have ended, raises the first of their errors."""
     tasks, errors = [], []
 
-    def failed(wanted: _Wanted | Task, error: HeadhuntError) -> None:
+    def failed(wanted: _PromotionRequest | Task, error: HeadhuntError) -> None:
         record.fail(wanted.leader, wanted.folder, wanted.made_from, str(error))
         errors.append(error)
         if len(waiting) > 1:
@@ -108,7 +108,7 @@ def _run(run: TrainRun, cache: FeatureCache, waiting: Sequence[_Wanted], record:
         open_executor(run.promotion_workers, run.workdir, variables) if tasks else nullcontext() as executor,
         follow(tasks, record) as followed,
     ):
-        for position, ended in executor.map(promote_trial, tasks, _given_up) if executor else ():
+        for position, ended in executor.map(promote_trial, tasks, _failed_promotion) if executor else ():
             task = tasks[position]
             followed.catch_up(task)
             if ended.error is None:
@@ -121,11 +121,11 @@ def _run(run: TrainRun, cache: FeatureCache, waiting: Sequence[_Wanted], record:
         raise errors[0]
 
 
-def _given_up(task: Task, reason: str) -> Ended:
-    return Ended(HeadhuntError(f"the promotion of trial {task.leader.number} failed: {reason}"))
+def _failed_promotion(task: Task, reason: str) -> PromotionOutcome:
+    return PromotionOutcome(HeadhuntError(f"the promotion of trial {task.leader.number} failed: {reason}"))
 
 
-def _task(run: TrainRun, cache: FeatureCache, wanted: _Wanted) -> Task:
+def _task(run: TrainRun, cache: FeatureCache, wanted: _PromotionRequest) -> Task:
     """The task that makes this promotion; the weights and activations that it needs are on disk afterwards."""
     leader, folder = wanted.leader, make_folder(wanted.folder.resolve())
     trial_weights(run, leader)
@@ -189,7 +189,7 @@ def _choose(run: TrainRun, cache: FeatureCache, numbers: Sequence[int]) -> list[
     return chosen
 
 
-def _tell_fidelity(run: TrainRun) -> None:
+def _log_fidelity(run: TrainRun) -> None:
     """Logs the study's fidelity certificate, if it has one."""
     certificate = load_certificate(load_study(run))
     for line in certificate.lines(run.train.finetune.digest, run.train.fidelity_floor) if certificate else ():
@@ -203,7 +203,7 @@ def _winners(run: TrainRun, ranked: Sequence[Leader]) -> list[Leader]:
         return list(ranked[: run.train.top])
     chosen = by_confirmation(ranked, confirmation)[: run.train.top]
     seeds = len(confirmation.confirmed[0].seeds)
-    shown = ", ".join(titled(leader.number, leader.first) for leader in chosen)
+    shown = ", ".join(label_of(leader.number, leader.first) for leader in chosen)
     log.print(f"Promoting by the ranking of `headhunt search confirm` (mean of {seeds} seeds): trial {shown}.")
     return chosen
 
@@ -246,7 +246,7 @@ def _own_section(run: TrainRun, leader: Leader) -> FeaturesConfig:
     return section_of(run.features, configured(run.features, leader.config.views.policy))
 
 
-def _finished(run: TrainRun, wanted: _Wanted) -> Promotion | None:
+def _finished(run: TrainRun, wanted: _PromotionRequest) -> Promotion | None:
     """The finished promotion, if it exists with metrics for all configured splits."""
     try:
         found = read_promotion(wanted.folder)

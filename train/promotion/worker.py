@@ -68,7 +68,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Ended:
+class PromotionOutcome:
     """The outcome of a promotion: its error, or None if it succeeded."""
 
     error: HeadhuntError | None = None
@@ -84,7 +84,7 @@ class Inputs:
     parts: str | None
 
 
-def promote_trial(task: Task) -> Ended:
+def promote_trial(task: Task) -> PromotionOutcome:
     """Makes a promotion, or resumes an interrupted one after its last epoch; metrics.json is written last."""
     journal = Journal(make_folder(task.folder))
     for left in task.folder.glob(".*.tmp*"):  # left by a process killed while writing
@@ -94,16 +94,16 @@ def promote_trial(task: Task) -> Ended:
     except (CancelledError, CacheError):  # a damaged cache affects all promotions, not just this one
         raise
     except HeadhuntError as error:  # other promotions continue
-        return Ended(error)
+        return PromotionOutcome(error)
     except Exception as error:
         fault = task.folder / "fault.txt"
         with suppress(OSError):
             fault.write_text(traceback.format_exc(), encoding="utf-8")
         named = f"the promotion of trial {task.leader.number} failed: {type(error).__name__}: {error}"
-        return Ended(HeadhuntError(f"{named}. The traceback is in {fault}; finished work is kept."))
+        return PromotionOutcome(HeadhuntError(f"{named}. The traceback is in {fault}; finished work is kept."))
     finally:
         journal.close()
-    return Ended()
+    return PromotionOutcome()
 
 
 def _promote(task: Task, journal: Journal) -> None:
@@ -123,7 +123,7 @@ def _promote(task: Task, journal: Journal) -> None:
     head = trial_head(leader.config, task.code, sample, len(cache.class_names), moments, weights)
     network, alone = build_network(features, head, policy, projections), head.build(cache.shape_of(parts))
     accuracy, parity = _check_head(inputs, leader, network, alone)
-    journal.say(
+    journal.log(
         f"frozen validation accuracy {accuracy:.4f}; network and head agree on {parity.images} cached photos within "
         f"{parity.max_abs_difference:.1e}. Fine-tuning{f' on {devices} devices' if devices > 1 else ''}: "
         f"{'; then '.join(f'{phase.title}, {phase.epochs} epochs' for phase in tuning.plan)}."

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from features.run_file import load
 from features.runtime.errors import HeadhuntError, LostError
 from headhunt.service.board.schemas import Exported, Exports, Health, JobStatus, Promotion, Promotions, SearchStatus
-from headhunt.service.board.studies import Studies, Study, no_study, settlement
+from headhunt.service.board.studies import Studies, Study, no_study, settled_key
 from headhunt.service.jobs.admission import contained
 from headhunt.service.jobs.downloads import exported_formats, report_page
 from headhunt.service.jobs.jobs import Jobs, JobSnapshot
@@ -66,10 +66,10 @@ class Board:
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._json = b'{"searches":[]}'
-        looks = {"jobs": self._look_after_jobs, "storage": self._ask, "studies": self._look_at_searches}
+        looks = {"jobs": self._update_jobs, "storage": self._ask, "studies": self._look_at_searches}
         # A thread each: if Ray or the storage hangs, the others continue.
         self._threads = [
-            threading.Thread(target=self._go_on, args=(look,), name=name, daemon=True) for name, look in looks.items()
+            threading.Thread(target=self._loop, args=(look,), name=name, daemon=True) for name, look in looks.items()
         ]
 
     def start(self) -> None:
@@ -113,7 +113,7 @@ class Board:
     def refresh(self, name: str) -> Entry:
         """A search with the current state of its jobs and the last known state of its study."""
         with self._lock:
-            self._tell(name, self._last_seen(name))
+            self._update_entry(name, self._last_seen(name))
             self._write()
             return self._entries[name]
 
@@ -156,7 +156,7 @@ class Board:
 
     def promotions(self, name: str) -> bytes:
         """The finished promotions of a search, as JSON of `Promotions`; reads files."""
-        entry, run = self.entry(name), self._here(name)
+        entry, run = self.entry(name), self._with_absolute_workdir(name)
         inside = [each for each in find_promotions(run) if contained(each.folder, self._root)]
         rows = [
             Promotion(**{**dict(each.summary()), "folder": f"{name}/promotions/{each.folder.name}"}) for each in inside
@@ -179,7 +179,7 @@ class Board:
 
     def look(self) -> None:
         """Checks the jobs, and every search that is active or due."""
-        self._look_after_jobs()
+        self._update_jobs()
         self._ask()
         self._look_at_searches()
 
@@ -187,11 +187,11 @@ class Board:
     def _storage_answers(self) -> bool:
         return _is_recent(self._studies.answered)
 
-    def _look_after_jobs(self) -> None:
-        with self._outliving("Ray"):
+    def _update_jobs(self) -> None:
+        with self._log_errors("Ray"):
             if self._keep_ray:
                 self._keep_ray()
-        with self._outliving("the jobs"):
+        with self._log_errors("the jobs"):
             self._jobs.look_after()
         if self._storage_answers:
             self._problems.log("its silence", "")
@@ -201,31 +201,31 @@ class Board:
         with self._lock:  # the thread that reads studies may be stuck in the storage; job states must be updated anyway
             for name in self._jobs.names():
                 if self._is_moving(name):
-                    with self._outliving(f"the files of the search {name!r}"):
-                        self._tell(name, self._last_seen(name))
+                    with self._log_errors(f"the files of the search {name!r}"):
+                        self._update_entry(name, self._last_seen(name))
             self._write()
 
     def _ask(self) -> None:
-        with self._outliving("the storage"):
+        with self._log_errors("the storage"):
             self._studies.ask()
 
     def _look_at_searches(self) -> None:
         for name in self._jobs.names():
             if self._is_due(name):
-                with self._outliving(f"the files of the search {name!r}"):
+                with self._log_errors(f"the files of the search {name!r}"):
                     self._look_at(name)
         with self._lock:
             self._write()
 
-    def _go_on(self, look: Callable[[], None]) -> None:
+    def _loop(self, look: Callable[[], None]) -> None:
         while not self._ended.is_set():
             began = time.monotonic()
-            with self._outliving("the searches"):
+            with self._log_errors("the searches"):
                 look()
             self._ended.wait(min(max(LOOK_SECONDS, 4 * (time.monotonic() - began)), LONGEST_PAUSE))
 
     @contextmanager
-    def _outliving(self, what: str) -> Iterator[None]:
+    def _log_errors(self, what: str) -> Iterator[None]:
         """Logs an error in a check of `what` instead of raising it, so that the other checks still run."""
         try:
             yield
@@ -238,7 +238,7 @@ class Board:
         parts = b",".join(entry.json for entry in self.entries())
         self._json = b'{"searches":[' + parts + b"]}"
 
-    def _here(self, name: str) -> Run:
+    def _with_absolute_workdir(self, name: str) -> Run:
         """The configuration with an absolute workdir, independent of this process's working directory."""
         return self.run(name).model_copy(update={"workdir": self._root / name})
 
@@ -251,7 +251,7 @@ class Board:
         if self._is_moving(name) or time.monotonic() - self._seen.get(name, -REST_SECONDS) >= REST_SECONDS:
             return True
         study = self._last_seen(name)
-        return not study.fault and study.settled != settlement(self._jobs.of(name)[-1])
+        return not study.fault and study.settled != settled_key(self._jobs.of(name)[-1])
 
     def _last_seen(self, name: str) -> Study:
         """The last known state of a search's study."""
@@ -277,19 +277,19 @@ class Board:
                 study = study._replace(fault=_fault(error))
             with self._lock:
                 if self._jobs.of(name)[-1] == last:  # else the job changed meanwhile: read again
-                    self._tell(name, study)
+                    self._update_entry(name, study)
                     break
         self._seen[name] = time.monotonic()
         about = f"the search {name!r}"
         self._problems.log(about, f"cannot read {about}: {study.fault}" if study.fault else "")
 
     def _look_again(self, name: str) -> None:
-        with self._outliving(f"the files of the search {name!r}"):
+        with self._log_errors(f"the files of the search {name!r}"):
             self._look_at(name, again=True)
 
-    def _tell(self, name: str, study: Study) -> None:
+    def _update_entry(self, name: str, study: Study) -> None:
         snapshots = self._jobs.of(name)
-        shown = _shown(snapshots)
+        shown = _representative_job(snapshots)
         status = SearchStatus(
             name=name,
             state=shown.state,
@@ -330,7 +330,7 @@ def _is_recent(answered: float | None) -> bool:
     return answered is not None and time.monotonic() - answered < UNANSWERED_SECONDS
 
 
-def _shown(snapshots: list[JobSnapshot]) -> JobSnapshot:
+def _representative_job(snapshots: list[JobSnapshot]) -> JobSnapshot:
     """The job whose state represents the search: the last one, unless that is a finished promotions job: then the last search."""
     last = snapshots[-1]
     if last.job.kind == "promotions" and last.state == "finished":

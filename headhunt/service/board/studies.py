@@ -16,7 +16,7 @@ from headhunt.service.jobs.jobs import JobSnapshot
 from reports.config import Run
 from search.metric import Metric, best_of
 from search.optuna_internals import study_id
-from search.ranking import is_added, is_ours, ranked
+from search.ranking import is_external, is_from_search, ranked
 from search.review.progress import STATES
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ LONGEST_TOP = 1000
 """Maximum number of trials in a leaderboard."""
 
 
-class Reached(NamedTuple):
+class HistoryPoint(NamedTuple):
     """The value of a completed trial, and the best value so far."""
 
     number: int
@@ -91,7 +91,7 @@ class Studies:
         import optuna
         from sqlalchemy.exc import SQLAlchemyError
 
-        settled = settlement(last)
+        settled = settled_key(last)
         try:
             has_changed = settled is None or (last.state != "queued" and settled != before.settled)
             if not has_changed and before.id == self._storage.get_study_id_from_name(run.name):
@@ -109,17 +109,17 @@ class Studies:
             self.answered = None
             return before
         self.answered = time.monotonic()
-        states = Counter(trial.state.name for trial in trials if not is_added(trial))
+        states = Counter(trial.state.name for trial in trials if not is_external(trial))
         counts = {word: states[state] for state, word in STATES.items()}
         total = max(run.search.trials, len(trials))
         found = before._replace(
             objective=run.search.objective,
             id=study_id(study),
-            counts=TrialCounts(total=total, **counts, added=sum(map(is_added, trials))),
+            counts=TrialCounts(total=total, **counts, added=sum(map(is_external, trials))),
             per_minute=_pace(trials, last.begun) if last.state == "running" and last.stage == "search" else None,
             settled=settled,
         )
-        complete = ranked(filter(is_ours, trials), run.search.objective)
+        complete = ranked(filter(is_from_search, trials), run.search.objective)
         if before.id == found.id and len(before.complete) == len(complete):
             return found  # completed trials never change
         rows = [
@@ -138,7 +138,7 @@ class Studies:
         )
 
 
-def settlement(last: JobSnapshot) -> tuple[int, str | None] | None:
+def settled_key(last: JobSnapshot) -> tuple[int, str | None] | None:
     """The `Study.settled` of a study that is read while this is the search's last job."""
     return None if last.state in AT_WORK else (last.job.number, last.ended)
 
@@ -149,7 +149,7 @@ def no_study(objective: str, trials: int) -> Study:
     return Study(objective, nothing, TrialCounts(total=trials))
 
 
-def thinned(points: tuple[Reached, ...]) -> list[Reached]:
+def thinned(points: tuple[HistoryPoint, ...]) -> list[HistoryPoint]:
     """Every improvement, plus about POINTS evenly spaced points."""
     if len(points) <= POINTS:
         return list(points)
@@ -177,11 +177,11 @@ def _pace(trials: list[Any], begun: str | None) -> float | None:
 
 def _history(complete: Sequence[optuna.trial.FrozenTrial], objective: Metric) -> bytes:
     """JSON of `History`."""
-    reached: list[Reached] = []
+    reached: list[HistoryPoint] = []
     for trial in sorted(complete, key=lambda one: one.number):
         value = trial.value or 0.0
         reached.append(
-            Reached(trial.number, value, best_of(objective, (reached[-1].best, value)) if reached else value)
+            HistoryPoint(trial.number, value, best_of(objective, (reached[-1].best, value)) if reached else value)
         )
     points = [Point(**one._asdict()) for one in thinned(tuple(reached))]
     return History(objective=objective, points=points).model_dump_json().encode()

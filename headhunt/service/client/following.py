@@ -20,7 +20,7 @@ QUIET_SECONDS = 20
 """A connection that lasted longer than this resets the retries."""
 
 
-def say(client: Client, name: str, job: int) -> Iterator[bytes]:
+def stream_log(client: Client, name: str, job: int) -> Iterator[bytes]:
     """Streams a job's log until the job ends, each byte once. LostError if the service does not come back."""
     given, patience = 0, _Patience()
     while True:
@@ -40,7 +40,7 @@ def say(client: Client, name: str, job: int) -> Iterator[bytes]:
             patience.wait(error)
 
 
-def over(client: Client, name: str, job: int) -> SearchStatus:
+def wait_until_ended(client: Client, name: str, job: int) -> SearchStatus:
     """Waits for the search's job with this number to end and returns the status. LostError if the service does not come back."""
     patience = _Patience()
     while True:

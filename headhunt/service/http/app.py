@@ -30,7 +30,7 @@ from headhunt.service.http.guard import (
 )
 from headhunt.service.http.metrics import registry
 from headhunt.service.http.routes import add_routes
-from headhunt.service.jobs.admission import DECIDED, RefusedError
+from headhunt.service.jobs.admission import SERVICE_KEYS, RefusedError
 from headhunt.service.jobs.jobs import ConflictError, Jobs, UnknownError
 from headhunt.service.settings import Settings
 from reports.config import Run
@@ -166,7 +166,7 @@ def _document(app: FastAPI, has_token: bool) -> dict[str, Any]:
     configuration = Run.model_json_schema(ref_template="#/components/schemas/Configuration.{model}")
     sections = configuration.pop("$defs")
     for schema in (configuration, *sections.values()):
-        for path in DECIDED:
+        for path in SERVICE_KEYS:
             schema.get("properties", {}).pop(path.rpartition(".")[2], None)
     for name, schema in sections.items():
         schemas[f"Configuration.{name}"] = schema

@@ -86,7 +86,7 @@ class Guard:
             parse(limit) for limit in (settings.reads, settings.writes, settings.logins)
         )
         self._active = 0
-        self._known_until: dict[str, float] = {}
+        self._trusted_until: dict[str, float] = {}
         self.cookie_name = f"headhunt-{self._sign('name')[:8]}"  # browsers share cookies between the ports of a host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -150,7 +150,7 @@ class Guard:
         if not reading and not self._is_own_origin(headers, host):
             return _problem(403, "requests from pages of other sites (by the Origin header) are not allowed.")
         if self._token is not None and path != LOGIN and not path.startswith(ASSETS):
-            refusal = await self._unless_known(scope, headers, client)
+            refusal = await self._authenticate(scope, headers, client)
             if refusal is not None:
                 return refusal
         length = headers.get(b"content-length", b"0")
@@ -158,7 +158,7 @@ class Guard:
             return _problem(413, self._too_large(path))
         return None
 
-    async def _unless_known(self, scope: Scope, headers: dict[bytes, bytes], client: str) -> Application | None:
+    async def _authenticate(self, scope: Scope, headers: dict[bytes, bytes], client: str) -> Application | None:
         """The response to a request without a valid token or cookie, else None.
 
         Too many wrong tokens lock an address out for a while, to stop guessing. An address that recently sent the right token is
@@ -166,12 +166,12 @@ class Guard:
         """
         kind, _, given = headers.get(b"authorization", b"").partition(b" ")
         if kind.lower() == b"bearer":
-            if self._known_until.get(client, 0) < time.monotonic() and not await self._limiter.test(
+            if self._trusted_until.get(client, 0) < time.monotonic() and not await self._limiter.test(
                 self._logins, "logins", client
             ):
                 return await self._too_often(self._logins, "logins", client)
             if self.is_token(given.decode("latin-1").strip()):
-                self._known_until[client] = time.monotonic() + COOKIE_SECONDS
+                self._trusted_until[client] = time.monotonic() + COOKIE_SECONDS
                 return None
         elif any(self._is_good(value) for value in _cookies(headers, self.cookie_name)):
             return None

@@ -26,7 +26,7 @@ LONGEST_NAME = 100
 RESERVED = ("-promotions", "-fidelity")
 """Suffixes of a search's other studies in the same storage."""
 
-DECIDED = frozenset(
+SERVICE_KEYS = frozenset(
     {
         "workdir",
         "search.storage",
@@ -82,7 +82,7 @@ def admit(raw: Any, settings: Settings) -> Admitted:
         raise RefusedError([f"it must be a mapping with the sections {', '.join(Run.model_fields)}."])
     if _depth(raw) > DEEPEST:
         raise RefusedError([f"the configuration is nested more than {DEEPEST} levels deep."])
-    faults = _chosen_here(raw)
+    faults = _service_keys(raw)
     completed = {**raw}
     if isinstance(raw.get("search", {}), dict | None):
         completed["search"] = {**(raw.get("search") or {}), "storage": settings.storage_url}
@@ -90,7 +90,7 @@ def admit(raw: Any, settings: Settings) -> Admitted:
         completed["dataset"] = {**raw["dataset"], "within": str(settings.root)}
     try:
         completed["workdir"] = str(raw.get("name", "headhunt"))
-        run = validate(Run, completed, "submitted", given=raw, decided=DECIDED)
+        run = validate(Run, completed, "submitted", given=raw, decided=SERVICE_KEYS)
     except UsageError as error:
         raise RefusedError([*faults, *(str(error).split("\n  ")[1:] or [str(error)])]) from None
     except (RecursionError, OverflowError, OSError, ValueError, TypeError) as error:
@@ -116,7 +116,7 @@ def contained(path: Path, root: Path) -> bool:
         return False
 
 
-def _chosen_here(raw: dict[Any, Any]) -> list[str]:
+def _service_keys(raw: dict[Any, Any]) -> list[str]:
     """Faults for keys that the service sets itself."""
     faults = []
     if "workdir" in raw:

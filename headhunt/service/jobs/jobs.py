@@ -79,7 +79,7 @@ class Jobs:
     def __init__(self, root: Path, ray: RayJobs) -> None:
         self._root, self._ray = root, ray
         self._lock = threading.RLock()
-        self._standings: dict[str, dict[int, JobSnapshot]] = {}
+        self._snapshots: dict[str, dict[int, JobSnapshot]] = {}
         self._keys: dict[str, tuple[str, str, int]] = {}
         self._unsure_since: dict[str, float] = {}
         self._asking: set[tuple[str, str]] = set()
@@ -98,7 +98,7 @@ class Jobs:
                     "search, or move it out of the work directory to silence this warning.",
                 )
                 continue
-            self._standings[name] = {}
+            self._snapshots[name] = {}
             for number in job_numbers(root, name):
                 self._remember(job_files(root, name, number).job())
 
@@ -114,15 +114,15 @@ class Jobs:
     def names(self) -> list[str]:
         """All searches, newest first."""
         with self._lock:
-            created = {name: snapshots[1].job.created for name, snapshots in self._standings.items() if snapshots}
+            created = {name: snapshots[1].job.created for name, snapshots in self._snapshots.items() if snapshots}
             return sorted(created, key=lambda name: (created[name], name), reverse=True)
 
     def of(self, name: str) -> list[JobSnapshot]:
         """The jobs of a search, oldest first; UnknownError if the search does not exist."""
         with self._lock:
-            if not self._standings.get(name):
+            if not self._snapshots.get(name):
                 raise UnknownError(f"no search is named {name!r}. GET /searches lists the searches.")
-            return [snapshot for _, snapshot in sorted(self._standings[name].items())]
+            return [snapshot for _, snapshot in sorted(self._snapshots[name].items())]
 
     def files(self, name: str, number: int | None = None) -> Files:
         """The folder of a job, by default the search's last one; UnknownError if it does not exist."""
@@ -145,7 +145,7 @@ class Jobs:
                 f"the search {name!r} already exists. Resume it by POST /searches/{name}/resume (`headhunt submit --resume "
                 f"{name}`), or choose another `name`."
             )
-            if self._standings.get(name):
+            if self._snapshots.get(name):
                 raise taken
             making = self._root / f".{name}.{uuid4().hex}.tmp"
             shutil.rmtree(making, ignore_errors=True)
@@ -161,7 +161,7 @@ class Jobs:
                     f"the work directory already contains {name!r}, which is not a search of this service. Choose another `name`."
                 ) from None
             self._remember(job)
-        self._ask("submit", job)
+        self._request_ray("submit", job)
         return name
 
     def resume(self, name: str, request: Request | None, kind: Kind | None = None) -> None:
@@ -202,7 +202,7 @@ class Jobs:
                 job_files(self._root, name, last).add_stop(*request)
                 self._keys[request.key] = (request.asked, name, last)
         for snapshot in active:
-            self._ask("stop", snapshot.job)
+            self._request_ray("stop", snapshot.job)
 
     def look_after(self) -> None:
         """Updates the state of every active job, and submits to Ray what is missing there. Called from a background thread."""
@@ -215,7 +215,7 @@ class Jobs:
         with self._lock:
             active = [
                 snapshot.job
-                for snapshots in self._standings.values()
+                for snapshots in self._snapshots.values()
                 for snapshot in snapshots.values()
                 if snapshot.state in ACTIVE
             ]
@@ -248,7 +248,7 @@ class Jobs:
             make_folder(files.folder)
             files.write_job(job)
             self._remember(job)
-        self._ask("submit", job)
+        self._request_ray("submit", job)
 
     def _job(self, name: str, number: int, kind: Kind, arguments: tuple[str, ...], request: Request | None) -> Job:
         key, asked = request if request else (None, None)
@@ -276,7 +276,7 @@ class Jobs:
         self._keys |= {key: (request, job.search, job.number) for key, request in asked.items()}
         self._look(job, None)
 
-    def _ask(self, what: Literal["submit", "stop"], job: Job) -> None:
+    def _request_ray(self, what: Literal["submit", "stop"], job: Job) -> None:
         """Sends a request to Ray in another thread, unless it is pending already; `look_after` retries if Ray does not answer."""
         asked = (what, job.ray_id)
         if asked in self._asking:
@@ -306,14 +306,14 @@ class Jobs:
             wanted_end = files.stop.exists()
             if started is None and wanted_end and self._never_began(job, files):
                 ended = files.ended()
-            elif started is not None and not self._lives(job, started, statuses):
+            elif started is not None and not self._is_alive(job, started, statuses):
                 ended = self._end(files, wanted_end)
             elif started is None and statuses is not None and self._is_due(job, statuses):
                 job = job.model_copy(update={"attempt": job.attempt + (job.ray_id in statuses)})
                 files.write_job(job)
-                self._ask("submit", job)
+                self._request_ray("submit", job)
             elif wanted_end and statuses is not None and statuses.get(job.ray_id) in ("PENDING", "RUNNING"):
-                self._ask("stop", job)
+                self._request_ray("stop", job)
         if ended:
             state: State = ended.state
         elif files.stop.exists():
@@ -322,7 +322,7 @@ class Jobs:
             state = "running" if started else "queued"
         message, end = (ended.message, ended.time) if ended else (None, None)
         snapshot = JobSnapshot(job, state, files.stage(), message, started.time if started else None, end)
-        self._standings.setdefault(job.search, {})[job.number] = snapshot
+        self._snapshots.setdefault(job.search, {})[job.number] = snapshot
 
     def _never_began(self, job: Job, files: Files) -> bool:
         """Ends a job that was stopped while queued: claims it here so that no other process can begin it."""
@@ -338,7 +338,7 @@ class Jobs:
         message = "its process was killed; finished work is saved and the job can be resumed"
         return files.write_ended(Ended(state="stopped" if wanted else "interrupted", message=message, time=now()))
 
-    def _lives(self, job: Job, started: Started, statuses: dict[str, str] | None) -> bool:
+    def _is_alive(self, job: Job, started: Started, statuses: dict[str, str] | None) -> bool:
         """Whether the process that began a job is still alive: checked directly on this machine, through Ray elsewhere."""
         if started.place == this_process().place:
             return birth(started.pid) == started.birth

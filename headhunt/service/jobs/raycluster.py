@@ -35,7 +35,7 @@ QUEUE_SECONDS = 10 * 365 * 86400
 START_SECONDS = 300
 """Timeout for a Ray that the service starts to come up."""
 
-LATE = "timed out during startup"
+NODE_TIMEOUT_MESSAGE = "timed out during startup"
 """Part of Ray's message when the head exits because its node took longer than Ray's 30 s limit; starting again may help."""
 
 ANSWER_SECONDS = (10, 60)
@@ -179,7 +179,7 @@ class OwnRay:
                 ended = head.poll() is not None
                 said_last = (self._folder / "ray.log").read_text(errors="replace").strip().splitlines()[-1:]
                 said = " ".join(said_last)
-                if time.monotonic() > until or (ended and LATE not in said):
+                if time.monotonic() > until or (ended and NODE_TIMEOUT_MESSAGE not in said):
                     raise LostError(f"Ray did not start: {(ended and said) or error}") from error
                 if ended:
                     log.print("Ray did not come up in time; restarting it.", style="yellow")

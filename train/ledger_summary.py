@@ -9,7 +9,7 @@ from train.ledger import ledger_sentence
 from train.promotion.artifact import find_promotions, ledger_names
 
 
-def use_of_test_photos(run: TrainRun) -> str:
+def usage_of_test_photos(run: TrainRun) -> str:
     """One sentence on how often the test photos were used."""
     return ledger_sentence(run.workdir, models_with_test_numbers(run))
 
