@@ -76,9 +76,7 @@ def make_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(
-            f"cannot create the folder {path}: {error.strerror}. Choose a writable `workdir`."
-        ) from error
+        raise UsageError(f"cannot create the folder {path}: {error.strerror}. Choose a writable `workdir`.") from error
     if not os.access(path, os.W_OK):
         raise UsageError(f"the folder {path} is not writable. Choose another `workdir` or change its permissions.")
     return path

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Process(NamedTuple):
-    """A process. `place` is the scope in which `pid` is unique; `birth` distinguishes it from a later process with the same ID."""
+    """A process. `place` is the scope in which `pid` is unique; `birth` distinguishes it from later processes with that `pid`."""
 
     host: str
     pid: int

@@ -153,7 +153,7 @@ def start_ray(workers: Workers, empty: Path, variables: Mapping[str, str]) -> st
 def address_of(workers: Workers) -> str:
     """The cluster to join, or `local` to start one. Without an address, Ray would join any cluster it finds on this machine."""
     found = os.environ.get("RAY_ADDRESS", "")
-    named = "" if found.startswith(("http:", "https:")) else found  # an address for `ray job submit`, not a cluster to join
+    named = "" if found.startswith(("http:", "https:")) else found  # http: for `ray job submit`
     return workers.address or named or "local"
 
 
@@ -172,7 +172,7 @@ def _unusable(error: OSError) -> UsageError:
     elif home and str(error.filename or "").startswith(home.rstrip("/") + "/"):
         what = f"Ray needs a writable HOME, but HOME is {home}. Set HOME to another folder"
     else:
-        what = f"Ray needs a writable temporary folder with free space. Set TMPDIR to a folder other than {_temporary()}"
+        what = f"Ray needs a writable temporary folder with free space. Set TMPDIR to one other than {_temporary()}"
     return UsageError(f"Ray cannot start here: {error}. {what}. {WITHOUT_RAY}")
 
 
