@@ -1,1 +1,1 @@
-"""The feature cache on disk: shards, checksums, keys, manifest; reading it epoch by epoch; its object store."""
+"""The feature cache on disk (shards, checksums, keys, manifest), its batches per epoch, and its object store."""

@@ -127,7 +127,7 @@ def load_images(
 
 
 def resized(photo: Image.Image, image_size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """An RGB photo resized to `image_size`: (height, width, 3) uint8, bilinear, ignoring the aspect ratio; every model's input."""
+    """An RGB photo resized to `image_size`: (height, width, 3) uint8, bilinear, ignoring the aspect ratio; for every model."""
     height, width = image_size
     return np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR))
 

@@ -221,7 +221,8 @@ def _without_small(run: DatasetRun, photos: list[Photo], names: tuple[str, ...])
     if small:
         listed = some([f"{names[label]!r} ({counts[label]})" for label in small])
         log.print(
-            f"Left out {len(small)} classes with fewer than {run.dataset.min_per_class} photos (dataset.min_per_class): {listed}.",
+            f"Left out {len(small)} classes with fewer than {run.dataset.min_per_class} photos (dataset.min_per_class): "
+            f"{listed}.",
             style="yellow",
         )
     return [photo for photo in photos if photo.label not in small]

@@ -86,8 +86,8 @@ def _annotations(path: Path, content: dict[str, Any]) -> Any:
             f"`annotations` with the fields {', '.join(fields)}" if fields else f"the variables {', '.join(variables)}"
         )
         raise DatasetError(
-            f"{path} is not a Stanford Cars annotation file: it must have `annotations` with {', '.join(COMBINED)} (combined) "
-            f"or {', '.join(DEVKIT)} (original devkit), but has {found or 'nothing'}."
+            f"{path} is not a Stanford Cars annotation file: it has {found or 'nothing'}, but must have `annotations` with "
+            f"{', '.join(COMBINED)} (combined) or {', '.join(DEVKIT)} (original devkit)."
         )
     return np.atleast_1d(rows)
 

@@ -58,7 +58,7 @@ def read_table(dataset: CsvDataset) -> Source:
     unused = next((name for name in columns if name.lower() == "split"), None)
     if column is None and unused:
         note(
-            f"The column `{unused}` of {file} is not used: splits are drawn by shares. "
+            f"{file}: the column `{unused}` is not used, because splits are drawn by shares. "
             f"To use it, set `dataset.split: {{column: {unused}}}`."
         )
     _refuse(file, rows, "path", lambda cell: not cell, "`path` is empty")
