@@ -96,7 +96,8 @@ def _whole(config: FeaturesConfig, policy: Policy) -> InferenceNetwork:
         return InferenceNetwork(loaded, image_size(config), policy)
     except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
         raise UsageError(
-            f"features.backbone: {config.backbone} cannot be rebuilt layer by layer at {image_size(config)}: {_first_line(error)} "
+            f"features.backbone: {config.backbone} cannot be rebuilt layer by layer at {image_size(config)}: "
+            f"{_first_line(error)} "
             "Save a network of stock Keras layers."
         ) from error
 

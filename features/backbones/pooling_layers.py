@@ -17,8 +17,8 @@ from features.backbones.projection import Projection
 from features.pooling import Part, parse_pooling
 
 ITERATIONS = 7
-"""Newton-Schulz iterations for the matrix square root. More do not improve accuracy, and they need not converge: cache and network
-use the same number."""
+"""Newton-Schulz iterations for the matrix square root. More do not improve accuracy, and they need not converge, since cache and
+network use the same number."""
 
 RIDGE = 1e-5
 """Added to the diagonal, as a share of its mean: a map has fewer positions than channels, so its covariance is rank-deficient."""

@@ -89,8 +89,8 @@ class Store:
         return bytes(self._try("read", name, lambda system: system.cat_file(self._path(name)))).decode()
 
     def download(self, name: str, target: Path, sha256: str | None = None) -> None:
-        """Downloads a file to `target`, atomically. Raises CacheError, leaving `target` unchanged, when the file is missing or has
-        another sha256."""
+        """Downloads a file to `target`, atomically. Raises CacheError, leaving `target` unchanged, when the file is missing or
+        has another sha256."""
         with atomic_path(target) as temporary:
             self._try("download", name, lambda system: system.get_file(self._path(name), str(temporary)))
             if sha256 is not None:
