@@ -96,7 +96,7 @@ def _cached_kind(value: Any) -> Any:
             if loose:
                 raise ValueError(
                     f"entry {loose[0]} is a Keras layer, but other entries are policies. For a policy of layers, write "
-                    "{{layers: [...], name: ...}}"
+                    "{layers: [...], name: ...}"
                 )
             return TypeAdapter(list[Annotated[str | CachedPolicy, BeforeValidator(_entry_kind)]]).validate_python(value)
         return TypeAdapter(list[AugmentationLayer]).validate_python(value)

@@ -21,8 +21,8 @@ R = TypeVar("R", bound=FeaturesRun)
 def settings(context: typer.Context, model: type[R], file: Path, overrides: Sequence[str]) -> R:
     """Loads the configuration for a stage.
 
-    Under the command `headhunt`, whose root sets `context.obj` to a function that returns the model of the whole file, all sections
-    are checked, including those of later stages. A stage's app by itself checks the sections up to its own.
+    Under the command `headhunt`, whose root sets `context.obj` to a function that returns the model of the whole file, all
+    sections are checked, including those of later stages. A stage's app by itself checks the sections up to its own.
     """
     whole: type[R] = context.obj() if callable(context.obj) else model
     return load(whole, file, overrides)

@@ -64,7 +64,7 @@ class Probe(NamedTuple):
         if self.edge:
             other = "weaker" if self.edge == "weakest" else "stronger"
             found.append(
-                f"the linear probe's best penalty, {self.l2:.2g}, is the {self.edge} of its grid, even after extending the grid by "
+                f"the linear probe's best penalty, {self.l2:.2g}, is the {self.edge} of its grid, even extended by "
                 f"{MOST_DECADES - DECADES} decades; a {other} one may be better."
             )
         return tuple(found)
@@ -112,8 +112,8 @@ def fit_probe(features: Features, labels: Labels, classes: int, l2: float | None
 
 
 class ProbePath:
-    """Probes of one training set for several penalties, each warm-started from the one before (fast from strong to weak), and only
-    precise enough to compare them."""
+    """Probes of one training set for several penalties, each warm-started from the one before (fast from strong to weak), and
+    only precise enough to compare them."""
 
     def __init__(self, features: Features, labels: Labels, classes: int) -> None:
         """Takes standardised features (n, dim) float32 and labels (n,)."""

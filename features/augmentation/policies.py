@@ -84,7 +84,7 @@ def with_policies(config: FeaturesConfig, names: list[str], copies: int) -> Feat
 def not_cached(policy: str, cached: Any, key: str = "views.policy") -> UsageError:
     """The error for views of a policy that is not cached."""
     return UsageError(
-        f"{key}: received {policy!r}, but only {', '.join(cached)} are cached. Add it to `features.augmentation` and run "
+        f"{key}: received {policy!r}, but only these are cached: {', '.join(cached)}. Add it to `features.augmentation` and run "
         "`headhunt features cache`."
     )
 

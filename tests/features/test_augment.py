@@ -266,11 +266,11 @@ def test_the_name_of_a_policy(value: Any, name: str) -> None:
             [{"layer": "RandomCutout"}],
             "key.0.layer: received 'RandomCutout'. Did you mean 'RandomCrop'? Allowed: AutoContrast",
         ),
-        ([LAYERS[0], {"layer": "RandomFlip", "axis": 1}], "key.1.axis: RandomFlip has no such argument"),
+        ([LAYERS[0], {"layer": "RandomFlip", "axis": 1}], "key.1.axis: not an argument of RandomFlip"),
         ({"policy": "mld"}, "key.policy: received 'mld'; allowed: none, mild"),
         ({"layers": [{"layer": "RandomFlp"}]}, "key.layers.0.layer: received 'RandomFlp'. Did you mean 'RandomFlip'?"),
-        ({"layers": LAYERS, "name": "mild"}, "key.name: 'mild' is a policy of that name already"),
-        ([*SIZES[::-1], LAYERS[0]], "key: these layers make photos of 30×40, but features.image_size is 24×32."),
+        ({"layers": LAYERS, "name": "mild"}, "key.name: 'mild' is the name of a built-in policy"),
+        ([*SIZES[::-1], LAYERS[0]], "key: these layers output photos of 30×40, but features.image_size is 24×32."),
     ],
 )
 def test_anything_else_is_refused_with_its_key(value: Any, message: str) -> None:
@@ -281,7 +281,7 @@ def test_anything_else_is_refused_with_its_key(value: Any, message: str) -> None
 
 def test_what_only_keras_can_refuse_is_said_in_one_message() -> None:
     with pytest.raises(
-        UsageError, match=r"Keras refuses the layer RandomRotation with {'factor': 9}: The `factor` arg"
+        UsageError, match=r"Keras rejects the layer RandomRotation with {'factor': 9}: The `factor` arg"
     ):
         LayerView("RandomRotation", {"factor": 9})
 

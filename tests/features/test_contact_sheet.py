@@ -119,7 +119,8 @@ def test_a_row_can_be_chosen_among_the_training_photos(cached_run: FeaturesRun, 
     status, facts, said = info("--image", str(table.index[table["split"] == "val"][0]))
     assert (status, facts) == (2, None)
     assert (
-        "is a photo of val; only training photos have cached views. Allowed: rows of the index whose split is" in said
+        "is a photo of val, but only training photos have cached views. Choose a row of the index whose split is"
+        in said
     )
     for row in ("24", "-1"):
         status, _, said = info("--image", row)

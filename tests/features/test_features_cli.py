@@ -104,4 +104,4 @@ def test_names_are_printed_as_they_are(tmp_path: Path, photos: Path) -> None:
     done = run_headhunt(tmp_path, "features", "prepare", "--config", "head[new].yaml")
     said = done.stdout + done.stderr
     assert "Index: run [/b]/dataset/index.csv" in said
-    assert "numeric-aware order (:car: 3, [old] 2, …)" in said
+    assert "natural order (:car: 3, [old] 2, …)" in said

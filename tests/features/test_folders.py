@@ -60,7 +60,7 @@ def test_split_folders_are_the_splits(tmp_path: Path, val: str, split: dict[str,
     assert result["splits"] == {"train": 12, "val": 12, "test": 12}
     assert splits_by_folder(run) == {"train": {"train"}, val: {"val"}, "test": {"test"}}
     assert load_index(run).class_names == ("a", "b")
-    assert words == ("" if split else f"The splits come from the folders train, {val}, test.")
+    assert words == ("" if split else f"The splits are taken from the folders train, {val}, test.")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_missing_splits_are_drawn_from_the_training_folder_and_said(
     assert result["images"] == 60 * len(parts)
     for part, share in shares.items():
         assert abs(result["splits"][part] - 60 * share) <= 1
-        said = f"The data set has no {part} photos of its own: {share:.0%} of its training photos are drawn for it, by seed 42."
+        said = f"The data set has no {part} split: {share:.0%} of its training photos are drawn for it, with seed 42."
         assert said in words
     assert splits_by_folder(run)["train"] == {"train", *shares}
     table = load_index(run).table
@@ -105,7 +105,7 @@ def test_folders_called_like_splits_are_no_classes(
     run = run_on(fill(tmp_path / "photos", *folders), **({"split": split} if split else {}))
     with pytest.raises(DatasetError, match=r"named like splits \(train(, val|, test|)\)") as caught:
         prepare(run)
-    assert "Write `dataset.split: {column: folder}`" in str(caught.value)
+    assert "write `dataset.split: {column: folder}`" in str(caught.value)
     assert ("beside extra" in str(caught.value)) == ("extra/a" in folders)
 
 
@@ -128,7 +128,7 @@ def test_what_file_managers_leave_is_no_class(tmp_path: Path) -> None:
     run = run_on(fill(tmp_path / "photos", *folders, count=12))
     result, words = prepared(run)
     assert (result["images"], result["classes"]) == (48, 2)
-    assert "The splits come from the folders training, testing." in words
+    assert "The splits are taken from the folders training, testing." in words
 
 
 def test_folders_beside_configured_splits_are_said_with_what_they_hold(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_photos_beside_the_class_folders_are_said(tmp_path: Path) -> None:
         photo(root / place / "stray.png")
     (root / "labels.csv").write_text("path,label")
     _, words = prepared(run_on(root))
-    assert f"next to the class folders, not in one: 3 photos, the first is {root}/stray.png." in words
+    assert f"Left out 3 photos that are next to the class folders, not in one; the first is {root}/stray.png." in words
     assert "Left out, not images that Pillow can read: 1 .csv." in words
 
 
@@ -156,13 +156,13 @@ def test_a_class_of_which_a_split_has_no_photo_is_named(tmp_path: Path) -> None:
 
 def test_a_class_that_the_folders_never_train_is_named(tmp_path: Path) -> None:
     root = fill(tmp_path / "photos", "train/a", "train/b", "test/a", "test/b", "test/c")
-    with pytest.raises(DatasetError, match=r"leaves 1 of 3 classes without training photos, the first is 'c'"):
+    with pytest.raises(DatasetError, match=r"leaves 1 of 3 classes without training photos; the first is 'c'"):
         prepare(run_on(root))
 
 
 def test_a_split_has_one_folder(tmp_path: Path) -> None:
     root = fill(tmp_path / "photos", *(f"{part}/{name}" for part in ("train", "val", "valid") for name in ("a", "b")))
-    with pytest.raises(DatasetError, match=r"holds both val and valid, which are one split. Keep one of them"):
+    with pytest.raises(DatasetError, match=r"has both val and valid, which are the same split. Keep one of them"):
         prepare(run_on(root, split={"column": "folder"}))
 
 
@@ -174,9 +174,9 @@ def test_a_class_may_be_called_like_a_split(tmp_path: Path) -> None:
 
 def test_a_folder_that_holds_one_folder_gets_a_hint(tmp_path: Path) -> None:
     root = fill(tmp_path / "cars", "cars/a", "cars/b")
-    with pytest.raises(DatasetError, match=r"holds one folder, 'cars', and one for each class is needed") as caught:
+    with pytest.raises(DatasetError, match=r"must have one folder per class, but has only 'cars'") as caught:
         prepare(run_on(root))
-    assert f"write `dataset.root: {root}/cars`" in str(caught.value)
+    assert f"set `dataset.root: {root}/cars`" in str(caught.value)
     assert prepared(run_on(root / "cars"))[0]["classes"] == 2
 
 
@@ -185,13 +185,16 @@ def test_a_folder_that_holds_one_folder_gets_a_hint(tmp_path: Path) -> None:
     [
         (
             ("train/train/a", "train/train/b"),
-            "{root}/train holds one folder, 'train', .* `dataset.root: {root}/train/train`",
+            "{root}/train must have one folder per class, but has only 'train'. .* `dataset.root: {root}/train/train`",
         ),
         (
             ("train/cars/a", "train/cars/b", "val/cars/a", "val/cars/b"),
-            "{root}/train holds one folder, 'cars', .* move them up, out of '{root}/train/cars' and '{root}/val/cars'",
+            "{root}/train must have one folder per class, but has only 'cars'. .* move them up, out of '{root}/train/cars' and '{root}/val/cars'",
         ),
-        (("cars/a", "cars/b", "__MACOSX/cars"), "{root} holds one folder, 'cars', .* `dataset.root: {root}/cars`"),
+        (
+            ("cars/a", "cars/b", "__MACOSX/cars"),
+            "{root} must have one folder per class, but has only 'cars'. .* `dataset.root: {root}/cars`",
+        ),
     ],
 )
 def test_class_folders_that_lie_one_deeper_get_a_hint(tmp_path: Path, folders: tuple[str, ...], advice: str) -> None:
@@ -211,7 +214,7 @@ def test_files_that_only_begin_like_photos_are_none(tmp_path: Path) -> None:
     photo(root / "a" / "x.dng", "TIFF")
     result, words = prepared(run_on(root))
     assert result["images"] == 8
-    raw = "(raw: develop them first, as rawpy does)"
+    raw = "(raw: develop them first, e.g. with rawpy)"
     assert words == (
         f"Left out, not images that Pillow can read: 1 .bin, 1 .dng {raw}, 1 .eps, 1 .h5, 1 .mpg, 1 .nef {raw}."
     )

@@ -177,7 +177,7 @@ def test_of_an_animation_the_first_frame_is_the_photo(root: Path, suffix: str) -
         )
     frames[0].save(root / "b" / f"still.{suffix}")
     run = run_on(root)
-    expected = "The first frame is used of 7 photos that hold several frames or pages: a/moving 0"
+    expected = "7 photos have several frames or pages; only the first is used: a/moving 0"
     for _ in ("new", "known"):
         result, words = said(run)
         assert words.startswith(expected)
@@ -250,7 +250,7 @@ def test_twelve_bits_of_sixteen_are_scaled_by_what_they_hold(root: Path) -> None
     for _ in ("new", "known"):
         assert (
             said(run_on(root))[1]
-            == "Read as 12 bits, since their pixels of 16 bits stay below 4096: 1 of 10 photos, a/sensor.png."
+            == "Read as 12-bit, because all their 16-bit values are below 4096: 1 of 10 photos, a/sensor.png."
         )
 
 
@@ -259,7 +259,9 @@ def test_colours_of_twelve_bits_are_refused_as_pillow_would_read_them_black(root
         lines = [b"\0" + np.full((20, 3), 4095 * factor, ">u2").tobytes()] * 12
         write_png(root / "a" / f"{name}.png", (20, 12), 16, 2, lines)
     assert np.asarray(open_photo(root / "a" / "deep.png")).min() == 255
-    with pytest.raises(DatasetError, match=r"a/dark.png \(its colours hold 12 of 16 bits, .* store them with 8 bits\)"):
+    with pytest.raises(
+        DatasetError, match=r"a/dark.png \(12-bit colours in 16-bit channels, .* convert it to 8 bits\)"
+    ):
         prepare(run_on(root))
 
 

@@ -245,7 +245,7 @@ def test_several_cuts_at_any_depth_are_joined(tmp_path: Path) -> None:
     [
         ("outer/inner/erly", "no layer 'outer/inner/erly'. Did you mean outer/inner/early"),
         ("erly", "no layer 'erly'. Did you mean outer/inner/early?"),
-        ("late", "'late' is a layer of several networks: outer/inner/late, outer/late. Name one of these."),
+        ("late", "'late' is a layer in several networks. Choose one of outer/inner/late, outer/late."),
         ("conv5_block3", "no layer 'conv5_block3'. Its last layers: "),
         (["first", "outer/lst"], "no layer 'outer/lst'. Did you mean outer/late"),
     ],
@@ -306,20 +306,20 @@ def test_files_that_no_stage_could_use_are_refused_when_the_configuration_is_che
 ) -> None:
     path = tmp_path / "made.keras"
     pooled = keras.layers.MaxPooling2D(data_format="channels_first", name="pool")
-    assert "channels first (its layer 'pool')" in refused(network_file(path, pooled), "prepare")
+    assert "uses channels_first (layer 'pool')" in refused(network_file(path, pooled), "prepare")
     assert "takes photos of (8, 8, 3), but the configuration gives (16, 16, 3)" in refused(
         network_file(path, keras.layers.Conv2D(2, 3), shape=(8, 8, 3)), "prepare"
     )
     quantised = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Dense(4, name="small")])
     quantised.layers[0].quantize("int8")
     quantised.save(path)
-    assert "is quantised (its layer 'small')" in refused(path, "prepare")
+    assert "is quantised (layer 'small')" in refused(path, "prepare")
     first, second = keras.Input((16, 16, 3)), keras.Input((16, 16, 3))
     keras.Model([first, second], keras.layers.Add()([first, second])).save(path)
     assert "one input and one output, but has 2 inputs" in refused(path, "prepare")
     whole = network_file(path, keras.layers.Conv2D(2, 3)).read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    assert "is not a complete .keras file (it is cut short, or no zip archive)" in refused(path, "prepare")
+    assert "is not a complete .keras file (it is truncated or not a zip archive)" in refused(path, "prepare")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("config.json", "{}")
     assert "is not a complete .keras file" in refused(path, "prepare")
@@ -340,7 +340,7 @@ def test_a_layer_that_keras_does_not_know_is_one_message(configured: Path, tmp_p
 
 def test_a_backbone_with_weights_of_its_own_takes_no_others(configured: Path, tmp_path: Path) -> None:
     path = network_file(tmp_path / "own.keras", keras.layers.Conv2D(2, 3))
-    assert "has its own weights. Leave the key out" in refused(path, "prepare", "features.weights=random")
+    assert "has its own weights. Remove the key" in refused(path, "prepare", "features.weights=random")
 
 
 def test_keras_own_settings_file_changes_no_backbone(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ class Evil:
 def test_a_file_that_asks_for_code_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "evil.pth"
     path.write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(HeadhuntError, match=r"not a readable PyTorch file.*posix\.system"):
+    with pytest.raises(HeadhuntError, match=r"not a readable PyTorch weights file.*posix\.system"):
         read_torch_file(path)
     assert capfd.readouterr().out == ""
 
@@ -53,5 +53,5 @@ def test_a_file_that_asks_for_code_is_refused(tmp_path: Path, capfd: pytest.Capt
 def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "other.pth"
     path.write_bytes(content)
-    with pytest.raises(HeadhuntError, match=r"other\.pth is not a readable PyTorch file of weights"):
+    with pytest.raises(HeadhuntError, match=r"other\.pth is not a readable PyTorch weights file"):
         read_torch_file(path)

@@ -131,7 +131,7 @@ def test_a_best_penalty_beyond_the_grid_is_looked_for_and_the_end_is_said(featur
     assert found.edge == edge and found.converged
     if edge:
         (doubt,) = found.doubts
-        assert "is the weakest of its grid, also after it went 4 decades further; a weaker one may be better" in doubt
+        assert "is the weakest of its grid, even extended by 4 decades; a weaker one may be better" in doubt
         return
     assert not found.doubts
 
@@ -158,7 +158,7 @@ def test_the_strongest_penalty_of_the_grid_is_said_too(monkeypatch: pytest.Monke
     gone = np.log10(found.l2 / (1e-9 * np.square(features.astype(np.float64)).mean(0).sum()))
     assert (found.edge, gone) == ("strongest", pytest.approx(MOST_DECADES + 0.5))
     (doubt,) = found.doubts
-    assert "is the strongest of its grid, also after it went 4 decades further; a stronger one may be better" in doubt
+    assert "is the strongest of its grid, even extended by 4 decades; a stronger one may be better" in doubt
 
     def score(l2: float) -> float:
         model = LogisticRegression(C=1 / (l2 * 40), solver="newton-cholesky", max_iter=500)

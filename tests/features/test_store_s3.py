@@ -218,7 +218,9 @@ def test_a_build_whose_store_goes_away_keeps_its_shards_and_goes_on(
     monkeypatch.setattr("features.building.blocks.push_shard", push_and_kill)
     monkeypatch.setattr("features.cache.store.FIRST_PAUSE_SECONDS", 0.01)
     run = make_run("one", copies=1, store="s3://caches/cars")
-    with pytest.raises(HeadhuntError, match=r"cannot upload s3://caches/cars.*Finished shards stay on the local disk"):
+    with pytest.raises(
+        HeadhuntError, match=r"cannot upload s3://caches/cars.*Finished shards are kept on the local disk"
+    ):
         build_cache(run)
     assert not list(run.workdir.glob("cache/*/manifest.json"))
     monkeypatch.setattr("features.building.blocks.push_shard", push)

@@ -95,8 +95,8 @@ def test_mostly_constant_features_and_photos_that_look_alike(monkeypatch: pytest
     assert found == Variation(5, 1, 1, 400, 4)
     assert found.warnings == [
         "1 of 5 features are constant over the 400 clean training photos.",
-        "1 of 5 features have one value in at least 99 % of the clean training photos.",
-        "4 clean training photos have the features of a photo of different bytes.",
+        "1 of 5 features have the same value in at least 99 % of the clean training photos.",
+        "4 clean training photos have the same features as a different photo.",
     ]
     twins = measured(features[[30, 40, 1, 2]], [photos[place] for place in (30, 40, 1, 2)], monkeypatch, at_a_time)
     assert twins.equal_photos == 0
@@ -105,7 +105,7 @@ def test_mostly_constant_features_and_photos_that_look_alike(monkeypatch: pytest
 def test_where_all_are_constant_one_line_says_what_to_look_at() -> None:
     (line,) = Variation(1280, 1280, 0, 78, 78).warnings
     assert line.startswith(
-        "All 1280 features are constant over the 78 clean training photos: no head can tell these apart."
+        "All 1280 features are constant over the 78 clean training photos, so no head can distinguish them."
     )
     assert "`features.weights`" in line
     assert not Variation(6, 6, 0, 1, 0).warnings  # one photo varies in nothing
@@ -142,6 +142,4 @@ def test_photos_of_different_bytes_with_equal_features_are_said(
     done = run_headhunt(configured, "features", "cache", *wanted, "--json")
     found = json.loads(done.stdout.splitlines()[-1])["variation"]
     assert found["equal_photos"] > 0
-    assert (
-        f"{found['equal_photos']} clean training photos have the features of a photo of different bytes." in done.stderr
-    )
+    assert f"{found['equal_photos']} clean training photos have the same features as a different photo." in done.stderr

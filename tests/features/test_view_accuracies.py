@@ -84,7 +84,7 @@ def test_where_the_best_penalty_ends_the_grid_it_goes_on(make: Any, classes: int
     assert found.accuracy == pytest.approx(theirs[found.l2], abs=0.005)
     assert found.accuracy > max(theirs[l2] for l2 in L2) + 0.01
     assert found.accuracy > max(theirs.values()) - 0.005
-    assert found.doubts == (["is best with the weakest penalty of all that were tried, 0.0003"] if edge else [])
+    assert found.doubts == (["is best with the weakest of all penalties tried, 0.0003"] if edge else [])
 
 
 def test_every_class_keeps_its_share_of_a_large_training_set() -> None:

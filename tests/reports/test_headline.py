@@ -220,7 +220,7 @@ def test_the_data_line_says_what_was_not_read_or_used_and_which_features_say_not
     listed = CsvDataset(kind="csv", file=table)
     run = run.model_copy(update={"dataset": listed.model_copy(update={"root": root})})
     prepare(run)
-    unused = f"{table} has a column `split`, which is not used: splits are drawn by shares."
+    unused = f"{table}: the column `split` is not used, because splits are drawn by shares."
     assert data_line(run).startswith(unused)
 
 

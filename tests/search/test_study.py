@@ -226,7 +226,7 @@ def test_a_gpu_that_is_not_there_is_refused_before_a_trial_is_asked_for(
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 2, done.stderr
         (said,) = [line for line in done.stderr.splitlines() if line.startswith("headhunt: ")]
-        assert "each worker asks for 1 GPU (`workers.gpus`), but JAX finds none on this machine." in said
+        assert "each worker needs 1 GPU (`workers.gpus`), but JAX finds none on this machine." in said
         assert history("run") == []
 
 

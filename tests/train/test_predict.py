@@ -100,7 +100,7 @@ def test_folders_are_read_and_bad_files_are_named(bundle: Path, photos: Path, mi
     done = predict(mixed.parent, "mixed", single, "none.jpg", "--model", model, "--out", "found.csv", "--json")
     assert done.returncode == 1
     lines = done.stderr.splitlines()
-    assert "mixed/text.jpg: not a readable image (of no format that Pillow knows)" in lines
+    assert "mixed/text.jpg: not a readable image (unknown format)" in lines
     assert "mixed/cut.png: truncated" in lines
     assert "none.jpg: missing" in lines
     assert "Left out, not images that Pillow can read: 1 .txt." in lines
