@@ -189,7 +189,7 @@ def test_a_folder_that_holds_one_folder_gets_a_hint(tmp_path: Path) -> None:
         ),
         (
             ("train/cars/a", "train/cars/b", "val/cars/a", "val/cars/b"),
-            "{root}/train must have one folder per class, but has only 'cars'. .* move them up, out of '{root}/train/cars' and '{root}/val/cars'",
+            "{root}/train must have one folder per class, .* move them up, out of '{root}/train/cars' and '{root}/val/cars'",
         ),
         (
             ("cars/a", "cars/b", "__MACOSX/cars"),

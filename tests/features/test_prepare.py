@@ -180,7 +180,7 @@ def test_every_photo_that_is_left_out_is_listed_with_its_reason(tmp_path: Path, 
     prepare(make(tmp_path, kind="folder", root=str(root)))
     assert load_skipped(run.workdir) == {}
     (run.workdir / "dataset" / "skipped.csv").write_text("path,reason\nonly a path\n")
-    with pytest.raises(DatasetError, match=r"skipped.csv is damaged .* Run `headhunt features prepare` again."):
+    with pytest.raises(DatasetError, match=r"skipped.csv is damaged .* Rerun `headhunt features prepare`."):
         load_skipped(run.workdir)
 
 

@@ -111,7 +111,7 @@ def test_a_server_killed_between_two_uploads_and_back(
     process.kill()
     process.wait()
     with pytest.raises(
-        HeadhuntError, match=r"cannot upload s3://caches/cars/.*rerun the same command to continue"
+        HeadhuntError, match=r"cannot upload s3://caches/cars/.*Rerun the same command to continue"
     ) as caught:
         store.upload(make_shard(tmp_path, "test-00000-of-00001.tfrecord"))
     assert "testing-secret" not in str(caught.value)

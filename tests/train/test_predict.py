@@ -81,9 +81,9 @@ def mixed(photos: Path, tmp_path: Path) -> Path:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(photos / f"{source}.png", target)
-    (folder / "text.jpg").write_text("no image")
+    (folder / "text.jpg").write_text("plain text")
     (folder / "cut.png").write_bytes((photos / "a" / "2.png").read_bytes()[:200])
-    (folder / "notes.txt").write_text("no image")
+    (folder / "notes.txt").write_text("plain text")
     return folder
 
 
