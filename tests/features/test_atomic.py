@@ -1,4 +1,4 @@
-"""Files are either whole or absent."""
+"""Files are either complete or absent."""
 
 from __future__ import annotations
 

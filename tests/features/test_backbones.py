@@ -173,7 +173,7 @@ SMALL += ("efficientnetv2b0", "convnexttiny", "xception")
 
 @pytest.mark.parametrize("name", SMALL)
 def test_which_networks_are_depthwise(name: str) -> None:
-    """As their layers say, not their names."""
+    """By their layers, not their names."""
     kinds = [
         layer
         for layer in getattr(keras.applications, BACKBONES[name].builder)(
@@ -205,11 +205,11 @@ def test_mistakes_are_refused_with_what_to_do(tiny_backbone: Path) -> None:
         UsageError, match=r"with a \.keras file as backbone, give the preprocessing of its training: one of resnet"
     ):
         preprocessing(config(path))
-    with pytest.raises(UsageError, match="features.image_size is required"):
+    with pytest.raises(UsageError, match=r"features\.image_size is required"):
         image_size(config(path))
     with pytest.raises(UsageError, match="a mapping must have `scale` and `offset`, but got scal"):
         preprocessing(config(path, preprocessing={"scal": 1}))
-    with pytest.raises(UsageError, match="resnet50 has its own preprocessing. Remove the key"):
+    with pytest.raises(UsageError, match=r"resnet50 has its own preprocessing\. Remove the key"):
         preprocessing(config("resnet50", preprocessing="resnet"))
     with pytest.raises(UsageError, match=r"takes photos of \(32, 32, 3\), but the configuration gives \(48, 48, 3\)"):
         build_extractor(config(path, preprocessing="resnet_v2", image_size=48), "float32")

@@ -23,7 +23,7 @@ def shards(run: FeaturesRun) -> list[Path]:
 
 
 def rewrite(run: FeaturesRun, path: Path, **changes: object) -> None:
-    """Replaces a shard and corrects every checksum, as a wrong computation would have left it."""
+    """Replaces a shard and corrects every checksum, as a wrong computation would leave it."""
     cache = cache_for(run)
     entry = next(entry for entry in cache.manifest.shards if entry.file == path.name)
     shard = Shard(*map(np.array, read_shard(path, entry.records, cache.feature_shape, "float16")))
@@ -33,7 +33,7 @@ def rewrite(run: FeaturesRun, path: Path, **changes: object) -> None:
 
 
 def change_manifest(run: FeaturesRun, **changes: object) -> None:
-    """Makes the manifest say something else, with a digest that fits."""
+    """Changes the manifest, with a matching digest."""
     cache = cache_for(run)
     write_manifest(cache.folder, cache.manifest.model_copy(update=changes))
 

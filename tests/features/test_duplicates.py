@@ -1,4 +1,4 @@
-"""Photos of equal bytes and photos of one group: one split, an error, or left out; and tables as spreadsheets write them."""
+"""Identical photos and photos of one group: one split, an error, or left out; and tables as spreadsheets write them."""
 
 from __future__ import annotations
 
@@ -100,10 +100,10 @@ def test_copies_across_the_data_sets_own_splits(root: Path) -> None:
         prepare(run_on(own))
     left, _ = prepared(run_on(own, on_duplicate="drop"))
     assert len(left) == 24
-    assert "test/a/again.png" in set(left["path"])  # what tests stays
+    assert "test/a/again.png" in set(left["path"])  # the test photo stays
     kept, _ = prepared(run_on(own, on_duplicate="keep"))
     both = kept[kept["path"].isin(["train/a/0.png", "test/a/again.png"])]
-    assert both["split"].tolist() == ["train", "train"]  # what is trained on tests nothing
+    assert both["split"].tolist() == ["train", "train"]  # training photos are not tested on
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -128,7 +128,7 @@ def test_a_group_is_in_one_split(root: Path, seed: int) -> None:
 
 
 def grouped(root: Path, groups: int, names: str = "abc", part: str = "") -> Path:
-    """A table of 20 photos a class, in as many groups of a class, all but equal in size."""
+    """A table of 20 photos per class, in this many groups per class, of nearly equal size."""
     lines = ["path,class_name,group" + (",split" if part else "")]
     for name in names:
         for number in range(20):
@@ -148,7 +148,7 @@ def test_three_groups_of_each_class_are_in_three_splits(root: Path) -> None:
 
 
 def test_two_groups_of_each_class_leave_no_split_empty_and_what_is_missing_is_said(root: Path) -> None:
-    """6 groups: each class trains, and the three that are left are for two splits."""
+    """6 groups: each class needs one for training, which leaves three for two splits."""
     found, words = prepared(run_on(grouped(root, 2), "photos.csv"))
     counts = pd.crosstab(found["label"], found["split"]) > 0
     assert counts["train"].all()
@@ -238,8 +238,8 @@ def test_names_that_later_stages_could_not_carry(root: Path, name: str) -> None:
     ("one", "other"),
     [
         ("Audi", "audi"),
-        ("audi", "audi\u200b"),  # a blank of no width
-        ("\u0160koda", "S\u030ckoda"),  # composed, and a letter with an accent
+        ("audi", "audi\u200b"),  # a zero-width space
+        ("\u0160koda", "S\u030ckoda"),  # precomposed, and a letter with a combining accent
         ("audi a4", "audi  a4"),
     ],
 )

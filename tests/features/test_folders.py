@@ -1,4 +1,4 @@
-"""Class folders and split folders as people have them: what is read, what is said, and what is refused."""
+"""Class folders and split folders as users have them: what is read, logged and rejected."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_class_folders_that_lie_one_deeper_get_a_hint(tmp_path: Path, folders: t
 
 
 def test_files_that_only_begin_like_photos_are_none(tmp_path: Path) -> None:
-    """Beginnings that Pillow tells apart without decoding them, bytes that pass for a TGA, and raw photos' small previews."""
+    """File headers that Pillow recognises without decoding, bytes that pass for a TGA, and small previews of raw photos."""
     root = fill(tmp_path / "photos", "a", "b", count=4)
     (root / "a" / "x.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))
     (root / "a" / "x.mpg").write_bytes(b"\0\0\1\xb3\x16\x01\x20" + bytes(64))
@@ -237,7 +237,7 @@ def test_photos_are_known_by_what_they_hold_and_the_rest_is_counted(tmp_path: Pa
 
 
 def test_a_tilde_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The home of the process that runs the command; no folder called `~` is made."""
+    """The home of the user who runs the command; no folder called `~` is created."""
     home = tmp_path / "home"
     fill(home / "photos", "a", "b", count=4)
     shutil.move(home / "photos", home / "cars")

@@ -1,4 +1,4 @@
-"""Odd photos: what each becomes as pixels, and what is said of those that cannot be one. Every file is real and made here."""
+"""Odd photos: the pixels of each, and the messages for unusable ones. All files are real and made here."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PLAIN = 10**8
 
 
 def stored(upright: Pixels, orientation: int) -> Pixels:
-    """How a camera stores an upright photo: EXIF 2.32, tag 0x0112 says which sides its row 0 and column 0 are."""
+    """How a camera stores a photo: EXIF 2.32, tag 0x0112 says which sides its row 0 and column 0 are."""
     turned = upright.transpose(1, 0, 2)
     return {
         1: upright,  # top, left
@@ -46,7 +46,7 @@ def stored(upright: Pixels, orientation: int) -> Pixels:
 
 @pytest.fixture
 def upright() -> Pixels:
-    """12 × 20 pixels, no two quarters alike."""
+    """12 × 20 pixels, all quarters different."""
     pixels = np.zeros((12, 20, 3), np.uint8)
     pixels[:6, :10], pixels[:6, 10:], pixels[6:, :10] = (250, 20, 20), (20, 250, 20), (20, 20, 250)
     return pixels
@@ -58,7 +58,7 @@ def run_on(root: Path, **dataset: Any) -> FeaturesRun:
 
 
 def said(run: FeaturesRun) -> tuple[dict[str, Any], str]:
-    """What `prepare` gives, and what it says."""
+    """The result of `prepare`, and its log."""
     with log.capture() as captured:
         result = prepare(run)
     return result, " ".join(captured.get().split())
@@ -272,7 +272,7 @@ def test_a_huge_photo_is_refused_by_its_header(tmp_path: Path) -> None:
     black_png(huge, 20_000, 20_000)
     refused = Inspected("larger than dataset.max_pixels (20000 × 20000 > 100000000)")
     assert inspect_image(huge, PLAIN, {}) == refused
-    huge.write_bytes(huge.read_bytes()[:1000])  # were it decoded, it would be a truncated photo
+    huge.write_bytes(huge.read_bytes()[:1000])  # if decoded, it would be a truncated photo
     assert inspect_image(huge, PLAIN, {}) == refused
     assert inspect_image(huge, 10**9, {}).fault == "truncated"
 

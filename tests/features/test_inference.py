@@ -1,4 +1,4 @@
-"""A backbone of one's own is as in inference in every stage, laid open, whatever it was saved as; its files are checked early."""
+"""A custom backbone always runs flattened and in inference mode, however it was saved; its files are checked early."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def photos(count: int = 3, size: int = 16) -> Any:
 
 
 def kernels() -> Callable[..., Any]:
-    """Convolutions whose weights depend on their place alone."""
+    """Convolutions whose weights depend only on their position."""
     keras.utils.set_random_seed(5)
     return lambda filters, **rest: keras.layers.Conv2D(filters, 3, padding="same", activation="relu", **rest)
 
 
 @keras.saving.register_keras_serializable("tests")
 class Shaken(keras.layers.Layer):
-    """A layer of one's own that holds a random one, and says nothing to it of training."""
+    """A custom layer that contains a random layer, and does not pass `training` to it."""
 
     def __init__(self, **rest: Any) -> None:
         super().__init__(**rest)
@@ -211,7 +211,7 @@ def nested(tmp_path: Path) -> Path:
 
 
 def by_hand(path: Path, *steps: str) -> Any:
-    """What the layers at these paths give, one after the other, in the network as Keras loads it."""
+    """The composed output of the layers at these paths, in the network as Keras loads it."""
     model = keras.saving.load_model(path)
     x: Any = photos() / 255
     for step in steps:
@@ -287,7 +287,7 @@ def test_a_layer_that_is_used_twice_runs_twice_and_is_no_cut(tmp_path: Path) -> 
 
 
 def refused(backbone: Path, command: str, *overrides: str) -> str:
-    """What a command says, on at most three lines, when it refuses a backbone: exit status 2 and nothing on standard output."""
+    """The error of a command that rejects a backbone: at most three lines, exit status 2, nothing on standard output."""
     pairs = [f"features.backbone={backbone}", "features.image_size=16", *overrides]
     result = CliRunner().invoke(app, [command, "--json", *(word for pair in pairs for word in ("--set", pair))])
     assert result.exit_code == 2, result.output

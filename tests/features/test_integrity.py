@@ -1,4 +1,4 @@
-"""A damaged file of a cache is found when it is first read, whatever of it is damaged; a sound one is looked at once."""
+"""Any damage to a cache's file is found when it is first read; an intact file is checked only once."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_flipped_bit_is_named_by_whatever_reads_the_shard(cached_run: Features
     )
     with pytest.raises(CacheError, match=said):
         READS[read](cache)
-    assert cache.arrays("val")[0].shape == (5, 6)  # other shards are sound
+    assert cache.arrays("val")[0].shape == (5, 6)  # other shards are intact
 
 
 def test_every_part_of_a_record_is_looked_at(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_damaged_or_lost_projection_beside_the_shards_is_named(make_run: MakeR
 
 
 def test_a_sound_shard_is_looked_at_once(cached_run: FeaturesRun) -> None:
-    """As long as nobody writes it: the time of its last change is the sign."""
+    """Unless it is written: its modification time tells."""
     cache = cache_for(cached_run)
     before, _ = cache.arrays("train")
     path = cache.folder / "train-c000-00000-of-00003.tfrecord"

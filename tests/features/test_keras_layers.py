@@ -1,4 +1,4 @@
-"""The table of Keras's image layers is that of the installed Keras; what it refuses is said with the key."""
+"""The table of Keras's image layers matches the installed Keras; errors name the key."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ EXAMPLES: list[Any] = [
     ),
     *([0, 255], [0, 1], [0.1, 0.4], [-0.1, 0.4], [3, 3], [2, 8], [0.1], [0.1, 3], {}),
 ]
-"""Values that are tried as every argument of every layer."""
+"""Values to try for every argument of every layer."""
 
 
 def test_the_table_is_that_of_the_installed_keras() -> None:
@@ -63,7 +63,7 @@ def test_the_table_is_that_of_the_installed_keras() -> None:
 
 
 def least(name: str) -> dict[str, Any]:
-    """The required arguments of a layer, with the first value that is allowed."""
+    """The required arguments of a layer, with the first allowed value."""
     required = {argument: what for argument, what in LAYERS[name].items() if what.required}
     return {argument: next(v for v in EXAMPLES if what.accepts(v)) for argument, what in required.items()}
 

@@ -27,7 +27,7 @@ def test_random_weights_build_at_any_size() -> None:
 
 @pytest.mark.skipif(not REFERENCE.exists(), reason="the reference network is not on this machine")
 def test_the_features_are_those_of_the_reference_network() -> None:
-    """The reference keeps its weights in float16, so the pooled features agree to about 1 %."""
+    """The reference keeps its weights in float16, so pooled features agree to about 1 %."""
     reference = keras.saving.load_model(REFERENCE)
     penultimate = keras.Model(reference.inputs[0], reference.get_layer("gap").output)
     photos = np.random.default_rng(0).uniform(-1, 1, (2, 224, 224, 3)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""One augmentation policy or several: how they are written, and their caches."""
+"""One or several augmentation policies: their configuration and their caches."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ KEYS = {
     ],
     "d03c5b425e01046aeba5f71e6c43d760e4e9a959efbcf47061ec730a3065f33e": {"layers": FLIPS, "name": "flips"},
 }
-"""Policies by the key that commit 02ad395, which knew one policy in features.augmentation, gave their cache."""
+"""Policies by the cache key at commit 02ad395, when features.augmentation took a single policy."""
 
 
 @pytest.mark.parametrize("key", KEYS)

@@ -1,4 +1,4 @@
-"""Pooling: its parts against what numpy, scipy and scikit-learn say of the same maps."""
+"""Pooling: its parts against numpy, scipy and scikit-learn on the same maps."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MakeRun = Callable[..., FeaturesRun]
 
 
 def maps(*shape: int, seed: int = 0) -> Any:
-    """Correlated channels, so that a covariance has something to say."""
+    """Correlated channels, so that covariances are informative."""
     random = np.random.default_rng(seed)
     mixing = random.normal(size=(shape[-1], shape[-1])) + 2 * np.eye(shape[-1])
     return (random.normal(size=shape) @ mixing + random.normal(size=shape[-1])).astype(np.float32)
@@ -190,7 +190,7 @@ def test_the_smaller_of_two_covariances_is_the_beginning_of_the_larger_ones(make
 
 
 def own_layers(make_run: MakeRun) -> dict[str, Any]:
-    """The tiny backbone again, its layers with names of their own."""
+    """The tiny backbone again, with unique layer names."""
     given = Path(make_run(prepared=False).features.backbone)
     path = given.with_name("named.keras")
     if not path.exists():
@@ -301,7 +301,7 @@ def test_a_backbone_of_nan_is_told_before_components_are_fitted(make_run: MakeRu
 @pytest.mark.parametrize("pooling", ["gem:0.1", "gem:3", "gem:6", "covariance:4"])
 @pytest.mark.parametrize("shape", [(4, 4, 6), (1, 1, 6)])
 def test_gradients_are_numbers_on_maps_without_anything_on_them(pooling: str, shape: tuple[int, ...]) -> None:
-    """On JAX, which computes the derivative of a root at 0 as infinite; in a process of its own."""
+    """On JAX, where the derivative of a root at 0 is infinite; in its own process."""
     body = f"""
 import jax, numpy as np
 from features.backbones.pooling_layers import build_pooling

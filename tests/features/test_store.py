@@ -1,4 +1,4 @@
-"""A cache's folder in a store: one contract for every kind, and what goes wrong with each."""
+"""A cache's folder in a store: one contract for every kind, and the errors of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cache's folder in a real S3 server on loopback, as a process of its own: what comes back, and what breaks midway."""
+"""A cache's folder in a real S3 server on loopback, in its own process: round trips, and failures midway."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def start_server(port: int) -> subprocess.Popen[bytes]:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """A server with the bucket `caches`, named by the environment as for any S3 driver."""
+    """A server with the bucket `caches`, configured through the environment, as for any S3 driver."""
     import s3fs
 
     port = free_port()
@@ -140,7 +140,9 @@ def test_a_connection_cut_in_the_middle_of_an_upload_leaves_nothing(
             except OSError:
                 return
             with connection, socket.create_connection(("127.0.0.1", server[1])) as behind:
-                behind.sendall(connection.recv(20_000))  # the request and a part of its body, then both ends hang up
+                behind.sendall(
+                    connection.recv(20_000)
+                )  # forward the request and part of its body, then close both ends
 
     thread = threading.Thread(target=swallow)
     thread.start()
@@ -160,7 +162,7 @@ def test_a_connection_cut_in_the_middle_of_an_upload_leaves_nothing(
 
 
 def files(run: FeaturesRun) -> dict[str, bytes]:
-    """What belongs to the cache itself, by name."""
+    """The cache's own files, by name."""
     (cache,) = (run.workdir / "cache").iterdir()
     others = ("build.json", ".lock", "contact_sheet.png")
     return {path.name: path.read_bytes() for path in cache.iterdir() if path.name not in others}

@@ -1,4 +1,4 @@
-"""`features.weights` as a path: files of another network, cut short, or of no weights at all are one short message."""
+"""`features.weights` as a path: files of another network, truncated or without weights give one short message."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ configured = configured_folder
 
 
 def refused(command: str, weights: Path, backbone: str = "mobilenet") -> str:
-    """What a command says on standard error, in three lines at most, when it refuses a file of weights."""
+    """The error of a command that rejects a weights file, in at most three lines."""
     pairs = [f"features.backbone={backbone}", "features.preprocessing=null", f"features.weights={weights}"]
     result = CliRunner().invoke(app, [command, "--json", *(word for pair in pairs for word in ("--set", pair))])
     assert result.exit_code == 2, result.output
