@@ -160,7 +160,7 @@ class FeaturesConfig(Section):
     image_size: ImageSize | None = Field(None, description="[height, width] in pixels; default: the backbone's own")
     cut: str | tuple[str, ...] | None = Field(
         None,
-        description="a layer of the backbone whose map to use instead of the last; of a list, the pooled maps are concatenated",
+        description="a layer of the backbone whose map to use instead of the last; for a list, the pooled maps are joined",
     )
     pooling: Pooling | None = Field(
         None,

@@ -232,7 +232,7 @@ def pooling(config: FeaturesConfig) -> str:
 
 def existing_file(path: str, key: str) -> Path:
     if not Path(path).is_file():
-        raise UsageError(f"{key}: there is no file {path}.")
+        raise UsageError(f"{key}: there is no file {path}. Fix the path.")
     return Path(path)
 
 

@@ -146,7 +146,7 @@ def test_photos_beside_the_class_folders_are_said(tmp_path: Path) -> None:
     (root / "labels.csv").write_text("path,label")
     _, words = prepared(run_on(root))
     assert f"Left out 3 photos that are next to the class folders, not in one; the first is {root}/stray.png." in words
-    assert "Left out, not images that Pillow can read: 1 .csv." in words
+    assert "Left out files that cannot be read as photos: 1 .csv." in words
 
 
 def test_a_class_of_which_a_split_has_no_photo_is_named(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_files_that_only_begin_like_photos_are_none(tmp_path: Path) -> None:
     assert result["images"] == 8
     raw = "(raw: develop them first, e.g. with rawpy)"
     assert words == (
-        f"Left out, not images that Pillow can read: 1 .bin, 1 .dng {raw}, 1 .eps, 1 .h5, 1 .mpg, 1 .nef {raw}."
+        f"Left out files that cannot be read as photos: 1 .bin, 1 .dng {raw}, 1 .eps, 1 .h5, 1 .mpg, 1 .nef {raw}."
     )
 
 
@@ -232,7 +232,7 @@ def test_photos_are_known_by_what_they_hold_and_the_rest_is_counted(tmp_path: Pa
     assert result["images"] == 8 + 5
     assert load_notes(run_on(root)) == [words]
     assert words == (
-        "Left out, not images that Pillow can read: 1 without a suffix, 1 .heic (`pip install pillow-heif` reads them), 2 .txt."
+        "Left out files that cannot be read as photos: 1 without a suffix, 1 .heic (`pip install pillow-heif` reads them), 2 .txt."
     )
 
 

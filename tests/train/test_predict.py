@@ -103,7 +103,7 @@ def test_folders_are_read_and_bad_files_are_named(bundle: Path, photos: Path, mi
     assert "mixed/text.jpg: not a readable image (unknown format)" in lines
     assert "mixed/cut.png: truncated" in lines
     assert "none.jpg: missing" in lines
-    assert "Left out, not images that Pillow can read: 1 .txt." in lines
+    assert "Left out files that cannot be read as photos: 1 .txt." in lines
     assert lines[-1] == "headhunt: 3 of 7 could not be read; the reasons are above. The others are predicted."
     assert "Traceback" not in done.stderr
     result = json.loads(done.stdout.splitlines()[-1])

@@ -195,7 +195,7 @@ def _tell_others(others: Counter[str]) -> None:
     for suffix, count in sorted(others.items()):
         advice = f" ({ADVICE[suffix]})" if suffix in ADVICE else ""
         listed.append(f"{count} {suffix or 'without a suffix'}{advice}")
-    note(f"Left out, not images that Pillow can read: {', '.join(listed)}.")
+    note(f"Left out files that cannot be read as photos: {', '.join(listed)}.")
 
 
 def _tell_links(left_out: list[str], advice: str) -> None:

@@ -32,7 +32,7 @@ WorkersOption = Annotated[
 ExecutorOption = Annotated[
     Literal["auto", "local", "ray"] | None,
     typer.Option(
-        help="Where they run. auto: processes on this machine, or Ray if a cluster is configured; local: this process; "
+        help="Where workers run. auto: processes on this machine, or Ray if a cluster is configured; local: this process; "
         "ray: Ray. Default: from the section's `workers`."
     ),
 ]

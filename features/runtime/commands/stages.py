@@ -21,8 +21,8 @@ from features.runtime.log import log
 
 
 def run_stage(arguments: Sequence[str]) -> Any:
-    """Runs `headhunt ARGUMENTS` and returns its JSON object; `arguments` must contain `--json`. If it fails, so do we, with its
-    exit status.
+    """Runs `headhunt ARGUMENTS` and returns its JSON object (`arguments` must contain `--json`). If it fails, exits with its
+    status.
 
     The stage has its own process group, so that Ctrl-C reaches it once, from here, and it can save its state. On Linux it is
     killed when this process ends. `-P` keeps a user's `train.py` or `search.py` in the working directory from shadowing our
