@@ -27,8 +27,8 @@ class Photo:
     """One annotated photo, before its file is read.
 
     `path` is relative to the data set's root, `label` 0-based. `box` is (x1, y1, x2, y2) in pixels of the upright photo (EXIF
-    orientation applied), in the Stanford devkit's convention: 1-based, both ends inclusive. `part` is the photo's split if the data
-    set has its own; photos of one `group`, if any, stay in the same split.
+    orientation applied), in the Stanford devkit's convention: 1-based, both ends inclusive. `part` is the photo's split if the
+    data set has its own; photos of one `group`, if any, stay in the same split.
     """
 
     path: str

@@ -50,7 +50,7 @@ def test_init_overwrites_nothing(headhunt: Headhunt, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["features", "prepare"], "there is no configuration file headhunt.yaml. Write one with `headhunt init`"),
+        (["features", "prepare"], "there is no configuration file headhunt.yaml. Create one with `headhunt init`"),
         (
             ["features", "prepare", "-c", "toys.yaml", "--set", "features.copys=1"],
             "features.copys: unknown key. Did you",

@@ -211,7 +211,9 @@ def test_mistakes_are_refused_with_what_to_do(tiny_backbone: Path) -> None:
         preprocessing(config(path, preprocessing={"scal": 1}))
     with pytest.raises(UsageError, match=r"resnet50 has its own preprocessing\. Remove the key"):
         preprocessing(config("resnet50", preprocessing="resnet"))
-    with pytest.raises(UsageError, match=r"takes photos of \(32, 32, 3\), but the configuration gives \(48, 48, 3\)"):
+    with pytest.raises(
+        UsageError, match=r"expects photos of shape \(32, 32, 3\), but the configuration gives \(48, 48, 3\)"
+    ):
         build_extractor(config(path, preprocessing="resnet_v2", image_size=48), "float32")
     with pytest.raises(UsageError, match=r"features.weights: there is no file nowhere\.h5"):
         weights_digest(config("resnet50", weights="nowhere.h5"))

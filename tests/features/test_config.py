@@ -134,7 +134,7 @@ def test_every_fault_is_listed_at_once(tmp_path: Path) -> None:
 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"there is no configuration file .*none\.yaml\. Write one with `headhunt init`"
+        UsageError, match=r"there is no configuration file .*none\.yaml\. Create one with `headhunt init`"
     ):
         load(FeaturesRun, tmp_path / "none.yaml")
 
@@ -146,5 +146,5 @@ def test_malformed_overrides(tmp_path: Path, override: str) -> None:
 
 
 def test_an_override_below_a_value(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--set name\.x=3: 'name' holds 'a', not a mapping"):
+    with pytest.raises(UsageError, match=r"--set name\.x=3: 'name' is 'a', not a mapping"):
         read(tmp_path, TOY + "name: a", "name.x=3")

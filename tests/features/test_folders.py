@@ -232,7 +232,8 @@ def test_photos_are_known_by_what_they_hold_and_the_rest_is_counted(tmp_path: Pa
     assert result["images"] == 8 + 5
     assert load_notes(run_on(root)) == [words]
     assert words == (
-        "Left out files that cannot be read as photos: 1 without a suffix, 1 .heic (`pip install pillow-heif` reads them), 2 .txt."
+        "Left out files that cannot be read as photos: 1 without a suffix, 1 .heic (`pip install pillow-heif` reads them), "
+        "2 .txt."
     )
 
 

@@ -268,9 +268,9 @@ def test_a_classifier_is_cut_at_its_last_map_and_without_a_cut_its_maps_are_list
     keras.Model(inputs, keras.layers.Dense(6)(pooled)).save(tmp_path / "scores.keras")
     given = build_extractor(config(tmp_path / "scores.keras", cut="last_map"), "float32")(photos())
     assert tuple(given.shape) == (3, 16, 16, 4)
-    with pytest.raises(UsageError, match=r"gives \(None, 6\), not a map .* Set `features.cut` .* last_map\."):
+    with pytest.raises(UsageError, match=r"outputs \(None, 6\), not a map .* Set `features.cut` .* last_map\."):
         build_extractor(config(tmp_path / "scores.keras"), "float32")
-    with pytest.raises(UsageError, match="the cut at 'pooled' gives"):
+    with pytest.raises(UsageError, match="the cut at 'pooled' outputs"):
         build_extractor(config(tmp_path / "scores.keras", cut="pooled", pooling="avg"), "float32")
 
 
@@ -307,7 +307,7 @@ def test_files_that_no_stage_could_use_are_refused_when_the_configuration_is_che
     path = tmp_path / "made.keras"
     pooled = keras.layers.MaxPooling2D(data_format="channels_first", name="pool")
     assert "uses channels_first (layer 'pool')" in refused(network_file(path, pooled), "prepare")
-    assert "takes photos of (8, 8, 3), but the configuration gives (16, 16, 3)" in refused(
+    assert "expects photos of shape (8, 8, 3), but the configuration gives (16, 16, 3)" in refused(
         network_file(path, keras.layers.Conv2D(2, 3), shape=(8, 8, 3)), "prepare"
     )
     quantised = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Dense(4, name="small")])

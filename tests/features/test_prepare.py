@@ -159,7 +159,7 @@ def test_small_classes_are_named(tmp_path: Path, root: Path) -> None:
     )
     run = make(tmp_path, kind="folder", root=str(root), min_per_class=3)
     told = said(lambda: prepare(run))
-    assert "Left out 1 classes of fewer than 3 photos (dataset.min_per_class): 'class_2' (2)." in told
+    assert "Left out 1 classes with fewer than 3 photos (dataset.min_per_class): 'class_2' (2)." in told
     assert load_index(run).class_names == ("class_1", "class_10")
 
 
@@ -235,7 +235,9 @@ def test_a_photo_that_goes_bad_after_it_was_indexed_is_named(tmp_path: Path, roo
     prepare(run)
     index = load_index(run)
     (root / index.table["path"][0]).write_bytes(b"gone")
-    with pytest.raises(DatasetError, match=r"cannot read the photo .*class_1/0.jpg: .*Run `headhunt features prepare`"):
+    with pytest.raises(
+        DatasetError, match=r"cannot read the photo .*class_1/0.jpg: .*Rerun `headhunt features prepare`"
+    ):
         load_images(index, [0], (8, 8), False)
 
 
@@ -299,7 +301,7 @@ def test_class_folders_of_an_earlier_index_are_told(tmp_path: Path, root: Path) 
         ("path,class_name\nhttps://x/a.jpg,x\n", "cars.csv, line 2: `path` is a URL; download the photos"),
         (
             "path,label,class_name\na.jpg,0,x\nb.jpg,0,y\n",
-            "cars.csv, line 3: label 0 is called 'y' here and 'x' before",
+            "cars.csv, line 3: label 0 is 'y' here, but was 'x' before",
         ),
         ("path,label\n,0\n", "cars.csv, line 2: `path` is empty"),
         (
@@ -425,7 +427,7 @@ def test_annotation_files_that_are_none(tmp_path: Path) -> None:
     savemat(tmp_path / "cars_annos.mat", {"annotations": rows})
     assert "annotation 1 cannot be read" in refusal(run)
     savemat(tmp_path / "cars_annos.mat", {"annotations": np.array([[(1, 2)]], dtype=[("a", "O"), ("b", "O")])})
-    assert "it holds `annotations` with the fields a, b" in refusal(run)
+    assert "it has `annotations` with the fields a, b" in refusal(run)
 
 
 def test_an_index_that_is_not_there(tmp_path: Path) -> None:

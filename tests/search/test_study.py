@@ -81,7 +81,7 @@ def test_the_best_leaders_are_the_first_of_all(searched: Run) -> None:
 def test_two_workers_give_the_same_study(fresh: Run, searched_once: Path, executor: str) -> None:
     done = run_headhunt(Path.cwd(), "search", "run", "--executor", executor, "--workers", "2")
     assert (
-        f"Workers: {'2 processes of' if executor == 'auto' else '2 at a time, by Ray on'} this machine." in done.stderr
+        f"Workers: {'2 processes on' if executor == 'auto' else '2 at a time, by Ray on'} this machine." in done.stderr
     )
     assert history("run") == history(str(searched_once / "run"))
     work = load_work(fresh.workdir)
