@@ -111,7 +111,9 @@ def test_folders_called_like_splits_are_no_classes(
 
 def test_splits_without_training_photos_are_refused(tmp_path: Path) -> None:
     run = run_on(fill(tmp_path / "photos", "val/a", "val/b", "test/a", "test/b"))
-    with pytest.raises(DatasetError, match=r"has no folder `train` of class folders, but val, test. Add it, or rename"):
+    with pytest.raises(
+        DatasetError, match=r"has no folder `train` of class folders, but has val, test. Add it, or rename"
+    ):
         prepare(run)
 
 
