@@ -112,7 +112,7 @@ def test_a_damaged_manifest_is_refused(cached_run: FeaturesRun) -> None:
             FeatureCache.open(folder)
     (folder / MANIFEST).write_text(whole.replace('"format_version": 2', '"format_version": 1'))
     with pytest.raises(
-        CacheError, match=r"of format 1, but this version of Headhunt reads 2\. Run `headhunt features cache`"
+        CacheError, match=r"has format 1, but this version of Headhunt reads 2\. Run `headhunt features cache`"
     ):
         FeatureCache.open(folder)
     (folder / MANIFEST).unlink()

@@ -44,7 +44,7 @@ def test_a_flipped_bit_is_named_by_whatever_reads_the_shard(cached_run: Features
         flip(cache.folder / name, 3 * size - 6)  # the last feature of record 2
     said = (
         r"the shard .*/train-c00[01]-00001-of-00003\.tfrecord is damaged \(record 2: the checksum does not match the data\)\. "
-        r"Run `headhunt features repair`, to recompute it\.$"
+        r"Run `headhunt features repair` to recompute it\.$"
     )
     with pytest.raises(CacheError, match=said):
         READS[read](cache)
@@ -74,7 +74,7 @@ def test_many_damaged_records_are_one_message(tmp_path: Path) -> None:
     write_shard(path, Shard(np.ones((4, 3), np.float16), np.arange(4), np.arange(4)))
     flip(path, 2)
     flip(path, 3 * size - 1)
-    said = r"is damaged \(record 0: the record's length is wrong; and 1 more of 4 records\)"
+    said = r"is damaged \(record 0: the record's length is wrong, and 1 more of 4 records\)"
     with pytest.raises(CacheError, match=said):
         check_shards([(path, 4)], (3,), "float16")
 
@@ -86,7 +86,7 @@ def test_a_damaged_or_lost_projection_beside_the_shards_is_named(make_run: MakeR
     path = projection_path(cache.folder, 1)
     sound = path.read_bytes()
     flip(path, len(sound) - 3)
-    with pytest.raises(CacheError, match=r"projection-1\.npy is damaged\. Run `headhunt features repair`, to refit it"):
+    with pytest.raises(CacheError, match=r"projection-1\.npy is damaged\. Run `headhunt features repair` to refit it"):
         cache.arrays("train")
     path.unlink()
     with pytest.raises(CacheError, match=r"projection-1\.npy is missing\. Run `headhunt features repair`"):
