@@ -1,8 +1,8 @@
-"""What `make docs` adds to the Markdown of this folder: pages made of the code, the tutorials, and files from outside docs/.
+"""What `make docs` adds to the Markdown of this folder: generated pages, the tutorials, and files from outside docs/.
 
-- `<!-- generated: configuration -->` and `<!-- generated: commands -->` are replaced by what pydantic and typer know.
+- `<!-- generated: configuration -->` and `<!-- generated: commands -->` are replaced by tables generated from pydantic and typer.
 - Notebooks become pages.
-- The examples, CONTRIBUTING.md and CHANGELOG.md belong to the site. Links between files of the repository are written as they
+- The examples, CONTRIBUTING.md and CHANGELOG.md are part of the site. Links between files of the repository are written as they
   are on disk, so that they work there too, and are translated here.
 """
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 OUTSIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "examples/**/*", "tests/end_to_end/*.yaml")
-"""Files from outside docs/ that the site has, as patterns from the repository's root."""
+"""Files from outside docs/ that belong to the site, as patterns relative to the repository's root."""
 
 LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]*)(#[^)\s]*)?\)")
 
@@ -43,7 +43,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Fills in what is generated, and translates links to files into links to pages."""
+    """Fills in generated parts, and translates links to files into links to pages."""
     address = page.file.src_uri
     folder = posixpath.dirname(address if (ROOT / address).exists() else f"docs/{address}")
     for name, generate in GENERATED.items():
@@ -102,14 +102,14 @@ def _command(command: Any, path: tuple[str, ...]) -> Iterator[str]:
 
 
 def _choices(annotation: Any) -> list[str]:
-    """What an option may be, where it is a Literal somewhere in its type."""
+    """The choices of an option whose type contains a Literal, else an empty list."""
     if get_origin(annotation) is Literal:
         return [str(choice) for choice in get_args(annotation)]
     return [choice for inner in get_args(annotation) for choice in _choices(inner)]
 
 
 def _configuration() -> Iterator[str]:
-    """A table for each section of `headhunt.yaml`, and for each kind that a section can be."""
+    """A table for each section of `headhunt.yaml`, and for each kind of a section."""
     from reports.config import Run
 
     schema = Run.model_json_schema()
@@ -134,7 +134,7 @@ def _configuration() -> Iterator[str]:
 def _places(
     name: str, models: dict[str, Any], key: str = "", found: dict[str, list[str]] | None = None
 ) -> dict[str, list[str]]:
-    """The models that a model leads to, itself first, each with the key paths that it stands at."""
+    """The models reachable from a model, itself first, each with the key paths at which it occurs."""
     found = {} if found is None else found
     keys = found.setdefault(name, [])
     if key and key not in keys:
@@ -146,7 +146,7 @@ def _places(
 
 
 def _type(field: dict[str, Any]) -> str:
-    """What a key takes, in words: the sections among it as links."""
+    """The type of a key as text, with links to sections."""
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"
@@ -183,4 +183,4 @@ def _cell(text: str) -> str:
 
 
 GENERATED = {"commands": _commands, "configuration": _configuration}
-"""What replaces a marker in a page, by its name."""
+"""The generator for each marker in a page, by name."""

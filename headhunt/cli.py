@@ -1,4 +1,4 @@
-"""The command `headhunt`: the stages' command-line apps as one, and the commands that join them."""
+"""The command `headhunt`: the stages' command-line apps combined, and the commands that span them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DATASETS: dict[str, dict[str, Any]] = {
     "csv": {"file": "data/photos.csv"},
     "toy_cars": {},
 }
-"""What `init` writes below `dataset` for each kind; everything else is the defaults."""
+"""What `init` writes under `dataset` for each kind; all other values are defaults."""
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 app.add_typer(features_app, name="features")
@@ -47,8 +47,8 @@ app.add_typer(reports_app, name="reports")
 
 
 def main() -> None:
-    """Entry point of the console script. SIGTERM (a scheduler's preemption) and SIGHUP (a terminal that was closed, unless under
-    nohup) are treated as Ctrl-C: state saved, exit 130."""
+    """Entry point of the console script. SIGTERM (a scheduler's preemption) and SIGHUP (a closed terminal, unless under nohup)
+    are handled like Ctrl-C: state is saved, exit status 130."""
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
@@ -56,7 +56,7 @@ def main() -> None:
     try:
         signal.pthread_sigmask(
             signal.SIG_UNBLOCK, {signal.SIGINT}
-        )  # a stage starts with it blocked, see features.runtime.commands.stages
+        )  # stages start with SIGINT blocked, see features.runtime.commands.stages
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     app(prog_name="headhunt")
@@ -82,7 +82,7 @@ def root(
 
 
 def _whole_run() -> type[Run]:
-    """The model of the whole file: every command checks all sections."""
+    """The model of the whole configuration file: every command validates all sections."""
     from reports.config import Run
 
     return Run
@@ -104,7 +104,9 @@ def init(
 
         file = folder / DEFAULT_CONFIG
         if file.exists():
-            raise UsageError(f"{relative(file)} exists already. Edit it, or name another folder: `headhunt init DIR`.")
+            raise UsageError(
+                f"{relative(file)} already exists. Edit it, or choose another folder: `headhunt init DIR`."
+            )
         run = _configuration({"dataset": {"kind": dataset, **DATASETS[dataset]}})
         schema = folder / "headhunt.schema.json"
         write_text(schema, json.dumps(Run.model_json_schema(), indent=2) + "\n")
@@ -120,7 +122,7 @@ def run(
     set_: SetOption = [],  # noqa: B006
     json_: JsonOption = False,
 ) -> None:
-    """Prepare, cache, search, confirm, promote, export and report; skips what is already done."""
+    """Prepare, cache, search, confirm, promote, export and report; skips what is done."""
     with command(json_) as output:
         from features.run_file import settings
         from headhunt.run import run_stages
@@ -132,10 +134,10 @@ def run(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Where the run's folder goes.")] = Path("headhunt-demo"),
+    out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("headhunt-demo"),
     json_: JsonOption = False,
 ) -> None:
-    """The whole pipeline on drawn cars: no download, a few minutes on two cores."""
+    """Run the whole pipeline on drawn cars: no download, a few minutes on two cores."""
     with command(json_) as output:
         from features.runtime.atomic import write_text
         from features.runtime.commands.template import commented_yaml
@@ -148,8 +150,8 @@ def demo(
             write_text(file, text)
         elif file.read_text(encoding="utf-8") != text:
             raise UsageError(
-                f"{relative(file)} exists and is not this demo's. Run it with `headhunt run -c {relative(file)}`, or "
-                "name another folder with --out."
+                f"{relative(file)} exists and differs from this demo's. Run it with `headhunt run -c {relative(file)}`, or "
+                "choose another folder with --out."
             )
         run_stages(checked, file, (), output)
 

@@ -1,4 +1,4 @@
-"""What `headhunt demo` runs: drawn cars, the backbone whose weights are installed, few trials."""
+"""The configuration of `headhunt demo`: drawn cars, the backbone whose weights are installed, few trials."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DEMO: dict[str, Any] = {
     "features": {"backbone": "efficientnet_lite0", "copies": 2, "workers": {"count": 2, "cpus": 1}},
     "search": {
         "trials": 24,
-        "pruner": "none",  # so that the worst head has had its chance
+        "pruner": "none",  # so that even the worst head trains to the end
     },
     "train": {
         "workers": {"count": 2, "cpus": 1},
@@ -41,4 +41,4 @@ DEMO: dict[str, Any] = {
         }
     },
 }
-"""What `demo` runs: drawn cars, the backbone whose weights are installed, few trials."""
+"""The configuration of `headhunt demo`, without its `workdir`."""

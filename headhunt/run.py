@@ -1,6 +1,6 @@
-"""All stages in a row, and the table that sums them up.
+"""Runs all stages in sequence and prints a summary table.
 
-Every stage is a process of its own, since a process has one Keras backend for its life: the search trains on JAX, the
+Each stage runs in its own process, because a process cannot change its Keras backend: the search trains on JAX, the
 convolutional stages on TensorFlow.
 """
 
@@ -27,7 +27,7 @@ from search.confirm.table import show_interval
 from search.leaderboard import leaders
 from search.ranking import OPTIMISTIC
 from search.searched_views import check_choices
-from search.top5 import says_something
+from search.top5 import is_informative
 from train.exports.record import ExportResult
 from train.promotion.artifact import PromoteResult, PromotionSummary
 
@@ -40,11 +40,11 @@ STAGES = {
     "export": ("train", "export"),
     "report": ("reports", "build"),
 }
-"""What `run` runs, by its key in the `--json` object, in order."""
+"""The stages of `run` in order, by their key in the `--json` object."""
 
 
 def run_stages(checked: Run, file: Path, overrides: Sequence[str], output: Output) -> None:
-    """Runs every stage, prints the summary, and gives the `--json` object."""
+    """Runs every stage, prints the summary, and outputs the `--json` object."""
     results: dict[str, Any] = {}
     seconds: dict[str, float] = {}
     settings_ = ["--config", str(file), *(part for override in overrides for part in ("--set", override))]
@@ -65,7 +65,7 @@ def run_stages(checked: Run, file: Path, overrides: Sequence[str], output: Outpu
 
 
 def _summary(checked: Run, results: dict[str, Any], seconds: dict[str, float]) -> Table:
-    """A row for each stage: what came of it and how long it took."""
+    """One row per stage: its result and how long it took."""
     prepared, cached, searched = results["prepare"], results["cache"], results["search"]
     counts = ", ".join(f"{count} {state}" for state, count in searched["trials"].items())
     ranked = [leader.value for leader in leaders(checked)]
@@ -73,10 +73,10 @@ def _summary(checked: Run, results: dict[str, Any], seconds: dict[str, float]) -
     rows = {
         "prepare": f"{prepared['images']} photos of {prepared['classes']} classes",
         "cache": _cached([cached, *cached.get("others", {}).values()], prepared["images"]),
-        "search": f"{counts}; {objective} of the best head {ranked[0]:.4f}, of the worst that ran to its end {ranked[-1]:.4f}",
+        "search": f"{counts}; {objective} {ranked[0]:.4f} for the best head, {ranked[-1]:.4f} for the worst completed trial",
         **({"confirm": _confirmed(results["confirm"], objective)} if "confirm" in results else {}),
         "promote": "\n".join(
-            _promoted(each, says_something(prepared["classes"]))
+            _promoted(each, is_informative(prepared["classes"]))
             for each in PromoteResult.model_validate(results["promote"]).promotions
         ),
         "export": f"trial {results['export']['trial']}: {', '.join(results['export']['formats'])}",
@@ -87,14 +87,14 @@ def _summary(checked: Run, results: dict[str, Any], seconds: dict[str, float]) -
         table.add_row(stage, text, f"{seconds[stage]:.0f}")
     frequent = dataset_facts(load_index(checked)).most_frequent
     table.caption = (
-        f"Values on validation photos are {OPTIMISTIC}. Always naming the most frequent class would be right for "
-        f"{frequent:.4f} of the test photos."
+        f"Values on validation photos are {OPTIMISTIC}. Always predicting the most frequent class would be right "
+        f"for {frequent:.4f} of the test photos."
     )
     return table
 
 
 def _cached(built: Sequence[dict[str, Any]], images: int) -> str:
-    """The caches of all policies in a line; they share the records of the clean images."""
+    """One line about the caches of all policies, which share the records of the clean photos."""
     copies = ", ".join(f"{one['copies']} augmented copies of {one['policy']}" for one in built)
     records = images + sum(one["records"] - images for one in built)
     size = records * built[0]["bytes"] / built[0]["records"]
@@ -102,7 +102,7 @@ def _cached(built: Sequence[dict[str, Any]], images: int) -> str:
 
 
 def _promoted(promotion: PromotionSummary, top5: bool) -> str:
-    """A promotion in a line; without test accuracies where the test photos were left alone, with `top5` accuracy or without."""
+    """One line about a promotion. Omits test accuracies if the test photos were not evaluated; `top5` adds top-5 accuracy."""
     tuned = promotion.tuned
     before = "" if promotion.stage == "frozen" else f"{promotion.frozen.val_accuracy:.4f} frozen, "
     text = f"trial {promotion.trial}: val {before}{tuned.val_accuracy:.4f} {promotion.stage}"
@@ -113,7 +113,7 @@ def _promoted(promotion: PromotionSummary, top5: bool) -> str:
 
 
 def _confirmed(result: dict[str, Any], objective: str) -> str:
-    """The best of the confirmed leaders in a line."""
+    """One line about the best confirmed leader."""
     best, *others = map(Confirmed.model_validate, result["confirmed"])
     spread = show_interval(best, "{:.4f}".format)
     how = f"over {len(best.seeds)} seeds (95 % interval {spread})" if best.interval else f"({spread})"

@@ -1,4 +1,4 @@
 """Stage 4: any artifact in, figures and HTML out.
 
-Reads whatever a run folder holds and writes `report/index.html`, one self-contained page.
+Reads whatever a run's folder contains and writes `report/index.html`, one self-contained page.
 """

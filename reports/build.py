@@ -1,4 +1,4 @@
-"""`reports build`: one self-contained page, or a part of it by itself."""
+"""`reports build`: one self-contained page, or a single section or figure."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 PNG = {"width": 1100, "scale": 2}
-"""The width in pixels of a figure that has none of its own as a PNG, before it is scaled up for print and sharp screens."""
+"""Options of PNG figures: the default width in pixels, and the scale factor for print and high-resolution screens."""
 
 
 def build(run: Run) -> dict[str, Any]:
-    """Writes `report/index.html` from what the run's folder holds; returns the `--json` object of `reports build`.
+    """Writes `report/index.html` from the run's folder; returns the `--json` object of `reports build`.
 
-    The page needs no network: plotly.js is in it. Sections without their artifacts are left out, and say so.
+    The page works offline: it embeds plotly.js. Sections without artifacts are left out, and the page lists the reasons.
     """
     found = verdict(run)
     sections, left_out = collect_sections(run)
@@ -46,9 +46,9 @@ def build(run: Run) -> dict[str, Any]:
 
 
 def build_only(run: Run, name: str, format_: Format) -> dict[str, Any]:
-    """Writes the section or figure of this name as `report/<name>.<format>`; returns the `--json` object.
+    """Writes the section or figure with this name as `report/<name>.<format>`; returns the `--json` object.
 
-    A PNG is one figure's. Raises UsageError for a name that there is not, or that there is nothing to show of.
+    A PNG holds exactly one figure. Raises UsageError for an unknown name, or a section that has nothing to show.
     """
     section, figures = _find(run, name)
     path = make_folder(run.workdir / "report") / f"{name}.{format_}"
@@ -64,7 +64,7 @@ def build_only(run: Run, name: str, format_: Format) -> dict[str, Any]:
 
 
 def _find(run: Run, name: str) -> tuple[PageSection | None, dict[str, go.Figure]]:
-    """A section with its figures, or a figure by itself."""
+    """A section with its figures, or a single figure."""
     if name in SECTIONS:
         try:
             section = make_section(run, name)
@@ -75,9 +75,9 @@ def _find(run: Run, name: str) -> tuple[PageSection | None, dict[str, go.Figure]
     figures = {key: figure for section in sections for key, figure in section.every_figure()}
     if name not in figures:
         raise UsageError(
-            f"--only: received {name!r}. Sections of this run: "
+            f"--only: received {name!r}; allowed are the sections of this run: "
             f"{', '.join(section.name for section in sections) or 'none yet'}; "
-            f"figures: {', '.join(figures) or 'none yet'}."
+            f"and its figures: {', '.join(figures) or 'none yet'}."
         )
     return None, {name: figures[name]}
 
@@ -85,7 +85,7 @@ def _find(run: Run, name: str) -> tuple[PageSection | None, dict[str, go.Figure]
 def _page(
     run: Run, sections: Sequence[PageSection], left_out: Sequence[tuple[str, str]], numbers: Any, said: str = ""
 ) -> str:
-    """The page; `numbers` are the first screen's, and `said` is its verdict."""
+    """The page as HTML; `numbers` and the verdict `said` appear on its first screen."""
     from plotly.offline import get_plotlyjs
 
     environment = jinja2.Environment(
@@ -109,7 +109,7 @@ def _page(
 
 
 def _html(figure: go.Figure, name: str) -> str:
-    """A figure as the page shows it; `name` is told apart from every other's."""
+    """A figure as HTML; `name` must be unique on the page."""
     rendered: str = figure.to_html(
         full_html=False,
         include_plotlyjs=False,
@@ -120,7 +120,7 @@ def _html(figure: go.Figure, name: str) -> str:
 
 
 def _as_json(name: str, section: PageSection | None, figures: dict[str, go.Figure]) -> str:
-    """A figure in plotly's own JSON; a section as its text, tables and figures."""
+    """A figure as plotly JSON; a section as its text, tables and figures."""
     drawn = {key: json.loads(figure.to_json()) for key, figure in figures.items()}
     if section is None:
         return json.dumps(drawn[name]) + "\n"
@@ -134,8 +134,8 @@ def _as_json(name: str, section: PageSection | None, figures: dict[str, go.Figur
 
 def _write_png(path: Path, name: str, figures: dict[str, go.Figure]) -> None:
     if len(figures) != 1:
-        has = f"has the figures {', '.join(figures)}. Name one of them" if figures else "has none. Use html or json"
-        raise UsageError(f"--only {name} --format png: a PNG is of one figure, and this section {has}.")
+        has = f"has the figures {', '.join(figures)}. Choose one of them" if figures else "has none. Use html or json"
+        raise UsageError(f"--only {name} --format png: a PNG holds one figure, but this section {has}.")
     (figure,) = figures.values()
     try:
         image = figure.to_image(
@@ -143,7 +143,7 @@ def _write_png(path: Path, name: str, figures: dict[str, go.Figure]) -> None:
         )
     except (RuntimeError, ValueError, OSError) as error:
         raise HeadhuntError(
-            "the figure cannot be drawn as a PNG, which takes Chrome or Chromium: "
+            "cannot draw the figure as a PNG, which needs Chrome or Chromium: "
             f"{str(error).strip().splitlines()[0]} Install one "
             "of them, or use --format html."
         ) from error

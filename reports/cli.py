@@ -23,10 +23,8 @@ def build_command(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
     set_: SetOption = [],  # noqa: B006
-    only: Annotated[str | None, typer.Option(metavar="NAME", help="A section or figure by itself.")] = None,
-    format_: Annotated[
-        Format, typer.Option("--format", help="What that is written as; a PNG is of one figure.")
-    ] = "html",
+    only: Annotated[str | None, typer.Option(metavar="NAME", help="Write only this section or figure.")] = None,
+    format_: Annotated[Format, typer.Option("--format", help="Format for --only; a PNG holds one figure.")] = "html",
     json_: JsonOption = False,
 ) -> None:
     """Write report/index.html, one self-contained page."""
@@ -36,7 +34,9 @@ def build_command(
         from reports.config import Run
 
         if only is None and format_ != "html":
-            raise UsageError(f"--format {format_}: the page is HTML; with --only NAME a part of it can be {format_}.")
+            raise UsageError(
+                f"--format {format_}: the page must be HTML; --only NAME writes a part of it as {format_}."
+            )
         run = settings(context, Run, config, set_)
         if only is not None:
             result = build_only(run, only, format_)
@@ -73,8 +73,8 @@ def fidelity_command(
         pays = (
             f"from {even} trial{'s' if even > 1 else ''} on"
             if even
-            else "in no case: a trial through the network is as quick"
+            else "never: a trial through the network takes no longer"
         )
-        output.console.print(f"The cache pays {pays}.")
+        output.console.print(f"The cache pays off {pays}.")
         output.console.print(f"Page: {result['page']}#fidelity")
         output.result(result)

@@ -1,4 +1,4 @@
-"""The configuration that the page is of, as a headhunt.yaml that can be used again."""
+"""The configuration behind the page, as a reusable headhunt.yaml."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from reports.section import Listing, PageSection
 
 
 def section(run: Run) -> PageSection:
-    """The whole configuration, folded up; a password in it is shown as ***."""
-    text = (
-        "Every key with its value, as this page was built. Saved as headhunt.yaml it makes the same run again, from the same "
-        "photos."
-    )
+    """The complete configuration, collapsed; a password in it is shown as ***."""
+    text = "Every key with its value when this page was built. Saved as headhunt.yaml, it reproduces the run on the same photos."
     whole = commented_yaml(run)
     shown = "\n".join(without_password(line) for line in whole.split("\n"))
     if shown != whole:

@@ -1,4 +1,4 @@
-"""What a part of the report can be written as."""
+"""The formats of a single section or figure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first screen: which model, how good it is on test photos, against simpler ones, and whether the data are sound."""
+"""The first screen: the best model, its accuracy on test photos against simpler ones, and whether the data are sound."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from train.promotion.artifact import Promotion, find_promotions
 from train.verdict import Verdict, best_verdict, verdict_of
 
 Tile = tuple[str, str]
-"""A figure, and what it is."""
+"""A number as text, and what it means."""
 
 
 def headline(run: Run) -> list[Tile]:
-    """The main numbers: of the best promotion, else of the best head so far. Without an index: none."""
+    """The main numbers of the best promotion, or else of the best head so far; empty without an index."""
     try:
         index = load_index(run)
     except HeadhuntError:
@@ -31,14 +31,14 @@ def headline(run: Run) -> list[Tile]:
         best = next(iter(find_promotions(run)), None)
         tiles = _searched(run) if best is None else _promoted(run, best)
         facts = dataset_section.collect(index)
-    except Exception as error:  # the sections are there all the same
+    except Exception as error:  # the sections are still shown
         return [("–", reason_of(error))]
-    tiles.append((share(facts.most_frequent), f"test, always naming the most frequent of {facts.classes} classes"))
+    tiles.append((share(facts.most_frequent), f"test, always predicting the most frequent of {facts.classes} classes"))
     return tiles
 
 
 def verdict(run: Run) -> Verdict:
-    """The verdict on the best promotion."""
+    """The verdict on the best promotion; on an error, a verdict with the reason."""
     try:
         return best_verdict(run)
     except Exception as error:
@@ -46,11 +46,11 @@ def verdict(run: Run) -> Verdict:
 
 
 def _promoted(run: Run, best: Promotion) -> list[Tile]:
-    """The exported network, the linear probe and the frozen head, on the same test photos; without intervals where there is no
-    verdict, since these may be other photos than those of now."""
+    """The exported network, the linear probe and the frozen head on the same test photos. Without a verdict there are no
+    intervals, since the photos may have changed."""
     test, frozen = best.tuned.test, best.frozen.test
     if test is None:
-        what = f"validation, {best.title}, {best.stage}, {OPTIMISTIC}; test was not evaluated"
+        what = f"validation, {best.title}, {best.stage}, {OPTIMISTIC}; not evaluated on test photos"
         return [(share(best.tuned.val.accuracy), what)]
     accuracy, found = test.accuracy, verdict_of(run, best)
     of = "" if found.missing else f" of {found.photos:,} photos"
@@ -60,22 +60,24 @@ def _promoted(run: Run, best: Promotion) -> list[Tile]:
         gained = f"fine-tuning changed it by {100 * (accuracy - before):+z.1f} points"
         tiles.append((share(before), f"test, frozen head{_measured(before, found)}; {gained}"))
     elif best.is_frozen:
-        tiles.append((share(accuracy), "test, frozen head: it is the model, no epoch of fine-tuning was better"))
+        tiles.append(
+            (share(accuracy), "test, frozen head: this is the model, since no epoch of fine-tuning was better")
+        )
     return tiles
 
 
 def _probe(found: Verdict) -> Tile:
-    """The linear probe beside the promoted network."""
+    """The linear probe, for comparison with the promoted network."""
     probe = (found.against or {}).get("linear_probe")
     if found.missing:
-        return "–", "test, linear probe: not known, for the reason above"
+        return "–", "test, linear probe: unknown, for the reason above"
     if probe is None:
-        return "–", "test, linear probe: not measured on these photos, run headhunt train baselines"
+        return "–", "test, linear probe: not measured on these photos; run headhunt train baselines"
     return share(probe.accuracy), f"test, linear probe: {_interval(probe.accuracy, found.photos)}"
 
 
 def _measured(accuracy: float, found: Verdict) -> str:
-    """The interval of an accuracy of the promotion; where its photos are not known, when it was measured."""
+    """The interval of one of the promotion's accuracies, or when it was measured if its photos are unknown."""
     return ", when it was promoted" if found.missing else f": {_interval(accuracy, found.photos)}"
 
 
@@ -85,7 +87,7 @@ def _interval(accuracy: float, photos: int) -> str:
 
 
 def _searched(run: Run) -> list[Tile]:
-    """The confirmed best head where there is one, else that of the search."""
+    """The best confirmed head if there is one, else the search's best head."""
     try:
         ranked = leaders(run)
     except HeadhuntError:
@@ -99,13 +101,13 @@ def _searched(run: Run) -> list[Tile]:
         best = next(leader for leader in ranked if leader.number == first.number)
         mean = "the same with every seed" if first.first == "probe" else f"mean of {len(first.seeds)} seeds"
         value, how = confirmation.confirmed[0].mean, f"{mean}, best head"
-    above = f"{100 * (value - ranked[-1].value):z.1f} points above the worst that ran to its end"
+    above = f"{100 * (value - ranked[-1].value):z.1f} points above the worst completed trial"
     return [(share(value), f"validation, {how} (trial {best.number}), {above}; {OPTIMISTIC}")]
 
 
 def data_line(run: Run) -> str:
-    """Whether anything is wrong with the data."""
+    """What may be wrong with the data, in sentences."""
     try:
         return findings.load(run).text
     except Exception as error:
-        return f"not known whether anything is wrong: {reason_of(error)}"
+        return f"could not be checked: {reason_of(error)}"

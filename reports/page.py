@@ -1,4 +1,4 @@
-"""The sections of the page, each from what is on disk; what is missing is left out with the command that makes it."""
+"""The sections of the page, built from artifacts on disk; a missing one is left out, with the command that creates it."""
 
 from __future__ import annotations
 
@@ -49,21 +49,21 @@ SECTIONS: dict[str, tuple[str, Callable[[Run], PageSection]]] = {
     "cache": ("Feature cache", caches.section),
     "configuration": ("Configuration", configuration.section),
 }
-"""Every section in its order on the page."""
+"""Every section in page order."""
 
 
 def make_section(run: Run, name: str) -> PageSection:
-    """One section; LeftOutError or HeadhuntError where there is nothing to show."""
+    """One section; LeftOutError or HeadhuntError if it has nothing to show."""
     section = SECTIONS[name][1](run)
     return section if is_shown(run) else top5.without(section)
 
 
 def collect_sections(run: Run) -> tuple[list[PageSection], dict[str, str]]:
-    """The sections that there is something for, and why the others are left out, by name."""
+    """The sections that can be shown, and the reasons for leaving out the others, by name."""
     sections, left_out = [], {}
     for name in SECTIONS:
         try:
             sections.append(make_section(run, name))
-        except Exception as error:  # the other sections are there all the same
+        except Exception as error:  # the other sections are still shown
             left_out[name] = reason_of(error)
     return sections, left_out

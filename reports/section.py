@@ -1,4 +1,4 @@
-"""What a section of the page is made of."""
+"""The parts of a section of the page."""
 
 from __future__ import annotations
 
@@ -13,28 +13,30 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-LOUD = "HEADHUNT_RAISE_FAULTS"
-"""Where this variable is set, as in tests, a fault of ours ends the report, instead of leaving out a part of it."""
+RAISE_INTERNAL_ERRORS = "HEADHUNT_RAISE_FAULTS"
+"""If this environment variable is set (as in tests), an internal error aborts the report instead of leaving out a part of it."""
 
 
 class LeftOutError(Exception):
-    """A section that has nothing to show; the message says why."""
+    """The section has nothing to show; the message says why."""
 
 
 def reason_of(error: Exception) -> str:
-    """Why a part of the page is left out: what an error for a reader says, or that it is a fault of ours, with its type. Raises
-    such a fault again where it is to be loud."""
+    """Why a part of the page is left out: the message of an expected error, or a note about an internal one. Reraises internal
+    errors if RAISE_INTERNAL_ERRORS is set."""
     if isinstance(error, LeftOutError | HeadhuntError):
         return str(error)
-    if os.environ.get(LOUD):
+    if os.environ.get(RAISE_INTERNAL_ERRORS):
         raise error
     what = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
-    return f"Headhunt failed here ({what}). A file of the run is damaged, or this is a fault of Headhunt: please report it."
+    return (
+        f"Headhunt failed here ({what}). A file of the run may be damaged; otherwise this is a bug: please report it."
+    )
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of texts and numbers; `numeric` are the columns set flush right. With a `summary` it is folded up below that line."""
+    """Rows of text; the columns in `numeric` are right-aligned. A table with a `summary` is collapsed under it."""
 
     columns: list[str]
     rows: list[list[str]]
@@ -44,7 +46,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with a caption; `uri` is its data URI, or None for one that is not there, which leaves a placeholder."""
+    """A picture with a caption; `uri` is its data URI, or None for a missing picture, which is shown as a placeholder."""
 
     caption: str
     uri: str | None
@@ -52,10 +54,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a section below a smaller heading. Several figures, or pictures, stand in a grid; a single one takes the whole
-    width.
+    """A part of a section under a smaller heading. Several figures or pictures are laid out as a grid, a single one takes the
+    full width.
 
-    The two pictures of each of `pairs` stay side by side.
+    The two pictures of each pair in `pairs` stay side by side.
     """
 
     title: str
@@ -68,7 +70,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Listing:
-    """Lines of text in a fixed pitch, folded up below a summary."""
+    """Monospaced text, collapsed under a summary."""
 
     summary: str
     text: str
@@ -76,9 +78,9 @@ class Listing:
 
 @dataclass(frozen=True)
 class PageSection:
-    """One section: a heading, a sentence, figures or tables below it, and then its blocks.
+    """One section: a heading, a text, tables and figures, and then its blocks.
 
-    Figures have names, no two on the page the same: `reports build --only NAME` writes one by itself. One with a width of its own
+    The names of figures are unique on the page: `reports build --only NAME` writes a single one. A figure with its own width
     scrolls in a box as wide as the page.
     """
 
@@ -91,7 +93,7 @@ class PageSection:
     listings: list[Listing] = field(default_factory=list)
 
     def every_figure(self) -> Iterator[tuple[str, go.Figure]]:
-        """Its own figures with their names, then those of its blocks."""
+        """The section's own figures with their names, then those of its blocks."""
         yield from self.figures.items()
         for block in self.blocks:
             yield from block.figures.items()

@@ -1,4 +1,4 @@
-"""How every figure looks."""
+"""The common style of all figures."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 DECADES = 4
-"""What an axis of learning rates spans at most, from the highest rate down; a cosine ends near 0 and leaves it at the bottom."""
+"""Maximum span of a learning-rate axis in decades, from the highest rate down; a cosine ends near 0 and leaves at the bottom."""
 
 TOP5 = "top-5"
-"""In the heading of a column of top-5 accuracies; see `reports.top5`."""
+"""Marks the heading of a column of top-5 accuracies; see `reports.top5`."""
 
 PERCENT = "~%"
-"""The format of ticks as percentages, with as many digits as tell them apart."""
+"""Tick format: percentages with as many digits as needed to distinguish the ticks."""
 
 SHARES: dict[str, Any] = {"tickformat": PERCENT, "autorangeoptions": {"clipmin": 0, "clipmax": 1}}
-"""An axis of shares: percentages with as many digits as tell its ticks apart, and nothing below 0 % or above 100 %."""
+"""Options of an axis of shares: percentages, clipped to 0 % and 100 %."""
 
 COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f", "#475569", "#92400e")
 
@@ -38,8 +38,8 @@ def figure(title_x: str, title_y: str, **axis: Any) -> go.Figure:
 
 
 def restyle(drawn: go.Figure, height: int = 380) -> go.Figure:
-    """Puts a figure, as a rule one that Optuna drew, into the house style: as wide as its place, without a title, `height` in
-    pixels, a colour bar lying above it."""
+    """Applies the house style to a figure, e.g. one drawn by Optuna: full width, no title, `height` in pixels, a horizontal
+    colour bar above it."""
     drawn.update_xaxes(automargin=True, title={"standoff": 10})
     drawn.update_yaxes(automargin=True, title={"standoff": 10})
     drawn.update_layout(
@@ -50,7 +50,7 @@ def restyle(drawn: go.Figure, height: int = 380) -> go.Figure:
         height=height,
         margin={"l": 60, "r": 20, "t": 20, "b": 50},
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "tracegroupgap": 0},
-        dragmode=False,  # a finger scrolls the page; zooming is in the figure's own bar
+        dragmode=False,  # touching a figure scrolls the page; zooming is in the mode bar
         font={"family": "system-ui, sans-serif", "size": 13},
         hoverlabel={"namelength": -1},
     )
@@ -61,7 +61,7 @@ def restyle(drawn: go.Figure, height: int = 380) -> go.Figure:
 
 
 def whole_ticks(values: Iterable[float | None], most: int = 6) -> dict[str, Any]:
-    """Ticks of an axis of epochs, trials or photos, from 0 on if need be: at whole numbers only, and about `most` of them."""
+    """Ticks of an axis of epochs, trials or photos: at multiples of a whole step, about `most` of them."""
     places = [float(value) for value in values if value is not None and math.isfinite(value)] or [0.0]
     span = max(1.0, max(places) - min(places))
     steps = (digit * 10**exponent for exponent in range(20) for digit in (1, 2, 5))
@@ -69,7 +69,7 @@ def whole_ticks(values: Iterable[float | None], most: int = 6) -> dict[str, Any]
 
 
 def log_ticks(low: float, high: float, most: int = 6) -> dict[str, Any]:
-    """A logarithmic axis from `low` to `high` with 1 to `most` labels, which have room on a phone: 1e-4, 3e-4, 1e-3, …"""
+    """A logarithmic axis from `low` to `high` with 1 to `most` labels, few enough for a phone: 1e-4, 3e-4, 1e-3, …"""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for digits, step in (((1, 2, 3, 5), 1), ((1, 3), 1), *(((1,), step) for step in range(1, len(exponents) + 1))):
         places = [(digit, exponent) for exponent in exponents[::step] for digit in digits]
@@ -81,7 +81,7 @@ def log_ticks(low: float, high: float, most: int = 6) -> dict[str, Any]:
 
 
 def rate_axis(rates: Iterable[float], most: int = 6) -> dict[str, Any]:
-    """A logarithmic axis for learning rates, of which 0 and nan have no place on it: one decade at least, DECADES at most."""
+    """A logarithmic axis for learning rates, ignoring 0 and NaN: at least one decade, at most DECADES."""
     places = [math.log10(rate) for rate in rates if rate > 0] or [-6.0, -2.0]
     top = max(places)
     low = max(min(places), top - DECADES)
@@ -90,9 +90,9 @@ def rate_axis(rates: Iterable[float], most: int = 6) -> dict[str, Any]:
     return {"range": ends, **log_ticks(10 ** ends[0], 10 ** ends[1], most)}
 
 
-def told_apart(values: Sequence[float], digits: int = 2) -> list[str]:
-    """Numbers as labels, with so many significant digits, or with as many as tell them apart; whole parts are not rounded:
-    0.2, 0.2001, 0.2002 and 128, 512."""
+def distinct_labels(values: Sequence[float], digits: int = 2) -> list[str]:
+    """Numbers as labels, with `digits` significant digits, or as many as needed to distinguish them; integer parts are not
+    rounded: 0.2, 0.2001, 0.2002 and 128, 512."""
     different = {f"{value:.12g}" for value in values}
     for count in range(digits, 14):
         labels = [_rounded(value, count) for value in values]
@@ -107,8 +107,8 @@ def _rounded(value: float, digits: int) -> str:
 
 
 def shortened(names: Sequence[str], letters: int) -> list[str]:
-    """Names for labels: of longer ones the beginning, so many letters of it; beginning and end where several begin alike, with as
-    many letters more as tell these apart."""
+    """Names as labels of at most `letters` letters: longer ones lose their end, or their middle if several begin alike, with as
+    many more letters as needed to distinguish them."""
     labels = {name: name if len(name) <= letters else name[: letters - 1] + "…" for name in names}
     for room in range(letters, max(map(len, labels), default=0) + 1):
         counts = Counter(labels.values())
@@ -126,7 +126,7 @@ def _both_ends(name: str, letters: int) -> str:
 
 
 def text(value: object) -> str:
-    """A name as text: plotly reads some HTML in labels."""
+    """A name with HTML escaped: plotly interprets some HTML in labels."""
     return html.escape(str(value), quote=False)
 
 

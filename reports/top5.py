@@ -1,4 +1,4 @@
-"""Top-5 accuracy is left off the page where it says nothing, see `search.top5`."""
+"""Removes top-5 accuracy from the page where it is not informative, see `search.top5`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reports.style import TOP5
 
 
 def without(section: PageSection) -> PageSection:
-    """A section whose tables, and those of its blocks, have no column of top-5 accuracies."""
+    """The section without columns of top-5 accuracies in its tables and those of its blocks."""
     blocks = [replace(block, tables=_narrowed(block.tables)) for block in section.blocks]
     return replace(section, tables=_narrowed(section.tables), blocks=blocks)
 

@@ -1,4 +1,4 @@
-"""A trial on its way from being asked for to being told."""
+"""A trial between ask and tell."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(NamedTuple):
-    """How a trial ended: a failed one with its reason, a complete one with its value and the validation loss of that epoch."""
+    """How a trial ended: the reason if it failed; its value and validation loss at the best epoch if it completed."""
 
     state: Literal["COMPLETE", "PRUNED", "FAIL"]
     value: float | None = None
@@ -25,7 +25,7 @@ class Outcome(NamedTuple):
 
     @classmethod
     def of(cls, result: TrialResult, epochs: int, metric: Metric) -> Outcome | None:
-        """Of a result that failed or has trained for its epochs; None for one that may go on."""
+        """The outcome of a result that failed or has trained for all its epochs; None if the trial can continue."""
         if result.failure:
             return cls("FAIL", reason=result.failure)
         if len(result.curves) < epochs:
@@ -35,11 +35,11 @@ class Outcome(NamedTuple):
 
     @classmethod
     def parse(cls, known: dict[str, Any]) -> Outcome:
-        """From a trial's attribute `outcome`."""
+        """From a trial's `outcome` attribute."""
         return cls(known["state"], known.get("value"), known.get(VAL_LOSS, math.inf), known.get("reason"))
 
     def plain(self) -> dict[str, Any]:
-        """As a trial's attribute: without what it does not have."""
+        """As a trial's `outcome` attribute; omits fields that do not apply."""
         if self.state == "COMPLETE":
             return {"state": self.state, "value": self.value, VAL_LOSS: self.val_loss}
         return {"state": self.state, **({"reason": self.reason} if self.reason else {})}
@@ -52,33 +52,33 @@ class Candidate:
     trial: optuna.Trial
     config: TrialConfig
     first: FirstTrial | None = None
-    """Its name among the first trials."""
+    """The name of a first trial; None if the trial is drawn."""
     result: TrialResult | None = None
-    """Up to the last rung; None of one that an earlier driver trained to its end."""
+    """Up to the last rung; None before the first rung, and for a trial that an earlier driver finished training."""
     outcome: Outcome | None = None
     reported: int = 0
-    """Epochs whose values are in the storage."""
+    """Number of epochs whose values are in the storage."""
     seconds: float = 0.0
-    """Of its training, its share where trials train together."""
+    """Training time; the trial's share where several train together."""
 
     @property
     def number(self) -> int:
-        """The trial's."""
+        """The trial's number."""
         return self.trial.number
 
     @property
     def state(self) -> TrialState | None:
-        """The state after the last rung."""
+        """The training state after the last rung."""
         return self.result.state if self.result else None
 
     @property
     def trained(self) -> TrialResult:
-        """The result of a trial that has been trained in this process."""
+        """The result of a trial that was trained in this process."""
         assert self.result is not None
         return self.result
 
     def take(self, result: TrialResult) -> None:
-        """Notes what a task made of it."""
+        """Stores the result of a task."""
         self.result = result
         self.config = result.config or self.config
         self.seconds += result.seconds

@@ -1,4 +1,4 @@
-"""Certificate: what a fidelity study found of a study's ranking, kept with the study for whoever promotes from it."""
+"""Certificate: how far a study's ranking can be trusted, measured by `reports fidelity`, stored with the study."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     import optuna
 
 ATTRIBUTE = "fidelity"
-"""The study's attribute that holds it."""
+"""The study attribute that holds the certificate."""
 
 
 class Agreement(Section):
-    """How well the cached ranking of some configurations agrees with another one of them.
+    """How well the cached ranking of some configurations agrees with another ranking of them.
 
     `spearman` and `kendall` (tau-b) are correlations, `low` and `high` Spearman's 95 % bootstrap interval; `regret_points` is how
-    much worse, in points of accuracy, the best by the cached ranking is than the best.
+    much worse, in points of accuracy, the winner of the cached ranking is than the true best.
     """
 
     configurations: int
@@ -38,8 +38,8 @@ class Agreement(Section):
 
 
 class Certificate(Section):
-    """How well the ranking on the study's cached views agrees with that of the frozen network under a fresh view in every epoch,
-    and with that after fine-tuning; `date` is ISO 8601, `finetune` the digest of the fine-tuning recipe that was measured."""
+    """How well the ranking on the study's cached views agrees with the frozen network's ranking under fresh views every epoch,
+    and with the ranking after fine-tuning. `date` is ISO 8601, `finetune` the digest of the measured fine-tuning recipe."""
 
     date: str
     seeds: int
@@ -48,35 +48,35 @@ class Certificate(Section):
     finetune: str = ""
 
     def lines(self, finetune: str, floor: float) -> list[str]:
-        """What to tell somebody who promotes by the recipe of this digest; it warns where a correlation is below the floor."""
-        said = [f"Fidelity, measured {self.date}: against fresh views in every epoch {self.frozen}."]
-        judged = {"fresh views in every epoch would": (self.frozen, "search with more cached views")}
+        """The lines to show before promoting with the recipe of this digest; warns where a correlation is below `floor`."""
+        said = [f"Fidelity, measured {self.date}, against fresh views every epoch: {self.frozen}."]
+        judged = {"fresh views every epoch would": (self.frozen, "search with more cached views")}
         if self.tuned is not None:
-            other = "" if finetune == self.finetune else " by another recipe than this one"
+            other = "" if finetune == self.finetune else " with a different recipe"
             said.append(f"Against the ranking after fine-tuning{other}: {self.tuned}.")
             judged["fine-tuning does"] = (self.tuned, "confirm the leaders first (`headhunt search confirm`)")
         for what, (agreement, advice) in judged.items():
             if agreement.spearman < floor:
                 said.append(
-                    f"Warning: {agreement.spearman:z.2f} is below train.fidelity_floor, {floor:g}: this search does not rank "
-                    f"heads as {what}. Promote more than the first few (--top), or {advice}."
+                    f"Warning: Spearman {agreement.spearman:z.2f} is below train.fidelity_floor ({floor:g}): this search does "
+                    f"not rank heads as {what}. Promote more heads (--top), or {advice}."
                 )
         return said
 
 
 def write_certificate(study: optuna.Study, certificate: Certificate) -> None:
-    """Domains it with the study."""
+    """Stores the certificate with the study."""
     study.set_user_attr(ATTRIBUTE, certificate.model_dump(mode="json"))
 
 
 def load_certificate(study: optuna.Study) -> Certificate | None:
-    """A study's certificate; None where it has none. HeadhuntError for one that another version wrote."""
+    """A study's certificate, or None; HeadhuntError for one written by another version."""
     if ATTRIBUTE not in study.user_attrs:
         return None
     try:
         return Certificate.model_validate(study.user_attrs[ATTRIBUTE])
     except ValidationError as error:
         raise HeadhuntError(
-            f"the fidelity certificate of the study {study.study_name!r} cannot be read: another version wrote it. "
-            "`headhunt reports fidelity` writes it anew."
+            f"the fidelity certificate of the study {study.study_name!r} cannot be read: it was written by another version. "
+            "Rerun `headhunt reports fidelity` to rewrite it."
         ) from error

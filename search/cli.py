@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Stage 2: feature cache in, study out.")
 
 SAMPLES = 10
-"""Trials that `--dry-run` draws."""
+"""Number of trials that `--dry-run` draws."""
 
 
 @app.command("run")
@@ -41,12 +41,13 @@ def run_command(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
     set_: SetOption = [],  # noqa: B006
-    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; default: search.trials.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Total number of trials; default: search.trials.")] = None,
     hours: Annotated[
-        float | None, typer.Option(help="Stop asking after this many hours, over all runs; default: search.hours.")
+        float | None,
+        typer.Option(help="Start no new trials after this many hours, summed over all runs; default: search.hours."),
     ] = None,
     target: Annotated[
-        float | None, typer.Option(help="Stop once the objective has reached this; default: search.target.")
+        float | None, typer.Option(help="Stop once the objective reaches this value; default: search.target.")
     ] = None,
     workers: WorkersOption = None,
     executor: ExecutorOption = None,
@@ -55,7 +56,7 @@ def run_command(
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Start the study, or go on with it until it has its trials."""
+    """Start the study, or resume it until all its trials are done."""
     with command(json_) as output:
         from features.run_file import settings
         from search.config import SearchRun
@@ -84,16 +85,16 @@ def top_command(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
     set_: SetOption = [],  # noqa: B006
-    top: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
+    top: Annotated[int, typer.Option(min=1, help="Number of trials to show.")] = 10,
     json_: JsonOption = False,
 ) -> None:
-    """Show the leaderboard, the confirmed leaders first."""
+    """Show the leaderboard, confirmed leaders first."""
     with command(json_) as output:
         from features.run_file import settings
         from search.config import SearchRun
         from search.confirm.ranking import by_confirmation, load_confirmation
         from search.leaderboard import leaders, load_study
-        from search.ranking import is_added
+        from search.ranking import is_external
 
         run = settings(context, SearchRun, config, set_)
         ranked = leaders(run)
@@ -107,11 +108,11 @@ def top_command(
         added = [
             trial
             for trial in load_study(run).get_trials(deepcopy=False)
-            if trial.state.name == "COMPLETE" and is_added(trial)
+            if trial.state.name == "COMPLETE" and is_external(trial)
         ]
         if added:
             shown = ", ".join(f"{trial.number} ({_short(trial.value)})" for trial in added[:top])
-            output.console.print(f"Added to the study by others, and left alone: trial {shown}.")
+            output.console.print(f"Added to the study from outside this search, not ranked: trial {shown}.")
         output.result({"trials": [_row(leader, confirmation) for leader in best]})
 
 
@@ -120,15 +121,15 @@ def confirm_command(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
     set_: SetOption = [],  # noqa: B006
-    top: Annotated[int | None, typer.Option(help="How many of the best; default: search.confirm.top.")] = None,
+    top: Annotated[int | None, typer.Option(help="Number of leaders; default: search.confirm.top.")] = None,
     seeds: Annotated[
-        int | None, typer.Option(help="Seeds for each of them, at least 2; default: search.confirm.seeds.")
+        int | None, typer.Option(help="Seeds per leader, at least 2; default: search.confirm.seeds.")
     ] = None,
     workers: WorkersOption = None,
     executor: ExecutorOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Train the leaders again with several seeds, and rank them by their mean."""
+    """Retrain the leaders with several seeds and rank them by their mean."""
     with command(json_) as output:
         from features.run_file import settings
         from search.config import SearchRun
@@ -162,7 +163,9 @@ def dashboard_command(
         load_study(run)
         _check_port(host, port)
         if host not in ("127.0.0.1", "localhost", "::1"):
-            log.print(f"The dashboard has no password: whoever reaches {host} can change the study.", style="yellow")
+            log.print(
+                f"The dashboard has no password: anyone who can reach {host} can change the study.", style="yellow"
+            )
         application = dashboard(run.search.storage, run.workdir)
         output.result({"url": f"http://{host}:{port}/dashboard/", "study": run.name})
         log.print(f"Optuna's dashboard: http://{host}:{port}/dashboard/ (Ctrl-C stops it)")
@@ -178,7 +181,7 @@ def _serve(application: Any, host: str, port: int) -> None:
 
     class Quiet(WSGIRequestHandler):
         def log_message(self, format: str, *args: object) -> None:
-            """A request is not news."""
+            """Requests are not logged."""
 
     with make_server(host, port, application, Server, Quiet) as server:
         server.serve_forever()
@@ -196,13 +199,13 @@ def _check_port(host: str, port: int) -> None:
 
 
 def _chosen(given: Mapping[str, Any]) -> list[str]:
-    """Options as overrides of the section."""
+    """Command-line options as configuration overrides."""
     return [f"search.{key}={value}" for key, value in given.items() if value is not None]
 
 
 def _row(leader: Leader, confirmation: Confirmation | None) -> dict[str, Any]:
-    """A trial of `search top --json`: what it drew as `params`, what it was trained with as `config`; with a confirmation of the
-    study, also what it says of the trial, or null."""
+    """A trial of `search top --json`: `params` holds the drawn values, `config` what it was trained with. If the study has a
+    confirmation, `confirmed` holds the trial's entry, or null."""
     row = {
         "number": leader.number,
         "value": leader.value,
@@ -232,7 +235,7 @@ def _dry_run(run: SearchRun, console: Any) -> dict[str, Any]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_choices(run)
     if index_path(run).exists():
-        with suppress(CacheError):  # there may be none yet
+        with suppress(CacheError):  # the cache may not exist yet
             Caches(run)
     space = open_space(run)
     study = optuna.create_study()
@@ -248,7 +251,7 @@ def _dry_run(run: SearchRun, console: Any) -> dict[str, Any]:
     for sample in samples:
         console.print("  " + ", ".join(f"{name}={_short(value)}" for name, value in sample.items()))
     if run.search.first and run.search.hypermodel is None:
-        console.print(f"Before these: {', '.join(TITLES[name] for name in run.search.first)} (search.first).")
+        console.print(f"Tried before these: {', '.join(TITLES[name] for name in run.search.first)} (search.first).")
     size = space.size()
     return {"space": shown, "size": None if math.isinf(size) else size, "samples": samples}
 
@@ -258,7 +261,7 @@ def _show_size(size: float) -> str:
 
 
 def _declared(space: Space) -> dict[str, Any]:
-    """A space as it is written in YAML; of a hypermodel, its parameters, each with its conditions."""
+    """A space as written in YAML; for a hypermodel, its parameters with their conditions."""
     from search.parameters import Range
     from search.space import SearchSpace
 
@@ -277,7 +280,7 @@ def _leaderboard(run: SearchRun, best: list[Leader], confirmation: Confirmation 
     from rich.table import Table
 
     from search.confirm.table import show_confirmed
-    from search.first_trials import titled
+    from search.first_trials import label_of
     from search.ranking import OPTIMISTIC
     from search.review.describe import shown_values
     from search.top5 import is_shown
@@ -292,7 +295,7 @@ def _leaderboard(run: SearchRun, best: list[Leader], confirmation: Confirmation 
         own = shown_values(leader.config, run.features)
         values = (own.get(name, "") for name in names)
         measured = [f"{leader.value:.4f}", *([f"{leader.top5:.4f}"] if top5 else [])]
-        table.add_row(titled(leader.number, leader.first), *measured, *marked, *values)
+        table.add_row(label_of(leader.number, leader.first), *measured, *marked, *values)
     return table
 
 

@@ -18,10 +18,10 @@ from search.space import SearchSpace
 
 
 class ConfirmConfig(Section):
-    """The leaders trained again with other seeds, before one of them is promoted."""
+    """Retrains the leaders with other seeds before one of them is promoted."""
 
-    top: int = Field(5, ge=1, description="how many of the best trials")
-    seeds: int = Field(3, ge=2, description="seeds for each of them; a linear probe depends on none and is solved once")
+    top: int = Field(5, ge=1, description="number of leaders")
+    seeds: int = Field(3, ge=2, description="seeds per leader; a linear probe depends on no seed and is solved once")
 
 
 class SearchConfig(Section):
@@ -39,47 +39,45 @@ class SearchConfig(Section):
         "keras_tuner.hyperband",
     ] = "tpe"
     pruner: PrunerName = Field(
-        "quarters", description="none where the sampler is keras_tuner.hyperband, which ends trials itself"
+        "quarters", description="always none with the sampler keras_tuner.hyperband, which stops trials itself"
     )
     trials: int = Field(
-        40, ge=1, description="at most: a grid, for one, may have fewer; a finished study goes on to more"
+        40, ge=1, description="maximum number of trials; a grid may have fewer; raise it to extend a finished study"
     )
     hours: float | None = Field(
         None,
         gt=0,
-        description="stop asking for trials after this many hours of search, counted over all runs of the study",
+        description="start no new trials after this many hours of search, summed over all runs of the study",
     )
-    target: float | None = Field(
-        None, description="stop once a trial that ran to its end has reached this value of the objective"
-    )
+    target: float | None = Field(None, description="stop once a completed trial reaches this value of the objective")
     epochs: int = Field(30, ge=1)
     generation: int = Field(
-        8, ge=1, description="trials asked for together; the results depend on it, but not on the number of workers"
+        8, ge=1, description="trials asked for together; results depend on it, but not on the number of workers"
     )
     lanes: int | None = Field(
         None,
         ge=1,
-        description="trials of one structure that are trained side by side in one compiled program; default: 1 on a CPU, where "
-        "they take turns so that each has the processor's cache to itself, 64 on a GPU",
+        description="trials of the same structure trained side by side in one compiled program; default: 1 on a CPU, where "
+        "trials take turns so that each has the processor's cache to itself, 64 on a GPU",
     )
     objective: Metric = "val_accuracy"
     first: tuple[FirstTrial, ...] = Field(
         ("probe", "known_good", "notebook"),
-        description="tried before anything is drawn, in this order: probe (logistic regression on clean photos), known_good "
-        "(a wide hidden layer on clean photos), notebook (the notebooks' classifier on augmented ones); [] leaves them out",
+        description="tried in this order before any trial is drawn: probe (logistic regression on clean photos), known_good "
+        "(a wide hidden layer on clean photos), notebook (the notebooks' classifier on augmented photos); [] skips them",
     )
     views: Views | None = Field(
         None,
-        description="how trials see the cached copies: policy, copies, clean_share, draw ({copies: 0}: clean photos alone); "
-        "default: searched, each trial draws them",
+        description="how trials see the cached copies: policy, copies, clean_share, draw ({copies: 0}: clean photos only); "
+        "default: searched, drawn for each trial",
     )
     space: SearchSpace = SearchSpace()
     hypermodel: str | None = Field(
         None,
-        description="module:name, a KerasTuner build(hp) that returns a compiled model, or a HyperModel, instead of a space",
+        description="module:name of a KerasTuner build(hp) that returns a compiled model, or of a HyperModel; replaces space",
     )
     hypermodel_values: dict[str, bool | int | float | str] = Field(
-        {}, description="hyperparameters of the hypermodel that are held at a value and not drawn"
+        {}, description="hyperparameters of the hypermodel fixed at a value instead of drawn"
     )
     storage: str = Field(
         "sqlite",
@@ -87,21 +85,21 @@ class SearchConfig(Section):
     )
     confirm: ConfirmConfig | None = Field(
         ConfirmConfig(),
-        description="`headhunt run` confirms the leaders before it promotes the best of them; null: it does not",
+        description="`headhunt run` confirms the leaders before it promotes the best of them; null skips this",
     )
-    keep: int = Field(20, ge=1, description="trials whose weights stay on disk, the best ones")
+    keep: int = Field(20, ge=1, description="number of best trials whose weights stay on disk")
     workers: Workers = Workers(count=2, cpus=1)
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="before")
     @classmethod
     def _one_hyperband(cls, raw: Any) -> Any:
-        """KerasTuner's Hyperband ends trials by giving them few epochs; another pruner on top would break its brackets."""
+        """KerasTuner's Hyperband stops trials itself by giving them few epochs; a pruner on top would break its brackets."""
         if isinstance(raw, dict) and raw.get("sampler") == "keras_tuner.hyperband":
             raw = {"pruner": "none", **raw}
             if raw["pruner"] != "none":
                 raise ValueError(
-                    f"pruner: received {raw['pruner']!r}, but the sampler keras_tuner.hyperband ends trials itself. Write "
+                    f"pruner: received {raw['pruner']!r}, but the sampler keras_tuner.hyperband stops trials itself. Set "
                     "pruner: none, or choose another sampler"
                 )
         return raw
@@ -111,7 +109,7 @@ class SearchConfig(Section):
     def _each_once(cls, first: tuple[FirstTrial, ...]) -> tuple[FirstTrial, ...]:
         twice = [name for name in first if first.count(name) > 1]
         if twice:
-            raise ValueError(f"{twice[0]} is given twice; write each of {', '.join(TITLES)} once at most")
+            raise ValueError(f"{twice[0]} is listed twice; list each of {', '.join(TITLES)} at most once")
         return first
 
     @model_validator(mode="after")
@@ -119,11 +117,13 @@ class SearchConfig(Section):
         if self.hypermodel is not None:
             if self.space != SearchSpace():
                 raise ValueError(
-                    "both space and hypermodel are given; a hypermodel makes its own space. Leave one of them out"
+                    "both space and hypermodel are set, but a hypermodel defines its own space. Remove one of them"
                 )
             return self
         if self.hypermodel_values:
-            raise ValueError("hypermodel_values are given without a hypermodel. Name it, or leave them out")
+            raise ValueError(
+                "hypermodel_values is set without a hypermodel. Set hypermodel, or remove hypermodel_values"
+            )
         fault = cannot_search(self.sampler, self.space.parameters())
         if fault:
             raise ValueError(fault)

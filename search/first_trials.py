@@ -1,7 +1,7 @@
-"""The first trials of a study, which no sampler draws: the answers that must be among those that a search has tried.
+"""The first trials of a study, fixed instead of drawn: baselines that every search must try.
 
-They are ordinary trials with the numbers 0, 1, … and count as such. Those of their values that the space has too are recorded as
-parameters, so that samplers learn from them. None of them is pruned: a head that starts slowly would be lost at the first rung.
+They are ordinary trials, numbered 0, 1, …, and count as such. Their values that the space contains are recorded as parameters, so
+that samplers learn from them. They are never pruned: a head that starts slowly would be lost at the first rung.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ TITLES: dict[FirstTrial, str] = {
     "known_good": "known good head",
     "notebook": "notebooks' head",
 }
-"""What tables call them."""
+"""Their names in tables."""
 
 ATTRIBUTE = "first"
-"""The user attribute of such a trial: its name in `search.first`."""
+"""The user attribute that holds the name of a first trial (as in `search.first`)."""
 
 LEAST_L2 = 1e-6
-"""No penalty to speak of, and a value that a logarithmic range of penalties has."""
+"""A negligible L2 penalty that is still inside a logarithmic range of penalties."""
 
 
-def titled(number: int, name: FirstTrial | None) -> str:
-    """A trial's number, and what it is called where it is a first trial: `0 (linear probe)`."""
+def label_of(number: int, name: FirstTrial | None) -> str:
+    """A trial's number, with its title if it is a first trial: `0 (linear probe)`."""
     return f"{number} ({TITLES[name]})" if name else str(number)
 
 
 def first_config(name: FirstTrial, views: Views, epochs: int) -> TrialConfig:
-    """What a first trial is trained with; `views` are the study's, `epochs` what every trial has.
+    """The configuration of a first trial; `views` are the study's, `epochs` the number that every trial trains for.
 
-    `probe`: the multinomial logistic regression on clean photos, see `search.probe`. `known_good`: one wide hidden layer with
-    batch normalisation on clean photos, with a short warm-up and a cosine, near what long searches find. `notebook`: the
+    `probe`: multinomial logistic regression on clean photos, see `features.audit.probe`. `known_good`: one wide hidden layer with
+    batch normalisation on clean photos, with a short warm-up and cosine decay, close to what long searches find. `notebook`: the
     classifier of the notebooks that this project started from, on augmented copies in rotation.
     """
     clean = Views(policy=views.policy, copies=0)
@@ -72,14 +72,14 @@ def first_config(name: FirstTrial, views: Views, epochs: int) -> TrialConfig:
     )
 
 
-def expressed(config: TrialConfig, parameters: Sequence[Parameter]) -> dict[str, Any]:
-    """The parameters of a space whose value this trial has, in their order.
+def as_parameters(config: TrialConfig, parameters: Sequence[Parameter]) -> dict[str, Any]:
+    """The trial's values for the parameters of a space, in their order.
 
-    Left out is a parameter whose range or choices do not hold the trial's value, one that means nothing in the trial, and one
-    that exists only for a value of another that is left out.
+    Omits a parameter whose range or choices do not contain the trial's value, one that does not apply to the trial, and one
+    that depends on an omitted parameter.
     """
     values, found = values_of(config), dict[str, Any]()
-    if config.is_probe:  # chosen while it is solved; and nothing that a space draws
+    if config.is_probe:  # L2 is chosen while solving, and no space draws its optimiser
         values = {
             name: value for name, value in values.items() if name != "head.l2" and not name.startswith("optimizer.")
         }
@@ -91,18 +91,18 @@ def expressed(config: TrialConfig, parameters: Sequence[Parameter]) -> dict[str,
 
 
 def first_of(study: optuna.Study) -> tuple[FirstTrial, ...]:
-    """The first trials that belong to a study; none where it is older than they are."""
+    """The first trials of a study; empty for a study older than this feature."""
     return tuple(study.user_attrs.get("identity", {}).get("first", ()))
 
 
 def log_left_out(wanted: Sequence[FirstTrial], study: optuna.Study, is_hypermodel: bool) -> None:
-    """One line where the configuration asks for first trials that the study does not have."""
+    """Logs one line if the configuration asks for first trials that the study does not have."""
     if not wanted or first_of(study):
         return
     if is_hypermodel:
-        reason = "a hypermodel's study has heads of its function only"
+        reason = "a hypermodel's study only has models of its function"
     else:
-        reason = "the study was started without them, and goes on as it is"
+        reason = "the study was started without them and continues as it is"
     log.print(f"No first trials ({', '.join(wanted)}): {reason}.")
 
 
@@ -113,7 +113,7 @@ def name_of(trial: optuna.trial.FrozenTrial) -> FirstTrial | None:
 
 
 def fixed_sampler(values: Mapping[str, Any], parameters: Sequence[Parameter]) -> optuna.samplers.BaseSampler:
-    """The sampler of a first trial: it answers with these values and knows no other."""
+    """The sampler for a first trial: returns these values and no others."""
     wanted = {parameter.name: parameter for parameter in parameters if parameter.name in values}
     sampler: optuna.samplers.BaseSampler = _fixed_class()(values, wanted)
     return sampler
@@ -124,7 +124,7 @@ def _fixed_class() -> Any:
     import optuna
 
     class FixedSampler(optuna.samplers.BaseSampler):
-        """Values that are known beforehand, for one ask."""
+        """Returns fixed values, for one ask."""
 
         def __init__(self, values: Mapping[str, Any], parameters: Mapping[str, Parameter]) -> None:
             self._values, self._parameters = values, parameters

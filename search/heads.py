@@ -1,4 +1,4 @@
-"""HeadConfig: a classifier head on cached features, and how it becomes a Keras model of stock layers."""
+"""HeadConfig: a classifier head on cached features, and how to build it as a Keras model of stock layers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class HeadConfig(Section):
     """Dense layers between the features and the classes.
 
     `units=()` is the classifier alone, `(256,)` one hidden layer before it, up to three. `dropout` follows every hidden layer;
-    without any, it is applied to the features. `l2` is the penalty on every kernel; with `label_smoothing` it acts in the loss.
+    without hidden layers it is applied to the features. `l2` is the penalty on every kernel; like `label_smoothing`, it is part
+    of the loss.
     """
 
     units: tuple[int, ...] = Field((), max_length=3)
@@ -33,7 +34,7 @@ class HeadConfig(Section):
 
     @property
     def layers(self) -> int:
-        """Hidden layers before the classifier."""
+        """Number of hidden layers before the classifier."""
         return len(self.units)
 
 
@@ -45,10 +46,10 @@ def build_head(
     dropout_layer: Callable[[float, str], Any] | None = None,
     seed: int | None = None,
 ) -> Any:
-    """Features (batch, *feature_shape) float32 to logits (batch, classes) float32, as a keras.Model of stock layers.
+    """A keras.Model of stock layers from features (batch, *feature_shape) float32 to logits (batch, classes) float32.
 
-    `moments` (mean and variance) are needed where `head.standardize`. `dropout_layer(rate, name)` replaces Keras's Dropout.
-    Initial weights are drawn from `seed` (Glorot and Bengio, 2010), or from Keras's own where it is None.
+    `moments` (mean and variance) are required if `head.standardize` is set. `dropout_layer(rate, name)` replaces Keras's Dropout.
+    Initial weights are drawn from `seed` (Glorot and Bengio, 2010), or from Keras's global seed if it is None.
     """
     import keras
     from keras import layers
@@ -85,7 +86,7 @@ def head_weights(model: Any) -> dict[str, npt.NDArray[np.float32]]:
 
 
 def set_head_weights(model: Any, weights: Weights) -> None:
-    """Gives a head its weights; HeadhuntError when they belong to another head."""
+    """Loads weights into a head; HeadhuntError if they belong to another head."""
     wanted = {f"{layer.name}.{weight.name}": weight for layer in model.layers for weight in layer.weights}
     differing = sorted(
         name

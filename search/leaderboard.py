@@ -1,4 +1,4 @@
-"""The study as it is read by others: its trials, best first."""
+"""The study for its readers: its completed trials, best first."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Leader:
-    """A finished trial: the value of the objective and top-5 validation accuracy at its best epoch, and its configuration."""
+    """A completed trial: the objective and the top-5 validation accuracy at its best epoch, and its configuration."""
 
     number: int
     value: float
@@ -28,11 +28,11 @@ class Leader:
     config: TrialConfig
     cache_key: str
     first: FirstTrial | None = None
-    """Its name among the first trials."""
+    """The name of a first trial; None if the trial is drawn."""
 
 
 def load_study(run: SearchRun) -> optuna.Study:
-    """The study of the configuration, for reading; UsageError when there is none."""
+    """The configuration's study, for reading; UsageError if it does not exist."""
     import optuna
 
     url = storage_url(run.search.storage, run.workdir)
@@ -46,10 +46,10 @@ def load_study(run: SearchRun) -> optuna.Study:
 
 
 def leaders(run: SearchRun, top: int | None = None) -> list[Leader]:
-    """The trials that ran to their end, best first (see `search.ranking`); UsageError when there is none."""
+    """The completed trials, best first (see `search.ranking`); UsageError if there are none."""
     best_first = ranking(load_study(run), run.search.objective)
     if not best_first:
-        raise UsageError(f"no trial of the study {run.name!r} has run to its end. Run `headhunt search run`.")
+        raise UsageError(f"the study {run.name!r} has no completed trials. Run `headhunt search run`.")
     return [_leader(trial) for trial in best_first[:top]]
 
 

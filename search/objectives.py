@@ -15,7 +15,7 @@ from search.searched_views import resolved_space
 
 
 def open_objective(run: SearchRun, caches: Caches | None = None) -> FeatureObjective:
-    """What the run searches, on its caches. Raises UsageError for views or a function that there are not."""
+    """The run's objective on its caches. Raises UsageError for views or a function that do not exist."""
     caches = Caches(run) if caches is None else caches
     space = open_space(run)
     return (
@@ -24,7 +24,7 @@ def open_objective(run: SearchRun, caches: Caches | None = None) -> FeatureObjec
 
 
 def open_space(run: SearchRun) -> Space:
-    """Where the run's trials come from: its space, or its hypermodel in the working directory or an installed package."""
+    """The run's search space, or its hypermodel from the working directory or an installed package."""
     function = run.search.hypermodel
     if function is None:
         return resolved_space(run)

@@ -1,4 +1,4 @@
-"""The optimisers that a trial may train with."""
+"""The optimisers that a trial can train with."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from features.runtime.section import Section
 
 
 class OptimizerConfig(Section):
-    """What every optimiser has; the learning rate belongs to the schedule."""
+    """Base of all optimisers; the learning rate belongs to the schedule."""
 
     @property
     def decay(self) -> float:
-        """Decoupled weight decay: each step takes rate × decay × weight off every weight."""
+        """Decoupled weight decay: each step subtracts rate × decay × weight from every weight."""
         return 0.0
 
     @abstractmethod
     def build(self) -> Any:
-        """The Keras optimiser without its weight decay and with a rate of 0, which the schedule replaces at every step."""
+        """The Keras optimiser without weight decay and with a learning rate of 0, which the schedule replaces at every step."""
 
 
 class Adam(OptimizerConfig):
@@ -74,24 +74,24 @@ class RMSprop(OptimizerConfig):
 
 
 class LBFGS(OptimizerConfig):
-    """L-BFGS on all clean photos at once, to convergence: what the linear probe is trained with, and nothing that a space draws.
+    """L-BFGS on all clean photos at once, to convergence: the solver of the linear probe, never drawn by a space.
 
-    `folds` is for the L2 of the head: over so many folds of the training photos cross-validation chooses it; with 0, the head's
-    own `l2` holds.
+    `folds` is the number of cross-validation folds over the training photos that choose the head's L2; with 0, the head's own
+    `l2` is used.
     """
 
     kind: Literal["lbfgs"] = "lbfgs"
     folds: int = Field(3, ge=0, le=10)
 
     def build(self) -> Any:
-        raise TypeError("L-BFGS takes no steps over batches; search.probe solves with it")
+        raise TypeError("L-BFGS takes no steps over batches; search.population.probing solves with it")
 
 
 Optimizer = Annotated[Adam | AdamW | SGD | RMSprop, Field(discriminator="kind")]
-"""What a space draws, and what a network is fine-tuned with."""
+"""Optimisers that a space draws, and that networks are fine-tuned with."""
 
 TrialOptimizer = Annotated[Adam | AdamW | SGD | RMSprop | LBFGS, Field(discriminator="kind")]
-"""What a trial may have been trained with."""
+"""Optimisers that a trial may have been trained with."""
 
 OPTIMIZERS: dict[str, type[OptimizerConfig]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD, "rmsprop": RMSprop}
-"""Every optimiser by its kind."""
+"""Optimisers that a space can draw, by kind."""

@@ -1,7 +1,7 @@
-"""Parameter: one value that a trial draws, as samplers see it: its choices or range, and when it exists at all.
+"""Parameter: one value that a trial draws, as samplers see it: its choices or range, and its conditions.
 
-A search space lists its parameters in the order in which a trial draws them, so that a grid can be counted and KerasTuner's
-oracles can be told the space before the first trial.
+A search space lists its parameters in the order in which a trial draws them, so that a grid can be enumerated and KerasTuner's
+oracles know the space before the first trial.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ class Range(Section):
         if self.log and self.low <= 0:
             raise ValueError(f"`low > 0` must hold for log: true, but got low={self.low:g}")
         if self.log and self.step is not None:
-            raise ValueError("either log or step, not both")
+            raise ValueError("log: true and step are both set; set at most one of them")
         return self
 
     def draw(self, trial: optuna.Trial, name: str, integer: bool) -> float | int:
-        """Asks Optuna for a number."""
+        """Draws a number from Optuna."""
         if integer:
             return trial.suggest_int(name, int(self.low), int(self.high), step=int(self.step or 1), log=self.log)
         return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
 
     def size(self, integer: bool) -> float:
-        """How many numbers there are; infinite for a continuous range."""
+        """The number of values; infinite for a continuous range."""
         if self.low == self.high:
             return 1
         if self.step is None and not integer:
@@ -56,10 +56,10 @@ class Range(Section):
 
 
 class Parameter(NamedTuple):
-    """A value to draw: from choices, or from a range of whole or real numbers.
+    """A value to draw: from choices, or from a range of integers or real numbers.
 
-    `when` holds its conditions: pairs of another parameter, earlier in the list, and the values of it that this one needs. All
-    of them must hold; a parameter that does not exist meets no condition.
+    `when` holds its conditions: pairs of an earlier parameter and the values of it that this one requires. All of them must hold;
+    a parameter that does not exist satisfies no condition.
     """
 
     name: str
@@ -72,11 +72,11 @@ class Parameter(NamedTuple):
         return all(name in drawn and drawn[name] in wanted for name, wanted in self.when)
 
     def size(self) -> float:
-        """How many values there are; infinite for a continuous range."""
+        """The number of values; infinite for a continuous range."""
         return self.domain.size(self.integer) if isinstance(self.domain, Range) else len(self.domain)
 
     def values(self) -> Sequence[Choice]:
-        """Every value, in order; only for a finite size."""
+        """Every value, in order; only for finite sizes."""
         if not isinstance(self.domain, Range):
             return self.domain
         if self.integer:
@@ -84,13 +84,13 @@ class Parameter(NamedTuple):
         return [round(self.domain.low + number * (self.domain.step or 0), 12) for number in range(int(self.size()))]
 
     def draw(self, trial: optuna.Trial) -> Any:
-        """Asks Optuna for the value."""
+        """Draws the value from Optuna."""
         if isinstance(self.domain, Range):
             return self.domain.draw(trial, self.name, self.integer)
         return trial.suggest_categorical(self.name, self.domain)
 
     def distribution(self) -> optuna.distributions.BaseDistribution:
-        """What Optuna records of it: the distribution that `draw` asks for."""
+        """The Optuna distribution that `draw` draws from."""
         import optuna
 
         domain = self.domain
@@ -104,10 +104,10 @@ class Parameter(NamedTuple):
 
 
 class Space(Protocol):
-    """Where trials come from."""
+    """A search space: where trials come from."""
 
     def parameters(self) -> tuple[Parameter, ...]:
-        """Everything that may be drawn, in the order of drawing; parents before what depends on them."""
+        """Every parameter, in drawing order: parents before the parameters that depend on them."""
         ...
 
     def suggest(self, trial: optuna.Trial, views: Views, epochs: int, seed: int) -> TrialConfig:
@@ -115,12 +115,12 @@ class Space(Protocol):
         ...
 
     def size(self) -> float:
-        """The number of different trials; infinite with a continuous range in it."""
+        """The number of distinct trials; infinite with a continuous range."""
         ...
 
 
 class AskContext(NamedTuple):
-    """What a sampler is made for: one trial of one study, whose first `first` trials were not drawn."""
+    """What a sampler is made for: one trial of one study, whose first `first` trials are not drawn."""
 
     parameters: tuple[Parameter, ...]
     seed: int
@@ -130,5 +130,5 @@ class AskContext(NamedTuple):
 
     @property
     def turn(self) -> int:
-        """The trial's place among those that are drawn, from 0."""
+        """The trial's index among the drawn trials, from 0."""
         return self.number - self.first

@@ -1,4 +1,4 @@
-"""What a trial leaves on disk: trials/<number>/trial.yaml, curves.csv, and weights.npz for the best ones."""
+"""A trial's files on disk: trials/<number>/trial.yaml, curves.csv, and weights.npz for the best ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def trial_folder(workdir: Path, number: int) -> Path:
 
 
 def claim_trials(workdir: Path, study: str) -> None:
-    """Marks `trials/` as this study's; UsageError when it is another's, whose numbers would be overwritten."""
+    """Marks `trials/` as this study's; UsageError if it belongs to another study, whose trials would be overwritten."""
     path = workdir / "trials" / "study.txt"
     if not path.exists():
         write_text(path, study + "\n")
@@ -32,7 +32,7 @@ def claim_trials(workdir: Path, study: str) -> None:
     if owner != study:
         raise UsageError(
             f"{path.parent} holds the trials of the study {owner!r}, and {study!r} would overwrite them. "
-            "Give it another `workdir`."
+            "Use another `workdir`."
         )
 
 
@@ -54,7 +54,7 @@ def write_weights(workdir: Path, number: int, weights: Mapping[str, npt.NDArray[
 
 
 def are_kept(workdir: Path, number: int) -> bool:
-    """Whether a trial's weights are still there."""
+    """Whether a trial's weights are on disk."""
     return (trial_folder(workdir, number) / "weights.npz").exists()
 
 
@@ -67,30 +67,30 @@ def keep_weights(workdir: Path, numbers: Iterable[int]) -> None:
 
 
 def load_weights(workdir: Path, number: int) -> dict[str, npt.NDArray[np.float32]]:
-    """The weights of a trial's best epoch, by `<layer>.<weight>`; HeadhuntError when they were not kept."""
+    """The weights of a trial's best epoch, by `<layer>.<weight>`; HeadhuntError if they were not kept or cannot be read."""
     path = trial_folder(workdir, number) / "weights.npz"
     try:
         with np.load(path, allow_pickle=False) as stored:
             return dict(stored)
     except FileNotFoundError:
         raise HeadhuntError(
-            f"the weights of trial {number} are not in {path.parent}: only the best `search.keep` trials keep theirs. Choose "
-            "another trial, or raise `search.keep` before the next search."
+            f"the weights of trial {number} are not in {path.parent}: only the best `search.keep` trials keep their weights. "
+            "Choose another trial, or raise `search.keep` before the next search."
         ) from None
     except (zipfile.BadZipFile, ValueError, OSError) as error:
         raise HeadhuntError(f"{path} cannot be read: {error}.") from error
 
 
 def load_curves(workdir: Path, number: int) -> pd.DataFrame:
-    """The curves of a trial: one row an epoch, the columns of EpochMetrics; HeadhuntError when they are missing or damaged."""
+    """The curves of a trial: one row per epoch, the columns of EpochMetrics; HeadhuntError if they are missing or damaged."""
     path = trial_folder(workdir, number) / "curves.csv"
     try:
         curves = read_whole_table(path)
         if curves.empty or not set(EpochMetrics._fields) <= set(curves):
             raise ValueError("columns or epochs are missing")
-        curves.astype(np.float64)  # raises ValueError for a text
+        curves.astype(np.float64)  # raises ValueError for text
     except FileNotFoundError:
-        raise HeadhuntError(f"there are no curves for trial {number} at {relative(path)}.") from None
+        raise HeadhuntError(f"trial {number} has no curves at {relative(path)}.") from None
     except (ValueError, OSError) as error:
         raise HeadhuntError(f"{relative(path)} is damaged ({str(error).splitlines()[0]}).") from None
     return curves

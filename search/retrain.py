@@ -1,7 +1,7 @@
-"""A trial's weights: as the search kept them, or trained again from the trial's seed where it did not.
+"""A trial's weights: those kept by the search, or retrained from the trial's seed.
 
-A search keeps the weights of its best `search.keep` trials. A training depends on its configuration, the search's seed and the
-cache alone, so that any other trial's weights can be had again, on the same kind of machine bit by bit.
+A search keeps the weights of its best `search.keep` trials. A training depends only on its configuration, the search's seed and
+the cache, so that any other trial's weights can be reproduced, bit for bit on the same kind of machine.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from search.trial import TrialConfig, TrialResult
 
 
 def trial_weights(run: SearchRun, leader: Leader) -> Weights:
-    """The weights of a trial's best epoch, by `<layer>.<weight>`; those that were not kept are trained again, and kept.
+    """The weights of a trial's best epoch, by `<layer>.<weight>`; if they were not kept, retrains the trial and keeps them.
 
-    Raises HeadhuntError when the training fails, or when it does not reach what the trial did, by more than half a point of
-    accuracy (0.005 of the objective): the cache, the versions or the machine are others then.
+    Raises HeadhuntError if the training fails, or if its value differs from the trial's by more than 0.005 of the objective (half
+    a point of accuracy): then the cache, the versions or the machine have changed.
     """
     if are_kept(run.workdir, leader.number):
         return load_weights(run.workdir, leader.number)
     result = _retrain(run, leader)
     if result.failure:
         raise HeadhuntError(
-            f"the weights of trial {leader.number} were not kept, and training it again failed: {result.failure}."
+            f"the weights of trial {leader.number} were not kept, and retraining it failed: {result.failure}."
         )
     value = float(getattr(result.curves[result.best_epoch - 1], run.search.objective))
     if abs(value - leader.value) > 0.005:
         raise HeadhuntError(
-            f"the weights of trial {leader.number} were not kept, and trained again it reaches {run.search.objective} "
-            f"{value:.4f} instead of {leader.value:.4f}. Go on where the search ran, with its versions of JAX and Keras, or "
-            "choose a trial whose weights are kept."
+            f"the weights of trial {leader.number} were not kept, and after retraining it reaches {run.search.objective} "
+            f"{value:.4f} instead of {leader.value:.4f}. Rerun on the machine of the search, with its versions of JAX and Keras, "
+            "or choose a trial whose weights were kept."
         )
     log.print(
-        f"The weights of trial {leader.number} were not kept; trained again from its seed, it reaches {run.search.objective} "
-        f"{value:.4f} (in the search {leader.value:.4f})."
+        f"The weights of trial {leader.number} were not kept; retrained from its seed, it reaches {run.search.objective} "
+        f"{value:.4f} (search: {leader.value:.4f})."
     )
     write_weights(run.workdir, leader.number, result.weights)
     return result.weights
 
 
 def _retrain(run: SearchRun, leader: Leader) -> TrialResult:
-    """Trains in a process of its own: this one's Keras may be on another backend than a search's."""
+    """Trains in a separate process: Keras in this one may use a different backend than the search."""
     result: TrialResult = in_own_process(environment(run), _train_alone, run, leader.config)
     return result
 

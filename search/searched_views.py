@@ -1,7 +1,7 @@
-"""The space that a study's trials are drawn from, how they see the cached copies included.
+"""The space from which a study's trials are drawn, including how they see the cached copies.
 
-Where the configuration does not say which views trials train on, each trial draws them: the share of clean photos, the policy
-and the number of copies. Copies of one epoch stay together (`draw: rotation`): one choice less for a search of few trials.
+If the configuration does not fix the views, each trial draws them: the share of clean photos, the policy and the number of
+copies. All photos of an epoch use the same copy number (`draw: rotation`), which saves short searches one choice.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=SearchRun)
 
 CLEAN_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Shares of clean photos in an epoch that are searched; with 1 a trial has neither policy nor copies."""
+"""Searched shares of clean photos in an epoch; with 1 a trial has neither policy nor copies."""
 
 
 def resolved_space(run: SearchRun) -> SearchSpace:
     """`search.space` with the views that its trials draw.
 
-    They are searched where neither `search.views` nor `search.space.views` is given and some policy has augmented copies. The
-    choices follow from the configuration alone: what else is cached changes nothing.
+    Views are searched if neither `search.views` nor `search.space.views` is set and some policy has augmented copies. The choices
+    depend only on the configuration, not on what else is cached.
     """
     search = run.search
     if search.space.views is not None:
@@ -41,7 +41,7 @@ def resolved_space(run: SearchRun) -> SearchSpace:
 
 
 def check_choices(run: SearchRun) -> None:
-    """UsageError for policies and parts that trials would draw and that `features` does not have: before anything is cached."""
+    """UsageError for drawn policies and parts that `features` does not have; needs no cache."""
     domains = {name: choices(domain) for name, domain in (resolved_space(run).views or {}).items()}
     given = [] if run.search.views is None else [run.search.views.policy]
     for key, policies in (("search.views", given), ("search.space.views", domains.get("policy", []))):
@@ -53,16 +53,16 @@ def check_choices(run: SearchRun) -> None:
 
 
 def choices(domain: Any) -> list[Any]:
-    """The values by which a domain of the space is checked: its choices, the ends of its range, or itself."""
+    """The values to check in a domain of the space: its choices, the ends of its range, or the value itself."""
     if isinstance(domain, dict):
         return [domain["low"], domain["high"]]
     return domain if isinstance(domain, list) else [domain]
 
 
 def searched_views(copies: Mapping[str, int]) -> Domains:
-    """The domains of `search.space.views` for policies with these numbers of copies; none where there are no copies.
+    """The domains of `search.space.views` for policies with these numbers of copies; empty if there are no copies.
 
-    `copies` is drawn up to the largest number; a trial of a policy that has fewer uses all of them.
+    `copies` is drawn up to the largest number; a trial whose policy has fewer uses all of them.
     """
     cached = [policy for policy, count in copies.items() if count]
     if not cached:
@@ -72,15 +72,15 @@ def searched_views(copies: Mapping[str, int]) -> Domains:
     return {"clean_share": [*CLEAN_SHARES], **policy, "copies": {"low": 1, "high": most} if most > 1 else 1}
 
 
-def as_made(run: R, study: optuna.Study) -> R:
-    """The run by which a study goes on: where the configuration leaves the views open, a study that was made with fixed ones
-    keeps them, as those of versions that did not search them."""
+def with_stored_views(run: R, study: optuna.Study) -> R:
+    """The run with which to resume a study: if the configuration leaves the views open, a study started with fixed views (by a
+    version that did not search them) keeps them."""
     known = study.user_attrs.get("identity")
     space = resolved_space(run)
     if known is None or run.search.views is not None or space == run.search.space or not space.views:
         return run
     if known.get("space", {}).get("views") != {} or known.get("views") != Views().model_dump(mode="json"):
         return run
-    log.print(f"The study {run.name!r} was made with fixed views (all cached copies), and continues with them.")
+    log.print(f"The study {run.name!r} was started with fixed views (all cached copies) and continues with them.")
     search = run.search.model_copy(update={"views": Views()})
     return run.model_copy(update={"search": search})

@@ -1,7 +1,7 @@
-"""SearchSpace: declared in the shape of a TrialConfig, in which any value may be a choice or a range.
+"""SearchSpace: declared in the shape of a TrialConfig, where any value may be a choice or a range.
 
 A domain is a value (fixed), a list (choices) or `{low, high, log, step}` (a range). Conditions follow from the structure:
-`units` is drawn for each hidden layer, and a parameter of a schedule or an optimiser only when the drawn kind has it.
+`units` is drawn for each hidden layer, and a parameter of a schedule or an optimiser only if the drawn kind has it.
 """
 
 from __future__ import annotations
@@ -34,17 +34,18 @@ if TYPE_CHECKING:
 MAX_LAYERS = 3
 
 UNITS = ("units", *(f"units_{layer + 1}" for layer in range(MAX_LAYERS)))
-"""`units` holds for every hidden layer, `units_1` and so on for one of them."""
+"""`units` applies to every hidden layer, `units_1` and so on to one of them."""
 
 Domains = dict[str, Any]
 
 
 class SearchSpace(Section):
-    """The space of trials; what a section leaves out stays at its default.
+    """The space of trials; a value missing from a section keeps its default.
 
-    The defaults are what random trials on several data sets agree on (`python -m tests.benchmarks.evidence factors`). Rates below
-    1e-3 end too early in 30 epochs, whatever else a trial has; heads without a hidden layer, batch normalisation or dropout are
-    never among the best, and the linear probe is tried anyway (`search.first`). Two shapes are two programs to compile.
+    The default domains are those that random trials on several data sets agree on (`python -m tests.benchmarks.evidence
+    factors`). Rates below 1e-3 do not get far enough in 30 epochs, whatever the rest of the trial; heads without a hidden layer,
+    batch normalisation or dropout are never among the best, and the linear probe is tried anyway (`search.first`). Two shapes
+    mean two programs to compile.
     """
 
     head: Domains = Field(
@@ -70,12 +71,12 @@ class SearchSpace(Section):
             "kind": ["triangular2", "cosine_restarts", "warmup_cosine", "one_cycle"],
             "learning_rate": {"low": 1e-3, "high": 3e-2, "log": True},
         },
-        description=f"kind: {' | '.join(SCHEDULES)}; learning_rate, warmup_epochs, and what the kinds have",
+        description=f"kind: {' | '.join(SCHEDULES)}; learning_rate, warmup_epochs, and the settings of these kinds",
     )
     views: Domains | None = Field(
         None,
-        description="what each trial draws of policy, copies, clean_share and draw; default: nothing where search.views is "
-        "given, else clean_share from 0 to 1, the policy and its copies",
+        description="what each trial draws among policy, copies, clean_share and draw; default: nothing if search.views is set, "
+        "else clean_share from 0 to 1, the policy and its copies",
     )
     features: Domains = Field(
         default_factory=dict,
@@ -100,7 +101,7 @@ class SearchSpace(Section):
             if name == "layers":
                 for layers in _probes("head.layers", domain):
                     if isinstance(layers, bool) or layers not in range(MAX_LAYERS + 1):
-                        raise ValueError(f"head.layers: received {layers!r}; allowed: 0 to {MAX_LAYERS}")
+                        raise ValueError(f"head.layers: received {layers!r}; it must be 0 to {MAX_LAYERS}")
             elif name in UNITS:
                 for units in _probes(f"head.{name}", domain):
                     if (
@@ -109,7 +110,7 @@ class SearchSpace(Section):
                         or units != int(units)
                         or units < 1
                     ):
-                        raise ValueError(f"head.{name}: received {units!r}; a whole number of 1 or more is needed")
+                        raise ValueError(f"head.{name}: received {units!r}; it must be an integer of at least 1")
             else:
                 _check_domain(f"head.{name}", domain, HeadConfig, name)
 
@@ -136,7 +137,7 @@ class SearchSpace(Section):
         )
 
     def parameters(self) -> tuple[Parameter, ...]:
-        """Everything that `suggest` may draw, in its order."""
+        """Every parameter that `suggest` may draw, in drawing order."""
         layers = self.head.get("layers", 0)
         found = [*_parameter("head.layers", layers, True)]
         for layer in range(1, MAX_LAYERS + 1):
@@ -154,7 +155,7 @@ class SearchSpace(Section):
         return tuple(found)
 
     def size(self) -> float:
-        """The number of different trials; infinite with a continuous range in it."""
+        """The number of distinct trials; infinite with a continuous range."""
         total = math.prod(
             _domain_size(domain, _is_integer(HeadConfig, name)) for name, domain in self._plain_head().items()
         )
@@ -179,13 +180,13 @@ class SearchSpace(Section):
         drawn: dict[str, Any] = {}
         for name, domain in (self.views or {}).items():
             needs = self._augmented(name)
-            if needs and drawn["clean_share"] not in needs[2]:  # clean photos alone are views without copies
+            if needs and drawn["clean_share"] not in needs[2]:  # clean photos only: views without copies
                 return {**drawn, "copies": 0, "clean_share": 0.0}
             drawn[name] = _draw(trial, f"views.{name}", domain, _is_integer(Views, name))
         return drawn
 
     def _augmented(self, name: str) -> tuple[str, Any, list[Any]] | None:
-        """What a domain of the views needs, as `_parameter` takes it: those after `clean_share` mean nothing where that is 1."""
+        """The condition of a views domain, as `_parameter` takes it: those after `clean_share` do not apply when that is 1."""
         domains = self.views or {}
         shares, names = domains.get("clean_share"), list(domains)
         if not isinstance(shares, list) or 1 not in shares or names.index(name) <= names.index("clean_share"):
@@ -212,7 +213,7 @@ class SearchSpace(Section):
 
 
 def fixed_space(config: TrialConfig) -> SearchSpace:
-    """The space that holds one trial: this one, which is not a linear probe."""
+    """The space that contains only this trial, which must not be a linear probe."""
     plain = config.model_dump(mode="json")
     head = plain["head"]
     units = head.pop("units")
@@ -237,7 +238,8 @@ def _of_kind(domains: Domains, model: type[BaseModel]) -> Domains:
 def _parameter(
     name: str, domain: Any, integer: bool, needs: tuple[str, Any, list[Any]] | None = None
 ) -> list[Parameter]:
-    """The parameter of a domain, if it is one: `needs` is another (name, domain) and the values of it that it exists for."""
+    """The parameter of a domain, if it is not a fixed value; `needs` is its parent (name, domain) and the parent's values for
+    which it exists."""
     when: tuple[tuple[str, tuple[Choice, ...]], ...] = ()
     if needs:
         parent, parent_leaf, wanted = needs
@@ -255,7 +257,7 @@ def _tagged_parameters(
 ) -> list[Parameter]:
     kind = domains.get("kind", default)
     found = _parameter(f"{section}.kind", kind, False)
-    # In the order in which `_draw_tagged` meets them: all kinds share the order of the file.
+    # In the order in which `_draw_tagged` draws them: all kinds share the order of the file.
     for name, domain in domains.items():
         if name != "kind":
             having = [one for one in _kinds(domains, default) if name in table[one].model_fields]
@@ -292,24 +294,22 @@ def _check_tagged(section: str, domains: Domains, table: Mapping[str, type[BaseM
         having = [table[kind] for kind in kinds if name in table[kind].model_fields]
         if not having:
             known = sorted({field for kind in kinds for field in table[kind].model_fields})
-            raise ValueError(
-                f"{section}.{name}: none of the kinds {', '.join(kinds)} has it; they have {', '.join(known)}"
-            )
+            raise ValueError(f"{section}.{name}: unknown for the kinds {', '.join(kinds)}; allowed: {', '.join(known)}")
         for model in having if name != "kind" else []:
             _check_domain(f"{section}.{name}", domain, model, name)
 
 
 def _check_different(path: str, domain: Any) -> None:
-    """Parts in another order are the same parts, and no other choice."""
+    """ValueError if two choices contain the same parts in a different order."""
     choices = [choice for choice in domain if isinstance(choice, str)] if isinstance(domain, list | tuple) else []
     for number, choice in enumerate(choices):
         for earlier in choices[:number]:
             if set(parse_pooling(earlier)) == set(parse_pooling(choice)):
-                raise ValueError(f"{path}: {earlier} and {choice} are the same parts. Write one of them")
+                raise ValueError(f"{path}: {earlier} and {choice} are the same parts. Remove one of them")
 
 
 def _check_domain(path: str, domain: Any, model: type[BaseModel], name: str) -> None:
-    """Checks every choice, or both ends of a range, against the field that the value will become."""
+    """Checks every choice, or both ends of a range, against the field that takes the value."""
     field = model.model_fields.get(name)
     if field is None:
         raise ValueError(f"{path}: unknown key; allowed: {', '.join(model.model_fields)}")
@@ -325,7 +325,7 @@ def _check_domain(path: str, domain: Any, model: type[BaseModel], name: str) -> 
 
 
 def _probes(path: str, domain: Any) -> list[Any]:
-    """The values by which a domain is checked: itself, its choices, or the ends of its range."""
+    """The values to check in a domain: the value itself, its choices, or the ends of its range."""
     if isinstance(domain, dict):
         try:
             span = Range.model_validate(domain)
@@ -341,7 +341,7 @@ def _probes(path: str, domain: Any) -> list[Any]:
             if not isinstance(value, Choice):
                 raise ValueError(f"{path}: a choice must be a single value, but got {value!r}")
         if len(set(map(repr, domain))) < len(domain):
-            raise ValueError(f"{path}: a choice is given twice in {domain}")
+            raise ValueError(f"{path}: a choice is listed twice in {domain}")
         return domain
     return [domain]
 

@@ -1,4 +1,4 @@
-"""`search run`: starts the study of a run, or goes on with it."""
+"""`search run`: starts or resumes the study of a run."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from search.first_trials import log_left_out
 from search.metric import direction
 from search.objectives import open_objective
 from search.population.sources import Caches
-from search.ranking import is_added, ranking
+from search.ranking import is_external, ranking
 from search.records import claim_trials
 from search.samplers.choice import make_sampler
-from search.searched_views import as_made
+from search.searched_views import with_stored_views
 
 if TYPE_CHECKING:
     import optuna
 
 
 def run_search(run: SearchRun) -> dict[str, Any]:
-    """Starts the study or goes on with it until it has `search.trials` trials; returns the `--json` object of `search run`.
+    """Starts or resumes the study until it ends (see `search.driver.stopping`); returns the `--json` object of `search run`.
 
-    Raises UsageError when a study of this name was made with other settings, or another driver runs it.
+    Raises UsageError if the study was started with other settings, or if another driver is running it.
     """
     import optuna
 
@@ -44,7 +44,9 @@ def run_search(run: SearchRun) -> dict[str, Any]:
     os.environ.update(environment(run))  # before anything here imports Keras: hypermodels and KerasTuner's oracles do
     objective = open_objective(run, caches)
     search = run.search
-    make_sampler(search.sampler, objective.space, search.seed, 0, search.epochs)  # refused here, or never
+    make_sampler(
+        search.sampler, objective.space, search.seed, 0, search.epochs
+    )  # fails here if it cannot search this space
     storage, url = (search.storage, run.workdir), storage_url(search.storage, run.workdir)
     with (
         only_process(make_folder(run.workdir) / ".search.lock", f"another search is running in {run.workdir}"),
@@ -56,10 +58,10 @@ def run_search(run: SearchRun) -> dict[str, Any]:
             storage=open_storage(*storage),
             study_name=run.name,
             direction=direction(search.objective),
-            pruner=optuna.pruners.NopPruner(),  # the driver judges; Optuna's Hyperband would hide trials from the sampler
+            pruner=optuna.pruners.NopPruner(),  # the driver prunes; Optuna's Hyperband would hide trials from the sampler
             load_if_exists=True,
         )
-        made = as_made(run, study)
+        made = with_stored_views(run, study)
         if made is not run:
             run, objective = made, open_objective(made)
         with owned(study, lambda: open_storage(*storage), url) as ownership:
@@ -74,7 +76,7 @@ def run_search(run: SearchRun) -> dict[str, Any]:
 def _result(run: SearchRun, study: optuna.Study, end: End, seconds: float) -> dict[str, Any]:
     import optuna
 
-    states = [trial.state for trial in study.get_trials(deepcopy=False) if not is_added(trial)]
+    states = [trial.state for trial in study.get_trials(deepcopy=False) if not is_external(trial)]
     counts = {
         "complete": states.count(optuna.trial.TrialState.COMPLETE),
         "pruned": states.count(optuna.trial.TrialState.PRUNED),

@@ -1,4 +1,4 @@
-"""Top-5 accuracy: of five or fewer classes it is always 100 %, and is not shown."""
+"""Top-5 accuracy: with five or fewer classes it is always 100 % and not shown."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from features.dataset.index import load_index
 from features.runtime.errors import HeadhuntError
 
 TOP = 5
-"""Classes that are looked at."""
+"""Number of top classes considered."""
 
 
-def says_something(classes: int) -> bool:
-    """Whether there are so many classes that top-5 accuracy can be below 100 %."""
+def is_informative(classes: int) -> bool:
+    """Whether there are enough classes for top-5 accuracy to be below 100 %."""
     return classes > TOP
 
 
 def is_shown(run: FeaturesRun) -> bool:
-    """Whether it says something of the run's classes; without an index that is assumed."""
+    """Whether top-5 accuracy is informative for the run's classes; true if there is no index."""
     try:
-        return says_something(len(load_index(run).class_names))
+        return is_informative(len(load_index(run).class_names))
     except HeadhuntError:
         return True

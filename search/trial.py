@@ -1,4 +1,4 @@
-"""TrialConfig: everything that a trial is trained with; TrialResult: what came of it."""
+"""TrialConfig: everything that a trial is trained with; TrialResult: the result of its training."""
 
 from __future__ import annotations
 
@@ -18,25 +18,23 @@ from search.schedules import Constant, Schedule
 
 
 class HypermodelChoice(Section):
-    """What a hypermodel's model was built from: `module:function`, and the values that its `hp` calls drew."""
+    """What a hypermodel's model is built from: `module:function`, and the values drawn by its `hp` calls."""
 
     function: str
     values: dict[str, bool | int | float | str]
 
 
 class FeatureParts(Section):
-    """What of the cached features a head sees."""
+    """The part of the cached features that a head sees."""
 
-    parts: Pooling | None = Field(
-        None, description="parts of features.pooling, joined by +; default: all that are cached"
-    )
+    parts: Pooling | None = Field(None, description="parts of features.pooling, joined by +; default: all cached parts")
 
 
 class TrialConfig(Section):
     """One head, the features that it sees, its schedule, optimiser, batch size and views; `seed` is for its initial weights and
     dropout.
 
-    With `hypermodel`, that function makes the model, its optimiser and its loss; head, schedule and optimizer mean nothing then.
+    With `hypermodel`, that function builds the model, its optimiser and its loss; head, schedule and optimizer do not apply.
     """
 
     features: FeatureParts = FeatureParts()
@@ -51,12 +49,12 @@ class TrialConfig(Section):
 
     @property
     def is_probe(self) -> bool:
-        """Whether this is a linear probe, which is solved, not trained: schedule, batch size and seed mean nothing then."""
+        """Whether this is a linear probe, which is solved, not trained: schedule, batch size and seed do not apply."""
         return isinstance(self.optimizer, LBFGS)
 
     @model_serializer(mode="wrap")
     def _meant(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without what means nothing in this trial."""
+        """Omits fields that do not apply to this trial."""
         left_out = ["hypermodel"] if self.hypermodel is None else ["head", "schedule", "optimizer"]
         if self.features.parts is None:
             left_out.append("features")
@@ -66,12 +64,12 @@ class TrialConfig(Section):
 
 
 def values_of(config: TrialConfig) -> dict[str, Any]:
-    """The values of a head's trial by the names that a space has for them: `head.units_1`, `schedule.learning_rate`."""
+    """The values of a head's trial by their parameter names in a space: `head.units_1`, `schedule.learning_rate`."""
     plain = config.model_dump()
     units = plain["head"].pop("units")
     plain["head"] |= {"layers": len(units), **{f"units_{place}": width for place, width in enumerate(units, start=1)}}
     if config.views.copies == 0:
-        plain["views"]["clean_share"] = 1.0  # the same photos, in the words of a space that draws the share
+        plain["views"]["clean_share"] = 1.0  # the same photos, as a space that draws the share expresses it
     flat = {name: value for name, value in plain.items() if not isinstance(value, dict)}
     for section, inner in plain.items():
         if isinstance(inner, dict):
@@ -80,7 +78,7 @@ def values_of(config: TrialConfig) -> dict[str, Any]:
 
 
 class EpochMetrics(NamedTuple):
-    """One line of a trial's curves; `epoch` counts from 1, the learning rate is the epoch's last."""
+    """One row of a trial's curves; `epoch` counts from 1, the learning rate is the last of the epoch."""
 
     epoch: int
     loss: float
@@ -93,7 +91,7 @@ class EpochMetrics(NamedTuple):
 
 @dataclass
 class TrialState:
-    """A trial between two rungs, as plain arrays: it can move to another worker and go on there."""
+    """A trial between two rungs, as plain arrays, so that it can continue on another worker."""
 
     trainable: list[Any]
     non_trainable: list[Any]
@@ -106,12 +104,13 @@ class TrialState:
 
     @property
     def arrays(self) -> list[list[Any]]:
-        """What a program changes."""
+        """The arrays that a program updates."""
         return [self.trainable, self.non_trainable, self.optimizer, self.best_trainable, self.best_non_trainable]
 
 
 class WorkSpan(NamedTuple):
-    """A trial's part in a task: on which worker, since when (seconds since 1970 by that machine's clock), for how many epochs."""
+    """A trial's part in a task: the worker, when it started (seconds since 1970 by that machine's clock), the number of
+    epochs."""
 
     worker: str
     started: float
@@ -119,11 +118,11 @@ class WorkSpan(NamedTuple):
 
 
 class TrialResult(NamedTuple):
-    """What training a trial up to some epoch gave; `weights` are those of `best_epoch`.
+    """The result of training a trial up to some epoch; `weights` are those of `best_epoch`.
 
-    `state` is what to go on from, None when nothing is left to do; `span` says who trained it and when, None where nobody did.
-    `config` is the trial's configuration where training completed it: a probe's, with the L2 that was chosen. `doubts` are notes
-    on the result, a line each.
+    `state` is what to continue from, None if nothing is left to do; `span` says which worker trained it and when, None if none
+    did. `config` is the trial's configuration if training changed it: a probe's, with the chosen L2. `doubts` are notes on the
+    result, one line each.
     """
 
     curves: tuple[EpochMetrics, ...]

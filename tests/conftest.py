@@ -1,5 +1,5 @@
-"""What every test needs: one Keras backend for the process, set before Keras is imported; and a tiny data set, a tiny backbone, a
-cache and a study made of them, by the real code."""
+"""What every test needs: one Keras backend for the process, set before Keras is imported; and a tiny data set, backbone, cache
+and study, made by the real code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("HEADHUNT_RAISE_FAULTS", "1")  # a fault of ours is no line of the report here
+os.environ.setdefault(
+    "HEADHUNT_RAISE_FAULTS", "1"
+)  # in tests, internal errors are raised instead of becoming a line of the report
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
@@ -35,12 +37,12 @@ MakeRun = Callable[..., FeaturesRun]
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole runs first: they take longest, and no core should wait for them at the end."""
+    """Runs whole pipelines first: they take longest, and would otherwise keep a single core busy at the end."""
     items.sort(key=lambda item: "end_to_end" not in item.path.parts)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A run of unit tests alone fails where one of them has loaded what they are to do without."""
+    """A run of only unit tests fails if one of them has loaded what they must do without."""
     units = bool(session.items) and all(item.get_closest_marker("unit") for item in session.items)
     loaded = [name for name in ("keras", "tensorflow", "jax", "ray") if name in sys.modules]
     if units and loaded:
@@ -58,17 +60,17 @@ FLAGS = [
 ]
 
 
-expect.set_options(timeout=60_000)  # a page waits for whatever else the machine does
+expect.set_options(timeout=60_000)  # pages wait for whatever else the machine does
 
 
 def missing_tools() -> list[str]:
-    """Debian's packages of the programs that tests use and that are not on this machine."""
+    """The Debian packages of programs that tests use and that are missing on this machine."""
     programs = {"chromium": CHROMIUM, "openssl": shutil.which("openssl"), "postgresql": binaries()}
     return [package for package, program in programs.items() if program is None]
 
 
 def pytest_configure() -> None:
-    """Where every test has to run, as in CI, a program that is missing is an error, and no reason to skip any."""
+    """Where every test must run, as in CI, a missing program is an error instead of a reason to skip tests."""
     missing = missing_tools()
     if missing and os.environ.get("HEADHUNT_TESTS_NEED_ALL"):
         raise pytest.UsageError(
@@ -211,15 +213,15 @@ def searched_once(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path,
 
 @pytest.fixture
 def searched(searched_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A run with a study, in a folder of its own that is the working directory."""
+    """A run with a study, in its own folder, which is the working directory."""
     shutil.copytree(searched_once, tmp_path / "searched")
     monkeypatch.chdir(tmp_path / "searched")
     return Run.model_validate(yaml.safe_load(Path("headhunt.yaml").read_text()))
 
 
 def run_headhunt(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs `headhunt` in a folder: a search on this machine in a process that many tests share, other commands in one of their
-    own. Fails with what it said."""
+    """Runs `headhunt` in a folder: a local search in a process shared by many tests, other commands in their own process. Fails
+    with the command's output."""
     if arguments[0] == "search" and "ray" not in arguments:
         done = search_command(folder, arguments)
     else:

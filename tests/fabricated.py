@@ -1,4 +1,4 @@
-"""Promotions and confirmations that nothing was trained for, from made-up numbers."""
+"""Promotions and confirmations without training, from made-up numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PHASES = (PhaseConfig(unfreeze="head", epochs=3), PhaseConfig(unfreeze=5, epochs
 
 
 def history_table(phases: list[int], val_accuracy: list[float]) -> pd.DataFrame:
-    """A history.csv of these phases and accuracies; everything else in it follows from the accuracies."""
+    """A history.csv with these phases and accuracies; everything else in it follows from the accuracies."""
     accuracy = np.asarray(val_accuracy)
     trained = np.where(np.asarray(phases) > 0, 1.0, np.nan)
     return pd.DataFrame(
@@ -47,8 +47,8 @@ def fabricate_promotion(
     best_epoch: int = 5,
     unfrozen: Sequence[str] = ("conv",),
 ) -> int:
-    """Writes a promotion of the trial at this place of the ranking and returns its number; `tuned` changes its metrics of the
-    fine-tuned network on validation photos. Of every class, the photos are taken for the next one, two times out of three."""
+    """Writes a promotion of the trial at this place in the ranking and returns its number; `tuned` changes the fine-tuned
+    network's metrics on validation photos. Photos of every class are predicted as the next class two times out of three."""
     number, index = leaders(run)[place].number, load_index(run)
     classes, tables, measured = len(index.class_names), [], {}
     for split in SPLITS:
@@ -81,12 +81,12 @@ def fabricate_promotion(
 
 
 def lies(leader: Leader) -> list[float]:
-    """The values of a leader that turns the search's ranking round."""
+    """Values of a leader that reverse the search's ranking."""
     return [0.01 * leader.number, 0.01 * leader.number + 0.005]
 
 
 def seed_run(number: int, seed: int, value: float | None, val_loss: float = 1.0, key: str | None = None) -> SeedRun:
-    """A training that was not: of one epoch, or failed where it has no value."""
+    """A fake training: of one epoch, or failed if it has no value."""
     failure = None if value is not None else "the loss is not finite after epoch 3"
     curves = () if value is None else ((1, 1.0, 0.5, val_loss, value, 1.0, 0.01),)
     return SeedRun(
@@ -96,7 +96,7 @@ def seed_run(number: int, seed: int, value: float | None, val_loss: float = 1.0,
 
 
 def fabricate_confirmation(run: Run, top: int, failed: tuple[int, ...] = ()) -> Confirmation:
-    """A confirmation of the leaders that was not trained: each has values by its number, or failed with the second seed."""
+    """A fake confirmation of the leaders: each has values by its number, or failed with the second seed."""
     best = leaders(run, top)
     values = [[0.5, None] if each.number in failed else lies(each) for each in best]
     found = [

@@ -1,4 +1,4 @@
-"""What the kill tests share: the seed of their random moments, and the processes that they may kill."""
+"""Shared by the kill tests: the seed of their random moments, and the processes that they may kill."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SEED = int(os.environ.get("HEADHUNT_KILL_SEED", str(random.SystemRandom().randrange(10**6))))
-"""Printed by every test; set the variable to repeat one."""
+"""Printed by every test; set the variable to reproduce one."""
 
 
 def descendants(process: int) -> Iterator[tuple[int, str]]:
-    """The process numbers and command lines below a process."""
+    """The PIDs and command lines of a process's descendants."""
     parents: dict[int, list[int]] = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:

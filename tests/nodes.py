@@ -1,4 +1,4 @@
-"""Ray clusters of several nodes on this machine: each node a raylet of its own, which can be lost as a machine is."""
+"""Ray clusters of several nodes on this machine: each node is a separate raylet that can be lost like a machine."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ class Node:
         return self._process.poll() is not None
 
     def processes(self) -> list[tuple[int, str]]:
-        """The numbers and command lines of the node's processes."""
+        """The PIDs and command lines of the node's processes."""
         return list(descendants(self._process.pid))
 
     def tasks(self, name: str) -> list[int]:
-        """The workers that run a task of this name at the moment."""
+        """The workers that currently run a task with this name."""
         return [number for number, line in self.processes() if line.startswith(f"ray::{name}")]
 
     def lose(self) -> None:
-        """SIGKILL to all of them. They are stopped before, so that none sees another's end, or starts a process."""
+        """SIGKILL to all of them. They are stopped first, so that none notices another's end or starts a process."""
         self._signal(signal.SIGSTOP)
         self._signal(signal.SIGKILL)
         self._process.kill()
         self._process.wait()
 
     def freeze(self) -> None:
-        """Stops them all: the connections stay and nobody answers, as when a machine loses its power or its network."""
+        """Stops all of them: connections stay open and nobody answers, as when a machine loses power or its network."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -83,12 +83,12 @@ class Nodes:
         return [node for node in self.workers if not node.ended]
 
     def add(self, cpus: int = 1) -> Node:
-        """Starts another node, and waits until the cluster has it."""
+        """Starts another node, and waits until it has joined the cluster."""
         self.workers.append(self._start([f"--address={self.address}", f"--num-cpus={cpus}"]))
         return self.workers[-1]
 
     def start_again(self, workers: int) -> None:
-        """A new head at the same address, and as many new worker nodes, after the head was lost: it knows nothing of before."""
+        """After the head was lost, starts a new one, without its memory, at the same address, and as many new worker nodes."""
         for node in [self.head, *self.living]:
             node.lose()
         self.head = self._start(self._head)
@@ -117,15 +117,14 @@ def ray_nodes(
     variables: dict[str, str] | None = None,
     more: tuple[str, ...] = (),
 ) -> Iterator[Nodes]:
-    """A cluster with so many worker nodes of one core each; its processes are killed at the end of the block.
+    """A cluster with this many worker nodes of one core each; its processes are killed at the end of the block.
 
-    It is in a folder of its own, where neither `address="auto"` nor another test's Ray finds it. Its path is short: sockets lie
-    below it.
-    """
+    It is in its own folder, where neither `address="auto"` nor another test's Ray finds it. The path is short because sockets are
+    created below it."""
     folder = Path(tempfile.mkdtemp(prefix="nodes"))
     cluster = None
     try:
-        variables = {"RAY_AUTH_MODE": "disabled", **(variables or {})}  # a token in the home folder would switch it on
+        variables = {"RAY_AUTH_MODE": "disabled", **(variables or {})}  # a token in the home folder would enable it
         cluster = Nodes(folder, head_cpus, dashboard, variables, list(more))
         for _ in range(workers):
             cluster.add()

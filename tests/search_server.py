@@ -1,7 +1,6 @@
-"""A process that runs `headhunt search …` commands one after the other: Keras and JAX are imported once for many tests.
+"""A process that runs `headhunt search …` commands one after the other, so that Keras and JAX are imported once for many tests.
 
-Lines of JSON in, {cwd, arguments}, and out, {status, stdout, stderr}. `tests.conftest.run_headhunt` uses it.
-"""
+Reads lines of JSON, {cwd, arguments}, and writes {status, stdout, stderr}. `tests.conftest.run_headhunt` uses it."""
 
 from __future__ import annotations
 
@@ -18,14 +17,14 @@ ROOT = Path(__file__).parents[1]
 
 
 def search_command(folder: Path, arguments: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-    """What `headhunt ARGUMENTS` gives in a folder."""
+    """The result of `headhunt ARGUMENTS` in a folder."""
     server = _server()
     assert server.stdin is not None and server.stdout is not None
     try:
         server.stdin.write(json.dumps({"cwd": str(folder.resolve()), "arguments": arguments}) + "\n")
         server.stdin.flush()
         answer = json.loads(server.stdout.readline())
-    except BaseException:  # a test out of time, too: the answer to its command is not that to the next one
+    except BaseException:  # also a test that timed out: the answer to its command must not become that of the next one
         _server.cache_clear()
         server.kill()
         server.communicate()
@@ -54,7 +53,7 @@ def _serve() -> None:
     from headhunt import cli
 
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever is printed past Python does not stand between the answers
+    os.dup2(2, 1)  # output printed outside Python must not end up between the answers
     for line in sys.stdin:
         asked = json.loads(line)
         os.chdir(asked["cwd"])

@@ -28,13 +28,13 @@ def promote_command(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
     set_: SetOption = [],  # noqa: B006
-    top: Annotated[int | None, typer.Option(min=1, help="How many of the best; default: train.top.")] = None,
-    trial: Annotated[list[int], typer.Option(help="This trial instead. Repeatable.")] = [],  # noqa: B006
+    top: Annotated[int | None, typer.Option(min=1, help="Number of winners to promote; default: train.top.")] = None,
+    trial: Annotated[list[int], typer.Option(help="Promote this trial instead. Repeatable.")] = [],  # noqa: B006
     workers: WorkersOption = None,
     executor: ExecutorOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Fine-tune the winners, and measure what they are compared with."""
+    """Fine-tune the winners and measure the baselines."""
     with command(json_) as output:
         from features.run_file import settings
         from train.baselines.comparison import comparison_table
@@ -66,15 +66,15 @@ def export_command(
     set_: SetOption = [],  # noqa: B006
     trial: Annotated[int | None, typer.Option(help="The promoted trial; default: the best one.")] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="The recipe that it is promoted with (first digits); default: the best.")
+        str | None, typer.Option(help="The recipe of the promotion (first digits); default: the best.")
     ] = None,
     format_: Annotated[
         str | None,
-        typer.Option("--format", help=f"Any of {','.join(FORMATS)}; default: train.formats."),
+        typer.Option("--format", help=f"Comma-separated list of {','.join(FORMATS)}; default: train.formats."),
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Write the model bundle of a promoted trial; every format is loaded again and compared with the promotion."""
+    """Export a promoted trial as a model bundle. Every format is reloaded and compared with the promotion."""
     with command(json_) as output:
         from rich.table import Table
 
@@ -87,7 +87,9 @@ def export_command(
         formats = None if format_ is None else [name.strip() for name in format_.split(",") if name.strip()]
         run = settings(context, TrainRun, config, set_)
         if trial is None and (unused := unused_confirmation(run)):
-            log.print(f"{unused} So the promotion that is best on the validation photos is exported.", style="yellow")
+            log.print(
+                f"{unused} The promotion that is best on the validation photos is exported instead.", style="yellow"
+            )
         result = export(run, trial, formats, recipe)
         output.console.print(result.verdict.text)
         table = Table("format", "path", "largest difference", "allowed")
@@ -97,8 +99,8 @@ def export_command(
                 compared = (f"{row.max_abs_difference:.1e}", f"{row.tolerance:g}")
             table.add_row(name, row.path, *compared)
         table.caption = (
-            f"of a probability, against the promotion's predictions of {result.photos} validation photos; "
-            f"with labels and a model card in {result.folder}"
+            f"Differences in probability from the promotion's predictions for {result.photos} validation photos. "
+            f"Labels and a model card are in {result.folder}."
         )
         output.console.print(table)
         output.result(result.model_dump(mode="json"))
@@ -108,24 +110,27 @@ def export_command(
 def predict_command(
     context: typer.Context,
     images: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Images of any size and kind, and folders of them.")
+        list[Path], typer.Argument(metavar="PATH...", help="Photos of any size and format, and folders of them.")
     ],
     config: ConfigOption = DEFAULT_CONFIG,
     set_: SetOption = [],  # noqa: B006
     model: Annotated[
-        Path | None, typer.Option(help="A model file or a bundle's folder instead; needs no configuration file.")
+        Path | None, typer.Option(help="Use this model file or bundle folder instead; needs no configuration file.")
     ] = None,
     format_: Annotated[
-        str | None, typer.Option("--format", help=f"One of {', '.join(MODEL_FORMATS)}; default: the first exported.")
+        str | None,
+        typer.Option("--format", help=f"One of {', '.join(MODEL_FORMATS)}; default: the first one exported."),
     ] = None,
     trial: Annotated[int | None, typer.Option(help="The exported trial; default: the best one.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Write a CSV table there: path, rank, class, label, probability.", metavar="FILE"),
+        typer.Option(
+            help="Write the predictions to this CSV file: path, rank, class, label, probability.", metavar="FILE"
+        ),
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """The five best classes of any images, by an exported model. Goes on after what cannot be read, and exits with 1 then."""
+    """Predict the top five classes of any photos with an exported model. Skips unreadable files, then exits with status 1."""
     with command(json_) as output:
         from rich.table import Table
 
@@ -136,7 +141,7 @@ def predict_command(
         if out is not None:
             check_out(out)
         if model is not None and trial is not None:
-            raise UsageError("either --model or --trial, not both.")
+            raise UsageError("--model and --trial are both given. Remove one of them.")
         if model is None:
             chosen = exported_model(settings(context, TrainRun, config, set_), trial, format_)
         else:
@@ -144,7 +149,7 @@ def predict_command(
         result = predict_images(chosen, images)
         if out is not None:
             write_predictions(out, result.images)
-            output.console.print(f"Wrote the predictions of {len(result.images)} images: {relative(out)}")
+            output.console.print(f"Wrote the predictions for {len(result.images)} photos to {relative(out)}")
         for row in result.images if out is None else ():
             table = Table("class", "probability", title=row.image, title_justify="left")
             for found in row.predictions:
@@ -154,7 +159,7 @@ def predict_command(
         if failed := len(result.failed):
             total = failed + len(result.images)
             raise HeadhuntError(
-                f"{failed} of {total} could not be read; the reasons are above. The others are predicted."
+                f"{failed} of {total} photos or folders could not be read; see the reasons above. The others were predicted."
             )
 
 
@@ -166,7 +171,7 @@ def baselines_command(
     only: Annotated[str | None, typer.Option(help=f"One of {', '.join(BASELINES)}.", metavar="NAME")] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Measure what the promoted models are compared with."""
+    """Measure the baselines that the promoted models are compared with."""
     with command(json_) as output:
         from features.run_file import settings
         from train.baselines.comparison import comparison_table

@@ -20,26 +20,28 @@ from search.schedules import Constant, Plateau, PlateauRule, Schedule, ScheduleC
 
 
 class Recipe(Section):
-    """How long and with which optimiser and rates something is trained, and when it stops early."""
+    """Length, optimiser, learning rates and early stopping of a training."""
 
     epochs: int = Field(50, ge=1)
     optimizer: Optimizer = Adam()
-    learning_rate: float = Field(1e-5, gt=0, description="the first rate; with a schedule, the schedule's own counts")
+    learning_rate: float = Field(1e-5, gt=0, description="the first rate; with a schedule, the schedule's own is used")
     plateau: PlateauRule | None = PlateauRule()
-    schedule: Schedule | None = Field(None, description="instead of learning_rate and plateau")
+    schedule: Schedule | None = Field(None, description="replaces learning_rate and plateau")
     depth_decay: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="the rate is multiplied by this once for every trained layer on the way to the input",
+        description="multiplies the rate once per trained layer towards the input",
     )
     early_stopping_epochs: int | None = Field(
-        None, ge=1, description="stop where search.objective has not improved on the validation photos for so long"
+        None,
+        ge=1,
+        description="stop after this many epochs without improvement of search.objective on the validation photos",
     )
 
     @property
     def followed(self) -> ScheduleConfig:
-        """The schedule that is followed: `schedule`, or else `learning_rate` with or without `plateau`."""
+        """The effective schedule: `schedule`, or else `learning_rate` with or without `plateau`."""
         if self.schedule is not None:
             return self.schedule
         followed = Constant() if self.plateau is None else Plateau(**self.plateau.model_dump())
@@ -47,16 +49,16 @@ class Recipe(Section):
 
 
 class PhaseConfig(Recipe):
-    """A part of the full run: what is trained besides the head, and how. Batch normalisation stays frozen in every phase."""
+    """A phase of fine-tuning: what is trained besides the head, and how. Batch normalisation stays frozen in every phase."""
 
     unfreeze: NonNegativeInt | str = Field(
         "head",
-        description="head | all | the number of last convolutional layers | the name of the layer from which on all are trained",
+        description="head | all | the number of last convolutional layers | the name of the first backbone layer to train",
     )
 
     @property
     def title(self) -> str:
-        """What is trained, in words."""
+        """What is trained, as text."""
         match self.unfreeze:
             case "head" | 0:
                 return "the head"
@@ -78,14 +80,14 @@ PRESETS: dict[str, tuple[PhaseConfig, ...]] = {
         PhaseConfig(unfreeze=5, epochs=40, learning_rate=1e-5, early_stopping_epochs=10),
     ),
 }
-"""Phases by the name of a recipe. `seed_2021`: half of ResNet101's last block, Adam at 1e-5 and, from the best checkpoint on, at
-8e-6, both halved where the validation loss has stood still for 5 epochs, floor 1e-6."""
+"""Phases by preset name. `seed_2021`: half of ResNet101's last block, Adam at 1e-5, then from the best checkpoint at 8e-6, both
+halved after 5 epochs without a lower validation loss, floor 1e-6."""
 
 
 class FinetuneConfig(Recipe):
-    """The full run on augmented photos: one phase in which the last convolutional layers are unfrozen; or a preset, or phases.
+    """Fine-tuning on augmented photos: one phase that unfreezes the last convolutional layers, or a preset, or phases.
 
-    A phase begins with the best weights so far.
+    Each phase starts from the best weights so far.
     """
 
     augmentation: Augmentation | None = Field(
@@ -98,13 +100,13 @@ class FinetuneConfig(Recipe):
     unfreeze_conv_layers: int = Field(
         5, ge=0, description="the last convolutional layers to train; batch normalisation stays frozen"
     )
-    preset: Literal["seed_2021", "head_then_last_5"] | None = Field(None, description="a recipe by name, instead")
-    phases: tuple[PhaseConfig, ...] | None = Field(None, min_length=1, description="one after the other, instead")
+    preset: Literal["seed_2021", "head_then_last_5"] | None = Field(None, description="a named recipe instead")
+    phases: tuple[PhaseConfig, ...] | None = Field(None, min_length=1, description="consecutive phases instead")
     activation_copies: int = Field(
         0,
         ge=0,
-        description="K: what is frozen in all phases is computed once, for K augmented copies of the training photos, and only "
-        "the rest is trained, from these cached activations; 0: another view in every epoch, through the whole network",
+        description="K: the layers frozen in all phases are computed once, for K augmented copies of the training photos, and "
+        "the rest is trained from these cached activations; 0: fresh views every epoch, through the whole network",
     )
     batch_size: int = Field(32, ge=1)
     label_smoothing: float | None = Field(None, ge=0, lt=1, description="default: the trial's")
@@ -112,13 +114,13 @@ class FinetuneConfig(Recipe):
 
     @property
     def digest(self) -> str:
-        """16 hex digits by which this recipe is known again, whether from cached activations or not."""
+        """16 hex digits that identify this recipe, with or without cached activations."""
         known = self.model_copy(update={"activation_copies": 0})
         return hashlib.sha256(known.model_dump_json().encode()).hexdigest()[:16]
 
     @property
     def plan(self) -> tuple[PhaseConfig, ...]:
-        """The phases of the run."""
+        """The phases of fine-tuning."""
         if self.phases is not None:
             return self.phases
         if self.preset is not None:
@@ -127,7 +129,7 @@ class FinetuneConfig(Recipe):
         return (PhaseConfig(unfreeze=self.unfreeze_conv_layers, **one),)
 
     def rate_key(self, phase: int) -> str:
-        """The configuration's key of the learning rate that a phase (from 1) begins with."""
+        """The configuration key that sets the first learning rate of a phase (from 1)."""
         owner = "train.finetune"
         if self.phases is not None:
             owner += f".phases.{phase - 1}"
@@ -144,7 +146,7 @@ class FinetuneConfig(Recipe):
         if len(given) == 2 or (given and changed):
             also = "preset" if len(given) == 2 else changed[0]
             raise ValueError(
-                f"both {given[-1]} and {also} are given, but {given[-1]} says it all by itself. Leave one of them out"
+                f"both {given[-1]} and {also} are set, but {given[-1]} defines the whole recipe. Remove one of them"
             )
         return self
 
@@ -154,46 +156,48 @@ class SimpleCnnConfig(Section):
 
     image_size: int = Field(128, ge=16, le=1024, description="pixels on each side")
     epochs: int = Field(30, ge=1)
-    early_stopping_epochs: int = Field(5, ge=1, description="stop where validation accuracy has not risen for so long")
+    early_stopping_epochs: int = Field(
+        5, ge=1, description="stop after this many epochs without better validation accuracy"
+    )
     batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(1e-3, gt=0, description="of Adam")
+    learning_rate: float = Field(1e-3, gt=0, description="Adam's learning rate")
     seed: int = Field(0, ge=0)
 
 
 class BaselinesConfig(Section):
-    """What the promoted models are compared with."""
+    """Baselines that the promoted models are compared with."""
 
     neighbours: tuple[PositiveInt, ...] = Field(
-        (1, 3, 5, 10, 20), min_length=1, description="the numbers that validation chooses among"
+        (1, 3, 5, 10, 20), min_length=1, description="numbers of neighbours that validation chooses among"
     )
     simple_cnn: SimpleCnnConfig | None = Field(
-        None, description="a mapping, {} for its defaults, trains a CNN from scratch too (slow)"
+        None, description="set to a mapping ({} for defaults) to also train a CNN from scratch (slow)"
     )
 
 
 Format = Literal["keras", "savedmodel", "onnx", "litert", "config"]
-"""What a promoted network is exported as."""
+"""Export formats of a promoted network."""
 
 
 class TrainConfig(Section):
-    """Promotion of the best trials into full fine-tuning runs."""
+    """Promotion of the best trials by fine-tuning the whole network."""
 
-    top: int = Field(1, ge=1, description="how many winners are fine-tuned")
+    top: int = Field(1, ge=1, description="number of winners to fine-tune")
     fidelity_floor: float = Field(
-        0.7, ge=-1, le=1, description="warn where `headhunt reports fidelity` found a lower rank correlation"
+        0.7, ge=-1, le=1, description="warn if `headhunt reports fidelity` found a lower rank correlation"
     )
     workers: Workers | None = Field(
         None,
-        description="how many promotions run at once, and what each is given; more than one GPU: data-parallel; default: as "
-        "features.workers",
+        description="how many promotions run at once, and the resources of each; several GPUs train data-parallel; default: like "
+        "features.workers, one at a time",
     )
     finetune: FinetuneConfig = FinetuneConfig()
     evaluate_test: bool = Field(
-        True, description="false: promotions and baselines leave the test photos alone, until it is true again"
+        True, description="false: promotions and baselines do not use the test photos until this is true again"
     )
     baselines: BaselinesConfig = BaselinesConfig()
     formats: tuple[Format, ...] | None = Field(
-        None, description="what is exported; default: every format that can be written here"
+        None, description="formats to export; default: every format whose packages are installed"
     )
 
 
@@ -204,11 +208,11 @@ class TrainRun(SearchRun):
 
     @property
     def promotion_workers(self) -> Workers:
-        """What `train.workers` says, or one worker at a time of the kind that computes features."""
+        """`train.workers`, or else one worker at a time like those of features."""
         return self.train.workers or self.features.workers.model_copy(update={"count": 1, "cpus": None})
 
     def with_workers(self, count: int | None, executor: str | None) -> Self:
-        """The run with as many workers for promotions, and where they run; None: as it is."""
+        """The run with this number of promotion workers and this executor; None leaves either unchanged."""
         changed = {name: value for name, value in (("count", count), ("executor", executor)) if value is not None}
         if not changed:
             return self
@@ -222,7 +226,7 @@ class TrainRun(SearchRun):
 
     @property
     def promotion_devices(self) -> int:
-        """How many devices a promotion trains on, with a share of a batch each."""
+        """How many devices a promotion trains on, each with a share of the batch."""
         return max(1, math.ceil(self.promotion_workers.gpus))
 
     @property
@@ -232,7 +236,7 @@ class TrainRun(SearchRun):
 
     @model_validator(mode="after")
     def _known_augmentation(self) -> TrainRun:
-        """Refused here, not after the hours of the stages before."""
+        """Fails here, not after the hours of the stages before."""
         value = self.train.finetune.augmentation
         if value is not None:
             resolve_policy(value, "train.finetune.augmentation", image_size(self.features))

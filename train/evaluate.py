@@ -1,4 +1,4 @@
-"""Predictions of a network or a head, the metrics of them, the table of predictions and the table of classes."""
+"""Predictions of a network or a head, their metrics, the table of predictions and the table of classes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ BINS = 15
 
 
 class Metrics(BaseModel):
-    """Of one split: mean cross-entropy, top-1 and top-5 accuracy (shares), expected calibration error (a share; None in files of
-    earlier versions, which did not measure it)."""
+    """Metrics of one split: mean cross-entropy, top-1 and top-5 accuracy (shares), expected calibration error (a share; None in
+    files of earlier versions, which did not measure it)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -35,7 +35,7 @@ class Metrics(BaseModel):
     ece: float | None = None
 
     def score(self, objective: Metric) -> Score:
-        """How good these are as metrics of the validation photos."""
+        """The score of these metrics, which must be those of the validation photos."""
         return Score.of(objective, getattr(self, objective.removeprefix("val_")), self.loss)
 
     @model_serializer(mode="wrap")
@@ -44,7 +44,7 @@ class Metrics(BaseModel):
 
 
 class SplitMetrics(BaseModel):
-    """Metrics by split; None for a split that was not evaluated, and absent in files then."""
+    """Metrics by split; None for a split that was not evaluated, which is omitted in files."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -63,21 +63,22 @@ class SplitMetrics(BaseModel):
 
 
 class Examples(Protocol):
-    """What a model can be given, by position: photos of a split, or their activations."""
+    """Inputs for a model, by position: photos of a split, or their activations."""
 
     labels: npt.NDArray[np.int32]
 
     def __len__(self) -> int: ...
 
     def inputs(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """What the model takes for the examples at these positions."""
+        """The model inputs for the examples at these positions."""
         ...
 
 
 def predict(
     model: Any, examples: Examples, batch_size: int, positions: npt.NDArray[np.int64] | None = None
 ) -> npt.NDArray[np.float32]:
-    """A model's outputs for the examples at these positions (default: all), in batches of one size (the last is padded)."""
+    """A model's outputs (n, ...) for the examples at these positions (default: all), in batches of equal size (the last is
+    padded)."""
     wanted = np.arange(len(examples)) if positions is None else positions
     outputs = []
     for start in range(0, len(wanted), batch_size):
@@ -99,8 +100,8 @@ def softmax(logits: npt.NDArray[np.float32]) -> Probabilities:
 def measure(probabilities: Probabilities, labels: npt.NDArray[np.int32]) -> Metrics:
     """The metrics of probabilities (n, classes) against labels (n,).
 
-    Of classes that are equally probable the one with the lower label comes first, as in the table of predictions. A photo whose
-    probabilities are not numbers is named wrongly.
+    Among equally probable classes the one with the lower label comes first, as in the table of predictions. A photo with NaN
+    probabilities counts as wrong.
     """
     truth = probabilities[np.arange(len(labels)), labels][:, None]
     not_earlier = np.arange(probabilities.shape[1]) >= labels[:, None]
@@ -114,11 +115,11 @@ def measure(probabilities: Probabilities, labels: npt.NDArray[np.int32]) -> Metr
 
 
 def calibration_error(confidence: npt.NDArray[np.floating], right: npt.NDArray[np.bool_]) -> float:
-    """The expected calibration error of the most probable classes' probabilities (n,) and whether each was right (n,).
+    """The expected calibration error, from the probability of the most probable class (n,) and whether it was right (n,).
 
-    Photos are sorted by confidence into BINS bins of equal width, (0, 1/15], (1/15, 2/15], …; the error is the mean distance of
-    a bin's accuracy from its mean confidence, weighted by its photos (Guo et al., "On Calibration of Modern Neural Networks",
-    2017, equation 3). NaN where a confidence is not a number.
+    Photos are grouped by confidence into BINS bins of equal width, (0, 1/15], (1/15, 2/15], …; the error is the mean absolute
+    difference between a bin's accuracy and its mean confidence, weighted by its number of photos (Guo et al., "On Calibration of
+    Modern Neural Networks", 2017, equation 3). NaN if a confidence is NaN.
     """
     if not np.isfinite(confidence).all():
         return math.nan
@@ -127,13 +128,13 @@ def calibration_error(confidence: npt.NDArray[np.floating], right: npt.NDArray[n
 
 
 def confidence_bins(confidence: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
-    """The bin, from 0, that each of these probabilities (n,) falls into: (0, 1/15] is bin 0, and 0 is in it too."""
+    """The bin, from 0, of each of these probabilities (n,): (0, 1/15] is bin 0, which also contains 0."""
     bins: npt.NDArray[np.int64] = np.ceil(confidence.astype(np.float64) * BINS).astype(np.int64) - 1
     return np.clip(bins, 0, BINS - 1)
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share of `count` photos (Wilson, 1927): it stays within 0 and 1 and is right for few photos."""
+    """The 95 % interval of a share of `count` photos (Wilson, 1927), which stays within 0 and 1 and is valid for few photos."""
     from scipy.stats import binomtest
 
     interval = binomtest(round(share * count), count).proportion_ci(method="wilson")
@@ -141,8 +142,9 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
 
 
 def class_table(predicted: Iterable[tuple[Photos, Probabilities]], class_names: tuple[str, ...]) -> pd.DataFrame:
-    """One row a class: label, class_name, and for each split how many images it has, the share of them that is named rightly
-    (accuracy), and the share of the photos given this name that are of it (precision). What is of no photo is NaN."""
+    """One row per class: label, class_name, and for each split its number of photos, the share of them predicted correctly
+    (accuracy), and the share of the photos predicted as this class that belong to it (precision). NaN for a share of no
+    photos."""
     classes = len(class_names)
     table = pd.DataFrame({"label": np.arange(classes), "class_name": list(class_names)})
     for photos, probabilities in predicted:
@@ -156,7 +158,7 @@ def class_table(predicted: Iterable[tuple[Photos, Probabilities]], class_names: 
 
 
 def prediction_table(predicted: Iterable[tuple[Photos, Probabilities]], class_names: tuple[str, ...]) -> pd.DataFrame:
-    """One row a photo: path, split, label, class_name, predicted_1…5 (labels) and probability_1…5, the most probable first."""
+    """One row per photo: path, split, label, class_name, predicted_1…5 (labels) and probability_1…5, most probable first."""
     tables = []
     for photos, probabilities in predicted:
         top = min(TOP, probabilities.shape[1])

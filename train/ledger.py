@@ -1,7 +1,7 @@
-"""The test ledger of a run, `test_ledger.csv`: every evaluation on its test photos, so that readers know how often they were
+"""The test ledger of a run, `test_ledger.csv`: every evaluation on the test photos, so that readers know how often they were
 used.
 
-A line is added before the evaluation, so that an interrupted one is counted too; nothing takes one away.
+A line is added before the evaluation, so that interrupted ones count too; lines are never removed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def ledger_file(workdir: Path) -> Path:
 
 
 def record_test_evaluation(workdir: Path, command: str, model: str, photos: int) -> None:
-    """Adds a line; several processes may do so at once. Raises HeadhuntError where it cannot be written."""
+    """Adds a line; safe for several processes at once. Raises HeadhuntError if it cannot be written."""
     path = ledger_file(workdir)
     try:
         with make_folder(workdir).joinpath(path.name).open("a", encoding="utf-8", newline="") as file:
@@ -45,11 +45,11 @@ def record_test_evaluation(workdir: Path, command: str, model: str, photos: int)
             csv.writer(text, lineterminator="\n").writerows(lines)
             file.write(text.getvalue())
     except OSError as error:
-        raise HeadhuntError(f"{relative(path)} cannot be written: {error.strerror}.") from error
+        raise HeadhuntError(f"cannot write {relative(path)}: {error.strerror}.") from error
 
 
 def load_ledger(workdir: Path) -> list[Evaluation]:
-    """The evaluations so far, in their order; empty where there is none. Raises HeadhuntError where the file is damaged."""
+    """The evaluations so far, in order; empty if there are none. Raises HeadhuntError if the file is damaged."""
     path = ledger_file(workdir)
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -59,17 +59,17 @@ def load_ledger(workdir: Path) -> list[Evaluation]:
         return []
     except (ValueError, OSError, csv.Error) as error:
         raise HeadhuntError(
-            f"{relative(path)} is damaged ({error}). Repair it by hand: a line has {', '.join(COLUMNS)}."
+            f"{relative(path)} is damaged ({error}). Repair it by hand: each line must have {', '.join(COLUMNS)}."
         ) from None
 
 
 def ledger_sentence(workdir: Path, tested: Set[str]) -> str:
-    """How often the test photos were used, in a sentence; `tested` are the models, as the ledger calls them, of which the run's
-    folder has test numbers. Earlier versions evaluated without counting."""
+    """One sentence on how often the test photos were used; `tested` are the models, by their names in the ledger, for which the
+    run's folder has test results. Earlier versions evaluated without counting."""
     try:
         evaluations = load_ledger(workdir)
     except HeadhuntError as error:
-        return f"How often the test photos were used is not known: {error}"
+        return f"It is unknown how often the test photos were used: {error}"
     counted, name = {each.model for each in evaluations}, ledger_file(workdir).name
     uncounted, models = len(tested - counted), len(tested | counted)
     times = len(evaluations) + uncounted
@@ -80,5 +80,5 @@ def ledger_sentence(workdir: Path, tested: Set[str]) -> str:
     often = f"{'at least ' if uncounted else ''}{times} time{'s' if times > 1 else ''}"
     told = f"The test photos were evaluated {often}, on {models} model{'s' if models > 1 else ''}; {name}"
     if uncounted:
-        return f"{told} has no line for {uncounted} of the models, as earlier versions wrote none."
+        return f"{told} has no line for {uncounted} of the models, because earlier versions wrote none."
     return f"{told} lists when and by which command."

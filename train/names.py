@@ -1,4 +1,4 @@
-"""Names that the command line lists before anything is loaded."""
+"""Names for the command line's help, available without heavy imports."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ FORMATS = (*MODEL_FORMATS, "config")
 """Every export format."""
 
 BASELINES = ("most_frequent", "nearest_neighbours", "linear_probe", "simple_cnn")
-"""What promoted models are compared with."""
+"""The baselines that promoted models are compared with."""

@@ -1,4 +1,4 @@
-"""Photos for the full network: decoded once where they fit into memory, in another view in every epoch."""
+"""Photos for the full network: decoded once if they fit into memory, with fresh views every epoch."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from features.dataset.images import load_images
 from features.dataset.index import DatasetIndex
 
 MEMORY_BYTES = 4 << 30
-"""Decoded photos of a split are kept in memory up to this size."""
+"""Maximum size of a split's decoded photos that are kept in memory."""
 
 FRESH = 1_000_000
-"""Augmented copies from this number on are fine-tuning's: epoch e sees copy FRESH + e, which no cache holds."""
+"""Augmented copies from this number on belong to fine-tuning: epoch e sees copy FRESH + e, which no cache holds."""
 
 
 class Photos:
@@ -54,10 +54,10 @@ class Photos:
 
 
 class PhotoViews:
-    """Training photos as a network sees them from epoch to epoch: (n, h, w, 3) float32 in 0…255.
+    """Training photos as a network sees them in each epoch: (n, h, w, 3) float32 in 0…255.
 
-    Without `views`, every epoch shows fresh views, about `clean_share` of them clean besides those that the policy leaves so.
-    With `views`, it shows the copies of a cache with this policy and the seed `cache_seed`.
+    Without `views`, every epoch shows fresh views, of which about `clean_share` are clean, besides those that the policy itself
+    leaves clean. With `views`, it shows the copies of a cache with this policy and the seed `cache_seed`.
     """
 
     def __init__(

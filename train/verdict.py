@@ -1,4 +1,4 @@
-"""The verdict on a promoted network: its test accuracy beside that of the linear probe and the nearest neighbours."""
+"""The verdict on a promoted network: its test accuracy compared with the linear probe and the nearest neighbours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, computed_field
 from features.cache.feature_cache import cache_for
 from features.runtime.errors import HeadhuntError
 from search.ranking import OPTIMISTIC
-from train.baselines.measure import BASELINES, named_by_baseline
+from train.baselines.measure import BASELINES, baseline_test_labels
 from train.config import TrainRun
 from train.evaluate import wilson_interval
 from train.promotion.artifact import Promotion, damaged_promotions, find_promotions
@@ -22,7 +22,7 @@ COMPARED = ("linear_probe", "nearest_neighbours")
 
 
 class Difference(BaseModel):
-    """How much more of the same test photos the network names rightly than a baseline does: a share with its 95 % interval.
+    """The network's accuracy minus a baseline's on the same test photos: a share with its 95 % interval.
 
     `accuracy` is the baseline's own.
     """
@@ -36,9 +36,9 @@ class Difference(BaseModel):
 
 
 class Verdict(BaseModel):
-    """What the test photos say of a promoted network; `accuracy` is a share with its 95 % interval (Wilson).
+    """A promoted network's result on the test photos; `accuracy` is a share with its 95 % interval (Wilson).
 
-    Without an accuracy, `missing` says why there is none.
+    If there is no accuracy, `missing` says why.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -55,7 +55,7 @@ class Verdict(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def text(self) -> str:
-        """The verdict in a line."""
+        """The verdict as one line of text."""
         if self.accuracy is None or self.low is None or self.high is None:
             return f"No verdict: {self.missing}"
         told = [
@@ -79,7 +79,7 @@ class Verdict(BaseModel):
 
 
 class Counts(NamedTuple):
-    """Photos that both name rightly, only the first, only the second, and neither."""
+    """Numbers of photos that both models classify correctly, only the first, only the second, and neither."""
 
     both: int
     first: int
@@ -96,20 +96,20 @@ def best_verdict(run: TrainRun) -> Verdict:
 
 
 def verdict_of(run: TrainRun, promotion: Promotion) -> Verdict:
-    """The verdict on a promotion, from its predictions and those of the baselines; nothing is computed anew."""
+    """The verdict on a promotion, from the stored predictions of it and the baselines."""
     alike = [each for each in find_promotions(run) if each.trial == promotion.trial]
     title = f"{promotion.title if len(alike) > 1 else f'trial {promotion.trial}'}, {promotion.stage}"
     if promotion.tuned.test is None:
         accuracy = promotion.tuned.val.accuracy
         missing = (
-            "the test photos were not evaluated, `train.evaluate_test` is false. "
+            "the test photos were not evaluated because `train.evaluate_test` is false. "
             f"{title[:1].upper()}{title[1:]}: {_share(accuracy)} of the validation photos, {OPTIMISTIC}."
         )
         return Verdict(title=title, trial=promotion.trial, missing=missing)
     try:
         predictions = read_predictions(run, promotion, "test")
         cache = cache_for(run)
-        others = {name: named_by_baseline(run, cache, name) for name in COMPARED}
+        others = {name: baseline_test_labels(run, cache, name) for name in COMPARED}
     except HeadhuntError as error:
         return Verdict(title=title, trial=promotion.trial, missing=str(error))
     labels, right = predictions.labels, predictions.right
@@ -127,11 +127,11 @@ def verdict_of(run: TrainRun, promotion: Promotion) -> Verdict:
 
 
 def paired_interval(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
-    """How much larger the share of True is in `first` (n,) than in `second` (n,), on the same photos, with its 95 % interval.
+    """The share of True in `first` (n,) minus that in `second` (n,), on the same photos, with its 95 % interval.
 
     Newcombe, "Improved confidence intervals for the difference between binomial proportions based on paired data" (1998),
-    method 10: the Wilson intervals of both shares joined, with the correlation of the pairs. It stays within -1 and 1, and is
-    no point where both name the same photos rightly.
+    method 10: combines the Wilson intervals of both shares, using the correlation of the pairs. It stays within -1 and 1, and
+    is not a single point when both models are right on the same photos.
     """
     count = len(first)
     pairs = Counts(
@@ -156,7 +156,7 @@ def paired_interval(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_])
 
 
 def _correlation(pairs: Counts) -> float:
-    """Of the pairs, with Newcombe's correction for continuity."""
+    """The correlation of the pairs, with Newcombe's continuity correction."""
     count = sum(pairs)
     margins = (
         (pairs.both + pairs.first)

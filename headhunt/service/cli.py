@@ -21,14 +21,16 @@ if TYPE_CHECKING:
 
     from headhunt.service.board.schemas import SearchStatus
 
-UrlOption = Annotated[str, typer.Option("--url", envvar="HEADHUNT_URL", help="Where the service is.")]
+UrlOption = Annotated[str, typer.Option("--url", envvar="HEADHUNT_URL", help="The service's URL.")]
 TokenOption = Annotated[
     Path | None,
-    typer.Option("--token-file", metavar="FILE", help="A file with the service's token; or HEADHUNT_TOKEN."),
+    typer.Option("--token-file", metavar="FILE", help="File with the service's token; or set HEADHUNT_TOKEN."),
 ]
 AuthorityOption = Annotated[
     Path | None,
-    typer.Option("--tls-certificate", metavar="FILE", help="Trust this certificate, of a service with one of its own."),
+    typer.Option(
+        "--tls-certificate", metavar="FILE", help="Certificate to trust, for a service with a self-signed one."
+    ),
 ]
 SERVE = {
     "fastapi": "fastapi",
@@ -37,13 +39,13 @@ SERVE = {
     "limits": "limits",
     "prometheus-client": "prometheus_client",
 }
-"""The packages of the extra `serve`, and the modules that they bring."""
+"""The packages of the extra `serve`, with the module that each provides."""
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The search.")]
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Adds the commands to the root command."""
+    """Adds the service commands to the root command."""
     app.command("serve")(serve_command)
     app.command("submit")(submit_command)
     app.command("jobs")(jobs_command)
@@ -53,33 +55,31 @@ def add_commands(app: typer.Typer) -> None:
 
 def serve_command(
     root: Annotated[
-        Path, typer.Option(metavar="DIR", help="The work directory: searches, data sets and weights are in it.")
+        Path, typer.Option(metavar="DIR", help="The work directory, with searches, data sets and weights.")
     ] = Path(),
-    host: Annotated[str, typer.Option(help="The address to listen on; any but loopback needs a token.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0: any that is free.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8000,
     token_file: TokenOption = None,
     certificate: Annotated[
         Path | None, typer.Option("--tls-certificate", metavar="FILE", help="Serve HTTPS with this certificate (PEM).")
     ] = None,
     key: Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="Its private key (PEM).")] = None,
     storage: Annotated[
-        str, typer.Option(metavar="URL", help="Where all studies are kept, without a password; default: SQLite in DIR.")
+        str, typer.Option(metavar="URL", help="Storage of all studies, without a password; default: SQLite in DIR.")
     ] = "",
     ray: Annotated[
         str | None,
-        typer.Option(
-            metavar="URL", help="Ray's job server, e.g. http://head:8265; default: start Ray on this machine."
-        ),
+        typer.Option(metavar="URL", help="Ray job server, e.g. http://head:8265; default: start Ray on this machine."),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Jobs at a time, on a Ray that is started here.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Concurrent jobs, if the service starts Ray.")] = 1,
     hypermodel: Annotated[
-        list[str], typer.Option(metavar="MODULE", help="A module that search.hypermodel may name. Repeatable.")
+        list[str], typer.Option(metavar="MODULE", help="Module that search.hypermodel may use. Repeatable.")
     ] = [],  # noqa: B006
     store: Annotated[
-        list[str], typer.Option(metavar="URL", help="A prefix that features.store may have. Repeatable.")
+        list[str], typer.Option(metavar="URL", help="Allowed prefix of features.store URLs. Repeatable.")
     ] = [],  # noqa: B006
     allowed_host: Annotated[
-        list[str], typer.Option(metavar="NAME", help="Another name that the service is known by. Repeatable.")
+        list[str], typer.Option(metavar="NAME", help="Another host name of the service. Repeatable.")
     ] = [],  # noqa: B006
     json_: JsonOption = False,
 ) -> None:
@@ -115,19 +115,19 @@ def submit_command(
     config: ConfigOption = DEFAULT_CONFIG,
     set_: SetOption = [],  # noqa: B006
     resume: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Go on with this search instead; needs no configuration file.")
+        str | None, typer.Option(metavar="NAME", help="Resume this search instead; needs no configuration file.")
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Print its log until it is over.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Print the log until the job ends.")] = False,
     url: UrlOption = DEFAULT_URL,
     token_file: TokenOption = None,
     certificate: AuthorityOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Start a search on the service; paths in the configuration start at the service's work directory."""
+    """Start a search on the service; paths in the configuration are relative to the service's work directory."""
     with command(json_, "") as output:
         from features.runtime.configfile import merged
         from headhunt.service.client.client import Client
-        from headhunt.service.client.following import job_of, over, say
+        from headhunt.service.client.following import job_of, stream_log, wait_until_ended
         from headhunt.service.client.submission import submission
 
         client = Client(url, read_token(token_file), certificate)
@@ -135,20 +135,20 @@ def submit_command(
             status = client.submit(submission(merged(config, set_), str(config)))
         elif set_ or _is_given(context, "config"):
             raise UsageError(
-                "--resume goes on with the configuration that the search has. Leave --config and --set out, or submit a search "
-                "of another `name`."
+                "--resume uses the search's own configuration. Remove --config and --set, or submit a search with another "
+                "`name`."
             )
         else:
             status = client.resume(resume)
         name, number = status.name, status.jobs[-1].number
         follow_it = _at(context, "logs", name, "--follow")
-        output.afterwards = f"{name} goes on at {client.url}. Follow it:\n  {follow_it}"
-        hint = "" if follow else f" Follow it: {follow_it}"
+        output.afterwards = f"{name} keeps running at {client.url}. To follow it:\n  {follow_it}"
+        hint = "" if follow else f" To follow it: {follow_it}"
         output.console.print(f"{name} is {status.state}.{hint}")
         try:
             if follow:
-                _write(say(client, name, number), sys.stderr.buffer)
-                status = over(client, name, number)
+                _write(stream_log(client, name, number), sys.stderr.buffer)
+                status = wait_until_ended(client, name, number)
         finally:
             output.result(status.model_dump(mode="json"))
         job = job_of(status, number)
@@ -157,7 +157,7 @@ def submit_command(
 
 
 def jobs_command(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The jobs of this search.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="List the jobs of this search.")] = None,
     url: UrlOption = DEFAULT_URL,
     token_file: TokenOption = None,
     certificate: AuthorityOption = None,
@@ -177,27 +177,27 @@ def jobs_command(
         if found.searches:
             output.console.print(_searches_table(found.searches))
         else:
-            output.console.print("No searches yet. Start one: headhunt submit -c headhunt.yaml")
+            output.console.print("No searches yet. To start one: headhunt submit -c headhunt.yaml")
         output.result(found.model_dump(mode="json"))
 
 
 def logs_command(
     name: NameArgument,
-    job: Annotated[int | None, typer.Option(min=1, help="The job's number; default: the latest.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job is over.")] = False,
+    job: Annotated[int | None, typer.Option(min=1, help="Job number; default: the latest.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until the job ends.")] = False,
     url: UrlOption = DEFAULT_URL,
     token_file: TokenOption = None,
     certificate: AuthorityOption = None,
 ) -> None:
-    """Print what a search's job says."""
+    """Print the log of a search's job."""
     with command(False, ""):
         from headhunt.service.client.client import Client
-        from headhunt.service.client.following import say
+        from headhunt.service.client.following import stream_log
 
         client = Client(url, read_token(token_file), certificate)
         if follow:
             number = client.search(name).jobs[-1].number if job is None else job
-            _write(say(client, name, number), sys.stdout.buffer)
+            _write(stream_log(client, name, number), sys.stdout.buffer)
         else:
             _write(client.logs(name, job, follow=False), sys.stdout.buffer)
 
@@ -205,16 +205,16 @@ def logs_command(
 def stop_command(
     context: typer.Context,
     name: NameArgument,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until it is over.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until the job has ended.")] = False,
     url: UrlOption = DEFAULT_URL,
     token_file: TokenOption = None,
     certificate: AuthorityOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Have a search save its state and end; `headhunt submit --resume NAME` goes on with it."""
+    """Ask a search to save its state and stop; `headhunt submit --resume NAME` resumes it."""
     with command(json_, "") as output:
         from headhunt.service.client.client import Client
-        from headhunt.service.client.following import job_of, over
+        from headhunt.service.client.following import job_of, wait_until_ended
         from headhunt.service.jobs.records import ACTIVE
 
         client = Client(url, read_token(token_file), certificate)
@@ -223,40 +223,40 @@ def stop_command(
         waits = not no_wait and job_of(status, number).state in ACTIVE
         try:
             if waits:
-                output.afterwards = f"{name} goes on stopping. How it stands:\n  {_at(context, 'jobs', name)}"
-                log.print(f"{name} is stopping; it saves its state …")
-                status = over(client, name, number)
+                output.afterwards = f"{name} is still stopping. To check on it:\n  {_at(context, 'jobs', name)}"
+                log.print(f"{name} is saving its state …")
+                status = wait_until_ended(client, name, number)
         finally:
             output.result(status.model_dump(mode="json"))
         job = job_of(status, number)
         state = job.state
         if waits and state not in ("stopped", "finished"):
-            raise HeadhuntError(f"{name} did not stop as asked for, but: {state}. {job.message or ''}".rstrip())
+            raise HeadhuntError(f"{name} did not stop as requested; its state is {state}. {job.message or ''}".rstrip())
         hint = ""
         if state != "finished":
-            go_on = "Once it is over, go on with it" if state in ACTIVE else "Go on with it"
+            go_on = "To resume it once it has ended" if state in ACTIVE else "To resume it"
             hint = f" {go_on}: {_at(context, 'submit', '--resume', name)}"
         output.console.print(f"{name} is {state}.{hint}")
 
 
 def _check_installed() -> None:
-    """UsageError where the packages of the extra `serve` are missing."""
+    """Raises UsageError if packages of the extra `serve` are missing."""
     missing = [package for package, module in SERVE.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise UsageError(
-            f"the service needs {', '.join(missing)}, missing here. Run `pip install 'headhunt[serve]'`. Its clients (submit, "
-            "jobs, logs, stop) need nothing more."
+            f"the service needs these missing packages: {', '.join(missing)}. Run `pip install 'headhunt[serve]'`. Its clients "
+            "(submit, jobs, logs, stop) work without them."
         )
 
 
 def _is_given(context: typer.Context, parameter: str) -> bool:
-    """Whether an option stands on the command line."""
+    """Whether an option was given on the command line."""
     source = context.get_parameter_source(parameter)
     return source is not None and source.name == "COMMANDLINE"
 
 
 def _at(context: typer.Context, *words: str) -> str:
-    """A command for the same service, with the options that said here which one it is."""
+    """A command for the same service: repeats the options that select the service, if given here."""
     options = {"url": "--url", "token_file": "--token-file", "certificate": "--tls-certificate"}
     given = [
         part

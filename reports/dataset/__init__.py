@@ -1,1 +1,1 @@
-"""The data set on the page: its numbers, sizes and examples."""
+"""The page's section about the data set: its numbers, sizes and examples."""

@@ -1,4 +1,4 @@
-"""The feature caches of a run: what they hold, and how fast they were computed."""
+"""The feature caches of a run: their contents, and how fast they were computed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from reports.style import share
 from search.searched_views import resolved_space
 
 CUT = {"cut", "pooling", "projection", "augmentation"}
-"""The parts of a key in which a cache of activations for fine-tuning may differ from the search's own."""
+"""The parts of a key in which a cache of activations for fine-tuning may differ from the search's cache."""
 
 
 class CacheRow(NamedTuple):
-    """What a cache is for, the records in it, and the rest as `features info` tells it."""
+    """The purpose of a cache, its number of records, and its facts as in `features info`."""
 
     role: str
     records: int
@@ -32,9 +32,9 @@ class CacheRow(NamedTuple):
 
 
 def collect(run: Run) -> list[CacheRow]:
-    """Every finished cache in the run's folder: the configuration's own, its other policies, activations, and then the rest.
+    """Every complete cache in the run's folder: the configuration's own, its other policies, activations, and then the rest.
 
-    Raises LeftOutError where there is none, UsageError where there is no index.
+    Raises LeftOutError if there is none, UsageError if there is no index.
     """
     index = load_index(run)
     wanted = {name: key_parts(of_policy(run, name), index) for name in policy_sections(run.features)}
@@ -52,13 +52,13 @@ def collect(run: Run) -> list[CacheRow]:
 
 
 ROLES = {
-    "the search": "the features that heads are searched on",
-    "the search's other views": "the same photos with the views of another policy that trials draw from",
-    "another policy": "the same photos with other views, of features.augmentation",
-    "fine-tuning": "activations of what is frozen while the winners are fine-tuned",
-    "another configuration": "of an earlier configuration of this run; not used now",
+    "the search": "the features that the search trains heads on",
+    "the search's other views": "the same photos with views of another policy that trials can draw",
+    "another policy": "the same photos with views of another policy in features.augmentation",
+    "fine-tuning": "activations of the layers that stay frozen in fine-tuning",
+    "another configuration": "the cache of an earlier configuration of this run, no longer used",
 }
-"""What a cache is for, in the order of the table."""
+"""The purposes of caches, in the order of the table."""
 
 
 def _role(wanted: dict[str, dict[str, Any]], manifest: Manifest, drawn: Sequence[str | None]) -> str:
@@ -73,7 +73,7 @@ def _role(wanted: dict[str, dict[str, Any]], manifest: Manifest, drawn: Sequence
 
 
 def section(run: Run) -> PageSection:
-    """A row for each cache, and the parts of the key of the configuration's own."""
+    """A row for each cache, and the key parts of the configuration's own cache."""
     caches = collect(run)
     rows = []
     for role, records, facts in caches:
@@ -95,26 +95,26 @@ def section(run: Run) -> PageSection:
     columns = ["key", "for", "policy", "copies", "features", "dtype", "records", "size", "last build", "images/s"]
     roles = dict.fromkeys(row.role for row in caches)
     text = (
-        "The outputs of the frozen backbone, computed once: a record for each clean photo, and for each augmented copy of a "
+        "The outputs of the frozen backbone, computed once: a record for each clean photo and each augmented copy of a "
         f"training photo. F{'; f'.join(f'or {role}: {ROLES[role]}' for role in roles)}."
     )
     if {"the search's other views", "another policy"} & roles.keys():
-        text += " Caches that differ in their policy alone share the clean records, so together they take less than the sum."
+        text += " Caches that differ only in their policy share clean records, so together they take less than the sum."
     tables = [Table(columns, rows, {3, 4, 6, 7, 8, 9})]
     if caches[0].role == "the search":
         try:
             tables.append(_probe_table(run))
-            text += " The probe says what the views of each policy cost: a logistic regression on them alone."
+            text += " The probe shows what the views of each policy cost: a logistic regression on them alone."
         except CacheError as error:
-            text += f" There is no probe of the views: {error}"
+            text += f" The probe of the views is missing: {error}"
         parts = caches[0].facts["key_parts"] | {"key": caches[0].facts["key"]}
         values = [[name.replace("_", " "), _value(value)] for name, value in parts.items()]
-        tables.append(Table(["part", "value"], values, summary="Everything that the numbers of the search depend on"))
+        tables.append(Table(["part", "value"], values, summary="Everything that the search's features depend on"))
     return PageSection("cache", "Feature cache", text, tables=tables)
 
 
 def _probe_table(run: Run) -> Table:
-    """What `features info` says of the views of each policy."""
+    """The probe's accuracies by policy, as in `features info`."""
     found = view_accuracies({name: cache_for(run, name) for name in policy_sections(run.features)})
     rows = [
         [name, share(accuracy), "" if name == "clean" else f"{100 * (accuracy - found['clean']):+z.1f}"]

@@ -1,4 +1,4 @@
-"""How many photos each class has."""
+"""The number of photos per class."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 BARS = 60
-"""Classes that get a bar each; of more, the figure is a histogram of their sizes."""
+"""Maximum number of classes with a bar each; for more, the figure is a histogram of class sizes."""
 
 BINS = 30
-"""Bars of the histogram, at most."""
+"""Maximum number of bars of the histogram."""
 
 LABEL = 20
-"""Letters of a class name beside its bar; the rest is in its hover text."""
+"""Maximum letters of a class name beside its bar; the hover text has the full name."""
 
 
 class ClassCounts(NamedTuple):
-    """Class names with their photos, the largest class first; `splits` holds, by split, each class's photos in that order."""
+    """Class names and their numbers of photos, largest class first; `splits` has the numbers by split, in the same order."""
 
     names: list[str]
     totals: list[int]
@@ -31,7 +31,7 @@ class ClassCounts(NamedTuple):
 
 
 def collect(index: DatasetIndex) -> ClassCounts:
-    """Counts from the index; classes of one size stay in the order of their labels."""
+    """Counts from the index; classes of equal size stay in label order."""
     labels, classes = index.table["label"].to_numpy(np.int64), len(index.class_names)
     totals = np.bincount(labels, minlength=classes)
     order = np.argsort(-totals, kind="stable")
@@ -43,7 +43,7 @@ def collect(index: DatasetIndex) -> ClassCounts:
 
 
 def draw(counts: ClassCounts) -> go.Figure:
-    """A bar for each class, made up of its splits; for more than BARS classes a histogram of their sizes."""
+    """A stacked bar of splits for each class; for more than BARS classes, a histogram of class sizes."""
     return _bars(counts) if len(counts.names) <= BARS else _histogram(counts.totals)
 
 
@@ -67,12 +67,12 @@ def _bars(counts: ClassCounts) -> go.Figure:
 
 
 def _histogram(totals: list[int]) -> go.Figure:
-    """Classes by their size, in bins of whole photos."""
+    """Histogram of class sizes, with integer bin widths."""
     low, high = min(totals), max(totals)
     width = -(-(high - low + 1) // BINS)
     edges = np.arange(low, high + width + 1, width)
     heights, _ = np.histogram(totals, edges)
-    drawn = figure("photos of a class", "classes")
+    drawn = figure("photos per class", "classes")
     ranges = [f"{a}" if width == 1 else f"{a} to {a + width - 1}" for a in edges[:-1].tolist()]
     drawn.add_bar(
         x=(edges[:-1] + (width - 1) / 2).tolist(),

@@ -1,5 +1,5 @@
-"""What may be wrong with the data: photos and files left out, copies, small classes, classes of very unequal size, features that
-say nothing."""
+"""What may be wrong with the data: photos and files left out, duplicates, small classes, very unequal class sizes,
+uninformative features."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from reports.config import Run
 from reports.section import Block, Table
 
 SMALL = 10
-"""Photos of a class below which its accuracy says next to nothing, and a head has little to learn it from."""
+"""A class with fewer photos is called small: its accuracy means little, and a head has little to learn it from."""
 
 UNEQUAL = 5
-"""How many times the smallest class the largest may be before that is said."""
+"""Ratio of the largest to the smallest class from which it is reported."""
 
 LISTED = 200
-"""Photos in a table, at most."""
+"""Maximum rows of a table."""
 
 
 class Findings(NamedTuple):
-    """`skipped` are the reasons of the photos that were left out, by path (None: not recorded). `copies` are the paths of photos
-    of equal bytes, a list for each such photo, and `two_labels` how many of these have two labels.
+    """`skipped` has the reason for each photo that was left out, by path (None: not recorded). `copies` lists the paths of
+    byte-identical photos, one list per distinct photo; `two_labels` counts those with more than one label.
 
-    `small` are the classes of fewer than SMALL photos with their photos, the smallest first, and `ratio` is the photos of the
-    largest class by those of the smallest. `notes` is what `features prepare` noted (None: not recorded), and `features` what is
-    wrong with the cached features (None: nothing is cached, or they were not looked at), a sentence each.
+    `small` are the classes with fewer than SMALL photos, with their numbers of photos, smallest first; `ratio` is the size of the
+    largest class over that of the smallest. `notes` are the notes of `features prepare` (None: not recorded), and `features` the
+    faults of the cached features (None: nothing is cached, or they were not checked), one sentence each.
     """
 
     skipped: dict[str, str] | None
@@ -44,7 +44,7 @@ class Findings(NamedTuple):
 
     @property
     def sentences(self) -> list[str]:
-        """What was found, a sentence each; empty where nothing was."""
+        """The findings, one sentence each; empty if there are none."""
         said = []
         if self.skipped:
             kinds = Counter(reason.partition(" (")[0] for reason in self.skipped.values())
@@ -56,36 +56,36 @@ class Findings(NamedTuple):
         if self.copies:
             count = sum(len(same) - 1 for same in self.copies)
             labels = f", {self.two_labels} of them under two labels" if self.two_labels else ""
-            said.append(f"{_photos(count)} a copy, byte by byte, of another{labels}.")
+            said.append(f"{_photos(count)} an exact duplicate of another{labels}.")
         if self.small:
             few = f"{len(self.small)} class{'es have' if len(self.small) > 1 else ' has'} fewer than {SMALL} photos"
             name, photos = self.small[0]
             said.append(f"{few}; the smallest is {name} with {photos}.")
         if self.ratio >= UNEQUAL:
-            said.append(f"The largest class has {self.ratio:.1f} times the photos of the smallest.")
+            said.append(f"The largest class has {self.ratio:.1f} times as many photos as the smallest.")
         return [*said, *(self.features or ())]
 
     @property
     def nothing(self) -> str:
-        """What was looked for, where nothing was found."""
+        """What was checked, for a run without findings."""
         skipped = self.unrecorded or "no photo or other file left out"
-        sizes = f"no class of fewer than {SMALL} photos, no class {UNEQUAL} times as large as another"
-        features = "" if self.features is None else ", no feature that says nothing"
-        return f"{skipped}, no copies, {sizes}{features}"
+        sizes = f"no class with fewer than {SMALL} photos, no class {UNEQUAL} times as large as another"
+        features = "" if self.features is None else ", no uninformative features"
+        return f"{skipped}, no exact duplicates, {sizes}{features}"
 
     @property
     def text(self) -> str:
-        """What was found, or that nothing was; and what is not known."""
+        """The findings, or that there are none; and what is unknown."""
         if not self.sentences:
             return f"Nothing found: {self.nothing}."
         unknown = self.unrecorded and (
-            f"{self.unrecorded[0].upper()}{self.unrecorded[1:]}: run `headhunt features prepare` again."
+            f"{self.unrecorded[0].upper()}{self.unrecorded[1:]}: rerun `headhunt features prepare`."
         )
         return " ".join(filter(None, [*self.sentences, unknown]))
 
     @property
     def unrecorded(self) -> str:
-        """What an earlier version did not record when it prepared the data; empty where it did."""
+        """What an earlier version of `features prepare` did not record; empty if nothing is missing."""
         if self.skipped is None:
             return "whether photos or other files were left out is not recorded"
         return "whether other files were left out is not recorded" if self.notes is None else ""
@@ -101,7 +101,7 @@ def collect(
     notes: Sequence[str] | None = (),
     features: Sequence[str] | None = None,
 ) -> Findings:
-    """What there is to say of the photos of an index, of those that were left out, and of their features; see Findings."""
+    """The findings about an index, the photos that were left out, and the features; for the arguments see Findings."""
     table = index.table
     copies = [same for _, same in table[table["sha256"].duplicated(keep=False)].groupby("sha256", sort=False)]
     sizes = table["label"].value_counts().reindex(range(len(index.class_names)), fill_value=0)
@@ -118,12 +118,12 @@ def collect(
 
 
 def load(run: Run) -> Findings:
-    """The findings of a run's index; HeadhuntError where there is none, or a file is damaged."""
+    """The findings about a run's data; HeadhuntError if there is no index or a file is damaged."""
     return collect(load_index(run), load_skipped(run.workdir), load_notes(run), _features(run))
 
 
 def _features(run: Run) -> list[str] | None:
-    """What is wrong with the features that the search sees; None where nothing is cached, or they were not looked at."""
+    """The faults of the search's features; None if nothing is cached or they were not checked."""
     try:
         found = known_variation(cache_for(run))
     except HeadhuntError:
@@ -132,7 +132,7 @@ def _features(run: Run) -> list[str] | None:
 
 
 def block(run: Run) -> Block:
-    """The findings in words, with the photos that were left out and the copies in tables."""
+    """The findings as text, with tables of the photos that were left out and of the duplicates."""
     try:
         found = load(run)
     except HeadhuntError as error:
@@ -140,14 +140,14 @@ def block(run: Run) -> Block:
     tables = []
     if found.skipped:
         rows = [[path, reason] for path, reason in found.skipped.items()]
-        tables.append(_table(["photo", "left out because it is"], rows, "photos that were left out"))
+        tables.append(_table(["photo", "reason"], rows, "photos that were left out"))
     if found.copies:
         split = dict(zip(load_index(run).table["path"], load_index(run).table["split"], strict=True))
         rows = [
             [" = ".join(same), ", ".join(sorted({split[path] for path in same}, key=SPLITS.index))]
             for same in found.copies
         ]
-        tables.append(_table(["photos of equal bytes", "split"], rows, "photos that have copies"))
+        tables.append(_table(["identical photos", "split"], rows, "photos with exact duplicates"))
     return Block("What may be wrong", found.text, tables=tables)
 
 

@@ -1,4 +1,4 @@
-"""How large the photos are, and which input size that suggests."""
+"""The sizes of the photos, and the input size that they suggest."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 STRIDE = 32
-"""Input pixels for each cell of the last map of most backbones: a size that is a multiple wastes no edge."""
+"""Input pixels per cell of the last feature map of most backbones: multiples of it waste no edge."""
 
 LARGEST = 640
-"""The largest size that is suggested: time grows with the area, and backbones were pretrained on far smaller photos."""
+"""Largest suggested size: time grows with the area, and backbones were pretrained on much smaller photos."""
 
 BINS = 40
 
 
 class PhotoSizes(NamedTuple):
-    """Widths and heights in pixels: (width, height) mean and median, the median of the short sides, and the suggested size.
+    """Widths and heights in pixels: (width, height) mean and median, the median short side, and the suggested size.
 
-    `edges` (bins + 1) and the photos in each bin by `widths` and `heights`; no bins where all photos have one size.
+    `edges` (bins + 1) with the number of photos per bin in `widths` and `heights`; all empty if all photos have the same size.
     """
 
     photos: int
@@ -40,13 +40,13 @@ class PhotoSizes(NamedTuple):
 def suggest(short: float) -> int:
     """The multiple of STRIDE nearest to the median short side in pixels, at least STRIDE and at most LARGEST.
 
-    The typical photo then loses about nothing on its short side, and none is computed at a size that it does not have.
+    At this size the typical photo is hardly shrunk or enlarged on its short side.
     """
     return min(LARGEST, max(STRIDE, STRIDE * round(short / STRIDE)))
 
 
 def collect(index: DatasetIndex, crop_to_bbox: bool) -> PhotoSizes:
-    """Sizes of the upright photos, or of what is left of each when it is cut to its box."""
+    """Sizes of the photos with their orientation applied, cropped to their boxes if `crop_to_bbox`."""
     table = index.table
     width, height = table["width"].to_numpy(np.int64), table["height"].to_numpy(np.int64)
     if crop_to_bbox:
@@ -70,7 +70,7 @@ def collect(index: DatasetIndex, crop_to_bbox: bool) -> PhotoSizes:
 
 
 def draw(sizes: PhotoSizes) -> go.Figure:
-    """Histograms of widths and heights over each other, and a line at the suggested size."""
+    """Overlaid histograms of widths and heights, and a line at the suggested size."""
     drawn = figure("pixels", "photos")
     edges = np.asarray(sizes.edges)
     for name, photos in (("width", sizes.widths), ("height", sizes.heights)):

@@ -1,4 +1,4 @@
-"""Photos on the page: an example of each class, and what the backbone saw of one. Both are JPEGs inside the page."""
+"""Photos on the page: an example of each class, and a contact sheet of one photo's views. Both are embedded JPEGs."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from features.runtime.errors import DatasetError
 from reports.section import Picture
 
 CLASSES = 24
-"""Classes that an example is shown of, at most."""
+"""Maximum number of classes with an example."""
 
 THUMBNAIL = 240
-"""The longer side of an example in pixels, at most."""
+"""Maximum length of an example's longer side in pixels."""
 
 SHEET = 1600
-"""The longer side of a contact sheet in pixels, at most."""
+"""Maximum length of a contact sheet's longer side in pixels."""
 
 
 class Examples(NamedTuple):
-    """A picture of each of some classes, of how many there are, and how many of the photos could not be read any more."""
+    """A picture of each shown class, the number of all classes, and how many of the photos could no longer be read."""
 
     pictures: list[Picture]
     classes: int
@@ -34,7 +34,7 @@ class Examples(NamedTuple):
 
 
 def collect(index: DatasetIndex, crop_to_bbox: bool) -> Examples:
-    """The first training photo of each class; of more than CLASSES classes, of that many at even distances."""
+    """The first training photo of each class, or of CLASSES evenly spaced classes if there are more."""
     classes = len(index.class_names)
     labels = np.unique(np.linspace(0, classes - 1, min(classes, CLASSES)).round().astype(int)).tolist()
     in_train = (index.table["split"] == "train").to_numpy()
@@ -46,7 +46,7 @@ def collect(index: DatasetIndex, crop_to_bbox: bool) -> Examples:
 
 
 def contact_sheet(path: Path) -> str | None:
-    """The data URI of a contact sheet, or None where there is none."""
+    """The data URI of a contact sheet, or None if it cannot be read."""
     try:
         with Image.open(path) as sheet:
             return data_uri(sheet.convert("RGB"), SHEET)
@@ -55,7 +55,7 @@ def contact_sheet(path: Path) -> str | None:
 
 
 def data_uri(image: Image.Image, longer_side: int) -> str:
-    """An RGB image as a JPEG data URI, shrunk where it is larger."""
+    """An RGB image as a JPEG data URI, shrunk if its longer side exceeds `longer_side` pixels."""
     image.thumbnail((longer_side, longer_side), Image.Resampling.LANCZOS)
     written = io.BytesIO()
     image.save(written, "JPEG", quality=82)
@@ -63,7 +63,7 @@ def data_uri(image: Image.Image, longer_side: int) -> str:
 
 
 def thumbnail(index: DatasetIndex, row: int, crop_to_bbox: bool) -> str | None:
-    """The data URI of the photo in this row of the index, or None where it cannot be read any more."""
+    """The data URI of the photo in this row of the index, or None if it can no longer be read."""
     try:
         return data_uri(open_photo(*locate(index, [row], crop_to_bbox)[0]), THUMBNAIL)
     except DatasetError:

@@ -1,4 +1,4 @@
-"""The data set: its numbers, how even its classes are, how large its photos, and what they look like."""
+"""The data set: its numbers, class balance, photo sizes and examples."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from reports.section import Block, PageSection, Picture, Table
 
 
 class DatasetFacts(NamedTuple):
-    """Classes, photos by split, the smallest and largest class, and the accuracy on `test` of always naming the class that is
-    most frequent in `train`; `by_class` is each class name with its photos by split."""
+    """Classes, photos by split, sizes of the smallest and largest class, and the accuracy on `test` of always predicting the most
+    frequent class of `train`; `by_class` has each class name with its photos by split."""
 
     classes: int
     splits: dict[str, int]
@@ -47,12 +47,12 @@ def collect(index: DatasetIndex) -> DatasetFacts:
 
 
 def section(run: Run) -> PageSection:
-    """The whole section; UsageError when there is no index."""
+    """The whole section; UsageError if there is no index."""
     index = load_index(run)
     facts = collect(index)
     each = f"{facts.smallest} to {facts.largest}" if facts.smallest < facts.largest else f"{facts.smallest}"
     text = (
-        f"{sum(facts.splits.values()):,} photos of {facts.classes} classes, {each} of each. Always naming the most "
+        f"{sum(facts.splits.values()):,} photos of {facts.classes} classes, {each} per class. Always predicting the most "
         f"frequent class is right for {100 * facts.most_frequent:.1f}\u00a0% of the test photos."
     )
     crop = bool(getattr(run.dataset, "crop_to_bbox", False))
@@ -67,7 +67,7 @@ def section(run: Run) -> PageSection:
 
 
 def _balance(index: DatasetIndex, facts: DatasetFacts) -> Table:
-    """Each split with its photos and those of its smallest, median and largest class."""
+    """Each split with its number of photos, and those of its smallest, median and largest class."""
     rows = []
     for split, found in class_balance(index).items():
         sizes = [found[which]["photos"] for which in ("smallest", "median", "largest")]
@@ -80,12 +80,12 @@ def _balance(index: DatasetIndex, facts: DatasetFacts) -> Table:
 def _classes(index: DatasetIndex, facts: DatasetFacts) -> Block:
     columns = ["class", *facts.splits]
     rows = [[name, *(f"{splits[split]:,}" for split in splits)] for name, splits in facts.by_class]
-    text = "The largest class first." if facts.smallest < facts.largest else "Every class has as many."
+    text = "The largest class first." if facts.smallest < facts.largest else "All classes are the same size."
     if facts.classes > class_counts.BARS:
-        text = f"How many of the {facts.classes} classes have how many photos."
+        text = f"The distribution of the {facts.classes} classes by number of photos."
     drawn = class_counts.draw(class_counts.collect(index))
     return Block(
-        "Photos of each class",
+        "Photos per class",
         text,
         {"class-counts": drawn},
         [Table(columns, rows, {1, 2, 3}, "All classes in numbers")],
@@ -94,15 +94,15 @@ def _classes(index: DatasetIndex, facts: DatasetFacts) -> Block:
 
 def _sizes(run: Run, index: DatasetIndex, crop: bool) -> Block:
     sizes = photo_sizes.collect(index, crop)
-    what = "Cut to their boxes, the photos" if crop else "The photos"
+    what = "Cropped to their boxes, the photos" if crop else "The photos"
     (mean_width, mean_height), (width, height) = sizes.mean, sizes.median
     if sizes.edges:
-        found = f"{what} are {mean_width:.0f} × {mean_height:.0f} pixels in the mean, {width:.0f} × {height:.0f} in the median."
+        found = f"{what} have a mean size of {mean_width:.0f} × {mean_height:.0f} pixels, a median of {width:.0f} × {height:.0f}."
     else:
         found = f"{what} are all {width:g} × {height:g} pixels."
     text = (
-        f"{found} That suggests {sizes.suggested} × {sizes.suggested}: the median short side, {sizes.short:g}, as the nearest "
-        f"multiple of {photo_sizes.STRIDE}, at most {photo_sizes.LARGEST}. {_configured(run)}"
+        f"{found} Suggested input size: {sizes.suggested} × {sizes.suggested}, the median short side of {sizes.short:g} rounded "
+        f"to a multiple of {photo_sizes.STRIDE}, at most {photo_sizes.LARGEST}. {_configured(run)}"
     )
     return Block("Photo sizes", text, {"photo-sizes": photo_sizes.draw(sizes)} if sizes.edges else {})
 
@@ -110,7 +110,7 @@ def _sizes(run: Run, index: DatasetIndex, crop: bool) -> Block:
 def _configured(run: Run) -> str:
     try:
         height, width = image_size(run.features)
-    except HeadhuntError:  # a backbone that needs a size named, and has none yet
+    except HeadhuntError:  # a backbone that needs an explicit size, which is not set yet
         return ""
     return f"This run resizes them to {width} × {height}."
 
@@ -120,7 +120,7 @@ def _examples(index: DatasetIndex, crop: bool) -> Block:
     shown = len(examples.pictures)
     text = "The first training photo of each class."
     if shown < examples.classes:
-        text = f"The first training photo of {shown} of the {examples.classes} classes, spread evenly."
+        text = f"The first training photo of {shown} of the {examples.classes} classes, evenly spaced."
     if examples.gone:
         are = "is" if examples.gone == 1 else "are"
         text += f" {examples.gone} of these {shown} photos {are} no longer on disk."
@@ -128,7 +128,7 @@ def _examples(index: DatasetIndex, crop: bool) -> Block:
 
 
 def _views(run: Run, index: DatasetIndex) -> list[Block]:
-    """The contact sheet of `headhunt features info`, where there is one for this configuration."""
+    """The contact sheet of `headhunt features info`, if there is one for this configuration."""
     try:
         folder = cache_folder(run, cache_key(key_parts(run, index)))
     except HeadhuntError:
@@ -137,5 +137,5 @@ def _views(run: Run, index: DatasetIndex) -> list[Block]:
     if uri is None:
         return []
     text = "One training photo, clean and as its cached copies: resized and augmented, before the backbone's preprocessing."
-    caption = "headhunt features info --image N shows another."
+    caption = "headhunt features info --image N shows another photo."
     return [Block("What the backbone saw", text, pictures=[Picture(caption, uri)])]

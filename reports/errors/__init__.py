@@ -1,1 +1,1 @@
-"""The errors of the best promoted model on the test photos: which, how sure it was, and of what."""
+"""The errors of the best promoted model on the test photos: confusions, mistakes, confidence."""

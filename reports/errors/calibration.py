@@ -1,4 +1,4 @@
-"""Whether the best promoted model is right as often as it is sure."""
+"""The calibration of the best promoted model: whether its confidence matches its accuracy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ConfidenceBin(NamedTuple):
-    """The test photos whose highest probability lies in (low, high]: how many, how many named rightly, the mean of it."""
+    """The test photos whose highest probability is in (low, high]: how many, how many are correct, and the mean probability."""
 
     low: float
     high: float
@@ -28,7 +28,7 @@ class ConfidenceBin(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """The expected calibration error, the accuracy and mean confidence of all photos, and every bin that holds any."""
+    """The expected calibration error, the accuracy and mean confidence over all photos, and every non-empty bin."""
 
     ece: float
     accuracy: float
@@ -37,11 +37,11 @@ class Calibration(NamedTuple):
 
 
 def collect(found: Predictions) -> Calibration:
-    """The bins of `train.evaluate.calibration_error`, and what it gives; LeftOutError where a probability is not a number."""
+    """The bins of `train.evaluate.calibration_error`, and its result; LeftOutError if a probability is not finite."""
     confidence, right = found.probabilities[:, 0], found.right
     if not np.isfinite(confidence).all():
         raise LeftOutError(
-            f"Some probabilities of trial {found.trial} are not numbers; with a lower rate, promote it again: "
+            f"Some probabilities of trial {found.trial} are not finite. Promote it again with a lower learning rate: "
             f"`headhunt train promote --trial {found.trial}`."
         )
     at = confidence_bins(confidence)
@@ -59,19 +59,19 @@ def collect(found: Predictions) -> Calibration:
 
 
 def draw(found: Calibration) -> go.Figure:
-    """Accuracy by confidence against the diagonal above, the photos of each bin below."""
+    """Accuracy by confidence with the diagonal (top), and the number of photos per bin (bottom)."""
     drawn = figure("confidence", "accuracy", tickformat=PERCENT, domain=[0.36, 1], range=[0, 1.02])
     centres = [(one.low + one.high) / 2 for one in found.bins]
     hover = [
-        f"sure by {100 * one.low:.0f} to {share(one.high)}, {share(one.confidence)} in the mean<br>"
-        f"{one.right} of {one.photos} right: {share(one.right / one.photos)}"
+        f"confidence {100 * one.low:.0f} to {share(one.high)}, mean {share(one.confidence)}<br>"
+        f"{one.right} of {one.photos} correct: {share(one.right / one.photos)}"
         for one in found.bins
     ]
     drawn.add_bar(
         x=centres,
         y=[one.right / one.photos for one in found.bins],
         width=0.92 / BINS,
-        name="accuracy of a bin",
+        name="accuracy of the bin",
         marker={"color": "#93b4f5"},
         customdata=hover,
         hovertemplate="%{customdata}<extra></extra>",
@@ -88,7 +88,7 @@ def draw(found: Calibration) -> go.Figure:
         x=[0, 1],
         y=[0, 1],
         mode="lines",
-        name="right as often as sure",
+        name="perfect calibration",
         line={"color": "#475569", "width": 1.5, "dash": "dash"},
         hoverinfo="skip",
     )
@@ -109,15 +109,15 @@ def draw(found: Calibration) -> go.Figure:
 
 
 def section(run: Run) -> PageSection:
-    """The reliability diagram; LeftOutError where nothing is promoted."""
+    """The reliability diagram; LeftOutError if nothing is promoted."""
     found = load_predictions(run)
     measured = collect(found)
     gap = measured.confidence - measured.accuracy
     verdict = f"{100 * abs(gap):.1f} points {'more' if gap > 0 else 'less'} than"
     text = (
-        f"The {found.stage} trial {found.trial} gives its first choice a probability of {share(measured.confidence)} on average, "
-        f"{verdict} the {share(measured.accuracy)} of the test photos that it names rightly. Its expected calibration error is "
-        f"{share(measured.ece)}: how far the accuracy of a bin of similar confidence lies from its mean confidence, weighted "
-        f"by photos, over {BINS} bins. Bars below the dashed line: more sure than right."
+        f"The {found.stage} trial {found.trial} gives its first choice a mean probability of {share(measured.confidence)}, "
+        f"{verdict} the {share(measured.accuracy)} of the test photos that it classifies correctly. Its expected calibration "
+        f"error is {share(measured.ece)}: the absolute difference between accuracy and mean confidence, averaged over {BINS} "
+        "bins of similar confidence, weighted by photos. Bars below the dashed line mean overconfidence."
     )
     return PageSection("calibration", "Calibration", text, {"calibration": draw(measured)})

@@ -1,4 +1,4 @@
-"""Which classes the best promoted model knows best, and which least."""
+"""The classes that the best promoted model recognises best and worst."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 SHOWN = 10
-"""Classes drawn from either end."""
+"""Maximum number of classes drawn at each end."""
 
 LABEL = 20
-"""Letters of a class name beside its point; the rest is in its hover text."""
+"""Maximum letters of a class name beside its point; the hover text has the full name."""
 
 
 class ClassScore(NamedTuple):
-    """Of the `photos` test photos of a class `right` are named rightly, an accuracy whose 95 % interval is `interval`.
+    """The score of a class: `right` of its `photos` test photos are classified correctly; `interval` is the accuracy's 95 %
+    interval.
 
-    `named` test photos were given its name. `taken_for` is what its other photos are taken for most often, of which there are
-    `mistaken`; empty where there are none.
+    `named` test photos were predicted as this class. `taken_for` is the class that its photos are most often mistaken for (empty
+    if none), and `mistaken` how many are.
     """
 
     name: str
@@ -40,12 +41,12 @@ class ClassScore(NamedTuple):
 
     @property
     def accuracy(self) -> float:
-        """The share of its photos that is named rightly."""
+        """The share of its photos that are classified correctly."""
         return self.right / self.photos
 
 
 def collect(found: Predictions) -> list[ClassScore]:
-    """Every class with test photos, the worst first; of equal accuracies the class with more photos."""
+    """Every class with test photos, worst first; among equal accuracies, the class with more photos first."""
     scores = []
     for label, name in enumerate(found.class_names):
         of_class = found.predicted[found.labels == label, 0]
@@ -69,10 +70,10 @@ def collect(found: Predictions) -> list[ClassScore]:
 
 
 class Averages(NamedTuple):
-    """Of all test photos: the share that is named rightly; and two means over classes, in which a rare class counts as much as a
-    frequent one: `balanced_accuracy` of their recalls, `macro_f1` of their F1 scores, 0 for a class never named rightly.
+    """The accuracy on all test photos, and two means over classes, in which rare and frequent classes count the same:
+    `balanced_accuracy`, the mean recall, and `macro_f1`, the mean F1 score (0 for a class that is never predicted correctly).
 
-    A class without test photos counts only in the F1 scores, and only if a photo was taken for it.
+    A class without test photos counts only in the F1 scores, and only if a photo was mistaken for it.
     """
 
     accuracy: float
@@ -81,7 +82,7 @@ class Averages(NamedTuple):
 
 
 def averages(found: Predictions) -> Averages:
-    """The accuracy of all test photos beside the means over classes."""
+    """The accuracy on all test photos, and the means over classes."""
     named, classes = found.predicted[:, 0], len(found.class_names)
     photos, given = np.bincount(found.labels, minlength=classes), np.bincount(named, minlength=classes)
     right = np.bincount(found.labels[found.right], minlength=classes)
@@ -93,14 +94,14 @@ def averages(found: Predictions) -> Averages:
     )
 
 
-def ends(scores: list[ClassScore]) -> tuple[list[ClassScore], list[ClassScore]]:
-    """The SHOWN worst, the worst first, and of the others the SHOWN best, the best first; more photos count for more."""
+def worst_and_best(scores: list[ClassScore]) -> tuple[list[ClassScore], list[ClassScore]]:
+    """The SHOWN worst classes, worst first, and the SHOWN best of the others, best first; ties: more photos first."""
     best = sorted(scores[SHOWN:], key=lambda score: (-score.accuracy, -score.photos))
     return scores[:SHOWN], best[:SHOWN]
 
 
 def draw(worst: list[ClassScore], best: list[ClassScore]) -> go.Figure:
-    """A point for each class at its accuracy, with its interval; the best above, the worst below."""
+    """A point with interval for each class's accuracy; the best at the top, the worst at the bottom."""
     drawn = figure("accuracy", "", automargin=True)
     rows = [*worst, *reversed(best)]
     for name, first, scores, colour in (
@@ -136,22 +137,22 @@ def draw(worst: list[ClassScore], best: list[ClassScore]) -> go.Figure:
 
 
 def section(run: Run) -> PageSection:
-    """The figure of the best and worst, and a table of all; LeftOutError where nothing is promoted."""
+    """The figure of the best and worst classes, and a table of all; LeftOutError if nothing is promoted."""
     found = load_predictions(run)
     scores = collect(found)
     sizes = [score.photos for score in scores]
     each = f"{min(sizes)} to {max(sizes)}" if min(sizes) < max(sizes) else f"{sizes[0]}"
     accuracies = sorted(score.accuracy for score in scores)
     said = (
-        f"Half of the classes are named rightly in at least {share(accuracies[len(scores) // 2])} of their test photos, "
-        f"of which a class has {each}: the number behind its name. The lines are 95 % intervals (Wilson); where there are few "
-        "photos they are wide, and the order says little."
+        f"Half of the classes have an accuracy of at least {share(accuracies[len(scores) // 2])} on their test photos, "
+        f"{each} per class (the number after its name). The lines are 95 % intervals (Wilson); with few photos they are wide, "
+        "and the order means little."
     )
     if perfect := sum(score.right == score.photos for score in scores):
-        said += f" {perfect} of the {len(scores)} classes {'has' if perfect == 1 else 'have'} no photo named wrongly."
+        said += f" {perfect} of the {len(scores)} classes {'has' if perfect == 1 else 'have'} no misclassified photos."
     if without := len(found.class_names) - len(scores):
-        said += f" {without} of the {len(found.class_names)} classes have no test photo, and are left out."
-    worst, best = ends(scores)
+        said += f" {without} of the {len(found.class_names)} classes have no test photos and are left out."
+    worst, best = worst_and_best(scores)
     rows = [
         [
             score.name,
@@ -163,7 +164,7 @@ def section(run: Run) -> PageSection:
         ]
         for score in scores
     ]
-    columns = ["class", "test photos", "accuracy", "95 % interval", "precision", "most often taken for"]
+    columns = ["class", "test photos", "accuracy", "95 % interval", "precision", "most often mistaken for"]
     table = Table(columns, rows, {1, 2, 3, 4}, "All classes in numbers")
     figures = {"classes": draw(worst, best)}
     return PageSection("classes", "Best and worst classes", said, figures, [_averages(averages(found)), table])
@@ -171,11 +172,11 @@ def section(run: Run) -> PageSection:
 
 def _averages(found: Averages) -> Table:
     rows = [
-        ["accuracy", share(found.accuracy), "every test photo counts as much"],
+        ["accuracy", share(found.accuracy), "every test photo counts equally"],
         [
             "balanced accuracy",
             share(found.balanced_accuracy),
-            "every class counts as much: the mean of their accuracies",
+            "every class counts equally: the mean of their accuracies",
         ],
         ["macro-F1", share(found.macro_f1), "the mean of the classes' F1 scores, of precision and recall"],
     ]

@@ -1,4 +1,4 @@
-"""Which classes the best promoted model takes for which."""
+"""The classes that the best promoted model confuses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from train.promotion.predictions import Predictions
 
 
 class Confusion(NamedTuple):
-    """`photos` of the `of` test photos of `truth` were taken for `predicted`."""
+    """`photos` of the `of` test photos of class `truth` were predicted as `predicted`."""
 
     truth: str
     predicted: str
@@ -23,7 +23,7 @@ class Confusion(NamedTuple):
 
 
 class Confusions(NamedTuple):
-    """The promoted trial and its stage, how many of the test photos it names wrongly, and its most frequent confusions, worst
+    """The promoted trial and its stage, how many of the test photos it misclassifies, and its most frequent confusions, worst
     first."""
 
     trial: int
@@ -34,7 +34,7 @@ class Confusions(NamedTuple):
 
 
 def collect(found: Predictions, top: int) -> Confusions:
-    """The `top` most frequent pairs of a class and what it was taken for."""
+    """The `top` most frequent pairs of a true and a wrongly predicted class."""
     table = pd.DataFrame({"label": found.labels, "predicted": found.predicted[:, 0]})
     totals = table["label"].value_counts()
     wrong = table[~found.right]
@@ -48,21 +48,22 @@ def collect(found: Predictions, top: int) -> Confusions:
 
 
 def section(run: Run) -> PageSection:
-    """The confusion matrix and the most frequent confusions; for two classes also their curves. LeftOutError where nothing is
+    """The confusion matrix and the most frequent confusions; for two classes also their curves. LeftOutError if nothing is
     promoted."""
     predictions = load_predictions(run)
     found, shown = collect(predictions, run.reports.confusions), matrix.collect(predictions)
     rows = [[pair.truth, pair.predicted, f"{pair.photos} of {pair.of}"] for pair in found.worst]
     text = (
-        f"The {found.stage} trial {found.trial} takes {found.wrong:,} of the {found.photos:,} test photos for another class. In "
-        "the matrix a row is a true class and a column what its photos are taken for: blue what is right, red what is not, the "
-        "darker, the larger the share of its class. Classes that are taken for each other are neighbours; "
-        "columns are in the order of the rows."
+        f"The {found.stage} trial {found.trial} misclassifies {found.wrong:,} of the {found.photos:,} test photos. Rows of the "
+        "matrix are true classes, columns predicted ones: correct predictions are blue, wrong ones red; darker means a larger "
+        "share of the true class. Classes that are confused with each other are adjacent; columns are in the same order as rows."
     )
     if len(shown.names) < shown.classes:
-        text += f" Of the {shown.classes} classes the {len(shown.names)} with the most wrong photos are drawn."
+        text += f" Of the {shown.classes} classes the {len(shown.names)} with the most misclassified photos are shown."
     worst = Block(
-        "Worst confusions", "The most frequent pairs first.", tables=[Table(["is", "taken for", "photos"], rows, {2})]
+        "Worst confusions",
+        "The most frequent pairs first.",
+        tables=[Table(["true class", "predicted", "photos"], rows, {2})],
     )
     figures = {"confusion-matrix": matrix.draw(shown)}
     return PageSection("confusions", "Confusions", text, figures, blocks=[*two_classes.blocks(predictions), worst])

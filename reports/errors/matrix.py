@@ -1,4 +1,4 @@
-"""The confusion matrix of the best promoted model, its classes ordered so that confusions lie near the diagonal."""
+"""The confusion matrix of the best promoted model, with its classes ordered so that confusions are near the diagonal."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 CLASSES = 200
-"""Classes drawn, at most: of more, those with the most wrong photos."""
+"""Maximum number of classes drawn; of more, those with the most misclassified photos."""
 
 COUNTED = 12
-"""Classes up to which each cell has its count in it, and the matrix is as wide as its place, which may be a phone."""
+"""Maximum number of classes for which cells show their counts and the matrix adapts to the page width, e.g. on a phone."""
 
 SIDE = 640
-"""Pixels of the side of a matrix of more classes, until CELL needs more: it scrolls in its own box then."""
+"""Minimum side in pixels of a matrix of more classes, which scrolls in its own box."""
 
 CELL = 14
-"""Pixels of the side of a cell, at least: as high as a name."""
+"""Minimum side of a cell in pixels: the height of a name."""
 
 LABEL = 16
-"""Letters of a class name beside the matrix; the rest is in the hover text."""
+"""Maximum letters of a class name beside the matrix; the hover text has the full name."""
 
 
 class ConfusionMatrix(NamedTuple):
-    """`counts` (classes, classes): test photos by true class (rows) and by the class that they are taken for (columns), in the
-    order of `names`. `classes` is how many classes there are, of which these are the most confused."""
+    """`counts` (classes, classes): test photos by true class (rows) and predicted class (columns), in the order of `names`.
+    `classes` is the number of all classes, of which these are the most confused."""
 
     names: list[str]
     counts: npt.NDArray[np.int64]
@@ -39,7 +39,7 @@ class ConfusionMatrix(NamedTuple):
 
 
 def collect(found: Predictions) -> ConfusionMatrix:
-    """Counts the test photos, and orders the classes."""
+    """Counts the test photos and orders the classes."""
     classes = len(found.class_names)
     counts = np.zeros((classes, classes), np.int64)
     np.add.at(counts, (found.labels, found.predicted[:, 0]), 1)
@@ -50,10 +50,10 @@ def collect(found: Predictions) -> ConfusionMatrix:
 
 
 def near_the_diagonal(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """An order of the classes of a confusion matrix in which those that are taken for each other are neighbours: (classes,).
+    """An order of the classes of a confusion matrix in which classes that are confused with each other are adjacent: (classes,).
 
     Average linkage of classes by the share of their photos that are confused, its leaves in the optimal order (Bar-Joseph et al.,
-    "Fast optimal domain ordering for hierarchical clustering", 2001). As it was where nothing is confused.
+    "Fast optimal leaf ordering for hierarchical clustering", 2001). Unchanged if nothing is confused.
     """
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform
@@ -70,11 +70,11 @@ def near_the_diagonal(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def draw(found: ConfusionMatrix) -> go.Figure:
-    """A heat map of each true class's shares, names and counts when pointed at: blue what is named rightly, red what is not."""
+    """A heat map of shares of each true class, with names and counts on hover; correct predictions are blue, wrong ones red."""
     classes, names = len(found.names), [text(name) for name in found.names]
     shares = found.counts / np.maximum(found.counts.sum(1, keepdims=True), 1)
     right = np.eye(classes, dtype=bool)
-    drawn = figure("taken for", "is", type="category", autorange="reversed", showgrid=False)
+    drawn = figure("predicted class", "true class", type="category", autorange="reversed", showgrid=False)
     for where, colours, top in ((right, ("#eff6ff", "#2563eb"), 1.0), (~right, ("#fee2e2", "#b91c1c"), None)):
         cells = np.where(where & ((found.counts > 0) | right), shares, np.nan)
         if not np.isfinite(cells).any():
@@ -91,7 +91,7 @@ def draw(found: ConfusionMatrix) -> go.Figure:
             hoverongaps=False,
             xgap=1,
             ygap=1,
-            hovertemplate="is %{y}<br>taken for %{x}<br>%{customdata} photos, %{z:.1%} of its class<extra></extra>",
+            hovertemplate="true: %{y}<br>predicted: %{x}<br>%{customdata} photos, %{z:.1%} of the class<extra></extra>",
             text=found.counts.tolist() if classes <= COUNTED else None,
             texttemplate="%{text}" if classes <= COUNTED else None,
         )

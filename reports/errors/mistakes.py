@@ -1,4 +1,4 @@
-"""The photos that the best promoted model names wrongly, the ones it was most sure of first."""
+"""The photos that the best promoted model misclassifies, most confident mistakes first."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from reports.style import share
 from train.promotion.predictions import Predictions
 
 LISTED = 200
-"""Mistakes listed without their picture, at most."""
+"""Maximum number of mistakes in the table, which has no pictures."""
 
 
 class Mistake(NamedTuple):
-    """A test photo, its true class, the class it was taken for, and the probabilities given to both.
+    """A test photo, its true class, the predicted class, and the probabilities of both.
 
-    `truth_probability` is None where the true class is not among the five that were kept, and `place` is that of the photo in the
+    `truth_probability` is None if the true class is not among the five stored ones; `place` is the photo's position in the
     predictions.
     """
 
@@ -37,7 +37,7 @@ class Mistake(NamedTuple):
 
 
 def collect(found: Predictions) -> list[Mistake]:
-    """Every mistake, the most confident first."""
+    """Every mistake, most confident first."""
     wrong = np.flatnonzero(~found.right)
     order = wrong[np.argsort(-found.probabilities[wrong, 0], kind="stable")]
     mistakes = []
@@ -58,19 +58,19 @@ def collect(found: Predictions) -> list[Mistake]:
 
 
 def photos(mistakes: list[Mistake], index: DatasetIndex, crop_to_bbox: bool) -> list[Picture]:
-    """The mistaken photos."""
+    """The misclassified photos."""
     rows = {path: row for row, path in enumerate(index.table["path"].astype(str))}
     pictures = []
     for mistake in mistakes:
         truth, probability = _probability(mistake.truth_probability), share(mistake.probability)
-        caption = f"is {mistake.truth}: {_whole(truth)}; taken for {mistake.predicted}: {_whole(probability)}"
+        caption = f"true class {mistake.truth}: {_whole(truth)}; predicted {mistake.predicted}: {_whole(probability)}"
         there = thumbnail(index, rows[mistake.path], crop_to_bbox) if mistake.path in rows else None
         pictures.append(Picture(caption, there))
     return pictures
 
 
 def neighbours(near: list[Nearest], index: DatasetIndex, crop_to_bbox: bool) -> list[Picture]:
-    """The training photos nearest to them."""
+    """The training photos nearest to the mistakes."""
     pictures = []
     for row, cosine in near:
         of_class = index.class_names[int(index.table["label"].iloc[row])]
@@ -80,11 +80,11 @@ def neighbours(near: list[Nearest], index: DatasetIndex, crop_to_bbox: bool) -> 
 
 
 def section(run: Run) -> PageSection:
-    """How many, how near they were to the truth, and what they look like; LeftOutError where nothing is promoted."""
+    """The number of mistakes, the ranks of their true classes, and pictures; LeftOutError if nothing is promoted."""
     found = load_predictions(run)
     mistakes, ranks = collect(found), truth_ranks.collect(found)
     wrong, photos = len(mistakes), len(found.labels)
-    text = f"The {found.stage} trial {found.trial} names {wrong:,} of the {photos:,} test photos wrongly"
+    text = f"The {found.stage} trial {found.trial} misclassifies {wrong:,} of the {photos:,} test photos"
     if wrong and len(ranks.counts) > 1:
         second = ranks.counts[1]
         text += f"; for {second:,} of them ({share(second / wrong)}) the true class was its second choice"
@@ -96,14 +96,14 @@ def _shown(run: Run, found: Predictions, mistakes: list[Mistake]) -> Block:
     shown, listed, index = mistakes[: run.reports.mistakes], mistakes[:LISTED], load_index(run)
     crop = bool(getattr(run.dataset, "crop_to_bbox", False))
     own = photos(shown, index, crop)
-    text = "Wrong, and sure of it. The percentages are the probabilities that the model gave to the two classes. "
+    text = "Wrong with high confidence. The percentages are the model's probabilities of the two classes. "
     try:
         near = nearest.collect(run, found, [mistake.place for mistake in shown])
         pairs = list(zip(own, neighbours(near, index, crop), strict=True))
-        text += "Beside each test photo stands the training photo nearest to it, by the cosine of their clean features."
+        text += "Beside each test photo is the nearest training photo by the cosine of their clean features."
     except CacheError as error:
         pairs = []
-        text += f"The training photos nearest to them are left out: {error}"
+        text += f"The nearest training photos are left out: {error}"
     if gone := sum(picture.uri is None for picture in own):
         text += f" {gone} of these {len(shown)} test photos {'is' if gone == 1 else 'are'} no longer on disk."
     rows = [
@@ -117,14 +117,14 @@ def _shown(run: Run, found: Predictions, mistakes: list[Mistake]) -> Block:
         for mistake in listed
     ]
     summary = f"All {len(mistakes)} in a table" if len(listed) == len(mistakes) else f"The first {LISTED} in a table"
-    table = Table(["photo", "is", "given", "taken for", "given"], rows, {2, 4}, summary)
+    table = Table(["photo", "true class", "probability", "predicted", "probability"], rows, {2, 4}, summary)
     return Block("The most confident mistakes", text, tables=[table], pictures=[] if pairs else own, pairs=pairs)
 
 
 def _probability(value: float | None) -> str:
-    return "not in the first five" if value is None else share(value)
+    return "not in the top five" if value is None else share(value)
 
 
 def _whole(words: str) -> str:
-    """Words that no line ends between."""
+    """Words joined by non-breaking spaces."""
     return words.replace(" ", "\u00a0")

@@ -1,4 +1,4 @@
-"""The training photos that the backbone sees as most like given test photos."""
+"""The training photos whose features are most similar to those of given test photos."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from train.promotion.predictions import Predictions
 
 
 class Nearest(NamedTuple):
-    """A training photo: its row of the index, and the cosine of its clean features with those of the test photo."""
+    """A training photo: its row in the index, and the cosine similarity of its clean features to those of the test photo."""
 
     row: int
     cosine: float
 
 
 def collect(run: Run, found: Predictions, places: Sequence[int]) -> list[Nearest]:
-    """The nearest training photo of each test photo at these places of the predictions.
+    """The nearest training photo of each test photo at these positions in the predictions.
 
-    Raises CacheError where the cache is missing, or is of other test photos than the predictions.
+    Raises CacheError if the cache is missing or has other test photos than the predictions.
     """
     cache = cache_for(run)
     if not np.array_equal(cache.labels("test"), found.labels):
-        raise CacheError("the predictions are of other test photos than the cache")
+        raise CacheError("the predictions are for other test photos than the cache")
     queries = clean_features(cache, "test")[np.asarray(places, np.int64)]
     positions, cosines = neighbours(queries, clean_features(cache, "train"), 1, same=False)
     rows = cache.images("train")

@@ -1,4 +1,4 @@
-"""At which place the model named the true class."""
+"""The rank of the true class among the model's predictions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ PLACES = ("first", "second", "third", "fourth", "fifth")
 
 
 class TruthRanks(NamedTuple):
-    """Of how many `photos` the true class was `first`, …, `fifth` most probable, or `beyond` those: places and counts.
+    """How many of the `photos` have the true class as their `first`, …, `fifth` most probable class, or `beyond` these.
 
-    With at most 5 classes no photo can lie beyond, and there is no such place.
+    With at most 5 classes, the place `beyond` does not exist.
     """
 
     photos: int
@@ -36,8 +36,8 @@ def collect(found: Predictions) -> TruthRanks:
 
 
 def draw(ranks: TruthRanks) -> go.Figure:
-    """A bar for each place, its photos and their share written above it."""
-    drawn = figure("place of the true class", "test photos")
+    """A bar for each place, labelled with its number and share of photos."""
+    drawn = figure("rank of the true class", "test photos")
     drawn.add_bar(
         x=ranks.places,
         y=ranks.counts,

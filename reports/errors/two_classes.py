@@ -1,4 +1,4 @@
-"""ROC and precision-recall curves, which two classes have."""
+"""ROC and precision-recall curves, for data sets of two classes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 POINTS = 1000
-"""Points of a curve in the page, at most."""
+"""Maximum number of points of a curve on the page."""
 
 
 class Curves(NamedTuple):
-    """The curves over every threshold of the probability of the class `positive`, the highest threshold first; each array is
-    (points,) float64. The first point is that of no photo: rates and recall 0, precision 1.
+    """The curves over every threshold of the probability of the class `positive`, highest threshold first; each array is
+    (points,) float64. The first point selects no photos: rates and recall are 0, precision is 1.
 
     `area` is the area under the ROC curve, `precision_average` the average precision, `positives` the share of the class.
     """
@@ -35,8 +35,8 @@ class Curves(NamedTuple):
 
 
 def collect(found: Predictions, positive: int) -> Curves | None:
-    """The curves of one of two classes; None where a curve needs what there is not: two classes, test photos of both, and
-    probabilities that are numbers."""
+    """The curves of one of two classes; None unless there are exactly two classes, test photos of both, and finite
+    probabilities."""
     if len(found.class_names) != 2 or not np.isfinite(found.probabilities).all():
         return None
     truth = found.labels == positive
@@ -44,7 +44,7 @@ def collect(found: Predictions, positive: int) -> Curves | None:
         return None
     scores = np.where(found.predicted == positive, found.probabilities, 0.0).sum(1)
     order = np.argsort(-scores, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # of the photos of one probability
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # of the photos with equal probability
     hits = np.append(0, np.cumsum(truth[order])[last])
     named = np.append(0, last + 1)
     recall = hits / truth.sum()
@@ -62,14 +62,14 @@ def collect(found: Predictions, positive: int) -> Curves | None:
 
 
 def draw_roc(found: Curves) -> go.Figure:
-    """The true over the false positive rate, beside the diagonal of a guess."""
+    """The true positive rate over the false positive rate, with the diagonal of random guessing."""
     return _draw(
         "false positive rate", "true positive rate", (found.false_positive_rate, found.recall), ([0, 1], [0, 1])
     )
 
 
 def draw_precision(found: Curves) -> go.Figure:
-    """Precision over recall, beside the line of a guess; precision as steps, each up to the recall of its threshold."""
+    """Precision over recall, with the line of random guessing; precision is drawn as steps, each up to its threshold's recall."""
     return _draw("recall", "precision", (found.recall, found.precision), ([0, 1], [found.positives] * 2), "vh")
 
 
@@ -82,7 +82,9 @@ def _draw(
 ) -> go.Figure:
     drawn = figure(title_x, title_y, tickformat=PERCENT, range=[-0.02, 1.03])
     shown = np.unique(np.linspace(0, len(curve[0]) - 1, POINTS).astype(int))
-    drawn.add_scatter(x=guess[0], y=guess[1], mode="lines", name="a guess", line={"color": "#94a3b8", "dash": "dash"})
+    drawn.add_scatter(
+        x=guess[0], y=guess[1], mode="lines", name="random guessing", line={"color": "#94a3b8", "dash": "dash"}
+    )
     drawn.add_scatter(
         x=curve[0][shown], y=curve[1][shown], mode="lines", name="the model", line={"color": COLOURS[0], "shape": shape}
     )
@@ -91,14 +93,14 @@ def _draw(
 
 
 def blocks(found: Predictions) -> list[Block]:
-    """Both curves with their areas; nothing where there are not two classes."""
+    """Both curves with their areas; empty unless `collect` gives curves for both classes."""
     curves, others = collect(found, 1), collect(found, 0)
     if curves is None or others is None:
         return []
     text = (
-        f"Each threshold of the probability of {curves.positive}, which {share(curves.positives)} of the test photos are. "
-        f"The area under the ROC curve is {curves.area:.3f}; the average precision is {curves.precision_average:.3f}, and "
-        f"{others.precision_average:.3f} with {others.positive} as the class that is looked for."
+        f"Curves over all thresholds of the probability of {curves.positive}, the class of {share(curves.positives)} of the "
+        f"test photos. The area under the ROC curve is {curves.area:.3f}; the average precision is "
+        f"{curves.precision_average:.3f}, and {others.precision_average:.3f} with {others.positive} as the positive class."
     )
     figures = {"roc": draw_roc(curves), "precision-recall": draw_precision(curves)}
     return [Block("ROC and precision-recall curves", text, figures)]

@@ -1,4 +1,4 @@
-"""The results of the fidelity study as they lie on disk, fidelity/results.json; numbers that do not exist are null."""
+"""The results of the fidelity study on disk, fidelity/results.json; numbers that do not exist are null."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from features.runtime.errors import HeadhuntError
 from reports.fidelity.cost import Rates
 
 VERSION: Literal[3] = 3
-"""Of results.json: another one has other keys."""
+"""Format version of results.json; it changes with the keys."""
 
 Against = Literal["fresh", "fine_tuned"]
-"""What a ranking is compared with: a fresh view in every epoch, or the networks after fine-tuning."""
+"""What a ranking is compared with: fresh views every epoch, or the networks after fine-tuning."""
 
 Among = Literal["all", "better_half"]
-"""Among which configurations: a search chooses among good ones, which are harder to order."""
+"""The compared configurations: a search chooses among good ones, which are harder to rank."""
 
 What = Literal["own", "one_epoch", "half_epochs", "half_data", "views"]
-"""How a ranking was made: as the search trains, in a cheaper way, or by one of all ways to draw views."""
+"""How a ranking was obtained: like the search, in a cheaper way, or with one of the ways to draw views."""
 
 
 class Part(BaseModel):
@@ -50,12 +50,12 @@ class Way(Part):
 
     @property
     def key(self) -> Way:
-        """The way alone, without what was measured of it."""
+        """The way without its measurements."""
         return Way(**{name: getattr(self, name) for name in Way.model_fields})
 
 
 class MeasuredWay(Way):
-    """The accuracies (shares) of the configurations trained in this way, and their distance to fresh views in points."""
+    """The accuracies (shares) of the configurations trained in this way, and the gap to fresh views in points."""
 
     mean_accuracy: float
     best_accuracy: float
@@ -63,7 +63,7 @@ class MeasuredWay(Way):
 
 
 class Closing(Part):
-    """From how many copies on cached views are as good as fresh ones; null for more than were measured."""
+    """The number of copies from which cached views are as good as fresh ones; null if more than were measured."""
 
     policy: str
     draw: str
@@ -74,7 +74,7 @@ class Closing(Part):
 
 
 class Worth(Part):
-    """What fresh views of a policy are worth against clean photos, in points of accuracy."""
+    """The gain from fresh views of a policy over clean photos, in points of accuracy."""
 
     policy: str
     clean_share: float
@@ -82,7 +82,7 @@ class Worth(Part):
 
 
 class RankingAgreement(Part):
-    """How two rankings agree; regrets are in points of accuracy."""
+    """The agreement of two rankings; regrets are in points of accuracy."""
 
     configurations: int
     spearman: Interval
@@ -110,12 +110,12 @@ class RankingRow(Part):
 
     @property
     def way(self) -> Way:
-        """How the views of the ranking were drawn."""
+        """The way in which the ranking's views were drawn."""
         return Way(**{name: getattr(self, name) for name in Way.model_fields})
 
 
 class HyperparameterEffect(Part):
-    """What a value of a hyperparameter is worth in points of accuracy, as the search sees it and in truth."""
+    """The effect of a hyperparameter's value in points of accuracy, in the search and in truth."""
 
     parameter: str
     value: str
@@ -127,14 +127,14 @@ class HyperparameterEffect(Part):
 
 
 class FailedTrial(Part):
-    """A configuration that is left out, and why."""
+    """A configuration that is left out, with the reason."""
 
     trial: int
     reason: str
 
 
 class TrialAccuracies(Part):
-    """A configuration: its accuracy as the search sees it, with fresh views, and after fine-tuning."""
+    """A configuration with its accuracies in the search, with fresh views, and after fine-tuning."""
 
     trial: int
     params: dict[str, bool | int | float | str | None]
@@ -144,7 +144,7 @@ class TrialAccuracies(Part):
 
 
 class CostOfTrials(Part):
-    """Seconds for a number of trials, building the cache included: through the network, on the 2021 kind of cache, on ours."""
+    """Seconds for a number of trials, including building the cache: through the network, on the 2021 cache, on ours."""
 
     trials: int
     network: float
@@ -153,7 +153,7 @@ class CostOfTrials(Part):
 
 
 class CostResults(Part):
-    """The fields of `reports.fidelity.cost.Cost`, and what follows from them."""
+    """The fields of `reports.fidelity.cost.Cost`, and numbers derived from them."""
 
     epochs: int
     copies: int
@@ -170,7 +170,7 @@ class CostResults(Part):
 
 
 class FidelityResults(Part):
-    """results.json."""
+    """The contents of results.json."""
 
     version: Literal[3] = VERSION
     date: str
@@ -190,7 +190,7 @@ class FidelityResults(Part):
     cost: CostResults
 
     def by_own_views(self) -> dict[Against, RankingRow]:
-        """The rankings of all configurations as the search trains, by what they are compared with."""
+        """The search's own rankings of all configurations, by what they are compared with."""
         return {row.against: row for row in self.ranking if (row.what, row.among) == ("own", "all")}
 
 
@@ -200,18 +200,18 @@ def results_file(workdir: Path) -> Path:
 
 
 def write_results(workdir: Path, results: FidelityResults) -> None:
-    """Writes them, atomically."""
+    """Writes the results atomically."""
     write_text(results_file(workdir), json.dumps(results.model_dump(), indent=1, allow_nan=False) + "\n")
 
 
 def load_results(workdir: Path) -> FidelityResults | None:
-    """The results of a run's fidelity study; None where there are none. HeadhuntError for a file that cannot be read."""
+    """The results of a run's fidelity study; None if there are none. HeadhuntError for a file that cannot be read."""
     path = results_file(workdir)
-    again = "`headhunt reports fidelity` writes it anew."
+    again = "Rerun `headhunt reports fidelity` to rewrite it."
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
-            raise ValueError("it is no JSON object")
+            raise ValueError("it is not a JSON object")
     except FileNotFoundError:
         return None
     except (ValueError, OSError) as error:
@@ -224,5 +224,5 @@ def load_results(workdir: Path) -> FidelityResults | None:
         lacking = sorted(
             str(fault["loc"][0]) for fault in error.errors() if fault["type"] == "missing" and len(fault["loc"]) == 1
         )
-        what = f"it has no {', '.join(lacking)}" if lacking else f"{error.error_count()} values are missing or wrong"
+        what = f"it lacks {', '.join(lacking)}" if lacking else f"{error.error_count()} values are missing or wrong"
         raise HeadhuntError(f"{path} is damaged: {what}. {again}") from None

@@ -1,7 +1,7 @@
-"""What a trial costs: through the network, from a cache of the kind that the 2021 notebooks used, and from ours.
+"""The cost of a trial: through the network, from a cache like that of the 2021 notebooks, and from ours.
 
-Times are measured on a sample of the training photos and scaled to the whole: all three are proportional to the number of photos
-and of epochs. Measured in a process of its own, whose Keras is on the backend of whole networks.
+Times are measured on a sample of the training photos and extrapolated: all three are proportional to the numbers of photos and
+epochs. `measure_rates` runs in its own process, with Keras on the backend of whole networks.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from train.finetuning.model import Policy, build_network, features_of, trainees
 from train.photos import Photos, PhotoViews
 
 SHARD = 10
-"""Photos in a shard of the 2021 kind."""
+"""Photos per shard of the 2021 cache."""
 
 
 class Rates(NamedTuple):
-    """Seconds for one photo or view, by what is done with it.
+    """Seconds per photo or view, by operation.
 
-    `decode`: a photo read and resized; `extract`: the frozen network on an augmented view, as a cache is built; `own_write`: a
-    shard of ours written and digested; `network_train`, `network_val`: the head trained through the network with online
-    augmentation, and validated; `seed_write`, `seed_train`, `seed_val`: unpooled float32 maps into ZLIB TFRecords, and a head
-    trained and validated from them by Keras through tf.data.
+    `decode`: reading and resizing a photo; `extract`: the frozen network on an augmented view, as in building a cache;
+    `own_write`: writing and hashing our shards; `network_train`, `network_val`: training the head through the network with online
+    augmentation, and validating it; `seed_write`, `seed_train`, `seed_val`: writing unpooled float32 maps as ZLIB TFRecords, and
+    training and validating a head on them with Keras and tf.data.
     """
 
     photos: int
@@ -63,8 +63,8 @@ class Rates(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Seconds: of a trial through the network, from the 2021 kind of cache, and from ours; of starting a search on ours (workers,
-    features, compilation); and of building each cache with `copies` augmented copies. Ours was timed on `trials` trials."""
+    """Seconds for a trial through the network, from the 2021 cache, and from ours; for starting a search on ours (workers,
+    features, compilation); and for building each cache with `copies` augmented copies. Ours was timed on `trials` trials."""
 
     epochs: int
     copies: int
@@ -77,7 +77,7 @@ class Cost(NamedTuple):
     own_build: float
 
     def seconds(self, trials: int) -> tuple[float, float, float]:
-        """Through the network, from the 2021 kind of cache, from ours, building included."""
+        """Seconds for `trials` trials through the network, from the 2021 cache, and from ours, including building the cache."""
         return (
             trials * self.network_trial,
             self.seed_build + trials * self.seed_trial,
@@ -86,8 +86,8 @@ class Cost(NamedTuple):
 
     @property
     def break_even(self) -> int | None:
-        """The first number of trials for which building our cache and searching on it takes less than going through the network;
-        None where it never does."""
+        """The smallest number of trials for which building our cache and searching on it is faster than training through the
+        network; None if it never is."""
         saved = self.network_trial - self.own_trial
         return max(1, math.floor((self.own_build + self.own_start) / saved) + 1) if saved > 0 else None
 
@@ -95,8 +95,8 @@ class Cost(NamedTuple):
 def cost_of(
     rates: Rates, own: tuple[float, float], trials: int, images: dict[str, int], epochs: int, copies: int
 ) -> Cost:
-    """The cost from the measured rates and `own`, the seconds of a trial of ours and of its start; `images` are the photos by
-    split."""
+    """The cost from the measured rates and `own`, the seconds for a trial on our cache and for the start; `images` is the number
+    of photos by split."""
     train, val = images["train"], images["val"]
     photos = train + val + images["test"]
     views = photos + copies * train
@@ -113,10 +113,10 @@ def cost_of(
 
 
 def time_own_trials(run: Run, leaders: list[Leader]) -> tuple[float, float]:
-    """Seconds for a trial on the cache, trained as a search's workers do, and for their start: these are trained twice, and what
-    the first time takes longer is the start. Asking for trials and recording them is not in it."""
+    """Seconds for a trial on the cache, trained like in a search's workers, and for their start: the leaders are trained twice,
+    and the extra time of the first pass is the start. Sampling and recording trials is not included."""
     configs = [leader.config for leader in leaders]
-    with tempfile.TemporaryDirectory(dir=make_folder(run.workdir / ".cost")) as compiled:  # nothing is compiled yet
+    with tempfile.TemporaryDirectory(dir=make_folder(run.workdir / ".cost")) as compiled:  # an empty compilation cache
         objective = open_objective(run)
         tasks = [
             replace(objective.task([configs[place] for place in piece]), compiled=Path(compiled).resolve())
@@ -134,7 +134,7 @@ def time_own_trials(run: Run, leaders: list[Leader]) -> tuple[float, float]:
 
 
 def measure_rates(run: Run, leader: Leader, photos: int) -> Rates:
-    """Measures on `photos` training photos, spread over all of them (fewer where there are fewer)."""
+    """Measures the rates on `photos` evenly spaced training photos, in whole batches (fewer if there are fewer)."""
     start_keras(run.backend)
     index, batch = load_index(run), run.features.batch_size
     train = index.of_split("train")
@@ -158,7 +158,7 @@ def measure_rates(run: Run, leader: Leader, photos: int) -> Rates:
 
 
 def _own_writing(run: Run, features: Any) -> float:
-    """Seconds a view to write and digest a shard of ours."""
+    """Seconds per view to write and hash one of our shards."""
     rows = np.arange(len(features))
     shard = Shard(features.astype(run.features.dtype), rows, rows)
     with tempfile.TemporaryDirectory(dir=make_folder(run.workdir / ".cost")) as folder:
@@ -204,7 +204,7 @@ def _through_the_network(run: Run, leader: Leader, sample: Photos) -> tuple[floa
 
 
 def _joined(epochs: list[Any]) -> Any:
-    """The batches of several epochs as those of one, each prepared ahead as they are in a full run."""
+    """The batches of several epochs as a single dataset, prefetched like in a full run."""
     import keras
 
     class Joined(keras.utils.PyDataset):  # type: ignore[misc]
@@ -223,7 +223,7 @@ def _joined(epochs: list[Any]) -> Any:
 def _from_seed_cache(
     run: Run, leader: Leader, part: DatasetIndex, pixels: Any, classes: int
 ) -> tuple[float, float, float]:
-    """Seconds a photo to write unpooled float32 maps as the 2021 notebooks did, and to train and validate a head from them."""
+    """Seconds per photo to write unpooled float32 maps like the 2021 notebooks, and to train and validate a head on them."""
     with quiet():
         import tensorflow as tf
 
@@ -266,7 +266,7 @@ def _example(values: Any, label: int) -> Any:
 
 
 def _dataset(files: list[str], photos: int, shape: tuple[int, ...], batch: int) -> Any:
-    """The best form of such a pipeline: files read in parallel, whole batches parsed at once, and prepared ahead."""
+    """An optimised version of the notebooks' pipeline: parallel reads, batched parsing, prefetching."""
     import tensorflow as tf
 
     described = {"features": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64)}
@@ -292,8 +292,8 @@ def _pooled_head(leader: Leader, shape: tuple[int, ...], classes: int) -> Any:
 
 
 def _per_photo(work: Callable[[int], Any], photos: int) -> float:
-    """Seconds a photo of work that goes over them so many times: what two more passes take, so that what each call takes anyway,
-    and only a small sample would show, is not in it."""
+    """Seconds per photo of `work(passes)`, from the difference between three passes and one, which excludes the fixed overhead of
+    a call."""
     work(1)
     once, thrice = (min(_timed(work, passes) for _ in range(2)) for passes in (1, 3))
     return max(thrice - once, 0.0) / (2 * photos)

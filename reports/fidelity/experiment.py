@@ -1,7 +1,7 @@
-"""`headhunt reports fidelity`: runs what is missing of the fidelity study, and says what it found.
+"""`headhunt reports fidelity`: runs the missing parts of the fidelity study and reports its results.
 
-Everything is on disk as soon as it is there: shards of the cache, trials of the study, each training by its key, every epoch of a
-fine-tuning, the times. So the command may be stopped at any moment, and run again.
+All results are saved as soon as they exist: cache shards, trials, each training by its key, every epoch of a fine-tuning, times.
+So the command can be stopped at any moment and rerun.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from search.driver.storage import storage_faults
 from search.engine import environment
 from search.leaderboard import Leader, leaders, load_study
 from search.objectives import open_objective
-from search.searched_views import as_made
+from search.searched_views import with_stored_views
 from search.trial import EpochMetrics
 from train.promotion.artifact import PromoteResult
 
@@ -48,14 +48,14 @@ if TYPE_CHECKING:
     import optuna
 
 NEEDED = 4
-"""Configurations below which there is no ranking to speak of."""
+"""Minimum number of configurations for a fidelity study."""
 
 
 def fidelity(run: Run) -> dict[str, Any]:
-    """Makes the fidelity study of a run and its page; returns the `--json` object of `reports fidelity`.
+    """Runs the fidelity study of a run and builds the page; returns the `--json` object of `reports fidelity`.
 
-    Raises UsageError where there is no study to certify or it was made with other settings, for settings that do not go together,
-    and while another process runs it.
+    Raises UsageError if there is no study to certify, if it was made with other settings, if settings are incompatible, and while
+    another process runs the fidelity study.
     """
     settings, plan = run.reports.fidelity, make_plan(run)
     _check_study(run)
@@ -63,19 +63,19 @@ def fidelity(run: Run) -> dict[str, Any]:
     with only_process(lock, f"another fidelity study of {run.name!r} is running"):
         lay_out(plan, run)
         file = ["--config", str(plan.file), "--json"]
-        _headline(1, "the cache: a fresh view for every epoch")
+        _headline(1, "build the cache with a fresh view for every epoch")
         run_stage(["features", "cache", *file])
-        _headline(2, f"{settings.configurations} configurations, spread over the search space")
+        _headline(2, f"train {settings.configurations} configurations, spread over the search space")
         run_stage(["search", "run", *file])
         chosen, failed = _configurations(plan, settings)
-        _headline(3, f"each of them in {len(plan.cells) + 2} ways, with {settings.seeds} seeds")
+        _headline(3, f"train each in {len(plan.cells) + 2} ways, with {settings.seeds} seeds")
         trained = _train(plan, settings, chosen)
         failed |= trained.failed
         chosen = [leader for leader in chosen if leader.number not in failed]
         _check_number(chosen, settings, failed)
-        _headline(4, "fine-tuning good, middling and bad ones")
+        _headline(4, "fine-tune good, average and bad ones")
         tuned, given_up = _fine_tune(plan, settings, chosen, file)
-        _headline(5, "what each way costs")
+        _headline(5, "measure the cost of each way")
         cost, rates = _cost(plan, settings, chosen, run)
         measured = Measured(chosen, *trained[:-1], tuned, failed | given_up)
         results = _dated(run, summarise(plan, settings, measured, cost_results(cost, rates), date.today().isoformat()))
@@ -88,15 +88,15 @@ def fidelity(run: Run) -> dict[str, Any]:
 
 
 def _check_study(run: Run) -> optuna.Study:
-    """The run's study; UsageError where there is none, or where it was made with other settings than are to be certified."""
+    """The run's study; UsageError if there is none, or if it was made with other settings than those to certify."""
     study = load_study(run)
-    run = as_made(run, study)
+    run = with_stored_views(run, study)
     check_identity(study, open_objective(run))
     return study
 
 
 def _dated(run: Run, results: FidelityResults) -> FidelityResults:
-    """The results with the day on which the same ones were found first."""
+    """The results, dated with the day on which the same results were first obtained."""
     try:
         before = load_results(run.workdir)
     except HeadhuntError:
@@ -107,7 +107,7 @@ def _dated(run: Run, results: FidelityResults) -> FidelityResults:
 
 
 def _configurations(plan: Plan, settings: FidelityConfig) -> tuple[list[Leader], dict[int, str]]:
-    """The configurations that ran to their end in the study, by number, and why the others did not."""
+    """The configurations whose trials completed, sorted by number, and the reasons why others did not, by number."""
     trials = load_study(plan.run).get_trials(deepcopy=False)[: settings.configurations]
     reasons = {
         trial.number: f"in the search: {trial.user_attrs.get('reason', 'unknown')}"
@@ -128,7 +128,7 @@ def _check_number(chosen: Sequence[Leader], settings: FidelityConfig, failed: Ma
     if len(chosen) < NEEDED:
         first = f" Trial {min(failed)} failed {failed[min(failed)]}." if failed else ""
         raise UsageError(
-            f"only {len(chosen)} of the {settings.configurations} configurations ran to their end, and a ranking needs at least "
+            f"only {len(chosen)} of the {settings.configurations} configurations have completed, but a ranking needs at least "
             f"{NEEDED}.{first} Raise reports.fidelity.configurations, or lower the learning rates in the search space."
         )
 
@@ -138,8 +138,7 @@ def _headline(number: int, what: str) -> None:
 
 
 class Trained(NamedTuple):
-    """What the trainings gave, as in Measured, of the configurations whose trainings all went to their end; why the others' did
-    not, by trial."""
+    """The results, as in Measured, of the configurations whose trainings all completed, and why the others failed, by trial."""
 
     accuracy: dict[Cell, Values]
     loss: dict[Cell, Values]
@@ -150,14 +149,14 @@ class Trained(NamedTuple):
 
 
 def _train(plan: Plan, settings: FidelityConfig, chosen: Sequence[Leader]) -> Trained:
-    """Trains what is missing, in a process of its own: this one starts others, which are to have an environment of their own."""
+    """Runs the missing trainings in a separate process, because they need their own environment variables."""
     policies = list(dict.fromkeys(cell.policy for cell in plan.cells))
     space = plan.run.search.space.model_copy(update={"views": {"policy": policies, "copies": [0, plan.epochs]}})
     search = plan.run.search.model_copy(update={"space": space})
     run = plan.run.model_copy(update={"search": search})
     objective = open_objective(run)
     drawn = confirmation_seeds(run.search.seed, 2 * settings.seeds)
-    seeds, true_seeds = drawn[::2], drawn[1::2]  # the same ones when there are more
+    seeds, true_seeds = drawn[::2], drawn[1::2]  # interleaved, so that raising `seeds` keeps the earlier ones
 
     def one(cell: Cell, leader: Leader, seed: int) -> Training:
         changed = {"seed": seed, "views": cell.views, "epochs": cell.epochs}
@@ -193,10 +192,10 @@ def _train(plan: Plan, settings: FidelityConfig, chosen: Sequence[Leader]) -> Tr
 def _fine_tune(
     plan: Plan, settings: FidelityConfig, chosen: Sequence[Leader], file: list[str]
 ) -> tuple[dict[int, float], dict[int, str]]:
-    """The validation accuracy after fine-tuning, by trial, of a sample that is spread evenly over the search's own ranking; and
-    why others have none. One that fails does not stop the study: bad configurations are in the sample on purpose."""
+    """The validation accuracies after fine-tuning, by trial, of a sample spread evenly over the search's own ranking; and the
+    reasons for failures. A failure does not stop the study: the sample includes bad configurations on purpose."""
     if not settings.finetuned:
-        log.print("None: reports.fidelity.finetuned is 0.")
+        log.print("Skipped: reports.fidelity.finetuned is 0.")
         return {}, {}
     there = {leader.number for leader in chosen}
     ranked = [leader.number for leader in leaders(plan.run) if leader.number in there]
@@ -205,7 +204,7 @@ def _fine_tune(
     failed: set[int] = set()
 
     def promote(*numbers: int) -> dict[int, float]:
-        """Of the recipe that the plan has: other ones of these trials may lie beside it."""
+        """Promotes trials with the plan's recipe; promotions with other recipes may exist beside these."""
         options = (part for number in numbers for part in ("--trial", str(number)))
         result = PromoteResult.model_validate(run_stage(["train", "promote", *options, *file]))
         return {each.trial: each.tuned.val_accuracy for each in result.promotions}
@@ -216,7 +215,7 @@ def _fine_tune(
     except typer.Exit as ended:
         if ended.exit_code != 1:
             raise
-        for number in sample:  # which of them it was
+        for number in sample:  # one at a time, to find which ones failed
             try:
                 tuned |= promote(number)
             except typer.Exit as again:
@@ -229,7 +228,7 @@ def _fine_tune(
 
 
 def _cost(plan: Plan, settings: FidelityConfig, chosen: Sequence[Leader], run: Run) -> tuple[Cost, Rates]:
-    """Measured once: the times stay in fidelity/cost.json."""
+    """The cost, measured once and stored in fidelity/cost.json."""
     path = plan.run.workdir / "cost.json"
     middle = chosen[len(chosen) // 2]
     images = cache_for(run).manifest.splits
@@ -248,13 +247,13 @@ def _cost(plan: Plan, settings: FidelityConfig, chosen: Sequence[Leader], run: R
         known = KnownCost(made_from=made_from, rates=rates, own=own)
         write_text(path, json.dumps(known.model_dump(), indent=1) + "\n")
     else:
-        log.print(f"Measured already: {relative(path)}")
+        log.print(f"Already measured: {relative(path)}")
     rates = known.rates
     return cost_of(rates, known.own, len(chosen), images, plan.epochs, plan.own.copies), rates
 
 
 class KnownCost(BaseModel):
-    """fidelity/cost.json: what was measured, and what that depends on."""
+    """fidelity/cost.json: the measurements, and everything they depend on."""
 
     made_from: list[object]
     rates: Annotated[Rates, PlainSerializer(Rates._asdict)]

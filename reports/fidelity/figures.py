@@ -16,7 +16,7 @@ DRAWS = {"rotation": "in rotation", "per_image": "per image"}
 
 
 class Line(NamedTuple):
-    """One way to draw views: the number of copies as text ("1" to "fresh"), and a value with its interval at each."""
+    """One way to draw views: the numbers of copies as text ("1" to "fresh"), with a value and interval for each."""
 
     policy: str
     clean_share: float
@@ -28,8 +28,8 @@ class Line(NamedTuple):
 
 
 def lines(results: FidelityResults, value: str) -> Iterator[Line]:
-    """`accuracy`: the mean over configurations, as a share, with the interval of its gap to fresh views; `spearman`: the
-    correlation with fresh views."""
+    """The lines for a value. `accuracy` is the mean over configurations, as a share, with the interval of its gap to fresh views;
+    `spearman` is the correlation with fresh views."""
     ranked = {row.way: row.spearman for row in results.ranking if (row.what, row.against) == ("views", "fresh")}
     ways = dict.fromkeys(
         (row.policy, row.clean_share, row.draw)
@@ -47,7 +47,7 @@ def lines(results: FidelityResults, value: str) -> Iterator[Line]:
             if (row.policy, row.clean_share) == (policy, share) and (row.draw == draw or row.copies == 1 or row.fresh)
         ]
         if draw == "rotation" and "per_image" in draws and all(row.copies == 1 or row.fresh for row in rows):
-            continue  # the single copy belongs to the other draw's line
+            continue  # the single copy is part of the other draw's line
         found = [_at(row, ranked[row.key], value) for row in sorted(rows, key=lambda row: row.copies)]
         found = [each for each in found if each is not None]
         copies, values, low, high = map(list, zip(*found, strict=True)) if found else ([], [], [], [])
@@ -69,7 +69,7 @@ def _at(row: MeasuredWay, spearman: Interval, value: str) -> tuple[str, float, f
         if row.fresh or gap.value is None or gap.low is None or gap.high is None:
             return copies, mean, mean, mean
         shift = mean + gap.value / 100
-        low, high = (min(max(shift - end / 100, 0.0), 1.0) for end in (gap.high, gap.low))  # accuracies, as `mean` is
+        low, high = (min(max(shift - end / 100, 0.0), 1.0) for end in (gap.high, gap.low))  # accuracies, like `mean`
         return copies, mean, low, high
     if row.fresh or spearman.value is None or spearman.low is None or spearman.high is None:
         return None
@@ -77,11 +77,11 @@ def _at(row: MeasuredWay, spearman: Interval, value: str) -> tuple[str, float, f
 
 
 def draw_lines(results: FidelityResults, policy: str, value: str) -> go.Figure:
-    """A line for each share of clean views and each draw of one policy, over the number of cached copies."""
+    """A line for each share of clean views and each draw of a policy, over the number of cached copies."""
     is_accuracy = value == "accuracy"
     drawn = figure(
         "cached augmented views",
-        "accuracy, mean of all" if is_accuracy else "Spearman with fresh views",
+        "mean accuracy" if is_accuracy else "Spearman with fresh views",
         **(SHARES if is_accuracy else {}),
     )
     found = list(lines(results, value))
@@ -104,7 +104,7 @@ def draw_lines(results: FidelityResults, policy: str, value: str) -> go.Figure:
             x=places,
             y=[clean.mean_accuracy] * len(places),
             mode="lines",
-            name="clean photos alone",
+            name="clean photos only",
             line={"color": "#1e293b", "width": 1.5, "dash": "dash"},
         )
     else:
@@ -115,8 +115,8 @@ def draw_lines(results: FidelityResults, policy: str, value: str) -> go.Figure:
 
 
 def draw_agreement(results: FidelityResults) -> go.Figure:
-    """Each configuration: its accuracy as the search sees it, against fresh views and after fine-tuning."""
-    drawn = figure("accuracy as the search sees it", "accuracy in truth", **SHARES)
+    """A point for each configuration: its accuracy in the search against that with fresh views and after fine-tuning."""
+    drawn = figure("accuracy in the search", "true accuracy", **SHARES)
     fresh = [(row, row.fresh) for row in results.trials]
     tuned = [(row, row.tuned) for row in results.trials if row.tuned is not None]
     for name, rows, symbol in (("fresh views", fresh, "circle"), ("fine-tuned", tuned, "diamond")):
@@ -132,14 +132,14 @@ def draw_agreement(results: FidelityResults) -> go.Figure:
             )
     ends = [min(row.own for row in results.trials), max(row.own for row in results.trials)]
     drawn.add_scatter(
-        x=ends, y=ends, mode="lines", name="the same", line={"color": "#94a3b8", "dash": "dash"}, hoverinfo="skip"
+        x=ends, y=ends, mode="lines", name="equal", line={"color": "#94a3b8", "dash": "dash"}, hoverinfo="skip"
     )
     drawn.update_xaxes(**SHARES)
     return drawn
 
 
 def draw_cost(results: FidelityResults) -> go.Figure:
-    """Hours for a number of trials, in the three ways; both axes logarithmic."""
+    """Hours by number of trials for the three ways; both axes are logarithmic."""
     drawn = figure("trials", "hours", type="log", dtick=1)
     table = results.cost.table
     for name, key in WAYS.items():
@@ -158,4 +158,4 @@ WAYS = {
     "from the notebooks' cache (2021)": "seed_cache",
     "from this cache": "own_cache",
 }
-"""The ways to run trials whose cost is compared, by their key in the results."""
+"""The ways to run trials whose costs are compared, with their keys in the results."""

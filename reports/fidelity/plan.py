@@ -1,8 +1,8 @@
-"""What the fidelity study runs: a run of its own below the run's folder, and the cells of its experiment.
+"""The plan of the fidelity study: a separate run inside the run's folder, and the cells of its experiment.
 
-The study is an ordinary run, `fidelity/headhunt.yaml`: its caches hold enough copies for a fresh view in every epoch, its search
-draws configurations spread evenly over the space (a Sobol sequence, no pruning), and its promotions fine-tune some of them. So
-everything in it is resumed, read and reviewed as in any other run.
+The study is an ordinary run, `fidelity/headhunt.yaml`: its caches have enough copies for a fresh view every epoch, its search
+draws configurations evenly from the space (a Sobol sequence, no pruning), and its promotions fine-tune some of them. So it can be
+resumed, read and reviewed like any other run.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from reports.config import FidelityConfig, ReportsConfig, Run
 from search.leaderboard import leaders, load_study
 from search.population.sources import Caches
 from search.review.describe import views_line
-from search.searched_views import as_made, resolved_space
+from search.searched_views import resolved_space, with_stored_views
 from train.config import BaselinesConfig
 
 
 class Cell(NamedTuple):
-    """A way to train a head: from which views, for how long, and on which share of the training photos.
+    """A way to train a head: the views, the number of epochs, and the share of the training photos.
 
-    `copies` as many as `epochs` means a fresh view in every epoch; 0 are the clean photos alone.
+    `copies` equal to `epochs` means a fresh view every epoch; 0 means clean photos only.
     """
 
     policy: str
@@ -43,18 +43,18 @@ class Cell(NamedTuple):
 
     @property
     def is_fresh(self) -> bool:
-        """Whether every epoch shows a view that no other does."""
+        """Whether every epoch shows a fresh augmented view."""
         return self.draw == "rotation" and 0 < self.copies == self.epochs
 
     @property
     def views(self) -> Views:
-        """The views that it trains from."""
+        """The views to train on."""
         return Views(policy=self.policy, copies=self.copies, clean_share=self.clean_share, draw=self.draw)
 
 
 class Plan(NamedTuple):
-    """The study's run, its configuration file, and the cells; `own` is how the run's search itself trains, `half_epochs` and
-    `half_data` the same for less. `full` gives the fresh views that a cell is compared with."""
+    """The study's run, its configuration file, and the cells. `own` is how the run's search trains; `half_epochs` and `half_data`
+    are the same with half the epochs or photos. `full` returns the cell with fresh views that a cell is compared with."""
 
     run: Run
     file: Path
@@ -65,25 +65,25 @@ class Plan(NamedTuple):
     cells: tuple[Cell, ...]
 
     def full(self, cell: Cell) -> Cell:
-        """The full frozen run with the policy and share of clean views of a cell (clean photos: of the search): a fresh view in
-        every epoch."""
+        """The full frozen run, with fresh views every epoch, for the policy and clean share of a cell (for clean photos: those of
+        the search)."""
         if cell.copies == 0:
             return _fresh(self.own.policy, self.own.clean_share, self.epochs)
         return _fresh(cell.policy, cell.clean_share, self.epochs)
 
 
 def make_plan(run: Run) -> Plan:
-    """The plan of a run whose features are cached; UsageError for a run that it cannot be made of."""
+    """The plan for a run whose features are cached; UsageError for a run that the study does not support."""
     settings = run.reports.fidelity
     if run.search.hypermodel is not None:
         raise UsageError(
-            "search.hypermodel: the fidelity study spreads its configurations over `search.space` and trains heads of it in "
-            "several ways; it has no models of a function. Measure it on a run with a space."
+            "search.hypermodel: the fidelity study draws heads from `search.space` and does not support hypermodels. Measure "
+            "fidelity on a run with a search space."
         )
     if run.search.objective != "val_accuracy":
         raise UsageError(
-            f"search.objective: received {run.search.objective}; the fidelity study compares rankings by val_accuracy, and would "
-            "certify one that this study does not use."
+            f"search.objective: received {run.search.objective}; it must be val_accuracy, because the fidelity study certifies "
+            "rankings by val_accuracy only. Use a run with that objective."
         )
     epochs = settings.epochs or run.search.epochs
     views = _own_views(run)
@@ -91,8 +91,8 @@ def make_plan(run: Run) -> Plan:
     own = _plain(own)
     if own.is_fresh and epochs < run.search.epochs:
         raise UsageError(
-            f"reports.fidelity.epochs: in {epochs} epochs the search's {own.copies} views are fresh ones throughout, in its "
-            f"{run.search.epochs} they are not. Set more epochs than views."
+            f"reports.fidelity.epochs: in {epochs} epochs all of the search's {own.copies} views are fresh, but not in its own "
+            f"{run.search.epochs} epochs. Set more epochs than views."
         )
     derived = _derived(run, settings, epochs, views)
     cells = [own, *_grid(settings, list(policy_sections(derived.features)), own, epochs)]
@@ -101,9 +101,9 @@ def make_plan(run: Run) -> Plan:
 
 
 def _own_views(run: Run) -> Views:
-    """The views that the run's search trains on; where its trials draw their own, those of its best trial."""
+    """The views that the run's search trains on; if trials draw their own, those of the best trial."""
     study = load_study(run)
-    run = as_made(run, study)
+    run = with_stored_views(run, study)
     if not resolved_space(run).views:
         return Caches(run).views
     best = leaders(run, 1)
@@ -111,13 +111,13 @@ def _own_views(run: Run) -> Views:
         raise UsageError(f"the study {run.name!r} has no completed trials. Run `headhunt search run` first.")
     views = best[0].config.views
     log.print(
-        f"Trials draw their own views; those of the best trial, {best[0].number}, are certified: {views_line(views)}."
+        f"Trials draw their own views; certifying those of the best trial, {best[0].number}: {views_line(views)}."
     )
     return views
 
 
 def _grid(settings: FidelityConfig, policies: list[str], own: Cell, epochs: int) -> list[Cell]:
-    """Every cell once: clean photos have no policy, one copy no draw, and a fresh view no draw either."""
+    """The cells of the experiment in canonical form: clean photos have no policy, one copy and fresh views have no draw."""
     cells = [_plain(own._replace(copies=0))]
     for policy in policies:
         shares = {*settings.clean_shares, *([own.clean_share] if policy == own.policy else [])}
@@ -135,7 +135,7 @@ def _fresh(policy: str, clean_share: float, epochs: int) -> Cell:
 
 
 def _plain(cell: Cell) -> Cell:
-    """The cell by its simplest name: the same views may be had in several ways."""
+    """The canonical form of a cell: different parameters can give the same views."""
     if cell.draw == "rotation" and cell.copies > cell.epochs:
         cell = cell._replace(copies=cell.epochs)
     if cell.copies == 0 or cell.clean_share == 1:
@@ -163,7 +163,7 @@ def _derived(run: Run, settings: FidelityConfig, epochs: int, views: Views) -> R
     finetune = settings.finetune or run.train.finetune.model_copy(
         update={"activation_copies": settings.activation_copies}
     )
-    # Nothing is chosen by the test photos: they stay unseen here.
+    # The test photos stay unseen here.
     train = run.train.model_copy(update={"finetune": finetune, "baselines": BaselinesConfig(), "evaluate_test": False})
     return run.model_copy(
         update={
@@ -178,13 +178,13 @@ def _derived(run: Run, settings: FidelityConfig, epochs: int, views: Views) -> R
 
 
 SETTLED = ("dataset", "features", "search")
-"""The sections that a study's numbers depend on throughout; its copies, policies and trials may grow."""
+"""The sections that must not change in a study; only copies, policies, trials and workers may."""
 
 
 def lay_out(plan: Plan, run: Run) -> None:
-    """Makes the study's folder: its configuration, the run's index, and the shards that the run's caches have already.
+    """Creates the study's folder with its configuration, the run's index, and the shards that the run's caches already have.
 
-    Raises UsageError where the folder holds a study of other settings.
+    Raises UsageError if the folder contains a study with other settings.
     """
     folder = make_folder(plan.run.workdir)
     if plan.file.exists():
@@ -208,10 +208,10 @@ def _check_settled(before: Run, now: Run, file: Path) -> None:
         old, new = (getattr(each, section).model_dump(mode="json") for each in (before, now))
         names = sorted({*old, *new} - growing.get(section, set()))
         changed += [f"{section}.{name}" for name in names if old.get(name) != new.get(name)]
-    if augmentation_of(before.features) != augmentation_of(now.features):  # others may come and go
+    if augmentation_of(before.features) != augmentation_of(now.features):  # other policies may change
         changed.append("features.augmentation")
     if changed:
         raise UsageError(
-            f"{relative(file)} is a fidelity study of other settings: {', '.join(changed)}. Set them back, or move "
+            f"{relative(file)} is a fidelity study with different settings: {', '.join(changed)}. Restore them, or move "
             f"{relative(file.parent)} away to measure again."
         )

@@ -1,4 +1,4 @@
-"""What the fidelity study found: from the accuracies of its cells to the tables of results.json."""
+"""The results of the fidelity study: from the accuracies of its cells to the tables of results.json."""
 
 from __future__ import annotations
 
@@ -49,22 +49,22 @@ from search.certificate import Agreement, Certificate
 from search.leaderboard import Leader
 
 NEEDED = 3
-"""Configurations below which there is no ranking to speak of."""
+"""Minimum number of configurations for a ranking."""
 
 LEVELS = 4
-"""A numeric hyperparameter with more different values than this is cut at its median."""
+"""A numeric hyperparameter with more distinct values than this is split at its median."""
 
 TRIALS = (1, 10, 100, 1000)
-"""Numbers of trials whose cost is told."""
+"""Numbers of trials whose cost is reported."""
 
 
 class Measured(NamedTuple):
-    """What was measured of the configurations whose trainings all went to their end.
+    """The measurements of the configurations whose trainings all completed.
 
-    `accuracy` has, for each cell, the best validation accuracy of (configurations, seeds), `loss` the validation loss at these
-    epochs; `truth` the accuracies of the full runs, with other seeds; `first_epoch` and `first_loss` are the own cell's after one
-    epoch; `tuned` is the fine-tuned validation accuracy by trial. `failed` says why others are not there, by trial: the loss of a
-    training was not finite, in the search, in a cell or in fine-tuning.
+    For each cell, `accuracy` is the best validation accuracy (configurations, seeds), `loss` the validation loss at these epochs,
+    and `truth` the accuracies of the full runs, with other seeds. `first_epoch` and `first_loss` are those of the search's own
+    cell after one epoch; `tuned` is the fine-tuned validation accuracy by trial. `failed` has the reasons for missing results by
+    trial: a trial or training failed (its loss was not finite), in the search, in a cell or in fine-tuning.
     """
 
     leaders: Sequence[Leader]
@@ -80,7 +80,7 @@ class Measured(NamedTuple):
 def summarise(
     plan: Plan, settings: FidelityConfig, measured: Measured, cost: CostResults, date: str
 ) -> FidelityResults:
-    """All tables, as they are in results.json."""
+    """All tables of results.json."""
     accuracy, loss = measured.accuracy, measured.loss
     configurations, seeds = accuracy[plan.own].shape
     full = plan.full(plan.own)
@@ -124,7 +124,7 @@ def summarise(
 
 
 def certificate_of(results: FidelityResults, finetune: str) -> Certificate:
-    """The certificate of the search's own views."""
+    """The certificate for the search's own views; HeadhuntError if all configurations have the same accuracy."""
     agreements: dict[Against, Agreement] = {}
     for against, row in results.by_own_views().items():
         found, kendall, regret = row.spearman, row.kendall.value, row.top1_regret_points.value
@@ -140,7 +140,8 @@ def certificate_of(results: FidelityResults, finetune: str) -> Certificate:
         )
     if "fresh" not in agreements:
         raise HeadhuntError(
-            "all configurations have the same accuracy, so there is no ranking to compare. Search a space in which they differ."
+            "all configurations have the same accuracy, so there is no ranking to compare. Use a search space in which they "
+            "differ."
         )
     return Certificate(
         date=results.date,
@@ -152,7 +153,7 @@ def certificate_of(results: FidelityResults, finetune: str) -> Certificate:
 
 
 def cost_results(cost: Cost, rates: Rates) -> CostResults:
-    """The cost as it is in results.json."""
+    """The cost as stored in results.json."""
     table = []
     for trials in TRIALS:
         network, seed_cache, own_cache = cost.seconds(trials)
@@ -181,7 +182,7 @@ def _measured_way(plan: Plan, cell: Cell, measured: Measured, draws: Draws) -> M
 
 
 def _closings(plan: Plan, measured: Measured, draws: Draws, tolerance: float) -> list[Closing]:
-    """For each way to draw views, from how many copies on it is as good as a fresh view in every epoch."""
+    """For each way to draw views, the number of copies from which it is as good as fresh views every epoch."""
     groups: dict[tuple[str, str, float], dict[int, Values]] = {}
     policies = list(dict.fromkeys(cell.policy for cell in plan.cells))
     draws_of = dict.fromkeys(cell.draw for cell in plan.cells if cell.copies > 1)
@@ -199,7 +200,7 @@ def _closings(plan: Plan, measured: Measured, draws: Draws, tolerance: float) ->
 
 
 def _rankings(plan: Plan, measured: Measured, draws: Draws, resamples: int) -> list[RankingRow]:
-    """Every cell's ranking, and those of cheaper ways, against fresh views and against fine-tuning."""
+    """The rankings of all cells and of the cheaper ways, compared with fresh views and with fine-tuning."""
     ways: list[tuple[What, Cell]] = [
         ("own", plan.own),
         ("half_epochs", plan.half_epochs),
@@ -214,7 +215,7 @@ def _rankings(plan: Plan, measured: Measured, draws: Draws, resamples: int) -> l
     tuned = np.array([measured.tuned[measured.leaders[row].number] for row in rows])
     found = []
     for what, cell, values, losses in asked:
-        judge = compare if what == "views" else compare_single  # as a search has it: one training of each
+        judge = compare if what == "views" else compare_single  # one training per configuration, as in a search
         sides: dict[Against, tuple[Values, Values, Values]] = {
             "fresh": (values, losses, measured.truth[plan.full(cell)])
         }
@@ -247,13 +248,14 @@ def _effects(plan: Plan, measured: Measured, resamples: int) -> list[Hyperparame
 
 
 def _levels(values: Sequence[Any]) -> list[tuple[str, npt.NDArray[np.bool_]]]:
-    """The values of a hyperparameter and who has each; a range with many values is cut at its median."""
+    """The values of a hyperparameter, and masks of the configurations that have each; many numeric values are split at the
+    median."""
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     levels = sorted(set(values), key=lambda value: value if numeric else str(value))
     if numeric and len(levels) > LEVELS:
         middle = float(np.median(values))
         return [(f"above {middle:.3g}", np.array([value > middle for value in values]))]
-    told = levels[1:] if len(levels) == 2 else levels  # with two values, one is the other's opposite
+    told = levels[1:] if len(levels) == 2 else levels  # the effects of two values are opposites
     return [(str(level), np.array([value == level for value in values])) for level in told]
 
 
@@ -280,6 +282,6 @@ def _agreement(found: Ranking) -> RankingAgreement:
 
 
 def _interval(estimate: Estimate) -> Interval:
-    """An estimate as JSON has it: None for what is not finite."""
+    """An estimate for JSON: None for numbers that are not finite."""
     value, low, high = (float(number) if math.isfinite(number) else None for number in estimate)
     return Interval(value=value, low=low, high=high)

@@ -1,4 +1,4 @@
-"""The fidelity study on the page: the answer first, then what it rests on."""
+"""The fidelity study on the page: the result first, then the evidence."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ CHEAPER: dict[What, str] = {
     "half_data": "half the training photos",
     "one_epoch": "one epoch",
 }
-"""The ways to rank that are told beside each other, by their `what` in the results."""
+"""The compared ways to rank, by their `what` in the results."""
 
 
 def section(run: Run) -> PageSection:
-    """The whole section; LeftOutError where there has been no fidelity study."""
+    """The whole section; LeftOutError if there is no fidelity study."""
     found = load_results(run.workdir)
     if found is None:
         raise LeftOutError(
-            "How well this search predicts the full run has not been measured: run `headhunt reports fidelity`."
+            "It has not been measured how well this search predicts the full run: run `headhunt reports fidelity`."
         )
     text = (
-        f"{found.configurations} configurations spread evenly over the search space, each trained "
-        f"{found.epochs} epochs with "
-        f"{found.seeds} seeds in every way below, on {found.date}. {_failed(found)}{_answer(found)} Intervals are "
-        "95 %, of a bootstrap over configurations and seeds; with so few seeds they are somewhat too narrow, and they say "
-        "nothing about other photos."
+        f"{found.configurations} configurations, evenly spread over the search space, were each trained "
+        f"for {found.epochs} epochs with "
+        f"{found.seeds} seeds in every way below, on {found.date}. {_failed(found)}{_answer(found)} Intervals are 95 % "
+        "bootstrap intervals over configurations and seeds; with so few seeds they are slightly too narrow, and they do not "
+        "cover other photos."
     )
     policies = dict.fromkeys(row.policy for row in found.views if row.policy is not None)
     views = [_views(found, policy) for policy in policies]
@@ -42,26 +42,25 @@ def section(run: Run) -> PageSection:
 
 
 def _failed(found: FidelityResults) -> str:
-    """Which configurations are not in all of the numbers."""
+    """A sentence on the configurations that failed; empty if none did."""
     if not found.failed:
         return ""
     first, many = found.failed[0], len(found.failed)
     which = f"{many} configuration{'s' if many > 1 else ''} failed, trial {first.trial} {first.reason}"
-    return f"{which}: what failed is left out. "
+    return f"{which}; their failed results are left out. "
 
 
 def _answer(found: FidelityResults) -> str:
     own = found.by_own_views()
     fresh, fine_tuned = own["fresh"], own.get("fine_tuned")
     told = [
-        f"As this study trains ({_way(found.own)}), its ranking agrees with that under fresh views in every "
-        "epoch by a Spearman "
-        f"correlation of {_shown(fresh.spearman)}; the head that it puts first is "
+        f"The search's ranking ({_way(found.own)}) agrees with the ranking under fresh views every epoch with a Spearman "
+        f"correlation of {_shown(fresh.spearman)}; the head that it ranks first is "
         f"{_points(fresh)} points below the best."
     ]
     if fine_tuned is not None:
         told.append(
-            f"After fine-tuning ({fine_tuned.configurations} of them, good, middling and bad): "
+            f"After fine-tuning ({fine_tuned.configurations} of them, good, average and bad): "
             f"{_shown(fine_tuned.spearman)}, and {_points(fine_tuned)} points."
         )
     return " ".join(told)
@@ -91,16 +90,15 @@ def _ranking(found: FidelityResults) -> Block:
         "of the first 3",
     ]
     text = (
-        "Does a cheaper way put heads in the same order? Regret is what one loses by trusting it, in points of "
-        "accuracy: the best "
-        "head's minus that of the head that it puts first, or of the best among its first three. "
+        "Does a cheaper way rank heads in the same order? Regret is the accuracy lost by trusting it, in points: that of the "
+        "best head minus that of the head that it ranks first, or of the best among its first three. "
     )
     ceiling = found.single_seed.spearman
     if ceiling.value is not None:
         text += (
-            "A search trains each head once, so each is ranked by one seed here, and compared with the mean of other seeds of "
-            f"the full run: one training of the full frozen run agrees with it by {_shown(ceiling)}, the ceiling. The better "
-            "half is that by the full run: to order good heads is harder than to tell them from bad ones."
+            "A search trains each head once, so here each is ranked by one seed, and compared with the mean of other seeds of "
+            f"the full run. A single full frozen run agrees with that mean by {_shown(ceiling)}, the ceiling. The better "
+            "half is by the full run: ordering good heads is harder than separating good from bad ones."
         )
     return Block("Ranking", text, {"fidelity-agreement": draw_agreement(found)}, [Table(columns, rows, {3, 4, 5, 6})])
 
@@ -108,13 +106,12 @@ def _ranking(found: FidelityResults) -> Block:
 def _worth(found: FidelityResults) -> Block:
     rows = [[row.policy, f"{row.clean_share:.0%}", _shown(row.points, 1, plus=True)] for row in found.augmentation]
     text = (
-        "Fresh views in every epoch against clean photos alone, in points of accuracy, in the mean over "
-        "configurations. It says "
-        "nothing against augmentation in the fine-tuning that follows: there the network can adapt to its views, and "
-        "train.finetune sets its own policy and share of clean photos."
+        "Fresh views every epoch minus clean photos only, in points of accuracy, averaged over configurations. A low value is no "
+        "argument against augmentation in fine-tuning: there the network can adapt to the views, and train.finetune sets its own "
+        "policy and share of clean photos."
     )
-    columns = ["policy", "clean views", "augmentation is worth"]
-    return Block("What augmentation is worth to the frozen network", text, tables=[Table(columns, rows, {1, 2})])
+    columns = ["policy", "clean views", "gain from augmentation"]
+    return Block("Gain from augmentation with a frozen network", text, tables=[Table(columns, rows, {1, 2})])
 
 
 def _views(found: FidelityResults, policy: str) -> Block:
@@ -133,11 +130,9 @@ def _views(found: FidelityResults, policy: str) -> Block:
         if row.policy == policy
     ]
     text = (
-        "How many cached views are as good as a fresh one in every epoch: the accuracy, with the interval of "
-        "its distance to fresh "
-        "views, and how well the ranking agrees with theirs. The table says from how many views on they "
-        "are not worse by more than "
-        f"{found.tolerance_points:g} point{'s' if found.tolerance_points != 1 else ''} of accuracy."
+        "How many cached views are as good as fresh views every epoch: the accuracy, with the interval of its difference from "
+        "fresh views, and the agreement of the rankings. The table shows the number of views from which accuracy is at most "
+        f"{found.tolerance_points:g} point{'s' if found.tolerance_points != 1 else ''} worse."
     )
     columns = ["clean views", "drawn", "as good from", "95 % interval"]
     return Block(f"Cached views of {policy}", text, figures, [Table(columns, rows, {0, 2, 3})])
@@ -155,13 +150,12 @@ def _hyperparameters(found: FidelityResults) -> Block:
         for row in found.hyperparameters
     ]
     text = (
-        "What each value is worth, in points of accuracy: the configurations that have it against the others, "
-        "as the search sees them "
-        "and under fresh views. An effect transfers (yes) where it is clear on both sides, has the same sign, and the two "
-        "do not differ clearly. Of 20 lines, one may be wrong by chance."
+        "The effect of each value in points of accuracy: configurations with the value minus the others, in the search and under "
+        "fresh views. An effect transfers (yes) if it is significant on both sides with the same sign, and the two do not "
+        "differ significantly. One in 20 lines may be wrong by chance."
     )
     columns = ["hyperparameter", "value", "configurations", "as searched", "fresh views", "transfers"]
-    return Block("Does each hyperparameter's effect hold?", text, tables=[Table(columns, rows, {2, 3, 4})])
+    return Block("Do hyperparameter effects transfer?", text, tables=[Table(columns, rows, {2, 3, 4})])
 
 
 def _cost(found: FidelityResults) -> Block:
@@ -171,19 +165,19 @@ def _cost(found: FidelityResults) -> Block:
         for row in cost.table
     ]
     text = (
-        f"Time for a number of trials of {cost.epochs} epochs, building the cache with {cost.copies} "
-        "augmented copies included. "
+        f"Time for a number of trials of {cost.epochs} epochs, including building the cache with {cost.copies} "
+        "augmented copies. "
         + (
-            f"The cache pays from {even} trial{'s' if even > 1 else ''} on. "
+            f"The cache pays off from {even} trial{'s' if even > 1 else ''} on. "
             if even
-            else "The cache does not pay here: a trial through the network takes no longer. "
+            else "The cache does not pay off here: a trial through the network takes no longer. "
         )
-        + f"A photo or view takes, measured on {rates.photos} photos, "
+        + f"Time per photo or view, measured on {rates.photos} photos: "
         f"{1000 * rates.network_train:.1f} ms through the network in training, "
         f"{1000 * rates.network_val:.1f} ms in validation, {1000 * rates.extract:.1f} ms to cache, "
-        f"{1000 * rates.seed_train:.2f} ms in training from the kind of cache that the 2021 notebooks had (unpooled "
+        f"{1000 * rates.seed_train:.2f} ms in training from a cache like that of the 2021 notebooks (unpooled "
         f"float32, ZLIB). A trial on this cache takes {cost.own_trial:.2f} s, and starting the workers and compiling takes "
-        f"{cost.own_start:.0f} s once (timed on {cost.trials} trials; asking for trials and recording them is not in it)."
+        f"{cost.own_start:.0f} s once (timed on {cost.trials} trials, without sampling and recording them)."
     )
     return Block("Cost", text, {"fidelity-cost": draw_cost(found)}, [Table(["trials", *WAYS], rows, {0, 1, 2, 3})])
 
@@ -215,9 +209,8 @@ def _everything(found: FidelityResults) -> Block:
     columns = ["policy", "copies", "drawn", "clean", "mean", "best", "gap to fresh", "Spearman", "regret"]
     columns += ["Spearman, fine-tuned"] if has_tuned else []
     text = (
-        "Every way to draw views: the accuracy of the mean and of the best configuration, and how its ranking "
-        "agrees with that under "
-        "fresh views of the same kind (clean photos: of the search's kind)."
+        "Every way to draw views: the mean accuracy and that of the best configuration, and the agreement of its ranking with "
+        "that under fresh views of the same kind (for clean photos, of the search's kind)."
     )
     return Block(
         "All views",
@@ -228,13 +221,13 @@ def _everything(found: FidelityResults) -> Block:
 
 def _way(way: Way) -> str:
     if not way.copies:
-        return "clean photos alone"
+        return "clean photos only"
     copies = f"{way.copies} cached view{'s' if way.copies > 1 else ''} of {way.policy}"
     return f"{copies}, {DRAWS[way.draw]}, {way.clean_share:.0%} of them clean"
 
 
 def _points(row: RankingRow) -> str:
-    """The regret of the first, without its interval."""
+    """The regret of the first head, without its interval."""
     return _shown(Interval(value=row.top1_regret_points.value, low=None, high=None), 1)
 
 
@@ -243,7 +236,7 @@ def _copies(number: int | None) -> str:
 
 
 def _shown(estimate: Interval, digits: int = 2, plus: bool = False) -> str:
-    """`0.96 (0.90 to 0.99)`; a dash for what cannot be had."""
+    """An estimate as `0.96 (0.90 to 0.99)`; a dash if it does not exist."""
     value, low, high = estimate.value, estimate.low, estimate.high
     if value is None:
         return "–"

@@ -1,11 +1,12 @@
-"""How two rankings of the same configurations agree, with intervals; all numbers come from accuracies (configurations, seeds).
+"""The agreement of two rankings of the same configurations, with intervals, from accuracies (configurations, seeds).
 
-The true accuracies are of trainings with other seeds than what is compared with them. So a way of training that is compared with
-itself reaches the agreement of two independent runs, the ceiling, and not 1.
+The true accuracies come from trainings with other seeds than the values compared with them. So a way of training compared with
+itself reaches the agreement of two independent runs (the ceiling), not 1.
 
 Intervals are percentiles of a bootstrap (Efron 1979, "Bootstrap Methods: Another Look at the Jackknife") over configurations and
-over seeds, both drawn with replacement: the configurations together, as both sides are of the same, the seeds of each side by
-themselves. One seed fewer is drawn than there are, since a bootstrap of so few is too narrow; with three it still is, somewhat.
+over seeds, both drawn with replacement: configurations jointly, since both sides have the same ones, seeds separately for each
+side. Each resample draws one seed fewer than there are, since the bootstrap of few seeds is too narrow; with three seeds it is
+still slightly too narrow.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 Values = npt.NDArray[np.float64]
-"""Accuracies as shares: (configurations, seeds), or (configurations,) of means."""
+"""Accuracies as shares: (configurations, seeds), or their means (configurations,)."""
 
 CONFIDENCE = 0.95
 
@@ -31,8 +32,8 @@ class Estimate(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """Which configurations (resamples, configurations), and which seeds (resamples, fewer) of the values and of the truth, each
-    resample of the bootstrap holds, of how many `of_seeds`."""
+    """The bootstrap resamples: indices of configurations (resamples, configurations), and of seeds of the values and of the truth
+    (resamples, `of_seeds` - 1, at least 1)."""
 
     configurations: npt.NDArray[np.int64]
     seeds: npt.NDArray[np.int64]
@@ -40,11 +41,11 @@ class Draws(NamedTuple):
     of_seeds: int
 
     def means(self, values: Values) -> Values:
-        """Means over the drawn seeds, of the drawn configurations: (resamples, configurations)."""
+        """Means over the drawn seeds for the drawn configurations: (resamples, configurations)."""
         return self._means(values, self.seeds)
 
     def true_means(self, truth: Values) -> Values:
-        """The same of true values; those without seeds (configurations,) are drawn as they are."""
+        """The same for true values; values without seeds (configurations,) are only resampled."""
         return self._means(truth, self.true_seeds)
 
     def _means(self, values: Values, seeds: npt.NDArray[np.int64]) -> Values:
@@ -56,7 +57,7 @@ class Draws(NamedTuple):
 
 
 def draw(configurations: int, seeds: int, resamples: int, seed: int = 0) -> Draws:
-    """The same resamples for the same arguments."""
+    """Draws resamples, deterministic in its arguments."""
     random = np.random.default_rng(seed)
     return Draws(
         random.integers(0, configurations, (resamples, configurations)),
@@ -67,10 +68,10 @@ def draw(configurations: int, seeds: int, resamples: int, seed: int = 0) -> Draw
 
 
 class Ranking(NamedTuple):
-    """How the ranking by some values agrees with the true one.
+    """The agreement of the ranking by some values with the true one.
 
-    `spearman` and `kendall` (tau-b) are correlations. The regrets are in points of accuracy: the best truth minus the truth of
-    the best by those values, or minus the best truth among their first three.
+    `spearman` and `kendall` (tau-b) are correlations. The regrets are in points of accuracy: the best true accuracy minus that of
+    the configuration ranked first, or minus the best among the first three.
     """
 
     configurations: int
@@ -81,9 +82,9 @@ class Ranking(NamedTuple):
 
 
 def compare(values: Values, losses: Values, truth: Values, draws: Draws) -> Ranking:
-    """Compares the ranking by the mean of all seeds with the true one, both (configurations, seeds) or (configurations,).
+    """Compares the ranking by the mean over all seeds with the true one, both (configurations, seeds) or (configurations,).
 
-    `losses`, of the shape of `values`, are the validation losses at the same epochs, which decide between equal values.
+    `losses`, with the shape of `values`, are the validation losses at the same epochs, which break ties.
     """
     one = _agreement(_mean(values)[None], _mean(losses)[None], _mean(truth)[None])
     drawn = _agreement(draws.means(values), draws.means(losses), draws.true_means(truth))
@@ -91,7 +92,7 @@ def compare(values: Values, losses: Values, truth: Values, draws: Draws) -> Rank
 
 
 def compare_single(values: Values, losses: Values, truth: Values, draws: Draws) -> Ranking:
-    """Compares the ranking by a single seed, as a search sees each trial, with the true one: the mean over the seeds of `values`
+    """Compares the ranking by a single seed, as in a search, with the true one; averages the agreement over the seeds of `values`
     and `losses` (configurations, seeds). The truth is (configurations, seeds), of other seeds, or (configurations,)."""
     true, drawn_true, places = _mean(truth)[None], draws.true_means(truth), draws.configurations
     seeds = list(zip(values.T, losses.T, strict=True))
@@ -102,13 +103,13 @@ def compare_single(values: Values, losses: Values, truth: Values, draws: Draws) 
 
 
 def better_half(truth: Values) -> npt.NDArray[np.int64]:
-    """The places of the better half of the configurations by their true mean, in their order; of an odd number one more."""
+    """The sorted indices of the better half of the configurations by true mean; rounded up for odd numbers."""
     mean = _mean(truth)
     return np.sort(np.argsort(-mean, kind="stable")[: (len(mean) + 1) // 2])
 
 
 def spearman(values: Values, truth: Values) -> Values:
-    """Spearman's rank correlation of each row (rows, configurations): (rows,); nan where one side is all the same."""
+    """Spearman's rank correlation of each row (rows, configurations): (rows,); NaN if one side is constant."""
     from scipy import stats
 
     a, b = (stats.rankdata(side, axis=1) for side in (values, truth))
@@ -117,7 +118,7 @@ def spearman(values: Values, truth: Values) -> Values:
 
 
 def kendall(values: Values, truth: Values) -> Values:
-    """Kendall's tau-b of each row (rows, configurations): (rows,); nan where one side is all the same.
+    """Kendall's tau-b of each row (rows, configurations): (rows,); NaN if one side is constant.
 
     Kendall 1945, "The Treatment of Ties in Ranking Problems".
     """
@@ -126,28 +127,28 @@ def kendall(values: Values, truth: Values) -> Values:
 
 
 def regret(values: Values, losses: Values, truth: Values, top: int) -> Values:
-    """Points of accuracy between the best truth of each row and the best among the `top` first: (rows,); nan where there are no
-    more than that, three of three being no choice.
+    """The best true accuracy of each row minus the best among its `top` first, in points: (rows,). NaN for `top` > 1 if there are
+    no more than `top` configurations, since choosing three of three is no choice.
 
-    The first are those that a search puts first (`search.ranking`): by `values`, ties by `losses`, then by place.
+    The first are ranked like in a search (`search.ranking`): by `values`, ties by `losses`, then by position.
     """
     if top > 1 and values.shape[1] <= top:
         return np.full(len(values), np.nan)
-    # The same share of the photos, summed in another order, is a tie.
+    # Rounding: equal shares of the photos that were summed in a different order are ties.
     first = np.lexsort((losses, -values.round(6)), axis=1)[:, :top]
     lost: Values = 100 * (truth.max(1) - np.take_along_axis(truth, first, 1).max(1))
     return lost
 
 
 def gap(values: Values, truth: Values, draws: Draws) -> Estimate:
-    """By how many points of accuracy the truth is above the values, in the mean over configurations."""
+    """The truth minus the values in points of accuracy, averaged over configurations."""
     drawn = 100 * (draws.true_means(truth) - draws.means(values)).mean(1)
     return _estimate(100 * float((_mean(truth) - _mean(values)).mean()), drawn)
 
 
 class Closing(NamedTuple):
-    """The smallest number of copies from which on the views are no worse than fresh ones by more than the tolerance, with its
-    interval; None where no measured number is."""
+    """The smallest number of copies from which on the views are worse than fresh ones by at most the tolerance, with its
+    interval; None if no measured number suffices."""
 
     copies: int | None
     low: int | None
@@ -155,7 +156,7 @@ class Closing(NamedTuple):
 
 
 def closing(by_copies: Sequence[tuple[int, Values]], truth: Values, draws: Draws, tolerance: float) -> Closing:
-    """Where the gap to the truth closes, to `tolerance` points; `by_copies` rises in its numbers."""
+    """The number of copies at which the gap to the truth closes to `tolerance` points; `by_copies` is sorted by copies."""
     counts = [copies for copies, _ in by_copies]
     point = [100 * float((_mean(truth) - _mean(values)).mean()) for _, values in by_copies]
     drawn = np.stack([100 * (draws.true_means(truth) - draws.means(values)).mean(1) for _, values in by_copies], 1)
@@ -171,8 +172,8 @@ def closing(by_copies: Sequence[tuple[int, Values]], truth: Values, draws: Draws
 
 
 class Effect(NamedTuple):
-    """What a hyperparameter's value is worth, in points of accuracy: the mean of the `configurations` that have it minus that of
-    the others, by the cached ranking's values and in truth, and the difference of the two."""
+    """The effect of a hyperparameter's value in points of accuracy: the mean of the `configurations` that have it minus that of
+    the others, on cached views and in truth, and the difference of the two."""
 
     parameter: str
     value: str
@@ -183,7 +184,7 @@ class Effect(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Whether the effect transfers, in a word or two."""
+        """Whether the effect transfers, in a few words."""
         cached, truth, differs = (each.low > 0 or each.high < 0 for each in (self.cached, self.truth, self.difference))
         if not (cached or truth):
             return "no clear effect"
@@ -197,7 +198,7 @@ class Effect(NamedTuple):
 def effect(
     parameter: str, value: str, has: npt.NDArray[np.bool_], cached: Values, truth: Values, draws: Draws
 ) -> Effect:
-    """The effect of having a value, of which `has` (configurations,) says who does; some have it and some do not."""
+    """The effect of a value; `has` (configurations,) marks the configurations that have it, which must be some but not all."""
     one = [100 * float(_mean(side)[has].mean() - _mean(side)[~has].mean()) for side in (cached, truth)]
     drawn_has = has[draws.configurations]
     usable = drawn_has.any(1) & (~drawn_has).any(1)
@@ -217,9 +218,9 @@ def effect(
 
 
 def _agreement(values: Values, losses: Values, truth: Values) -> list[Values]:
-    """What a Ranking says, in its order, of each row (rows, configurations): (rows,) each.
+    """The statistics of a Ranking, in its order, for each row (rows, configurations): (rows,) each.
 
-    Accuracies that are equal to six digits are ties, as they are in a search: means in single precision differ by rounding.
+    Accuracies that are equal to six decimals are ties, as in a search: means in single precision differ by rounding.
     """
     values, truth = values.round(6), truth.round(6)
     regrets = (regret(values, losses, truth, top) for top in (1, 3))

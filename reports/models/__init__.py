@@ -1,1 +1,1 @@
-"""The promoted models on the page: what they reached, and where they err."""
+"""The page's sections about promoted models and earlier runs: what they reached, and how they learned."""

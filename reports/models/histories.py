@@ -1,4 +1,4 @@
-"""Earlier runs, from the CSV files of their Keras training histories."""
+"""Earlier runs, read from CSV files of Keras training histories."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from reports.style import share
 NEEDED = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 RATES = ("lr", "learning_rate")
-"""What Keras 2 and Keras 3 call the learning rate; a history may have none."""
+"""Names of the learning rate in Keras 2 and Keras 3; a history may lack it."""
 
 SHOWN = 200
-"""Characters of a wrong header that a message shows."""
+"""Maximum characters of a wrong header in a message."""
 
 
 class Part(NamedTuple):
-    """One file of a run: its epochs as the figure counts them, (first, last), how many of them were thrown away later, the epoch
-    that it goes on from (0: it begins the run) and the rule that says so."""
+    """One file of a run: its epochs (first, last) as the figure counts them, how many of them were discarded later, the epoch
+    that it resumes from (0: it begins the run), and the rule that chose that epoch."""
 
     file: str
     epochs: tuple[int, int]
@@ -36,7 +36,7 @@ class Part(NamedTuple):
 
 
 class EarlierRun(NamedTuple):
-    """The curve of a run, and its parts in their order."""
+    """The curve of a run, and its parts in order."""
 
     curve: LearningCurve
     parts: list[Part]
@@ -50,18 +50,18 @@ RULES = {
 
 
 def read_history(path: Path, where: str) -> pd.DataFrame:
-    """The MEASURES of one file, a row an epoch, the learning rate NaN where it has none.
+    """The MEASURES of one file, one row per epoch; the learning rate is NaN if it was not recorded.
 
-    Raises UsageError, beginning with `where`, for a file that is not there, not CSV, or lacks a column or a number.
+    Raises UsageError, beginning with `where`, for a file that is missing, not CSV, or lacks a column or a number.
     """
     try:
         table = pd.read_csv(path, skipinitialspace=True)
     except FileNotFoundError:
         raise UsageError(
-            f"{where}: there is no file {path}. Correct the path, or take it out of `reports.histories`."
+            f"{where}: file not found: {path}. Correct the path, or remove it from `reports.histories`."
         ) from None
     except OSError as error:
-        raise UsageError(f"{where}: {path} cannot be read: {error.strerror}. Name a CSV file.") from None
+        raise UsageError(f"{where}: {path} cannot be read: {error.strerror}. It must be a CSV file.") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"{where}: {path} is not a CSV file ({reason}). {_allowed()}") from None
@@ -69,7 +69,7 @@ def read_history(path: Path, where: str) -> pd.DataFrame:
     if missing:
         header = ", ".join(map(str, table.columns))
         shown = header if len(header) <= SHOWN else f"{header[: SHOWN - 1]}…"
-        raise UsageError(f"{where}: {path} has no column {', '.join(missing)}, but {shown}. {_allowed()}")
+        raise UsageError(f"{where}: {path} lacks {', '.join(missing)}; its columns are {shown}. {_allowed()}")
     rate = next((name for name in RATES if name in table), None)
     measured = table[list(NEEDED)].assign(learning_rate=table[rate] if rate else np.nan)
     numbers = pd.DataFrame({name: pd.to_numeric(column, errors="coerce") for name, column in measured.items()})
@@ -85,15 +85,15 @@ def read_history(path: Path, where: str) -> pd.DataFrame:
 
 def _allowed() -> str:
     return (
-        f"It must be a Keras training history: a header with {', '.join(NEEDED)} (and lr where it was recorded), then a line of "
-        "numbers for each epoch. Write one with keras.callbacks.CSVLogger, or take it out of `reports.histories`."
+        f"It must be a Keras training history: a header with {', '.join(NEEDED)} (and lr if it was recorded), then a line of "
+        "numbers for each epoch. Write one with keras.callbacks.CSVLogger, or remove it from `reports.histories`."
     )
 
 
 def collect(history: HistoryConfig, where: str) -> EarlierRun:
-    """The parts of a run, stitched: each goes on behind the epoch that it was resumed from, and what came after that is marked.
+    """Stitches the parts of a run: each continues after the epoch that it resumes from, and later epochs are marked as discarded.
 
-    Raises UsageError as `read_history` does, and for an epoch that the part before does not have.
+    Raises UsageError like `read_history`, and for an epoch that the previous part does not have.
     """
     stitched, parts = pd.DataFrame(), []
     for number, file in enumerate(history.parts, 1):
@@ -113,7 +113,7 @@ def collect(history: HistoryConfig, where: str) -> EarlierRun:
 
 
 def _resumed_from(part: HistoryFile, before: pd.DataFrame, where: str) -> int:
-    """The epoch of the part before that this one goes on from."""
+    """The epoch of the previous part that this one resumes from."""
     epochs = before["epoch"]
     match part.resumed_from:
         case "best":
@@ -125,20 +125,20 @@ def _resumed_from(part: HistoryFile, before: pd.DataFrame, where: str) -> int:
         case epoch:
             if epoch not in set(epochs):
                 raise UsageError(
-                    f"{where}.resumed_from: received {epoch}; the part before has the epochs {epochs.min()} to "
-                    f"{epochs.max()}, as the figure counts them. Allowed: one of these, best, best_accuracy, last."
+                    f"{where}.resumed_from: received {epoch}; the previous part has epochs {epochs.min()} to "
+                    f"{epochs.max()}, as the figure counts them. It must be one of these, best, best_accuracy or last."
                 )
             return epoch
 
 
 def describe(run: EarlierRun) -> str:
-    """How its parts go on from each other, and what it reached, in sentences."""
+    """Sentences on how a run's parts resume from each other, and what it reached."""
     best, lowest = run.curve.best, run.curve.lowest_loss
     said = [] if len(run.parts) > 1 else [f"From {run.parts[0].file}."]
     for number, (before, part) in enumerate(itertools.pairwise(run.parts), 2):
         away, later = before.thrown_away, "epoch" if before.thrown_away == 1 else "epochs"
-        gone = f"; the {away} later {later} of part {number - 1}, drawn faintly, came to nothing" if away else ""
-        said.append(f"Part {number} goes on from epoch {part.resumed_from}, {part.rule}{gone}.")
+        gone = f"; the {away} later {later} of part {number - 1}, drawn faintly, were discarded" if away else ""
+        said.append(f"Part {number} resumes from epoch {part.resumed_from}, {part.rule}{gone}.")
     said.append(
         f"The highest validation accuracy is {share(best['val_accuracy'])} at epoch {best['epoch']:.0f}, the lowest validation "
         f"loss {lowest['val_loss']:.3f} at epoch {lowest['epoch']:.0f}."
@@ -154,7 +154,7 @@ def _files(run: EarlierRun) -> Table:
         first, last = part.epochs
         numbers = [str(number), f"{first:,} to {last:,}", str(part.thrown_away)]
         rows.append([*numbers, _rates(table[table["part"] == number]), part.file])
-    return Table(["part", "epochs", "thrown away", "learning rate", "file"], rows, {0, 1, 2}, "Its files")
+    return Table(["part", "epochs", "discarded", "learning rate", "file"], rows, {0, 1, 2}, "Its files")
 
 
 def _rates(table: pd.DataFrame) -> str:
@@ -166,11 +166,11 @@ def _rates(table: pd.DataFrame) -> str:
 
 
 def section(run: Run) -> PageSection:
-    """A table of all, and a figure for each; LeftOutError where none is named, UsageError for a file that is no history."""
+    """A table of all runs, and a figure for each; LeftOutError if none is listed, UsageError for a file that is not a history."""
     histories = run.reports.histories
     if not histories:
         raise LeftOutError(
-            "No earlier run is listed: `reports.histories: [{name: …, files: [history.csv]}]` shows Keras training histories."
+            "No earlier runs are listed: `reports.histories: [{name: …, files: [history.csv]}]` shows Keras training histories."
         )
     runs = [collect(history, f"reports.histories.{number}") for number, history in enumerate(histories)]
     rows = []
@@ -181,8 +181,8 @@ def section(run: Run) -> PageSection:
         rows.append([curve.name, str(len(parts)), *numbers, loss, _rates(curve.table)])
     columns = ["run", "files", "epochs", "best epoch", "train", "val", "lowest val loss", "learning rate"]
     text = (
-        "Runs that were trained by other means, from their Keras training histories. Epochs are counted along the weights that "
-        "were kept; the best, marked by a star, is the one with the highest validation accuracy."
+        "Runs that were trained with other tools, from their Keras training histories. Epochs are counted along the weights that "
+        "were kept; a star marks the best epoch, the one with the highest validation accuracy."
     )
     curves = [one.curve for one in runs]
     figures = {"earlier-runs": draw_together(curves)} if len(curves) > 1 else {}

@@ -1,4 +1,4 @@
-"""How a model learned in parts, each from the weights of an earlier epoch: the phases of a promotion, or a resumed run."""
+"""Curves of a model that learned in parts, each from the weights of an earlier epoch: phases of a promotion, or a resumed run."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ if TYPE_CHECKING:
 MEASURES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 
 MARKED = 30
-"""Epochs up to which each has a point of its own."""
+"""Maximum number of epochs with individual markers."""
 
 CHOSEN_BY: dict[Metric, str] = {
     "val_accuracy": "highest validation accuracy",
     "val_top5_accuracy": "highest validation top-5 accuracy",
     "val_loss": "accuracy at the lowest validation loss",
 }
-"""What the mark of the best epoch is called."""
+"""Label of the best epoch's marker, by objective."""
 
 NARROW = 0.2
-"""Share of the epochs below which a part is too narrow for more than its number."""
+"""A part with a smaller share of the epochs is too narrow for a label other than its number."""
 
 
 class LearningCurve(NamedTuple):
-    """The epochs of one model, a row each: `epoch`, `part` (from 1), `thrown_away`, and MEASURES, NaN where not recorded.
+    """The epochs of one model, a row each: `epoch`, `part` (from 1), `thrown_away`, and MEASURES (NaN if not recorded).
 
-    Epochs are counted along the weights that became the model. Those that were thrown away, because the next part went on from
-    an earlier epoch, stand beside them: in a resumed run their numbers occur twice.
+    Epochs are counted along the weights that became the model. Epochs that were discarded, because the next part resumed from an
+    earlier one, are in the table too: in a resumed run their numbers occur twice.
     """
 
     name: str
     table: pd.DataFrame
     objective: Metric = "val_accuracy"
-    """What chose the best epoch; also a column of the table."""
+    """The metric that chose the best epoch; also a column of the table."""
 
     @property
     def kept(self) -> pd.DataFrame:
-        """The epochs that led to the model, in their order."""
+        """The epochs that led to the model, in order."""
         return self.table[~self.table["thrown_away"]].sort_values("epoch")
 
     @property
     def best(self) -> pd.Series[Any]:
-        """The kept epoch that is best by the objective; of equals that with the lowest loss."""
+        """The kept epoch that is best by the objective; ties are broken by the lowest loss."""
         kept = self.kept
         return kept.iloc[best_place(self.objective, kept)]
 
     @property
     def lowest_loss(self) -> pd.Series[Any]:
-        """The kept epoch with the lowest validation loss, the first of equals."""
+        """The kept epoch with the lowest validation loss; the first if tied."""
         kept = self.kept
         return kept.iloc[int(np.nanargmin(kept["val_loss"]))]
 
@@ -68,10 +68,10 @@ class LearningCurve(NamedTuple):
 
 
 def draw(curve: LearningCurve, part: str, beside: Sequence[LearningCurve] = ()) -> go.Figure:
-    """Accuracy, loss and learning rate over the same epochs, one below the other; `part` is what a part is called.
+    """Accuracy, loss and learning rate over the same epochs, stacked; `part` is the word for a part.
 
-    The axes are wide enough for the curves `beside` it too, so that figures of several models can be compared. What was thrown
-    away is faint. Without any learning rate that axis is left out.
+    The axes also cover the curves in `beside`, so that figures of several models can be compared. Discarded epochs are faint.
+    The axis of the learning rate is left out if there are no rates.
     """
     whole = pd.concat([other.table for other in (curve, *beside)])
     rated = bool(whole["learning_rate"].notna().any())
@@ -87,7 +87,9 @@ def draw(curve: LearningCurve, part: str, beside: Sequence[LearningCurve] = ()) 
         ("loss", "training", "y2", COLOURS[1]),
         *([("learning_rate", "learning rate", "y3", COLOURS[8])] if rated else []),
     ):
-        shape = "vh" if column == "learning_rate" else "linear"  # an epoch's rate held from the end of the one before
+        shape = (
+            "vh" if column == "learning_rate" else "linear"
+        )  # an epoch's rate holds from the end of the previous one
         _draw_measure(drawn, curve, column, {"name": name, "yaxis": axis, "line": {"color": colour, "shape": shape}})
     for name, row, column, axis, symbol in (
         (CHOSEN_BY[curve.objective], curve.best, "val_accuracy", "y", "star"),
@@ -113,7 +115,7 @@ def draw(curve: LearningCurve, part: str, beside: Sequence[LearningCurve] = ()) 
 
 
 def draw_together(curves: Sequence[LearningCurve]) -> go.Figure:
-    """The validation accuracy of several models, and the best epoch of each."""
+    """The validation accuracy of several models, with the best epoch of each."""
     drawn = figure("epoch", "validation accuracy", **SHARES)
     drawn.update_xaxes(whole_ticks(epoch for curve in curves for epoch in curve.table["epoch"]))
     for curve, colour in zip(curves, COLOURS * 10, strict=False):
@@ -140,7 +142,7 @@ def draw_together(curves: Sequence[LearningCurve]) -> go.Figure:
 
 
 def _draw_measure(drawn: go.Figure, curve: LearningCurve, column: str, look: dict[str, Any]) -> None:
-    """The line of the kept epochs, and faintly a line into each run of those thrown away."""
+    """The line of the kept epochs, and a faint line for each sequence of discarded ones."""
     kept = curve.kept
     mode = "lines+markers" if len(kept) <= MARKED else "lines"
     drawn.add_scatter(
@@ -155,12 +157,12 @@ def _draw_measure(drawn: go.Figure, curve: LearningCurve, column: str, look: dic
         y += [*line[column], None]
     if x:
         named = column == "val_accuracy"
-        look = {**look, "name": "thrown away" if named else look["name"], "showlegend": named}
+        look = {**look, "name": "discarded" if named else look["name"], "showlegend": named}
         drawn.add_scatter(x=x, y=y, mode=mode, opacity=0.35, marker={"size": 4}, hoverinfo="skip", **look)
 
 
 def _draw_starts(drawn: go.Figure, curve: LearningCurve, part: str, last: int) -> None:
-    """A vertical line where each part but the first begins, and the number of every part if there are several."""
+    """A vertical line at the start of each part but the first, and the number of every part if there are several."""
     starts = curve.starts
     narrow = min(np.diff([*starts, last]), default=0) < NARROW * last
     for number, start in enumerate(starts, 1):
@@ -181,7 +183,7 @@ def _draw_starts(drawn: go.Figure, curve: LearningCurve, part: str, last: int) -
 
 
 def _range(table: pd.DataFrame, *columns: str, most: float = math.inf) -> list[float]:
-    """From the lowest to the highest value, and a little more for the numbers of the parts above, but within 0 and `most`."""
+    """The range of the values with a margin (larger at the top, for the numbers of the parts), clipped to 0 and `most`."""
     values = table[list(columns)].to_numpy(np.float64)
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     span = max(high - low, 1e-3)

@@ -1,4 +1,4 @@
-"""How the promoted models were fine-tuned, phase by phase."""
+"""The fine-tuning of the promoted models, phase by phase."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from train.promotion.artifact import Promotion
 
 
 def collect(promotion: Promotion, objective: Metric) -> LearningCurve:
-    """The curve of a finished promotion, whose best epoch `objective` chose; epoch 0 is the frozen network. Raises HeadhuntError
-    where its history is damaged."""
+    """The curve of a finished promotion, whose best epoch was chosen by `objective`; epoch 0 is the frozen network. Raises
+    HeadhuntError if its history is damaged."""
     history = pd.DataFrame([epoch.model_dump() for epoch in promotion.history]).astype(np.float64)
     if history[["val_loss", "val_accuracy", objective]].isna().any(axis=None):
         raise unreadable(promotion.folder)
@@ -27,8 +27,8 @@ def collect(promotion: Promotion, objective: Metric) -> LearningCurve:
 
 
 def stitch(name: str, history: pd.DataFrame, objective: Metric = "val_accuracy") -> LearningCurve:
-    """A curve from a history.csv. A phase begins with the weights that were the best so far by `objective`: the epochs after
-    those are thrown away."""
+    """A curve from a history.csv. Each phase starts from the best weights so far by `objective`; the epochs after these are
+    discarded."""
     table = history.assign(part=history["phase"].clip(lower=1), thrown_away=False)
     for start in table.groupby("part")["epoch"].min().iloc[1:]:
         before = table["epoch"] < start
@@ -38,13 +38,13 @@ def stitch(name: str, history: pd.DataFrame, objective: Metric = "val_accuracy")
 
 
 def _resumed_from(history: pd.DataFrame, start: int, objective: Metric) -> int:
-    """The epoch whose weights a phase that starts with epoch `start` begins with: the best before it."""
+    """The epoch whose weights the phase starting at epoch `start` begins with: the best one before it."""
     earlier = history[history["epoch"] < start]
     return int(earlier["epoch"].iloc[best_place(objective, earlier)])
 
 
 def blocks(promotions: Sequence[Promotion], curves: Sequence[LearningCurve]) -> list[Block]:
-    """A figure for each promotion with its curve, all on the same scales."""
+    """A figure for each promotion, all on the same scales."""
     return [
         Block(
             f"{curve.name}: what fine-tuning tried" if each.is_frozen else f"How {curve.name} was fine-tuned",
@@ -56,7 +56,7 @@ def blocks(promotions: Sequence[Promotion], curves: Sequence[LearningCurve]) -> 
 
 
 def describe(curve: LearningCurve, plan: tuple[PhaseConfig, ...]) -> str:
-    """What was trained and for how long, where each phase began, and what came of it, in sentences."""
+    """Sentences on what was trained and for how long, where each phase started, and the result."""
     table = curve.table
     said = []
     for number, phase in enumerate(plan, 1):
@@ -69,7 +69,9 @@ def describe(curve: LearningCurve, plan: tuple[PhaseConfig, ...]) -> str:
             continue
         first = int(ran["epoch"].min())
         begun = (
-            f" began with the weights of epoch {_resumed_from(table, first, curve.objective)} and" if number > 1 else ""
+            f" started from the weights of epoch {_resumed_from(table, first, curve.objective)} and"
+            if number > 1
+            else ""
         )
         said.append(f"Phase {number}{begun} trained {phase.title}, {epochs}.")
     best, frozen = curve.best, table["val_accuracy"].iloc[0]
@@ -77,9 +79,9 @@ def describe(curve: LearningCurve, plan: tuple[PhaseConfig, ...]) -> str:
         said.append(f"No epoch was better than the frozen network, {share(frozen)} on the validation photos.")
     else:
         said.append(
-            f"The best was epoch {best['epoch']:.0f}: {share(best['val_accuracy'])} of the validation photos, against "
-            f"{share(frozen)} of the frozen network at epoch 0."
+            f"The best was epoch {best['epoch']:.0f}: {share(best['val_accuracy'])} on the validation photos, against "
+            f"{share(frozen)} for the frozen network (epoch 0)."
         )
     if table["thrown_away"].any():
-        said.append("Epochs after the one that a phase begins from are faint: their weights were thrown away.")
+        said.append("Faint epochs were discarded: the next phase started from an earlier one.")
     return " ".join(said)

@@ -1,4 +1,4 @@
-"""The promoted models and the baselines: the table of what they reached, and how the fine-tuning went."""
+"""The promoted models and the baselines: a table of their metrics, and the curves of the fine-tuning."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from search.trial import TrialConfig
 from train.baselines.measure import BASELINES, load_baselines
 from train.config import TrainRun
 from train.evaluate import SplitMetrics
+from train.ledger_summary import usage_of_test_photos
 from train.promotion.artifact import MODEL, Promotion, damaged_promotions, find_promotions
-from train.tested import use_of_test_photos
 
 SHOWN = tuple(reversed(SPLITS))
-"""The splits in the order of the table: test first, which then fits on a phone beside the model."""
+"""The splits in table order: test first, so that it fits on a phone beside the model."""
 
 
 class BaselineRow(NamedTuple):
-    """One line of the table: a baseline, what validation chose for it, and its metrics by split."""
+    """A row of the table: a baseline, its chosen hyperparameters, and its metrics by split."""
 
     title: str
     chosen: str
@@ -34,7 +34,7 @@ class BaselineRow(NamedTuple):
 
 
 class PromotedRow(NamedTuple):
-    """One line of the table: a promotion's frozen head or its exported network."""
+    """A row of the table: a promotion's frozen head or its exported network."""
 
     title: str
     stage: str
@@ -45,7 +45,7 @@ class PromotedRow(NamedTuple):
 
 
 def collect(run: TrainRun, promotions: Sequence[Promotion]) -> list[PromotedRow]:
-    """For each promotion a row of the frozen head, and one of the network where fine-tuning made it another."""
+    """A row for each promotion's frozen head, and one for its network if fine-tuning changed it."""
     configs = {leader.number: leader.config for leader in leaders(run)}
     rows: list[PromotedRow] = []
     for each in promotions:
@@ -57,7 +57,7 @@ def collect(run: TrainRun, promotions: Sequence[Promotion]) -> list[PromotedRow]
 
 
 def _described(config: TrialConfig | None) -> tuple[str, str, str]:
-    """Hidden units, dropout and schedule of a trial, in words."""
+    """Hidden units, dropout and schedule of a trial, as text."""
     if config is None:
         return "unknown", "unknown", "unknown"
     if config.hypermodel is not None:
@@ -79,10 +79,10 @@ def collect_baselines(run: TrainRun) -> list[BaselineRow]:
 
 
 def section(run: Run) -> PageSection:
-    """The table of the promoted models and baselines; LeftOutError where there is neither."""
+    """The table of the promoted models and baselines, and the fine-tuning curves; LeftOutError if there are neither."""
     promotions, faults = find_promotions(run), damaged_promotions(run)
     faults += [
-        f"{relative(each.folder / MODEL)} is missing. Delete its folder, then run `headhunt train promote` again."
+        f"{relative(each.folder / MODEL)} is missing. Delete its folder, then rerun `headhunt train promote`."
         for each in promotions
         if not (each.folder / MODEL).exists()
     ]
@@ -93,25 +93,25 @@ def section(run: Run) -> PageSection:
         baselines, faults = [], [*faults, str(error)]
     if not rows and not baselines:
         raise LeftOutError(
-            " ".join(faults) or "Nothing is promoted yet: `headhunt train promote` fine-tunes the best trials."
+            " ".join(faults) or "Nothing has been promoted yet: `headhunt train promote` fine-tunes the best trials."
         )
     table = [_cells(row.title, row.chosen, row.metrics, "", "", "") for row in baselines]
     table += [_cells(row.title, row.stage, row.metrics, row.head, row.dropout, row.schedule) for row in rows]
     columns = ["model", *SHOWN, "backbone", *(f"{split} {TOP5}" for split in SHOWN), "test ECE"]
     columns += ["hidden units", "dropout", "schedule"]
     text = (
-        "Frozen: the head on the cached features of clean photos, or the exported network where no epoch of fine-tuning was "
-        "better. Fine-tuned: the exported network, backbone and head together, or the head alone where the table says so. "
+        "Frozen: the head on the cached features of clean photos, or the exported network if no epoch of fine-tuning was "
+        "better. Fine-tuned: the exported network, backbone and head together, or only the head if the table says so. "
         f"Accuracy on the validation photos is {OPTIMISTIC}. "
-        f"{use_of_test_photos(run)} ECE is the expected calibration error: how far confidence is from accuracy."
+        f"{usage_of_test_photos(run)} ECE is the expected calibration error: how far confidence is from accuracy."
     )
     text += "".join(f" Left out: {fault}" for fault in faults)
     if baselines:
         columns[columns.index("backbone")] = "backbone, or chosen"
         text += (
-            " The baselines' probes see the same clean features, and validation chose the number of neighbours, cross-validation "
-            "on the training photos the L2 of the linear one; the training photos of the nearest neighbours are measured without "
-            "themselves."
+            " The baselines' probes use the same clean features. The number of neighbours was chosen on validation photos, the "
+            "linear probe's L2 by cross-validation on training photos. In the nearest neighbours' training accuracy, a photo is "
+            "not its own neighbour."
         )
     drawn, curves = [], []
     for each in promotions:
@@ -124,9 +124,9 @@ def section(run: Run) -> PageSection:
     blocks = phases.blocks(drawn, curves)
     if blocks:
         text += (
-            " In the curves, training is measured on augmented photos with dropout, and its loss has the head's L2 penalty and "
-            "label smoothing in it; rounding may set their validation a few photos apart from the exported network's in the "
-            "table. A star marks the best epoch."
+            " In the curves, training is measured on augmented photos with dropout, and its loss includes the head's L2 penalty "
+            "and label smoothing. Because of rounding, their validation accuracy may differ by a few photos from that of the "
+            "exported network in the table. A star marks the best epoch."
         )
     return PageSection(
         "promotions",
@@ -139,7 +139,7 @@ def section(run: Run) -> PageSection:
 
 
 def _cells(title: str, kind: str, metrics: SplitMetrics, *described: str) -> list[str]:
-    """A row of the table; what was not measured is empty."""
+    """A row of the table; cells that were not measured are empty."""
     splits = [metrics.evaluated().get(split) for split in SHOWN]
     top1 = ["" if found is None else share(found.accuracy) for found in splits]
     top5 = ["" if found is None else share(found.top5_accuracy) for found in splits]

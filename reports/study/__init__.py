@@ -1,1 +1,1 @@
-"""The search on the page: its leaders, its history, and what mattered."""
+"""The page's sections about the search: its leaders, its history, and which parameters mattered."""

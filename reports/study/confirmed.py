@@ -1,4 +1,4 @@
-"""The confirmed leaders: what each reaches over several seeds, with its interval, beside what the search saw of it."""
+"""The confirmed leaders: the mean of each over several seeds with its interval, compared with its value in the search."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reports.style import COLOURS, SHARES, figure, share
 from search.config import SearchRun
 from search.confirm.ranking import Confirmed, load_confirmation, unused_confirmation
 from search.confirm.table import show_interval, show_p
-from search.first_trials import titled
+from search.first_trials import label_of
 from search.leaderboard import leaders
 from search.metric import Metric, is_share
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ConfirmedLeaders(NamedTuple):
-    """The trials that got through all their seeds, the best mean first, and the others."""
+    """The trials whose seeds all completed, best mean first, and the failed ones."""
 
     ranked: list[Confirmed]
     failed: list[Confirmed]
@@ -27,7 +27,7 @@ class ConfirmedLeaders(NamedTuple):
 
 
 def collect(run: SearchRun) -> ConfirmedLeaders | None:
-    """The confirmation of the run; None where there is none of the study as it is."""
+    """The run's confirmation; None if there is none for the current study."""
     found = load_confirmation(run, leaders(run))
     if found is None:
         return None
@@ -39,11 +39,11 @@ def collect(run: SearchRun) -> ConfirmedLeaders | None:
 
 
 def draw(found: ConfirmedLeaders, objective: Metric) -> go.Figure:
-    """A line for each trial, the best on top: its mean and interval, the value of every seed, and the search's own value."""
+    """A row for each trial, best on top: its mean with interval, the value of every seed, and its value in the search."""
     shares = is_share(objective)
     ranked = found.ranked[::-1]
     intervals = [each.interval for each in ranked]
-    names = [f"trial {titled(each.number, each.first)}" for each in ranked]
+    names = [f"trial {label_of(each.number, each.first)}" for each in ranked]
     drawn = figure(objective.replace("_", " "), "", automargin=True)
     values = [(value, name) for each, name in zip(ranked, names, strict=True) for value in each.values]
     drawn.add_scatter(
@@ -80,15 +80,15 @@ def draw(found: ConfirmedLeaders, objective: Metric) -> go.Figure:
 
 
 def section(run: Run) -> PageSection:
-    """The ranking over several seeds; LeftOutError where there is none of these leaders."""
+    """The ranking over several seeds; LeftOutError if there is none for the current leaders."""
     found = collect(run)
     if found is None:
-        why = unused_confirmation(run) or "No ranking over several seeds is there for these leaders."
-        raise LeftOutError(f"{why} `headhunt search confirm` makes one.")
+        why = unused_confirmation(run) or "These leaders have not been confirmed over several seeds."
+        raise LeftOutError(f"{why} Run `headhunt search confirm`.")
     show = share if is_share(run.search.objective) else "{:.4f}".format
     rows = [
         [
-            titled(row.number, row.first),
+            label_of(row.number, row.first),
             show(row.mean or 0.0),
             show_interval(row, show),
             show(row.searched),
@@ -97,15 +97,15 @@ def section(run: Run) -> PageSection:
         for row in found.ranked
     ]
     rows += [
-        [titled(row.number, row.first), "failed", f"{row.failure}", show(row.searched), ""] for row in found.failed
+        [label_of(row.number, row.first), "failed", f"{row.failure}", show(row.searched), ""] for row in found.failed
     ]
     columns = ["trial", "mean", "95 % interval", "as searched", "p against the best"]
     text = (
-        f"The leaders, each trained again with {found.seeds} seeds. As searched: the value of one seed that each was chosen by, "
-        "which favours lucky seeds. p: how often the best would be as far ahead if the trials did not differ, the larger of "
-        "Tukey's test and a paired t-test, corrected for being the best of these and for the number of comparisons. A large p "
-        "does not say that two are equal: three seeds can show only differences of many standard deviations. "
-        "Intervals are over seeds, not over other photos; a linear probe depends on no seed."
+        f"The leaders, each retrained with {found.seeds} seeds. As searched: the single-seed value that each was chosen by, "
+        "which favours lucky seeds. p: the probability of the best being this far ahead if the trials did not differ, the larger "
+        "of Tukey's test and a paired t-test, corrected for choosing the best and for the number of comparisons. A large p does "
+        "not mean that two trials are equal: three seeds can only reveal differences of many standard deviations. "
+        "Intervals are over seeds, not over other photos; a linear probe does not depend on the seed."
     )
     figures = {"confirmed": draw(found, run.search.objective)}
     return PageSection("confirmed", "Confirmed leaders", text, figures, [Table(columns, rows, {0, 1, 2, 3, 4})])

@@ -1,4 +1,4 @@
-"""The first trials beside the winner: what the search found that the simple answers did not have."""
+"""The first trials compared with the winner: what the search gained over simple solutions."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 class Row(NamedTuple):
-    """A trial as it ended: `value` of the objective, `accuracy` and `top5` on the validation photos at the best epoch, and what
-    `search confirm` found of it; None where there is none."""
+    """The result of a trial: `value` of the objective, `accuracy` and `top5` on the validation photos at the best epoch, and its
+    result in `search confirm`; None if missing."""
 
     number: int
     title: str
@@ -41,15 +41,15 @@ class Row(NamedTuple):
 
 
 class FirstTrials(NamedTuple):
-    """The first trials in their order, and the best trial of all, which may be one of them: the confirmed one where there is one.
-    None before any has ended."""
+    """The first trials in order, and the best of all trials, which may be one of them: the best confirmed one if confirmed. The
+    winner is None if there are no completed trials."""
 
     rows: list[Row]
     winner: Row | None
 
 
 def collect(run: SearchRun) -> FirstTrials:
-    """What came of the first trials of the study; UsageError when there is no study."""
+    """The results of the study's first trials; UsageError if there is no study."""
     study = load_study(run)
     firsts = [trial for trial in study.get_trials(deepcopy=False) if name_of(trial) and "config" in trial.user_attrs]
     best, confirmation = ranking(study, run.search.objective), find_confirmation(run)
@@ -61,12 +61,12 @@ def collect(run: SearchRun) -> FirstTrials:
 
 
 def verdict(found: FirstTrials, objective: Metric) -> str:
-    """How far the winner is above the probe, in a sentence; nothing where one of them is missing."""
+    """A sentence on how far the winner is above the probe; empty if one of them is missing."""
     probe = next((row for row in found.rows if row.is_probe), None)
     if probe is None or probe.value is None or found.winner is None or found.winner.value is None:
         return ""
     if found.winner.number == probe.number:
-        return " The linear probe wins: no head that the search trained is better than logistic regression on the same features."
+        return " The linear probe wins: no head in the search beats logistic regression on the same features."
     ours, its, how = found.winner.value, probe.value, ""
     own, other = found.winner.confirmed, probe.confirmed
     if own is not None and own.mean is not None and other is not None and other.mean is not None:
@@ -75,15 +75,15 @@ def verdict(found: FirstTrials, objective: Metric) -> str:
         return f" The winner's loss is {its - ours:z.4f} below the linear probe's{how}."
     above = round(100 * (ours - its), 1)
     if above == 0:
-        return f" The linear probe reaches what the winner does{how}."
+        return f" The linear probe is as good as the winner{how}."
     return f" The winner is {abs(above):.1f} points {'above' if above > 0 else 'below'} the linear probe{how}."
 
 
 def section(run: Run) -> PageSection:
-    """A row for each first trial and one for the winner; LeftOutError where the study has no first trials."""
+    """A row for each first trial and one for the winner; LeftOutError if the study has no first trials."""
     found = collect(run)
     if not found.rows:
-        raise LeftOutError("The study has no first trials: `search.first` names those of a new one.")
+        raise LeftOutError("The study has no first trials: set `search.first` for a new study.")
     rows = [_cells(row, run.search.objective) for row in found.rows]
     if found.winner is not None:
         named = next((row.title for row in found.rows if row.number == found.winner.number), "")
@@ -99,10 +99,9 @@ def section(run: Run) -> PageSection:
         for cells, row in zip(rows, (*found.rows, found.winner), strict=False):
             cells.insert(place, _mean(row, run.search.objective) if row else "")
     text = (
-        "What a search must beat: trials that every study begins with, and the best of all trials, by the mean over seeds where "
-        "the leaders are confirmed. Accuracies on validation photos are those of the search, at the best epoch; "
-        "seconds are those of the training, a trial's share where several trained together."
-        + verdict(found, run.search.objective)
+        "The baselines that a search must beat: the trials that the study began with, and the best of all trials (by the mean "
+        "over seeds if the leaders are confirmed). Validation accuracies are from the search, at the best epoch; seconds are "
+        "training time, divided among trials that trained together." + verdict(found, run.search.objective)
     )
     numeric = {0, *range(2, len(columns) - 2)}
     return PageSection("first", "First trials and the winner", text, tables=[Table(columns, rows, numeric)])
@@ -121,7 +120,7 @@ def _row(run: SearchRun, trial: optuna.trial.FrozenTrial, title: str, confirmati
         curves = load_curves(run.workdir, trial.number)
         accuracy = float(curves["val_accuracy"].iloc[facts["best_epoch"] - 1])
     except (HeadhuntError, KeyError, IndexError):
-        pass  # it failed, is still running, or its record is gone
+        pass  # it failed, is still running, or its record is missing
     return Row(
         trial.number,
         title,

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class History(NamedTuple):
-    """Trials that have a value, in their order: numbers, the objective's values, states; and the best complete one so far.
+    """Trials with a value, in order: numbers, values of the objective, states, and the best completed value so far.
 
-    `counts` is how many trials are in each state, those without a value (failed, running) included.
+    `counts` is the number of trials in each state, including those without a value (failed, running).
     """
 
     objective: Metric
@@ -53,7 +53,7 @@ def collect(study: optuna.Study, objective: Metric) -> History:
 
 
 def draw(history: History) -> go.Figure:
-    """Points for trials, a line for the best so far."""
+    """A point for each trial, a line for the best so far."""
     drawn = figure("trial", history.objective.replace("_", " "), **(SHARES if is_share(history.objective) else {}))
     drawn.update_xaxes(whole_ticks(history.numbers))
     for state, symbol in (("complete", "circle"), ("pruned", "x-thin-open")):
@@ -73,7 +73,7 @@ def draw(history: History) -> go.Figure:
 
 
 def section(run: Run) -> PageSection:
-    """The search, trial by trial; UsageError when there is no study."""
+    """The search, trial by trial; UsageError if there is no study."""
     found = collect(load_study(run), run.search.objective)
     counts = ", ".join(f"{count} {state}" for state, count in found.counts.items())
     text = f"{sum(found.counts.values())} trials: {counts}."

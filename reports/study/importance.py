@@ -1,4 +1,4 @@
-"""Which parameters of the search space mattered."""
+"""The importance of the search space's parameters."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 NEEDED = 8
-"""Complete trials below which an importance says nothing."""
+"""Minimum number of completed trials for importances."""
 
 
 class Importance(NamedTuple):
-    """Parameters, the most important first, with shares that add up to 1; computed from `trials` complete trials."""
+    """Parameters, most important first, with shares that add up to 1; computed from `trials` completed trials."""
 
     names: list[str]
     shares: list[float]
@@ -27,20 +27,20 @@ class Importance(NamedTuple):
 
 
 def collect(study: optuna.Study) -> Importance | str:
-    """fANOVA importances (Hutter et al., 2014) by Optuna, of the parameters that every drawn trial has, over the trials that have
-    all of them. A text instead says why there are none."""
+    """Optuna's fANOVA importances (Hutter et al., 2014) of the parameters common to all sampled trials, over the trials that have
+    all of them; or a text that says why there are none."""
     import optuna
 
     complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    drawn = [trial for trial in complete if name_of(trial) is None]  # a linear probe has hardly a parameter
+    drawn = [trial for trial in complete if name_of(trial) is None]  # a linear probe has hardly any parameters
     if len(drawn) < NEEDED:
-        return f"{len(drawn)} drawn trials ran to their end; an importance needs at least {NEEDED}."
+        return f"{len(drawn)} sampled trials have completed; importances need at least {NEEDED}."
     shared = set.intersection(*(set(trial.params) for trial in drawn))
     if len(shared) < 2:
-        return "the complete trials have fewer than two parameters in common."
+        return "the completed trials have fewer than two parameters in common."
     whole = [trial for trial in complete if shared <= set(trial.params)]
     if len({trial.value for trial in whole}) == 1:
-        return "all complete trials have the same value, so no parameter mattered."
+        return "all completed trials have the same value, so no parameter mattered."
     found = optuna.importance.get_param_importances(
         study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0), params=sorted(shared)
     )
@@ -65,9 +65,9 @@ def draw(importance: Importance) -> go.Figure:
 
 
 def section(run: Run) -> PageSection:
-    """What mattered; LeftOutError when too few trials have run to tell."""
+    """The importances; LeftOutError if they cannot be computed."""
     found = collect(load_study(run))
     if isinstance(found, str):
         raise LeftOutError(f"{found[:1].upper()}{found[1:]} `headhunt search run --trials N` adds trials.")
-    text = f"How much of the objective's variance each parameter explains, over {found.trials} complete trials."
+    text = f"How much of the objective's variance each parameter explains, over {found.trials} completed trials."
     return PageSection("importance", "Parameter importance", text, {"importance": draw(found)})

@@ -1,4 +1,4 @@
-"""The leaders of the search: their learning rates, and how they learned."""
+"""The learning-rate schedules and learning curves of the leaders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 POINTS = 400
-"""Points drawn of a learning-rate curve, at most."""
+"""Maximum number of points of a learning-rate curve."""
 
 
 class Rates(NamedTuple):
@@ -43,10 +43,10 @@ class Curves(NamedTuple):
 
 
 def collect_rates(run: SearchRun, leaders: list[Leader], train_images: int) -> list[Rates]:
-    """The learning rate of every leader, as it was at every step (thinned to POINTS); a hypermodel's is its own affair.
+    """The learning rate of every leader at every step (thinned to POINTS); hypermodels and linear probes are left out.
 
-    Where it followed the validation loss it is read from the record: each epoch's rate at its beginning and its end. Such a
-    leader without a record is left out.
+    The rates of a schedule that follows the validation loss are read from the leader's record: each epoch's rate at the beginning
+    and end of the epoch. Such a leader is left out if it has no record.
     """
     found = []
     for leader in leaders:
@@ -70,7 +70,7 @@ def collect_rates(run: SearchRun, leaders: list[Leader], train_images: int) -> l
 
 
 def _corners(values: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
-    """Positions of the rates (steps,) that are drawn, POINTS at most: where the rate changes, else evenly spread."""
+    """Positions of the rates (steps,) to draw: where the rate changes if these are at most POINTS, else POINTS evenly spaced."""
     changes = np.flatnonzero(np.diff(values, prepend=np.nan) != 0)
     if len(changes) <= POINTS:
         return changes
@@ -100,7 +100,7 @@ def collect_curves(run: SearchRun, leaders: list[Leader]) -> list[Curves]:
 
 
 def left_out(run: SearchRun, leaders: list[Leader]) -> str:
-    """A sentence for each leader without a record that can be read."""
+    """A sentence for each leader whose record cannot be read."""
     said = []
     for leader in leaders:
         try:
@@ -111,7 +111,7 @@ def left_out(run: SearchRun, leaders: list[Leader]) -> str:
 
 
 def draw_curves(curves: list[Curves]) -> go.Figure:
-    """Validation accuracy, training accuracy and their difference, one above the other; a leader has one colour."""
+    """Validation accuracy, training accuracy and their difference, stacked; each leader has one colour."""
     drawn = figure("epoch", "validation", **SHARES, domain=[0.7, 1])
     for curve, colour in zip(curves, COLOURS * 2, strict=False):
         table, name = curve.table, text(curve.name)
@@ -138,7 +138,7 @@ def draw_curves(curves: list[Curves]) -> go.Figure:
 
 
 def gaps(table: pd.DataFrame) -> pd.Series[float]:
-    """Training less validation accuracy after each epoch, in percentage points."""
+    """Training minus validation accuracy after each epoch, in percentage points."""
     return 100 * (table["accuracy"] - table["val_accuracy"])
 
 
@@ -167,32 +167,32 @@ def _name(leader: Leader) -> str:
 
 
 def rates_section(run: Run) -> PageSection:
-    """The leaders' schedules; LeftOutError where none is known."""
+    """The leaders' schedules; LeftOutError if none is known."""
     sizes = load_index(run).table["split"].value_counts()
     best = ranked(run)
     curves = collect_rates(run, best.leaders, int(sizes["train"]))
     if not curves:
         if run.search.hypermodel is not None:
-            raise LeftOutError("The leaders are models of a function, which sets their learning rates itself.")
+            raise LeftOutError("The leaders come from a hypermodel, which sets their learning rates itself.")
         raise LeftOutError(
-            "No leader has a schedule whose rates are known: a linear probe has none, and those that followed the validation "
-            "loss are in the leader's curves, which `headhunt search run` writes."
+            "No leader has a schedule with known rates: a linear probe has none, and rates that follow the validation loss are "
+            "in the leader's curves, which `headhunt search run` writes."
         )
     following = [each for each in best.leaders if each.config.hypermodel is None and each.config.schedule.follows_loss]
-    text = f"The schedules of the leaders, as they were followed step by step.{best.order}{left_out(run, following)}"
+    text = f"The leaders' learning rates, step by step.{best.order}{left_out(run, following)}"
     return PageSection("rates", "Learning rates", text, {"rates": draw_rates(curves)})
 
 
 def curves_section(run: Run) -> PageSection:
-    """How the leaders learned; LeftOutError where no record is left."""
+    """The leaders' learning curves; LeftOutError if there are no records."""
     best = ranked(run)
     curves, faults = collect_curves(run, best.leaders), left_out(run, best.leaders)
     if not curves:
         raise LeftOutError(f"`headhunt search run` writes the leaders' curves.{faults}")
     text = (
-        "Accuracy of the leaders on cached features: on the validation photos, and on each epoch's views of the training "
-        "photos while they trained, with dropout. The gap is training less validation: it grows where a head learns its "
-        f"photos by heart, and is below 0 where dropout and augmentation make training the harder task.{best.order}{faults}"
+        "Accuracy of the leaders on cached features: on the validation photos, and during training (with dropout) on each "
+        "epoch's views of the training photos. The gap is training minus validation: it grows when a head overfits, and is "
+        f"negative when dropout and augmentation make training the harder task.{best.order}{faults}"
     )
     figures = {"curves": draw_curves(curves)}
     return PageSection("curves", "Learning curves", text, figures, [gap_table(curves)])

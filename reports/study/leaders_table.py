@@ -7,18 +7,18 @@ from reports.config import Run
 from reports.section import PageSection, Table
 from reports.study.ranked import Ranked, ranked
 from reports.style import share
-from search.first_trials import titled
+from search.first_trials import label_of
 from search.leaderboard import Leader
 from search.metric import is_share
 from search.ranking import OPTIMISTIC
 from search.review.describe import head_line, parts_line, show, views_line
 
 WORDS = {"features", "head", "schedule, peak rate", "optimiser, batch", "views"}
-"""Columns of words."""
+"""Columns of text."""
 
 
 def section(run: Run) -> PageSection:
-    """A row for each leader; UsageError when no trial has run to its end."""
+    """A row for each leader; UsageError if there are no completed trials."""
     best = ranked(run)
     if run.search.hypermodel is not None:
         return _hypermodels(run, best)
@@ -27,7 +27,7 @@ def section(run: Run) -> PageSection:
         config = leader.config
         rows.append(
             [
-                titled(leader.number, leader.first),
+                label_of(leader.number, leader.first),
                 *_values(run, best, leader),
                 share(leader.top5),
                 parts_line(config.features.parts, run.features),
@@ -47,7 +47,7 @@ def section(run: Run) -> PageSection:
         "optimiser, batch",
         "views",
     ]
-    text = f"The heads that did best on the cached features of the validation photos.{_told(best)}"
+    text = f"The best heads on the cached features of the validation photos.{_told(best)}"
     if any(leader.config.features.parts is not None for leader in best.leaders):
         text += f" All features are {pooling(run.features)}."
     numeric = {place for place, name in enumerate(columns) if name not in WORDS}
@@ -55,12 +55,12 @@ def section(run: Run) -> PageSection:
 
 
 def _headings(run: Run, best: Ranked) -> list[str]:
-    """Of the columns of `_values`."""
+    """Headings of the columns of `_values`."""
     return [run.search.objective.replace("_", " "), *([f"mean of {best.seeds} seeds"] if best.confirmation else [])]
 
 
 def _values(run: Run, best: Ranked, leader: Leader) -> list[str]:
-    """What the search saw of a leader, and its mean over seeds where leaders are confirmed."""
+    """A leader's value in the search, and its mean over seeds if leaders are confirmed."""
     show = share if is_share(run.search.objective) else "{:.4f}".format
     if best.confirmation is None:
         return [show(leader.value)]
@@ -73,7 +73,7 @@ def _told(best: Ranked) -> str:
 
 
 def _hypermodels(run: Run, best: Ranked) -> PageSection:
-    """The leaders of a function, by the values that it drew."""
+    """The leaders of a hypermodel, with the values that it drew."""
     rows = [
         [
             str(leader.number),
@@ -86,5 +86,5 @@ def _hypermodels(run: Run, best: Ranked) -> PageSection:
         for leader, params in ((leader, leader.params.items()) for leader in best.leaders)
     ]
     columns = ["trial", *_headings(run, best), "top-5", "hyperparameters"]
-    text = f"The models of {run.search.hypermodel} that did best on the cached features of the validation photos.{_told(best)}"
+    text = f"The best models of {run.search.hypermodel} on the cached features of the validation photos.{_told(best)}"
     return PageSection("leaders", "Leaders", text, tables=[Table(columns, rows, set(range(len(columns) - 1)))])

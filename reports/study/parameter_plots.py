@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reports.study.stand_in import pair_stand_in, stand_in
-from reports.style import SHARES, log_ticks, restyle, shortened, text, told_apart, whole_ticks
+from reports.style import SHARES, distinct_labels, log_ticks, restyle, shortened, text, whole_ticks
 from search.metric import Metric, is_share
 
 if TYPE_CHECKING:
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 STEPS = 40
-"""Places on each axis of a contour, at most."""
+"""Maximum number of values on each axis of a contour."""
 
 LABEL = 24
-"""Characters of a parameter's name below its axis of the parallel coordinates, at most."""
+"""Maximum characters of a parameter's name below its axis of the parallel coordinates."""
 
 LINE = 11
-"""Characters of a line of a choice beside its axis, at most: there is no room for more on a phone."""
+"""Maximum characters per line of a choice beside its axis: a phone has no room for more."""
 
 
 def draw_slice(
@@ -34,12 +34,12 @@ def draw_slice(
     """The objective over one parameter."""
     from optuna.visualization import plot_slice
 
-    # Optuna colours by number: the stand-in's numbers must follow the search.
+    # Optuna colours by trial number, so the stand-in's numbers must be in the search's order.
     ordered = sorted(trials, key=lambda trial: trial.number)
     drawn = restyle(plot_slice(stand_in(study, ordered, [name]), target_name=_title(objective)), 260)
     drawn.update_traces(marker={"showscale": False, "size": 8}, cliponaxis=False)
     drawn.update_yaxes(**_shares(objective))
-    if drawn.layout.xaxis.type == "category":  # Optuna writes choices as Python does, 'relu' in quotes
+    if drawn.layout.xaxis.type == "category":  # Optuna labels choices by their repr, e.g. 'relu' in quotes
         for trace in drawn.data:
             trace.x = [_unquoted(value) for value in trace.x]
         choices = [_unquoted(value) for value in drawn.layout.xaxis.categoryarray]
@@ -55,11 +55,11 @@ def draw_slice(
 def draw_parallel(
     study: optuna.Study, trials: Sequence[optuna.trial.FrozenTrial], names: Sequence[str], objective: Metric
 ) -> go.Figure:
-    """A line for each trial through the objective and its parameters; the last of `trials` lies on top."""
+    """A line for each trial through the objective and its parameters; the last of `trials` is on top."""
     from optuna.visualization import plot_parallel_coordinate
 
     drawn = restyle(plot_parallel_coordinate(stand_in(study, trials, names), target_name=_title(objective)), 460)
-    drawn.update_traces(marker={"showscale": False}, selector={"mode": "markers"})  # its first axis is the scale
+    drawn.update_traces(marker={"showscale": False}, selector={"mode": "markers"})  # the first axis is the scale
     ordered = sorted(names, key=text)
     labels = [_title(objective), *map(text, shortened(ordered, LABEL))]
     drawn.update_xaxes(ticktext=labels, tickangle=-45, automargin=True)
@@ -67,7 +67,7 @@ def draw_parallel(
         ticks = list(found)
         if axis == 0:
             places = _at([trial.value for trial in trials if trial.value is not None], [tick.y for tick in ticks])
-            shown = told_apart(places) if not is_share(objective) else _percent(places)
+            shown = distinct_labels(places) if not is_share(objective) else _percent(places)
         else:
             shown = _beside(trials, ordered[axis - 1], [tick.text for tick in ticks], [tick.y for tick in ticks])
         for tick, label in zip(ticks, shown, strict=True):
@@ -102,7 +102,7 @@ def _shares(objective: Metric) -> dict[str, Any]:
 
 
 def _whole(trials: Sequence[optuna.trial.FrozenTrial], name: str) -> dict[str, Any]:
-    """Ticks of a parameter whose values are all whole numbers."""
+    """Ticks of a parameter whose values are all integers; empty otherwise."""
     values = [trial.params[name] for trial in trials if name in trial.params]
     return whole_ticks(values) if all(isinstance(value, int) for value in values) else {}
 
@@ -113,8 +113,7 @@ def _ends(trials: Sequence[optuna.trial.FrozenTrial], name: str) -> tuple[float,
 
 
 def _lines(choice: str) -> list[str]:
-    """A choice as lines of LINE characters, safe from plotly's HTML; broken behind an underscore, a hyphen or a blank if it has
-    one."""
+    """A choice as HTML-escaped lines of at most LINE characters; broken after underscores, hyphens or blanks if possible."""
     lines: list[str] = []
     for part in re.findall(r"[^_\-\s]*[_\-\s]?", choice):
         for start in range(0, len(part), LINE):
@@ -129,9 +128,9 @@ def _lines(choice: str) -> list[str]:
 def _beside(
     trials: Sequence[optuna.trial.FrozenTrial], name: str, labels: Sequence[str], heights: Sequence[float]
 ) -> list[str]:
-    """What stands beside the axis of a parameter: numbers with few digits, choices on as many lines as they take.
+    """Tick labels of a parameter's axis: numbers with few digits, choices wrapped onto several lines.
 
-    `labels` are Optuna's, with three digits; `heights` run from 0 to 1. The lowest is None where trials lack the parameter.
+    `labels` are Optuna's, with three digits; `heights` run from 0 to 1. The lowest label is None if trials lack the parameter.
     """
     found = [(trial.params[name], trial.distributions[name]) for trial in trials if name in trial.params]
     values = [value for value, _ in found]
@@ -139,20 +138,20 @@ def _beside(
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         return ["<br>".join(_lines(html.unescape(label))) for label in labels]
     if any(hasattr(kind, "choices") for _, kind in found):
-        return [*absent, *told_apart([float(label) for label in labels[len(absent) :]])]
+        return [*absent, *distinct_labels([float(label) for label in labels[len(absent) :]])]
     is_log = any(getattr(kind, "log", False) for _, kind in found)
-    return [*absent, *told_apart(_at(values, heights[len(absent) :], is_log))]
+    return [*absent, *distinct_labels(_at(values, heights[len(absent) :], is_log))]
 
 
 def _at(values: Sequence[float], heights: Sequence[float], is_log: bool = False) -> list[float]:
-    """The numbers at some heights of an axis on which `values` lie: the smallest at the first height, the largest at 1."""
+    """The numbers at given heights of the axis of `values`: the smallest at the first height, the largest at 1."""
     low, high = (np.log10(end) if is_log else end for end in (min(values), max(values)))
     places = np.interp(heights, [heights[0], 1.0], [low, high]) if high > low else np.array([low])
     return [float(10**place if is_log else place) for place in places]
 
 
 def _percent(values: Sequence[float]) -> list[str]:
-    return [f"{label}%" for label in told_apart([100 * value for value in values], 3)]
+    return [f"{label}%" for label in distinct_labels([100 * value for value in values], 3)]
 
 
 def _unquoted(value: str) -> str:

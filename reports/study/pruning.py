@@ -1,4 +1,4 @@
-"""When trials were pruned, and how all of them stood epoch by epoch."""
+"""When trials were pruned, and the values of all trials epoch by epoch."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 LINES = 300
-"""Trials whose values are drawn, at most."""
+"""Maximum number of trials whose values are drawn."""
 
 STATES = {"complete": COLOURS[0], "running": COLOURS[8], "failed": COLOURS[3], "pruned": COLOURS[1]}
-"""The colour of each state, in the order of drawing."""
+"""The colour of each state, in drawing order."""
 
 
 class TrialValues(NamedTuple):
-    """A trial's values of the objective: (epoch, value) in order, epochs counted from 1. One that is solved, not trained, has one
-    at the last epoch."""
+    """A trial's values of the objective: (epoch, value) in order, with epochs counted from 1. A trial that is solved instead of
+    trained has a single value, at the last epoch."""
 
     number: int
     state: str
@@ -37,10 +37,10 @@ class TrialValues(NamedTuple):
 
 
 class Pruning(NamedTuple):
-    """How many trials were pruned after each epoch at which any was; and the values of every trial that has some.
+    """The number of trials pruned after each epoch, where any were, and the values of every trial that has any.
 
-    `saved` is the share of epochs that pruning saved: those that pruned trials did not train, of all that the complete and the
-    pruned ones would have trained without it. Those that are solved count on neither side.
+    `saved` is the share of epochs saved by pruning: the epochs that pruned trials did not train, out of all epochs that completed
+    and pruned trials would have trained without it. Solved trials are not counted.
     """
 
     after: dict[int, int]
@@ -49,7 +49,7 @@ class Pruning(NamedTuple):
 
 
 def collect(study: optuna.Study, epochs: int) -> Pruning:
-    """The values and prunings of a study whose trials train for `epochs` at most."""
+    """The values and prunings of a study whose trials train for at most `epochs` epochs."""
     trials = []
     for trial in study.get_trials(deepcopy=False):
         values = sorted((epoch, value) for epoch, value in trial.intermediate_values.items() if math.isfinite(value))
@@ -65,7 +65,7 @@ def collect(study: optuna.Study, epochs: int) -> Pruning:
 
 
 def thinned(trials: list[TrialValues]) -> list[TrialValues]:
-    """At most LINES of the trials, evenly spread over the search."""
+    """At most LINES of the trials, evenly spaced over the search."""
     return [trials[place] for place in np.unique(np.linspace(0, len(trials) - 1, LINES).astype(int))]
 
 
@@ -84,12 +84,12 @@ def draw_pruned(pruning: Pruning) -> go.Figure:
     )
     drawn.update_layout(height=260)
     drawn.update_yaxes(whole_ticks([0, *pruning.after.values()]))
-    drawn.update_xaxes(type="category")  # rungs lie close together at first, and numbers above them would overlap
+    drawn.update_xaxes(type="category")  # early rungs are close together, so their labels would overlap
     return drawn
 
 
 def draw_values(trials: list[TrialValues], objective: Metric) -> go.Figure:
-    """A line for each trial, in the colour of its state. Optuna's plot has a legend entry and a colour for each trial."""
+    """A line for each trial, coloured by state. (Optuna's own plot has a legend entry and a colour for each trial.)"""
     axis = SHARES if is_share(objective) else {"type": "log"}
     drawn = figure("epoch", objective.replace("_", " "), **axis)
     for state, colour in STATES.items():
@@ -120,19 +120,22 @@ def draw_values(trials: list[TrialValues], objective: Metric) -> go.Figure:
 
 
 def section(run: Run) -> PageSection:
-    """Prunings and values; LeftOutError when no trial has a value yet."""
+    """Prunings and values; LeftOutError if no trial has a value yet."""
     found = collect(load_study(run), run.search.epochs)
     if not found.trials:
-        raise LeftOutError("No trial has trained for an epoch yet: `headhunt search run` trains some.")
+        raise LeftOutError("No trial has trained for an epoch yet: run `headhunt search run`.")
     pruned = sum(found.after.values())
     figures = {}
     if pruned:
         solved = (
-            "but the linear probe, which is solved, " if any(trial.is_solved for trial in found.trials) else "of them "
+            "except the linear probe, which is solved, "
+            if any(trial.is_solved for trial in found.trials)
+            else "of them "
         )
         text = (
             f"{pruned} of {len(found.trials)} trials were pruned by the {run.search.pruner.replace('_', ' ')} pruner, which "
-            f"saved {share(found.saved)} of the epochs that all {solved}would have trained: how many after which epoch, and "
+            f"saved {share(found.saved)} of the epochs that all {solved}would have trained. The figures show how many were "
+            "pruned after each epoch, and "
         )
         figures["pruned"] = draw_pruned(found)
     else:
@@ -141,7 +144,7 @@ def section(run: Run) -> PageSection:
     text += "the values of every trial, epoch by epoch."
     if len(shown) < len(found.trials):
         text = text.replace(
-            "every trial", f"{len(shown)} of the {len(found.trials)} trials, evenly spread over the search"
+            "every trial", f"{len(shown)} of the {len(found.trials)} trials, evenly spaced over the search"
         )
     figures["intermediate-values"] = draw_values(shown, run.search.objective)
     return PageSection("pruning", "Pruning", text, figures)

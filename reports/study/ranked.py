@@ -1,4 +1,4 @@
-"""The leaders as every section shows them: in the order of `search confirm` where it has been run, else in that of the search."""
+"""The leaders as every section shows them: in the order of `search confirm` if it was run, else in that of the search."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from search.leaderboard import Leader
 
 
 class Ranked(NamedTuple):
-    """The leaders, the best first, as many as `reports.leaders` says; the confirmation that ranks them, if there is one."""
+    """The best `reports.leaders` trials, best first, and the confirmation that ranks them, if there is one."""
 
     leaders: list[Leader]
     confirmation: Confirmation | None
 
     @property
     def seeds(self) -> int:
-        """How many seeds a confirmed leader was trained with."""
+        """The number of seeds of each confirmed leader; 0 without a confirmation."""
         return len(self.confirmation.confirmed[0].seeds) if self.confirmation else 0
 
     @property
     def order(self) -> str:
-        """What decides their order, a sentence; empty where it is the search's own."""
+        """A sentence about what decides the order; empty if it is the search's own."""
         return f" {self.confirmation.order}" if self.confirmation else ""
 
 
 def ranked(run: Run) -> Ranked:
-    """The leaders of the page; UsageError when no trial has run to its end."""
+    """The leaders of the page; UsageError if there are no completed trials."""
     return Ranked(*confirmed_first(run, run.reports.leaders))

@@ -1,4 +1,4 @@
-"""Studies side by side: this run's and those of the configurations in `reports.compare`."""
+"""Comparison of this run's study with those of the configurations in `reports.compare`."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 class StudyFacts(NamedTuple):
-    """A study: its trials by state, the best value so far over trials and over the epochs that all trials before have trained,
-    both (points), and what came of its best.
+    """A study: its trials by state, the best value so far by number of trials and by cumulative epochs, (points,) each, and the
+    results of its best trial.
 
-    `confirmed` is of the best trial over several seeds, `test` the accuracy of the best promoted model, `seconds` how long all
-    its searches ran, `photos` the sha256 of its validation photos; None of what there is not.
+    `confirmed` is the best trial over several seeds, `test` the accuracy of the best promoted model, `seconds` the total duration
+    of its searches, `photos` the sha256 of its validation photos; None if missing.
     """
 
     name: str
@@ -48,7 +48,7 @@ class StudyFacts(NamedTuple):
 
 
 def collect(run: Run) -> list[StudyFacts]:
-    """This run's study, then the others in the order of the configuration; UsageError for one that cannot be read."""
+    """This run's study, then the others in configuration order; UsageError if one cannot be read."""
     others = [(str(path), _other(run, path)) for path in run.reports.compare]
     found = [_facts(run), *(_named(path, other) for path, other in others)]
     names = [facts.name for facts in found]
@@ -60,14 +60,14 @@ def collect(run: Run) -> list[StudyFacts]:
 
 
 def _other(run: Run, path: Path) -> Run:
-    """The run of another configuration. A relative `workdir` is looked for beside the file, then in the working directory."""
+    """The run of another configuration. A relative `workdir` is resolved beside the file, or else in the working directory."""
     if not path.is_file():
-        raise UsageError(f"reports.compare: there is no file {path}; allowed are paths of other runs' headhunt.yaml.")
+        raise UsageError(f"reports.compare: file not found: {path}; it must be the headhunt.yaml of another run.")
     other = load(Run, path)
     beside = path.parent / other.workdir
     other = other.model_copy(update={"workdir": beside if beside.exists() else other.workdir})
     if (other.name, other.workdir.resolve()) == (run.name, run.workdir.resolve()):
-        raise UsageError(f"reports.compare: {path} is this run itself; name the headhunt.yaml of others.")
+        raise UsageError(f"reports.compare: {path} is this run itself; it must be the headhunt.yaml of another run.")
     return other
 
 
@@ -90,7 +90,7 @@ def _facts(run: Run) -> StudyFacts:
         "sampler": search.sampler,
         "pruner": search.pruner,
         **study.user_attrs.get("identity", {}),
-    }  # not as the file is now
+    }  # the study's own settings, not the file's current ones
     return StudyFacts(
         run.name,
         made["sampler"],
@@ -115,7 +115,7 @@ def _photos(run: Run) -> frozenset[str] | None:
 
 
 def draw(studies: Sequence[StudyFacts], over: str) -> go.Figure:
-    """The best value so far of studies with one objective, a line each; `over` "trials" or "epochs"."""
+    """The best value so far of studies with the same objective, a line each; `over` is "trials" or "epochs"."""
     objective = studies[0].objective
     axis = SHARES if is_share(objective) else {}
     drawn = figure("trials" if over == "trials" else "epochs trained", objective.replace("_", " "), **axis)
@@ -134,24 +134,25 @@ def draw(studies: Sequence[StudyFacts], over: str) -> go.Figure:
 
 
 def section(run: Run) -> PageSection:
-    """The table and the figures; LeftOutError when the configuration names no other study."""
+    """The table and the figures; LeftOutError if the configuration lists no other study."""
     if not run.reports.compare:
         raise LeftOutError(
-            "No other study is listed: list other runs' headhunt.yaml in `reports.compare`, then run `headhunt reports build`."
+            "No other studies to compare: list the headhunt.yaml of other runs in `reports.compare`, then rerun "
+            "`headhunt reports build`."
         )
     found = collect(run)
     objectives = list(dict.fromkeys(facts.objective for facts in found))
     told = (
-        f"{len(found)} studies. Best is the value, of one seed, that the best trial was chosen by; confirmed is the best mean "
-        "over several seeds, with its 95 % interval; test is the accuracy of the best promoted model."
+        f"{len(found)} studies. Best is the single-seed value that the best trial was chosen by; confirmed is the best mean over "
+        "several seeds, with its 95 % interval; test is the accuracy of the best promoted model."
     )
     if len(objectives) > 1:
-        told += " They have different objectives, whose values do not compare: each objective has figures of its own."
+        told += " They have different objectives, whose values are not comparable: each objective has its own figures."
     photos = {facts.photos for facts in found}
     if None in photos:
-        told += " Whether they have the same validation photos is not known: a run's index of photos is missing."
+        told += " It is unknown whether they share their validation photos: a run's photo index is missing."
     elif len(photos) > 1:
-        told += " Their validation photos are not the same, so that their values are not of the same task."
+        told += " Their validation photos differ, so their values are not comparable."
     blocks = [
         Block(
             title,
@@ -163,7 +164,7 @@ def section(run: Run) -> PageSection:
             (
                 "By epochs",
                 "epochs",
-                "The same over the epochs that all trials have trained, which is what a pruner saves.",
+                "The same by the cumulative epochs of all trials, which is what a pruner saves.",
             ),
         )
     ]

@@ -1,4 +1,4 @@
-"""A study for Optuna's plots: some trials and parameters of the real one, their names and choices safe from plotly's HTML."""
+"""Substitute studies for Optuna's plots: some trials and parameters of the real one, with names and choices HTML-escaped."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def stand_in(study: optuna.Study, trials: Sequence[optuna.trial.FrozenTrial], names: Sequence[str]) -> optuna.Study:
-    """A study in memory of these complete trials, numbered anew, with these parameters only.
+    """An in-memory study of these completed trials, renumbered, with only these parameters.
 
-    Optuna hands names and choices to plotly, which reads some HTML in them; those of a hypermodel are free text.
+    Optuna passes names and choices to plotly, which interprets some HTML in them; those of a hypermodel are free text.
     """
     import optuna
 
@@ -37,9 +37,9 @@ def stand_in(study: optuna.Study, trials: Sequence[optuna.trial.FrozenTrial], na
 def pair_stand_in(
     study: optuna.Study, trials: Sequence[optuna.trial.FrozenTrial], pair: tuple[str, str], steps: int
 ) -> optuna.Study:
-    """The same with two numeric parameters that all these trials have, each at `steps` places of its range at most.
+    """Like `stand_in`, with two numeric parameters that all these trials have, each rounded to at most `steps` values.
 
-    Optuna's contour has a cell for each pair of values that occur: of 1,000 trials a million, which no page can hold.
+    Optuna's contour has a cell for each pair of values: a million for 1,000 trials, too many for a page.
     """
     import optuna
 

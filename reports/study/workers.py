@@ -1,4 +1,4 @@
-"""What each worker of the search did, and when."""
+"""The utilisation of the search's workers over time."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 BARS = 2000
-"""Bars in the figure, at most."""
+"""Maximum number of bars in the figure."""
 
 ROWS_HEIGHT = 900
-"""Pixels that all rows take together, at most."""
+"""Maximum total height of the rows in pixels."""
 
 UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 
 
 class Bar(NamedTuple):
-    """Tasks of one worker that follow each other, in one bar; `start` is in seconds of search without the gaps between sessions,
-    and `clock` in seconds since 1970."""
+    """Consecutive tasks of one worker as one bar; `start` is in seconds of search, without the gaps between sessions, and `clock`
+    is a Unix time."""
 
     row: str
     worker: str
@@ -39,8 +39,8 @@ class Bar(NamedTuple):
 
 
 class Session(NamedTuple):
-    """From one start of the driver to the end of its last task: `begin` in seconds since 1970; `busy` is the share of the time of
-    its `workers` that they trained."""
+    """From a start of the driver to the end of its last task. `begin` is a Unix time; `busy` is the share of the workers' time
+    that they spent on tasks."""
 
     begin: float
     seconds: float
@@ -51,7 +51,7 @@ class Session(NamedTuple):
 
 
 class Utilisation(NamedTuple):
-    """Every session, its start in seconds of search, and a bar for each task; `rows` from the first worker to the last."""
+    """The sessions, their starts in seconds of search, the names of the rows in order, and a bar for each task."""
 
     sessions: list[Session]
     starts: list[float]
@@ -60,13 +60,13 @@ class Utilisation(NamedTuple):
 
     @property
     def busy(self) -> float:
-        """The share of all sessions' worker time."""
+        """The busy share of the workers' time over all sessions."""
         capacity = sum(each.workers * each.seconds for each in self.sessions)
         return sum(each.busy * each.workers * each.seconds for each in self.sessions) / capacity if capacity else 0.0
 
     @property
     def trials_per_minute(self) -> float:
-        """Trials that ended, by the minutes of all sessions."""
+        """Trials ended per minute over all sessions."""
         seconds = sum(each.seconds for each in self.sessions)
         return 60 * sum(each.trials for each in self.sessions) / seconds if seconds else 0.0
 
@@ -74,8 +74,8 @@ class Utilisation(NamedTuple):
 def collect(work: Sequence[Work]) -> Utilisation:
     """Sessions and bars of a log.
 
-    A worker is a row. Processes change from session to session, and Ray may start more of them than work at a time: a row goes on
-    with another process of its host once it is free.
+    Each row is a worker. Processes change between sessions, and Ray may start more processes than work at the same time: a free
+    row is reused by another process of its host.
     """
     sessions, starts, bars, elapsed = [], [], [], 0.0
     rows: dict[str, int] = {}
@@ -99,7 +99,7 @@ def collect(work: Sequence[Work]) -> Utilisation:
 
 
 def _places(work: Sequence[Work]) -> list[tuple[str, int]]:
-    """For tasks in the order of their start: the host and its lowest free row, or rather the worker's last one, if free."""
+    """For each task, in order of start: the host and a free row of it; preferably the worker's last row, else the lowest."""
     ends: dict[tuple[str, int], float] = {}
     last: dict[str, tuple[str, int]] = {}
     places = []
@@ -114,7 +114,7 @@ def _places(work: Sequence[Work]) -> list[tuple[str, int]]:
 
 
 def joined(bars: Sequence[Bar], most: int = BARS) -> list[Bar]:
-    """The bars, neighbours of a row joined until there are `most` at most: those with the smallest gaps between them first."""
+    """The bars, with neighbours in a row joined, smallest gaps first, until there are at most `most`."""
     by_row: dict[str, list[Bar]] = {}
     for bar in bars:
         by_row.setdefault(bar.row, []).append(bar)
@@ -144,12 +144,12 @@ def _one(bars: Sequence[Bar]) -> Bar:
 
 
 def draw(found: Utilisation) -> go.Figure:
-    """A row for each worker, a bar for each task; a dotted line where a search went on."""
+    """A row for each worker, a bar for each task; a dotted line where the search was resumed."""
     longest = sum(each.seconds for each in found.sessions)
     unit, name = next((unit, name) for unit, name in UNITS if longest >= 3 * unit or unit == 1)
     drawn = figure(f"{name} of search", "", automargin=True, autorange="reversed", type="category")
     bars = joined(found.bars)
-    for colour, parity in ((COLOURS[0], 0), ("#93c5fd", 1)):  # neighbours are told apart
+    for colour, parity in ((COLOURS[0], 0), ("#93c5fd", 1)):  # alternate, to distinguish neighbours
         own = bars[parity::2]
         drawn.add_bar(
             x=[bar.seconds / unit for bar in own],
@@ -175,23 +175,22 @@ def _told(bar: Bar) -> str:
 
 
 def section(run: Run) -> PageSection:
-    """Workers and sessions; LeftOutError where no log is left of the search."""
+    """Workers and sessions; LeftOutError if there is no work log."""
     found = collect(load_work(run.workdir))
     if not found.bars:
         raise LeftOutError(
-            "There is no log of the workers (trials/work.csv), or no whole line in it: `headhunt search run` writes it as it "
-            "trains."
+            "The workers' log (trials/work.csv) is missing or empty: `headhunt search run` writes it while training."
         )
     epochs = sum(each.epochs for each in found.sessions)
     told = (
-        f"The workers were busy for {share(found.busy)} of the time, and {found.trials_per_minute:.1f} trials ended in a minute. "
+        f"The workers were busy for {share(found.busy)} of the time, and {found.trials_per_minute:.1f} trials ended per minute. "
         f"A bar is a task: trials of one structure up to the next rung; {len(found.bars):,} tasks trained {epochs:,} epochs. "
-        "Compilation belongs to a task; between tasks a worker waits for the rest of its generation, and for the driver."
+        "Tasks include compilation; between tasks a worker waits for the rest of its generation and for the driver."
     )
     if len(found.bars) > BARS:
-        told += f" Neighbouring bars with the smallest gaps between them are joined, so that there are {BARS:,}."
+        told += f" Neighbouring bars with the smallest gaps are joined, to show at most {BARS:,}."
     if len(found.sessions) > 1:
-        told += " The time between sessions is left out; a dotted line shows where the search went on."
+        told += " The time between sessions is left out; a dotted line marks where the search was resumed."
     rows = [
         [
             datetime.fromtimestamp(each.begin).strftime("%Y-%m-%d %H:%M"),

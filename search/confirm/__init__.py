@@ -1,1 +1,1 @@
-"""The leaders trained again over several seeds: `search confirm`, and the ranking that comes of it."""
+"""`search confirm`: the leaders retrained over several seeds, and the resulting ranking."""

@@ -1,7 +1,7 @@
-"""Confirmation: the leaders ranked over several seeds, as `headhunt search confirm` left it in the run's folder.
+"""Confirmation: the leaders ranked over several seeds, as stored by `headhunt search confirm` in the run's folder.
 
-A confirmation is of certain leaders of a study with certain settings. When the study has others since, it is not used, and a
-line says so.
+A confirmation holds for the leaders and settings that a study had at the time. If these have changed, it is not used, and this is
+logged.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Confirmed(Section):
     """A trial over several seeds.
 
     `values` has the objective at the best epoch for each of `seeds`, null where the training failed: then `failure` says why, and
-    there is no mean. `low` and `high` are null where the values do not differ, as those of a linear probe, which is solved once.
-    `val_loss` is the mean at these epochs, which decides between equal means. `searched` is the search's own
-    value, of one seed, that it was chosen by. `p_value` is that of "the best is no better than this one", corrected for the
-    choice of the best and the number of comparisons (`compared_with_best`); null for the best itself.
+    there is no mean. `low` and `high` are null where the values do not differ, e.g. for a linear probe, which is solved once.
+    `val_loss` is the mean over the best epochs; it breaks ties between equal means. `searched` is the single-seed value by which
+    the search chose the trial. `p_value` belongs to the hypothesis "the best is no better than this one", corrected for choosing
+    the best and for the number of comparisons (`compared_with_best`); null for the best itself.
     """
 
     number: int
@@ -55,17 +55,17 @@ class Confirmed(Section):
 
     @property
     def interval(self) -> Interval | None:
-        """The mean with its interval; None for a trial that failed with a seed, or whose values do not differ."""
+        """The mean with its interval; None for a trial that failed with some seed, or whose values do not differ."""
         if self.mean is None or self.low is None or self.high is None or _are_equal(self.values):
             return None
         return Interval(self.mean, self.low, self.high)
 
 
 class Confirmation(Section):
-    """The confirmed trials, the best mean first; those that failed with a seed come last.
+    """The confirmed trials, best mean first; those that failed with some seed come last.
 
     `leaders` are the digests of the configurations by trial number, in the order of the search; `identity` is the study's;
-    `comparison` names the tests that the p-values are of, which earlier versions did not.
+    `comparison` names the tests behind the p-values (absent in files of earlier versions).
     """
 
     study: str
@@ -77,22 +77,21 @@ class Confirmation(Section):
 
     @property
     def order(self) -> str:
-        """What decides the order of leaders that have this confirmation, a sentence."""
+        """One sentence on how leaders with this confirmation are ordered."""
         return (
-            f"The confirmed leaders come first, by their mean over {len(self.confirmed[0].seeds)} seeds; behind them the others, "
-            "as the search ranked them."
+            f"Confirmed leaders come first, by their mean over {len(self.confirmed[0].seeds)} seeds, then the others in the "
+            "search's order."
         )
 
     def place(self, number: int) -> int:
-        """The place, from 0, of a trial: behind the confirmed ones come those that were not confirmed, then what failed with a
-        seed."""
+        """A trial's place, from 0: confirmed trials first, then unconfirmed ones, then those that failed with some seed."""
         for place, one in enumerate(self.confirmed):
             if one.number == number:
                 return place if one.failure is None else len(self.confirmed) + 1
         return len(self.confirmed)
 
     def of(self, number: int) -> Confirmed | None:
-        """What is confirmed of a trial; None when it was not among the leaders, or failed with a seed."""
+        """A trial's confirmation; None if it was not among the leaders, or failed with some seed."""
         return next((one for one in self.confirmed if one.number == number and one.failure is None), None)
 
 
@@ -102,10 +101,7 @@ def rank(
     seeds: Sequence[int],
     found: Sequence[Sequence[SeedRun]],
 ) -> tuple[Confirmed, ...]:
-    """The leaders by what their trainings with these seeds reached on average, each compared with the best.
-
-    Those that failed with a seed come last.
-    """
+    """The leaders by their mean over these seeds, each compared with the best; those that failed with some seed come last."""
     rows = [_summed_up(objective, leader, seeds, runs) for leader, runs in zip(leaders, found, strict=True)]
     whole = [row for row in rows if row.failure is None]
     ranked = sorted(whole, key=lambda row: (Score.of(objective, row.mean or 0.0, row.val_loss or 0.0), row.number))
@@ -131,7 +127,7 @@ def _summed_up(objective: Metric, leader: Leader, seeds: Sequence[int], runs: Se
 
 
 def _are_equal(values: Sequence[float | None]) -> bool:
-    """Whether a trial has one value with all seeds: then there is no spread that an interval could follow from."""
+    """Whether a trial has the same value with every seed, so that there is no spread to compute an interval from."""
     return len({value if value is None else round(value, 6) for value in values}) == 1
 
 
@@ -141,32 +137,32 @@ def confirmation_file(workdir: Path) -> Path:
 
 
 def write_confirmation(workdir: Path, confirmation: Confirmation) -> None:
-    """Writes it, atomically."""
+    """Writes `confirm.json` atomically."""
     write_text(confirmation_file(workdir), confirmation.model_dump_json(indent=1) + "\n")
 
 
 def load_confirmation(run: SearchRun, leaders: Sequence[Leader]) -> Confirmation | None:
-    """The confirmation of the run; None when there is none, or, with a line that says so, when it is not of these leaders (all of
-    the study's, best first)."""
+    """The confirmation of the run; None if there is none, or (logged) if it does not match these leaders (all of the study's,
+    best first)."""
     found = _read(run, leaders)
     if not isinstance(found, str):
         return found
     log.print(
-        f"{relative(confirmation_file(run.workdir))} is not used: {found}. `headhunt search confirm` confirms the leaders that "
-        "the study has now; what it has trained before is not trained again.",
+        f"{relative(confirmation_file(run.workdir))} is not used: {found}. Run `headhunt search confirm` to confirm the current "
+        "leaders; earlier trainings are reused.",
         style="yellow",
     )
     return None
 
 
 def unused_confirmation(run: SearchRun) -> str | None:
-    """Why the confirmation that is on disk is not used, a sentence; None where it is used, or where there is none."""
+    """One sentence on why the confirmation on disk is not used; None if it is used, or if there is none."""
     found = _read(run, all_leaders(run)) if confirmation_file(run.workdir).exists() else None
     return f"{relative(confirmation_file(run.workdir))} is not used: {found}." if isinstance(found, str) else None
 
 
 def find_confirmation(run: SearchRun) -> Confirmation | None:
-    """The confirmation of the study as it is; None where there is none, without a word."""
+    """The confirmation of the study as it is now; None if there is none or it is stale. Logs nothing."""
     if not confirmation_file(run.workdir).exists():
         return None
     try:
@@ -177,7 +173,7 @@ def find_confirmation(run: SearchRun) -> Confirmation | None:
 
 
 def _read(run: SearchRun, leaders: Sequence[Leader]) -> Confirmation | str | None:
-    """The confirmation of these leaders, None where there is none; a text says why one that is there is not of them."""
+    """The confirmation of these leaders; None if there is none; a text on why the existing one does not match them."""
     path = confirmation_file(run.workdir)
     if not path.exists():
         return None
@@ -186,24 +182,24 @@ def _read(run: SearchRun, leaders: Sequence[Leader]) -> Confirmation | str | Non
         found = Confirmation.model_validate_json(text)
     except (ValidationError, ValueError, OSError) as error:
         if isinstance(error, ValidationError) and '"comparison"' not in text and '"confirmed"' in text:
-            return "an earlier version made it, whose p-values were too small"
+            return "it was made by an earlier version, whose p-values were too small"
         return f"it cannot be read ({str(error).splitlines()[0]})"
     return _stale(run, found, load_study(run), leaders) or found
 
 
 def _stale(run: SearchRun, found: Confirmation, study: optuna.Study, leaders: Sequence[Leader]) -> str | None:
-    """Why a confirmation is not of this study as it is now; None when it is."""
+    """Why a confirmation does not match the study as it is now; None if it does."""
     if found.study != run.name:
-        return f"it is of the study {found.study!r}"
+        return f"it belongs to the study {found.study!r}"
     identity = study.user_attrs.get("identity", {})
     changed = sorted(name for name in {*identity, *found.identity} if identity.get(name) != found.identity.get(name))
     if changed:
-        return f"it is of a study with other settings ({', '.join(changed)})"
+        return f"it belongs to a study with other settings ({', '.join(changed)})"
     now = digests(leaders[: len(found.leaders)])
     if list(now.items()) != list(found.leaders.items()):
         joined = [number for number, digest in now.items() if found.leaders.get(number) != digest]
-        who = f"trial {joined[0]} was not among them" if joined else "in another order"
-        return f"the study's leaders were others when they were confirmed ({who})"
+        who = f"trial {joined[0]} is new among them" if joined else "their order is different"
+        return f"the study's leaders have changed since they were confirmed ({who})"
     return None
 
 
@@ -215,8 +211,8 @@ def digests(leaders: Sequence[Leader]) -> dict[int, str]:
 
 
 def confirmed_first(run: SearchRun, top: int | None = None) -> tuple[list[Leader], Confirmation | None]:
-    """The one ranking of the run: the leaders by its confirmation, where there is one of the study as it is, else by the search;
-    with that confirmation. UsageError when no trial has run to its end."""
+    """The run's single ranking and the confirmation behind it: by the confirmation if there is a current one, else by the search
+    (and None). UsageError if there are no completed trials."""
     ranked = all_leaders(run)
     found = _read(run, ranked)
     if found is None or isinstance(found, str):
@@ -225,5 +221,5 @@ def confirmed_first(run: SearchRun, top: int | None = None) -> tuple[list[Leader
 
 
 def by_confirmation(leaders: Sequence[Leader], confirmation: Confirmation) -> list[Leader]:
-    """The confirmed trials by their mean, then the others as they were ranked by the search; last what failed with a seed."""
-    return sorted(leaders, key=lambda each: confirmation.place(each.number))  # equal ones stay as they were
+    """Confirmed trials by their mean, then the others in the search's order; last those that failed with some seed."""
+    return sorted(leaders, key=lambda each: confirmation.place(each.number))  # the sort is stable

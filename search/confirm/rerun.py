@@ -1,8 +1,8 @@
-"""`search confirm`: train the leaders again with several seeds each, and rank them by what they reach on average.
+"""`search confirm`: retrains the leaders with several seeds each and ranks them by their mean.
 
-The best of many trials may owe its place to a lucky seed: its value was chosen for being high. Trained again with other seeds it
-shows what it reaches on average, and how much a seed matters. A seed decides everything that is drawn at random: initial
-weights, dropout, the order of the photos and their views; it is the same for all leaders, so that they are compared seed by seed.
+The best of many trials may owe its place to a lucky seed: it was selected for its high value. Retraining with other seeds shows
+what it reaches on average, and how much the seed matters. A seed decides everything that is drawn at random: initial weights,
+dropout, the order of the photos and their views. All leaders get the same seeds, so that they are compared seed by seed.
 """
 
 from __future__ import annotations
@@ -25,19 +25,18 @@ from search.driver.identity import check_identity
 from search.engine import environment
 from search.leaderboard import Leader, leaders, load_study
 from search.objectives import open_objective
-from search.searched_views import as_made
+from search.searched_views import with_stored_views
 
 if TYPE_CHECKING:
     import optuna
 
 
 def confirm(run: SearchRun, top: int | None = None, seeds: int | None = None) -> dict[str, Any]:
-    """Confirms the `top` leaders over this many seeds, by default as `search.confirm` says; returns the `--json` object of
+    """Confirms the `top` leaders over this many seeds (default: `search.confirm`); returns the `--json` object of
     `search confirm`.
 
-    What has been trained for a leader and a seed is not trained again, be it by a confirmation that was killed or by one of
-    fewer leaders or seeds. Raises UsageError for numbers that make no ranking, where there is no study, where its settings are
-    others, or while a search is running.
+    Trainings on disk are reused, whether from a confirmation that was killed or from one with fewer leaders or seeds. Raises
+    UsageError for too few leaders or seeds, if there is no study, if its settings differ, or while a search is running.
     """
     import optuna
 
@@ -47,7 +46,7 @@ def confirm(run: SearchRun, top: int | None = None, seeds: int | None = None) ->
     _check_numbers(top, seeds)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = load_study(run)
-    run = as_made(run, study)
+    run = with_stored_views(run, study)
     os.environ.update(environment(run))  # before anything here imports Keras: a hypermodel does
     objective = open_objective(run)
     lock = make_folder(run.workdir) / ".search.lock"
@@ -55,9 +54,7 @@ def confirm(run: SearchRun, top: int | None = None, seeds: int | None = None) ->
         check_identity(study, objective)
         best = leaders(run, top)
         if len(best) < top:
-            log.print(
-                f"{len(best)} trials of the study {run.name!r} have run to their end, not {top}: these are confirmed."
-            )
+            log.print(f"Only {len(best)} trials of the study {run.name!r} are completed, not {top}. Confirming these.")
         drawn = confirmation_seeds(run.search.seed, seeds)
         wanted = {
             leader.number: [
@@ -82,7 +79,7 @@ def confirm(run: SearchRun, top: int | None = None, seeds: int | None = None) ->
 
 
 def confirmation_seeds(seed: int, count: int) -> tuple[int, ...]:
-    """Seeds that follow from the search's and are other than it; the first ones are the same for every `count`."""
+    """Seeds derived from the search's seed and different from it; a larger `count` extends the list."""
     drawn: list[int] = []
     for child in np.random.SeedSequence(seed).spawn(count + 1):
         value = int(child.generate_state(1)[0])
@@ -101,18 +98,18 @@ def _check_numbers(top: int, seeds: int) -> None:
 def _rank(
     run: SearchRun, best: Sequence[Leader], seeds: Sequence[int], found: Sequence[Sequence[SeedRun]]
 ) -> tuple[Confirmed, ...]:
-    """The ranking; HeadhuntError when no leader got through all of its seeds."""
+    """The ranking; HeadhuntError if no leader completed all of its seeds."""
     ranked = rank(run.search.objective, best, seeds, found)
     if ranked[0].failure:
         raise HeadhuntError(
-            f"none of the {len(best)} leaders got through all {len(seeds)} seeds; trial {best[0].number} failed with "
+            f"none of the {len(best)} leaders completed all {len(seeds)} seeds; trial {best[0].number} failed with "
             f"{ranked[0].failure}. Lower the learning rates in the search space and search again."
         )
     return ranked
 
 
 def _write(run: SearchRun, study: optuna.Study, best: Sequence[Leader], confirmed: tuple[Confirmed, ...]) -> None:
-    """Domains the ranking in the run's folder and with the study."""
+    """Writes the ranking into the run's folder and stores it with the study."""
     confirmation = Confirmation(
         study=run.name,
         objective=run.search.objective,
@@ -126,6 +123,6 @@ def _write(run: SearchRun, study: optuna.Study, best: Sequence[Leader], confirme
 
 
 def _short(confirmed: Confirmed) -> dict[str, Any]:
-    """What Optuna's own tools show of a confirmed trial, with the study: a finished trial takes no more attributes."""
+    """What Optuna's tools show of a confirmed trial: stored with the study, since a finished trial takes no more attributes."""
     kept = confirmed.model_dump(mode="json", include={"mean", "low", "high", "p_value", "failure"})
     return {**kept, "seeds": len(confirmed.seeds)}

@@ -1,7 +1,7 @@
-"""SeedRun: one training of a leader with one seed, and the files in `confirm/` that keep them.
+"""SeedRun: one training of a leader with one seed, and the files in `confirm/` that store them.
 
-A file holds what one task trained, is written once, and is named by what it holds. So a confirmation that is killed loses
-nothing that was finished, and what is on disk is found again by everything that its numbers depend on.
+A file holds the trainings of one task, is written once, and is named after its content. A confirmation that is killed loses no
+finished training, and trainings on disk are found by a key of everything that their numbers depend on.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from search.trial import EpochMetrics, TrialConfig, TrialResult
 
 
 class SeedRun(Section):
-    """What one training gave: `value` is the objective at the best epoch, `curves` the numbers of EpochMetrics in their order.
+    """The result of one training: `value` is the objective at the best epoch, `curves` the fields of EpochMetrics in order.
 
-    `key` digests all that it depends on; trial and seed are there for people. Numbers that are not finite are null.
+    `key` digests everything the training depends on; `trial` and `seed` are for people. Non-finite numbers are null.
     """
 
     key: str
@@ -53,7 +53,7 @@ class SeedRun(Section):
 
     @property
     def val_loss(self) -> float:
-        """The validation loss at the best epoch; infinite where there is none."""
+        """The validation loss at the best epoch; infinite if there is none."""
         found = self.curves[self.best_epoch - 1][EpochMetrics._fields.index("val_loss")] if self.best_epoch else None
         return math.inf if found is None else found
 
@@ -65,28 +65,27 @@ def run_key(
     cache: str, function: str, objective: Metric, lanes: int, config: TrialConfig, train_share: float = 1.0
 ) -> str:
     """sha256 (hex) of what a training depends on: the cache's key, the digest of a hypermodel's function, the objective (it
-    chooses the epoch), the lanes side by side (rounding), the configuration with its seed,
-    and the share of the training photos."""
+    chooses the epoch), the number of lanes (rounding), the configuration with its seed, and the share of training photos."""
     shares = [] if train_share == 1 else [train_share]
     parts = [cache, function, objective, lanes, config.model_dump(mode="json"), *shares]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def write_runs(workdir: Path, runs: Sequence[SeedRun]) -> None:
-    """Writes the trainings of a task as one file, atomically: all of them are there, or none."""
+    """Writes the trainings of a task as one file, atomically: all or none."""
     name = hashlib.sha256("".join(run.key for run in runs).encode()).hexdigest()[:16]
     write_text(workdir / "confirm" / f"{name}.json", _FILE.dump_json(tuple(runs)).decode() + "\n")
 
 
 def load_runs(workdir: Path) -> dict[str, SeedRun]:
-    """Every training on disk, by its key; HeadhuntError for a file that cannot be read."""
+    """Every training on disk by key; HeadhuntError for an unreadable file."""
     found: dict[str, SeedRun] = {}
     for path in sorted((workdir / "confirm").glob("[!.]*.json")):
         try:
             runs = _FILE.validate_json(path.read_bytes())
         except (ValidationError, OSError) as error:
             raise HeadhuntError(
-                f"{path} cannot be read: {str(error).splitlines()[0]}. Delete it: what it held is trained again."
+                f"{path} cannot be read: {str(error).splitlines()[0]}. Delete it; its trainings will be rerun."
             ) from error
         found |= {run.key: run for run in runs}
     return found

@@ -1,8 +1,8 @@
-"""What a few values per trial say: a mean with its interval, and whether one trial is better than another.
+"""Statistics over a few values per trial: a mean with its interval, and whether one trial is better than another.
 
-The values of two trials are paired by seed: seed s gives both the same batches, views and random streams, so that what a seed
-makes easy or hard for both of them cancels in their difference (Bouthillier et al. 2021, "Accounting for Variance in Machine
-Learning Benchmarks"). What varies is the training, on one split: intervals and tests say nothing about other photos.
+The values of two trials are paired by seed: seed s gives both the same batches, views and random streams, so that whatever a seed
+makes easier or harder for both cancels in their difference (Bouthillier et al. 2021, "Accounting for Variance in Machine Learning
+Benchmarks"). Only the training varies, on one split: intervals and tests say nothing about other photos.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CONFIDENCE = 0.95
 
 
 class Interval(NamedTuple):
-    """A mean and the interval that holds the true one in 95 % of cases."""
+    """A mean with its 95 % confidence interval."""
 
     mean: float
     low: float
@@ -25,9 +25,9 @@ class Interval(NamedTuple):
 
 
 def interval(values: Sequence[float], is_share: bool = False) -> Interval:
-    """The mean of at least two values with its 95 % interval: mean ± t · s / √n, t of n - 1 degrees of freedom (Student 1908).
+    """The mean of at least two values with its 95 % interval: mean ± t · s / √n, t with n - 1 degrees of freedom (Student 1908).
 
-    That of shares, such as accuracies, ends at 0 and 1.
+    For shares, such as accuracies, the interval is clipped to 0 and 1.
     """
     from scipy import stats
 
@@ -40,24 +40,24 @@ def interval(values: Sequence[float], is_share: bool = False) -> Interval:
 
 
 def compared_with_best(values: Sequence[Sequence[float]]) -> list[float]:
-    """The p-value of "the best is no better than this one", for each row of `values` (trials, seeds) but the first, which has the
-    best mean.
+    """The p-value of "the best is no better than this one" for each row of `values` (trials, seeds) except the first, which has
+    the best mean.
 
-    It is the larger of two, neither of which is right alone:
+    It is the larger of two p-values, neither of which is valid alone:
 
-    - Tukey's test of the distance of two means, with the noise of all trials together (what is left of the values without the
-      means of trials and seeds). It allows for the best being the best of the same values: some trial is far from it even
-      where none differs. But it takes all trials to vary equally; where one varies more, or a linear probe not at all, a
+    - Tukey's test of the distance between two means, with the noise pooled over all trials (the residuals after removing the
+      means of trials and seeds). It accounts for the best being chosen from the same values: even without true differences, some
+      trial is far behind it. But it assumes that all trials vary equally; if one varies more, or (a linear probe) not at all, a
       nominal 5 % may become 30 %.
-    - The paired t-test of these two trials alone, times the number of comparisons (Bonferroni), as Maxwell 1980 advises where
-      trials vary unequally ("Pairwise Multiple Comparisons in Repeated Measures Designs"). But it knows nothing of the choice
-      of the best, nor that accuracies go in steps of one photo, so that a few differences may be all the same by chance.
+    - The paired t-test of these two trials alone, times the number of comparisons (Bonferroni), as Maxwell 1980 advises for
+      unequal variances ("Pairwise Multiple Comparisons in Repeated Measures Designs"). But it ignores that the best was chosen,
+      and that accuracies move in steps of one photo, so that a few differences may be equal by chance.
 
-    In simulations without any difference, the smallest of the p-values is below 5 % in at most 5 % of studies: of 2 to 20
-    trials with 3 seeds or more, some of which vary 20 times as much as others or not at all, also in steps and with skewed
-    noise. With 2 seeds, 2 trials and steps as large as the noise it is 12 %. Of 5 trials, one that is worse by 4 standard
-    deviations of a seed is found in 34 % of studies with 3 seeds and in 96 % with 5; by 2 standard deviations in 9 %, 46 %,
-    and with 8 seeds in 88 %.
+    In simulations without true differences, the smallest p-value is below 5 % in at most 5 % of studies: 2 to 20 trials, 3 or
+    more seeds, some trials varying 20 times as much as others or not at all, including discrete steps and skewed noise. With 2
+    seeds, 2 trials and steps as large as the noise it is 12 %. Among 5 trials, one that is worse by 4 standard deviations of a
+    seed is found in 34 % of studies with 3 seeds and in 96 % with 5; by 2 standard deviations in 9 %, 46 %, and with 8 seeds in
+    88 %.
     """
     from scipy import stats
 
@@ -68,7 +68,7 @@ def compared_with_best(values: Sequence[Sequence[float]]) -> list[float]:
     differences = table[0] - table[1:]
     rest = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
     pooled = np.sqrt((rest**2).sum() / (others * freedom))
-    least = 1e-9 * max(1.0, float(np.abs(table).max()))  # rounding is no spread
+    least = 1e-9 * max(1.0, float(np.abs(table).max()))  # rounding errors do not count as spread
     distances = np.abs(differences.mean(1)) * math.sqrt(freedom + 1)
     tukey = stats.studentized_range.sf(distances / max(pooled, least), others + 1, others * freedom)
     paired = 2 * others * stats.t.sf(distances / np.maximum(differences.std(1, ddof=1), least), freedom)

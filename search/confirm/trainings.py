@@ -1,4 +1,4 @@
-"""Trainings of given configurations, each kept on disk as soon as it has ended: what confirmation and the fidelity study run."""
+"""Trainings of given configurations, each stored on disk as soon as it is done: used by confirmation and the fidelity study."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from search.trial import TrialConfig, TrialResult
 
 
 class Training(NamedTuple):
-    """A trial's configuration with a seed and views of its own, the share of the training photos that it sees, and the key by
-    which its record is found again."""
+    """A trial's configuration with its own seed and views, the share of training photos it sees, and the key of its record."""
 
     trial: int
     config: TrialConfig
@@ -26,7 +25,7 @@ class Training(NamedTuple):
 def training(objective: FeatureObjective, trial: int, config: TrialConfig, train_share: float = 1.0) -> Training:
     """The training of a configuration with its views filled in.
 
-    A probe's is the same for every seed, so that it is solved once.
+    A probe's training is the same for every seed, so that it is solved once.
     """
     config = config.model_copy(update={"views": objective.caches.checked(config.views)})
     if config.is_probe:
@@ -37,8 +36,8 @@ def training(objective: FeatureObjective, trial: int, config: TrialConfig, train
 
 
 def train_all(objective: FeatureObjective, wanted: Sequence[Training]) -> dict[str, SeedRun]:
-    """The records of these trainings, by key. Those that are on disk, of whatever command, are not trained again; every task's
-    are on disk as soon as it has ended."""
+    """The records of these trainings, by key. Records on disk are reused, whichever command wrote them; new ones are written as
+    soon as their task is done."""
     known = load_runs(objective.run.workdir)
     missing = list({each.key: each for each in wanted if each.key not in known}.values())
     for trained in _train(objective, missing):
@@ -47,7 +46,7 @@ def train_all(objective: FeatureObjective, wanted: Sequence[Training]) -> dict[s
 
 
 def _train(objective: FeatureObjective, missing: Sequence[Training]) -> Iterator[list[SeedRun]]:
-    """Trains what is missing; every task is on disk before it is given."""
+    """Trains the missing trainings; each task's records are on disk before they are yielded."""
     if not missing:
         return
     run, pieces = objective.run, _pieces(objective, missing)
@@ -71,14 +70,14 @@ def _train(objective: FeatureObjective, missing: Sequence[Training]) -> Iterator
 
 
 def _pieces(objective: FeatureObjective, missing: Sequence[Training]) -> list[list[Training]]:
-    """What goes into a task, which is recorded as a whole: trainings of one structure and length that are trained side by side
-    (on a GPU, as a rule all seeds of several leaders), or one alone where they take turns.
+    """Splits trainings into tasks, each recorded as a whole: trainings of one structure and length side by side (on a GPU,
+    usually all seeds of several leaders), or a single one where lanes take turns.
 
-    Side by side, the rounding of sums depends on what a task holds. All tasks are full but the last of a structure, so that
-    those that a killed command left over are the same again.
+    Side by side, the rounding of sums depends on what a task holds. All tasks but the last of a structure are full, so that
+    after a kill the remaining tasks are the same again.
     """
     pieces: list[list[Training]] = []
-    # One share after the other: a worker reads the photos of each once.
+    # Grouped by share, so that a worker reads the photos of each share once.
     for share in sorted({each.train_share for each in missing}, reverse=True):
         group = [each for each in missing if each.train_share == share]
         found = objective.pieces([each.config for each in group])
@@ -89,9 +88,9 @@ def _pieces(objective: FeatureObjective, missing: Sequence[Training]) -> list[li
 def _record(objective: FeatureObjective, wanted: Training, result: TrialResult) -> SeedRun:
     number, seed = wanted.trial, wanted.config.seed
     if result.failure and result.failure.startswith("out of memory"):
-        # Not the trial's fault: on record, it would never be tried again.
+        # Not the trial's fault, and a recorded failure would never be retried.
         raise HeadhuntError(
-            f"trial {number} with seed {seed} ran {result.failure}. Free memory or lower `search.lanes`, then run the command "
-            "again: what is trained is kept."
+            f"trial {number} with seed {seed} ran {result.failure}. Free memory or lower `search.lanes`, then rerun the same "
+            "command; finished trainings are kept."
         )
     return SeedRun.of(wanted.key, number, seed, objective.metric, result)

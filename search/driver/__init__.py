@@ -1,1 +1,1 @@
-"""The driver of a study, for any objective: asks, runs, reports, prunes and tells; its storage, owner, end and log."""
+"""The driver of a study, for any objective: asks, runs, reports, prunes and tells; storage, ownership, stopping and work log."""

@@ -1,8 +1,8 @@
 """The driver of a study: it asks, runs, reports, prunes and tells; workers never touch the storage.
 
-Trials go in generations of a fixed size: all are asked for, trained rung by rung on the workers, those of one structure together,
-and judged in the order of their numbers once the whole generation has reached a rung. So the history, and with it every later
-ask, is the same with one worker or sixteen, and a study that was killed goes on as if it had not been.
+Trials run in generations of a fixed size: all are asked for, trained rung by rung on the workers (those of one structure
+together), and judged in order of their numbers once the whole generation has reached a rung. So the history, and with it every
+later ask, is the same with one worker or sixteen, and a killed study resumes as if it had never been interrupted.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from search.driver.ownership import Ownership
 from search.driver.set_aside import ask, take_up, under_way
 from search.driver.stopping import End, check_failures, reached_end, space_is_used_up
 from search.driver.worklog import Work, WorkLog
-from search.first_trials import ATTRIBUTE, FirstTrial, expressed, first_of, fixed_sampler
+from search.first_trials import ATTRIBUTE, FirstTrial, as_parameters, first_of, fixed_sampler
 from search.optuna_internals import storage_of, trial_id, trial_of
 from search.pruners.choice import is_pruned, make_pruner
-from search.ranking import VAL_LOSS, Score, is_ours, ranking
+from search.ranking import VAL_LOSS, Score, is_from_search, ranking
 from search.review.describe import short
 from search.review.notes import draw_pictures, write_reviews
 from search.review.progress import Best, Progress, Row, SearchSnapshot
-from search.samplers.choice import ask_again, exhausted, make_sampler
+from search.samplers.choice import exhausted, make_sampler, redraw
 from search.samplers.oracles import allotment, hyperband_trials
 from search.trial import TrialConfig
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class Driver:
-    """Generations of trials of an objective, from asking to telling."""
+    """Runs generations of trials of an objective, from ask to tell."""
 
     def __init__(
         self, workdir: Path, search: SearchConfig, study: optuna.Study, objective: Objective, ownership: Ownership
@@ -58,14 +58,14 @@ class Driver:
         self._end: End | None = None
 
     def drive(self) -> End:
-        """Goes on until the study is at its end; says which."""
+        """Runs until the study ends; returns why it ended."""
         if end := self._reached_end():
             return end
         if self._search.sampler == "keras_tuner.hyperband":
             needed = hyperband_trials(self._search.epochs)
-            log.print(f"KerasTuner's Hyperband: all its brackets take {needed} trials, then start over.")
+            log.print(f"KerasTuner's Hyperband: one round of all brackets takes {needed} trials, then it starts over.")
         objective = self._objective
-        with (  # no trial is asked for before there is something to train it
+        with (  # no trial is asked for before the executor is ready to train it
             open_executor(self._search.workers, self._workdir, objective.environment, objective.threads) as executor,
             self._progress() as progress,
         ):
@@ -77,7 +77,7 @@ class Driver:
         return self._end
 
     def _reached_end(self) -> End | None:
-        """The end that the study is at, with nothing asked for; None while trials are under way or left to ask for."""
+        """Why the study has ended, without asking for a trial; None while trials are under way or left to ask for."""
         check_failures(self._study)
         if under_way(self._study):
             return None
@@ -89,8 +89,8 @@ class Driver:
     # Asking
 
     def _next_generation(self) -> list[Candidate]:
-        """The trials that an earlier driver left under way, filled up by new ones unless their generation was complete; none, and
-        the reason in `_end`, when the study is at its end."""
+        """The trials that an earlier driver left under way, filled up with new ones unless their generation was complete. Empty
+        when the study has ended; `_end` then holds the reason."""
         check_failures(self._study)
         with self._ownership.transaction():
             generation = [self._take_up(trial) for trial in take_up(self._study)]
@@ -110,28 +110,28 @@ class Driver:
         return generation
 
     def _ours(self) -> list[int]:
-        """The numbers of the search's own trials, ascending: those that others added to the study are not counted."""
-        return [trial.number for trial in self._study.get_trials(deepcopy=False) if is_ours(trial)]
+        """The numbers of the search's own trials, ascending, without those added to the study from outside."""
+        return [trial.number for trial in self._study.get_trials(deepcopy=False) if is_from_search(trial)]
 
     def _first_name(self, number: int) -> FirstTrial | None:
-        """The name of the first trial that has this number; None of those that are drawn."""
+        """The name of the first trial with this number; None for drawn trials."""
         place = bisect_left(self._ours(), number)
         return self._first[place] if place < len(self._first) else None
 
     def _sampler(self, number: int | None = None) -> optuna.samplers.BaseSampler:
-        """For the trial of this number; None: for the next that is asked for."""
+        """The sampler for the trial of this number, by default for the next trial."""
         search, space, ours = self._search, self._objective.space, self._ours()
         number = len(self._study.get_trials(deepcopy=False)) if number is None else number
         if name := self._first_name(number):
             parameters = space.parameters()
-            return fixed_sampler(expressed(self._objective.first(name), parameters), parameters)
+            return fixed_sampler(as_parameters(self._objective.first(name), parameters), parameters)
         first = ours[len(self._first)] if len(ours) > len(self._first) else number
         return make_sampler(search.sampler, space, search.seed, number, search.epochs, first)
 
     def _take_up(self, left: optuna.trial.FrozenTrial) -> Candidate:
         self._study.sampler = self._sampler(left.number)
         if "config" not in left.user_attrs:
-            return self._configure(ask_again(self._study, left))
+            return self._configure(redraw(self._study, left))
         trial = trial_of(self._study, left)
         config = TrialConfig.model_validate(json.loads(left.user_attrs["config"]))
         known = left.user_attrs.get("outcome")
@@ -150,7 +150,7 @@ class Driver:
 
     def _configure_first(self, trial: optuna.Trial, name: FirstTrial) -> Candidate:
         config, parameters = self._objective.first(name), self._objective.space.parameters()
-        known = expressed(config, parameters)
+        known = as_parameters(config, parameters)
         for parameter in parameters:
             if parameter.name in known:
                 parameter.draw(trial)
@@ -158,7 +158,7 @@ class Driver:
         return self._configured(trial, config.model_copy(update={"seed": self._seed(trial.number)}), name)
 
     def _configured(self, trial: optuna.Trial, config: TrialConfig, first: FirstTrial | None = None) -> Candidate:
-        """Writes down what the trial is trained with; with that, it is asked for."""
+        """Stores what the trial is trained with, which completes its ask."""
         config, attributes = self._objective.complete(config)
         for name, value in attributes.items():
             trial.set_user_attr(name, value)
@@ -171,7 +171,7 @@ class Driver:
     # Running, reporting, pruning
 
     def _train(self, executor: Executor, generation: list[Candidate], progress: Progress) -> None:
-        """Trains a generation rung by rung; gives every candidate its outcome, recorded before any trial is told."""
+        """Trains a generation rung by rung; sets every candidate's outcome, which is recorded before any trial is told."""
 
         def show() -> None:
             progress.update([self._row(candidate) for candidate in generation])
@@ -197,7 +197,7 @@ class Driver:
         self._record([candidate for candidate in generation if candidate.result is not None])
 
     def _work(self, piece: Sequence[Candidate]) -> Work | None:
-        """The log's row of a task that was judged; None of one that no worker got through."""
+        """The work log's row for a judged task; None if no worker completed it."""
         trained = [candidate.trained for candidate in piece]
         spans = [result.span for result in trained if result.span is not None]
         if not spans:
@@ -209,7 +209,7 @@ class Driver:
         return Work(self._log.session, self._log.workers, spans[0].worker, began, seconds, *counts)
 
     def _report(self, candidate: Candidate) -> None:
-        """Puts the values of the epochs that are new into the storage."""
+        """Reports the values of new epochs to the storage."""
         curves = candidate.trained.curves
         for metrics in curves[candidate.reported :]:
             step = self._objective.step_of(candidate.config, metrics.epoch)
@@ -217,10 +217,10 @@ class Driver:
         candidate.reported = max(candidate.reported, len(curves))
 
     def _judge(self, candidate: Candidate, until: int, trials: list[optuna.trial.FrozenTrial]) -> None:
-        """Asks the pruner about a trial whose values are reported; sets the outcome of one that ends here."""
+        """Sets the outcome of a trial that ends at this rung: failed, completed or pruned. Its values must be reported."""
         metric = self._objective.metric
         candidate.outcome = Outcome.of(candidate.trained, candidate.config.epochs, metric)
-        # The first trials are to be among those that ran to their end.
+        # First trials are never pruned: they must be among the completed ones.
         if candidate.outcome is not None or candidate.first:
             return
         if is_pruned(self._pruner, trials, candidate.number, until, metric):
@@ -229,7 +229,7 @@ class Driver:
     # Recording, telling
 
     def _record(self, candidates: list[Candidate]) -> None:
-        """Writes the trials' files, then their outcomes; weights only of those that are among the best so far."""
+        """Writes the trials' files, then their outcomes; weights only for those among the best so far."""
         kept = self._kept(candidates)
         for candidate in candidates:
             result, number = candidate.trained, candidate.number
@@ -244,7 +244,7 @@ class Driver:
                 self._write_down(candidate)
 
     def _write_down(self, candidate: Candidate) -> None:
-        """The attributes of a trial that is over; the outcome last: with it, everything is there."""
+        """Stores the attributes of a finished trial; the outcome comes last and marks them as complete."""
         assert candidate.outcome is not None
         result, trial = candidate.trained, candidate.trial
         if result.config:
@@ -261,7 +261,7 @@ class Driver:
         trial.set_user_attr("outcome", candidate.outcome.plain())
 
     def _kept(self, candidates: list[Candidate]) -> set[int]:
-        """The numbers of the trials whose weights stay: the best of those that are told and of these."""
+        """The numbers of the trials whose weights stay: the best among told trials and these candidates."""
         metric = self._objective.metric
         told = [(Score.of_trial(metric, trial), trial.number) for trial in ranking(self._study, metric)]
         ended = [
@@ -272,7 +272,7 @@ class Driver:
         return {number for _, number in sorted(told + ended)[: self._search.keep]}
 
     def _tell(self, generation: list[Candidate]) -> None:
-        """Tells the outcomes in the order of the numbers, then drops the weights of trials that are not among the best."""
+        """Tells the outcomes in order of trial number, then deletes the weights of trials that are not among the best."""
         import optuna
 
         with self._ownership.transaction():
@@ -287,9 +287,9 @@ class Driver:
     # Showing
 
     def _progress(self) -> Progress:
-        """Shows the search's progress, from how the study stands now."""
+        """The progress display, starting from the study's current state."""
         finished = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state.is_finished()]
-        states = [trial.state.name for trial in finished if is_ours(trial)]
+        states = [trial.state.name for trial in finished if is_from_search(trial)]
         best = None
         if complete := ranking(self._study, self._objective.metric):
             leader = TrialConfig.model_validate(json.loads(complete[0].user_attrs["config"]))
@@ -300,7 +300,7 @@ class Driver:
         return Progress(log, SearchSnapshot(name, self._objective.metric, total, counts, best))
 
     def _row(self, candidate: Candidate) -> Row:
-        """How a trial stands, for the table."""
+        """A trial's row in the progress table."""
         outcome, number, words = candidate.outcome, candidate.number, short(candidate.config)
         if outcome is None and candidate.result is not None:
             outcome = Outcome.of(candidate.result, candidate.config.epochs, self._objective.metric)

@@ -1,4 +1,4 @@
-"""What a study is: the settings that its results depend on, kept with it, so that it does not go on with others."""
+"""A study's identity: the settings that its results depend on, stored with it, so that it is not resumed with others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def check_identity(study: optuna.Study, objective: Objective) -> None:
-    """Marks a new study with the settings that its results depend on; UsageError when it was made with others."""
+    """Stores the settings that results depend on with a new study; UsageError if an existing study has other settings."""
     known = study.user_attrs.get("identity")
     identity = objective.identity(known)
     if known is None:
@@ -28,13 +28,13 @@ def check_identity(study: optuna.Study, objective: Objective) -> None:
             for name in changed
         )
         raise UsageError(
-            f"the study {study.study_name!r} was made with other settings: {shown}. Give the new study another `name` and "
-            "`workdir`, or set the old values to go on."
+            f"the study {study.study_name!r} was started with other settings: {shown}. Use another `name` and `workdir` for a "
+            "new study, or restore the old values to resume this one."
         )
 
 
 def _changed_paths(before: Any, now: Any, path: str = "") -> list[str]:
-    """The dotted paths at which two spaces differ."""
+    """The dotted key paths at which two spaces differ."""
     if not isinstance(before, dict) or not isinstance(now, dict):
         return [] if before == now else [path]
     return [

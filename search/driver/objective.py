@@ -1,4 +1,4 @@
-"""Objective: what a study searches. The driver knows nothing of what is trained."""
+"""Objective: what a study searches. The driver knows nothing about what is trained."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ if TYPE_CHECKING:
 
 
 class Objective(Protocol):
-    """A space, how its trials are trained on workers, and what of a result counts."""
+    """A space, how its trials are trained on workers, and which metric counts."""
 
     metric: Metric
     space: Space
     environment: Mapping[str, str]
-    """Variables that workers need before their first import."""
+    """Environment variables that workers need before their first import."""
     threads: bool
-    """Whether a local executor may train several trials at a time in this process."""
+    """Whether a local executor may train several trials at once in threads of this process."""
 
     def check(self) -> None:
-        """Raises UsageError for an objective whose trials cannot be trained; called before the first one is asked for."""
+        """Raises UsageError if trials of this objective cannot be trained; called before the first ask."""
         ...
 
     def identity(self, known: Mapping[str, Any] | None) -> dict[str, Any]:
-        """What results depend on, besides the number of trials, as JSON; `known` is what a study was made with: where that is
-        the same in the words of an earlier version, these words are used."""
+        """The settings that results depend on, except the number of trials, as JSON. `known` is the identity stored with the
+        study: where it says the same in an earlier version's terms, those terms are kept."""
         ...
 
     def first(self, name: FirstTrial) -> TrialConfig:
-        """What a first trial is trained with, but for its seed."""
+        """The configuration of a first trial, except its seed."""
         ...
 
     def suggest(self, trial: optuna.Trial) -> TrialConfig:
-        """Draws a trial, but for its seed."""
+        """Draws a trial's configuration, except its seed."""
         ...
 
     def complete(self, config: TrialConfig) -> tuple[TrialConfig, dict[str, str]]:
-        """The configuration with everything filled in that its training depends on, and attributes of the trial."""
+        """The configuration with everything that training depends on filled in, and attributes to store with the trial."""
         ...
 
     def pieces(self, configs: Sequence[TrialConfig], until: int | None = None) -> list[list[int]]:
-        """What goes into each task: the places of configurations that are trained together, up to the same epoch (`until`, or
+        """Splits configurations into tasks: the indices of those that are trained together, up to the same epoch (`until` or
         their last)."""
         ...
 
@@ -57,18 +57,18 @@ class Objective(Protocol):
         pieces: Sequence[Sequence[tuple[TrialConfig, TrialState | None]]],
         until: int,
     ) -> Iterator[tuple[int, list[TrialResult]]]:
-        """Trains each piece from its states (None: from the start) up to an epoch. Gives (place of the piece, results) in order
-        of completion; a task whose workers die again and again has failed results."""
+        """Trains each piece from its states (None: from the start) up to an epoch. Yields (index of the piece, results) in order
+        of completion; a task whose workers die repeatedly yields failed results."""
         ...
 
     def step_of(self, config: TrialConfig, epoch: int) -> int:
-        """The step of the study at which the value of this epoch stands."""
+        """The Optuna step at which the value of this epoch is reported."""
         ...
 
     def write(self, number: int, config: TrialConfig, result: TrialResult) -> None:
-        """Domains the files of a trial that is over; its weights where the result has them."""
+        """Writes the files of a finished trial, including its weights if the result has them."""
         ...
 
     def keep_weights(self, numbers: Sequence[int]) -> None:
-        """Deletes the weights of all trials but these."""
+        """Deletes the weights of all trials except these."""
         ...

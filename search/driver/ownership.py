@@ -1,9 +1,9 @@
-"""Who drives a study: one process at a time, wherever it runs, by a record in the study's own storage.
+"""Ownership of a study: one driver process at a time, on any machine, recorded in the study's own storage.
 
-The study's user attribute `driver` says which process on which machine drives it, and when that was last heard of: a thread
-renews it. A process of this machine that is gone is known to be gone at once, so that a killed search goes on without waiting. A
-driver on another machine is given up for dead when its record stands still while the newcomer watches it: the clocks of two
-machines need not agree. Every write of a driver first makes sure that the study is still its own.
+The study's user attribute `driver` names the process and machine that drive it and its last heartbeat, which a thread renews. A
+dead process on this machine is detected at once, so that a killed search resumes without waiting. A driver on another machine is
+considered dead when its record does not change while the newcomer watches it; the two machines' clocks need not agree. Before
+every write, a driver checks that it still owns the study.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ ATTRIBUTE = "driver"
 
 
 class Patience(NamedTuple):
-    """How often a driver says that it lives, and when it is given up, in seconds."""
+    """Heartbeat interval and timeouts of a driver, in seconds."""
 
     beat: float = 10
     silence: float = 60
-    """A driver on another machine lives for so long after it was heard of, whatever becomes of its record."""
+    """How long a driver on another machine counts as alive after its last heartbeat."""
     watch: float = 25
-    """For so long more its record must stand still before another takes the study over."""
+    """How much longer its record must stay unchanged before another driver takes over the study."""
     settle: float = 0.5
-    """Where a storage has no transactions: how long a newcomer waits to see whether another one wrote its name over his."""
+    """For storages without transactions: how long a newcomer waits to see whether another one overwrote its record."""
 
 
 class Driver(NamedTuple):
-    """The record: a process, and how long all drivers of the study have searched; times are UTC, in ISO 8601.
+    """The record: a process, and how long all drivers of the study have searched so far; times are UTC in ISO 8601.
 
-    `place` is where a process number means something: the machine's boot and the container. `birth` tells the process from
-    a later one with its number, `token` a driver from every other one.
+    `place` is the scope of a process id: the machine's boot and the container. `birth` distinguishes the process from a later one
+    with the same id, `token` a driver from every other one.
     """
 
     host: str
@@ -60,18 +60,18 @@ class Driver(NamedTuple):
 
     @property
     def signature(self) -> tuple[str, str, int, bool]:
-        """What stays the same from beat to beat, and differs from every other driver's."""
+        """What stays the same between heartbeats and differs from every other driver's."""
         return self.token, self.place, self.pid, self.running
 
 
 def read_driver(study: optuna.Study) -> Driver | None:
-    """The record of the study's driver, also of one that has ended; None before the first."""
+    """The record of the study's current or last driver; None before the first."""
     found = storage_of(study).get_study_user_attrs(study_id(study)).get(ATTRIBUTE)
     return Driver(**found) if found else None
 
 
 class Ownership:
-    """The right of this process to drive a study, from `owned`."""
+    """This process's ownership of a study, from `owned`."""
 
     def __init__(self, study: optuna.Study, shown: str, patience: Patience) -> None:
         self._study, self._shown, self._patience = study, shown, patience
@@ -80,24 +80,24 @@ class Ownership:
 
     @property
     def seconds(self) -> float:
-        """How long this driver and all before it have searched."""
+        """How long this driver and all before it have searched, in seconds."""
         return self._before + time.monotonic() - self._began
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """`one_transaction` of the owner; HeadhuntError, and nothing is written, when another process has taken the study."""
+        """`one_transaction` for the owner; HeadhuntError, with nothing written, if another process has taken over the study."""
         with one_transaction(storage_of(self._study), study_id(self._study)):
             self._check()
             yield
 
     def claim(self) -> None:
-        """Takes the study; UsageError when a driver that lives has it."""
+        """Takes ownership of the study; UsageError if a live driver owns it."""
         seen = read_driver(self._study)
         if seen and self._is_held(seen):
             raise UsageError(self._refusal(seen))
         with one_transaction(storage_of(self._study), study_id(self._study)):
             now = read_driver(self._study)
-            if now and now != seen and now.running:  # another newcomer was quicker
+            if now and now != seen and now.running:  # another newcomer was faster
                 raise UsageError(self._refusal(now))
             self._before = now.seconds if now else 0.0
             self.write(self._study)
@@ -106,19 +106,19 @@ class Ownership:
             self._check()
 
     def is_mine(self, study: optuna.Study) -> bool:
-        """Whether the record in the storage is still this driver's."""
+        """Whether the stored record is still this driver's."""
         found = read_driver(study)
         return found is not None and found.signature == self._record().signature
 
     def write(self, study: optuna.Study, running: bool = True) -> None:
-        """Writes the record anew, with the time of now."""
+        """Writes the record with the current time."""
         study.set_user_attr(ATTRIBUTE, self._record(running)._asdict())
 
-    def release(self, in_the_middle: bool = False) -> None:
-        """Domains the study to the next driver; `in_the_middle` of a generation, its trials wait for that one."""
+    def release(self, interrupted: bool = False) -> None:
+        """Releases the study for the next driver; `interrupted` of a generation, its running trials are set to WAITING."""
         with one_transaction(storage_of(self._study), study_id(self._study)):
             if self.is_mine(self._study):
-                if in_the_middle:
+                if interrupted:
                     set_aside(self._study)
                 self.write(self._study, running=False)
 
@@ -130,20 +130,20 @@ class Ownership:
             return
         now = read_driver(self._study)
         raise HeadhuntError(
-            f"the study {self._study.study_name!r} in {self._shown} was taken from this process, which was silent for too "
-            f"long (asleep, or cut off from the storage), by {_who(now) if now else 'none'}. That search goes on with what was "
-            "written; here is nothing left to do."
+            f"the study {self._study.study_name!r} in {self._shown} was taken over from this process, which sent no heartbeat "
+            f"for too long (asleep, or cut off from the storage), by {_describe_driver(now) if now else 'nobody'}. That "
+            "search continues from what was written; nothing is left to do here."
         )
 
     def _is_held(self, driver: Driver) -> bool:
-        """Whether the driver lives; one on another machine is watched for as long as it takes to be sure."""
+        """Whether the driver is alive; one on another machine is watched for as long as it takes to be sure."""
         if not driver.running:
             return False
         if driver.place == this_process().place:
             return birth(driver.pid) == driver.birth
         seconds = self._patience.watch + max(0.0, self._patience.silence - abs(_age(driver)))
         log.print(
-            f"The study {self._study.study_name!r} belongs to {_who(driver)}. Watching for {seconds:.0f} s to see "
+            f"The study {self._study.study_name!r} is owned by {_describe_driver(driver)}. Watching for {seconds:.0f} s to see "
             "whether it is alive."
         )
         until = time.monotonic() + seconds
@@ -157,7 +157,10 @@ class Ownership:
         advice = f"Wait for it, or stop it (kill {driver.pid})."
         if driver.place != this_process().place:
             advice = "Wait for it, or stop it there."
-        return f"another search drives the study {self._study.study_name!r} in {self._shown}: {_who(driver)}. {advice}"
+        return (
+            f"another search is running the study {self._study.study_name!r} in {self._shown}: {_describe_driver(driver)}. "
+            f"{advice}"
+        )
 
 
 @contextmanager
@@ -167,10 +170,10 @@ def owned(
     shown: str,
     patience: Patience = Patience(),
 ) -> Iterator[Ownership]:
-    """Makes this process the study's driver for the block; UsageError when another one is.
+    """Makes this process the study's driver inside the block; UsageError if another one is alive.
 
-    However the block ends, no trial of the study is running after it, unless the storage is gone or this process is killed.
-    `open_again` opens the storage once more, for the thread that says that this driver lives. `shown` names it in messages.
+    However the block ends, no trial of the study is left running, unless the storage is gone or this process is killed.
+    `open_again` opens the storage a second time, for the heartbeat thread. `shown` names the storage in messages.
     """
     ownership = Ownership(study, shown, patience)
     ownership.claim()
@@ -182,9 +185,9 @@ def owned(
         yield ownership
     except BaseException as error:
         ended.set()
-        with suppress(Exception):  # the fault that ends the search is the one to show
+        with suppress(Exception):  # show the error that ended the search, not one raised here
             release_read_locks(storage_of(study), error)
-            ownership.release(in_the_middle=True)
+            ownership.release(interrupted=True)
         raise
     ended.set()
     thread.join(patience.beat)
@@ -198,7 +201,7 @@ def _beat(
     seconds: float,
     ended: threading.Event,
 ) -> None:
-    """Renews the record until the search ends. A beat that fails is left out: the driver itself will meet the fault."""
+    """Renews the record until the search ends. A failed heartbeat is skipped: the driver itself will hit the same error."""
     import optuna
 
     study = None
@@ -217,10 +220,12 @@ def _now() -> str:
 
 
 def _age(driver: Driver) -> float:
-    """Seconds since the last beat, by this machine's clock."""
+    """Seconds since the last heartbeat, by this machine's clock."""
     return (datetime.now(UTC) - datetime.fromisoformat(driver.beat)).total_seconds()
 
 
-def _who(driver: Driver) -> str:
+def _describe_driver(driver: Driver) -> str:
     since = driver.started.replace("T", " ")[:19]
-    return f"process {driver.pid} on {driver.host}, since {since} UTC, last heard of {max(0.0, _age(driver)):.0f} s ago"
+    return (
+        f"process {driver.pid} on {driver.host}, since {since} UTC, last heartbeat {max(0.0, _age(driver)):.0f} s ago"
+    )

@@ -1,8 +1,8 @@
-"""Trials under way when a search ends badly wait in the storage: nobody takes them for running, and the next search goes on.
+"""Unfinished trials of a search that was interrupted or failed: set to WAITING, and taken up by the next search.
 
-A driver that is killed outright leaves its trials RUNNING; one that ends by an exception or an interrupt leaves them WAITING. The
-next driver takes up both. Trials that somebody queued by `study.enqueue_trial` wait as well, until a search asks for one; what
-others added by `study.add_trial` is left as it is.
+A killed driver leaves its trials RUNNING; one that ends with an exception or an interrupt leaves them WAITING. The next driver
+takes up both. Trials queued by `study.enqueue_trial` also wait, until a search asks for one; trials added by `study.add_trial`
+are left as they are.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from search.optuna_internals import set_state, start_trial
-from search.ranking import ASKED, is_ours
+from search.ranking import ASKED, is_from_search
 
 if TYPE_CHECKING:
     import optuna
 
 
 def ask(study: optuna.Study) -> optuna.Trial:
-    """As `study.ask()`, for a trial that is marked as the search's own before anything else can happen to it."""
+    """Like `study.ask()`, but the trial is marked as the search's own from the moment it exists."""
     from optuna.trial import TrialState
 
     if study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
@@ -26,22 +26,24 @@ def ask(study: optuna.Study) -> optuna.Trial:
 
 
 def set_aside(study: optuna.Study) -> None:
-    """Lets the search's running trials wait. For its driver, as the last thing it does."""
+    """Sets the search's running trials to WAITING; the last thing a driver does."""
     from optuna.trial import TrialState
 
-    for trial in filter(is_ours, study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))):
+    for trial in filter(is_from_search, study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))):
         set_state(study, trial, TrialState.WAITING)
 
 
 def under_way(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """The trials that an earlier driver left, by number."""
+    """The unfinished trials of an earlier driver, by number."""
     from optuna.trial import TrialState
 
-    return list(filter(is_ours, study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))))
+    return list(
+        filter(is_from_search, study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)))
+    )
 
 
 def take_up(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """The same; all of them are running from now on."""
+    """The trials of `under_way`, all set to RUNNING."""
     from optuna.trial import TrialState
 
     left = under_way(study)

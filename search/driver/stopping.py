@@ -1,8 +1,8 @@
-"""When a study ends, and why: by its trials, its hours, its target, or because nothing works.
+"""When and why a study ends: by its trials, hours or target, because its space is exhausted, or because every trial fails.
 
-It is decided between generations and from what the storage holds, so that a study ends at the same trial with any number of
-workers, and however often it was killed; but for the hours, which depend on the machine. Nothing of this belongs to what a study
-is: a study that has ended goes on with a higher number.
+This is decided between generations from what the storage holds, so that a study ends at the same trial with any number of
+workers, however often it was killed; only the hours depend on the machine. These limits are not part of a study's identity: a
+study that has ended continues with a higher limit.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from features.runtime.errors import HeadhuntError
 from search.config import SearchConfig
 from search.first_trials import name_of
 from search.metric import is_at_least
-from search.ranking import is_added, is_ours, ranking
+from search.ranking import is_external, is_from_search, ranking
 
 if TYPE_CHECKING:
     import optuna
 
 
 class End(NamedTuple):
-    """Why no more trials are asked for: one word for programs, one sentence for people."""
+    """Why no more trials are asked for: a word for programs and a sentence for people."""
 
     by: Literal["trials", "hours", "target", "space"]
     why: str
 
 
 def reached_end(study: optuna.Study, search: SearchConfig, seconds: float) -> End | None:
-    """Whether the study is at its end after `seconds` of search in all its runs; None while it should go on."""
-    name, total = study.study_name, sum(map(is_ours, study.get_trials(deepcopy=False)))
+    """Why the study ends after `seconds` of search, summed over its runs; None while it should continue."""
+    name, total = study.study_name, sum(map(is_from_search, study.get_trials(deepcopy=False)))
     complete = ranking(study, search.objective)
     if search.target is not None and complete and _is_reached(search, complete[0].value or 0.0):
         best = complete[0]
         return End(
             "target",
             f"The study {name!r} ends with {total} trials: trial {best.number} has reached {search.objective} {best.value:.4f}, "
-            f"and `search.target` is {search.target:g}. With another target, or none, it goes on.",
+            f"and `search.target` is {search.target:g}. To continue, change or remove the target.",
         )
     if total >= search.trials:
         return End("trials", f"The study {name!r} has its {search.trials} trials.")
@@ -43,28 +43,28 @@ def reached_end(study: optuna.Study, search: SearchConfig, seconds: float) -> En
         return End(
             "hours",
             f"The study {name!r} ends with {total} trials: it has searched for {seconds / 3600:.4g} hours, and `search.hours` is "
-            f"{search.hours:g}. With more hours, or none, it goes on.",
+            f"{search.hours:g}. To continue, raise or remove `search.hours`.",
         )
     return None
 
 
 def space_is_used_up(study: optuna.Study, total: int, reason: str) -> End:
-    """The end of a study whose sampler has nothing left to ask for."""
+    """The end of a study whose sampler has nothing left to suggest."""
     return End("space", f"The study {study.study_name!r} ends with {total} trials: {reason}.")
 
 
 def check_failures(study: optuna.Study) -> None:
-    """HeadhuntError when every trial of the search that was drawn and has ended so far has failed, and none is under way."""
-    every = [trial for trial in study.get_trials(deepcopy=False) if not is_added(trial)]
+    """HeadhuntError if all drawn trials of the search (or, if none was drawn, all its first trials) have failed."""
+    every = [trial for trial in study.get_trials(deepcopy=False) if not is_external(trial)]
     trials = [
         trial for trial in every if name_of(trial) is None
-    ] or every  # the space is judged by what is drawn from it
+    ] or every  # judge the space by the trials drawn from it
     if not trials or any(trial.state.name != "FAIL" for trial in trials):
         return
     reasons = [str(trial.user_attrs.get("reason", "unknown")) for trial in trials]
     raise HeadhuntError(
-        f"all {len(trials)} trials so far have failed; the first: {reasons[0]}. {_advice(reasons[0])} With other settings it is "
-        "another study: give it another `name` and `workdir`."
+        f"all {len(trials)} trials so far have failed; the first: {reasons[0]}. {_advice(reasons[0])} Changed settings "
+        "need a new study: give it another `name` and `workdir`."
     )
 
 

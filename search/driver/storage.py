@@ -1,8 +1,8 @@
-"""The Optuna storage that the configuration names: SQLite, a journal file, a database server, or a gRPC proxy in front of one.
+"""The Optuna storage named in the configuration: SQLite, a journal file, a database server, or a gRPC proxy in front of one.
 
 A database (SQLite, PostgreSQL) takes a generation's writes in one transaction: a kill leaves all of them or none. A journal and a
-gRPC proxy take every value by itself, so that a kill may fall between two of them. What is lost then is time alone: the driver
-that goes on finds trials half asked, reported or told, computes the same values again, and writes those that are missing.
+gRPC proxy write each value separately, so that a kill may fall between two of them. That costs only time: the next driver finds
+trials half asked, reported or told, computes the same values again, and writes the missing ones.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     import optuna
 
 DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
-"""The Python driver for URLs that name a database but no driver."""
+"""The SQLAlchemy driver for URLs that name a database but no driver."""
 
 GRPC_SECONDS = 10
-"""How long a gRPC proxy has to answer before the search starts."""
+"""How long to wait for a gRPC proxy to answer before the search starts."""
 
 SERVER = {
     "connect_timeout": 10,
@@ -37,27 +37,27 @@ SERVER = {
     "keepalives_count": 4,
     "tcp_user_timeout": 60_000,
 }
-"""libpq's parameters, where the URL does not have them: a machine or a network that falls silent closes no connection, and one on
-which nothing arrives any more is given up after a minute. A server that lives acknowledges what it gets, however slow it is."""
+"""libpq parameters, unless the URL sets them: a machine or network that goes silent closes no connection, so a dead connection is
+dropped after a minute. A live server, however slow, acknowledges what it receives."""
 
 JOURNAL_SECONDS = 5
-"""How old the lock of a journal may get before it is broken; Optuna holds it for one write."""
+"""Age at which the lock of a journal is broken; Optuna holds it for one write."""
 
 
 def storage_url(spec: str, workdir: Path) -> str:
-    """What a person gives to Optuna or its dashboard to read the study; a password in it is shown as ***."""
+    """The URL with which Optuna or its dashboard can open the study; a password in it is shown as ***."""
     return without_password(_address(spec, workdir))
 
 
 def sqlite_url(path: Path) -> str:
-    """The URL of a database file, in which `?`, `%` and the like of its path are quoted."""
+    """The URL of a database file, with `?`, `%` and the like in its path quoted."""
     from sqlalchemy import URL
 
     return URL.create("sqlite", database=str(path)).render_as_string()
 
 
 def open_storage(spec: str, workdir: Path) -> optuna.storages.BaseStorage:
-    """Opens (or makes) the storage; UsageError when it cannot be reached or the name is not understood."""
+    """Opens (or creates) the storage; UsageError if it cannot be reached or the name is not understood."""
     import optuna
 
     make_folder(workdir)
@@ -76,15 +76,15 @@ def open_storage(spec: str, workdir: Path) -> optuna.storages.BaseStorage:
 
 
 def cached_storage(spec: str, workdir: Path) -> optuna.storages.BaseStorage:
-    """The same for a reader that stays: trials that are over are read once. Optuna's studies do so by themselves, its dashboard
-    does not, and would read all trials for every question."""
+    """`open_storage` for a long-lived reader: finished trials are read once. Optuna's studies cache them, but its dashboard does
+    not and would read all trials for every request."""
     from optuna.storages import get_storage
 
     return get_storage(open_storage(spec, workdir))
 
 
 def with_own_cache(storage: optuna.storages.BaseStorage) -> optuna.storages.BaseStorage:
-    """The same storage with an empty cache: what is read through it is let go of with it."""
+    """The same storage with a new, empty cache, which is freed with the returned object."""
     from optuna.storages import get_storage
 
     return get_storage(_database(storage) or storage)
@@ -92,10 +92,10 @@ def with_own_cache(storage: optuna.storages.BaseStorage) -> optuna.storages.Base
 
 @contextmanager
 def one_transaction(storage: optuna.storages.BaseStorage, study_id: int | None = None) -> Iterator[None]:
-    """What is written inside is committed to a database once, at the end, or not at all; other storages write as they always do.
+    """Writes inside the block are committed to a database once, at the end, or not at all; other storages write as usual.
 
-    Optuna commits every value by itself, and a commit waits for the disk. With `study_id`, processes that do so for the same
-    study take turns.
+    Optuna commits every value separately, and each commit waits for the disk. With `study_id`, processes in a transaction on the
+    same study take turns.
     """
     import sqlalchemy
     from sqlalchemy.orm import scoped_session, sessionmaker
@@ -105,7 +105,7 @@ def one_transaction(storage: optuna.storages.BaseStorage, study_id: int | None =
         yield
         return
     with database.engine.connect() as connection, connection.begin():
-        if study_id is not None:  # changes nothing, and holds the row (SQLite: the file) until the end
+        if study_id is not None:  # changes nothing, but locks the row (SQLite: the file) until the end
             lock = sqlalchemy.text("UPDATE studies SET study_name = study_name WHERE study_id = :study")
             connection.execute(lock, {"study": study_id})
         own = database.scoped_session
@@ -119,8 +119,8 @@ def one_transaction(storage: optuna.storages.BaseStorage, study_id: int | None =
 
 
 def release_read_locks(storage: optuna.storages.BaseStorage, error: BaseException) -> None:
-    """Ends the reads that an interrupt fell into. The frames of its traceback keep them open, and as long as SQLite reads on one
-    connection it commits on none: what is written next would wait for itself."""
+    """Closes reads that an interrupt cut short. The frames of its traceback keep them open, and SQLite cannot commit while a read
+    is open on any connection: the next write would deadlock."""
     database = _database(storage)
     if database is not None:
         traceback.clear_frames(error.__traceback__)
@@ -134,7 +134,7 @@ def has_transactions(storage: optuna.storages.BaseStorage) -> bool:
 
 @contextmanager
 def storage_faults(spec: str, workdir: Path) -> Iterator[None]:
-    """Turns what a storage raises that went away (a server that stopped, a full disk) into one LostError."""
+    """Turns the errors of a storage that became unavailable (a stopped server, a full disk) into a LostError."""
     import grpc
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
@@ -145,14 +145,14 @@ def storage_faults(spec: str, workdir: Path) -> Iterator[None]:
         cause: BaseException = error.__cause__ or error
         said = cause.details() if isinstance(cause, grpc.Call) else str(cause).splitlines()[0]
         raise LostError(
-            f"the storage {storage_url(spec, workdir)} no longer answers correctly: {without_password(str(said))}. What was "
-            "written is safe. Once it is back:"
+            f"the storage {storage_url(spec, workdir)} has failed: {without_password(str(said))}. What was written is "
+            "safe. Once the storage is back:"
         ) from error
 
 
 def truncate_partial_record(spec: str, workdir: Path) -> None:
-    """Cuts off a last line that a failing disk or machine left half-written; the next line would be appended to it, and no
-    line after that could be read. For the only driver of a study, before it opens the journal."""
+    """Cuts off a last line that a failing disk or machine left half-written: the next line would be appended to it, and no line
+    after that could be read. Only for the study's one driver, before it opens the journal."""
     path = Path(_address(spec, workdir))
     if spec != "journal" or not path.exists():
         return
@@ -163,7 +163,7 @@ def truncate_partial_record(spec: str, workdir: Path) -> None:
 
 
 def _address(spec: str, workdir: Path) -> str:
-    """What the storage is opened with."""
+    """The URL or path to open the storage with."""
     if spec == "sqlite":
         return sqlite_url(workdir / "study.db")
     if spec == "journal":
@@ -182,8 +182,8 @@ def _database(storage: Any) -> optuna.storages.RDBStorage | None:
 
 
 def _open_journal(path: str) -> optuna.storages.BaseStorage:
-    """The journal. A process that was killed while it held the lock leaves it behind: it is broken after JOURNAL_SECONDS, but
-    only where its path is absolute; with a relative one Optuna would wait for ever."""
+    """The journal. A lock left behind by a killed process is broken after JOURNAL_SECONDS, but only if its path is absolute; with
+    a relative path Optuna would wait forever."""
     import optuna
     from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
@@ -196,7 +196,7 @@ def _open_proxy(spec: str) -> optuna.storages.BaseStorage:
 
     host, _, port = spec.removeprefix("grpc://").rpartition(":")
     if not host or not port.isdigit():
-        raise UsageError(f"search.storage: received {spec!r}; a gRPC storage is grpc://host:port.")
+        raise UsageError(f"search.storage: received {spec!r}; a gRPC storage must be grpc://host:port.")
     proxy = optuna.storages.GrpcStorageProxy(host=host, port=int(port))
     try:
         proxy.wait_server_ready(timeout=GRPC_SECONDS)
@@ -219,7 +219,7 @@ def _open_database(url: str) -> optuna.storages.BaseStorage:
         if url.startswith("postgresql"):
             advice = "PostgreSQL needs psycopg: `pip install 'headhunt[postgresql]'`"
         else:
-            advice = "Install the driver of that database"
+            advice = "Install the driver for that database"
         raise UsageError(
             f"search.storage: the database at {without_password(url)} needs a driver that is not installed ({error}). {advice}."
         ) from error
@@ -227,10 +227,10 @@ def _open_database(url: str) -> optuna.storages.BaseStorage:
         said = without_password(" ".join(str(error.__cause__ or error).split("\n(Background")[0].split()))
         raise UsageError(
             f"search.storage: the database at {without_password(url)} cannot be used: {said}. Check the URL, and that the "
-            "server runs, has this database, and knows the user."
+            "server is running and has this database and user."
         ) from error
-    weakref.finalize(database, database.engine.dispose)  # connections are closed with their storage
-    # An interrupt in the middle of a transaction would leave the database locked, and what is then to be saved would wait for it.
+    weakref.finalize(database, database.engine.dispose)  # close connections with their storage
+    # An interrupt inside a transaction would leave the database locked, and saving the state would wait for that lock.
     event.listen(database.engine, "checkout", lambda *_: hold())
     event.listen(database.engine, "checkin", lambda *_: release())
     return database
@@ -243,7 +243,7 @@ def _options(url: str) -> dict[str, Any]:
     if url.startswith("sqlite"):
         return {"connect_args": {"timeout": 60}}
     parts = make_url(url)
-    # A server may have closed a connection that was idle during a long rung: it is tried before use.
+    # A server may close a connection that is idle during a long rung: test it before use.
     options: dict[str, Any] = {"pool_pre_ping": True}
     if parts.drivername in ("postgresql+psycopg", "postgresql+psycopg2"):
         options["connect_args"] = {name: value for name, value in SERVER.items() if name not in parts.query}

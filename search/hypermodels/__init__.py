@@ -1,1 +1,1 @@
-"""A KerasTuner `build(hp) -> compiled model` function, or a HyperModel, as a search space and as heads."""
+"""A KerasTuner `build(hp) -> compiled model` function, or a HyperModel, as a search space and an objective."""

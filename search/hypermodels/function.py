@@ -1,4 +1,4 @@
-"""The `build(hp)` that `search.hypermodel: module:name` names: a function, a keras_tuner.HyperModel class, or an instance."""
+"""The `build(hp)` named by `search.hypermodel: module:name`: a function, a keras_tuner.HyperModel class, or an instance."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 class CombinationError(Exception):
-    """A combination of hyperparameters gives no model that can be trained; the message says why. It fails its trial alone."""
+    """A combination of hyperparameters gives no trainable model; the message says why. Only its trial fails."""
 
 
 class Hypermodel:
     """A `build(hp)` by its name, `module:name`.
 
-    Its module is looked for among the installed packages, then in `folder`. Raises UsageError where there is none.
+    Its module is searched for among the installed packages, then in `folder`. Raises UsageError if it is not found.
     """
 
     def __init__(self, name: str, folder: Path) -> None:
@@ -37,14 +37,14 @@ class Hypermodel:
         self._build_function = _builder(name, self._found)
 
     def build(self, hp: Any) -> Any:
-        """What `build(hp)` gives; CombinationError where that is no compiled keras.Model, or nothing.
+        """The model returned by `build(hp)`; CombinationError if it fails or does not return a compiled keras.Model.
 
-        Raises UsageError for keras_tuner.errors.FatalError, by which a function says that no combination can work.
+        Raises UsageError for keras_tuner.errors.FatalError, with which a function says that no combination can work.
         """
         import keras
         import keras_tuner
 
-        def combination() -> str:  # known once the function has asked for its values
+        def combination() -> str:  # complete only after the function has asked for its values
             return ", ".join(f"{key}={value!r}" for key, value in hp.values.items()) or "no hyperparameters"
 
         try:
@@ -66,21 +66,21 @@ class Hypermodel:
 
     @property
     def note(self) -> str | None:
-        """What of it is not used, in a sentence."""
+        """One sentence on the part of the hypermodel that is not used, or None."""
         import keras_tuner
 
         kind: Any = self._found if inspect.isclass(self._found) else type(self._found)
         if not issubclass(kind, keras_tuner.HyperModel) or kind.fit is keras_tuner.HyperModel.fit:
             return None
-        return f"{self.name} has a `fit` of its own, which is not used: trials are trained by Keras's, one epoch at a time."
+        return f"{self.name} defines its own `fit`, which is not used: trials are trained with Keras's, one epoch at a time."
 
     def digest(self, parameters: object) -> str:
-        """sha256 (hex) of the sources of its module, of what that imports from beside it, and of the parameters."""
+        """sha256 (hex) of the source of its module, of the modules it imports from the same folder, and of the parameters."""
         sources = sorted(_own_sources(self._module, self._folder).items())
         return hashlib.sha256(repr((self.name, sources, parameters)).encode()).hexdigest()
 
     def earlier_digest(self, parameters: object) -> str:
-        """What studies of earlier versions have: of the function's own source alone."""
+        """The digest stored by earlier versions: of the function's own source and the parameters only."""
         try:
             source = inspect.getsource(self._found)
         except (OSError, TypeError):
@@ -91,7 +91,7 @@ class Hypermodel:
 def _find(name: str, folder: Path) -> tuple[ModuleType, Any]:
     if not NAME.fullmatch(name):
         raise UsageError(
-            f"search.hypermodel: received {name!r}; module:function is needed, e.g. `models:build` for the function build in "
+            f"search.hypermodel: received {name!r}; it must be module:function, e.g. `models:build` for the function build in "
             "models.py."
         )
     module_name, _, attribute = name.partition(":")
@@ -131,14 +131,14 @@ def _builder(name: str, found: Any) -> Callable[[Any], Any]:
             found = found()
         except Exception as error:
             raise UsageError(
-                f"search.hypermodel: {name} is a class that cannot be made without arguments ({type(error).__name__}: {error}). "
-                "Make an instance in its module and name that."
+                f"search.hypermodel: the class {name} cannot be created without arguments ({type(error).__name__}: {error}). "
+                "Create an instance in its module and name that instead."
             ) from error
     if _is_hypermodel(found):
         return found.build  # type: ignore[no-any-return]
     if not callable(found) or inspect.isclass(found):
         raise UsageError(
-            f"search.hypermodel: {name} is {found!r}; allowed are a function build(hp), a keras_tuner.HyperModel class and an "
+            f"search.hypermodel: {name} is {found!r}; it must be a function build(hp), a keras_tuner.HyperModel class or an "
             "instance of one."
         )
     return found  # type: ignore[no-any-return]
@@ -155,8 +155,8 @@ def _can_build(value: Any) -> bool:
 
 
 def _own_sources(module: ModuleType, folder: Path) -> dict[str, str]:
-    """By name, the sources of a module and of those that it imports, anywhere in it, directly or not, which lie in the same
-    folder or below; of an installed package the module's alone."""
+    """The sources, by name, of a module and of those it imports, directly or indirectly, from the same folder or below. For an
+    installed package, only the module itself."""
     found, waiting = dict[str, str](), [(module.__name__, Path(str(getattr(module, "__file__", ""))))]
     is_beside = _is_below(module, folder)
     while waiting:
@@ -174,7 +174,7 @@ def _own_sources(module: ModuleType, folder: Path) -> dict[str, str]:
 
 
 def _imported(source: str, package: str) -> Iterator[str]:
-    """The full names of what a source imports: modules, and what may be modules of a package."""
+    """The full names of everything a source imports: modules, and names that may be modules of a package."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -185,7 +185,7 @@ def _imported(source: str, package: str) -> Iterator[str]:
 
 
 def _beside(names: Iterable[str], folder: Path) -> Iterator[tuple[str, Path]]:
-    """The names and files of those modules that lie in `folder` or below, with the packages around them."""
+    """The names and files of those modules that lie in `folder` or below, including their parent packages."""
     for name in names:
         parts = name.split(".")
         for depth in range(1, len(parts) + 1):

@@ -1,4 +1,4 @@
-"""A hypermodel's model: built for the cached features, which labels its loss takes, and what it is as a head of the network."""
+"""A hypermodel's model: built for the cached features, its form of labels, and its conversion to a head of the network."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from search.hypermodels.parameters import drawn_hyperparameters
 from search.trial import HypermodelChoice
 
 SMALLEST = 1e-7
-"""Probabilities below are taken for this one, of which there is a logarithm."""
+"""Smaller probabilities are raised to this before their logarithm is taken."""
 
 
 def build_model(choice: HypermodelChoice, folder: Path, feature_shape: tuple[int, ...], classes: int, seed: int) -> Any:
-    """The compiled model of these values, built for features (batch, *feature_shape), its weights drawn from `seed`.
+    """The compiled model for these values, built for features (batch, *feature_shape), with weights drawn from `seed`.
 
-    Raises CombinationError when the function gives none, or one of other shapes.
+    Raises CombinationError if the function returns no model, or one with other shapes.
     """
-    # As keras.utils.set_random_seed, which would import TensorFlow: Keras draws its default seeds from Python's.
+    # Like keras.utils.set_random_seed, which would import TensorFlow: Keras draws its default seeds from Python's generator.
     random.seed(seed)
     np.random.seed(seed % 2**32)
     hp = drawn_hyperparameters(lambda parameter: choice.values[parameter.name], {})
@@ -36,36 +36,37 @@ def build_model(choice: HypermodelChoice, folder: Path, feature_shape: tuple[int
     try:
         outputs = np.asarray(model(np.zeros((2, *feature_shape), np.float32), training=False)).shape
     except Exception as error:
-        given = f" It takes {tuple(model.input_shape[1:])}." if model.built and model.inputs else ""
+        given = f" It expects {tuple(model.input_shape[1:])}." if model.built and model.inputs else ""
         raise CombinationError(
-            f"the model of {choice.function} with {choice.values} does not take the cached features, {feature_shape}:{given} "
+            f"the model of {choice.function} with {choice.values} does not accept the cached features, {feature_shape}:{given} "
             f"{type(error).__name__}: {str(error).splitlines()[0]}"
         ) from error
     if outputs != (2, classes):
         raise CombinationError(
-            f"the model of {choice.function} with {choice.values} gives {outputs[1:]}, but there are {classes} classes"
+            f"the model of {choice.function} with {choice.values} outputs {outputs[1:]}, but there are {classes} classes"
         )
     return model
 
 
-LABELS: dict[str, Callable[[npt.NDArray[np.int32], int], npt.NDArray[Any]]] = {
+LABEL_FORMS: dict[str, Callable[[npt.NDArray[np.int32], int], npt.NDArray[Any]]] = {
     "one-hot rows": lambda labels, classes: np.eye(classes, dtype=np.float32)[labels],
     "class numbers": lambda labels, classes: labels,
     "a column of class numbers": lambda labels, classes: labels[:, None],
 }
-"""What a loss may be given, of labels (batch,) int32 and classes: (batch, classes) float32, (batch,) or (batch, 1) int32."""
+"""Forms of labels for a loss, from labels (batch,) int32 and the number of classes: (batch, classes) float32, (batch,) int32 or
+(batch, 1) int32."""
 
 
-def form_of_labels(model: Any, feature_shape: tuple[int, ...], classes: int) -> str:
-    """The first of LABELS that the model's loss takes and whose order it heeds; where it heeds none, the first that it takes.
+def choose_label_form(model: Any, feature_shape: tuple[int, ...], classes: int) -> str:
+    """The first of LABEL_FORMS that the model's loss accepts and whose order changes it; if none does, the first it accepts.
 
-    Found by trying each. Raises CombinationError for a loss that takes none.
+    Found by trying each. Raises CombinationError for a loss that accepts none.
     """
     features = np.random.default_rng(0).standard_normal((2, *feature_shape), np.float32)
     given = model(features, training=False)
-    reasons, heeds = [], dict[str, bool]()
+    reasons, order_matters = [], dict[str, bool]()
     labels = np.arange(2, dtype=np.int32) % classes
-    for form, make in LABELS.items():
+    for form, make in LABEL_FORMS.items():
         y = make(labels, classes)
         try:
             one, other = (np.asarray(model.compute_loss(features, each, given)) for each in (y, y[::-1]))
@@ -73,22 +74,24 @@ def form_of_labels(model: Any, feature_shape: tuple[int, ...], classes: int) -> 
             reasons.append(f"{type(error).__name__}: {str(error).splitlines()[0]}")
             continue
         if one.ndim == 0:
-            heeds[form] = not np.isclose(one, other, rtol=1e-6, atol=0)
-    if not heeds:
-        raise CombinationError(f"its loss takes neither {' nor '.join(LABELS)} ({'; '.join(dict.fromkeys(reasons))})")
-    return max(heeds, key=lambda form: heeds[form])
+            order_matters[form] = not np.isclose(one, other, rtol=1e-6, atol=0)
+    if not order_matters:
+        raise CombinationError(
+            f"its loss accepts neither {' nor '.join(LABEL_FORMS)} ({'; '.join(dict.fromkeys(reasons))})"
+        )
+    return max(order_matters, key=lambda form: order_matters[form])
 
 
 def as_head(model: Any, feature_shape: tuple[int, ...], sample: npt.NDArray[np.float32]) -> Any:
-    """The model as a head: features (batch, *feature_shape) float32 to logits (batch, classes), of the same layers.
+    """The model as a head of the same layers: features (batch, *feature_shape) float32 to logits (batch, classes).
 
-    What lies within 0 and 1 for all of `sample` (n, *feature_shape) are probabilities, and their logarithms are the logits: a
-    softmax gives them back. Raises HeadhuntError for layers that are not Keras's own, which an export could not be loaded with,
-    and for a `call` that is not made of Keras's operations.
+    Outputs within 0 and 1 for all of `sample` (n, *feature_shape) are taken for probabilities; the logits are then their
+    logarithms, so that a softmax restores them. Raises HeadhuntError for layers that are not Keras's own, with which an export
+    could not be loaded, and for a `call` that is not made of Keras operations.
     """
     import keras
 
-    if getattr(model, "inputs", None):  # its layers alone, without what it was compiled with or a class of its own
+    if getattr(model, "inputs", None):  # only its layers, without its compile settings or its own class
         (inputs,), (outputs,) = model.inputs, model.outputs
     else:
         inputs = keras.Input(feature_shape, dtype="float32", name="features")
@@ -97,13 +100,13 @@ def as_head(model: Any, feature_shape: tuple[int, ...], sample: npt.NDArray[np.f
         except Exception as error:
             reason = (str(error).strip().splitlines() or [""])[0]
             raise HeadhuntError(
-                f"its `call` cannot be traced ({type(error).__name__}: {reason}). Build it of Keras's layers and operations"
+                f"its `call` cannot be traced ({type(error).__name__}: {reason}). Build it from Keras layers and operations"
             ) from error
     foreign = sorted(set(_foreign(keras.Model(inputs, outputs))))
     if foreign:
         raise HeadhuntError(
-            f"it has parts that are not Keras's own ({', '.join(foreign)}): an export of them could not be loaded by plain "
-            "Keras. Build it of Keras's layers and operations"
+            f"it has parts that are not Keras's own ({', '.join(foreign)}): plain Keras could not load an export of it. "
+            "Build it from Keras layers and operations"
         )
     given = np.asarray(model(sample, training=False))
     if ((given >= 0) & (given <= 1)).all():
@@ -112,7 +115,7 @@ def as_head(model: Any, feature_shape: tuple[int, ...], sample: npt.NDArray[np.f
 
 
 def check_promotable(choice: HypermodelChoice, model: Any, feature_shape: tuple[int, ...]) -> None:
-    """Raises CombinationError where the model of these values cannot be a head that is exported (see `as_head`)."""
+    """Raises CombinationError if the model for these values cannot become an exportable head (see `as_head`)."""
     try:
         as_head(model, feature_shape, np.zeros((1, *feature_shape), np.float32))
     except HeadhuntError as error:
@@ -122,12 +125,12 @@ def check_promotable(choice: HypermodelChoice, model: Any, feature_shape: tuple[
 
 
 def model_weights(model: Any) -> list[Any]:
-    """The variables that a trial keeps, in their order: without the states of random streams."""
+    """The variables stored with a trial, in their order, without the states of random streams."""
     return [each for each in (*model.trainable_variables, *model.non_trainable_variables) if not _is_random(each)]
 
 
 def set_model_weights(model: Any, weights: Weights) -> None:
-    """Gives a model the weights of a trial, which are in the order of `model_weights`; HeadhuntError where they are another's."""
+    """Loads a trial's weights, in the order of `model_weights`, into a model; HeadhuntError if they belong to another model."""
     variables = model_weights(model)
     shapes, stored = [tuple(each.shape) for each in variables], [each.shape for each in weights.values()]
     if shapes != stored:
@@ -141,7 +144,8 @@ def _is_random(variable: Any) -> bool:
 
 
 def _foreign(model: Any) -> Iterator[str]:
-    """The names of layers, and of functions and objects in them, that are not Keras's own (to serialise imports TensorFlow)."""
+    """The names of layers, and of functions and objects in them, that are not Keras's own. (Serialising would import
+    TensorFlow.)"""
     for layer in parts_of(model, with_itself=False):
         inside = [
             each for each in vars(layer).values() if isinstance(each, FunctionType) or hasattr(each, "get_config")

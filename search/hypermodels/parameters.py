@@ -1,4 +1,4 @@
-"""KerasTuner's HyperParameters whose values are drawn by us, and its hyperparameters in our terms."""
+"""KerasTuner HyperParameters whose values Headhunt draws, and their conversion to Parameter."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ Conditions = tuple[tuple[str, tuple[Any, ...]], ...]
 """The names and values that a parameter depends on."""
 
 Names = dict[tuple[str, Conditions], str]
-"""What a hyperparameter of KerasTuner is called here, by its name and scope."""
+"""Parameter names of KerasTuner hyperparameters, by their name and scope."""
 
 
 def drawn_hyperparameters(draw: Callable[[Parameter], Any], names: Names) -> Any:
-    """HyperParameters whose values come from `draw` when they are first asked for. `met` has the parameters so far, also those in
-    closed scopes; `drawn` the names of those that have a value."""
+    """HyperParameters whose values come from `draw` on first use. `met` lists the parameters so far, including those in inactive
+    scopes; `drawn` the names of those with a value."""
     return _hyperparameters_class()(draw, names)
 
 
 def _parameter(hp: Any, names: Names) -> Parameter | None:
-    """A hyperparameter of KerasTuner in our terms; None when it is fixed."""
+    """A KerasTuner hyperparameter as a Parameter; None if it is fixed."""
     kind = type(hp).__name__
     if kind == "Fixed":
         return None
     when: Conditions = tuple((condition.name, tuple(condition.values)) for condition in hp.conditions)
     key = (hp.name, when)
     if key not in names:
-        # KerasTuner allows one name in several scopes; Optuna has one distribution for a name.
+        # KerasTuner allows the same name in several scopes; Optuna allows one distribution per name.
         shown = ", ".join(f"{parent}={'|'.join(map(str, values))}" for parent, values in when)
         names[key] = f"{hp.name} [{shown}]" if hp.name in {known for known, _ in names} and when else hp.name
     if kind == "Boolean":
@@ -58,7 +58,7 @@ def _hyperparameters_class() -> Any:
     base: Any = tuner.HyperParameters
 
     class Drawn(base):  # type: ignore[misc]
-        """HyperParameters whose values are drawn when they are first asked for."""
+        """HyperParameters whose values are drawn on first use."""
 
         def __init__(self, draw: Callable[[Parameter], Any], names: Names) -> None:
             super().__init__()

@@ -1,8 +1,8 @@
-"""A KerasTuner `build(hp)` as a search space, searched by any sampler.
+"""A KerasTuner `build(hp)` as a search space for any sampler.
 
-It is run for every choice of every hyperparameter, to learn what there is to draw and when; in a trial its `hp` calls draw from
-Optuna, so that a trial records what its model was built from and nothing else. A hyperparameter that only appears for two values
-of two others at once is drawn at random by every sampler.
+The function is run for every choice of every hyperparameter to discover the parameters and their conditions. In a trial, its `hp`
+calls draw from Optuna, so that the trial records exactly what its model was built from. A hyperparameter that appears only for a
+combination of values of two others is drawn at random by every sampler.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     import optuna
 
 PROBED = 8
-"""Ranges with more values than these are probed at their ends alone, and no condition is read off them."""
+"""Ranges with more values than this are probed only at their ends, and no conditions are derived from them."""
 
 
 class Built(NamedTuple):
-    """One run of the function: the values that it drew, the parameters that it drew or met in a closed scope, and why it gave no
-    model, where it gave none."""
+    """One run of the function: the values it drew, the parameters it drew or met in an inactive scope, and, if it returned no
+    model, why."""
 
     values: dict[str, Any]
     met: list[Parameter]
@@ -37,10 +37,9 @@ class Built(NamedTuple):
 
 
 class HypermodelSpace:
-    """The space of a function; `folder` is where its module may lie, besides installed packages. What `held` has is not drawn.
+    """The space of a function; its module is in `folder` or an installed package. Parameters in `held` are fixed, not drawn.
 
-    Raises UsageError where there is no such function, where it gives a model for no combination, and for a name in `held` that it
-    does not have.
+    Raises UsageError if there is no such function, if no combination gives a model, and for an unknown name in `held`.
     """
 
     def __init__(self, name: str, folder: Path, held: Mapping[str, Any] | None = None) -> None:
@@ -49,46 +48,46 @@ class HypermodelSpace:
         self._all, self._names, self._tried = _discover(self.function)
         failures = [each.failure for each in self._tried if each.failure]
         if len(failures) == len(self._tried):
-            raise UsageError(f"search.hypermodel: {failures[0]}. No combination that was tried gives a model.")
+            raise UsageError(f"search.hypermodel: {failures[0]}. None of the combinations tried gives a model.")
         self._parameters = tuple(_without(self._all, self._held))
 
     @property
     def digest(self) -> str:
-        """sha256 (hex) of the function's module and its parameters: a study does not go on with another function."""
+        """sha256 (hex) of the function's module and its parameters: a study is not resumed with another function."""
         return self.function.digest((self._all, self._held))
 
     @property
     def earlier_digest(self) -> str:
-        """The digest in studies of earlier versions."""
+        """The digest stored by earlier versions."""
         return self.function.earlier_digest(self._all)
 
     @property
     def notes(self) -> list[str]:
-        """What a user should know before the search, a sentence each."""
+        """What a user should know before the search, one sentence each."""
         failures = [each.failure for each in self._tried if each.failure]
         found = [self.function.note] if self.function.note else []
         if failures:
             found.append(
-                f"{len(failures)} of the {len(self._tried)} combinations that were tried give no model, e.g. {failures[0]}. Such "
-                "a trial fails, and the search goes on."
+                f"{len(failures)} of the {len(self._tried)} combinations tried give no model, e.g. {failures[0]}. Such trials "
+                "fail and the search continues."
             )
         return found
 
     def parameters(self) -> tuple[Parameter, ...]:
-        """What the function may draw, in the order in which it was met, parents first."""
+        """The parameters that the function may draw, in order of discovery, parents first."""
         return self._parameters
 
     def size(self) -> float:
-        """The number of different trials; infinite with a continuous range in it."""
+        """The number of distinct trials; infinite with a continuous range."""
         from search.samplers.grid import Grid
 
         infinite = any(math.isinf(parameter.size()) for parameter in self._parameters)
         return float("inf") if infinite else Grid(self._parameters).size
 
     def suggest(self, trial: optuna.Trial, views: Views, epochs: int, seed: int) -> TrialConfig:
-        """Draws a trial by building its model, which is then dropped; where there is none, the trial will fail in training.
+        """Draws a trial by building its model, which is then discarded; if there is no model, the trial fails in training.
 
-        `batch_size`, if it is drawn, is the trial's.
+        A drawn `batch_size` becomes the trial's.
         """
 
         def draw(one: Parameter) -> Any:
@@ -97,7 +96,7 @@ class HypermodelSpace:
         return self._config(_build(self.function, draw, dict(self._names)), views, epochs, seed)
 
     def first(self, views: Views, epochs: int, seed: int) -> TrialConfig:
-        """The first combination that was tried and gives a model."""
+        """The first of the tried combinations that gives a model."""
         return self._config(next(each for each in self._tried if each.failure is None), views, epochs, seed)
 
     def _config(self, built: Built, views: Views, epochs: int, seed: int) -> TrialConfig:
@@ -107,11 +106,11 @@ class HypermodelSpace:
 
 
 def _without(parameters: tuple[Parameter, ...], held: Mapping[str, Any]) -> list[Parameter]:
-    """What is left to draw where some are held."""
+    """The parameters left to draw when some are fixed; UsageError for an unknown name."""
     names = [one.name for one in parameters]
     for unknown in held.keys() - set(names):
         raise UsageError(
-            f"search.hypermodel_values: there is no hyperparameter {unknown!r}; there are {', '.join(names)}."
+            f"search.hypermodel_values: unknown hyperparameter {unknown!r}; it must be one of {', '.join(names)}."
             f"{near(unknown, names)}"
         )
     left = []
@@ -131,14 +130,14 @@ def _build(function: Hypermodel, draw: Callable[[Parameter], Any], names: Names)
 
 
 def _discover(function: Hypermodel) -> tuple[tuple[Parameter, ...], Names, list[Built]]:
-    """Every parameter, and when it exists: by its declared scope, or as the values of another one that it appeared with; and all
-    that was tried."""
+    """Every parameter with its conditions (its declared scope, or the values of another parameter with which it appeared), and
+    all combinations tried."""
     found: dict[str, Parameter] = {}
     names: Names = {}
     tried: list[Built] = []
-    # What to hold a parameter at to make another one appear; the first build has every parameter at its first value.
+    # Values to fix parameters at so that others appear; the first build has every parameter at its first value.
     waiting: list[dict[str, Any]] = [{}]
-    _meet(function, {}, found, names, tried)
+    _probe_space(function, {}, found, names, tried)
     probed: set[str] = set()
     while waiting:
         held = waiting.pop(0)
@@ -147,7 +146,7 @@ def _discover(function: Hypermodel) -> tuple[tuple[Parameter, ...], Names, list[
             appearing: dict[str, list[Any]] = {}
             before = dict(found)
             for value in _probes(parent):
-                for one in _meet(function, {**held, parent.name: value}, found, names, tried):
+                for one in _probe_space(function, {**held, parent.name: value}, found, names, tried):
                     if one.name not in before:
                         appearing.setdefault(one.name, []).append(value)
             for child, values in appearing.items():
@@ -174,10 +173,10 @@ def _probes(parameter: Parameter) -> list[Any]:
     return [kind(parameter.domain.low), kind(parameter.domain.high)]
 
 
-def _meet(
+def _probe_space(
     function: Hypermodel, held: dict[str, Any], found: dict[str, Parameter], names: Names, tried: list[Built]
 ) -> list[Parameter]:
-    """One build with these values, every other parameter at its first; what it met, added to `found`."""
+    """Builds once with these values and every other parameter at its first; returns the parameters met, added to `found`."""
     tried.append(_build(function, lambda one: held.get(one.name, _probes(one)[0]), names))
     for parameter in tried[-1].met:
         found.setdefault(parameter.name, parameter)

@@ -1,7 +1,7 @@
-"""Training of a hypermodel's trial: Keras's own `fit` on JAX, epoch by epoch on the cached features, one model at a time.
+"""Trains a hypermodel's trial: Keras's own `fit` on JAX, epoch by epoch on the cached features, one model at a time.
 
-The model keeps its own optimiser, loss and metrics. Views and the order of the images are those that every other trial of the
-study sees; they go in batches of the trial's size, the last one of an epoch smaller.
+The model keeps its own optimiser, loss and metrics. Views and photo order are those of every other trial of the study; batches
+have the trial's size, with a smaller last one.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from features.cache.views import order_of_epoch
 from features.runtime.interrupts import raise_if_cancelled
 from search.driver.worklog import this_worker
 from search.hypermodels.function import CombinationError
-from search.hypermodels.model import LABELS, build_model, check_promotable, form_of_labels, model_weights
+from search.hypermodels.model import LABEL_FORMS, build_model, check_promotable, choose_label_form, model_weights
 from search.population.sources import Features, load_features
 from search.population.task import Task
 from search.ranking import Score
 from search.trial import EpochMetrics, TrialResult, TrialState, WorkSpan
 
 EVALUATED = 1024
-"""Validation images in a batch."""
+"""Validation photos in a batch."""
 
 
 def train_hypermodel(task: Task) -> list[TrialResult]:
-    """Trains the task's one trial from its state to the last epoch. Idempotent: the same task gives the same result.
+    """Trains the task's single trial from its state to the task's last epoch. Idempotent: the same task gives the same result.
 
-    A combination without a model, a model that cannot be trained or could not be promoted, and a loss that is not finite end the
-    trial with `failure` set.
+    The trial ends with `failure` set if the combination gives no model, if the model cannot be trained or promoted, or if the
+    loss is not finite.
     """
     import keras
 
@@ -48,7 +48,7 @@ def train_hypermodel(task: Task) -> list[TrialResult]:
         model = build_model(config.hypermodel, task.folder, shape, features.classes, config.seed)
         if before is None:
             check_promotable(config.hypermodel, model, shape)
-        trained = _Trained(model, task, features, form_of_labels(model, shape, features.classes))
+        trained = _Trained(model, task, features, choose_label_form(model, shape, features.classes))
         trained.go_on(state, before is not None)
         weights = _best_weights(model, state) if state.best_epoch else {}
     except CombinationError as error:
@@ -60,7 +60,7 @@ def train_hypermodel(task: Task) -> list[TrialResult]:
 
 @dataclass(frozen=True)
 class _Trained:
-    """A model in training, whose loss takes its labels in the form that `labels` names (see LABELS)."""
+    """A model in training; `labels` names the form of labels that its loss accepts (see LABEL_FORMS)."""
 
     model: Any
     task: Task
@@ -68,7 +68,7 @@ class _Trained:
     labels: str
 
     def go_on(self, state: TrialState, was_begun: bool) -> None:
-        """Trains to the task's last epoch, or until the loss is not finite; the state is up to date then."""
+        """Trains to the task's last epoch, or until the loss is not finite, and updates the state."""
         model = self.model
         model.optimizer.build(model.trainable_variables)
         if was_begun:
@@ -95,7 +95,7 @@ class _Trained:
         labels, images = features.val_labels, len(features.train_labels)
         rows = order_of_epoch(epoch, images, self.task.seed)
         copies = features.rows_of_epoch(config.views, epoch, self.task.seed)[rows]
-        form = LABELS[self.labels]
+        form = LABEL_FORMS[self.labels]
         batches = partial(_batches_class(), lambda labels: form(labels, features.classes))
         train = batches(features.train, (copies, rows), features.train_labels[rows], config.batch_size)
         val = batches(features.val, (np.arange(len(labels)),), labels, EVALUATED)
@@ -125,7 +125,7 @@ def _batches_class() -> Any:
     import keras
 
     class Batches(keras.utils.PyDataset):  # type: ignore[misc]
-        """Rows of stored features as float32 batches. Given arrays, Keras would import TensorFlow to slice them."""
+        """Rows of stored features as float32 batches. (For plain arrays, Keras would import TensorFlow to slice them.)"""
 
         def __init__(self, form: Any, features: Any, rows: Any, labels: Any, batch_size: int) -> None:
             super().__init__()
@@ -144,7 +144,7 @@ def _batches_class() -> Any:
 
 
 def _accuracies(model: Any) -> set[str]:
-    """The names in a history of a model's metrics that are accuracies, whatever they are called."""
+    """The names under which a history lists the model's accuracy metrics."""
     from keras import metrics as known
 
     kinds = (known.Accuracy, known.BinaryAccuracy, known.CategoricalAccuracy, known.SparseCategoricalAccuracy)
@@ -152,7 +152,7 @@ def _accuracies(model: Any) -> set[str]:
     names = {each.name for each in inside if isinstance(each, kinds)}
     outputs = (
         getattr(model, "output_names", None) or []
-    )  # of a functional model; with dictionaries they are in the names
+    )  # a functional model's; dictionary outputs are already in the names
     return {*names, *(f"{output}_{name}" for output in outputs for name in names)}
 
 
@@ -174,7 +174,7 @@ def _assign(model: Any, state: TrialState) -> None:
 
 
 def _best_weights(model: Any, state: TrialState) -> dict[str, npt.NDArray[np.float32]]:
-    """The weights of the best epoch by their path, `<layer>.<weight>`, in the order of `model_weights`."""
+    """The weights of the best epoch by path, `<layer>.<weight>`, in the order of `model_weights`."""
     kept = {id(variable) for variable in model_weights(model)}
     named = zip(
         [*model.trainable_variables, *model.non_trainable_variables],

@@ -1,4 +1,4 @@
-"""What goes into and out of a compiled epoch: the states of its lanes, their inputs, and the data."""
+"""Inputs and outputs of a compiled epoch: the states of its lanes, their inputs, and the data."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 
 class Carry(NamedTuple):
-    """The states of all lanes, as TrialState has them: of each variable one array, (lanes, *shape). A hidden layer's kernel is
-    (lanes, in, out) float32; a dropout's random stream (lanes, 2) uint32."""
+    """The states of all lanes, as in TrialState: one array (lanes, *shape) per variable. A hidden layer's kernel is
+    (lanes, in, out) float32, a dropout's random stream (lanes, 2) uint32."""
 
     trainable: list[Array]
     non_trainable: list[Array]
@@ -21,14 +21,14 @@ class Carry(NamedTuple):
 
 
 class LaneInputs(NamedTuple):
-    """What an epoch takes of each lane besides its state: (lanes, ...)."""
+    """The inputs of an epoch for each lane besides its state: (lanes, ...)."""
 
     rates: Array
     """(lanes, steps) float32: the learning rate of every step; 0 for a lane that has failed."""
     view: Array
-    """(lanes,) int32: which of SharedInputs.rows."""
+    """(lanes,) int32: index into SharedInputs.rows."""
     turn: Array
-    """(lanes,) int32: which of SharedInputs.orders."""
+    """(lanes,) int32: index into SharedInputs.orders."""
     l2: Array
     smoothing: Array
     decay: Array
@@ -38,12 +38,12 @@ class LaneInputs(NamedTuple):
 
 
 class SharedInputs(NamedTuple):
-    """What an epoch takes that lanes share."""
+    """The inputs of an epoch that lanes share."""
 
     orders: Array
-    """(seeds, steps, batch) int32: the images of every step."""
+    """(seeds, steps, batch) int32: the photos of every step."""
     rows: Array
-    """(views, images) int32: in which row of the training features each image is seen."""
+    """(views, n) int32: the row of the training features in which each photo is seen."""
 
 
 class Data(NamedTuple):
@@ -56,4 +56,4 @@ class Data(NamedTuple):
 
 
 Epoch = Callable[[Carry, LaneInputs, SharedInputs, Data], tuple[Carry, "Array"]]
-"""A compiled epoch: the next carry, and (lanes, 5) float32."""
+"""A compiled epoch: returns the next carry, and metrics (lanes, 5) float32."""

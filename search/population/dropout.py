@@ -1,4 +1,4 @@
-"""Dropout for compiled trials: its rate and its random stream are data, and its masks cost little."""
+"""Dropout for compiled trials: its rate and random stream are data, and its masks are cheap."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def dropout_layer(rate: float, name: str) -> Any:
-    """The layer that takes the place of Keras's Dropout in a compiled head; the program sets its rate and stream."""
+    """The layer that replaces Keras's Dropout in a compiled head; the program sets its rate and stream."""
     return _dropout_class()(name)
 
 
@@ -39,11 +39,11 @@ def _dropout_class() -> Any:
 
 
 def random_bits(stream: Any, shape: tuple[int, int]) -> Any:
-    """Bits (batch, width) uint32, a pure function of the stream (2,) uint32 and the place in the batch.
+    """Bits (batch, width) uint32, a pure function of the stream (2,) uint32 and the position in the batch.
 
-    Every bit of the stream's two words and of the place changes every bit of the result with a chance of about a half. For a mask
-    of 64 × 256 this takes a tenth of the time of JAX's Threefry generator, which a head without hidden layers would spend a fifth
-    of its step on, and it is the same with and without `vmap`, unlike XLA's own generator.
+    Flipping any bit of the stream's two words or of the position flips each bit of the result with probability about 1/2. For a
+    64 × 256 mask this takes a tenth of the time of JAX's Threefry generator, on which a head without hidden layers would spend a
+    fifth of its step; and unlike XLA's own generator it is the same with and without `vmap`.
     """
     import jax
     import jax.numpy as jnp
@@ -57,7 +57,7 @@ def random_bits(stream: Any, shape: tuple[int, int]) -> Any:
 
 
 def _mix(x: Any) -> Any:
-    """A bijection of 32-bit words that scatters them: `lowbias32` of Wellons, Prospecting for Hash Functions, 2018."""
+    """A bijective mixing function of 32-bit words: `lowbias32` (Wellons, "Prospecting for Hash Functions", 2018)."""
     import jax.numpy as jnp
 
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)

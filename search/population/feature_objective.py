@@ -1,4 +1,4 @@
-"""What heads and hypermodels share as objectives: trials that train on cached features."""
+"""Base of the head and hypermodel objectives: trials that train on cached features."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from features.cache.views import Views
 from features.runtime.atomic import make_folder
-from features.runtime.workers.executors import Executor, GivenUp
+from features.runtime.workers.executors import Executor, OnTaskFailure
 from search.config import SearchRun
 from search.engine import environment, lanes_of
 from search.first_trials import FirstTrial, first_config
 from search.parameters import Space
 from search.population.sources import Caches
-from search.population.task import Task, give_up
+from search.population.task import Task, failed_results
 from search.records import keep_weights, write_trial
 from search.trial import TrialConfig, TrialResult, TrialState
 
@@ -28,9 +28,9 @@ class FeatureObjective(ABC):
 
     threads = True
     function = ""
-    """The digest of the function that makes the models, where one does."""
+    """The digest of the hypermodel function; empty for heads."""
     folder: Path | None = None
-    """Where that function's module may lie."""
+    """The folder in which that function's module may be."""
 
     def __init__(self, run: SearchRun, space: Space, caches: Caches) -> None:
         self.run, self.space, self.caches = run, space, caches
@@ -40,10 +40,10 @@ class FeatureObjective(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Raises UsageError for an objective whose trials cannot be trained."""
+        """Raises UsageError if trials of this objective cannot be trained."""
 
     def identity(self, known: Mapping[str, Any] | None) -> dict[str, Any]:
-        """The settings that every search on features depends on."""
+        """The settings that the results of every search on features depend on."""
         shared = {"seed", "epochs", "objective", "generation", "sampler", "pruner", "lanes"}
         return {
             **self.run.search.model_dump(mode="json", include=shared),
@@ -52,22 +52,22 @@ class FeatureObjective(ABC):
         }
 
     def first(self, name: FirstTrial) -> TrialConfig:
-        """What a first trial is trained with, but for its seed."""
+        """The configuration of a first trial, except its seed."""
         views = self.run.search.views or Views(policy=self.caches.augmented)
         config = first_config(name, views, self.run.search.epochs)
         return config.model_copy(update={"views": self.caches.drawn(config.views)})
 
     def suggest(self, trial: optuna.Trial) -> TrialConfig:
-        """Draws a trial, but for its seed."""
+        """Draws a trial's configuration, except its seed."""
         return self.space.suggest(trial, self.caches.open_views, self.run.search.epochs, 0)
 
     def complete(self, config: TrialConfig) -> tuple[TrialConfig, dict[str, str]]:
-        """The configuration with its views filled in, and the key of the cache that they are of."""
+        """The configuration with its views filled in, and the key of their cache as a trial attribute."""
         views = self.caches.drawn(config.views)
         return config.model_copy(update={"views": views}), {"cache": self.caches.of(views).key}
 
     def pieces(self, configs: Sequence[TrialConfig], until: int | None = None) -> list[list[int]]:
-        """Each alone."""
+        """One configuration per task."""
         return [[place] for place in range(len(configs))]
 
     def task(
@@ -78,8 +78,8 @@ class FeatureObjective(ABC):
         seeds: Sequence[int] | None = None,
         train_share: float = 1.0,
     ) -> Task:
-        """A task of configurations that end at the same epoch: from their start unless `states` are given, up to `until` or to
-        their last epoch. `seeds`, one for each, stand in for the search's; `train_share` of the training photos are seen."""
+        """A task of configurations that end at the same epoch: from the start unless `states` are given, up to `until` or their
+        last epoch. `seeds`, one per configuration, replace the search's seed; `train_share` of the training photos are used."""
         last = configs[0].epochs
         return Task(
             tuple(configs),
@@ -96,26 +96,26 @@ class FeatureObjective(ABC):
         )
 
     def run_tasks(
-        self, executor: Executor, tasks: Sequence[Task], given_up: GivenUp[Task, list[TrialResult]] | None = None
+        self, executor: Executor, tasks: Sequence[Task], given_up: OnTaskFailure[Task, list[TrialResult]] | None = None
     ) -> Iterator[tuple[int, list[TrialResult]]]:
-        """Runs tasks on workers; gives (place of the task, results) in order of completion."""
+        """Runs tasks on workers; yields (index of the task, results) in order of completion."""
         return executor.map(self.trainer, tasks, given_up)
 
     @property
     @abstractmethod
     def trainer(self) -> Callable[[Task], list[TrialResult]]:
-        """The function that trains a task, on any worker; it can be pickled."""
+        """The function that trains a task on any worker; it must be picklable."""
 
     def train(
         self, executor: Executor, pieces: Sequence[Sequence[tuple[TrialConfig, TrialState | None]]], until: int
     ) -> Iterator[tuple[int, list[TrialResult]]]:
-        """Trains each piece up to an epoch, see Objective."""
+        """Trains each piece up to an epoch; see `Objective.train`."""
         tasks = [self.task([config for config, _ in piece], [state for _, state in piece], until) for piece in pieces]
-        return self.run_tasks(executor, tasks, give_up)
+        return self.run_tasks(executor, tasks, failed_results)
 
     def step_of(self, config: TrialConfig, epoch: int) -> int:
-        """A probe has one value, that of its end. It stands at the study's last epoch, and is compared with the ends of others;
-        at epoch 1 it would outrank every head that has trained for one epoch."""
+        """The epoch; for a probe, which has a single, final value, the study's last epoch: at epoch 1 it would outrank every head
+        that has trained for one epoch."""
         return self.run.search.epochs if config.is_probe else epoch
 
     def write(self, number: int, config: TrialConfig, result: TrialResult) -> None:
@@ -123,5 +123,5 @@ class FeatureObjective(ABC):
         write_trial(self.run.workdir, number, config, result)
 
     def keep_weights(self, numbers: Sequence[int]) -> None:
-        """Deletes the weights of all trials but these."""
+        """Deletes the weights of all trials except these."""
         keep_weights(self.run.workdir, numbers)

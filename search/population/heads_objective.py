@@ -1,4 +1,4 @@
-"""Heads as an objective: lanes of one compiled program, and probes that are solved."""
+"""Heads as an objective: trained as lanes of one compiled program; probes are solved."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ class HeadsObjective(FeatureObjective):
         super().__init__(run, resolved_space(run), caches)
 
     def check(self) -> None:
-        """Nothing: the space has been validated with the configuration."""
+        """Does nothing: the space was validated with the configuration."""
 
     def identity(self, known: Mapping[str, Any] | None) -> dict[str, Any]:
-        """The settings, the first trials, and the space with the views that are drawn."""
+        """The shared settings, the first trials, and the space including drawn views."""
         first = self.run.search.model_dump(mode="json", include={"first"})
-        if known is not None and "first" not in known:  # a study that is older than the first trials goes on without
+        if known is not None and "first" not in known:  # a study older than first trials continues without them
             first = {}
         drawn = resolved_space(self.run).model_dump(mode="json")
-        if not drawn["features"]:  # as in the studies of before there were parts
+        if not drawn["features"]:  # as in studies older than feature parts
             del drawn["features"]
         copies = {"copies": self.caches.limits} if self.caches.limits else {}
         return {**super().identity(known), **first, "space": drawn, **copies}
 
     def pieces(self, configs: Sequence[TrialConfig], until: int | None = None) -> list[list[int]]:
-        """As many trials of one structure as train side by side, that stop at the same epoch; probes first, each alone: they
-        take longest."""
+        """Tasks of up to `lanes` trials of one structure that stop at the same epoch. Probes come first, each alone: they take
+        longest."""
         pieces = [[place] for place, config in enumerate(configs) if config.is_probe]
         stops = [config.epochs if until is None else min(until, config.epochs) for config in configs]
         classes = len(self.caches.own.class_names)

@@ -1,4 +1,4 @@
-"""The linear probe as a trial: solved on the clean photos of a worker's features, measured as every other head is."""
+"""The linear probe as a trial: solved on the clean photos of a worker's features, measured like every other head."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from search.trial import EpochMetrics, TrialConfig
 
 
 class Solved(NamedTuple):
-    """A probe: its configuration with the L2 that was chosen, its one row of curves, its weights as a head has them, and the
-    reasons to doubt that it is the best one."""
+    """A solved probe: its configuration with the chosen L2, its single row of curves, its weights as a head's, and reasons to
+    doubt that it is optimal."""
 
     config: TrialConfig
     metrics: EpochMetrics
@@ -25,10 +25,10 @@ class Solved(NamedTuple):
 
 
 def solve_probe(config: TrialConfig, data: Features) -> Solved:
-    """Solves the probe of this configuration, whose optimizer is `lbfgs`; neither epochs nor seeds matter to it.
+    """Solves the probe of this configuration, whose optimizer must be `lbfgs`; epochs and seed are ignored.
 
-    The probe's penalty is l2 / 2 · ΣW², a head's `l2` · ΣW²: the configuration has half of what cross-validation chose. `loss`
-    and `accuracy` are those of the clean training photos with the final weights.
+    The probe's penalty is l2 / 2 · ΣW², a head's is `l2` · ΣW², so the configuration gets half of the value that cross-validation
+    chose. `loss` and `accuracy` are those of the clean training photos with the final weights.
     """
     assert config.optimizer.kind == "lbfgs"
     moments = data.moments
@@ -58,5 +58,5 @@ def solve_probe(config: TrialConfig, data: Features) -> Solved:
 
 
 def _share(right: npt.NDArray[np.bool_]) -> float:
-    """In single precision, as that of every other head: equal shares are equal numbers."""
+    """The share in single precision, as for every other head, so that equal shares compare equal."""
     return float(np.float32(right.mean()))

@@ -1,14 +1,14 @@
 """The compiled trainer: trials of one structure are lanes of one program on features that stay in memory.
 
 A program trains each of its lanes for one epoch (a `lax.scan` over the steps) and measures them on the validation split. It is
-compiled once for a structure (the shapes); everything else is data to it, and may differ from lane to lane: initial weights,
-learning rates, dropout rate and random stream, L2, label smoothing, weight decay, and which copy of an image is seen.
+compiled once per structure (the shapes); everything else is data and may differ from lane to lane: initial weights, learning
+rates, dropout rate and random stream, L2, label smoothing, weight decay, and which copy of a photo is seen.
 
-How many lanes a program holds depends on the device. A GPU is filled by many side by side (`vmap`). On a CPU a step is limited by
-the traffic of parameters and moments, so that a lane should have the processor's cache to itself for its whole epoch: lanes take
-turns, and several threads take turns with several lanes. `lax.map` around the epoch takes the same time as turns (2.65 and 2.70
-ms a step measured for a hidden layer of 256 on 2,048 features, `vmap` of four lanes 5.8), but must be compiled for every number
-of lanes.
+The number of lanes in a program depends on the device. A GPU needs many side by side (`vmap`) to be busy. On a CPU a step is
+limited by the memory traffic of parameters and moments, so that a lane should have the processor's cache to itself for a whole
+epoch: lanes take turns, and threads run different lanes. `lax.map` around the epoch is as fast as taking turns (2.65 and 2.70 ms
+a step measured for a hidden layer of 256 on 2,048 features; `vmap` of four lanes takes 5.8 ms), but would have to be compiled for
+every number of lanes.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Program:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches in an epoch; the images left over are others in every epoch."""
+        """Full batches per epoch, at least 1; the photos left over differ in every epoch."""
         return max(1, len(self._data.train_labels) // self.structure.batch_size)
 
     def start(self, config: TrialConfig) -> TrialState:
@@ -87,12 +87,12 @@ class Program:
         seed: int | Sequence[int],
         side_by_side: int = 1,
     ) -> list[TrialState]:
-        """Trains lanes of this structure up to `until` epochs, `side_by_side` at a time; the given states stay as they are.
+        """Trains lanes of this structure up to `until` epochs, `side_by_side` at a time; the given states are not modified.
 
-        `seed` is the search's: batches and views depend on it and the epoch alone, so that all lanes see the same; or one seed
-        for each lane. A lane whose loss is not finite ends with `failure` set and does not touch the others. With one lane at a
-        time, a lane's curve is bit by bit that of the trial trained alone; side by side, within the rounding of sums (losses to
-        1e-4 after a few epochs).
+        `seed` is the search's, or one seed per lane: batches and views depend only on it and the epoch, so that lanes with the
+        same seed see the same. A lane whose loss is not finite ends with `failure` set and does not affect the others. With one
+        lane at a time, a lane's curve is bit for bit that of the trial trained alone; side by side, up to the rounding of sums
+        (losses within 1e-4 after a few epochs).
         """
         seeds = [seed] * len(configs) if isinstance(seed, int) else seed
         trained: list[TrialState] = []
@@ -112,7 +112,7 @@ class Program:
         import jax
 
         lanes = [replace(state, curves=list(state.curves)) for state in states]
-        # The number of lanes is a shape: lanes that are not counted fill it up to a power of two, to compile few programs.
+        # The number of lanes is a shape: dummy lanes pad it to a power of two, so that few programs are compiled.
         filled = pad_to_power_of_two(list(range(len(lanes))))
         carry = jax.tree.map(lambda *values: np.stack(values), *[Carry(*lanes[n].arrays) for n in filled])
         data = Data(self._data.train, self._data.train_labels, self._data.val, self._data.val_labels)
@@ -140,7 +140,7 @@ class Program:
         return lanes
 
     def best_weights(self, config: TrialConfig, state: TrialState) -> dict[str, npt.NDArray[np.float32]]:
-        """The weights of the best epoch by `<layer>.<weight>`, as a head of stock layers has them."""
+        """The weights of the best epoch by `<layer>.<weight>`, in the shapes of a head of stock layers."""
         shapes = self._shapes(config.head.units)
         values: dict[int, Any] = {}
         for variables, arrays in (
@@ -156,7 +156,7 @@ class Program:
         }
 
     def _head(self, units: tuple[int, ...], seed: int | None = None, zeros: int = 0) -> Any:
-        """The head of this structure with widths that are not rounded, on the backbone's features and this many zeros."""
+        """This structure's head with the given (unrounded) widths, on the backbone's features and `zeros` zero features."""
         head = self.structure.head.model_copy(update={"units": units})
         *outer, width = self._shape
         mean, variance = self._moments
@@ -176,7 +176,7 @@ class Program:
         seeds: Sequence[int],
         objective: Metric,
     ) -> tuple[LaneInputs, SharedInputs]:
-        """What an epoch needs besides the states."""
+        """The inputs of an epoch besides the states."""
         steps, images = self.steps_per_epoch, len(self._data.train_labels)
         seen = [(config.views, seed) for config, seed in zip(configs, seeds, strict=True)]
         views, orders = list(dict.fromkeys(seen)), list(dict.fromkeys(seeds))
@@ -209,7 +209,7 @@ class Program:
     def _train_and_measure(
         self, objective: Metric, carry: Carry, each: LaneInputs, shared: SharedInputs, data: Data
     ) -> tuple[Carry, Array]:
-        """One epoch of every lane: the next carry, and (lanes, 5) float32: the numbers of EpochMetrics in their order."""
+        """One epoch of every lane: the next carry, and (lanes, 5) float32, the measured fields of EpochMetrics in order."""
         import jax
         import jax.numpy as jnp
 
@@ -230,21 +230,21 @@ class Program:
         if len(each.view) > 1:
             together: tuple[Carry, Array] = jax.vmap(lane)(carry, each)
             return together
-        # A vmap of one lane is half as fast on a CPU as that lane.
+        # On a CPU, vmap of a single lane is half as fast as the lane itself.
         carry, numbers = lane(*jax.tree.map(lambda values: values[0], (carry, each)))
         return Carry(*jax.tree.map(lambda value: value[None], carry)), numbers[None]
 
     def _train(
         self, carry: Carry, own: LaneInputs, shared: SharedInputs, data: Data
     ) -> tuple[Carry, tuple[Array, Array]]:
-        """One epoch of one lane (its arrays without the axis of lanes): a step for each batch. Gives the next carry, and the mean
-        of the batches' cross-entropy, without the L2 penalty, and accuracy."""
+        """One epoch of one lane (arrays without the lane axis), one step per batch. Returns the next carry, and the mean over
+        batches of the cross-entropy (without the L2 penalty) and the accuracy."""
         import jax
         import jax.numpy as jnp
 
         kernels = [n for n, variable in enumerate(self.model.trainable_variables) if variable.name == "kernel"]
         classes = self._data.classes
-        # Where all lanes have the same views and seed, the batch does not depend on the lane and is gathered once.
+        # If all lanes have the same views and seed, the batch does not depend on the lane and is gathered once.
         row_of = shared.rows[0] if len(shared.rows) == 1 else shared.rows[own.view]
         order = shared.orders[0] if len(shared.orders) == 1 else shared.orders[own.turn]
 
@@ -268,14 +268,14 @@ class Program:
             changed = {"trainable": trainable, "non_trainable": non_trainable, "optimizer": optimizer}
             return carry._replace(**changed), (entropy, hits)
 
-        best = carry.best_trainable, carry.best_non_trainable  # not touched by steps: outside the loop
+        best = carry.best_trainable, carry.best_non_trainable  # steps do not change it: keep it outside the loop
         inside = carry._replace(best_trainable=[], best_non_trainable=[])
         inside, (losses, hits) = jax.lax.scan(step, inside, (order, own.rates))
         carry = inside._replace(best_trainable=best[0], best_non_trainable=best[1])
         return carry, (losses.mean(), hits.mean())
 
     def _seen(self, features: Array) -> Array:
-        """What the head sees of features as they are held: the columns of its parts in float32, and its zeros."""
+        """The head's view of stored features: the columns of its parts in float32, followed by its zeros."""
         import jax.numpy as jnp
 
         if self.structure.parts is None:
@@ -298,7 +298,7 @@ class Program:
 
 
 def _are_largest(logits: Array, labels: Array) -> Array:
-    """Whether each row's largest logit is that of its label (batch,) bool: without an argmax, which XLA does not vectorise."""
+    """Whether each row's largest logit is that of its label, (batch,) bool; avoids argmax, which XLA does not vectorise."""
     import jax.numpy as jnp
 
     return jnp.take_along_axis(logits, labels[:, None], 1)[:, 0] >= logits.max(-1)
@@ -318,14 +318,14 @@ def _note(lane: TrialState, metrics: EpochMetrics, objective: Metric) -> None:
 
 
 def _best_so_far(lane: TrialState, objective: Metric) -> Score:
-    """The score of the best epoch; the worst there is before the first."""
+    """The score of the best epoch; the worst possible score before the first."""
     if lane.best_epoch == 0:
         return Score(np.inf, np.inf)
     return Score.of_epoch(objective, lane.curves[lane.best_epoch - 1])
 
 
 def _rates(config: TrialConfig, lane: TrialState, epoch: int, steps_per_epoch: int) -> npt.NDArray[np.float32]:
-    """The learning rate of every step of an epoch of a lane; 0 for one that has failed."""
+    """The learning rate of every step of a lane's epoch, (steps,) float32; 0 for a failed lane."""
     if lane.failure:
         return np.zeros(steps_per_epoch, np.float32)
     val_losses = [metrics.val_loss for metrics in lane.curves]
@@ -334,17 +334,17 @@ def _rates(config: TrialConfig, lane: TrialState, epoch: int, steps_per_epoch: i
 
 @lru_cache(maxsize=128)
 def _batches(seed: int, epoch: int, images: int, batch_size: int, steps: int) -> npt.NDArray[np.int32]:
-    """The images of every step: (steps, batch_size) int32, a pure function of the search's seed and the epoch."""
+    """The photos of every step: (steps, batch_size) int32, a pure function of the seed and the epoch."""
     return np.resize(order_of_epoch(epoch, images, seed), (steps, batch_size)).astype(np.int32)
 
 
 def pad_to_power_of_two(values: list[Any]) -> list[Any]:
-    """Filled up to a power of two, since their number is a shape."""
+    """Repeats the first value until the length, which is a shape, is a power of two."""
     return values + values[:1] * (power_of_two(len(values)) - len(values))
 
 
 def _padded(variables: list[Any], like: list[Any]) -> list[Any]:
-    """The values of variables, with zeros up to the shapes of others."""
+    """The values of variables, zero-padded to the shapes of `like`."""
     padded = []
     for variable, wider in zip(variables, like, strict=True):
         values = np.asarray(variable)
@@ -358,8 +358,8 @@ def _position(variables: list[Any], wanted: Any) -> int:
 
 
 def _compiler_options() -> dict[str, Any]:
-    """On a CPU, products run on the thread that calls the program: the others train other lanes, and the sums do not depend on
-    how many threads there are."""
+    """On a CPU, matrix products run on the calling thread only: other threads train other lanes, and sums do not depend on the
+    number of threads."""
     import jax
 
     return {"xla_cpu_multi_thread_eigen": False} if jax.default_backend() == "cpu" else {}

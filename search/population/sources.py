@@ -1,6 +1,6 @@
-"""What trials train on: the cache of every augmentation policy in use, as one array of features in memory.
+"""What trials train on: the caches of all augmentation policies in use, as one array of features in memory.
 
-The caches differ in their augmented copies alone. Row 0 of the array holds the clean photos, then come the copies of each policy.
+The caches differ only in their augmented copies. Row 0 of the array holds the clean photos, then come each policy's copies.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from search.trial import TrialConfig
 
 
 class Source(NamedTuple):
-    """What a worker reads: the first `copies` augmented copies of the cache in `folder`, which are views of `policy`."""
+    """What a worker reads: the first `copies` augmented copies of the cache in `folder`, made with `policy`."""
 
     policy: str
     folder: Path
@@ -32,7 +32,7 @@ class Source(NamedTuple):
 
 
 class Caches:
-    """The caches of a run by their policy; the first is the configuration's own."""
+    """The caches of a run by policy; the first is the configuration's own. Raises UsageError for views that are not cached."""
 
     def __init__(self, run: SearchRun) -> None:
         check_choices(run)
@@ -47,7 +47,7 @@ class Caches:
             if policy not in self._caches:
                 self._caches[policy] = cache_for(run, policy)
         self.views = self.checked(given)
-        self.open_views = self.views.model_copy(update={"copies": given.copies})  # None: all that the drawn policy has
+        self.open_views = self.views.model_copy(update={"copies": given.copies})  # None: all copies of the drawn policy
         several = {policy: self._configured[policy] for policy in drawn if policy in self._configured}
         self.limits = several if "copies" in domains and len(set(several.values())) > 1 else {}
         most = max(drawn, key=lambda policy: self._caches[policy].copies)
@@ -59,17 +59,17 @@ class Caches:
 
     @property
     def augmented(self) -> str | None:
-        """The first policy that has copies; None where there is none."""
+        """The first policy that has copies, or None."""
         return next((policy for policy, copies in self._configured.items() if copies), None)
 
     @property
     def key(self) -> str | dict[str, str]:
-        """The key of the cache; with several, their keys by policy."""
+        """The key of the cache; for several caches, their keys by policy."""
         return self.own.key if len(self._caches) == 1 else {name: cache.key for name, cache in self._caches.items()}
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """What workers need to hold in memory."""
+        """What workers hold in memory."""
         return tuple(
             Source(
                 name, cache.folder.resolve(), cache.copies if self._copies is None else min(self._copies, cache.copies)
@@ -78,26 +78,26 @@ class Caches:
         )
 
     def width_of(self, config: TrialConfig) -> int:
-        """How many features the head of a trial sees (of each place, for maps)."""
+        """The number of features that a trial's head sees (per position, for feature maps)."""
         return self.own.shape_of(config.features.parts)[-1]
 
     def of(self, views: Views) -> FeatureCache:
-        """The cache that views are of."""
+        """The cache of these views."""
         return self._caches[views.policy or self.own.manifest.policy]
 
     def checked(self, views: Views) -> Views:
-        """These views with policy and copies filled in; UsageError when they are not cached."""
+        """These views with policy and copies filled in; UsageError if they are not cached."""
         policy = views.policy or self.own.manifest.policy
         cache = self._caches.get(policy)
         if cache is None:
             raise not_cached(policy, self._configured)
-        if views.copies is None:  # what a cache holds beyond what is configured changes no trial
+        if views.copies is None:  # copies beyond the configured number change no trial
             copies = min(cache.copies, self._configured.get(policy, cache.copies))
             views = views.model_copy(update={"copies": copies})
         return views.checked(cache.copies, policy).model_copy(update={"policy": policy})
 
     def drawn(self, views: Views) -> Views:
-        """The views that a trial drew, filled in: `copies` beyond what its policy has (see `limits`) are what it has."""
+        """The views that a trial drew, filled in; `copies` is capped at what its policy has (see `limits`)."""
         limit = self.limits.get(views.policy or self.own.manifest.policy)
         if limit is not None and views.copies is not None:
             views = views.model_copy(update={"copies": min(views.copies, limit)})
@@ -106,11 +106,11 @@ class Caches:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Features in memory or on a device: train (rows, n, *feature_shape) and val (m, *feature_shape) as they are stored, labels
+    """Features in memory or on a device: train (rows, n, *feature_shape) and val (m, *feature_shape) in the stored dtype, labels
     int32.
 
-    `moments` are those of the clean training features; `first_rows` says, for each policy, in which row of `train` its copy 1 is.
-    The last `zeros` features are always 0 and not the backbone's; `moments` do not have them. `parts` are a record's columns.
+    `moments` are those of the clean training features; `first_rows` maps each policy to the row of `train` with its copy 1. The
+    last `zeros` features are zero padding, which `moments` do not include. `parts` describes a record's columns.
     """
 
     train: Any
@@ -125,27 +125,27 @@ class Features:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one image's features, without the zeros."""
+        """The shape of one photo's features, without the zeros."""
         *outer, width = self.val.shape[1:]
         return (*outer, width - self.zeros)
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """The columns of each part of a record."""
+        """The number of columns of each part of a record."""
         return tuple(width for _, width in self.parts)
 
     def columns(self, parts: str | None) -> tuple[slice, ...]:
-        """The columns of these parts; one slice of everything for None."""
+        """The columns of these parts; a full slice for None."""
         return (slice(None),) if parts is None else tuple(columns_of(self.parts, parts, "features.parts"))
 
     def with_zeros(self, zeros: int) -> Features:
-        """The same features in wider rows."""
+        """The same features, rows padded with `zeros` zeros."""
         if zeros == 0:
             return self
         return replace(self, train=_widened(self.train, zeros), val=_widened(self.val, zeros), zeros=zeros)
 
     def with_part(self, train_share: float) -> Features:
-        """The same with this share of every class's training images, at least one of each, evenly spread over their order."""
+        """The same with this share of every class's training photos: at least one per class, evenly spread over their order."""
         if train_share == 1:
             return self
         kept = []
@@ -160,14 +160,14 @@ class Features:
         )
 
     def rows_of_epoch(self, views: Views, epoch: int, seed: int) -> npt.NDArray[np.int32]:
-        """The row of `train` in which epoch `epoch` (from 0) finds each image: (n,) int32."""
+        """The row of `train` in which epoch `epoch` (from 0) sees each photo: (n,) int32."""
         copies = views.of_epoch(epoch, len(self.train_labels), seed)
         first = 1 if views.policy is None else self.first_rows[views.policy]
         return np.where(copies == 0, 0, copies + (first - 1)).astype(np.int32)
 
 
 def load_features(sources: tuple[Source, ...]) -> Features:
-    """Reads what trials train on."""
+    """Reads the features that trials train on into memory."""
     own = FeatureCache.open(sources[0].folder)
     clean, labels = own.arrays("train")
     train = np.empty((1 + sum(source.copies for source in sources), *clean.shape), clean.dtype)
@@ -185,10 +185,10 @@ def load_features(sources: tuple[Source, ...]) -> Features:
 
 
 def zeros_for_cache_lines(shape: tuple[int, ...]) -> int:
-    """How many zeros make a row of float32 features an odd number of cache lines (64 bytes).
+    """The number of zeros that pad a row of float32 features to an odd number of cache lines (64 bytes).
 
-    A weight's gradient reads the rows of a batch side by side. Rows whose length is a power of two, as those of most backbones,
-    fall on the same few places of a processor's cache and drive each other out: that product took 1.5 to 1.8 times as long.
+    A weight's gradient reads the rows of a batch side by side. Rows whose length is a power of two, as for most backbones, map to
+    the same few sets of the processor's cache and evict each other: that product took 1.5 to 1.8 times as long.
     """
     if len(shape) != 1:
         return 0

@@ -26,9 +26,9 @@ class Task:
     """Trials of one structure up to `until` epochs, from `states` (None: from the start). Idempotent: the same task gives the
     same results.
 
-    `sources` are held in memory; compiled programs are kept in `compiled`. `lanes` trials are trained side by side. Batches and
-    views are those of `seed`, or of `seeds`, one for each trial. `train_share` of each class's training photos are seen.
-    `folder` is where the module of a hypermodel may lie.
+    `sources` are held in memory; compiled programs are stored in the folder `compiled`. `lanes` trials are trained side by side.
+    Batches and views follow `seed`, or `seeds`, one per trial. `train_share` of each class's training photos are used. `folder`
+    may contain the module of a hypermodel.
     """
 
     configs: tuple[TrialConfig, ...]
@@ -45,7 +45,7 @@ class Task:
 
 
 def train_trials(task: Task) -> list[TrialResult]:
-    """Trains on this worker; features and programs stay in the process for the next task. Threads may call it."""
+    """Trains a task on this worker; features and programs stay in the process for the next task. Thread-safe."""
     if task.configs[0].is_probe:
         return [_solved(task, config) for config in task.configs]
     began, started = time.time(), time.monotonic()
@@ -60,8 +60,8 @@ def train_trials(task: Task) -> list[TrialResult]:
     return [_result(program, *each, seconds) for each in zip(task.configs, states, spans, strict=True)]
 
 
-def give_up(task: Task, reason: str) -> list[TrialResult]:
-    """What stands for trials that cannot be trained: a failure each, after the epochs that they had."""
+def failed_results(task: Task, reason: str) -> list[TrialResult]:
+    """Fallback results for a task that failed permanently: each trial fails for `reason`, after the epochs it already had."""
     had = [(tuple(state.curves), state.best_epoch) if state else ((), 0) for state in task.states]
     return [TrialResult(curves, best, {}, reason, 0.0) for curves, best in had]
 
@@ -69,7 +69,8 @@ def give_up(task: Task, reason: str) -> list[TrialResult]:
 def _train(
     program: Program, task: Task, configs: Sequence[TrialConfig], states: Sequence[TrialState], seeds: Sequence[int]
 ) -> list[TrialState]:
-    """Trains to the end of the rung; what does not fit into memory together is halved; a trial that does not fit alone fails."""
+    """Trains to the end of the rung. Trials that do not fit into memory together are split in half; one that does not fit alone
+    fails."""
     import jax
 
     try:
@@ -87,14 +88,14 @@ def _train(
 
 
 def _solved(task: Task, config: TrialConfig) -> TrialResult:
-    """A probe, which needs no program, no epochs and no seed."""
+    """Solves a probe, which needs no program, epochs or seed."""
     began, started = time.time(), time.monotonic()
     with _LOCK:
         data = _data(task.sources, task.train_share)
     solved = solve_probe(config, data)
     seconds = time.monotonic() - started
     if not np.isfinite([solved.metrics.loss, solved.metrics.val_loss]).all():
-        failure = "the probe's loss is not finite: the features are no numbers, or too large"
+        failure = "the probe's loss is not finite: the features contain NaN or are too large"
         span = WorkSpan(this_worker(), began, 0)
         return TrialResult((), 0, {}, failure, seconds, span=span, config=solved.config)
     span, weights = WorkSpan(this_worker(), began, 1), dict(solved.weights)
@@ -109,7 +110,7 @@ def _result(program: Program, config: TrialConfig, state: TrialState, span: Work
 
 
 _LOCK = threading.Lock()
-"""Held while features are read and models are built, so that threads do not do it twice."""
+"""Held while features are read and models are built, so that threads do not duplicate the work."""
 
 
 @lru_cache(maxsize=64)
@@ -119,7 +120,7 @@ def _program(structure: Structure, sources: tuple[Source, ...], train_share: flo
 
 @lru_cache(maxsize=1)
 def _data(sources: tuple[Source, ...], train_share: float) -> Features:
-    """What trials train on, on the device."""
+    """The features that trials train on, on the device."""
     import jax
 
     found = load_features(sources).with_part(train_share)
@@ -131,7 +132,7 @@ def _data(sources: tuple[Source, ...], train_share: float) -> Features:
 
 @lru_cache(maxsize=1)
 def _keep_programs(folder: Path) -> None:
-    """Compiled programs are kept on disk, for other workers and for the next run."""
+    """Keeps compiled programs on disk, for other workers and the next run."""
     import jax
 
     os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "true")

@@ -1,6 +1,6 @@
-"""When a trial ends early: a file for each pruner, `choice` for their names.
+"""When a trial ends early: one file per pruner; `choice` has their names.
 
-Optuna's own halving pruners write down, inside the question, that they were asked, so that a driver killed there would be
-answered otherwise the second time, and Optuna's Hyperband shows a sampler the trials of one bracket alone. The pruners here read
-the reported values and the trials' numbers, and nothing else.
+Optuna's halving pruners write to the storage when they are asked, so that a driver killed at that moment would get another answer
+the second time, and Optuna's Hyperband shows a sampler only the trials of one bracket. The pruners here read only the reported
+values and the trials' numbers and states.
 """

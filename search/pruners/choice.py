@@ -1,4 +1,4 @@
-"""The pruners by their names in `search.pruner`."""
+"""The pruners by name, as in `search.pruner`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PrunerName = Literal["none", "median", "successive_halving", "hyperband", "quart
 
 
 def make_pruner(name: PrunerName, epochs: int) -> Pruner:
-    """The pruner of this name for trials of `epochs`."""
+    """The pruner of this name for trials of `epochs` epochs."""
     match name:
         case "none":
             return Never()
@@ -36,9 +36,8 @@ def make_pruner(name: PrunerName, epochs: int) -> Pruner:
 def is_pruned(
     pruner: Pruner, trials: Sequence[optuna.trial.FrozenTrial], number: int, until: int, metric: Metric
 ) -> bool:
-    """Whether the pruner ends trial `number` after the epoch `until`, which is one of its rungs and reported.
+    """Whether the pruner ends trial `number` after epoch `until`, which must be one of its rungs and reported.
 
-    `trials` are those of the study, read after the whole generation has reported that epoch: reading them costs a question to
-    the storage.
+    `trials` are those of the study, read once after the whole generation has reported that epoch, to query the storage only once.
     """
     return pruner.prunes(Judgement(trials, number, until, sign(metric)))

@@ -1,7 +1,7 @@
-"""Successive halving: after 1, 3, 9, 27, … epochs a trial ends unless it is among the best third of those that got there.
+"""Successive halving: after 1, 3, 9, 27, … epochs a trial ends unless it is in the best third of those that got there.
 
 Asynchronous successive halving (Li et al., A System for Massively Parallel Hyperparameter Tuning, 2020) and Hyperband (Li et al.,
-2018), as Optuna's SuccessiveHalvingPruner and HyperbandPruner judge.
+2018), with the decisions of Optuna's SuccessiveHalvingPruner and HyperbandPruner.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     import optuna
 
 REDUCTION = 3
-"""One trial in three goes on at every rung, and a rung is three times as late as the one before."""
+"""One trial in three continues at every rung, and each rung is three times as late as the one before."""
 
 STUDY = "headhunt"
-"""Optuna draws brackets by a study's name; here all studies have the same."""
+"""Optuna draws brackets from the study's name; here all studies use the same one."""
 
 
 @dataclass(frozen=True)
 class SuccessiveHalving:
-    """For trials of `epochs`. The first trial at a rung always goes on."""
+    """For trials of `epochs` epochs. The first trial at a rung always continues."""
 
     epochs: int
 
@@ -39,11 +39,11 @@ class SuccessiveHalving:
 
 @dataclass(frozen=True)
 class Hyperband:
-    """For trials of `epochs`: halving in brackets, of which bracket b has its first rung at 3^b epochs; trials of one bracket are
-    rivals.
+    """For trials of `epochs` epochs: halving in brackets. Bracket b has its first rung at 3^b epochs; trials compete within their
+    bracket.
 
-    A trial's bracket is drawn by its number alone, as Optuna draws it in a study of the name STUDY. Early brackets get more
-    trials, so that each spends about as many epochs.
+    A trial's bracket follows from its number alone, drawn as Optuna draws it in a study named STUDY. Early brackets get more
+    trials, so that all spend about the same number of epochs.
     """
 
     epochs: int
@@ -57,7 +57,7 @@ class Hyperband:
         return judgement.until >= REDUCTION**bracket and _is_outranked(judgement, rivals)
 
     def bracket(self, number: int) -> int:
-        """The bracket of trial `number`: 0 is the one with the earliest rung."""
+        """The bracket of trial `number`; bracket 0 has the earliest rung."""
         return _bracket(self.epochs, number)
 
 
@@ -70,7 +70,7 @@ def _powers(epochs: int) -> list[int]:
 
 
 def _is_outranked(judgement: Judgement, rivals: Sequence[optuna.trial.FrozenTrial]) -> bool:
-    """Whether the trial is not in the best third of its rivals, of which it is one; the best is kept."""
+    """Whether the trial is outside the best third of `rivals`, which includes itself; the best is always kept."""
     values = sorted(map(judgement.at_rung, rivals), reverse=True)
     return judgement.at_rung(judgement.trial) < values[max(1, len(values) // REDUCTION) - 1]
 
@@ -89,5 +89,5 @@ def _optunas(epochs: int) -> tuple[optuna.pruners.HyperbandPruner, optuna.Study]
 
     pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=REDUCTION)
     study = optuna.create_study(study_name=STUDY)
-    pruner._try_initialization(study)  # it divides trials among brackets only after this
+    pruner._try_initialization(study)  # required before it assigns brackets
     return pruner, study

@@ -1,6 +1,6 @@
-"""The median rule: a trial ends when its best value so far is below the median of the complete trials at the same epoch.
+"""The median rule: a trial ends if its best value so far is below the median of the completed trials at the same epoch.
 
-Golovin et al., Google Vizier, 2017, section 3.2.2, as Optuna's MedianPruner has it.
+Golovin et al., Google Vizier, 2017, section 3.2.2, as implemented by Optuna's MedianPruner.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from statistics import median
 from search.pruners.base import Judgement
 
 STARTUP_TRIALS = 5
-"""Complete trials before any is pruned."""
+"""Number of completed trials before any is pruned."""
 
 PARTS = 8
 """Trials are judged after each eighth of the training."""
@@ -19,7 +19,7 @@ PARTS = 8
 
 @dataclass(frozen=True)
 class Median:
-    """For trials of `epochs`."""
+    """For trials of `epochs` epochs."""
 
     epochs: int
 

@@ -1,4 +1,4 @@
-"""No pruning: every trial trains to its end."""
+"""No pruning: every trial trains for all its epochs."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What people see of a study: its progress while it runs, and each trial in words and pictures in Optuna's dashboard."""
+"""A study for people: its progress while it runs, and each trial's description and curves in Optuna's dashboard."""

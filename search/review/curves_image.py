@@ -1,7 +1,7 @@
 """A trial's curves as a small picture: accuracy (or loss) on the left, learning rate on the right, by epoch.
 
-Drawing the axes takes ten times as long as drawing the curves. So scales are rounded to few values, and the empty axes of each
-are drawn once and kept; trials with the same scales can be compared by eye, too.
+Drawing the axes takes ten times as long as drawing the curves. So scales are rounded to a few values, and the empty axes for each
+are drawn once and cached; this also makes trials with the same scales easy to compare by eye.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from search.metric import Metric, is_share
 from search.trial import EpochMetrics
 
 WIDTH, HEIGHT = 640, 360
-"""Of the picture, in pixels."""
+"""Size of the picture in pixels."""
 
 LINES = {
     "val_accuracy": (("accuracy", "training"), ("val_accuracy", "validation")),
     "val_top5_accuracy": (("accuracy", "training"), ("val_top5_accuracy", "validation, top-5")),
     "val_loss": (("loss", "training"), ("val_loss", "validation")),
 }
-"""The metrics that are shown for each objective, and what they are called."""
+"""The metrics shown for each objective, with their labels."""
 
 COLOURS = ("#8c8c8c", "#1f6fb4", "#d1495b")
-"""Of training, validation, and the best epoch."""
+"""For training, validation, and the best epoch."""
 
 
 class Scales(NamedTuple):
-    """What the empty axes depend on: `top` is the highest value on the left, `low` and `high` are powers of ten on the right."""
+    """What the empty axes depend on: `top` is the upper limit on the left, `low` and `high` are powers of ten on the right."""
 
     objective: Metric
     epochs: int
@@ -46,7 +46,7 @@ class Scales(NamedTuple):
 class CurvesInfo(NamedTuple):
     """A trial's curves: `shown` (2, epochs trained) is training and validation, `rates` (epochs trained,); both float.
 
-    `best_epoch` counts from 1; 0 where there is none.
+    `best_epoch` counts from 1; 0 if there is none.
     """
 
     scales: Scales
@@ -56,7 +56,7 @@ class CurvesInfo(NamedTuple):
 
 
 def collect(curves: Sequence[EpochMetrics], best_epoch: int, epochs: int, objective: Metric) -> CurvesInfo:
-    """Curves of one or more epochs, of a trial that may train for `epochs`."""
+    """The curves of a trial: one or more epochs of at most `epochs`."""
     shown = np.array([[getattr(metrics, name) for metrics in curves] for name, _ in LINES[objective]], np.float64)
     rates = np.array([metrics.learning_rate for metrics in curves], np.float64)
     top = _round_up(float(np.nanmax(shown, initial=0.0))) if not is_share(objective) else 1.0
@@ -69,7 +69,7 @@ def draw(info: CurvesInfo) -> bytes:
 
 
 class _Axes:
-    """Empty axes for some scales, and the lines that every trial draws into them anew."""
+    """Empty axes for given scales, and the lines that are redrawn for every trial."""
 
     _canvas: Any  # untyped in matplotlib
     _empty: Any
@@ -90,7 +90,7 @@ class _Axes:
             self._lines = self._measured(left, scales)
             self._lines += right.plot([], [], color=COLOURS[1], markersize=4)
             right.set(yscale="log", ylim=(10.0**scales.low, 10.0**scales.high), title="learning rate, after the epoch")
-            right.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())  # else `6 × 10⁻³` runs into the other panel
+            right.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())  # else `6 × 10⁻³` overlaps the other panel
             for panel in (left, right):
                 panel.set(xlim=(0, scales.epochs), xlabel="epoch")
                 panel.xaxis.get_major_locator().set_params(integer=True)
@@ -136,7 +136,7 @@ _axes = lru_cache(maxsize=24)(_Axes)
 
 
 def _decades(rates: npt.NDArray[np.float64]) -> tuple[int, int]:
-    """Powers of ten around the rates, at most six decades; a rate of 0 lies below any."""
+    """Powers of ten around the rates, at most six decades; rates of 0 are ignored."""
     positive = rates[rates > 0]
     if not len(positive):
         return -6, 0
@@ -147,7 +147,7 @@ def _decades(rates: npt.NDArray[np.float64]) -> tuple[int, int]:
 
 
 def _round_up(value: float) -> float:
-    """The next of 1, 2, 5, 10, 20, ... that is not below the value."""
+    """Rounds up to the next of 1, 2, 5, 10, 20, ..."""
     if not 0 < value < math.inf:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-"""A WSGI application: of an environment and `start_response`, the body."""
+"""A WSGI application: takes an environment and `start_response`, returns the body."""
 
 STYLE = b"""<style>
 .MuiBox-root > .MuiBox-root > p.MuiTypography-body1 { white-space: normal; overflow-wrap: anywhere }
 </style></head>"""
-"""Lets long attributes wrap: on one line each, as the dashboard has them, a trial's page is three screens wide."""
+"""Wraps long attributes: unwrapped, as the dashboard shows them, a trial's page is three screens wide."""
 
 
 def dashboard(storage: str, workdir: Path) -> Application:
@@ -29,7 +29,7 @@ def dashboard(storage: str, workdir: Path) -> Application:
 
 
 def application(storage: BaseStorage, pictures: Any) -> Application:
-    """The dashboard on a storage and an artifact store of Optuna's, in our style."""
+    """The dashboard on an Optuna storage and artifact store, with STYLE."""
     from optuna_dashboard import wsgi
 
     _give_trials_their_own_attributes()
@@ -37,7 +37,7 @@ def application(storage: BaseStorage, pictures: Any) -> Application:
 
 
 class _Attributes(dict[str, Any]):
-    """The system attributes of a study, as the dashboard keeps notes and artifacts in them, and those of each trial."""
+    """The system attributes of a study, in which the dashboard keeps notes and artifacts, also indexed by trial."""
 
     def __init__(self, given: dict[str, Any]) -> None:
         super().__init__(given)
@@ -50,8 +50,8 @@ class _Attributes(dict[str, Any]):
 
 @cache
 def _give_trials_their_own_attributes() -> None:
-    """Makes the dashboard linear in its trials: it looks for a trial's note and artifacts among the attributes of the study,
-    which hold the notes of all trials: of ten thousand trials it would tell in minutes."""
+    """Makes the dashboard's time linear in the number of trials: by default it looks up every trial's note and artifacts in the
+    attributes of the study, which hold those of all trials; ten thousand trials would take minutes."""
     from optuna_dashboard import _app, _serializer
 
     serialize_study, serialize_trial = _app.serialize_study_detail, _serializer.serialize_frozen_trial

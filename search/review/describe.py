@@ -1,4 +1,4 @@
-"""A trial's configuration in words: one line for each of its parts, as the dashboard and the terminal show them."""
+"""A trial's configuration as text: one line per part, for the dashboard and the terminal."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from search.trial import TrialConfig, values_of
 
 
 def describe(config: TrialConfig) -> dict[str, str]:
-    """Every part that means something in this trial, by its name: features (where the head sees a part of them), head, optimizer,
-    schedule, batch_size, views; or hypermodel and values instead of head, optimizer and schedule; of a linear probe features,
+    """The parts that apply to this trial, by name: features (if the head sees only some of them), head, optimizer, schedule,
+    batch_size, views. A hypermodel has hypermodel and values instead of head, optimizer and schedule; a linear probe only has
     head, optimizer and views."""
     if config.hypermodel is not None:
         drawn = ", ".join(f"{name} {show(value)}" for name, value in config.hypermodel.values.items())
@@ -34,13 +34,13 @@ def describe(config: TrialConfig) -> dict[str, str]:
 
 
 def short(config: TrialConfig) -> list[str]:
-    """What tells a trial from another one at a glance, in a line or two: head and schedule, or the hypermodel's values."""
+    """A trial at a glance, in one to three lines: features, head and schedule, or the hypermodel's values."""
     parts = describe(config)
     return [parts[name] for name in ("features", "head", "schedule", "values") if name in parts]
 
 
 def shown_values(config: TrialConfig, features: FeaturesConfig) -> dict[str, str]:
-    """Every value that means something in this trial, in words, by the name that a space has for it; `features` are the run's."""
+    """The values that apply to this trial, as text, by their names in a space; `features` is the run's section."""
     if config.hypermodel is not None:
         values = {"batch_size": config.batch_size, **config.hypermodel.values}
     else:
@@ -51,7 +51,7 @@ def shown_values(config: TrialConfig, features: FeaturesConfig) -> dict[str, str
 
 
 def parts_line(parts: str | None, features: FeaturesConfig) -> str:
-    """What a head sees of the cached features: `all`, or some parts as they are written."""
+    """The cached features that a head sees: `all`, or the parts as written in the configuration."""
     return "all" if parts is None or set(parts.split("+")) == set(pooling(features).split("+")) else parts
 
 
@@ -93,7 +93,7 @@ def views_line(views: Views) -> str:
 
 
 def show(value: Any) -> str:
-    """A number with at most three digits, `1e-4` rather than `0.0001`; anything else as it is."""
+    """A number with at most three significant digits, `1e-4` rather than `0.0001`; anything else unchanged."""
     if isinstance(value, bool) or not isinstance(value, float):
         return str(value)
     if value == 0 or 1e-3 < abs(value) < 1e4:
@@ -103,11 +103,11 @@ def show(value: Any) -> str:
 
 
 SHARES = {"start_share": "from {}", "rise_share": "rising for {}", "floor_share": "down to {}"}
-"""Shares of the highest rate, or of the training, in words."""
+"""Text for shares of the highest rate or of the training."""
 
 
 def _with_settings(settings: dict[str, Any]) -> list[str]:
-    """The kind, then its settings with their units after the number."""
+    """The kind, then its settings with their units."""
     words = [settings["kind"]]
     ordered = sorted(settings, key=lambda name: name != "learning_rate")  # the rate first, the others as declared
     for name in ordered:

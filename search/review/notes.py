@@ -1,7 +1,7 @@
-"""What a person reads of a trial in Optuna's dashboard: attributes in words, a picture of its curves, and a note that shows both.
+"""A trial in Optuna's dashboard: readable attributes, a picture of its curves, and a note that shows both.
 
-Everything is written before the trial's outcome is, and again, under the same names, where a driver was killed in between: a
-trial has one picture and one note, and a trial that has its outcome has them.
+Everything is written before the trial's outcome, and rewritten under the same names if a driver was killed in between: a trial
+has one picture and one note, and has them once it has its outcome.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PICTURE = "curves.png"
 """The artifact's name in the dashboard."""
 
 NOTE_PART = 2045
-"""Characters of a note that the dashboard keeps in one attribute."""
+"""Maximum number of characters of a note that the dashboard keeps in one attribute."""
 
 
 def artifact_store(workdir: Path) -> FileSystemArtifactStore:
@@ -41,12 +41,12 @@ def artifact_store(workdir: Path) -> FileSystemArtifactStore:
 
 
 def artifact_id(study: str, number: int) -> str:
-    """The name of a trial's picture in the store: always the same, so that drawing it again replaces it."""
+    """The name of a trial's picture in the store; deterministic, so that redrawing replaces the picture."""
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"headhunt/{study}/{number}"))
 
 
 def draw_pictures(workdir: Path, study: str, objective: Metric, ended: Sequence[Candidate]) -> None:
-    """Puts the pictures of these trials into the store; a trial that has no epoch has none."""
+    """Writes the pictures of these trials to the store, except for trials without epochs."""
     store = artifact_store(workdir)
     for one in ended:
         if curves := one.trained.curves:
@@ -55,11 +55,11 @@ def draw_pictures(workdir: Path, study: str, objective: Metric, ended: Sequence[
 
 
 def write_reviews(study: optuna.Study, objective: Metric, ended: Sequence[Candidate]) -> None:
-    """Gives trials that are not told yet their attributes, the link to their picture, and their note.
+    """Stores the attributes, picture links and notes of trials that are not told yet.
 
-    A note that somebody wrote in the dashboard meanwhile stays.
+    A note that was written in the dashboard in the meantime is kept.
     """
-    noted = storage_of(study).get_study_system_attrs(study_id(study))  # once for all: it grows with the study
+    noted = storage_of(study).get_study_system_attrs(study_id(study))  # read once: it grows with the study
     for one in ended:
         for name, value in _attributes(one).items():
             one.trial.set_user_attr(name, value)
@@ -69,7 +69,7 @@ def write_reviews(study: optuna.Study, objective: Metric, ended: Sequence[Candid
 
 
 def note(ended: Candidate, objective: Metric, picture: str | None) -> str:
-    """What came of a trial, its curves and its configuration, in Markdown; `picture` is the address of the curves."""
+    """A trial's result, curves and configuration in Markdown; `picture` is the URL of the curves."""
     title = [f"First trial: **{TITLES[ended.first]}**.", ""] if ended.first else []
     lines = [*title, _verdict(ended, objective), "", *(f"Note: {doubt}" for doubt in ended.trained.doubts)]
     lines += [""] * bool(ended.trained.doubts)
@@ -83,7 +83,7 @@ def note(ended: Candidate, objective: Metric, picture: str | None) -> str:
 
 
 def _attributes(ended: Candidate) -> dict[str, Any]:
-    """What the trial's parameters and `config` do not say at a glance; each takes a millisecond to write."""
+    """Readable attributes that complement the trial's parameters and `config`; each takes a millisecond to write."""
     words = {name: text for name, text in describe(ended.config).items() if name not in ("batch_size", "views")}
     return {**words, "epochs": len(ended.trained.curves), "seconds": round(ended.seconds, 3)}
 
@@ -113,8 +113,8 @@ def _cell(text: str) -> str:
 
 
 def _link_picture(study: optuna.Study, trial: optuna.Trial) -> str:
-    """Links the picture to its trial as `optuna.artifacts.upload_artifact` does, but under a name that is always the same; gives
-    its address in the dashboard."""
+    """Links the picture to its trial like `optuna.artifacts.upload_artifact`, but under a deterministic name; returns its URL in
+    the dashboard."""
     from optuna.artifacts import ArtifactMeta
 
     name = artifact_id(study.study_name, trial.number)
@@ -124,8 +124,8 @@ def _link_picture(study: optuna.Study, trial: optuna.Trial) -> str:
 
 
 def _write_note(study: optuna.Study, trial: int, body: str) -> None:
-    """Writes a note as `optuna_dashboard.save_note` does, which would read all notes of the study twice for each, and whose
-    package takes a second to import. The version comes last: with it, the note is whole."""
+    """Writes a note in the format of `optuna_dashboard.save_note`, which would read all notes of the study twice per note, and
+    whose package takes a second to import. The version is written last and marks the note as complete."""
     for part, start in enumerate(range(0, len(body), NOTE_PART)):
         text = body[start : start + NOTE_PART]
         storage_of(study).set_study_system_attr(study_id(study), f"dashboard:{trial}:note_str:{part}", text)

@@ -1,4 +1,4 @@
-"""What a search says while it runs: on a terminal a live table, elsewhere one line for each generation of trials."""
+"""Progress of a search: a live table on a terminal, otherwise one line per generation of trials."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from search.metric import Metric
 from search.ranking import Score
 
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
-"""Optuna's names of a trial's state, and what they are called here."""
+"""Optuna's trial states, with the words shown for them."""
 
 
 class Row(NamedTuple):
-    """A trial of the present generation; a value belongs to one that is complete, `words` are its configuration. `here` is
-    false of one that a killed driver had trained to its end."""
+    """A trial of the current generation; completed trials have a value, `words` describe the configuration. `here` is false for a
+    trial that an earlier, killed driver finished training."""
 
     number: int
     state: str
@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The best trial that ran to its end."""
+    """The best completed trial."""
 
     number: int
     value: float
@@ -43,8 +43,8 @@ class Best(NamedTuple):
 
 
 class SearchSnapshot(NamedTuple):
-    """How far a search is. `counts` are trials by STATES; `ended_here` of them ended in this process, the last one `ended_at`
-    seconds after the first generation began; `elapsed` is now."""
+    """A search's progress. `counts` are trials by STATES; `ended_here` of them ended in this process, the last one `ended_at`
+    seconds after the first generation began; `elapsed` is the time since then, in seconds."""
 
     study: str
     objective: Metric
@@ -57,17 +57,17 @@ class SearchSnapshot(NamedTuple):
 
     @property
     def ended(self) -> int:
-        """Trials that are over."""
+        """Number of finished trials."""
         return sum(count for state, count in self.counts.items() if state != "RUNNING")
 
     @property
     def per_minute(self) -> float | None:
-        """Trials that end in a minute, measured in this process alone; None before the first."""
+        """Trials finished per minute, measured in this process only; None before the first."""
         return 60 * self.ended_here / self.ended_at if self.ended_here and self.ended_at > 0 else None
 
     @property
     def seconds_left(self) -> float | None:
-        """At this rate; None before the first trial has ended."""
+        """Estimated seconds left at this rate; None before the first trial has ended."""
         if self.per_minute is None:
             return None
         since = self.elapsed - self.ended_at
@@ -92,11 +92,11 @@ def table(standing: SearchSnapshot) -> Table:
 
 
 def line(standing: SearchSnapshot, rows: Sequence[Row], seconds: float) -> str:
-    """What is said of a generation whose trials are over, where there is no terminal."""
+    """The line for a finished generation, where there is no terminal."""
     states = [row.state for row in rows]
     odd = ", ".join(f"{states.count(state)} {STATES[state]}" for state in ("PRUNED", "FAIL") if state in states)
     numbers = f"{rows[0].number}–{rows[-1].number}"
-    best = "none has finished yet"
+    best = "no completed trials yet"
     if standing.best:
         best = f"best {standing.objective} {standing.best.value:.4f} (trial {standing.best.number})"
     told = f"  trials {numbers} of {standing.total}{f' ({odd})' if odd else ''}: {best}, {seconds:.1f} s"
@@ -104,15 +104,15 @@ def line(standing: SearchSnapshot, rows: Sequence[Row], seconds: float) -> str:
 
 
 class Progress:
-    """Shows how a search stands, from the block's beginning to its end, however that comes."""
+    """Shows a search's progress for the duration of a `with` block, however it ends."""
 
     def __init__(self, console: Console, told: SearchSnapshot, clock: Callable[[], float] = time.monotonic) -> None:
-        """`told` is how the study stood before: everything that is shown starts from there."""
+        """`told` is the study's state before this search: the display starts from there."""
         self._console = console
         self._state: tuple[SearchSnapshot, Sequence[Row]] = (
             told,
             (),
-        )  # one value: the table is drawn on a thread of its own
+        )  # a single value, since the table is drawn on another thread
         self._clock = clock
         self._started = self._generation_started = clock()
         self._ended_at = 0.0
@@ -133,7 +133,7 @@ class Progress:
 
     @property
     def standing(self) -> SearchSnapshot:
-        """Now: what was told before, and the present generation."""
+        """The current progress: told trials plus the current generation."""
         told, rows = self._state
         counts = {state: told.counts.get(state, 0) + sum(row.state == state for row in rows) for state in STATES}
         best = told.best
@@ -148,7 +148,7 @@ class Progress:
         return told._replace(counts=counts, best=best, ended_here=ended_here, ended_at=self._ended_at, elapsed=elapsed)
 
     def update(self, rows: Sequence[Row]) -> None:
-        """The generation as it is now: its trials in the order of their numbers."""
+        """Updates the current generation: its trials in order of number."""
         before = self.standing.ended_here
         self._state = (self._state[0], rows)
         if self.standing.ended_here != before:
@@ -157,7 +157,7 @@ class Progress:
             self._live.refresh()
 
     def told(self) -> None:
-        """The generation is over: the next one starts from where it ended."""
+        """Marks the generation as finished; the next one continues from its counts."""
         now = self._clock()
         if not self._live:
             text = line(self.standing, self._state[1], now - self._generation_started)
@@ -168,21 +168,21 @@ class Progress:
 
 def _best(standing: SearchSnapshot) -> str:
     if standing.best is None:
-        return "none has finished yet"
+        return "no completed trials yet"
     return f"{standing.objective} {standing.best.value:.4f} (trial {standing.best.number})"
 
 
 def _pace(standing: SearchSnapshot, *before: str) -> str:
     rate, left = standing.per_minute, standing.seconds_left
     if rate is None or left is None:
-        return ", ".join([*before, "no trial has ended yet"])
+        return ", ".join([*before, "no finished trials yet"])
     per_minute = f"{rate:.1f}" if rate < 10 else f"{rate:.0f}"
     words = [f"{per_minute} trials/min", *before]
     return ", ".join([*words, f"{_clock(left)} left"] if standing.ended < standing.total else words)
 
 
 def _clock(seconds: float) -> str:
-    """Hours, minutes and seconds, as `1:02:03` or `2:03`."""
+    """Hours, minutes and seconds: `1:02:03` or `2:03`."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

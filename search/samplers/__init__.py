@@ -1,1 +1,1 @@
-"""Where the next trial comes from: Optuna's samplers and KerasTuner's oracles behind one interface, functions of the history."""
+"""Optuna's samplers and KerasTuner's oracles behind one interface: each ask is a function of the study's history."""

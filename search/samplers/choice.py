@@ -1,7 +1,7 @@
-"""Samplers: made afresh for every ask, seeded by (search seed, trial number): an ask is a function of the history alone.
+"""Samplers: created anew for every ask and seeded by (search seed, trial number), so that an ask is a function of the history.
 
-So a study has the same trials with any number of workers, and goes on from its storage alone. A sampler sees the trials before
-the one that it asks for and no others: not what a killed driver had already written down of that trial.
+So a study has the same trials with any number of workers and resumes from its storage alone. A sampler sees only the trials
+before the one it draws, and nothing that a killed driver had already stored of that trial.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 def make_sampler(
     name: str, space: Space, seed: int, number: int, epochs: int = 1, first: int = 0
 ) -> optuna.samplers.BaseSampler:
-    """The sampler that asks for trial `number`, which trains for at most `epochs`, of a study whose first `first` were not drawn.
+    """The sampler for trial `number`, which trains for at most `epochs`, of a study whose first `first` trials were not drawn.
 
-    Raises UsageError when the sampler cannot search this space, or needs a package that is not installed.
+    Raises UsageError if the sampler cannot search this space, or needs a package that is not installed.
     """
     import optuna
 
@@ -42,31 +42,31 @@ def make_sampler(
 
 
 def cannot_search(name: str, parameters: Sequence[Parameter]) -> str | None:
-    """Why this sampler cannot search a space, and what to do; None when it can."""
+    """Why this sampler cannot search a space, and what to do; None if it can."""
     if name == "grid":
         return continuous(parameters)
     if name == "cmaes" and not _ranges(parameters):
         return (
-            "the sampler cmaes moves along ranges, and the space has none that every trial draws. Give it one as {low, high}, "
+            "the sampler cmaes needs a range that every trial draws, and the space has none. Add one as {low, high}, "
             "e.g. space.schedule.learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}, or choose another sampler"
         )
     return None
 
 
 def exhausted(sampler: optuna.samplers.BaseSampler, study: optuna.Study) -> str | None:
-    """Why there is no trial to ask for, now or ever: the reason as a clause. None when there is one, as there mostly is.
+    """Why the sampler has no more trials to suggest, as a clause; None if it has.
 
-    Only while trials are running may the answer be another one later.
+    The answer can only change while trials are running.
     """
     reason: Callable[[optuna.Study], str | None] = getattr(sampler, "exhausted", lambda study: None)
     return reason(study)
 
 
-def ask_again(study: optuna.Study, left: optuna.trial.FrozenTrial) -> optuna.Trial:
-    """A trial whose driver was killed while asking for it, to be drawn once more from the beginning.
+def redraw(study: optuna.Study, left: optuna.trial.FrozenTrial) -> optuna.Trial:
+    """A trial whose driver was killed during its ask, to be drawn again from the beginning.
 
-    Parameters that are stored already are drawn (and stored) again: to the same values, and the later ones then meet the random
-    numbers in the same state as without the kill.
+    Parameters already stored are drawn (and stored) again, to the same values, so that later ones find the random generator in
+    the same state as without the kill.
     """
     trial = trial_of(study, left)
     forget_drawn(trial)
@@ -93,7 +93,7 @@ def _gp(context: AskContext) -> optuna.samplers.BaseSampler:
     if importlib.util.find_spec("torch") is None:
         raise UsageError(
             "search.sampler: Optuna's gp needs PyTorch, which is not installed. Run `pip install 'headhunt[gp]'`, or choose "
-            "tpe or keras_tuner.bayesian, which need nothing more."
+            "tpe or keras_tuner.bayesian, which do not need it."
         )
     sampler: optuna.samplers.BaseSampler = _declared_gp()(context)
     return sampler
@@ -105,7 +105,7 @@ def _cmaes(context: AskContext) -> optuna.samplers.BaseSampler:
 
 
 def _always(parameters: Sequence[Parameter]) -> list[Parameter]:
-    """The parameters that every trial draws, without those of one value."""
+    """The parameters that every trial draws, without those with a single value."""
     return [parameter for parameter in parameters if not parameter.when and parameter.size() > 1]
 
 
@@ -118,10 +118,10 @@ def _comparing_tpe() -> Any:
     import optuna
 
     class ComparingTPE(optuna.samplers.TPESampler):
-        """TPE that sees a first trial where it has every parameter, see `search.samplers.history`."""
+        """TPE that ignores first trials that lack a parameter, see `search.samplers.history`."""
 
         def __init__(self, context: AskContext) -> None:
-            # Grouped: a parameter that exists in some trials only is modelled with the ones that it appears with.
+            # Grouped: a conditional parameter is modelled jointly with those it appears with.
             super().__init__(seed=mixed(context), multivariate=True, group=True, constant_liar=True)
             self._context = context
 
@@ -149,11 +149,11 @@ def _numbered_qmc() -> Any:
     import optuna
 
     class NumberedQMC(optuna.samplers.QMCSampler):
-        """A Sobol sequence over the parameters of the first trial that is drawn, the nth after it at its place n - 1; other
+        """A Sobol sequence over the parameters of the first drawn trial; the nth trial after it takes point n - 1. Other
         parameters are drawn at random.
 
-        Optuna's takes its place from a counter in the storage, which moves on when an ask is killed, and its parameters from the
-        trials that happen to be running.
+        Optuna's QMCSampler takes its position from a counter in the storage, which advances even if the ask is killed, and its
+        parameters from the trials that happen to be running.
         """
 
         def __init__(self, context: AskContext) -> None:
@@ -182,10 +182,10 @@ def _declared_gp() -> Any:
     import optuna
 
     class DeclaredGP(optuna.samplers.GPSampler):
-        """A Gaussian process over the parameters that every trial draws; the conditional ones are drawn at random.
+        """A Gaussian process over the parameters that every trial draws; conditional ones are drawn at random.
 
-        Optuna's takes its parameters from the finished trials, and would count what was stored of this very trial before a
-        kill among the running ones.
+        Optuna's GPSampler takes its parameters from the finished trials, and after a kill would count the stored part of this
+        very trial among the running ones.
         """
 
         def __init__(self, context: AskContext) -> None:
@@ -213,9 +213,9 @@ def _declared_cmaes() -> Any:
     class DeclaredCmaEs(optuna.samplers.CmaEsSampler):
         """CMA-ES over the ranges that every trial draws; choices and conditional parameters are drawn at random.
 
-        Its state stands in the attributes of the trials that moved it on. Optuna's takes its parameters from the finished
-        trials: one trial without some of them, and it would draw at random for the rest of the study. A pruned trial counts
-        with its last value, or there would be too few to move on by.
+        Its state is stored in the attributes of the trials that updated it. Optuna's CmaEsSampler takes its parameters from the
+        finished trials: after one trial without some of them it would draw at random for the rest of the study. A pruned trial
+        counts with its last value; otherwise there would be too few trials for an update.
         """
 
         def __init__(self, context: AskContext) -> None:
@@ -247,4 +247,4 @@ SAMPLERS: dict[str, Callable[[AskContext], optuna.samplers.BaseSampler]] = {
     "keras_tuner.bayesian": bayesian_oracle,
     "keras_tuner.hyperband": hyperband_oracle,
 }
-"""Every sampler by its name in `search.sampler`."""
+"""Every sampler by name, as in `search.sampler`."""

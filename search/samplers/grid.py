@@ -1,7 +1,7 @@
-"""The grid: every configuration of a space once, conditions respected, without a list of them in memory.
+"""The grid: every configuration of a space once, respecting conditions, without listing them in memory.
 
-Trial n takes configuration `(start + n * stride) mod size`. The stride, near the golden section of the size and without a common
-divisor, spreads the first trials over the whole grid, so that a study that stops early has not seen one corner alone.
+Trial n takes configuration `(start + n * stride) mod size`. The stride, close to the golden section of the size and coprime to
+it, spreads the first trials over the whole grid, so that a study that stops early has not only seen one corner.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Grid:
     def __init__(self, parameters: Sequence[Parameter]) -> None:
         self._parameters = parameters
         self._counts: dict[tuple[int, tuple[Any, ...]], int] = {}
-        # What can still matter at each position: the drawn values on which a later parameter depends.
+        # What still matters at each position: the drawn values on which a later parameter depends.
         self._matters = [
             sorted({parent for later in parameters[position:] for parent, _ in later.when})
             for position in range(len(parameters) + 1)
@@ -49,12 +49,12 @@ class Grid:
         return drawn
 
     def of_trial(self, seed: int, trial: int) -> dict[str, Choice]:
-        """The configuration of a trial; no two of the first `size` trials have the same."""
+        """The configuration of a trial; the first `size` trials all differ."""
         start = int(np.random.SeedSequence([seed]).generate_state(1, np.uint64)[0])
         return self.configuration((start + trial * _stride(self.size)) % self.size)
 
     def _count(self, position: int, drawn: Mapping[str, Choice]) -> int:
-        """How many ways there are to draw the parameters from `position` on."""
+        """The number of ways to draw the parameters from `position` on."""
         if position == len(self._parameters):
             return 1
         key = (position, tuple((name, repr(drawn.get(name))) for name in self._matters[position] if name in drawn))
@@ -79,7 +79,7 @@ def _stride(size: int) -> int:
 
 
 def continuous(parameters: Sequence[Parameter]) -> str | None:
-    """Why a space has no grid, naming the first continuous range and what to write instead; None when it has one."""
+    """Why a space has no grid: its first continuous range and what to write instead; None if it has one."""
     for parameter in parameters:
         domain = parameter.domain
         if isinstance(domain, Range) and math.isinf(parameter.size()):
@@ -97,7 +97,7 @@ def continuous(parameters: Sequence[Parameter]) -> str | None:
 
 
 def grid_sampler(context: AskContext) -> optuna.samplers.BaseSampler:
-    """Asks for the configuration of one trial, of a space that is not `continuous`."""
+    """The sampler for one trial of a space that is not `continuous`."""
     sampler: optuna.samplers.BaseSampler = _grid_class()(context, Grid(context.parameters))
     return sampler
 
@@ -107,7 +107,8 @@ def _grid_class() -> Callable[..., Any]:
     import optuna
 
     class GridSampler(optuna.samplers.BaseSampler):
-        """Optuna's own takes a full product without conditions, and its place from what is running."""
+        """Returns a trial's configuration. (Optuna's GridSampler takes the full product, ignoring conditions, and its position
+        depends on running trials.)"""
 
         def __init__(self, context: AskContext, grid: Grid) -> None:
             self._context, self._grid = context, grid
@@ -115,7 +116,7 @@ def _grid_class() -> Callable[..., Any]:
         def exhausted(self, study: optuna.Study) -> str | None:
             if self._context.turn < self._grid.size:
                 return None
-            return f"the grid is exhausted: each of its {self._grid.size:,} configurations has had its trial"
+            return f"the grid is exhausted: all of its {self._grid.size:,} configurations have been tried"
 
         def infer_relative_search_space(
             self, study: optuna.Study, trial: optuna.trial.FrozenTrial

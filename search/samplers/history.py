@@ -1,9 +1,8 @@
-"""The history of a study as one ask may see it: the trials before the one that is asked for, as far as they say something of
-the space.
+"""The part of a study's history that an ask may see: the earlier trials that are informative about the space.
 
-A first trial, which was not drawn, may lack parameters that every drawn one has (a linear probe has no schedule). Samplers model
-parameters together: such a trial would make TPE model them apart for the rest of the study, and take one of the few places among
-the best trials without having a value there. So samplers see a first trial only if it has every parameter that a drawn one has.
+A first trial, which was not drawn, may lack parameters that every drawn trial has (a linear probe has no schedule). Samplers
+model parameters jointly: such a trial would make TPE model them separately for the rest of the study, and occupy one of the few
+places among the best trials without having a value there. So samplers ignore first trials that lack such a parameter.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ def mixed(context: AskContext) -> int:
 
 
 def earlier(study: optuna.Study, context: AskContext) -> StudyView:
-    """The study with no trials but those before the one asked for, without first trials that lack a parameter."""
+    """The study with only the trials before the one asked for, without first trials that lack a parameter."""
     return StudyView(study, lambda trial: trial.number < context.number and _is_comparable(trial, context))
 
 

@@ -1,14 +1,14 @@
-"""KerasTuner's oracles as Optuna samplers: their trials are ordinary Optuna trials, and they have no files of their own.
+"""KerasTuner's oracles as Optuna samplers: their trials are ordinary Optuna trials, and they write no files of their own.
 
-For every ask the oracle is made anew and told the study's history; it then says what to try, and is dropped. Its random numbers
-come from (search seed, trial number) instead of from one long sequence, so that an ask needs no replay of the earlier ones.
+For every ask, a new oracle is created, given the study's history, asked what to try, and discarded. Its random numbers come from
+(search seed, trial number) instead of one long sequence, so that an ask does not have to replay the earlier ones.
 
-`keras_tuner.hyperband` decides how long each trial trains: its brackets, for `search.epochs` and a factor of 3, are repeated
-until the study has its `search.trials` (a bracket that is open then stays unfinished: `hyperband_trials` says how many trials
-one round of all brackets takes). A trial that a bracket promotes is a new trial: the same head and seed from its first epoch to
-its new budget. KerasTuner would load the promoted trial's weights and train the difference. Training is deterministic, so that
-the weights after that epoch are the same ones, as long as the schedule does not depend on the trial's length; where it does, as
-in a cosine, the promoted trial gets the schedule of its own length. It costs at most half as many epochs again.
+`keras_tuner.hyperband` decides how long each trial trains: its brackets, for `search.epochs` and a factor of 3, repeat until the
+study has its `search.trials` (a bracket open at that point stays unfinished; `hyperband_trials` gives the number of trials in one
+round of all brackets). A trial promoted by a bracket is a new trial: the same head and seed, trained from the first epoch to its
+new budget. KerasTuner would load the promoted trial's weights and train the difference. Training is deterministic, so the weights
+at that epoch are the same, as long as the schedule does not depend on the trial's length; if it does, like a cosine, the promoted
+trial gets the schedule of its own length. This costs at most half as many epochs again.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
     import optuna
 
 ATTRIBUTE = "keras_tuner"
-"""The user attribute of a trial that Hyperband asked for; see Allotment."""
+"""The user attribute of a Hyperband trial; see Allotment."""
 
 FACTOR = 3
-"""Hyperband keeps one trial in three, as the rungs of Optuna's pruners do."""
+"""Hyperband keeps one trial in three, like Optuna's pruners."""
 
 OBJECTIVE = "value"
 
 
 class Allotment(NamedTuple):
-    """What Hyperband gives a trial: `epochs`, in round `round` of its `bracket` (both from 0, brackets in order of their start).
+    """What Hyperband allots to a trial: `epochs`, in round `round` of its `bracket` (both from 0, brackets in order of start).
 
-    `continues` is the trial that it promotes, None in round 0; `origin` the one that the chain of promotions began with.
+    `continues` is the trial that it promotes, None in round 0; `origin` the first trial in the chain of promotions.
     """
 
     epochs: int
@@ -53,13 +53,13 @@ class Allotment(NamedTuple):
 
 
 def allotment(trial: optuna.trial.FrozenTrial) -> Allotment | None:
-    """What Hyperband gave this trial; None for another sampler's."""
+    """What Hyperband allotted to this trial; None for other samplers."""
     found = trial.user_attrs.get(ATTRIBUTE)
     return Allotment(**found) if found else None
 
 
 def hyperband_trials(epochs: int) -> int:
-    """How many trials KerasTuner's Hyperband needs for each of its brackets once, with at most `epochs` a trial."""
+    """The number of trials in one round of all brackets of KerasTuner's Hyperband, with at most `epochs` per trial."""
     last, total = math.ceil(1 + math.log(epochs, FACTOR)), 0
     brackets = next(n for n in range(1, 64) if epochs / FACTOR**n < 1)
     for bracket in range(brackets):
@@ -68,17 +68,17 @@ def hyperband_trials(epochs: int) -> int:
 
 
 def random_oracle(context: AskContext) -> optuna.samplers.BaseSampler:
-    """KerasTuner's RandomSearch: no configuration twice."""
+    """KerasTuner's RandomSearch: never repeats a configuration."""
     return _sampler(context, lambda tuner, **common: tuner.oracles.RandomSearchOracle(max_trials=None, **common))
 
 
 def bayesian_oracle(context: AskContext) -> optuna.samplers.BaseSampler:
-    """KerasTuner's BayesianOptimization: a Gaussian process of scikit-learn after three random trials for each parameter."""
+    """KerasTuner's BayesianOptimization: a scikit-learn Gaussian process after three random trials per parameter."""
     return _sampler(context, lambda tuner, **common: _bayesian_class()(max_trials=None, **common))
 
 
 def hyperband_oracle(context: AskContext) -> optuna.samplers.BaseSampler:
-    """KerasTuner's Hyperband, its brackets repeated."""
+    """KerasTuner's Hyperband, with repeated brackets."""
     return _sampler(
         context,
         lambda tuner, **common: _hyperband_class()(
@@ -108,7 +108,7 @@ def _sampler_class() -> Any:
             status = self._ask(study)[0]
             if status == "RUNNING":
                 return None
-            return "KerasTuner's oracle found no configuration that was not tried before in 20 attempts"
+            return "KerasTuner's oracle found no untried configuration in 20 attempts"
 
         def infer_relative_search_space(
             self, study: optuna.Study, trial: optuna.trial.FrozenTrial
@@ -130,9 +130,9 @@ def _sampler_class() -> Any:
             from threadpoolctl import threadpool_limits
 
             if self._answer is None:
-                # One thread: the matrices are small, and sums must not depend on how many cores there are.
+                # One thread: the matrices are small, and sums must not depend on the number of cores.
                 with warnings.catch_warnings(), threadpool_limits(1):
-                    warnings.simplefilter("ignore")  # of scikit-learn's fits
+                    warnings.simplefilter("ignore")  # from scikit-learn's fits
                     self._answer = _ask(study, self._context, self._make)
             return self._answer
 
@@ -142,7 +142,7 @@ def _sampler_class() -> Any:
 def _ask(
     study: optuna.Study, context: AskContext, make: Callable[..., Any]
 ) -> tuple[str, dict[str, Any], Allotment | None]:
-    """KerasTuner's status, the values by our names, and what Hyperband allots."""
+    """KerasTuner's status, the values by parameter name, and Hyperband's allotment."""
     tuner = _keras_tuner()
     direction = "min" if study.direction.name == "MINIMIZE" else "max"
     oracle = make(
@@ -152,7 +152,7 @@ def _ask(
         seed=mixed(context) % 2**31 or 1,
     )
     by_name = {parameter.name: parameter for parameter in context.parameters}
-    trials = StudyView(study, lambda trial: True).trials()  # by their numbers, for what Hyperband promotes
+    trials = StudyView(study, lambda trial: True).trials()  # by number, to look up the trial that Hyperband promotes
     for trial in earlier(study, context).trials():
         _tell(oracle, trial, by_name, sign=1 if direction == "max" else -1)
     answer = oracle.populate_space(str(context.number))
@@ -164,7 +164,7 @@ def _ask(
 
 
 def _tell(oracle: Any, trial: optuna.trial.FrozenTrial, by_name: dict[str, Parameter], sign: int) -> None:
-    """Gives the oracle a trial of the study, as if it had asked for it. A pruned trial counts with its best value."""
+    """Adds a trial of the study to the oracle, as if it had asked for it. A pruned trial counts with its best value."""
     from keras_tuner.src.engine.trial import Trial
 
     hyperparameters = copy.copy(oracle.hyperparameters)
@@ -188,14 +188,14 @@ def _tell(oracle: Any, trial: optuna.trial.FrozenTrial, by_name: dict[str, Param
 
 
 def _keras_tuner() -> Any:
-    """KerasTuner, which imports Keras: on JAX where nothing has imported Keras yet, as the trials have it."""
+    """The keras_tuner module, which imports Keras: on JAX, like the trials, unless Keras is already imported."""
     if "keras" not in sys.modules:
         start_keras("jax")
     return importlib.import_module("keras_tuner")
 
 
 def _hyperparameters(tuner: Any, parameters: tuple[Parameter, ...]) -> Any:
-    """The space in KerasTuner's terms. Choices and steps of real numbers stand in it by their places, see `_encode`."""
+    """The space as KerasTuner HyperParameters. Choices and stepped ranges are represented by their indices, see `_encode`."""
     found = tuner.HyperParameters()
     by_name = {parameter.name: parameter for parameter in parameters}
     for parameter in parameters:
@@ -229,7 +229,7 @@ def _by_place(parameter: Parameter) -> bool:
 
 
 def _encode(parameter: Parameter, value: Any) -> Any:
-    """A value as the oracle knows it: its place among the parameter's values, or itself where they are not counted."""
+    """A value in the oracle's terms: its index among the parameter's values, or itself for ranges without an index."""
     if not _by_place(parameter):
         return value
     if not isinstance(parameter.domain, Range):
@@ -246,7 +246,8 @@ def _bayesian_class() -> Any:
     base: Any = _keras_tuner().oracles.BayesianOptimizationOracle
 
     class Bayesian(base):  # type: ignore[misc]
-        """An oracle that has lived through the study has fitted its process before it guesses what running trials will give."""
+        """Fits the Gaussian process to completed trials before it predicts the running ones, as a long-lived oracle would
+        have."""
 
         def _vectorize_trials(self) -> Any:
             if self.ongoing_trials:
@@ -264,7 +265,7 @@ def _hyperband_class() -> Any:
     base: Any = _keras_tuner().oracles.HyperbandOracle
 
     class Hyperband(base):  # type: ignore[misc]
-        """Brackets that know their place in the study, so that they can be set up again from what trials were allotted."""
+        """Hyperband whose brackets know their index in the study, so that they can be restored from the trials' allotments."""
 
         def _start_new_bracket(self) -> None:
             super()._start_new_bracket()
@@ -272,7 +273,7 @@ def _hyperband_class() -> Any:
             self._brackets[-1]["place"] = self._started - 1
 
         def place(self, trial_id: str, given: Allotment) -> None:
-            """Puts a trial of the history where it was."""
+            """Restores a trial of the history to its bracket and round."""
             while self._started <= given.bracket:
                 self._increment_bracket_num()
                 self._start_new_bracket()
@@ -280,7 +281,7 @@ def _hyperband_class() -> Any:
             self._brackets[given.bracket]["rounds"][given.round].append({"past_id": past, "id": trial_id})
 
         def allotment(self, trial_id: str, trials: list[optuna.trial.FrozenTrial]) -> Allotment:
-            """What it has just given a trial."""
+            """The allotment of a trial that was just asked for."""
             bracket, turn, past = next(
                 (bracket, number, info["past_id"])
                 for bracket in self._brackets

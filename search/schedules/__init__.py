@@ -1,4 +1,4 @@
-"""Learning-rate schedules: one frozen class each, for searches (an array, one rate a step) and for full runs (Keras)."""
+"""Learning-rate schedules: one frozen class each, for searches (an array, one rate per step) and for full runs (Keras)."""
 
 from search.schedules.base import Rates, ScheduleConfig
 from search.schedules.cosine import Cosine, CosineRestarts, OneCycle, WarmupCosine

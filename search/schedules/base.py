@@ -1,7 +1,7 @@
 """ScheduleConfig, the base of every schedule: settings in, learning rates out.
 
-A schedule's class gives its rate at every step as a share of `learning_rate`, and nothing else. `values` and `rates_of_epoch`
-are the arrays that a search trains with; `search.schedules.keras_form` has the same numbers for Keras.
+A schedule class only defines its rate at every step as a share of `learning_rate`. `values` and `rates_of_epoch` are the arrays
+that a search trains with; `search.schedules.keras_form` provides the same numbers for Keras.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from features.runtime.section import Section
 
 Rates = npt.NDArray[np.float32]
 Steps = npt.NDArray[np.float64]
-"""Steps counted from 0, after the warm-up; and shares of `learning_rate`, one for each of them."""
+"""Steps counted from 0 after the warm-up; also shares of `learning_rate`, one per step."""
 
 
 class ScheduleConfig(Section):
-    """The base rate, which is also the highest, and the warm-up that any schedule may begin with.
+    """The base rate, which is also the highest, and the warm-up with which any schedule can start.
 
-    Over the first `warmup_epochs` the rate rises linearly to what the schedule starts with: `(step + 1) / warm-up steps` of it,
-    so never 0. Then the schedule itself runs, over the epochs that are left. A training no longer than its warm-up only rises.
+    Over the first `warmup_epochs` the rate rises linearly to the schedule's first rate: `(step + 1) / warm-up steps` of it, so it
+    is never 0. Then the schedule runs over the remaining epochs. A training no longer than its warm-up only rises.
     """
 
     follows_loss: ClassVar[bool] = False
-    """Whether the rates depend on the validation losses, so that there are none before the training."""
+    """Whether the rates depend on the validation losses, and so are unknown before the training."""
 
     learning_rate: float = Field(1e-3, gt=0, le=10, description="the highest rate")
-    warmup_epochs: float = Field(0, ge=0, description="a linear rise before it")
+    warmup_epochs: float = Field(0, ge=0, description="epochs of linear rise before the schedule")
 
     def values(self, steps_per_epoch: int, epochs: int) -> Rates:
         """The learning rate of every step: (steps_per_epoch × epochs,) float32.
 
-        ValueError where the rates follow the validation loss (`follows_loss`): ask `rates_of_epoch` then.
+        ValueError if the rates follow the validation loss (`follows_loss`): use `rates_of_epoch` instead.
         """
         total = steps_per_epoch * epochs
         steps = np.arange(total, dtype=np.float64)
@@ -51,16 +51,16 @@ class ScheduleConfig(Section):
         """The learning rate of every step of an epoch (counted from 0): (steps_per_epoch,) float32.
 
         A pure function of its arguments: `val_losses` are the validation losses of the epochs before this one, from the first on
-        (later ones are not looked at; a schedule that was planned in advance looks at none). ValueError for an epoch that is not
-        part of the training, and where losses are needed and missing.
+        (later ones are ignored; schedules planned in advance ignore all). ValueError for an epoch that is not part of the
+        training, and for missing losses.
         """
         check_epoch(epoch, epochs)
         return self.values(steps_per_epoch, epochs)[epoch * steps_per_epoch : (epoch + 1) * steps_per_epoch]
 
     @abstractmethod
     def _shares(self, steps: Steps, steps_per_epoch: int, total: float) -> Steps:
-        """The rate at these steps, counted from the end of the warm-up, as a share of `learning_rate`; `total` steps are left
-        then. Each share depends on its own step alone."""
+        """The rates at these steps as shares of `learning_rate`. Steps count from the end of the warm-up, after which `total`
+        steps are left. Each share depends only on its own step."""
 
 
 def check_epoch(epoch: int, epochs: int) -> None:

@@ -1,4 +1,4 @@
-"""Schedules of cosine pieces: one fall, falls with warm restarts, and one cycle up and down."""
+"""Cosine schedules: a single decay, decay with warm restarts, and one cycle up and down."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ class HalfCosine(ScheduleConfig):
 
 
 class Cosine(HalfCosine):
-    """Half a cosine from learning_rate down to the end of the training."""
+    """Half a cosine from learning_rate down over the whole training."""
 
     kind: Literal["cosine"] = "cosine"
 
 
 class WarmupCosine(HalfCosine):
-    """The same with a warm-up of 2 epochs where no other is given."""
+    """The same with a warm-up of 2 epochs by default."""
 
     kind: Literal["warmup_cosine"] = "warmup_cosine"
-    warmup_epochs: float = Field(2, ge=0, description="a linear rise before it")
+    warmup_epochs: float = Field(2, ge=0, description="epochs of linear rise before the schedule")
 
 
 class CosineRestarts(ScheduleConfig):
-    """Half a cosine down, then up again at once, each period `multiplier` times as long as the one before.
+    """Half a cosine down, then a jump back up; each period is `multiplier` times as long as the one before.
 
     Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2017, equation 5. Keras's CosineDecayRestarts
     with m_mul=1. A period has at least one step.
@@ -62,11 +62,11 @@ class OneCycle(ScheduleConfig):
 
     Smith and Topin, Super-Convergence, 2018, in the two-phase cosine form of PyTorch's OneCycleLR (anneal_strategy="cos",
     three_phase=False, pct_start=0.3, div_factor=25, final_div_factor=1e4): the peak is at step rise_share × steps - 1, the lowest
-    rate at the last step. The momentum, which the paper turns the other way, stays as the optimiser has it.
+    rate at the last step. The momentum, which the paper cycles in the opposite direction, stays constant.
     """
 
     kind: Literal["one_cycle"] = "one_cycle"
-    rise_share: float = Field(0.3, gt=0, lt=1, description="share of the training that it rises")
+    rise_share: float = Field(0.3, gt=0, lt=1, description="share of the training during which the rate rises")
     start_share: float = Field(0.04, gt=0, le=1, description="the first rate as a share of the highest")
     floor_share: float = Field(4e-6, ge=0, lt=1, description="the last rate as a share of the highest")
 

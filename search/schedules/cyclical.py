@@ -20,7 +20,7 @@ class Cyclical(ScheduleConfig):
     """
 
     floor_share: float = Field(0.01, ge=0, lt=1, description="the lowest rate as a share of the highest")
-    half_cycle_epochs: float = Field(5, gt=0, description="from the lowest rate to the highest")
+    half_cycle_epochs: float = Field(5, gt=0, description="epochs from the lowest rate to the highest")
 
     def _shares(self, steps: Steps, steps_per_epoch: int, total: float) -> Steps:
         half = self.half_cycle_epochs * steps_per_epoch
@@ -30,7 +30,7 @@ class Cyclical(ScheduleConfig):
         return shares
 
     def _amplitude(self, steps: Steps, cycle: Steps) -> Steps:
-        """How high each step's cycle rises; `cycle` counts from 1."""
+        """The height of each step's cycle; `cycle` counts from 1."""
         return np.ones_like(steps)
 
 
@@ -41,7 +41,7 @@ class Triangular(Cyclical):
 
 
 class Triangular2(Cyclical):
-    """Cycles of half the height of the one before: amplitude = 1/2^(cycle - 1)."""
+    """Each cycle half as high as the one before: amplitude = 1/2^(cycle - 1)."""
 
     kind: Literal["triangular2"] = "triangular2"
 
@@ -54,7 +54,7 @@ class ExpRange(Cyclical):
     """Cycles whose height shrinks by `gamma` every step (not every epoch): amplitude = gamma^step."""
 
     kind: Literal["exp_range"] = "exp_range"
-    gamma: float = Field(0.99994, gt=0, le=1, description="for every step")
+    gamma: float = Field(0.99994, gt=0, le=1, description="factor per step")
 
     def _amplitude(self, steps: Steps, cycle: Steps) -> Steps:
         amplitude: Steps = self.gamma**steps

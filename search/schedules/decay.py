@@ -1,4 +1,4 @@
-"""Schedules that stay or only fall: constant, step decay, exponential, polynomial."""
+"""Schedules that are constant or only decay: constant, step decay, exponential, polynomial."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Constant(ScheduleConfig):
 
 
 class StepDecay(ScheduleConfig):
-    """Multiplied by `factor` every `every_epochs`, never below `floor` (or `learning_rate`, where that is lower)."""
+    """Multiplied by `factor` every `every_epochs`, never below `floor` (or `learning_rate`, if that is lower)."""
 
     kind: Literal["step_decay"] = "step_decay"
     factor: float = Field(0.5, gt=0, lt=1)

@@ -1,7 +1,7 @@
-"""Schedules as Keras has them: a LearningRateSchedule for planned rates, a callback for those that follow the loss.
+"""Schedules for Keras: a LearningRateSchedule for planned rates, a callback for rates that follow the loss.
 
-A schedule and not a callback wherever possible: on JAX, what a callback sets between the batches of an epoch is not seen by the
-compiled step; what it sets before an epoch is.
+A LearningRateSchedule is used wherever possible: on JAX, the compiled step does not see rates that a callback sets between the
+batches of an epoch, only those set before an epoch.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from search.schedules.kinds import Schedule
 
 
 def keras_rate(schedule: ScheduleConfig, steps_per_epoch: int, epochs: int) -> Any:
-    """What Keras's optimisers take as `learning_rate`.
+    """The `learning_rate` argument for a Keras optimiser.
 
-    For planned rates, a LearningRateSchedule that gives `schedule.values` and is saved and loaded with the compiled model; after
-    the last epoch the last rate stays. For rates that follow the loss, the first rate, a float; `keras_callbacks` set the others.
+    For planned rates, a LearningRateSchedule that returns `schedule.values` and is saved and loaded with the compiled model;
+    after the last epoch the last rate stays. For rates that follow the loss, the first rate, a float; `keras_callbacks` set the
+    others.
     """
     if schedule.follows_loss:
         return float(schedule.rates_of_epoch(0, steps_per_epoch, epochs)[0])
@@ -32,8 +33,8 @@ def keras_callbacks(
 ) -> list[Any]:
     """The callbacks that Keras's `fit` needs besides `keras_rate`: none for planned rates.
 
-    For rates that follow the loss, one that sets the rate before each epoch from the validation losses that `fit` measures;
-    `val_losses` are those of the epochs before this `fit`, when it resumes a training (`initial_epoch`).
+    For rates that follow the loss, one callback that sets the rate before each epoch from the validation losses of `fit`;
+    `val_losses` are those of the epochs before, if this `fit` resumes a training (`initial_epoch`).
     """
     return [_rate_of_each_epoch(schedule, steps_per_epoch, epochs, val_losses)] if schedule.follows_loss else []
 
@@ -42,8 +43,8 @@ def keras_callbacks(
 def planned_rates() -> Any:
     """The Keras class of planned rates, registered under its name: `PlannedRates(schedule, steps_per_epoch, epochs)`.
 
-    A process that loads a compiled model calls this first. The rates are looked up in a table of (steps_per_epoch × epochs,)
-    float32, so they are the bits of `values` on every backend.
+    A process must call this before it loads a compiled model. The rates are looked up in a (steps_per_epoch × epochs,) float32
+    table, so they are bit for bit those of `values` on every backend.
     """
     import keras
 

@@ -1,4 +1,4 @@
-"""The tagged union of all schedules: a new one is a class and an entry here."""
+"""The tagged union of all schedules: to add one, write a class and add it here."""
 
 from __future__ import annotations
 
@@ -30,4 +30,4 @@ Schedule = Annotated[
 SCHEDULES: dict[str, type[ScheduleConfig]] = {
     schedule.model_fields["kind"].default: schedule for schedule in get_args(get_args(Schedule)[0])
 }
-"""Every schedule by its kind. A parameter that several have under one name has one type in all of them."""
+"""Every schedule by kind. A parameter name shared by several schedules has the same type in all of them."""

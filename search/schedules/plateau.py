@@ -1,4 +1,4 @@
-"""Reduce on plateau: the rate falls where the validation loss stands still, and may rise once before it falls on."""
+"""Reduce on plateau: the rate falls when the validation loss stops improving, and may rise once in between."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from features.runtime.section import Section
 from search.schedules.base import Rates, ScheduleConfig, Steps, check_epoch
 
 MIN_IMPROVEMENT = 1e-4
-"""What a validation loss must be below the lowest so far, to count as better (Keras's min_delta)."""
+"""How far a validation loss must be below the lowest so far to count as an improvement (Keras's min_delta)."""
 
 
 class PlateauRule(Section):
-    """Multiply the learning rate by `factor` where the validation loss has not fallen for `patience_epochs`.
+    """Multiplies the learning rate by `factor` when the validation loss has not improved for `patience_epochs`.
 
-    Exactly: an epoch is stale when its loss is not more than MIN_IMPROVEMENT below the lowest so far. After `patience_epochs`
-    stale epochs in a row there is a plateau, the count starts anew, and from the next epoch on the rate is multiplied by
-    `factor`, down to `floor` (or to the first rate, where that is lower). That is Keras's ReduceLROnPlateau.
+    Precisely: an epoch is stale if its loss is not more than MIN_IMPROVEMENT below the lowest so far. `patience_epochs` stale
+    epochs in a row are a plateau: the count restarts, and from the next epoch on the rate is multiplied by `factor`, down to
+    `floor` (or to the first rate, if that is lower). This is Keras's ReduceLROnPlateau.
 
-    With `rise_factor`, the plateau of number `rise_at_plateau` multiplies by it instead. The risen rate stays for `rise_epochs`,
-    whatever the loss does; then it is multiplied by `factor`, the count starts anew, and the decay goes on from there. While the
-    loss stays above the lowest before the rise, every `patience_epochs` are thus another plateau.
+    With `rise_factor`, plateau number `rise_at_plateau` multiplies by it instead. The raised rate stays for `rise_epochs`,
+    whatever the loss does; then it is multiplied by `factor`, the count restarts, and the decay continues from there. So while
+    the loss stays above its lowest value before the rise, every `patience_epochs` epochs are another plateau.
     """
 
     factor: float = Field(0.5, gt=0, lt=1)
     patience_epochs: int = Field(5, ge=1)
     floor: float = Field(1e-6, ge=0, description="the lowest rate")
-    rise_factor: float | None = Field(None, gt=1, le=1000, description="rise once by this; default: never")
-    rise_epochs: int = Field(5, ge=1, description="how long the risen rate stays")
-    rise_at_plateau: int = Field(1, ge=1, description="the plateau that it rises at: 1 is the first")
+    rise_factor: float | None = Field(None, gt=1, le=1000, description="factor of a single rise; default: never rise")
+    rise_epochs: int = Field(5, ge=1, description="how long the raised rate stays")
+    rise_at_plateau: int = Field(1, ge=1, description="the plateau at which the rate rises; 1 is the first")
 
     def rate_after(self, first_rate: float, val_losses: Sequence[float]) -> float:
-        """The rate of the epoch that follows epochs with these validation losses."""
+        """The rate of the epoch after epochs with these validation losses."""
         rate, floor = first_rate, min(self.floor, first_rate)
         lowest, stale, plateaus, risen_epochs = math.inf, 0, 0, 0
         for loss in val_losses:
@@ -58,9 +58,9 @@ class PlateauRule(Section):
 class Plateau(PlateauRule, ScheduleConfig):
     """From learning_rate down by `factor` at every plateau of the validation loss, with an optional brief rise; see PlateauRule.
 
-    The rate is the same for all steps of an epoch, so that a Keras callback can set it. An epoch of the warm-up has the rate that
-    a linear rise has in the epoch's middle: (epoch + 0.5) / warmup_epochs, epochs counted from 0. Losses of the warm-up's epochs
-    do not count. With a rise, learning_rate is the first rate and not the highest.
+    The rate is constant within an epoch, so that a Keras callback can set it. During the warm-up it is the value of a linear rise
+    in the middle of the epoch: (epoch + 0.5) / warmup_epochs of the rate, epochs counted from 0. Losses of warm-up epochs do not
+    count. With a rise, learning_rate is the first rate and not the highest.
     """
 
     follows_loss: ClassVar[bool] = True
@@ -68,8 +68,8 @@ class Plateau(PlateauRule, ScheduleConfig):
 
     def values(self, steps_per_epoch: int, epochs: int) -> Rates:
         raise ValueError(
-            "the rates of a plateau schedule follow the validation loss, so there are none in advance. Ask rates_of_epoch with "
-            "the losses so far, or read the recorded learning_rate."
+            "the rates of a plateau schedule follow the validation loss, so they are unknown in advance. Call rates_of_epoch "
+            "with the losses so far, or read the recorded learning_rate."
         )
 
     def rates_of_epoch(self, epoch: int, steps_per_epoch: int, epochs: int, val_losses: Sequence[float] = ()) -> Rates:

@@ -1,4 +1,4 @@
-"""What the files of examples/cluster hold, read once for the tests of them."""
+"""The contents of the files in examples/cluster, read once for their tests."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ def containers() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def start_options(cluster: dict[str, Any]) -> Iterator[list[str]]:
-    """What KubeRay gives to `ray start` in a cluster's pods: it writes each of rayStartParams into a line for the shell."""
+    """What KubeRay passes to `ray start` in a cluster's pods: it renders each of rayStartParams into a shell command line."""
     for place, group in [("--head", cluster["headGroupSpec"]), *(("", one) for one in cluster["workerGroupSpecs"])]:
         line = " ".join(f"--{key}={value}" for key, value in group["rayStartParams"].items())
         yield [*([place] if place else []), *shlex.split(line)]
 
 
 def blocks() -> list[str]:
-    """The page's shell commands, a line each."""
+    """The page's shell commands, one per line."""
     found = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     return [line for block in found for line in block.replace("\\\n", " ").splitlines()]
 
@@ -110,20 +110,20 @@ def commands() -> Iterator[list[str]]:
 
 
 def without_variables(words: list[str]) -> list[str]:
-    """A command without the variables that are set before it."""
+    """A command without the variables set before it."""
     return list(dropwhile(re.compile(r"[A-Za-z_]\w*=").match, words))
 
 
 @cache
 def programs() -> dict[str, Any]:
-    """What the command lines are parsed with."""
+    """The parser of the command lines."""
     from ray.scripts.scripts import cli
 
     return {"headhunt": typer.main.get_command(app), "ray": cli}
 
 
 def parsed(words: list[str]) -> dict[str, Any]:
-    """The values that a command would be called with; a usage error of click when it does not take these words."""
+    """The parameters with which a command would be called; click's usage error if it does not accept these words."""
     command, rest = programs()[words[0]], words[1:]
     while hasattr(command, "commands"):
         assert rest[0] in command.commands, f"there is no command {' '.join(words)}"
@@ -137,5 +137,5 @@ SERVES = [words for words in LINES if words[1] == "serve"]
 
 
 def job_settings() -> dict[str, str]:
-    """What the RayJob's command changes in the configuration."""
+    """The RayJob command's changes to the configuration."""
     return dict(one.split("=", 1) for one in parsed(shlex.split(RAY_JOB["spec"]["entrypoint"]))["set_"])

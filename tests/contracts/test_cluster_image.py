@@ -1,4 +1,4 @@
-"""The image of examples/cluster, and those of others, are what the project's versions say."""
+"""The image of examples/cluster, and third-party images, match the project's versions."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ PUBLISHED = {
     "python:3.11-slim-bookworm": "docker-library/official-images, library/python, at 01732a42e52ea2aca4809bd272fc38002f19006a",
     "postgres:17": "docker-library/postgres, versions.json, as https://deepwiki.com/docker-library/postgres tells it",
 }
-"""The images of others that the examples use, and where their tags were found on 27 November 2026: there is no registry here to
-ask. Look a new one up before it is written down."""
+"""The third-party images of the examples, and where their tags were found on 27 November 2026: no registry can be queried here.
+Look up new ones before adding them."""
 
 
 def is_ignored(path: str) -> bool:
-    """Whether .dockerignore keeps a file or folder out of the image: the last line that fits it counts."""
+    """Whether .dockerignore excludes a file or folder from the image: the last matching line counts."""
     ignored = False
     for line in (ROOT / ".dockerignore").read_text().splitlines():
         pattern = line.removeprefix("!").removeprefix("**/")

@@ -1,4 +1,4 @@
-"""Ray's nodes, the service and the network between them in examples/cluster agree with each other."""
+"""Ray's nodes, the service and the network between them in examples/cluster are consistent."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.contracts.cluster_files import (
 
 
 def labels() -> list[dict[str, str]]:
-    """The labels of every pod there may be: of the Kubernetes files, with those that KubeRay adds, and of KubeRay itself."""
+    """The labels of all possible pods: those of the Kubernetes files with KubeRay's additions, and KubeRay itself."""
     found = []
     for one in KUBERNETES:
         if one["kind"] in ("Deployment", "StatefulSet"):
@@ -42,13 +42,13 @@ def labels() -> list[dict[str, str]]:
         for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
             given = group["template"].get("metadata", {}).get("labels", {})
             found.append({"ray.io/cluster": names[file], "ray.io/is-ray-node": "yes", **given})
-    found.append({"batch.kubernetes.io/job-name": RAY_JOB["metadata"]["name"]})  # hands the entrypoint in
+    found.append({"batch.kubernetes.io/job-name": RAY_JOB["metadata"]["name"]})  # passes in the entrypoint
     found.append({"app.kubernetes.io/component": "kuberay-operator"})
     return found
 
 
 def selected(selector: dict[str, Any]) -> list[dict[str, str]]:
-    """The pods that a policy's selector is for."""
+    """The pods that match a policy's selector."""
     wanted = selector.get("matchLabels", {}).items()
     keys = {one["key"] for one in selector.get("matchExpressions", ()) if one["operator"] == "Exists"}
     return [one for one in labels() if wanted <= one.items() and keys <= one.keys()]

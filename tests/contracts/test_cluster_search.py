@@ -1,4 +1,4 @@
-"""The search of examples/cluster, its RayJob and the page that walks through it."""
+"""The search of examples/cluster, its RayJob, and the page that walks through it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_every_stage_of_the_search_fits_the_cluster(file: str) -> None:
     cpus, gpus = (sum(count * int(limit[key]) for count, limit in limits) for key in ("cpu", "nvidia.com/gpu"))
     assert gpus == 8
     for workers in (run.features.workers, run.search.workers, run.promotion_workers):
-        assert workers.cpus is not None  # its default is a share of the head's
+        assert workers.cpus is not None  # by default a share of the head's
         assert workers.count * workers.gpus == gpus
         assert workers.count * workers.cpus <= cpus
         assert workers.gpus <= max(int(limit["nvidia.com/gpu"]) for _, limit in limits)

@@ -1,4 +1,4 @@
-"""Who may what in examples/cluster: users, tokens, passwords, and that each is where it is looked for."""
+"""Permissions in examples/cluster: users, tokens, passwords, and that each secret is where it is read."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_token_files_are_where_the_health_checks_and_the_service_look() -> None:
 
 
 class _Service(BaseHTTPRequestHandler):
-    """Answers as the service's /healthz does, with `status`."""
+    """Answers like the service's /healthz, with `status`."""
 
     status = 200
 

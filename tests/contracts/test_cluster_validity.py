@@ -1,4 +1,4 @@
-"""The files of examples/cluster are valid by their schemas, and every command line in them is one of the program's."""
+"""The files of examples/cluster are valid by their schemas, and all command lines in them exist."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_ray_takes_the_file_for_ray_up() -> None:
 
 
 def test_ray_up_starts_every_worker() -> None:
-    """By Ray's first autoscaler, which knows that the head is no worker; `ray up` takes the second unless it is told not to."""
+    """By Ray's v1 autoscaler, which knows that the head is not a worker; `ray up` uses v2 unless told otherwise."""
     from ray.autoscaler._private import commands as launcher
     from ray.autoscaler._private.resource_demand_scheduler import _add_min_workers_nodes
     from ray.autoscaler._private.util import prepare_config

@@ -1,4 +1,4 @@
-"""Importing any module costs little, and packages and rooms import only to the right (contract 9 and the layers)."""
+"""Importing any module is cheap, and packages and rooms import only to the right (contract 9 and the layers)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_no_module_imports_a_heavy_library() -> None:
 
 
 def test_help_needs_no_stage() -> None:
-    """Every `--help` answers at once: what a command computes with is imported when it runs."""
+    """Every `--help` answers at once: heavy imports happen when a command runs."""
     body = "import sys, headhunt.cli; print([name for name in ('numpy', 'pandas', 'yaml', 'pydantic') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", body], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""Where every test has to run, none is skipped for a program that is missing."""
+"""Where every test must run, none is skipped because of a missing program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tutorials run as they are written."""
+"""The tutorials run as written."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_tutorial_is_committed_without_outputs(file: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("file", TUTORIALS, ids=lambda file: file.stem)
 def test_a_tutorial_runs(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cell that fails raises, and so does a command in a cell of `%%sh -e`."""
+    """A failing cell raises, and so does a command in a cell of `%%sh -e`."""
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
     notebook = nbformat.read(file, as_version=4)

@@ -1,4 +1,4 @@
-"""The generated part of the reference, which `make docs` puts into its pages."""
+"""The generated part of the reference, which `make docs` inserts into its pages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_commands_with_their_options(hooks: ModuleType) -> None:
     for command in found:
         assert all(f"`{part}`" in page or f"`headhunt {part}" in page for part in command.split()), command
     predict = text[text.index("## headhunt train predict") :].partition("\n## ")[0]
-    assert "| `PATH...` | required | Images of any size and kind, and folders of them. |" in predict
+    assert "| `PATH...` | required | Photos of any size and format, and folders of them. |" in predict
     assert re.search(r"^\| `--config`, `-c` +\| `headhunt.yaml` \| The configuration file. \|$", predict, re.MULTILINE)
     assert "| `--materialize` link \\| copy | " in text
 

@@ -1,4 +1,4 @@
-"""What a stranger meets at the terminal: help, first files, and one clear message for each wrong input."""
+"""What a new user meets at the terminal: help, first files, and one clear message for each wrong input."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_init_overwrites_nothing(headhunt: Headhunt, tmp_path: Path) -> None:
     (tmp_path / "headhunt.yaml").write_text("mine")
     done = headhunt("init")
     assert done.returncode == 2
-    assert "headhunt.yaml exists already" in done.stderr
+    assert "headhunt.yaml already exists" in done.stderr
     assert (tmp_path / "headhunt.yaml").read_text() == "mine"
 
 
@@ -64,7 +64,7 @@ def test_init_overwrites_nothing(headhunt: Headhunt, tmp_path: Path) -> None:
         (["train", "export", "-c", "toys.yaml"], "headhunt"),
         (["train", "predict", "a.jpg", "-c", "toys.yaml"], "nothing is exported in run. Run `headhunt train export`."),
         (["train", "predict", "a.jpg", "--model", "a.onnx"], "there is no model at a.onnx."),
-        (["train", "predict", "a.jpg", "--model", "a.onnx", "--trial", "1"], "either --model or --trial, not both."),
+        (["train", "predict", "a.jpg", "--model", "a.onnx", "--trial", "1"], "--model and --trial are both given."),
         (["features", "prepare", "-c", "toys.yaml", "--set", "workdir=toys.yaml/run"], "cannot create the folder"),
     ],
 )

@@ -1,4 +1,4 @@
-"""From a cache of an inner activation to a promoted network: the head sits on the cut, in the search as in the network."""
+"""From a cache of an inner activation to a promoted network: the head sits on the cut, in the search and in the network."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ HEADHUNT = str(Path(sys.executable).with_name("headhunt"))
 
 @contextmanager
 def ended(server: subprocess.Popen[str]) -> Iterator[None]:
-    """Kills the server where the block fails: without that, leaving it would wait forever."""
+    """Kills the server if the block fails: otherwise leaving it would wait forever."""
     try:
         yield
     finally:

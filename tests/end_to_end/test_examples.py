@@ -1,4 +1,4 @@
-"""The examples are valid, and search what they say."""
+"""The examples are valid, and search what they describe."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ STAGES = {
     "search": (["search", "run"], "trials 0–7", ["prepare", "cache"]),
     "promote": (["train", "promote"], "epoch 1/30", ["prepare", "cache", "search"]),
 }
-"""Each stage's command, what it says once it is at work, and the stages before it."""
+"""Each stage's command, its output once it is working, and the stages before it."""
 
 FEW = [
     "--set",
@@ -59,7 +59,7 @@ def headhunt(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def interrupt(process: subprocess.Popen[str], marker: str, whole_group: bool) -> str:
-    """Sends SIGINT once `marker` was said, to the process or (as a terminal does) to its group; gives everything it said."""
+    """Sends SIGINT once `marker` appears in the output, to the process or (like a terminal) to its group; returns all output."""
     assert process.stderr is not None
     timer = threading.Timer(200, process.kill)
     timer.start()
@@ -124,7 +124,7 @@ def test_ctrl_c_in_the_later_stages(tmp_path: Path, stage: str) -> None:
     else:
         resumed = headhunt(tmp_path, *command, *small)
         said = interrupt(resumed, "epoch 2/30", whole_group=True)
-        assert "Going on after epoch 1." in said
+        assert "Resuming after epoch 1." in said
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A node of a Ray cluster is lost in each stage: the command goes on, and its result is that of an undisturbed run."""
+"""A node of a Ray cluster is lost in each stage: the command continues, with the result of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def cluster() -> Iterator[Nodes]:
 
 @pytest.fixture
 def nodes(cluster: Nodes) -> Nodes:
-    """A head that runs no tasks, and two living nodes of a core each."""
+    """A head that runs no tasks, and two live nodes of one core each."""
     while len(cluster.living) < 2:
         cluster.add()
     return cluster
 
 
 def start(nodes: Nodes, folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """A command whose stage has two workers on the cluster; what it says goes to said.txt."""
+    """A command whose stage has two workers on the cluster; its output goes to said.txt."""
     command = [str(Path(sys.executable).with_name("headhunt")), *arguments]
     for setting in (f"address={nodes.address}", "executor=ray", "count=2", "cpus=1"):
         command += ["--set", f"{arguments[0]}.workers.{setting}"]
@@ -62,13 +62,13 @@ def said(folder: Path) -> str:
 def wait(process: subprocess.Popen[str], folder: Path, until: Callable[[], Any], what: str) -> None:
     last = time.monotonic() + 150
     while not until():
-        assert process.poll() is None, f"ended before {what}: {said(folder)}"
+        assert process.poll() is None, f"the process ended before {what}: {said(folder)}"
         assert time.monotonic() < last, f"not in time: {what}: {said(folder)}"
         time.sleep(0.02)
 
 
 def stopped_at_work(nodes: Nodes, task: str) -> Node | None:
-    """A node that was frozen while it ran a task of this name."""
+    """A node that was frozen while it ran a task with this name."""
     for node in nodes.living:
         if node.tasks(task):
             node.freeze()
@@ -79,14 +79,14 @@ def stopped_at_work(nodes: Nodes, task: str) -> Node | None:
 
 
 def lose_one(nodes: Nodes, process: subprocess.Popen[str], folder: Path, task: str) -> None:
-    """Loses a node that runs a task of this name at that moment."""
+    """Kills a node while it runs a task with this name."""
     found: list[Node] = []
     wait(process, folder, lambda: found or found.extend(filter(None, [stopped_at_work(nodes, task)])), f"a {task} runs")
     found[0].lose()
 
 
 def end(process: subprocess.Popen[str], folder: Path) -> dict[str, Any]:
-    """Waits until it has ended well; its `--json` object."""
+    """Waits until the command has succeeded; its `--json` object."""
     printed, _ = process.communicate(timeout=280)
     assert process.returncode == 0, said(folder)
     assert "Traceback" not in said(folder)
@@ -95,7 +95,7 @@ def end(process: subprocess.Popen[str], folder: Path) -> dict[str, Any]:
 
 
 def assert_told_once(folder: Path) -> None:
-    """One line, or none where the run was through before the cluster's head had given the node up, which takes it 15 seconds."""
+    """One line, or none if the run ended before the cluster's head declared the node dead, which takes 15 seconds."""
     lines = [line for line in said(folder).splitlines() if "node" in line or "Ray" in line]
     assert len(lines) <= 1, said(folder)
     assert all(LOST.fullmatch(line) for line in lines), lines
@@ -184,7 +184,9 @@ def test_without_nodes_a_search_waits_and_says_so_and_goes_on_with_a_new_one(
     wait(process, unsearched, lambda: waits in said(unsearched), "it says that tasks wait")
     assert sum(int(count or 1) for count in LOST.findall(said(unsearched))) == 2
     nodes.add()
-    wait(process, unsearched, lambda: "The Ray cluster now has a node for the tasks" in said(unsearched), "it goes on")
+    wait(
+        process, unsearched, lambda: "The Ray cluster now has a node for the tasks" in said(unsearched), "it continues"
+    )
     assert end(process, unsearched)["ended"] == "trials"
     assert everything(unsearched / "run") == everything(tmp_path / "calm" / "run")
     assert said(unsearched).count(waits) == 1

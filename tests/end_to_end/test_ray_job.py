@@ -25,7 +25,7 @@ def cluster() -> Iterator[Nodes]:
 
 
 def submit(cluster: Nodes, folder: Path, *arguments: str) -> tuple[JobStatus, str]:
-    """Runs `headhunt ARGUMENTS` as a job with a folder and variables of its own; how it ended, and what it said."""
+    """Runs `headhunt ARGUMENTS` as a job with its own folder and variables; returns its status and output."""
     client = JobSubmissionClient(cluster.dashboard)
     entry = shlex.join([sys.executable, "-P", "-m", "headhunt", *arguments])
     own = {"working_dir": str(folder), "env_vars": {"OMP_NUM_THREADS": "7", "TF_CPP_MIN_LOG_LEVEL": "2", "MINE": "1"}}
@@ -49,7 +49,7 @@ def test_a_job_joins_its_cluster_and_leaves_what_a_command_leaves(
     cluster: Nodes, searched_once: Path, tmp_path: Path
 ) -> None:
     raw = yaml.safe_load((searched_once / "headhunt.yaml").read_text())
-    raw["workdir"] = str(tmp_path / "run")  # a job's working directory is a copy that goes away
+    raw["workdir"] = str(tmp_path / "run")  # a job's working directory is a temporary copy
     for stage in ("features", "search"):
         raw[stage]["workers"] = {"count": 2, "cpus": 1}
     folder = tmp_path / "job"

@@ -1,4 +1,4 @@
-"""The main job on real photographs with real weights, made small: 16 photos each of six classes, ResNet101V2 up to conv4."""
+"""The main pipeline on real photographs with real weights, made small: 16 photos each of six classes, ResNet101V2 up to conv4."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DATA = ROOT.parent / "shared" / "data"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the real photographs at {DATA}"),
-    pytest.mark.timeout(1800),  # all of ResNet101V2 but its last stage, forth and back, on whatever machine this is
+    pytest.mark.timeout(1800),  # all of ResNet101V2 but its last stage, forward and backward, on any machine
 ]
 
 CLASSES, PHOTOS = 6, 16

@@ -1,4 +1,4 @@
-"""The whole pipeline as a user runs it, on a few toy cars; then again; then from the exported configuration."""
+"""The whole pipeline as a user runs it, on a few toy cars; then a rerun; then from the exported configuration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.timeout(3000)  # two whole runs, on whatever machine this is
+pytestmark = pytest.mark.timeout(3000)  # two whole runs, on any machine
 
 TOYS = """
 name: toys
@@ -63,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) -> Pat
     folder = tmp_path_factory.mktemp("toys")
     shutil.copy(tiny_backbone, folder / "tiny.keras")
     (folder / "headhunt.yaml").write_text(TOYS)
-    # A user's own modules of our packages' names must not be in the way.
+    # A user's own modules with the names of our packages must not interfere.
     (folder / "train.py").write_text("raise SystemExit('the wrong train')")
     return folder
 
@@ -92,7 +92,7 @@ def test_the_result_has_the_keys_of_every_stage(result: dict[str, Any]) -> None:
         "train": 72,
         "val": 24,
         "test": 24,
-    }  # of 5 a class, one each for val and test
+    }  # of 5 per class, one each for val and test
     assert set(result["cache"]) >= {
         "cache",
         "key",
@@ -167,7 +167,7 @@ def test_running_again_does_nothing_twice(
     assert again["cache"]["shards_written"] == 0
     assert again["search"]["best"] == result["search"]["best"]
     assert again["promote"] == result["promote"]
-    assert "is promoted already" in said
+    assert "is already promoted" in said
     assert "has its 5 trials" in said
 
 

@@ -1,4 +1,4 @@
-"""The feature caches on the page."""
+"""The page's section about feature caches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from reports.section import LeftOutError
 
 
 def another(run: Run, policy: str, **parts: Any) -> None:
-    """A cache beside the run's own, as if it had been built with these parts of a key."""
+    """Adds a cache beside the run's own, as if built with these key parts."""
     own = cache_for(run)
     changed = own.manifest.key_parts | parts
     key = cache_key(changed)
@@ -72,10 +72,10 @@ def test_every_cache_is_told_what_it_is_for_and_the_own_comes_first(searched: Ru
     assert rows[1].facts["last_build"] is None
     made = section(run)
     assert made.tables[0].rows[1][8:] == ["unknown", "unknown"]
-    assert "share the clean records" in made.text
+    assert "share clean records" in made.text
     assert (
-        "There is no probe of the views: " in made.text
-    )  # the manifest of the mild cache names shards that are not there
+        "The probe of the views is missing: " in made.text
+    )  # the manifest of the mild cache lists shards that do not exist
 
 
 def test_the_section_says_what_the_views_of_each_policy_cost(searched: Run) -> None:

@@ -1,4 +1,4 @@
-"""Files of a run that are cut off, missing or no files of ours: the page is there all the same, with a line about each."""
+"""Truncated, missing or foreign files in a run: the page is still built, with a line about each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def whole(searched: Run) -> Run:
 
 
 def cut(path: Path) -> None:
-    """Domains about half of a file, which ends within a line."""
+    """Truncates a file to about half, in the middle of a line."""
     half = path.read_bytes()[: path.stat().st_size // 2]
     path.write_bytes(half.rstrip(b"\n0123456789"))
 
@@ -43,7 +43,7 @@ def scribble(path: Path) -> None:
 
 
 def write(content: str) -> Callable[[Path], None]:
-    """Makes a file, and its folder, with this content."""
+    """Creates a file, and its folder, with this content."""
 
     def damage(path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
@@ -71,12 +71,12 @@ def without_last_line(text: str) -> str:
 
 
 def with_class_1x(text: str) -> str:
-    """Photos of the class c are taken for a class from 10 on."""
+    """Photos of class c are predicted as a class from 10 on."""
     return text.replace(",c,", ",c,1")
 
 
 def built(run: Run) -> tuple[list[str], str]:
-    """The sections that are left out, and the text of the page in one line."""
+    """The sections that are left out, and the page's text as one line."""
     result = build(run)
     page = Path(result["report"]).read_text(encoding="utf-8")
     words = re.sub(r"<script.*?</script>|<style.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL)
@@ -97,12 +97,12 @@ PROMOTION, CUT, GONE = "promotions/*-*", cut, Path.unlink
         (f"{PROMOTION}/metrics.json", scribble, ERRORS, [r"Left out: \S*metrics.json is damaged \("]),
         (f"{PROMOTION}/predictions.csv", GONE, ERRORS, [r"Mistakes : \S*predictions.csv is missing"]),
         (f"{PROMOTION}/predictions.csv", scribble, ERRORS, [r"Mistakes : \S*predictions.csv is damaged"]),
-        (f"{PROMOTION}/model.keras", GONE, [], [r"Left out: \S*model.keras is missing. Delete its folder, then run"]),
+        (f"{PROMOTION}/model.keras", GONE, [], [r"Left out: \S*model.keras is missing. Delete its folder, then rerun"]),
         ("confirm.json", CUT, ["confirmed"], [r"Confirmed leaders : \S*confirm.json is not used: it cannot be read \("]),
-        ("trials/work.csv", scribble, ["workers"], ["Workers : There is no log of the workers .*, or no whole line in it"]),
+        ("trials/work.csv", scribble, ["workers"], ["Workers : The workers' log .* is missing or empty"]),
         ("baselines.json", CUT, [], [r"Left out: \S*baselines.json is damaged \(", "No verdict: \\S*baselines.json is damaged"]),
-        ("dataset/skipped.csv", scribble, [], ["Data: not known whether anything is wrong: \\S*skipped.csv is damaged"]),
-        ("test_ledger.csv", scribble, [], ["How often the test photos were used is not known: .*test_ledger.csv is damaged"]),
+        ("dataset/skipped.csv", scribble, [], ["Data: could not be checked: \\S*skipped.csv is damaged"]),
+        ("test_ledger.csv", scribble, [], ["It is unknown how often the test photos were used: .*test_ledger.csv is damaged"]),
     ],
 )  # fmt: skip
 def test_damaged_files_leave_out_what_they_held(
@@ -121,9 +121,9 @@ def test_damaged_files_leave_out_what_they_held(
 STUDY = ["confirmed", "curves", "history", "leaders", "parameters", "promotions", "pruning", "rates"]
 CURVES, MANIFEST, SHARD = "trials/{best}/curves.csv", "cache/*/manifest.json", "cache/*/test-*.tfrecord"
 FIDELITY, PREDICTIONS = "fidelity/results.json", f"{PROMOTION}/predictions.csv"
-CURVES_SAID = r"harder task\. The confirmed [^.]* ranked them\. Left out: \S*curves.csv is damaged \("
+CURVES_SAID = r"harder task\. Confirmed [^.]* order\. Left out: \S*curves.csv is damaged \("
 DATABASE = r"Leaders : search.storage: the database at \S*study.db cannot be used: "
-OTHER = r"Mistakes : \S*predictions.csv is damaged, or of other photos than the index: "
+OTHER = r"Mistakes : \S*predictions.csv is damaged or does not match the index: "
 
 
 @pytest.mark.parametrize(
@@ -139,9 +139,9 @@ OTHER = r"Mistakes : \S*predictions.csv is damaged, or of other photos than the 
             [],
             [
                 r"Left out: \S*history.csv cannot be read \(columns or values are missing\)",
-                r"Fidelity : \S*results.json is damaged: it has no .* headhunt reports fidelity writes it anew",
+                r"Fidelity : \S*results.json is damaged: it lacks .* Rerun headhunt reports fidelity to rewrite it",
                 rf"{CURVES_SAID}its last line is cut off\).",
-                r"The training photos nearest to them are left out: .*test-\S*.tfrecord",
+                r"The nearest training photos are left out: .*test-\S*.tfrecord",
             ],
         ),
         (
@@ -149,7 +149,7 @@ OTHER = r"Mistakes : \S*predictions.csv is damaged, or of other photos than the 
             [*ERRORS, "cache"],
             [
                 r"No verdict: \S*metrics.json is damaged \(",
-                r"Fidelity : \S*results.json cannot be read: it is no JSON object",
+                r"Fidelity : \S*results.json cannot be read: it is not a JSON object",
                 CURVES_SAID,
                 "Feature cache : No feature cache is complete: run headhunt features cache",
             ],
@@ -159,9 +159,9 @@ OTHER = r"Mistakes : \S*predictions.csv is damaged, or of other photos than the 
             [*ERRORS, "cache"],
             [
                 r"No verdict: \S*predictions.csv is damaged \(its last line is cut off\)",
-                r"33.3 % test, trial \d, recipe 0a1b2c3d, fine-tuned, when it was promoted – test, linear probe: not known",
+                r"33.3 % test, trial \d, recipe 0a1b2c3d, fine-tuned, when it was promoted – test, linear probe: unknown",
                 r"Mistakes : \S*predictions.csv is damaged \(its last line is cut off\)",
-                r"Fidelity : \S*results.json cannot be read: it is no JSON object",
+                r"Fidelity : \S*results.json cannot be read: it is not a JSON object",
                 f"{CURVES_SAID}No columns",
             ],
         ),
@@ -175,7 +175,7 @@ OTHER = r"Mistakes : \S*predictions.csv is damaged, or of other photos than the 
             [*ERRORS, *STUDY],
             [
                 r"Leaders : there is no study 'tiny' in \S*study.db. Run headhunt search run",
-                f"{OTHER}it names a class that is none of the 3",
+                f"{OTHER}it contains a label that is not one of the 3 classes",
             ],
         ),
         (
@@ -184,7 +184,7 @@ OTHER = r"Mistakes : \S*predictions.csv is damaged, or of other photos than the 
             [
                 f"{DATABASE}database disk image is malformed",
                 r"No verdict: \S*manifest.json is damaged \(.* Run `headhunt features repair`",
-                r"The training photos nearest to them are left out: \S*manifest.json is damaged",
+                r"The nearest training photos are left out: \S*manifest.json is damaged",
             ],
         ),
     ],

@@ -1,4 +1,4 @@
-"""The data set's part of the page: its numbers, and how it looks in a headless Chromium when things are odd."""
+"""The page's section about the data set: its numbers, and its look in headless Chromium for unusual data."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_many_classes_become_a_histogram_that_counts_each_once() -> None:
         assert len(bars.y) <= class_counts.BINS
         places = np.asarray(bars.x)
         nearest = np.abs(np.asarray(totals)[:, None] - places).argmin(1)
-        if spread == 10:  # one bar for each number of photos
+        if spread == 10:  # one bar per number of photos
             assert np.bincount(nearest, minlength=len(places)).tolist() == list(bars.y)
 
 
@@ -81,7 +81,7 @@ def test_sizes_of_photos_and_of_their_boxes(tmp_path: Path) -> None:
     line = photo_sizes.draw(sizes).data[-1]
     assert set(line.x) == {192}
     boxed = photo_sizes.collect(index_of(tmp_path, rows, (11, 1, 110, 70)), True)
-    assert boxed.mean == (pytest.approx((100 + 90 + 100) / 3), 70)  # the second photo ends before its box
+    assert boxed.mean == (pytest.approx((100 + 90 + 100) / 3), 70)  # the second photo is smaller than its box
     assert photo_sizes.collect(index_of(tmp_path, rows), True) == sizes
 
 
@@ -89,7 +89,7 @@ def test_photos_of_one_size_need_no_histogram(searched: Run) -> None:
     assert photo_sizes.collect(load_index(searched), False).edges == []
     sizes = next(block for block in section(searched).blocks if block.title == "Photo sizes")
     assert sizes.figures == {}
-    assert sizes.text.startswith("The photos are all 24 × 20 pixels. That suggests 32 × 32")
+    assert sizes.text.startswith("The photos are all 24 × 20 pixels. Suggested input size: 32 × 32")
     assert sizes.text.endswith("This run resizes them to 32 × 32.")
 
 
@@ -123,7 +123,7 @@ def test_the_section_in_a_browser_with_a_photo_gone_and_a_contact_sheet(
     shutil.copytree(searched.dataset.root, root)  # type: ignore[union-attr]
     dataset = searched.dataset.model_copy(update={"root": root})
     run = searched.model_copy(update={"dataset": dataset})
-    prepare(run)  # the same photos elsewhere: the same cache
+    prepare(run)  # the same photos elsewhere give the same cache
     index = load_index(run)
     write_contact_sheet(sheet_of(run, index, cache_for(run).folder, 1))
     gone = index.of_split("train").query("label == 1")["path"].iloc[0]
@@ -136,7 +136,7 @@ def test_the_section_in_a_browser_with_a_photo_gone_and_a_contact_sheet(
     page.on("request", lambda request: noise.append(request.url) if request.url.startswith("http") else None)
     page.goto(Path(build(run)["report"]).resolve().as_uri())
     data = page.locator("section#dataset")
-    titles = ["What may be wrong", "Photos of each class", "Photo sizes", "Examples", "What the backbone saw"]
+    titles = ["What may be wrong", "Photos per class", "Photo sizes", "Examples", "What the backbone saw"]
     assert data.locator("h3").all_inner_texts() == titles
     assert data.locator(".pictures").count() == 2
     assert data.locator(".pictures").first.locator("img").count() == 2

@@ -1,4 +1,4 @@
-"""The errors of the best promoted model: their numbers, and how they look in a headless Chromium."""
+"""The errors of the best promoted model: their numbers, and their look in headless Chromium."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMES = ("a", "b", "c", "d", "e", "f", "g")
 
 
 def predictions(*rows: tuple[int, list[int], list[float]], names: tuple[str, ...] = NAMES) -> Predictions:
-    """Test photos 0.jpg, 1.jpg, … of (label, the five classes named, their probabilities)."""
+    """Test photos 0.jpg, 1.jpg, … of (label, the five predicted classes, their probabilities)."""
     labels, predicted, probabilities = zip(*rows, strict=True)
     paths = [f"{number}.jpg" for number in range(len(rows))]
     return Predictions(7, "fine-tuned", names, paths, np.array(labels), np.array(predicted), np.array(probabilities))
@@ -76,7 +76,7 @@ def test_both_ends_are_drawn_and_no_class_twice() -> None:
     rows = [(label, [0 if of <= label else label], [0.5]) for label in range(1, 30) for of in range(30)]
     names = tuple(f"class {label} of a long name, longer than fits" for label in range(30))
     scores = class_scores.collect(predictions(*rows, names=names))
-    worst, best = class_scores.ends(scores)
+    worst, best = class_scores.worst_and_best(scores)
     assert [score.name for score in worst] == [names[label] for label in range(29, 19, -1)]
     assert [score.name for score in best] == list(names[1:11])
     drawn = class_scores.draw(worst, best)
@@ -84,7 +84,7 @@ def test_both_ends_are_drawn_and_no_class_twice() -> None:
     assert drawn.layout.yaxis.ticktext[0] == "class 29 of a long … (30)"
     assert drawn.data[0].customdata[-1] == f"{names[1]}: 28 of 30"
     assert drawn.data[0].x[-1] == best[0].accuracy == 28 / 30
-    few = class_scores.ends(scores[:4])
+    few = class_scores.worst_and_best(scores[:4])
     assert few == (scores[:4], [])
 
 
@@ -100,15 +100,15 @@ def test_calibration_by_hand() -> None:
         predictions((0, [0, 1], [0.88, 0.12]), (0, [1, 0], [0.92, 0.08]), (0, [1, 0], [0.5, 0.5]))
     )
     assert shared.ece == pytest.approx(1.3 / 3)
-    ends = [(one.low, one.high, one.photos, one.right) for one in shared.bins]
-    assert ends == [
+    worst_and_best = [(one.low, one.high, one.photos, one.right) for one in shared.bins]
+    assert worst_and_best == [
         (pytest.approx(7 / 15), pytest.approx(8 / 15), 1, 0),
         (pytest.approx(13 / 15), pytest.approx(14 / 15), 2, 1),
     ]
     bars = calibration.draw(found).data
     assert sum(bars[-1].y) == 5
     unknown = FIVE._replace(probabilities=np.full((5, 5), np.nan))
-    with pytest.raises(LeftOutError, match="trial 7 are not numbers"):
+    with pytest.raises(LeftOutError, match="trial 7 are not finite"):
         calibration.collect(unknown)
 
 
@@ -153,8 +153,8 @@ def test_the_new_sections_in_a_browser_with_a_hostile_class_and_a_photo_gone(
     assert page.locator("#cache tbody tr").count() == 1
     assert page.locator("#mistakes .pictures figure").count() == len(mistaken)
     assert (
-        "nearest to them are left out: " in page.locator("#mistakes").inner_text()
-    )  # another class name, another cache
+        "nearest training photos are left out: " in page.locator("#mistakes").inner_text()
+    )  # another class name, so another cache
     assert page.locator("#mistakes .gone").all_inner_texts() == ["not on disk"]
     assert f"1 of these {len(mistaken)} test photos is no longer on disk." in page.locator("#mistakes").inner_text()
     assert name in " ".join(page.locator("#mistakes figcaption").all_inner_texts())
@@ -168,7 +168,7 @@ def test_the_new_sections_in_a_browser_with_a_hostile_class_and_a_photo_gone(
 
 
 def test_a_mistake_stands_beside_the_training_photo_with_the_most_similar_features(searched: Run) -> None:
-    """As scikit-learn compares their features."""
+    """The nearest training photos by scikit-learn's cosine of their features."""
     from sklearn.metrics.pairwise import cosine_similarity
 
     fabricate_promotion(searched)
@@ -193,5 +193,5 @@ def test_a_mistake_stands_beside_the_training_photo_with_the_most_similar_featur
     (block,) = mistakes.section(searched).blocks
     assert len(block.pairs) == len(mistaken) > 0
     other = found._replace(labels=found.labels[::-1].copy())
-    with pytest.raises(CacheError, match="the predictions are of other test photos than the cache"):
+    with pytest.raises(CacheError, match="the predictions are for other test photos than the cache"):
         nearest.collect(searched, other, [0])

@@ -1,4 +1,4 @@
-"""Faults of ours: a line of the report for whoever reads it, and loud in tests."""
+"""Internal errors: a line of the report for its reader, but raised in tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from reports import build, headline, page
 from reports.config import Run
-from reports.section import LOUD, LeftOutError, reason_of
+from reports.section import RAISE_INTERNAL_ERRORS, LeftOutError, reason_of
 
 pytestmark = pytest.mark.unit
 
@@ -18,12 +18,12 @@ def broken(*_: Any) -> Any:
     raise KeyError("val")
 
 
-LINE = "Headhunt failed here (KeyError: 'val'). A file of the run is damaged, or this is a fault of Headhunt: please report it."
+LINE = "Headhunt failed here (KeyError: 'val'). A file of the run may be damaged; otherwise this is a bug: please report it."
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """An empty run, one of whose sections, its verdict and its data line fail."""
+    """An empty run of which a section, the verdict and the data line fail."""
     monkeypatch.setattr(page, "SECTIONS", {"cars": ("Cars", broken), "configuration": page.SECTIONS["configuration"]})
     monkeypatch.setattr(headline, "best_verdict", broken)
     monkeypatch.setattr(headline, "load_index", lambda _: None)
@@ -34,13 +34,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def test_a_fault_of_ours_leaves_out_its_part_with_its_type(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(LOUD)
+    monkeypatch.delenv(RAISE_INTERNAL_ERRORS)
     sections, left_out = page.collect_sections(run)
     assert [section.name for section in sections] == ["configuration"]
     assert left_out == {"cars": LINE}
     assert headline.headline(run) == [("–", LINE)]
     assert headline.verdict(run).text == f"No verdict: {LINE}"
-    assert headline.data_line(run) == f"not known whether anything is wrong: {LINE}"
+    assert headline.data_line(run) == f"could not be checked: {LINE}"
     result = build.build(run)
     assert (result["verdict"]["text"], result["left_out"]) == (f"No verdict: {LINE}", ["cars"])
     assert Path(result["report"]).read_text().count("KeyError: &#39;val&#39;") == 4
@@ -50,4 +50,4 @@ def test_in_tests_it_is_raised(run: Run) -> None:
     for made in (page.collect_sections, headline.headline, headline.verdict, headline.data_line):
         with pytest.raises(KeyError, match="val"):
             made(run)
-    assert reason_of(LeftOutError("Nothing is promoted yet.")) == "Nothing is promoted yet."
+    assert reason_of(LeftOutError("Nothing has been promoted yet.")) == "Nothing has been promoted yet."

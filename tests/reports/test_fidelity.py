@@ -1,4 +1,4 @@
-"""The fidelity study: its plan, its folder, what it says, and as a command that is killed and run again."""
+"""The fidelity study: its plan, its folder, its output, and the command after a kill and a rerun."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_the_plan_measures_every_way_once(searched: Run) -> None:
     assert {plan.full(cell) for cell in plan.cells} <= set(plan.cells)
     assert (plan.run.name, plan.run.search.sampler, plan.run.search.trials) == ("tiny-fidelity", "qmc", 5)
     assert policy_copies(plan.run.features) == {"flip_rotate_zoom": 4, "mild": 4}
-    assert not plan.run.train.evaluate_test  # nothing here looks at the test photos
+    assert not plan.run.train.evaluate_test  # nothing here uses the test photos
     assert plan.run.train.finetune.activation_copies == 8
 
 
@@ -124,7 +124,7 @@ def test_where_trials_draw_their_views_those_of_the_best_are_certified(
     assert plan.run.search.views == leaders(searched)[0].config.views
     assert plan.run.search.space.views == {}
     said = " ".join(capsys.readouterr().err.split())
-    assert f"those of the best trial, {leaders(searched)[0].number}, are certified: 2 copies, rotation" in said
+    assert f"those of the best trial, {leaders(searched)[0].number}: 2 copies, rotation" in said
 
 
 def test_the_folder_has_what_is_cached_already_and_no_study_of_other_settings(searched: Run) -> None:
@@ -139,12 +139,14 @@ def test_the_folder_has_what_is_cached_already_and_no_study_of_other_settings(se
     assert Path("run/fidelity/dataset/index.csv").exists()
     lay_out(make_plan(with_fidelity(searched, configurations=7, copies=[1], seeds=5)), run)  # it may grow
     other = with_fidelity(searched.model_copy(update={"search": searched.search.model_copy(update={"seed": 9})}))
-    with pytest.raises(UsageError, match=r"is a fidelity study of other settings: search.seed. Set them back, or move"):
+    with pytest.raises(
+        UsageError, match=r"is a fidelity study with different settings: search.seed. Restore them, or move"
+    ):
         lay_out(make_plan(other), other)
 
 
 def test_no_training_of_the_truth_has_a_seed_of_what_it_judges(searched: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is trained is looked at, not trained: each gives its seed as accuracy."""
+    """Trainings are recorded instead of run: each returns its seed as accuracy."""
     asked: list[Training] = []
 
     def record(variables: Any, function: Any, objective: Any, wanted: list[Training]) -> dict[str, SeedRun]:
@@ -172,7 +174,7 @@ def test_no_training_of_the_truth_has_a_seed_of_what_it_judges(searched: Run, mo
 
 
 def test_fine_tuned_accuracies_are_of_the_plans_recipe(searched: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside a better promotion of an earlier recipe. Which are fine-tuned follows the ranking, where losses decide ties."""
+    """Beside a better promotion of an earlier recipe. The fine-tuned ones follow the ranking, where losses break ties."""
     run = with_fidelity(searched, finetuned=3)
     folders = {}
     for place, accuracy in ((0, 0.6), (2, 0.5), (5, 0.4)):
@@ -211,23 +213,25 @@ def test_settings_that_cannot_be(searched: Run) -> None:
         FidelityConfig.model_validate({"policies": ["milde"]})
     with pytest.raises(ValueError, match="`0 <= share < 1` must hold, but got 1"):
         FidelityConfig.model_validate({"clean_shares": [1.0]})
-    with pytest.raises(ValueError, match="received 2; a ranking takes at least 3, and 0 leaves fine-tuning out"):
+    with pytest.raises(
+        ValueError, match="received 2; it must be at least 3, since a ranking needs 3, or 0 for no fine-tuning"
+    ):
         FidelityConfig.model_validate({"finetuned": 2})
     for changed, said in (
         (
             {"objective": "val_loss"},
-            r"search.objective: received val_loss; the fidelity study compares rankings by val_acc",
+            r"search.objective: received val_loss; it must be val_accuracy, because the fidelity study",
         ),
     ):
         search = searched.search.model_copy(update=changed)
         with pytest.raises(UsageError, match=said):
             make_plan(with_fidelity(searched.model_copy(update={"search": search})))
-    with pytest.raises(
-        UsageError, match=r"in 2 epochs the search's 2 views are fresh ones throughout, in its 4 they are not"
-    ):
+    with pytest.raises(UsageError, match=r"in 2 epochs all of the search's 2 views are fresh, but not in its own 4"):
         make_plan(with_fidelity(searched, epochs=2))
     search = searched.search.model_copy(update={"hypermodel": "module:function"})
-    with pytest.raises(UsageError, match=r"it has no models of a function. Measure it on a run with a space"):
+    with pytest.raises(
+        UsageError, match=r"does not support hypermodels. Measure fidelity on a run with a search space"
+    ):
         make_plan(with_fidelity(searched.model_copy(update={"search": search})))
 
 
@@ -274,7 +278,7 @@ def test_what_the_results_say(searched: Run) -> None:
     way = Way(policy="flip_rotate_zoom", copies=2, fresh=False, draw="rotation", clean_share=0.0)
     same = next(row for row in results.ranking if (row.what, row.against, row.way) == ("views", "fresh", way))
     assert own.spearman.value is not None and same.spearman.value is not None
-    assert own.spearman.value <= same.spearman.value  # one seed, and the mean of them
+    assert own.spearman.value <= same.spearman.value  # one seed, and the mean of all
     assert results.failed == [FailedTrial(trial=9, reason="in fine-tuning")]
     assert {row.top3_regret_points.value for row in results.ranking if row.against == "fine_tuned"} == {None}
     certificate = certificate_of(results, "recipe")
@@ -391,15 +395,15 @@ def test_the_section_in_a_browser(searched: Run, browser: Browser, width: int) -
     section = page.locator("section#fidelity")
     assert section.locator("h3").all_inner_texts() == [
         "Ranking",
-        "What augmentation is worth to the frozen network",
+        "Gain from augmentation with a frozen network",
         "Cached views of flip_rotate_zoom",
         "Cached views of mild",
-        "Does each hyperparameter's effect hold?",
+        "Do hyperparameter effects transfer?",
         "Cost",
         "All views",
     ]
     assert section.locator(".js-plotly-plot").count() == 6
-    assert "its ranking agrees with that under fresh views in every epoch" in section.inner_text()
+    assert "agrees with the ranking under fresh views every epoch" in section.inner_text()
     section.locator("summary").click()
     assert section.locator("details tbody tr").count() == 17
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -413,13 +417,13 @@ def test_results_that_cannot_be_used_are_left_out_with_the_command(searched: Run
     path.parent.mkdir()
     for broken, said in (
         ("{", "cannot be read: Expecting"),
-        ("[]", "cannot be read: it is no JSON object"),
-        ("null", "cannot be read: it is no JSON object"),
+        ("[]", "cannot be read: it is not a JSON object"),
+        ("null", "cannot be read: it is not a JSON object"),
         ('{"version": 0}', "was written by another version of Headhunt"),
-        ('{"version": 3}', "is damaged: it has no augmentation, closing, configurations, cost, date"),
+        ('{"version": 3}', "is damaged: it lacks augmentation, closing, configurations, cost, date"),
     ):
         path.write_text(broken)
-        with pytest.raises(HeadhuntError, match=said + r".*`headhunt reports fidelity` writes it anew"):
+        with pytest.raises(HeadhuntError, match=said + r".*Rerun `headhunt reports fidelity` to rewrite it"):
             fidelity_section(searched)
 
 
@@ -434,21 +438,23 @@ def test_the_certificate_warns_in_plain_words() -> None:
     assert load_certificate(study) == certificate
     numbers = "(95 % interval 0.90 to 0.99), Kendall 0.87, regret 0.4 points, 16 configurations."
     assert certificate.lines("this", 0.3) == [
-        f"Fidelity, measured 2026-11-25: against fresh views in every epoch Spearman 0.96 {numbers}",
+        f"Fidelity, measured 2026-11-25, against fresh views every epoch: Spearman 0.96 {numbers}",
         f"Against the ranking after fine-tuning: Spearman 0.50 {numbers}",
     ]
     assert certificate.lines("other", 0.97)[-2].endswith(
-        "Promote more than the first few (--top), or search with more cached views."
+        "Promote more heads (--top), or search with more cached views."
     )
     *_, warning = certificate.lines("other", 0.7)
     assert warning == (
-        "Warning: 0.50 is below train.fidelity_floor, 0.7: this search does not rank heads as fine-tuning does. "
-        "Promote more than the first few (--top), or confirm the leaders first (`headhunt search confirm`)."
+        "Warning: Spearman 0.50 is below train.fidelity_floor (0.7): this search does not rank heads as fine-tuning does. "
+        "Promote more heads (--top), or confirm the leaders first (`headhunt search confirm`)."
     )
     study.set_user_attr("fidelity", {"date": "?"})
-    with pytest.raises(HeadhuntError, match=r"another version wrote it\. `headhunt reports fidelity` writes it anew"):
+    with pytest.raises(
+        HeadhuntError, match=r"written by another version\. Rerun `headhunt reports fidelity` to rewrite it"
+    ):
         load_certificate(study)
-    assert "by another recipe than this one" in certificate.lines("other", 0.3)[1]
+    assert "with a different recipe" in certificate.lines("other", 0.3)[1]
 
 
 COMMAND = [sys.executable, "-P", "-m", "headhunt", "reports", "fidelity", "--json"]
@@ -456,7 +462,7 @@ COMMAND = [sys.executable, "-P", "-m", "headhunt", "reports", "fidelity", "--jso
 
 @pytest.fixture
 def searched_widely(searched: Run) -> Run:
-    """The run with a study of rates that learn nothing, something and all, so that there is a ranking to speak of."""
+    """The run with a study of rates that learn nothing, something and everything, so that a ranking exists."""
     raw = yaml.safe_load(Path("headhunt.yaml").read_text())
     raw["search"]["space"]["schedule"] = {
         "kind": "constant",
@@ -500,7 +506,7 @@ def test_a_study_that_is_killed_again_and_again_says_the_same(searched_widely: R
             time.sleep(moments.uniform(3, 25))
             if running.poll() is not None:
                 break
-            # Its stages are in process groups of their own, and go with their parent's session here.
+            # Its stages are in their own process groups, and end with their parent's session here.
             subprocess.run(["pkill", "-9", "-s", str(running.pid)], check=False)
             running.send_signal(signal.SIGKILL)
             kills += 1

@@ -1,4 +1,4 @@
-"""The fidelity study's statistics, against scipy and against cases whose answer is known."""
+"""The fidelity study's statistics, compared with scipy and with cases of known results."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def test_the_same_ranking_agrees_and_costs_nothing() -> None:
 def test_regret_is_in_points_of_the_head_that_is_put_first() -> None:
     values = np.array([[0.9, 0.8, 0.7, 0.1]])
     truth = np.array([[0.60, 0.65, 0.71, 0.80]])
-    losses = np.array([[4.0, 3.0, 2.0, 1.0]])  # of different values: they decide nothing
+    losses = np.array([[4.0, 3.0, 2.0, 1.0]])  # distinct values: they break no ties
     assert statistics.regret(values, losses, truth, 1)[0] == pytest.approx(20)
     assert statistics.regret(values, losses, truth, 3)[0] == pytest.approx(9)
     assert np.isnan(statistics.regret(values, losses, truth, 4)[0])
 
 
 def test_of_equal_heads_the_one_with_the_lower_loss_is_first_and_then_the_earlier() -> None:
-    """0.1 + 0.2 is 0.3 but for rounding. The truths are 20, 10 and 0 points below the best."""
+    """0.1 + 0.2 is 0.3 up to rounding. The truths are 20, 10 and 0 points below the best."""
     values = np.array([[0.1 + 0.2, 0.3, 0.3, 0.2]])
     truth = np.array([[0.5, 0.6, 0.7, 0.7]])
     for losses, points in (([3.0, 2.0, 1.0, 0.0], 0), ([3.0, 1.0, 1.0, 0.0], 10), ([1.0, 2.0, 2.0, 0.0], 20)):
@@ -128,7 +128,7 @@ def test_noise_is_no_clear_effect() -> None:
 
 @pytest.mark.parametrize("how", [compare, compare_single])
 def test_a_way_compared_with_an_independent_copy_of_itself_gives_the_ceiling(how: Callable[..., Ranking]) -> None:
-    """The ceiling of Spearman for normal noise is that of two independent large samples, by scipy; not 1."""
+    """The ceiling of Spearman for normal noise is that of two independent large samples by scipy, not 1."""
     random, noise = np.random.default_rng(0), 0.15
 
     def trained(configurations: int) -> tuple[np.ndarray, np.ndarray]:
@@ -164,7 +164,7 @@ def test_the_best_of_three_among_three_is_no_choice() -> None:
 
 
 def test_means_that_differ_by_rounding_alone_are_ties() -> None:
-    """Means of shares in single precision: 0.3, 0.3, 0.4 and 0.5, of which the first two are not the same to the last bit."""
+    """Means of shares in single precision: 0.3, 0.3, 0.4 and 0.5, of which the first two differ in the last bit."""
     shares = np.array([[0.2, 0.4], [0.1, 0.5], [0.3, 0.5], [0.4, 0.6]], np.float32).astype(np.float64)
     assert len(set(shares.mean(1))) == 4
     truth = np.array([0.1, 0.2, 0.3, 0.4])

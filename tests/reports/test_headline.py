@@ -1,4 +1,4 @@
-"""The first screen: its numbers beside those of the files and of Wilson's formula, and what fits on a phone."""
+"""The first screen: its numbers against the files and Wilson's formula, and its layout on a phone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from reports.models import phases
 from reports.section import PageSection, Table
 from search.cli import _leaderboard
 from search.leaderboard import leaders
-from search.top5 import says_something
+from search.top5 import is_informative
 from tests.conftest import run_headhunt
 from tests.fabricated import fabricate_confirmation, fabricate_promotion
 from tests.reports.test_page import open_page
@@ -38,11 +38,11 @@ from train.baselines.measure import measure_baselines
 from train.cli import app as train_app
 from train.promotion.artifact import find_promotions
 
-CHOSEN = "optimistic, since the validation photos chose trials and epochs"
+CHOSEN = "optimistic, because trials and epochs were chosen on the validation photos"
 
 
 def wilson(share: float, count: int) -> str:
-    """The 95 % interval by the formula of Wilson (1927), as the page writes it."""
+    """The 95 % interval by Wilson's formula (1927), formatted like on the page."""
     z = 1.959964
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
@@ -69,12 +69,12 @@ def test_the_tiles_are_the_model_the_probe_the_frozen_head_and_the_most_frequent
     assert told[1] == f"test, linear probe: {wilson(probe, photos)}"
     gained = f"{100 * right:+.1f}"
     assert told[2] == f"test, frozen head: {wilson(0.0, photos)}; fine-tuning changed it by {gained} points"
-    assert told[3] == "test, always naming the most frequent of 3 classes"
+    assert told[3] == "test, always predicting the most frequent of 3 classes"
 
 
 def test_before_a_promotion_it_is_the_best_head(searched: Run) -> None:
     best, *_, worst = leaders(searched)
-    above = f"{100 * (best.value - worst.value):.1f} points above the worst that ran to its end"
+    above = f"{100 * (best.value - worst.value):.1f} points above the worst completed trial"
     (value, what), _ = headline(searched)
     assert value == f"{100 * best.value:.1f} %"
     assert what == f"validation, best head (trial {best.number}), {above}; {CHOSEN}"
@@ -88,8 +88,8 @@ def test_before_a_promotion_it_is_the_best_head(searched: Run) -> None:
 def test_what_is_not_measured_is_said(searched: Run) -> None:
     number = fabricate_promotion(searched, best_epoch=0)
     tiles = headline(searched)
-    assert tiles[1] == ("–", "test, linear probe: not measured on these photos, run headhunt train baselines")
-    assert tiles[2][1] == "test, frozen head: it is the model, no epoch of fine-tuning was better"
+    assert tiles[1] == ("–", "test, linear probe: not measured on these photos; run headhunt train baselines")
+    assert tiles[2][1] == "test, frozen head: this is the model, since no epoch of fine-tuning was better"
     (promotion,) = find_promotions(searched)
     curve = phases.stitch(promotion.title, pd.read_csv(promotion.folder / "history.csv"))
     (block,) = phases.blocks([promotion], [curve])
@@ -99,7 +99,7 @@ def test_what_is_not_measured_is_said(searched: Run) -> None:
         del metrics[stage]["test"]
     (promotion.folder / "metrics.json").write_text(json.dumps(metrics))
     what = headline(searched)[0][1]
-    assert what == f"validation, trial {number}, recipe 0a1b2c3d, frozen, {CHOSEN}; test was not evaluated"
+    assert what == f"validation, trial {number}, recipe 0a1b2c3d, frozen, {CHOSEN}; not evaluated on test photos"
 
 
 def test_a_chosen_models_validation_accuracy_is_called_optimistic_on_the_console(searched: Run) -> None:
@@ -120,7 +120,9 @@ def test_a_chosen_models_validation_accuracy_is_called_optimistic_on_the_console
         "report": {"sections": []},
     }
     summary = _summary(searched, results, dict.fromkeys(results, 1.0))
-    assert str(summary.caption).startswith(f"Values on validation photos are {CHOSEN}. Always naming the most frequent")
+    assert str(summary.caption).startswith(
+        f"Values on validation photos are {CHOSEN}. Always predicting the most frequent"
+    )
     assert list(summary.columns[1].cells)[3] == "trial 3: val 0.5000 frozen; test 0.2500"
     five = {**results, "prepare": {"images": 24, "classes": 6}}
     row = list(_summary(searched, five, dict.fromkeys(five, 1.0)).columns[1].cells)[3]
@@ -128,7 +130,7 @@ def test_a_chosen_models_validation_accuracy_is_called_optimistic_on_the_console
 
 
 def test_top5_is_shown_of_more_than_five_classes(searched: Run) -> None:
-    assert [says_something(classes) for classes in (2, 5, 6, 196)] == [False, False, True, True]
+    assert [is_informative(classes) for classes in (2, 5, 6, 196)] == [False, False, True, True]
     fabricate_promotion(searched)
     for classes, shown in ((3, False), (6, True)):
         prepared = searched.workdir / "dataset" / "prepared.json"
@@ -150,8 +152,8 @@ def test_an_export_says_that_a_confirmation_of_other_leaders_is_not_used(searche
     said = " ".join(captured.get().split())
     assert done.exit_code == 2  # nothing is promoted
     assert said.startswith(
-        "run/confirm.json is not used: it is of the study 'another'. So the promotion that is best on the validation photos "
-        "is exported."
+        "run/confirm.json is not used: it belongs to the study 'another'. The promotion that is best on the validation photos is "
+        "exported instead."
     )
 
 
@@ -173,18 +175,20 @@ def test_the_data_line_says_what_was_found(searched: Run) -> None:
     first = load_index(searched).table.iloc[:3]
     assert copies.copies == [first["path"].tolist()]
     labels = ", 1 of them under two labels" if first["label"].nunique() > 1 else ""
-    assert copies.sentences[0] == f"2 photos are a copy, byte by byte, of another{labels}."
+    assert copies.sentences[0] == f"2 photos are an exact duplicate of another{labels}."
     uneven = found_of(searched, {"label": [0] * 22 + [1, 2]}, {})
     assert (uneven.ratio, uneven.small) == (22.0, [("b", 1), ("c", 1)])
-    assert uneven.sentences[-1] == "The largest class has 22.0 times the photos of the smallest."
+    assert uneven.sentences[-1] == "The largest class has 22.0 times as many photos as the smallest."
     sound = findings.Findings({}, [], 0, [], 1.0)
     assert sound.sentences == []
     assert sound.text == (
-        "Nothing found: no photo or other file left out, no copies, no class of fewer than 10 photos, no class 5 times as "
-        "large as another."
+        "Nothing found: no photo or other file left out, no exact duplicates, no class with fewer than 10 photos, no class 5 "
+        "times as large as another."
     )
-    assert sound._replace(features=[]).text.endswith("as large as another, no feature that says nothing.")
-    assert sound._replace(notes=None).nothing.startswith("whether other files were left out is not recorded, no copies")
+    assert sound._replace(features=[]).text.endswith("as large as another, no uninformative features.")
+    assert sound._replace(notes=None).nothing.startswith(
+        "whether other files were left out is not recorded, no exact duplicates"
+    )
     older = sound._replace(skipped=None, notes=None, small=[("b", 1)])
     assert older.text == (
         "1 class has fewer than 10 photos; the smallest is b with 1. Whether photos or other files were left out is not "
@@ -209,7 +213,7 @@ def test_the_data_line_says_what_was_not_read_or_used_and_which_features_say_not
     assert "(<code>pip install pillow-heif</code> reads them)" in Path(page).read_text()
     earlier = run.workdir / "dataset" / "prepared.json"
     kept = json.loads(earlier.read_text())
-    del kept["notes"]  # as an earlier version wrote it
+    del kept["notes"]  # as written by an earlier version
     earlier.write_text(json.dumps(kept))
     assert "Whether other files were left out is not recorded: run `headhunt features prepare` again." in data_line(run)
     assert left_out not in data_line(run)

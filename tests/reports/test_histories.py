@@ -1,4 +1,4 @@
-"""Keras training histories of earlier runs: read, refused, and stitched where a run was resumed."""
+"""Keras training histories of earlier runs: reading, rejecting, and stitching resumed runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ real = pytest.mark.skipif(not REAL.exists(), reason="needs ../shared")
 
 
 def write(path: Path, val_loss: list[float], val_accuracy: list[float], **more: list[float]) -> str:
-    """A history of these validation values."""
+    """A history with these validation values."""
     table = {"loss": val_loss, "accuracy": val_accuracy, "val_loss": val_loss, "val_accuracy": val_accuracy, **more}
     pd.DataFrame(table).to_csv(path, index=False)
     return str(path)
@@ -54,14 +54,14 @@ def test_the_seeds_fine_tuning_in_three_parts_went_on_from_the_lowest_validation
     assert run.curve.kept["epoch"].tolist() == list(range(1, 79))
     assert (run.curve.best["epoch"], round(run.curve.best["val_accuracy"], 4)) == (67, 0.7177)
     assert (
-        "Part 3 goes on from epoch 38, the lowest validation loss of part 2; the 2 later epochs of part 2"
+        "Part 3 resumes from epoch 38, the lowest validation loss of part 2; the 2 later epochs of part 2"
         in describe(run)
     )
 
 
 @real
 def test_the_numbers_of_the_seeds_files_say_that_it_was_resumed_there() -> None:
-    """The first training loss of a part against what the part before was at, by the straight line through its last 10 epochs."""
+    """The first training loss of a part compared with that of the previous part, by a linear fit of its last 10 epochs."""
     import numpy as np
 
     def distance(before: str, after: str, resumed_from: int) -> float:
@@ -122,20 +122,20 @@ def test_an_epoch_that_the_part_before_does_not_have_is_refused(tmp_path: Path) 
     with pytest.raises(UsageError) as refused:
         collect(run_of(file, {"path": file, "resumed_from": 3}), "reports.histories.0")
     assert str(refused.value) == (
-        "reports.histories.0.files.1.resumed_from: received 3; the part before has the epochs 1 to 2, as the figure counts them. "
-        "Allowed: one of these, best, best_accuracy, last."
+        "reports.histories.0.files.1.resumed_from: received 3; the previous part has epochs 1 to 2, as the figure counts them. "
+        "It must be one of these, best, best_accuracy or last."
     )
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "there is no file"),
+        (None, "file not found"),
         (b"", "is not a CSV file (No columns to parse from file)"),
         (b"\x89PNG\r\n\x1a\n\x00\xff", "is not a CSV file"),
         (
             b"epoch,loss\n0,1\n",
-            "has no column accuracy, val_loss, val_accuracy, but epoch, loss. It must be a Keras training",
+            "lacks accuracy, val_loss, val_accuracy; its columns are epoch, loss. It must be a Keras training",
         ),
         (
             b"loss,accuracy,val_loss,val_accuracy\n1,1,1,1\n1,1,1,high\n",
@@ -157,7 +157,7 @@ def test_a_file_that_is_no_history_is_refused_in_one_message(
     assert told.startswith("reports.histories.0.files.0: ")
     assert message in told
     assert str(file) in told
-    assert told.endswith("take it out of `reports.histories`.")
+    assert told.endswith("remove it from `reports.histories`.")
     assert "\n" not in told
 
 
@@ -170,12 +170,12 @@ def test_a_folder_is_no_history(tmp_path: Path) -> None:
     ("histories", "message"),
     [
         ([{"name": "run", "files": []}], "reports.histories.0.files: "),
-        ([{"name": "run", "files": [3]}], "it takes the path of a CSV file, or {path, resumed_from}"),
+        ([{"name": "run", "files": [3]}], "it must be the path of a CSV file, or {path, resumed_from}"),
         (
             [{"name": "run", "files": [{"path": "a.csv", "resumed_from": "first"}]}],
             "allowed: 'best', 'best_accuracy' or 'last'",
         ),
-        ([{"name": "run", "files": ["a.csv"]}] * 2, "the name 'run' is given 2 times"),
+        ([{"name": "run", "files": ["a.csv"]}] * 2, "the name 'run' is used 2 times"),
     ],
 )
 def test_a_configuration_that_makes_no_sense_is_refused(histories: Any, message: str) -> None:

@@ -11,7 +11,7 @@ from tests.fabricated import PHASES, history_table
 pytestmark = pytest.mark.unit
 
 THREE = history_table([0, 1, 1, 1, 2, 2, 3, 3], [0.5, 0.6, 0.8, 0.7, 0.75, 0.79, 0.6, 0.9])
-"""Phases 2 and 3 both begin with the weights of epoch 2."""
+"""Phases 2 and 3 both start from the weights of epoch 2."""
 
 
 def test_epochs_after_the_one_that_a_phase_begins_with_are_thrown_away() -> None:
@@ -27,9 +27,9 @@ def test_a_last_phase_that_gained_nothing_leaves_the_best_epoch_where_it_was() -
     assert curve.best["epoch"] == 2
     told = phases.describe(curve, PHASES)
     assert told == (
-        "Phase 1 trained the head, 3 epochs. Phase 2 began with the weights of epoch 2 and trained the head and the last 5 "
-        "convolutional layers, 2 epochs. The best was epoch 2: 80.0 % of the validation photos, against 50.0 % of the frozen "
-        "network at epoch 0. Epochs after the one that a phase begins from are faint: their weights were thrown away."
+        "Phase 1 trained the head, 3 epochs. Phase 2 started from the weights of epoch 2 and trained the head and the last 5 "
+        "convolutional layers, 2 epochs. The best was epoch 2: 80.0 % on the validation photos, against 50.0 % for the "
+        "frozen network (epoch 0). Faint epochs were discarded: the next phase started from an earlier one."
     )
     nothing = phases.stitch("trial 3", history_table([0, 1], [0.5, 0.4]))
     assert "No epoch was better than the frozen network, 50.0 %" in phases.describe(nothing, PHASES[:1])
@@ -40,7 +40,7 @@ def test_the_figure_has_three_axes_two_marks_and_a_line_for_each_later_phase() -
     drawn = learning.draw(curve, "phase")
     lines = {(line.name, line.yaxis): line for line in drawn.data}
     assert list(lines["validation", "y"].x) == [0, 1, 2, 6, 7]
-    faint = lines["thrown away", "y"]
+    faint = lines["discarded", "y"]
     assert list(faint.x) == [2, 3, None, 2, 4, 5, None]
     assert faint.opacity < 0.5
     assert list(lines["highest validation accuracy", "y"].x) == [7]

@@ -1,4 +1,4 @@
-"""The confusion matrix, the curves of two classes and the means over classes, beside what scikit-learn says."""
+"""The confusion matrix, the curves of two classes and the means over classes, compared with scikit-learn."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from train.promotion.predictions import Predictions
 
 
 def random_predictions(classes: int, photos: int, seed: int, spread: float = 1.0) -> tuple[Predictions, Any]:
-    """Predictions that lean towards the truth, and all their probabilities (photos, classes)."""
+    """Predictions that tend towards the truth, with all their probabilities (photos, classes)."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, classes, photos)
     scores = random.normal(0, spread, (photos, classes))
@@ -54,7 +54,7 @@ def test_the_counts_are_scikit_learns_in_another_order(classes: int) -> None:
         (int(row), int(column), int(made.counts[row, column])) for row, column in np.argwhere(made.counts)
     }
     for axis in (drawn.layout.yaxis, drawn.layout.xaxis):
-        assert list(axis.ticktext) == made.names  # these fit whole
+        assert list(axis.ticktext) == made.names  # these fit without shortening
         assert axis.tickfont.size == 10
     assert (drawn.layout.width is None) == (classes <= 12)
     assert drawn.layout.height >= 14 * classes
@@ -88,7 +88,7 @@ def test_the_names_of_196_classes_can_be_read_in_a_box_that_scrolls(
 
 
 def test_classes_that_are_taken_for_each_other_are_neighbours() -> None:
-    """Six classes in three pairs, far apart in the order of their labels: (0, 3), (1, 4), (2, 5)."""
+    """Six classes in three pairs that are far apart in label order: (0, 3), (1, 4), (2, 5)."""
     counts = np.diag([10] * 6)
     for one, other in ((0, 3), (1, 4), (2, 5)):
         counts[one, other], counts[other, one] = 4, 3
@@ -99,7 +99,7 @@ def test_classes_that_are_taken_for_each_other_are_neighbours() -> None:
 
 
 def test_a_chain_of_confusions_is_laid_out_as_the_chain() -> None:
-    """Each class is taken for its neighbours in a hidden order alone; the best order has every confusion beside the diagonal."""
+    """Each class is confused only with its neighbours in a hidden order; the best order puts all confusions near the diagonal."""
     hidden = np.random.default_rng(3).permutation(40)
     counts = np.diag([20] * 40)
     for one, other in pairwise(hidden):
@@ -161,7 +161,7 @@ def two_classes_probability(found: Predictions) -> Any:
 
 @pytest.mark.parametrize(("classes", "photos"), [(2, 9), (3, 40), (24, 60), (60, 50)])
 def test_the_means_over_classes_are_scikit_learns(classes: int, photos: int) -> None:
-    """With more classes than photos, some are without any, and some of these are named all the same."""
+    """With more classes than photos, some classes have no photos, and some of these are predicted anyway."""
     found, _ = random_predictions(classes, photos, photos)
     named = found.predicted[:, 0]
     made = class_scores.averages(found)
@@ -169,5 +169,5 @@ def test_the_means_over_classes_are_scikit_learns(classes: int, photos: int) -> 
     assert made.macro_f1 == pytest.approx(metrics.f1_score(found.labels, named, average="macro", zero_division=0))
     recalls = metrics.recall_score(found.labels, named, average=None, labels=np.unique(found.labels), zero_division=0)
     assert made.balanced_accuracy == pytest.approx(np.mean(recalls))
-    if set(named) <= set(found.labels):  # else scikit-learn warns
+    if set(named) <= set(found.labels):  # otherwise scikit-learn warns
         assert made.balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(found.labels, named))

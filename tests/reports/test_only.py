@@ -1,4 +1,4 @@
-"""`reports build --only NAME --format html|png|json`: a section or a figure by itself."""
+"""`reports build --only NAME --format html|png|json`: a single section or figure."""
 
 from __future__ import annotations
 
@@ -52,18 +52,21 @@ def test_a_figure_as_a_png(searched: Run) -> None:
 
 def test_what_cannot_be_had_by_itself(searched: Run) -> None:
     with pytest.raises(
-        UsageError, match=r"--only: received 'nix'. Sections of this run: leaders, .*; figures: history, "
+        UsageError,
+        match=r"--only: received 'nix'; allowed are the sections of this run: leaders, .*; and its figures: history, ",
     ):
         build_only(searched, "nix", "json")
-    with pytest.raises(UsageError, match="--only confirmed: No ranking over several seeds is there"):
+    with pytest.raises(UsageError, match="--only confirmed: These leaders have not been confirmed"):
         build_only(searched, "confirmed", "html")
-    with pytest.raises(UsageError, match=r"a PNG is of one figure, and this section has none\. Use html or json"):
+    with pytest.raises(UsageError, match=r"a PNG holds one figure, but this section has none\. Use html or json"):
         build_only(searched, "leaders", "png")
-    with pytest.raises(UsageError, match=r"and this section has the figures slice-.*, parallel-coordinates.* Name one"):
+    with pytest.raises(
+        UsageError, match=r"but this section has the figures slice-.*, parallel-coordinates.* Choose one"
+    ):
         build_only(searched, "parameters", "png")
 
 
 def test_the_whole_page_is_html_alone(searched: Run) -> None:
     done = CliRunner().invoke(cli.app, ["reports", "build", "--format", "png"])
     assert done.exit_code == 2
-    assert "--format png: the page is HTML; with --only NAME a part of it can be png." in done.stderr
+    assert "--format png: the page must be HTML; --only NAME writes a part of it as png." in done.stderr

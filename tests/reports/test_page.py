@@ -1,4 +1,4 @@
-"""The page as a person sees it: in a headless Chromium, from a real run."""
+"""The page as a reader sees it: in headless Chromium, from a real run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def promoted_run(searched: Run) -> Run:
 
 
 def rename_class(run: Run, name: str) -> None:
-    """Gives class `a` another name in everything that was written."""
+    """Renames class `a` in all files of the run."""
     index = run.workdir / "dataset" / "index.csv"
     table = pd.read_csv(index, keep_default_na=False)
     table.loc[table["class_name"] == "a", "class_name"] = name
@@ -44,7 +44,7 @@ def rename_class(run: Run, name: str) -> None:
 
 
 def open_page(browser: Browser, file: Path, width: int = 1200) -> tuple[Page, list[str]]:
-    """The page, and everything that it complained about or asked the network for."""
+    """The page, with its console messages and network requests."""
     page = browser.new_page(viewport={"width": width, "height": 900})
     page.set_default_timeout(180_000)
     noise: list[str] = []
@@ -62,7 +62,7 @@ def open_page(browser: Browser, file: Path, width: int = 1200) -> tuple[Page, li
 
 
 def titles_among_ticks(page: Page) -> list[str]:
-    """The titles of axes that lie on labels of ticks, of the figures that are drawn."""
+    """The axis titles that overlap tick labels in the drawn figures."""
     found: list[str] = page.evaluate(
         """[...document.querySelectorAll('.js-plotly-plot')].flatMap(plot => {
             const box = label => label.getBoundingClientRect();
@@ -98,7 +98,7 @@ def test_a_page_of_two_classes_has_their_curves_and_no_top5(searched: Run, brows
     text = page.evaluate("document.body.innerText")
     assert "The area under the ROC curve is" in text
     assert "top-5" not in text
-    drawn = {"roc": 2, "precision-recall": 2}  # the curve, and that of a guess
+    drawn = {"roc": 2, "precision-recall": 2}  # the curve, and that of random guessing
     assert {name: page.locator(f"#figure-{name} .scatterlayer .trace").count() for name in drawn} == drawn
     assert titles_among_ticks(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -178,7 +178,7 @@ def test_the_numbers_behind_the_figures(promoted_run: Run) -> None:
     best: list[Any] = [max(found.values[: n + 1]) for n in range(6)]
     assert found.best == best
     assert found.counts == {"complete": 6}
-    assert importance.collect(study) == "6 drawn trials ran to their end; an importance needs at least 8."
+    assert importance.collect(study) == "6 sampled trials have completed; importances need at least 8."
     ranked = leaders(run, 2)
     rates = leader_curves.collect_rates(run, ranked, 15)
     assert rates[0].rates[0] == pytest.approx(ranked[0].config.schedule.values(3, 4)[0])

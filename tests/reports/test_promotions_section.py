@@ -1,4 +1,4 @@
-"""The promoted models on the page: several recipes of one trial, and epochs that another objective chose."""
+"""The promoted models on the page: several recipes of one trial, and epochs chosen by another objective."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The search's part of the page: its numbers from real small studies, and how it looks in a headless Chromium."""
+"""The page's sections about the search: their numbers from small real studies, and their look in headless Chromium."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ MARKUP = "<script>document.title=1</script>"
 
 
 def study_of(trials: int, direction: str = "maximize", **changed: Any) -> optuna.Study:
-    """A study of complete trials that drew rate, dropout, kind, layers, and, with step_decay, a factor; one more was pruned and
-    one failed. Trial n has the value n."""
+    """A study of completed trials that drew rate, dropout, kind, layers, and, with step_decay, a factor; plus a pruned and a
+    failed one. Trial n has the value n."""
     study = optuna.create_study(direction=direction)
     draw = random.Random(0)
     for number in range(trials):
@@ -96,13 +96,13 @@ def test_parameters_are_those_that_vary_and_trials_those_that_ran_to_their_end()
     }
     assert (shown.names[-1], shown.varied, shown.ranked) == ("schedule.factor", 5, True)  # not every trial has it
     assert len(shown.pair_trials) == 12
-    assert shown.still == []  # a batch size of one choice is nothing that is drawn
+    assert shown.still == []  # a batch size with one choice is not drawn
     assert [trial.number for trial in shown_of(study_of(5, "minimize")).trials] == [4, 3, 2, 1, 0]
     assert not shown_of(study_of(5)).ranked
 
 
 def test_the_importance_is_of_what_drawn_trials_have_in_common() -> None:
-    """The value is the learning rate's decade; a first trial with two parameters alone changes nothing."""
+    """The value is the learning rate's decade; a first trial with only two parameters changes nothing."""
     study = optuna.create_study(direction="maximize")
     draw = random.Random(0)
     kinds: dict[str, Any] = {"schedule.learning_rate": RATE, "head.dropout": DROPOUT, "head.layers": LAYERS}
@@ -126,7 +126,7 @@ def test_the_importance_is_of_what_drawn_trials_have_in_common() -> None:
 def test_what_did_not_vary_and_trials_that_were_not_drawn_are_told_apart(
     searched: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A trial that drew more copies than its policy has is shown with those that it used."""
+    """A trial that drew more copies than its policy has is shown with the copies it used."""
     copies = IntDistribution(1, 4)
     study = study_of(5, **{"head.dropout": (0.5, DROPOUT), "views.copies": (4, copies)})
     config = TrialConfig(views=Views(copies=2)).model_dump_json()
@@ -140,18 +140,15 @@ def test_what_did_not_vary_and_trials_that_were_not_drawn_are_told_apart(
     assert study.trials[-1].params["views.copies"] == 4
     monkeypatch.setattr(parameters, "load_study", lambda run: study)
     text = parameters.section(searched).text
-    assert text.startswith("What the 5 drawn trials that ran to their end drew, ")
-    assert "1 first trial was not drawn, and shown" in text
+    assert text.startswith("The parameters of the 5 completed sampled trials, ")
+    assert "1 first trial was not sampled, and appear" in text
     assert "5 of the 6 parameters that trials drew are shown" in text
-    assert text.endswith(" Among the complete trials, head.dropout did not vary.")
+    assert text.endswith(" Among the completed trials, head.dropout did not vary.")
 
 
 @pytest.mark.parametrize("trials", [0, 1, 3])
 def test_too_few_trials_have_no_figures_of_parameters(trials: int) -> None:
-    assert (
-        parameters.collect(study_of(trials))
-        == f"{trials} trials ran to their end; figures of parameters need at least 4."
-    )
+    assert parameters.collect(study_of(trials)) == f"{trials} completed trials; figures of parameters need at least 4."
 
 
 def test_a_study_in_which_nothing_varies_says_so() -> None:
@@ -160,7 +157,7 @@ def test_a_study_in_which_nothing_varies_says_so() -> None:
         study.add_trial(
             optuna.trial.create_trial(value=1.0, params={"x": 1}, distributions={"x": IntDistribution(0, 2)})
         )
-    assert parameters.collect(study) == "no parameter has more than one value among the complete trials."
+    assert parameters.collect(study) == "no parameter has more than one value among the completed trials."
 
 
 def test_the_contour_takes_two_numeric_parameters_that_trials_have_together() -> None:
@@ -169,12 +166,12 @@ def test_the_contour_takes_two_numeric_parameters_that_trials_have_together() ->
     one_rate = {"schedule.learning_rate": (1e-3, RATE), "head.layers": (1, LAYERS)}
     assert (
         shown_of(study_of(12, **one_rate)).pair is None
-    )  # no importance is known of a factor that half of the trials have
-    assert shown_of(study_of(6)).pair is None  # nor any, of so few
+    )  # a factor that only half of the trials have has no known importance
+    assert shown_of(study_of(6)).pair is None  # with so few trials, none has
 
 
 def test_the_contour_is_of_the_two_numeric_parameters_that_matter_most() -> None:
-    """The value is made of layers and the rate's decade; dropout, which is drawn too, changes nothing."""
+    """The value is made of layers and the rate's decade; dropout is drawn too but has no effect."""
     study, draw = optuna.create_study(direction="maximize"), random.Random(0)
     kinds: dict[str, Any] = {
         "head.dropout": DROPOUT, "schedule.learning_rate": RATE, "head.layers": LAYERS, "schedule.kind": KIND,
@@ -199,14 +196,14 @@ def test_no_contour_is_drawn_of_parameters_that_explain_next_to_nothing() -> Non
     assert block.figures == {}
     assert block.text == (
         "No contour: of the two most important numeric parameters, head.dropout and schedule.learning_rate, head.dropout "
-        "explains 1.8 % of the variance. Below 5 % there is nothing to see."
+        "explains 1.8 % of the variance. A contour needs at least 5 %."
     )
     enough = small._replace(shares={"schedule.kind": 0.9, PAIR[0]: 0.05, PAIR[1]: 0.05})
     assert list(parameters._contour(study, enough, "val_accuracy").figures) == ["contour"]
 
 
 def test_no_axis_of_the_parallel_coordinates_has_a_label_twice() -> None:
-    """Values that agree in their first digits, on linear and logarithmic axes, on axes that some trials miss, and of choices."""
+    """Values that share their first digits, on linear and logarithmic axes, on axes that some trials miss, and of choices."""
     study, kinds = optuna.create_study(direction="maximize"), {
         "close": FloatDistribution(0, 1), "log": FloatDistribution(1e-5, 1, log=True), "missing": FloatDistribution(0, 1),
         "choice": CategoricalDistribution([0.2, 0.2004]), "units": IntDistribution(1, 4096),
@@ -271,7 +268,7 @@ def test_a_thousand_trials_are_thinned_or_rounded() -> None:
     study = study_of(1000)
     shown = shown_of_without_importance(study)
     lines = parameters._parallel(study, shown, "val_accuracy")
-    assert "Of the 1000 trials 300 are drawn" in lines.text
+    assert "Of the 1000 trials 300 are shown" in lines.text
     assert len(lines.figures["parallel-coordinates"].to_json()) < 1e6
     block = parameters._contour(study, shown, "val_accuracy")
     assert "rounded to 40 steps" in block.text
@@ -283,7 +280,7 @@ def test_a_thousand_trials_are_thinned_or_rounded() -> None:
 
 
 def shown_of_without_importance(study: optuna.Study) -> parameters.Shown:
-    """What is shown of a study with many trials; to compute their importance takes seconds."""
+    """What is shown of a study with many trials, whose importances take seconds to compute."""
     complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
     names = ["head.dropout", "schedule.kind", "schedule.learning_rate"]
     return parameters.Shown(complete, names, 3, [], dict.fromkeys(PAIR, 0.5), PAIR, complete)
@@ -337,7 +334,7 @@ def test_prunings_are_counted_by_epoch_and_what_they_saved() -> None:
     lines = pruning.draw_values(found.trials, "val_loss")
     assert {trace.name: len(trace.x) for trace in lines.data} == {"complete": 11, "failed": 3, "pruned": 8}
     study.add_trial(optuna.trial.create_trial(value=1.0, intermediate_values={10: 0.5}, user_attrs={"first": "probe"}))
-    with_probe = pruning.collect(study, 10)  # which is solved, and trains for no epoch
+    with_probe = pruning.collect(study, 10)  # which is solved, so it trains for no epochs
     assert (with_probe.saved, with_probe.trials[-1].is_solved) == (found.saved, True)
 
 
@@ -385,7 +382,7 @@ def test_the_workers_of_a_real_search(searched: Run) -> None:
     assert 0 < found.busy <= 1
     assert (sum(session.trials for session in found.sessions), len(found.rows) <= 2) == (6, True)
     (searched.workdir / "trials" / "work.csv").unlink()
-    with pytest.raises(LeftOutError, match=r"no log of the workers .*`headhunt search run`"):
+    with pytest.raises(LeftOutError, match=r"The workers' log .*`headhunt search run`"):
         workers.section(searched)
 
 
@@ -401,7 +398,7 @@ def test_the_gap_at_the_best_epoch(searched: Run) -> None:
 
 
 def other_run(run: Run, folder: str, name: str, **search: Any) -> Path:
-    """A run beside this one with a copy of its study under another name; its configuration."""
+    """A run beside this one with a renamed copy of its study; returns its configuration file."""
     raw = yaml.safe_load(Path("headhunt.yaml").read_text())
     raw |= {"name": name, "workdir": "run", "search": {**raw["search"], **search}}
     file = Path(folder, "headhunt.yaml")
@@ -419,11 +416,13 @@ def compared(run: Run, *paths: Path) -> Run:
 
 
 def test_leaders_rates_and_curves_follow_the_confirmed_ranking(searched: Run) -> None:
-    """The confirmation turns the three best round: the highest number has the highest mean."""
+    """The confirmation reverses the three best: the highest number has the highest mean."""
     first = [leader.number for leader in leaders(searched, searched.reports.leaders)]
     before = leaders_table.section(searched)
     assert [row[0] for row in before.tables[0].rows] == list(map(str, first))
-    assert before.text.endswith(" Their values are optimistic, since the validation photos chose trials and epochs.")
+    assert before.text.endswith(
+        " Their values are optimistic, because trials and epochs were chosen on the validation photos."
+    )
     fabricate_confirmation(searched, 3)
     order = [*sorted(first[:3], reverse=True), *first[3:]]
     table = leaders_table.section(searched)
@@ -432,7 +431,7 @@ def test_leaders_rates_and_curves_follow_the_confirmed_ranking(searched: Run) ->
     means = [row[2] for row in table.tables[0].rows]
     assert [float(mean[:-2]) for mean in means[:3]] == pytest.approx([number + 0.25 for number in order[:3]], abs=0.06)
     assert means[3:] == ["", ""]
-    told = "The confirmed leaders come first, by their mean over 2 seeds; behind them the others, as the search ranked them."
+    told = "Confirmed leaders come first, by their mean over 2 seeds, then the others in the search's order."
     curves = leader_curves.curves_section(searched)
     rates = leader_curves.rates_section(searched)
     assert all(told in section.text for section in (table, curves, rates))
@@ -441,7 +440,7 @@ def test_leaders_rates_and_curves_follow_the_confirmed_ranking(searched: Run) ->
 
 
 def test_studies_lanes_of(searched: Run) -> None:
-    file = other_run(searched, "other", "second", sampler="random")  # as the file is now; the study was made with tpe
+    file = other_run(searched, "other", "second", sampler="random")  # as in the file now; the study was made with tpe
     run = compared(searched, file)
     own, other = side_by_side.collect(run)
     assert (own.name, other.name, own.sampler, other.sampler) == ("tiny", "second", "tpe", "tpe")
@@ -467,7 +466,7 @@ def test_other_objectives_and_other_photos_are_said_and_not_drawn_together(searc
         f"studies-by-{over}-{one}" for over in ("trials", "epochs") for one in ("val-accuracy", "val-loss")
     ]
     assert "different objectives" in section.text
-    assert "validation photos are not the same" in section.text
+    assert "validation photos differ" in section.text
     assert [row[0] for row in section.tables[0].rows] == ["tiny (this run)", "tiny (other/headhunt.yaml)"]
 
 
@@ -476,8 +475,8 @@ def test_a_study_that_is_not_there_is_named(searched: Run) -> None:
         side_by_side.section(searched)
     file = other_run(searched, "other", "second")
     for path, message in (
-        ("nowhere.yaml", r"reports\.compare: there is no file nowhere\.yaml; allowed are"),
-        ("other", r"there is no file other; allowed are paths of other runs' headhunt\.yaml"),
+        ("nowhere.yaml", r"reports\.compare: file not found: nowhere\.yaml; it must be"),
+        ("other", r"file not found: other; it must be the headhunt\.yaml of another run"),
         ("headhunt.yaml", r"headhunt\.yaml is this run itself"),
     ):
         with pytest.raises(UsageError, match=message):
@@ -491,7 +490,7 @@ def test_a_study_that_is_not_there_is_named(searched: Run) -> None:
 
 
 def test_names_and_choices_are_text_in_every_figure(searched: Run, browser: Browser) -> None:
-    """A study whose parameters are free text, as a hypermodel's are, beside the one that the fixture searched."""
+    """A study with free-text parameters, like a hypermodel's, beside the fixture's study."""
     study = optuna.create_study(
         storage=f"sqlite:///{searched.workdir}/study.db", study_name=MARKUP, direction="maximize"
     )
@@ -535,7 +534,7 @@ def test_ticks_of_epochs_are_whole_numbers(values: list[float | None], step: int
 
 
 def test_a_schedule_of_steps_is_drawn_as_steps_at_the_very_rates(searched: Run) -> None:
-    """One point for each change of the rate, at its step, and one for the end."""
+    """One point per change of the rate, at its step, and one for the end."""
     (leader,) = leaders(searched, 1)
     schedule = StepDecay(learning_rate=1e-2, factor=0.1, every_epochs=3)
     stepped = replace(

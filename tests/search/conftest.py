@@ -1,4 +1,4 @@
-"""A PostgreSQL server for the tests that need one."""
+"""The PostgreSQL server for the tests that need one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.search.storages import binaries, postgresql
 
 @pytest.fixture(scope="session")
 def postgresql_url() -> Iterator[str]:
-    """The URL of a database on a server of this session, with a password in it."""
+    """The URL, including a password, of a database on this session's server."""
     if binaries() is None:
         pytest.skip("needs PostgreSQL, e.g. Debian's package")
     with postgresql() as url:

@@ -28,8 +28,8 @@ assert "tensorflow" not in sys.modules
 
 
 def study_of(run: Run, folder: Path, function: str, **search: Any) -> list[optuna.trial.FrozenTrial]:
-    """The trials of a new study of a hypermodel whose module lies in `folder`, searched in a process of its own, whose standard
-    error goes to this one's. UsageError where it is refused."""
+    """The trials of a new study of a hypermodel whose module is in `folder`, searched in a separate process whose standard error
+    is forwarded to this one's. UsageError if the search is refused."""
     (run.workdir / "study.db").unlink(missing_ok=True)
     for module in folder.glob("*.py"):
         Path(module.name).write_text(module.read_text())

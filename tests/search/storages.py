@@ -1,4 +1,4 @@
-"""The four kinds of storage as tests start them: real servers, each empty, on free ports or sockets."""
+"""Starts the four kinds of storage for tests: real, empty servers on free ports or sockets."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ PASSWORD = "sesame"
 
 
 def binaries() -> Path | None:
-    """Where PostgreSQL's programs are: the newest of Debian's packages."""
+    """The folder of PostgreSQL's programs: the newest of Debian's packages."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
     return found[-1].parent if found else None
 
 
 class PostgreSQL:
-    """A server that asks for a password, with an empty database. `kill` ends it as a power cut does, `start` begins it again."""
+    """A server that requires a password, with an empty database. `kill` ends it like a power cut, `start` restarts it."""
 
     def __init__(self, folder: Path) -> None:
         programs = binaries()
@@ -70,7 +70,7 @@ class PostgreSQL:
         self._server = subprocess.Popen(command, cwd=self._folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         ready = [self._programs / "pg_isready", "--quiet", "--host=127.0.0.1", f"--port={self.port}"]
         until = time.monotonic() + 120
-        while subprocess.run(ready, check=False).returncode != 0:  # its port answers before it does
+        while subprocess.run(ready, check=False).returncode != 0:  # the port answers before the server is ready
             assert self._server.poll() is None and time.monotonic() < until, "the server did not start"
             time.sleep(0.05)
 
@@ -109,7 +109,7 @@ def postgresql() -> Iterator[str]:
 
 @contextmanager
 def proxy(behind: str) -> Iterator[str]:
-    """Optuna's gRPC proxy in a process of its own, in front of the database at this URL; yields its address."""
+    """Optuna's gRPC proxy in a separate process, in front of the database at this URL; yields its address."""
     port = free_port()
     with subprocess.Popen([sys.executable, "-c", SERVER, behind, str(port)]) as server:
         try:
@@ -120,7 +120,7 @@ def proxy(behind: str) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port that nothing listens on."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Trials that others add to a study by Optuna's `study.add_trial`: shown, and left alone by every command."""
+"""Trials added to a study from outside by Optuna's `study.add_trial`: shown, but ignored by every command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FIRST = ["--set", "search.first=[probe,known_good]"]
 
 
 def test_every_command_leaves_the_trials_of_others_alone(searched: Run) -> None:
-    """One that is the best of all, and one that never ends, added when the search had asked for its first trial."""
+    """Adds the best trial of all and one that never ends, after the search has asked for its first trial."""
     forget(Path())
     run_headhunt(Path(), "search", "run", "--trials", "1", *FIRST)
     study = optuna.load_study(study_name="tiny", storage="sqlite:///run/study.db")
@@ -33,11 +33,11 @@ def test_every_command_leaves_the_trials_of_others_alone(searched: Run) -> None:
     ended = [trial.number for trial in trials if trial.state.is_finished()]
     assert ended == [0, 1, 3, 4, 5, 6]
     top = run_headhunt(Path(), "search", "top", *FIRST).stdout
-    assert "Added to the study by others, and left alone: trial 1 (0.99" in " ".join(top.split())
+    assert "Added to the study from outside this search, not ranked: trial 1 (0.99" in " ".join(top.split())
     confirmed = json.loads(
         run_headhunt(Path(), "search", "confirm", "--top", "2", "--seeds", "2", "--json", *FIRST).stdout
     )
     assert not {1, 2} & {row["number"] for row in confirmed["confirmed"]}
     run_headhunt(Path(), "reports", "build", *FIRST)
     assert run_headhunt(Path(), "search", "run", "--trials", "5", "--json", *FIRST).returncode == 0
-    assert len(study.get_trials()) == 7  # at its end, whatever others add
+    assert len(study.get_trials()) == 7  # has ended, whatever is added from outside

@@ -1,4 +1,4 @@
-"""Whatever ends a search badly: no trial is left running or failed, and the next run goes on as if nothing had been."""
+"""However a search is interrupted, no trial is left running or failed, and the next run continues as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ FAULTS = {
     "storage": (
         "from optuna.exceptions import StorageInternalError; raise StorageInternalError('disk I/O error')",
         1,
-        "no longer answers correctly: disk I/O error",
+        "has failed: disk I/O error",
     ),
     "workers": (
         "from features.runtime.errors import DeadWorkersError; raise DeadWorkersError('a worker died')",
@@ -57,7 +57,7 @@ FAULTS = {
 
 @pytest.fixture
 def fresh(searched: Run) -> Run:
-    """The run with its cache, without its study."""
+    """The run with its cache but without its study."""
     Path("run", "study.db").unlink()
     shutil.rmtree(Path("run", "trials"))
     return searched
@@ -85,7 +85,7 @@ def test_trials_under_way_wait_for_the_next_run(fresh: Run, searched_once: Path,
 
 
 def damage(run: Run) -> Path:
-    """Changes one bit of a feature of an augmented copy; gives the shard."""
+    """Flips one bit of a feature of an augmented copy; returns the shard."""
     shard = cache_for(run).folder / "train-c001-00000-of-00001.tfrecord"
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 0x40
@@ -121,10 +121,10 @@ def test_a_damaged_shard_is_named_and_is_no_trials_failure(fresh: Run, searched_
 def test_what_somebody_enqueued_is_not_taken_for_a_trial_that_was_left(tmp_path: Path, kind: str) -> None:
     study = optuna.create_study(storage=open_storage(kind, tmp_path), study_name="x")
     study.enqueue_trial({"x": 1.0})
-    left = study.ask()  # takes the enqueued one
+    left = study.ask()  # takes up the enqueued one
     study.tell(left, 0.5)
     begun, killed = ask(study), ask(study)
-    study.add_trial(optuna.create_trial(state=optuna.trial.TrialState.RUNNING))  # somebody else's
+    study.add_trial(optuna.create_trial(state=optuna.trial.TrialState.RUNNING))  # added from outside
     begun.suggest_float("x", 0, 1)
     begun.report(0.25, 1)
     set_aside(study)

@@ -1,4 +1,4 @@
-"""`search confirm`: the command, killed and run again; what it refuses; and when its ranking is used."""
+"""`search confirm`: the command, killed and rerun; what it refuses; and when its ranking is used."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_killed_confirmation_goes_on_and_ends_as_if_it_had_not_been(searched: 
     for file in Path("before").iterdir():
         assert Path("run/confirm", file.name).read_bytes() == file.read_bytes()
     check_ranking(searched, result)
-    # All of it is on disk: nothing is trained, whether for the same numbers or for fewer.
+    # Everything is on disk: nothing is trained, whether for the same numbers or smaller ones.
     again = confirm(searched, 2, 2)
     assert (again["trained"], again["reused"]) == (0, 4)
     values = {row["number"]: row["values"] for row in result["confirmed"]}
@@ -143,7 +143,7 @@ def test_while_a_search_is_running(searched: Run) -> None:
 
 def test_with_other_settings(searched: Run) -> None:
     changed = searched.search.model_copy(update={"epochs": 9})
-    with pytest.raises(UsageError, match=r"made with other settings: epochs \(was 4, is 9\)"):
+    with pytest.raises(UsageError, match=r"started with other settings: epochs \(was 4, is 9\)"):
         confirm(searched.model_copy(update={"search": changed}))
 
 
@@ -191,13 +191,13 @@ def test_promotion_follows_the_confirmed_ranking_and_says_so(searched: Run, caps
     assert [leader.number for leader in by_confirmation(ranked, made)] == wanted
     assert [leader.number for leader in _choose(wide, cache, [])] == wanted
     shown = ", ".join(map(str, wanted))
-    said = f"Promoted by the ranking of `headhunt search confirm` (mean of 2 seeds): trial {shown}."
+    said = f"Promoting by the ranking of `headhunt search confirm` (mean of 2 seeds): trial {shown}."
     assert said in capsys.readouterr().err
     assert [leader.number for leader in _choose(searched, cache, [ranked[5].number])] == [ranked[5].number]
-    assert capsys.readouterr().err == ""  # what a person names is promoted
+    assert capsys.readouterr().err == ""  # an explicitly named trial is promoted
 
 
-REASONS = ["other settings (cache)", "the study's leaders were others", "cannot be read", "an earlier version made it"]
+REASONS = ["other settings (cache)", "the study's leaders have changed", "cannot be read", "an earlier version"]
 
 
 @pytest.mark.parametrize("reason", REASONS)
@@ -209,9 +209,9 @@ def test_a_confirmation_of_something_else_is_not_used(
     if "cache" in reason:
         other = made.model_copy(update={"identity": {**made.identity, "cache": "f" * 64}})
         write_confirmation(searched.workdir, other)
-    elif "leaders" in reason:  # a trial that a longer search found has become the best
+    elif "leaders" in reason:  # a longer search has found a better trial
         ranked = [ranked[-1], *ranked[:-1]]
-    elif "earlier" in reason:  # its p-values are of other tests
+    elif "earlier" in reason:  # its p-values come from other tests
         earlier = made.model_dump_json(exclude={"comparison"})
         confirmation_file(searched.workdir).write_text(earlier)
     else:
@@ -221,12 +221,12 @@ def test_a_confirmation_of_something_else_is_not_used(
     assert said.startswith("run/confirm.json is not used: ")
     assert reason in said
     if "leaders" in reason:
-        assert f"(trial {ranked[0].number} was not among them)" in said
-    assert "`headhunt search confirm` confirms the leaders that the study has now" in said
+        assert f"(trial {ranked[0].number} is new among them)" in said
+    assert "Run `headhunt search confirm` to confirm the current leaders" in said
 
 
 def test_the_leaderboard_and_the_report_show_what_is_confirmed(searched: Run) -> None:
-    with pytest.raises(LeftOutError, match="`headhunt search confirm` makes one"):
+    with pytest.raises(LeftOutError, match="Run `headhunt search confirm`"):
         _confirmed(searched)
     ranked = leaders(searched)
     assert "confirmed" not in _row(ranked[0], None)
@@ -238,16 +238,18 @@ def test_the_leaderboard_and_the_report_show_what_is_confirmed(searched: Run) ->
     assert (row["number"], row["mean"], row["seeds"]) == (ranked[0].number, best.mean, [1, 2])
     assert [_row(ranked[place], made)["confirmed"] for place in (1, 5)] == [None, None]
     table = _leaderboard(searched, ranked, made)
-    column = table.columns[2]  # of three classes there is no top-5 accuracy
+    column = table.columns[2]  # no top-5 accuracy for three classes
     assert column.header == "confirmed, 2 seeds"
     assert [cell != "" for cell in column.cells] == [True, False, True, False, False, False]
-    assert table.caption == "val_accuracy is optimistic, since the validation photos chose trials and epochs."
+    assert (
+        table.caption == "val_accuracy is optimistic, because trials and epochs were chosen on the validation photos."
+    )
     done = run_headhunt(Path(), "search", "top", "--json")
     rows = [row["number"] for row in json.loads(done.stdout.splitlines()[-1])["trials"]]
     failed = made.confirmed[-1].number
     others = [each.number for each in ranked[3:]]
     assert rows == [*(each.number for each in made.confirmed[:-1]), *others, failed]
-    assert "The confirmed leaders come first, by their mean over 2 seeds;" in " ".join(done.stderr.split())
+    assert "Confirmed leaders come first, by their mean over 2 seeds;" in " ".join(done.stderr.split())
     page = _confirmed(searched)
     assert [line[0] for line in page.tables[0].rows] == [str(each.number) for each in made.confirmed]
     assert page.tables[0].rows[-1][1:3] == ["failed", "seed 2: the loss is not finite after epoch 3"]
@@ -261,7 +263,7 @@ def test_the_leaderboard_and_the_report_show_what_is_confirmed(searched: Run) ->
 
 
 def test_an_interval_that_ends_at_100_percent_is_shown_with_both_ends() -> None:
-    """Of 1, 1 and 0.97: the mean is 0.99, the standard error sqrt(0.0003 / 3) = 0.01, and t of two degrees of freedom 4.3027."""
+    """For 1, 1 and 0.97: mean 0.99, standard error sqrt(0.0003 / 3) = 0.01, and t with two degrees of freedom 4.3027."""
     half = float(stats.t.ppf(0.975, 2)) * 0.01
     assert half == pytest.approx(0.043027, abs=1e-6)
     found = interval([1.0, 1.0, 0.97], is_share=True)
@@ -279,7 +281,7 @@ def test_an_interval_that_ends_at_100_percent_is_shown_with_both_ends() -> None:
 
 
 def test_values_that_do_not_differ_have_no_interval(searched: Run) -> None:
-    """Of a probe, which no seed enters, and of trained heads that happen to be equal."""
+    """For a probe, which does not depend on the seed, and for trained heads that happen to be equal."""
     head = leaders(searched, 1)[0]
     runs = [[seed_run(number, seed, 0.75) for seed in (1, 2)] for number in (0, 1)]
     pair = [replace(head, number=0, first="probe"), replace(head, number=1)]
@@ -304,7 +306,7 @@ def test_trainings_are_found_again_and_damaged_files_are_named(tmp_path: Path) -
     assert {key: each.failure for key, each in load_runs(tmp_path).items()} == {"a": "why", "b": "why", "c": "why"}
     file = next((tmp_path / "confirm").glob("*.json"))
     file.write_text("[{]")
-    with pytest.raises(HeadhuntError, match=rf"{file.name} cannot be read: .*Delete it: what it held is trained again"):
+    with pytest.raises(HeadhuntError, match=rf"{file.name} cannot be read: .*Delete it; its trainings will be rerun"):
         load_runs(tmp_path)
 
 
@@ -314,10 +316,10 @@ def test_leaders_that_all_fail_and_memory_that_runs_out(searched: Run) -> None:
     best = leaders(searched, 2)
     failed = SeedRun(key="a", trial=0, seed=5, value=None, best_epoch=0, failure="not finite", curves=())
     with pytest.raises(
-        HeadhuntError, match=rf"none of the 2 leaders got through all 2 seeds; trial {best[0].number} failed with seed 5: not"
+        HeadhuntError, match=rf"none of the 2 leaders completed all 2 seeds; trial {best[0].number} failed with seed 5: not"
     ):  # fmt: skip
         module._rank(searched, best, (5, 6), [[failed, failed], [failed, failed]])
     wanted = trainings.Training(best[0].number, best[0].config, "key")
     full = TrialResult((), 0, {}, "out of memory: RESOURCE_EXHAUSTED", 1.0)
-    with pytest.raises(HeadhuntError, match=r"ran out of memory.*lower `search.lanes`, then run the command again"):
+    with pytest.raises(HeadhuntError, match=r"ran out of memory.*lower `search.lanes`, then rerun the same command"):
         trainings._record(searched, wanted, full)

@@ -1,4 +1,4 @@
-"""Configurations in words."""
+"""Configurations as text."""
 
 from __future__ import annotations
 

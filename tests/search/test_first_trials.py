@@ -1,4 +1,4 @@
-"""The first trials of a study: what they are, what samplers see of them, and that a study has the same however it ran."""
+"""The first trials of a study: what they are, what samplers see of them, and that they do not depend on how a study was run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from reports.section import LeftOutError
 from reports.study import first_trials as section
 from reports.study import leaders_table
 from search.config import SearchConfig
-from search.first_trials import TITLES, FirstTrial, expressed, first_config, fixed_sampler, name_of
+from search.first_trials import TITLES, FirstTrial, as_parameters, first_config, fixed_sampler, name_of
 from search.leaderboard import leaders, load_study
 from search.optimizers import LBFGS
 from search.parameters import AskContext
@@ -45,13 +45,13 @@ COMMAND = ["search", "run", "--trials", "9", *WITH]
 
 
 def forget(folder: Path) -> None:
-    """Back to before the search."""
+    """Deletes the study and the files of its trials."""
     (folder / "run" / "study.db").unlink(missing_ok=True)
     shutil.rmtree(folder / "run" / "trials", ignore_errors=True)
 
 
 def everything(folder: Path) -> list[Any]:
-    """What a study must have, however it was run."""
+    """The part of a study that must not depend on how it was run."""
     study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{folder}/run/study.db")
     found = []
     for trial in study.trials:
@@ -64,7 +64,7 @@ def everything(folder: Path) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def once(searched_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose study has first trials, and then heads on all features or a part; not to be written to."""
+    """A folder whose study has first trials, then heads on all features or a part of them; read-only."""
     folder = tmp_path_factory.mktemp("first") / "first"
     shutil.copytree(searched_once, folder)
     forget(folder)
@@ -75,7 +75,7 @@ def once(searched_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(once: Path, tmp_path: Path, searched: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """The run of that folder, in a copy that is the working directory."""
+    """The run of that folder, in a copy that becomes the working directory."""
     shutil.copytree(once, tmp_path / "first")
     monkeypatch.chdir(tmp_path / "first")
     raw = searched.search.model_dump(mode="json")
@@ -91,7 +91,7 @@ def test_they_are_ordinary_trials_which_are_never_pruned(run: Run) -> None:
     assert [trial.state.name for trial in trials[:3]] == ["COMPLETE"] * 3
     assert trials[0].intermediate_values == {
         run.search.epochs: trials[0].value
-    }  # not at epoch 1, where others have just begun
+    }  # not at epoch 1, where others have just started
     probe, known_good, notebook = (TrialConfig.model_validate_json(trial.user_attrs["config"]) for trial in trials[:3])
     assert probe.optimizer == LBFGS(folds=0) and probe.head.l2 > 0 and probe.head.units == ()
     assert (probe.views.copies, known_good.views.copies, notebook.views.copies) == (0, 0, 2)
@@ -160,7 +160,7 @@ def test_they_are_named_in_the_leaderboard_and_the_report(run: Run) -> None:
 
 
 def test_a_study_without_them_has_no_such_section(searched: Run) -> None:
-    with pytest.raises(LeftOutError, match=r"`search.first` names those of a new one"):
+    with pytest.raises(LeftOutError, match=r"set `search.first` for a new study"):
         section.section(searched)
 
 
@@ -191,7 +191,7 @@ def test_two_ray_workers_give_the_same_study(once: Path, run: Run) -> None:
     ["optuna.trial.Trial.set_user_attr", "search.driver.driver.Driver._report", "search.driver.driver.Driver._tell"],
 )
 def test_a_study_that_was_killed_among_them_goes_on_as_if_it_had_not_been(once: Path, run: Run, place: str) -> None:
-    """While the second one is asked for, while values are reported, and after outcomes are recorded."""
+    """During the second ask, while values are reported, and after outcomes are recorded."""
     forget(Path.cwd())
     owner, name = place.rsplit(".", 1)
     after = 4 if "attr" in name else 2 if "report" in name else 1
@@ -217,7 +217,7 @@ def test_an_older_study_goes_on_without_them(searched: Run) -> None:
     identity = {name: value for name, value in study.user_attrs["identity"].items() if name != "first"}
     study.set_user_attr("identity", identity)
     done = run_headhunt(Path.cwd(), "search", "run", "--trials", "7", "--set", "search.first=[probe]")
-    assert "No first trials (probe): the study was started without them, and goes on as it is." in done.stderr
+    assert "No first trials (probe): the study was started without them and continues as it is." in done.stderr
     assert [name_of(trial) for trial in load_study(searched).trials] == [None] * 7
 
 
@@ -279,7 +279,7 @@ SPACE = SearchSpace(
 )
 def test_what_a_space_can_express_is_recorded(name: FirstTrial, wanted: dict[str, Any]) -> None:
     config = first_config(name, Views(policy="p", copies=2), 5)
-    found = expressed(config, SPACE.parameters())
+    found = as_parameters(config, SPACE.parameters())
     assert found == wanted
     study = optuna.create_study(sampler=fixed_sampler(found, SPACE.parameters()))
     trial = study.ask()
@@ -293,15 +293,15 @@ def test_what_a_space_can_express_is_recorded(name: FirstTrial, wanted: dict[str
 def test_the_default_space_expresses_the_known_good_head() -> None:
     """The notebooks' rate is below the range and its schedule not among the choices: samplers do not see that trial."""
     parameters = SearchSpace(views={"clean_share": [0.0, 0.5, 1.0]}).parameters()
-    found = expressed(first_config("known_good", Views(copies=2), 30), parameters)
+    found = as_parameters(first_config("known_good", Views(copies=2), 30), parameters)
     assert [*found] == [one.name for one in parameters if one.exists(found)]
-    notebook = expressed(first_config("notebook", Views(copies=2), 30), parameters)
+    notebook = as_parameters(first_config("notebook", Views(copies=2), 30), parameters)
     assert {one.name for one in parameters} - {*notebook} == {"schedule.kind", "schedule.learning_rate"}
 
 
 @pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "gp"])
 def test_every_sampler_goes_on_after_them(sampler: str) -> None:
-    """First trials with all parameters, and with few; then enough trials for every sampler to model something."""
+    """First trials with all parameters and with few; then enough trials for every sampler's model."""
     space = SearchSpace(
         head={"layers": [0, 1], "units": [64, 256]},
         batch_size=[32, 64],
@@ -309,7 +309,7 @@ def test_every_sampler_goes_on_after_them(sampler: str) -> None:
     )
     study = optuna.create_study(direction="maximize", pruner=optuna.pruners.NopPruner())
     for name in NAMES:
-        found = expressed(first_config(name, Views(), 9), space.parameters())
+        found = as_parameters(first_config(name, Views(), 9), space.parameters())
         study.sampler = fixed_sampler(found, space.parameters())
         trial = study.ask()
         for parameter in space.parameters():
@@ -328,7 +328,7 @@ def test_every_sampler_goes_on_after_them(sampler: str) -> None:
     assert all(
         [*trial.params] == [one.name for one in space.parameters() if one.exists(trial.params)] for trial in drawn
     )
-    if sampler == "qmc":  # a Sobol sequence over what a drawn trial has, from the second drawn one on
+    if sampler == "qmc":  # a Sobol sequence over a drawn trial's parameters, from the second drawn trial on
         assert len({trial.params["schedule.learning_rate"] for trial in drawn[1:9]}) == 8
 
 
@@ -352,7 +352,7 @@ def test_samplers_see_a_first_trial_that_has_every_parameter() -> None:
         head={"layers": [0, 1], "units": [256]}, schedule={"learning_rate": {"low": 1e-3, "high": 1e-2, "log": True}}
     )
     for name in NAMES:
-        found = expressed(first_config(name, Views(), 9), wide.parameters())
+        found = as_parameters(first_config(name, Views(), 9), wide.parameters())
         study.sampler = fixed_sampler(found, wide.parameters())
         trial = study.ask()
         for parameter in wide.parameters():
@@ -365,7 +365,7 @@ def test_samplers_see_a_first_trial_that_has_every_parameter() -> None:
 @pytest.mark.parametrize(
     ("first", "message"),
     [
-        (["probe", "probe"], "probe is given twice; write each of probe, known_good, notebook once at most"),
+        (["probe", "probe"], "probe is listed twice; list each of probe, known_good, notebook at most once"),
         (["best"], "'probe', 'known_good' or 'notebook'"),
     ],
 )

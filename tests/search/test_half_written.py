@@ -1,4 +1,4 @@
-"""A storage without transactions, whose driver dies between any two of its writes: the next one ends with the same study."""
+"""For a storage without transactions: if the driver dies between any two writes, the next one ends with the same study."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heads become Keras models of stock layers, and their weights go by name."""
+"""Heads become Keras models of stock layers, with weights by name."""
 
 from __future__ import annotations
 

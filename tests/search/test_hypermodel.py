@@ -1,4 +1,4 @@
-"""KerasTuner's build(hp) functions: the space that they are, and studies of them."""
+"""KerasTuner's build(hp) functions: their spaces, and studies of them."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def broken(hp):
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder with a module of hypermodels, forgotten afterwards."""
+    """A folder with a module of hypermodels, unloaded afterwards."""
     (tmp_path / "hypermodels.py").write_text(MODELS)
     yield tmp_path
     sys.modules.pop("hypermodels", None)
@@ -117,7 +117,7 @@ def draw(space: HypermodelSpace, count: int, sampler: str) -> list[dict[str, Any
 
 
 def test_a_space_is_discovered_with_its_conditions(folder: Path) -> None:
-    """Declared ones by `conditional_scope`, and those that follow from the function's own `if` and `range`."""
+    """Those declared by `conditional_scope`, and those that follow from the function's own `if` and `range`."""
     space = HypermodelSpace("hypermodels:named", folder)
     mlp = ("kind", ("mlp",))
     assert {parameter.name: (list(parameter.values()), parameter.when) for parameter in space.parameters()} == {
@@ -158,8 +158,8 @@ def test_a_name_in_two_scopes_is_two_parameters(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("hypermodels", "search.hypermodel: received 'hypermodels'; module:function is needed"),
-        ("../hypermodels:build", "module:function is needed"),
+        ("hypermodels", "search.hypermodel: received 'hypermodels'; it must be module:function"),
+        ("../hypermodels:build", "it must be module:function"),
         ("hypermodel:build", "there is no module 'hypermodel' in "),
         ("hypermodel:build", "Did you mean 'hypermodels'?"),
         ("hypermodels:biuld", "has no function 'biuld'. Did you mean 'build'?"),
@@ -167,14 +167,17 @@ def test_a_name_in_two_scopes_is_two_parameters(folder: Path) -> None:
             "hypermodels:reverse",
             "momentum has sampling='reverse_log', which only KerasTuner supports. Use 'log' or 'linear'.",
         ),
-        ("hypermodels:broken", "hypermodels:broken failed with kind='a': ZeroDivisionError: no a. No combination"),
+        (
+            "hypermodels:broken",
+            "hypermodels:broken failed with kind='a': ZeroDivisionError: no a. None of the combinations",
+        ),
         (
             "hypermodels:not_compiled",
             "must return a compiled keras.Model, but returned a model that is not compiled with",
         ),
         (
             "hypermodels:keras",
-            "allowed are a function build(hp), a keras_tuner.HyperModel class and an instance of one.",
+            "it must be a function build(hp), a keras_tuner.HyperModel class or an instance of one.",
         ),
     ],
 )
@@ -187,7 +190,7 @@ def test_functions_that_cannot_be_used(folder: Path, name: str, message: str) ->
 def test_a_space_and_a_hypermodel_are_one_too_many(tmp_path: Path) -> None:
     file = tmp_path / "headhunt.yaml"
     file.write_text("dataset: {kind: toy_cars}\nsearch: {hypermodel: 'models:build', space: {batch_size: 32}}\n")
-    with pytest.raises(UsageError, match=r"search: both space and hypermodel are given.* Leave one of them out"):
+    with pytest.raises(UsageError, match=r"search: both space and hypermodel are set.* Remove one of them"):
         load(SearchRun, file)
 
 
@@ -217,7 +220,7 @@ def test_dry_run_shows_the_space_of_a_hypermodel(study_folder: Path) -> None:
 
 
 def test_a_hypermodels_study_has_curves_weights_and_leaders(study_folder: Path) -> None:
-    """Searched by KerasTuner's Hyperband: a promoted trial repeats the epochs of the one that it goes on from."""
+    """Searched by KerasTuner's Hyperband: a promoted trial repeats the epochs of the one it continues."""
     body = (
         "import json, sys\nfrom pathlib import Path\nfrom features.run_file import load\nfrom search.config import SearchRun\n"
         "from search.study import run_search\n"
@@ -232,7 +235,7 @@ def test_a_hypermodels_study_has_curves_weights_and_leaders(study_folder: Path) 
     assert done.returncode == 0, done.stderr
     run = Run.model_validate(yaml.safe_load(Path("headhunt.yaml").read_text()))
     assert len(leaders(run)) == 6
-    work = load_work(run.workdir)  # of the search alone: a confirmation is no part of it
+    work = load_work(run.workdir)  # files of the search only, without a confirmation's
     assert (sum(row.trials for row in work), sum(row.ended for row in work), {row.workers for row in work}) == (
         6,
         6,
@@ -262,7 +265,7 @@ def test_a_hypermodels_study_has_curves_weights_and_leaders(study_folder: Path) 
     assert config["hypermodel"] == {"function": "hypermodels:named", "values": trials()[0].params}
     assert not {"head", "schedule", "optimizer"} & set(config)
     assert _leaderboard(run).tables[0].columns[-1] == "hyperparameters"
-    with pytest.raises(LeftOutError, match="models of a function, which sets their learning rates itself"):
+    with pytest.raises(LeftOutError, match="a hypermodel, which sets their learning rates itself"):
         _rates(run)
 
 

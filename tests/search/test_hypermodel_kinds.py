@@ -1,4 +1,4 @@
-"""Every form of build(hp) that KerasTuner takes, as a study; what fails one trial alone; and what counts as another function."""
+"""Every form of build(hp) that KerasTuner accepts, as a study; what fails a single trial; and what counts as another function."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from features.cache.views import Views
 from features.runtime.errors import UsageError
 from reports.config import Run
 from search.hypermodels.function import CombinationError
-from search.hypermodels.model import as_head, build_model, form_of_labels
+from search.hypermodels.model import as_head, build_model, choose_label_form
 from search.hypermodels.space import HypermodelSpace
 from search.trial import HypermodelChoice
 from tests.search.hypermodel_folder import study_of
@@ -161,7 +161,7 @@ def swish_like(x):
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder with the module kinds, which imports parts from beside it; both forgotten afterwards."""
+    """A folder with the module kinds, which imports parts from the same folder; both unloaded afterwards."""
     (tmp_path / "kinds.py").write_text(KINDS)
     (tmp_path / "parts.py").write_text('ACTIVATION = "relu"\nFACTOR = 2\n')
     (tmp_path / "late").mkdir()
@@ -211,7 +211,10 @@ def test_every_form_is_trained(folder: Path, searched: Run, name: str) -> None:
             "gives_none",
             "kinds:gives_none must return a compiled keras.Model, but returned NoneType with units=8, factor=2",
         ),
-        ("wrong_for_one", "the model of kinds:wrong_for_one with {'units': 8} does not take the cached features, (6,)"),
+        (
+            "wrong_for_one",
+            "the model of kinds:wrong_for_one with {'units': 8} does not accept the cached features, (6,)",
+        ),
         ("foreign_for_one", "could not be promoted: it has parts that are not Keras's own (swish_like)"),
         ("untraceable_for_one", "could not be promoted: its `call` cannot be traced ("),
     ],
@@ -224,16 +227,16 @@ def test_a_combination_without_a_model_fails_its_trial_alone(
     assert 0 < len(failed) < 6
     assert {trial.state.name for trial in trials} == {"COMPLETE", "FAIL"}
     assert all(reason in trial.user_attrs["reason"] for trial in failed)
-    assert "give no model" not in capsys.readouterr().err  # what was tried before the search had models
+    assert "give no model" not in capsys.readouterr().err  # all combinations tried before the search gave models
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("fatal", "kinds:fatal ends the search: no licence"),
-        ("narrow", "the model of kinds:narrow with {'units': 4} gives (4,), but there are 3 classes."),
+        ("narrow", "the model of kinds:narrow with {'units': 4} outputs (4,), but there are 3 classes."),
         ("foreign", "could not be promoted: it has parts that are not Keras's own (Foreign, swish_like)"),
-        ("Needing", "is a class that cannot be made without arguments (TypeError"),
+        ("Needing", "cannot be created without arguments (TypeError"),
     ],
 )
 def test_what_no_trial_could_do_is_refused_before_the_search(
@@ -253,13 +256,13 @@ def test_what_no_trial_could_do_is_refused_before_the_search(
 def test_combinations_without_a_model_are_said_before_the_search(folder: Path) -> None:
     (note,) = HypermodelSpace("kinds:half", folder).notes
     assert note.startswith(
-        "1 of the 3 combinations that were tried give no model, e.g. kinds:half failed with units=8: ValueError: odd."
+        "1 of the 3 combinations tried give no model, e.g. kinds:half failed with units=8: ValueError: odd."
     )
 
 
 def test_a_fit_of_its_own_is_said(folder: Path) -> None:
     (note,) = HypermodelSpace("kinds:Fitting", folder).notes
-    assert "has a `fit` of its own, which is not used" in note
+    assert "defines its own `fit`, which is not used" in note
     assert HypermodelSpace("kinds:Head", folder).notes == []
 
 
@@ -271,7 +274,7 @@ def test_the_whole_module_and_what_it_imports_from_beside_it_counts(folder: Path
         ("kinds.py", '"adam"', '"sgd"'),
         ("parts.py", "relu", "tanh"),
         ("parts.py", "FACTOR = 2", "FACTOR = 3"),  # a constant, imported by name
-        ("late/sizes.py", "4", "8"),  # imported within a function, by a package, from beside it
+        ("late/sizes.py", "4", "8"),  # imported inside a function, by a package, from the same folder
     ]
     for file, before, after in edits:
         forget(folder)
@@ -286,7 +289,7 @@ def test_values_that_are_held_are_not_drawn(folder: Path) -> None:
     config = space.suggest(optuna.create_study().ask(), Views(), 1, 0)
     assert config.hypermodel is not None and config.hypermodel.values["units"] == 4
     with pytest.raises(
-        UsageError, match=r"there is no hyperparameter 'unit'; there are units, factor. Did you mean 'units'"
+        UsageError, match=r"unknown hyperparameter 'unit'; it must be one of units, factor. Did you mean 'units'"
     ):
         HypermodelSpace("kinds:raises", folder, {"unit": 4})
 
@@ -303,7 +306,7 @@ def test_as_a_head_it_gives_the_same_classes_and_probabilities(folder: Path, nam
     probabilities = softmax(given, axis=1) if name == "subclassed" else given / given.sum(1, keepdims=True)
     assert softmax(logits, axis=1) == pytest.approx(probabilities, abs=1e-5)
     forms = {"gathers": "a column of class numbers", "one_hot": "one-hot rows", "sigmoids": "one-hot rows"}
-    assert form_of_labels(model, (6,), 3) == forms.get(name, "class numbers")
+    assert choose_label_form(model, (6,), 3) == forms.get(name, "class numbers")
 
 
 def test_a_loss_that_takes_neither_kind_of_label(folder: Path) -> None:
@@ -317,4 +320,4 @@ def test_a_loss_that_takes_neither_kind_of_label(folder: Path) -> None:
     with pytest.raises(
         CombinationError, match=r"neither one-hot rows nor class numbers nor a column .*no labels please"
     ):
-        form_of_labels(model, (6,), 3)
+        choose_label_form(model, (6,), 3)

@@ -1,4 +1,4 @@
-"""An interrupt in the middle of a transaction: the database is not left locked against what is then to be saved."""
+"""An interrupt in the middle of a transaction does not leave the database locked, so that the state can still be saved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A search's array and Keras's optimiser get the same rates, from every schedule, on both backends."""
+"""A search's array and Keras's optimiser get the same rates from every schedule, on both backends."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def test_the_optimiser_moves_by_the_values(kind: str, steps: int, epochs: int, w
 def fitted(
     schedule: ScheduleConfig, steps: int, epochs: int, begin: int = 0, val_losses: Sequence[float] = ()
 ) -> tuple[list[list[float]], list[float]]:
-    """The rates by which `fit` moved a weight of its own in each step of each epoch, and the validation losses, which are
-    the sums of an epoch's rates."""
+    """The rates by which `fit` moved a separate weight in each step of each epoch, and the validation losses, which are the sums
+    of an epoch's rates."""
     inputs = keras.Input((steps,))
     outputs = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")(inputs)
     model = keras.Model(inputs, outputs)
@@ -112,7 +112,7 @@ def test_a_plateau_goes_on_where_the_fit_before_ended() -> None:
 
 
 def saved_model(path: Path) -> ScheduleConfig:
-    """Writes a compiled model that has made 3 steps of a schedule of 12; gives the schedule."""
+    """Saves a compiled model that has made 3 steps of a schedule of 12; returns the schedule."""
     schedule = make("one_cycle", warmup_epochs=1)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile(keras.optimizers.Adam(keras_rate(schedule, 4, 3)), loss="mse")

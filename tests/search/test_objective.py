@@ -1,4 +1,4 @@
-"""The objective as a task: other processes find its compiled programs; what does not fit into memory is halved."""
+"""The objective as a task: other processes find its compiled programs; tasks that do not fit into memory are split in half."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from features.cache.feature_cache import cache_for
 from reports.config import Run
-from search.population.task import Task, give_up
+from search.population.task import Task, failed_results
 from search.trial import EpochMetrics, TrialConfig, TrialState
 
 BODY = """
@@ -78,6 +78,6 @@ def test_tasks_find_programs_again_and_fit_into_memory(searched: Run, tmp_path: 
 def test_trials_that_are_given_up_are_failures_after_the_epochs_that_they_had(tmp_path: Path) -> None:
     had = TrialState([], [], [], [], [], [EpochMetrics(1, 2.0, 0.1, 2.1, 0.2, 0.5, 1e-3)], best_epoch=1)
     task = Task((TrialConfig(), TrialConfig()), (None, had), (), tmp_path, 3, "val_accuracy", 0, 1)
-    fresh, begun = give_up(task, "its workers died")
+    fresh, begun = failed_results(task, "its workers died")
     assert (fresh.failure, fresh.curves, fresh.best_epoch) == ("its workers died", (), 0)
     assert (begun.failure, len(begun.curves), begun.best_epoch, begun.weights) == ("its workers died", 1, 1, {})

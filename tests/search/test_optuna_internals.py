@@ -1,4 +1,4 @@
-"""What Headhunt uses of Optuna beyond its public interface is still there, and does what it did."""
+"""The private parts of Optuna that Headhunt uses still exist and behave as before."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_numbers_in_the_storage_are_those_that_the_storage_gives(study: optuna.S
 
 
 def test_a_started_trial_is_running_with_its_attributes_and_can_be_told(study: optuna.Study) -> None:
-    study.get_trials(deepcopy=False)  # a copy of the trials that must not hide the new one
+    study.get_trials(deepcopy=False)  # a cached copy of the trials must not hide the new one
     distributions = {"x": FloatDistribution(0, 1)}
     trial = start_trial(study, {"mine": True}, params={"x": 0.5}, distributions=distributions)
     (found,) = study.get_trials()
@@ -78,7 +78,7 @@ def test_whether_a_range_holds_a_value(value: object, wanted: bool) -> None:
 
 
 def test_a_sampler_that_is_given_a_view_sees_no_other_trials(study: optuna.Study) -> None:
-    """TPE models what it sees: with the good half hidden, it draws from where the bad half is."""
+    """TPE models only what it sees: with the good half hidden, it draws near the bad half."""
     for place in range(40):
         x = place / 40
         trial = start_trial(study, {}, params={"x": x}, distributions={"x": FloatDistribution(0, 1)})

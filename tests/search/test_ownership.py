@@ -1,4 +1,4 @@
-"""One driver a study, wherever it runs: who holds it, who is dead, and what a driver does that has lost its study."""
+"""One driver per study, on any machine: who owns it, who is dead, and what a driver does after losing its study."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def own(study: optuna.Study, tmp_path: Path) -> Own:
 
 @pytest.fixture
 def me(study: optuna.Study, own: Own) -> Driver:
-    """The record of a driver that is this process and still runs, as a kill leaves it; it has searched for 100 s."""
+    """The record of a driver in this process, still running as after a kill; it has searched for 100 s."""
     with own():
         record = read_driver(study)
     assert record is not None
@@ -67,34 +67,34 @@ def beating(records: Iterator[Driver], folder: Path) -> Iterator[None]:
 
 
 def test_a_second_driver_on_this_machine_is_refused_and_told_whom_to_wait_for(own: Own) -> None:
-    said = rf"another search drives the study 'x' in the storage: process {os.getpid()} on .*, since 20.* UTC, last heard of "
+    said = rf"another search is running the study 'x' in the storage: process {os.getpid()} on .*, since 20.*, last heartbeat "
     with (
         own(),
         pytest.raises(UsageError, match=rf"{said}\d+ s ago. Wait for it, or stop it \(kill {os.getpid()}\)"),
         own(),
     ):
         pass
-    with own():  # it has left
+    with own():  # it has been released
         pass
 
 
 def test_a_driver_that_was_killed_on_this_machine_is_followed_at_once(
     study: optuna.Study, own: Own, me: Driver
 ) -> None:
-    """Also while its remains still stand in the table of processes; and its hours count."""
+    """Also while it is still a zombie; and its hours count."""
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
         study.set_user_attr(ATTRIBUTE, me._replace(pid=ended.pid)._asdict())
         with own() as ownership:
             assert 100 <= ownership.seconds < 160
-    study.set_user_attr(ATTRIBUTE, me._replace(birth="1")._asdict())  # its number belongs to another process now
+    study.set_user_attr(ATTRIBUTE, me._replace(birth="1")._asdict())  # its process id was reused
     with own():
         pass
 
 
 def test_a_process_that_sleeps_on_this_machine_keeps_its_study(study: optuna.Study, own: Own, me: Driver) -> None:
     study.set_user_attr(ATTRIBUTE, me._replace(beat=LONG_AGO)._asdict())
-    with pytest.raises(UsageError, match="another search drives the study"), own():
+    with pytest.raises(UsageError, match="another search is running the study"), own():
         pass
 
 
@@ -112,7 +112,7 @@ def test_a_driver_on_another_machine_is_refused_when_it_is_heard_of(
 
 
 def test_a_driver_on_another_machine_that_ended_lately_is_waited_for(study: optuna.Study, own: Own, me: Driver) -> None:
-    """As long as it might be alive, and no longer: so a search that lost its machine is resumed elsewhere at once."""
+    """Only as long as it might be alive, so that a search that lost its machine is resumed elsewhere at once."""
     patience = QUICK._replace(silence=0.5)
     study.set_user_attr(ATTRIBUTE, me._replace(place="elsewhere")._asdict())
     with own(patience) as ownership:
@@ -126,13 +126,13 @@ def test_a_driver_on_another_machine_that_fell_silent_is_given_up(
     with own() as ownership:
         assert ownership.is_mine(study)
     said = " ".join(capsys.readouterr().err.split())
-    assert "belongs to process" in said and "Watching for 0 s to see whether it is alive." in said
+    assert "is owned by process" in said and "Watching for 0 s to see whether it is alive." in said
 
 
 def test_a_driver_whose_clock_is_wrong_is_not_taken_for_dead(
     study: optuna.Study, own: Own, me: Driver, tmp_path: Path
 ) -> None:
-    """Its times are from long ago, but they go on."""
+    """Its timestamps are old, but they keep changing."""
     away = me._replace(place="elsewhere", beat=LONG_AGO)
     study.set_user_attr(ATTRIBUTE, away._asdict())
     start = datetime.fromisoformat(LONG_AGO)
@@ -140,7 +140,7 @@ def test_a_driver_whose_clock_is_wrong_is_not_taken_for_dead(
     patience = QUICK._replace(watch=40)
     with (
         beating(beats, tmp_path),
-        pytest.raises(UsageError, match="another search drives the study"),
+        pytest.raises(UsageError, match="another search is running the study"),
         own(patience),
     ):
         pass
@@ -165,7 +165,7 @@ def test_a_driver_that_has_lost_its_study_writes_nothing_more(study: optuna.Stud
     study.set_user_attr(ATTRIBUTE, me._replace(running=False)._asdict())
     other = me._replace(host="elsewhere", place="elsewhere", pid=7)
     with (
-        pytest.raises(HeadhuntError, match=r"was taken from this process.*by process 7 on elsewhere"),
+        pytest.raises(HeadhuntError, match=r"was taken over from this process.*by process 7 on elsewhere"),
         own() as ownership,
     ):
         with ownership.transaction():
@@ -178,7 +178,7 @@ def test_a_driver_that_has_lost_its_study_writes_nothing_more(study: optuna.Stud
 
 
 def test_an_interrupt_in_the_middle_of_a_read_does_not_hold_the_release_up(study: optuna.Study, own: Own) -> None:
-    """What was read keeps SQLite's lock on the file for as long as it is not read to its end, or dropped."""
+    """An open read keeps SQLite's lock on the file until it is finished or dropped."""
     database = study._storage._backend  # type: ignore[attr-defined]
     for _ in range(3):
         study.set_user_attr("some", "rows")

@@ -1,4 +1,4 @@
-"""A lane of a population is the trial trained alone; a failed lane disturbs nobody; few programs are compiled."""
+"""A lane of a population equals the trial trained alone; a failed lane does not affect others; few programs are compiled."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def found() -> Any:
-    """What a process on JAX found."""
+    """Results of a process on JAX."""
     environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", BODY], cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True
@@ -157,7 +157,7 @@ def test_lanes_side_by_side_are_the_trials_within_rounding(found: Any, how: str)
             accuracies, expected = (epoch[2], *epoch[4:6]), (wanted[2], *wanted[4:6])
             assert accuracies == pytest.approx(expected, abs=1.01 / 40)  # rounding may decide a tie of one photo in 40
         if not lane["failure"]:
-            # Adam's first steps are those of the gradients' signs: weights near zero part sooner than losses.
+            # Adam's first steps follow the gradients' signs: weights near zero diverge sooner than losses.
             assert lane["sum"] == pytest.approx(alone["sum"], rel=1e-3)
 
 
@@ -181,7 +181,7 @@ def test_a_lane_that_fails_says_why_and_when(found: Any) -> None:
 
 
 def test_few_programs_are_compiled(found: Any) -> None:
-    """In turn, one; side by side, one for each power of two of lanes and of views among them."""
+    """One when taking turns; side by side, one for each power of two of lanes and of distinct views."""
     assert found["programs_in_turn"] == 1
     assert found["shapes"] == [[1, 1], [2, 2], [8, 4]]
 
@@ -208,7 +208,7 @@ def test_zeros_that_round_the_widths_change_nothing(found: Any, form: int) -> No
         assert rounded["weights"].keys() == exact["weights"].keys()
         for name, values in exact["weights"].items():
             assert len(rounded["weights"][name]) == len(values)
-            if name.endswith("kernel"):  # a bias before a BatchNormalization has no gradient but rounding
+            if name.endswith("kernel"):  # the gradient of a bias before a BatchNormalization is only rounding noise
                 assert rounded["weights"][name] == pytest.approx(values, rel=1e-2, abs=1e-4)
 
 

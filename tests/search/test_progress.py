@@ -1,4 +1,4 @@
-"""What a search says while it runs: numbers, a table, a line; and a terminal that is left as it was."""
+"""The progress of a search: numbers, a table, a line; and the terminal is restored afterwards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STANDING = SearchSnapshot(
 
 
 class Clock:
-    """Time that a test sets."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -67,8 +67,8 @@ def test_the_table() -> None:
 
 def test_the_table_before_the_first_trial_has_ended() -> None:
     text = drawn(SearchSnapshot("toys", "val_loss", 4000, {"RUNNING": 8}, None, 0, 0.0, 3725.0))
-    assert "none has finished yet" in text
-    assert "1:02:05 elapsed, no trial has ended yet" in text
+    assert "no completed trials yet" in text
+    assert "1:02:05 elapsed, no finished trials yet" in text
 
 
 @pytest.mark.parametrize("width", [30, 50, 80])

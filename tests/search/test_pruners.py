@@ -1,4 +1,4 @@
-"""Judgements: those of Optuna's pruners where they have its names, and the same however often and however late they are asked."""
+"""Pruning decisions: those of Optuna's pruners of the same names, and the same however often and however late they are made."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def new_study(pruner: PrunerName, direction: str, name: str = STUDY) -> optuna.S
 
 
 def value(number: int, epoch: int) -> float:
-    """A level for each trial and noise for each epoch; coarse, so that there are ties."""
+    """A level per trial plus noise per epoch; coarse, so that there are ties."""
     level = np.random.default_rng(number).integers(0, 12)
     return float(level + np.random.default_rng([number, epoch]).integers(0, 3))
 
@@ -38,7 +38,7 @@ def judge(study: optuna.Study, pruner: PrunerName, number: int, until: int) -> b
 
 
 def judge_generations(study: optuna.Study, pruner: PrunerName, optunas: bool = False) -> list[tuple[int, int]]:
-    """Six generations of eight, judged rung by rung; gives (number, rung) of every trial that was pruned."""
+    """Six generations of eight, judged rung by rung; returns (number, rung) of every pruned trial."""
     pruned = []
     for _ in range(6):
         alive = [study.ask() for _ in range(8)]
@@ -85,7 +85,7 @@ def test_brackets_are_drawn_by_the_trials_number() -> None:
 
 @pytest.mark.parametrize("pruner", PRUNERS)
 def test_a_judgement_stands_when_later_values_are_known(pruner: PrunerName) -> None:
-    """As a driver finds it that goes on: its trials have values of later rungs, and so have the trials after them."""
+    """As found by a resuming driver: its trials have values of later rungs, and so do the trials after them."""
     study = new_study(pruner, "maximize")
     judge_generations(study, pruner)
     left = [study.ask() for _ in range(8)]
@@ -121,7 +121,9 @@ def test_after_a_quarter_the_better_half_goes_on(direction: str) -> None:
     trials = study.get_trials()
     pruned = [is_pruned(make_pruner("quarters", 8), trials, number, first, metric) for number in range(6)]
     assert pruned == [True, False, False, True, False, True]
-    reported(study, [[sign * 4.0, sign * 4.0], [sign * 9.0]])  # the second has not got to the rung: nobody's rival
+    reported(
+        study, [[sign * 4.0, sign * 4.0], [sign * 9.0]]
+    )  # the second has not reached the rung and is nobody's rival
     again = [is_pruned(make_pruner("quarters", 8), study.get_trials(), number, first, metric) for number in (3, 6)]
     assert again == [True, False]
 

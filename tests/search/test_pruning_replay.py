@@ -1,4 +1,4 @@
-"""The replay of complete studies under a pruner, by which the default pruner was chosen."""
+"""The replay of completed studies under a pruner, with which the default pruner was chosen."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def trial(number: int, value: float | None, val_loss: float | None) -> optuna.tr
 
 def test_ties_go_to_the_lower_loss_and_then_to_the_lower_number() -> None:
     trials = [
-        trial(0, 0.98, None),  # of a study that is older than the attribute
+        trial(0, 0.98, None),  # from a study older than the attribute
         trial(1, 0.98, 0.410), trial(2, 0.98, 0.156), trial(3, 0.99, 0.9), trial(4, 0.98, 0.156), trial(5, None, 0.1),
     ]  # fmt: skip
     assert [each.number for each in ranked(trials, "val_accuracy")] == [3, 2, 4, 1, 0]
@@ -57,7 +57,7 @@ def test_trials_that_others_added_are_not_ranked() -> None:
 
 
 def test_a_search_that_ends_tells_of_its_own_trials_alone() -> None:
-    """Where only what others added is complete, there is no best one."""
+    """If only trials added from outside are completed, there is no best one."""
     run, end = SearchRun.model_validate({"dataset": {"kind": "toy_cars"}}), End("trials", "")
     study = optuna.create_study(direction="maximize")
     study.add_trials([optuna.trial.create_trial(value=1.0), trial(1, None, 0.1)])
@@ -74,7 +74,7 @@ def test_a_score_of_no_number_is_never_better() -> None:
 
 
 def test_a_study_ranks_and_keeps_by_it(searched: Run) -> None:
-    """What is on disk of every trial: the best epoch of its curves, its loss with the study, and the weights that gave it."""
+    """For every trial on disk: the best epoch of its curves, its loss in the study, and the weights that produced it."""
     cache, study = cache_for(searched), load_study(searched)
     val, labels = cache.arrays("val", dtype=np.float32)
     scores, weighed = [], 0

@@ -1,4 +1,4 @@
-"""The curves of a trial on disk: damaged ones are named, and never half of them."""
+"""The curves of a trial on disk: damaged files are reported and never read in part."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ def test_damaged_curves_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(HeadhuntError, match=r"^run/trials/4/curves\.csv is damaged \(.+\)\.$"):
             load_curves(Path("run"), 4)
     path.unlink()
-    with pytest.raises(HeadhuntError, match=r"no curves for trial 4 at run/trials/4/curves\.csv"):
+    with pytest.raises(HeadhuntError, match=r"trial 4 has no curves at run/trials/4/curves\.csv"):
         load_curves(Path("run"), 4)

@@ -1,4 +1,4 @@
-"""What a person reads of a trial in the dashboard: attributes, one picture, one note; also after a kill."""
+"""A trial in the dashboard: attributes, one picture, one note; also after a kill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of every sampler: an ask is a function of the history, also when the driver was stopped while it asked."""
+"""The contract of every sampler: an ask is a function of the history, even if the driver was stopped during an ask."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from features.cache.views import Views
 from features.run_file import load
 from features.runtime.errors import UsageError
 from search.config import SearchConfig, SearchRun
-from search.samplers.choice import SAMPLERS, ask_again, exhausted, make_sampler
+from search.samplers.choice import SAMPLERS, exhausted, make_sampler, redraw
 from search.samplers.oracles import allotment, hyperband_trials
 from search.space import SearchSpace
 
@@ -29,7 +29,7 @@ needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reas
 MARKS = {"gp": [needs_torch]}
 NAMES = [pytest.param(name, marks=MARKS.get(name, ())) for name in SAMPLERS]
 COSTLY = ("gp", "keras_tuner.bayesian")
-"""Samplers with a model that takes a second or so for each ask, once there is something to model."""
+"""Samplers whose model takes about a second per ask, once there is something to model."""
 
 MODELLING = [
     pytest.param(name, marks=[*MARKS.get(name, []), *([pytest.mark.slow] if name in COSTLY else [])])
@@ -52,11 +52,11 @@ EPOCHS = 27
 
 
 class Stopped(BaseException):
-    """Stands for the end of a process: nothing catches it."""
+    """Simulates the end of a process: nothing catches it."""
 
 
 class StoppingStorage(optuna.storages.InMemoryStorage):
-    """Optuna's storage in memory, which refuses every write after `writes_left` more."""
+    """Optuna's in-memory storage, which refuses every write after `writes_left` more."""
 
     writes_left: int | None = None
 
@@ -98,13 +98,13 @@ def ask(
     study.sampler = make_sampler(sampler, space, seed, number, EPOCHS)
     if left is None:
         assert exhausted(study.sampler, study) is None
-    trial = study.ask() if left is None else ask_again(study, left._trial_id)
+    trial = study.ask() if left is None else redraw(study, left._trial_id)
     space.suggest(trial, Views(), EPOCHS, 0)
     return trial
 
 
 def tell(study: optuna.Study, number: int) -> None:
-    """One trial in eight fails and one is pruned; the others give a value that follows from their parameters."""
+    """One trial in eight fails and one is pruned; the others have a value that follows from their parameters."""
     trial = study.trials[number]
     cost = (trial.params["schedule.learning_rate"] - 0.3) ** 2 + 0.1 * trial.params["head.layers"]
     if number % 8 == 3:
@@ -117,7 +117,7 @@ def tell(study: optuna.Study, number: int) -> None:
 
 
 def search(study: optuna.Study, sampler: str, generations: int, size: int = 4, **options: Any) -> list[dict[str, Any]]:
-    """Asks for generations of trials, each told in full before the next; all their parameters."""
+    """Asks for generations of trials, each told in full before the next; returns all their parameters."""
     for _ in range(generations):
         for number in [ask(study, sampler, **options).number for _ in range(size)]:
             tell(study, number)
@@ -133,7 +133,7 @@ def test_an_ask_that_was_stopped_at_any_write_is_repeated_exactly(sampler: str, 
     ask(before, sampler)
     undisturbed = copy.deepcopy(before)
     expected = (ask(undisturbed, sampler).params, undisturbed.trials[-1].user_attrs)
-    # A costly model is asked again after a few stops only.
+    # Costly models are tested with only a few stops.
     stride = 3 if sampler in COSTLY and generations else 1
     for writes in range(0, 100, stride):
         study = copy.deepcopy(before)
@@ -155,7 +155,7 @@ def test_an_ask_that_was_stopped_at_any_write_is_repeated_exactly(sampler: str, 
 
 @pytest.mark.parametrize("sampler", NAMES)
 def test_a_study_goes_on_from_its_storage_alone(sampler: str, tmp_path: Path) -> None:
-    """Every ask reads the storage anew, and whatever else draws random numbers in the process does not matter."""
+    """Every ask reads the storage again, and other users of random numbers in the process do not matter."""
     expected = search(new_study(), sampler, 4)
     file = str(tmp_path / "study.journal")
 
@@ -238,7 +238,7 @@ def test_the_grid_has_every_configuration_once_and_then_ends() -> None:
     assert len(set(drawn)) == size
     assert all(f"'head.layers': {layers}" in str(drawn[:20]) for layers in (0, 1, 2))
     over = make_sampler("grid", space, 0, size)
-    assert exhausted(over, study) == f"the grid is exhausted: each of its {size} configurations has had its trial"
+    assert exhausted(over, study) == f"the grid is exhausted: all of its {size} configurations have been tried"
 
 
 def test_a_large_grid_costs_no_memory() -> None:
@@ -257,11 +257,11 @@ def test_an_oracle_that_has_tried_everything_ends_the_study(sampler: str) -> Non
     drawn = [str(ask(study, sampler, space=space).params) for _ in range(4)]
     assert len(set(drawn)) == 4
     reason = exhausted(make_sampler(sampler, space, 0, 4, EPOCHS), study)
-    assert reason == "KerasTuner's oracle found no configuration that was not tried before in 20 attempts"
+    assert reason == "KerasTuner's oracle found no untried configuration in 20 attempts"
 
 
 def test_hyperband_allots_what_kerastuner_allots(tmp_path: Path) -> None:
-    """Beside KerasTuner's own oracle, driven with the same scores for 150 trials in generations of 8."""
+    """Compared with KerasTuner's own oracle, driven with the same scores for 150 trials in generations of 8."""
     import keras_tuner
 
     def score(number: int) -> float:
@@ -328,7 +328,7 @@ def test_the_configuration_knows_every_sampler() -> None:
         ("{sampler: keras_tuner.hyperbnad}", "Did you mean 'keras_tuner.hyperband'?"),
         (
             "{sampler: keras_tuner.hyperband, pruner: median}",
-            "search.pruner: received 'median', but the sampler keras_tuner.hyperband ends trials itself. Write pruner: none",
+            "search.pruner: received 'median', but the sampler keras_tuner.hyperband stops trials itself. Set pruner: none",
         ),
         (
             "{sampler: grid, space: {head: {l2: {low: 1.0e-6, high: 1.0e-3, log: true}}}}",
@@ -341,7 +341,7 @@ def test_the_configuration_knows_every_sampler() -> None:
         ),
         (
             "{sampler: cmaes, space: {head: {units: {low: 8, high: 64}}, schedule: {}}}",
-            "search: the sampler cmaes moves along ranges, and the space has none that every trial draws.",
+            "search: the sampler cmaes needs a range that every trial draws, and the space has none.",
         ),
     ],
 )

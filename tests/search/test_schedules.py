@@ -1,4 +1,4 @@
-"""Every schedule by a table of cases, and one contract for all."""
+"""A table of cases for every schedule, and one contract for all."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_triangular2_halves_the_height_of_each_cycle() -> None:
 
 
 def test_exp_range_shrinks_every_step() -> None:
-    """The seed's: 329 steps an epoch, half a cycle 1645 steps, gamma 0.99994, from 4e-6 to 4e-4."""
+    """The 2021 notebook's: 329 steps per epoch, half a cycle 1645 steps, gamma 0.99994, from 4e-6 to 4e-4."""
     values = ExpRange(learning_rate=4e-4, floor_share=0.01, half_cycle_epochs=5, gamma=0.99994).values(329, 20)
     assert values[0] == pytest.approx(4e-6)
     assert values[1645] == pytest.approx(4e-6 + (4e-4 - 4e-6) * 0.99994**1645, rel=1e-5)
@@ -215,6 +215,6 @@ def test_later_losses_are_not_looked_at_and_missing_ones_are_named() -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         schedule.rates_of_epoch(2, 3, 9, [1.0])
     with pytest.raises(
-        ValueError, match=r"follow the validation loss, so there are none in advance\. Ask rates_of_epoch"
+        ValueError, match=r"follow the validation loss, so they are unknown in advance\. Call rates_of_epoch"
     ):
         schedule.values(3, 9)

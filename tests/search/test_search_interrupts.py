@@ -1,4 +1,4 @@
-"""Ctrl-C in a search whose tasks are long: one is enough, within seconds, and the trials under way wait for the next run."""
+"""Ctrl-C in a search with long tasks: one is enough, within seconds, and the running trials wait for the next run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_ctrl_c_while_trials_are_trained(
     command = [str(Path(sys.executable).with_name("headhunt")), "search", "run", *HOURS_LONG]
     command += ["--executor", executor, "--workers", workers, "--set", "search.workers.cpus=1"]
     found = []
-    for _ in range(2):  # the second run takes the trials of the first
+    for _ in range(2):  # the second run takes up the trials of the first
         process = subprocess.Popen(
             command, cwd=folder, env=environment, text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -58,7 +58,7 @@ def test_ctrl_c_while_trials_are_trained(
 
 
 def wait_until_it_trains(process: subprocess.Popen[str], folder: Path) -> None:
-    """Until the trials are asked for, and long enough for workers to begin with them."""
+    """Waits until the trials are asked for, and long enough for workers to start on them."""
     until = time.monotonic() + 120
     while process.poll() is None and driver_of(folder) != process.pid:
         assert time.monotonic() < until, "no trial was asked for in two minutes"

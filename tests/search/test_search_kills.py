@@ -1,5 +1,5 @@
-"""`kill -9` of the driver, of workers and of the whole Ray cluster at random moments: the same command ends with the study of an
-undisturbed run: no trial lost, doubled, or left RUNNING."""
+"""`kill -9` of the driver, of workers and of the whole Ray cluster at random moments: rerunning the same command ends with the
+study of an uninterrupted run, with no trial lost, doubled, or left RUNNING."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ for setting in (
 
 @pytest.fixture
 def folder(searched_once: Path, tmp_path: Path) -> Path:
-    """headhunt.yaml and the cache, without a study."""
+    """A folder with headhunt.yaml and the cache, without a study."""
     shutil.copytree(searched_once, tmp_path / "kills")
     forget(tmp_path / "kills" / "run")
     return tmp_path / "kills"
@@ -44,7 +44,7 @@ def folder(searched_once: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(searched_once: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    """The study of a run in one go."""
+    """The study of an uninterrupted run."""
     calm = tmp_path_factory.mktemp("calm") / "calm"
     shutil.copytree(searched_once, calm)
     forget(calm / "run")
@@ -56,13 +56,13 @@ def undisturbed(searched_once: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def forget(workdir: Path) -> None:
-    """Back to before the search."""
+    """Deletes the study and the files of its trials."""
     (workdir / "study.db").unlink(missing_ok=True)
     shutil.rmtree(workdir / "trials", ignore_errors=True)
 
 
 def everything(workdir: Path) -> list[Any]:
-    """What a search leaves, trial by trial in the order of their numbers: in the storage and on disk."""
+    """The results of a search, trial by trial in order of number, in the storage and on disk."""
     study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{workdir}/study.db")
     found = []
     for number, trial in enumerate(study.trials):
@@ -87,7 +87,7 @@ def start(folder: Path, executor: str) -> subprocess.Popen[str]:
 
 
 def written(workdir: Path) -> int:
-    """How many values the storage holds; it grows with every step of a search."""
+    """The number of values in the storage, which grows with every step of a search."""
     tables = ("trials", "trial_params", "trial_intermediate_values", "trial_values", "trial_user_attributes")
     try:
         with closing(sqlite3.connect(f"file:{workdir}/study.db?mode=ro", uri=True, timeout=30)) as database:
@@ -108,7 +108,7 @@ OWN = "features.runtime.workers.worker_process"
 
 
 def wait_for_work(process: subprocess.Popen[str]) -> list[int]:
-    """The workers that are processes of their own: of Ray those that train at this moment."""
+    """The workers that are separate processes; with Ray, those training at this moment."""
     while process.poll() is None:
         workers = [number for number, line in descendants(process.pid) if line.startswith("ray::train_") or OWN in line]
         if workers:
@@ -118,7 +118,7 @@ def wait_for_work(process: subprocess.Popen[str]) -> list[int]:
 
 
 def finish(folder: Path, executor: str = "local") -> None:
-    """The command as often as it takes: once, when nothing kills it."""
+    """Runs the command as often as it takes: once, if nothing kills it."""
     process = start(folder, executor)
     printed, said = process.communicate(timeout=280)
     assert process.returncode == 0, said
@@ -141,7 +141,7 @@ def test_the_driver_is_killed_again_and_again(folder: Path, undisturbed: list[An
         process.kill()
         _, said = process.communicate()
         assert written(folder / "run") >= before, "what was written is gone"
-        if process.returncode == 0:  # it was through before it was killed: again from the start
+        if process.returncode == 0:  # it finished before it was killed: start over
             assert everything(folder / "run") == undisturbed
             forget(folder / "run")
             continue
@@ -210,6 +210,6 @@ def test_a_cluster_is_killed(folder: Path, undisturbed: list[Any], part: str) ->
 def test_any_number_of_workers_gives_the_same_study(
     folder: Path, undisturbed: list[Any], executor: str, workers: str
 ) -> None:
-    cpus = ["--set", "search.workers.cpus=0.5"]  # so that four of them run on two cores
+    cpus = ["--set", "search.workers.cpus=0.5"]  # so that four workers run on two cores
     run_headhunt(folder, *COMMAND, "--executor", executor, "--workers", workers, *(cpus if executor == "ray" else []))
     assert everything(folder / "run") == undisturbed

@@ -1,4 +1,4 @@
-"""Views as a part of the search space: searched where the configuration leaves them open, and as it says where it does not."""
+"""Views as part of the search space: searched if the configuration leaves them open, else fixed as configured."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_the_size_counts_clean_photos_once() -> None:
 
 
 def open_views(folder: Path, augmentation: Any, **search: Any) -> Run:
-    """Domains the views of the run in `folder` open, with these policies."""
+    """Leaves the views of the run in `folder` open, with these policies."""
     file = folder / "headhunt.yaml"
     raw = yaml.safe_load(file.read_text())
     raw["features"]["augmentation"] = augmentation
@@ -145,9 +145,9 @@ def test_a_study_draws_its_views_whatever_the_number_of_workers(searched: Run) -
             assert views.clean_share == trial.params["views.clean_share"]
     assert fewer and clean and fewer + clean < 14, "a study that shows too little"
     said = refusal("search", "run", "--set", 'features.augmentation=["flip_rotate_zoom", {policy: mild, copies: 0}]')
-    assert "was made with other settings: " in said and "space (views.policy)" in said
+    assert "was started with other settings: " in said and "space (views.policy)" in said
     said = refusal("search", "run", "--set", "search.views={clean_share: 0.5}")
-    assert "was made with other settings: " in said and "views (was" in said
+    assert "was started with other settings: " in said and "views (was" in said
 
 
 def views_of(run: Run) -> list[Views]:
@@ -156,7 +156,7 @@ def views_of(run: Run) -> list[Views]:
 
 
 def test_without_drawn_copies_a_policy_has_those_that_are_configured(searched: Run) -> None:
-    """The cache of flip_rotate_zoom holds 2 copies; where 1 is configured the second changes nothing, for first trials too."""
+    """The cache of flip_rotate_zoom holds 2 copies; if 1 is configured, the second changes nothing, not even for first trials."""
     leaves = {"views": {"policy": ["flip_rotate_zoom", "mild"]}}
     run = open_views(Path.cwd(), TWO, trials=9, epochs=1, first=["notebook"], space=leaves)
     forget(Path.cwd())
@@ -191,7 +191,7 @@ IDENTITY = {
     "lanes": None,
     "views": {"policy": None, "copies": None, "clean_share": 0.0, "draw": "rotation"},
 }
-"""What commit 02ad395, which did not search views, wrote of the tiny study, besides its space and cache."""
+"""The tiny study's identity as written by commit 02ad395, which did not search views, without its space and cache."""
 
 
 def test_a_study_of_before_goes_on_with_the_views_that_it_was_made_with(searched: Run) -> None:
@@ -201,7 +201,7 @@ def test_a_study_of_before_goes_on_with_the_views_that_it_was_made_with(searched
     run = open_views(Path.cwd(), "flip_rotate_zoom", trials=9)
     assert resolved_space(run).views
     done = run_headhunt(Path.cwd(), "search", "run", "--json")
-    assert "The study 'tiny' was made with fixed views (all cached copies), and continues with them." in " ".join(
+    assert "The study 'tiny' was started with fixed views (all cached copies) and continues with them." in " ".join(
         done.stderr.split()
     )
     trials = load_study(run).trials

@@ -1,4 +1,4 @@
-"""The learning rates that the 2021 runs recorded, from the schedules that they were trained with."""
+"""The learning rates recorded by the 2021 runs, reproduced by the schedules they were trained with."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_brief_rise_of_the_third_model() -> None:
     recorded = history("ARCH2_LRDECAY2")
     losses, rates = recorded["val_loss"].tolist(), recorded["lr"].to_numpy()
     rule = PlateauRule(patience_epochs=5, rise_factor=25, rise_epochs=5)
-    stalled = [min(losses[:101])] * 6  # its author called the plateau by eye, after epoch 100
+    stalled = [min(losses[:101])] * 6  # its author judged the plateau by eye, after epoch 100
     planned = [rule.rate_after(1e-4, [*stalled, *losses[101:epoch]]) for epoch in range(101, 126)]
     assert planned[:5] == pytest.approx(rates[101:106])
     falls = [planned[start] / planned[start - 5] for start in (5, 10, 15, 20)]

@@ -24,7 +24,7 @@ from train.promotion.promote import check_cache, promote
 
 
 def changed(run: Run, **search: object) -> Run:
-    """The run with mild views cached beside its own policy's, and another `search` section."""
+    """The run with mild views cached in addition to its own policy's, and another `search` section."""
     features = run.features.model_copy(update={"augmentation": ["flip_rotate_zoom", "mild"]})
     section = type(run.search).model_validate({**run.search.model_dump(mode="json"), **search})
     return run.model_copy(update={"features": features, "search": section})
@@ -80,7 +80,7 @@ def test_a_search_over_policies_names_each_trials_cache_and_promotion_takes_it(s
 
 
 def fine_tuned(run: Run, trial: int, augmentation: str | None) -> list[float]:
-    """The losses, epoch by epoch, of a promotion that is augmented with this policy, or with that of the trial's views."""
+    """The losses, epoch by epoch, of a promotion augmented with this policy, or with that of the trial's views."""
     finetune = run.train.finetune.model_copy(update={"augmentation": augmentation, "clean_share": 0.0, "epochs": 1})
     run = run.model_copy(update={"train": run.train.model_copy(update={"finetune": finetune})})
     (promotion,) = promote(run, [trial])

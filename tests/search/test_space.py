@@ -155,8 +155,8 @@ def test_a_fixed_space_has_the_schedule_of_its_trial(kind: str) -> None:
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        ("head: {layers: 4}", "search.space.head.layers: received 4; allowed: 0 to 3."),
-        ("head: {units: [0]}", "head.units: received 0; a whole number of 1 or more is needed"),
+        ("head: {layers: 4}", "search.space.head.layers: received 4; it must be 0 to 3."),
+        ("head: {units: [0]}", "head.units: received 0; it must be an integer of at least 1"),
         ("head: {droput: 0.1}", "head.droput: unknown key; allowed: units, activation, dropout"),
         ("head: {dropout: {low: 0.5, high: 0.1}}", "head.dropout: `low <= high` must hold, but got low=0.5, high=0.1"),
         ("head: {dropout: {low: 0.0, high: 1.0}}", "head.dropout: received 1.0; input should be less than 1"),
@@ -167,14 +167,14 @@ def test_a_fixed_space_has_the_schedule_of_its_trial(kind: str) -> None:
         ),
         ("head: {l2: {low: 0, high: 1, log: true}}", "head.l2: `low > 0` must hold for log: true, but got low=0"),
         ("head: {dropout: []}", "head.dropout: the list of choices is empty"),
-        ("head: {dropout: [0.1, 0.1]}", "head.dropout: a choice is given twice"),
+        ("head: {dropout: [0.1, 0.1]}", "head.dropout: a choice is listed twice"),
         ("schedule: {kind: cosin}", "schedule.kind: received 'cosin'; allowed: constant, step_decay"),
         (
             "schedule: {kind: plateau, rise_factor: [null, 1]}",
             "rise_factor: received 1; input should be greater than 1",
         ),
-        ("schedule: {kind: [cosine, plateau], gamma: 1}", "none of the kinds cosine, plateau has it; they have factor"),
-        ("schedule: {kind: constant, factor: 0.5}", "schedule.factor: none of the kinds constant has it"),
+        ("schedule: {kind: [cosine, plateau], gamma: 1}", "unknown for the kinds cosine, plateau; allowed: factor"),
+        ("schedule: {kind: constant, factor: 0.5}", "schedule.factor: unknown for the kinds constant"),
         ("optimizer: {kind: adm}", "optimizer.kind: received 'adm'; allowed: adam, adamw, sgd, rmsprop"),
         ("batch_size: 0", "batch_size: received 0; input should be greater than or equal to 1"),
         ("views: {clean_share: 2}", "views.clean_share: received 2; input should be less than or equal to 1"),
@@ -190,7 +190,7 @@ def test_a_wrong_space_is_refused_when_it_is_read(tmp_path: Path, space: str, me
 
 def test_parts_in_another_order_are_no_other_choice() -> None:
     with pytest.raises(
-        ValueError, match=r"features.parts: avg\+max and max\+avg are the same parts. Write one of them"
+        ValueError, match=r"features.parts: avg\+max and max\+avg are the same parts. Remove one of them"
     ):
         SearchSpace(features={"parts": ["avg", "avg+max", "max+avg"]})
     with pytest.raises(ValueError, match=r"gem:3\+avg and avg \+ gem:3\.0 are the same parts"):

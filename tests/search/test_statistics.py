@@ -1,4 +1,4 @@
-"""Means, intervals and tests over seeds, against cases worked out by hand, a textbook's table, SciPy, and simulations."""
+"""Means, intervals and tests over seeds, checked by hand, against a textbook's table, SciPy, and simulations."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ def test_an_interval_of_shares_ends_at_0_and_1() -> None:
 
 
 def test_two_trials_are_compared_as_scipy_does() -> None:
-    """Of two, it is the paired t-test, two-sided, since either could have been the best."""
+    """For two trials it is the two-sided paired t-test, since either could have been the best."""
     from scipy.stats import ttest_rel
 
     better, worse = [0.71, 0.76, 0.81, 0.66, 0.73, 0.7], [0.70, 0.745, 0.82, 0.65, 0.715, 0.69]
     wanted = ttest_rel(better, worse).pvalue
     assert compared_with_best([better, worse]) == pytest.approx([wanted])
-    assert compared_with_best([worse, better]) == pytest.approx([wanted])  # of losses the lowest is the best
+    assert compared_with_best([worse, better]) == pytest.approx([wanted])  # for losses, lower is better
     assert compared_with_best([[0.9, 0.8]]) == []
 
 
 def test_equal_trials_and_constant_ones() -> None:
     assert compared_with_best([[0.5, 0.6, 0.7]] * 3) == [1.0, 1.0]
     assert compared_with_best([[0.0, 0.0]] * 2) == [1.0]
-    assert compared_with_best([[0.6, 0.6, 0.6], [0.5, 0.5, 0.5]]) == pytest.approx([0])  # no seed matters to either
+    assert compared_with_best([[0.6, 0.6, 0.6], [0.5, 0.5, 0.5]]) == pytest.approx([0])  # neither depends on the seed
 
 
 def test_the_larger_of_tukeys_test_and_the_paired_one_counts() -> None:
-    """Two trials that no seed matters to, and one whose values are √3 apart. By hand, the variance that is left is 2/3 · 6
-    / 4 = 1, so that the first two are 5.040 standard errors apart: 5 % for 3 means and 4 degrees of freedom, in any table of the
-    studentised range. The third one's t is its distance, and P(|t| > x) = 1 - x / √(2 + x²) with 2 degrees of freedom."""
+    """Two trials that do not depend on the seed, and one whose values are √3 apart. By hand, the residual variance is
+    2/3 · 6 / 4 = 1, so that the first two are 5.040 standard errors apart: 5 % for 3 means and 4 degrees of freedom, in any table
+    of the studentised range. The third one's t is its distance, and P(|t| > x) = 1 - x / √(2 + x²) with 2 degrees of freedom."""
     distance, apart = 5.040 / math.sqrt(3), math.sqrt(3)
     rows = [[distance] * 3, [0.0] * 3, [-50 - apart, -50.0, -50 + apart]]
     t = distance + 50
@@ -74,13 +74,13 @@ SPREADS = {
 def test_where_no_trial_is_better_few_studies_say_that_one_is(
     case: str, rounded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At most 5 % of studies: 2.6 standard errors above it are allowed, so that a method of 8 % fails. A seed is easy or hard for
-    all trials, unless there is a probe; accuracies of few photos go in steps."""
+    """At most 5 % of studies: 2.6 standard errors above that are allowed, so that a method with 8 % fails. A seed is easy or hard
+    for all trials, unless there is a probe; accuracies on few photos move in steps."""
     from scipy import stats
 
     spreads, seeds = SPREADS[case]
     trials, studies, random = len(spreads), 1500, np.random.default_rng(len(case))
-    grid = np.geomspace(0.1, 1000, 200)  # scipy takes milliseconds for each
+    grid = np.geomspace(0.1, 1000, 200)  # scipy takes milliseconds for each call
     tail = stats.studentized_range.sf(grid, trials, (trials - 1) * (seeds - 1))
     monkeypatch.setattr(stats.studentized_range, "sf", lambda q, k, df: np.interp(q, grid, tail))
     drawn = random.normal(size=(studies, trials, seeds)) * np.array(spreads)[:, None]

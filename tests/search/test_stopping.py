@@ -1,4 +1,4 @@
-"""Stops by trials, hours and target, and when nothing works: at which trial, and why."""
+"""Stopping by trials, hours and target, and when nothing works: at which trial, and why."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_trials_that_others_added_do_not_hide_that_everything_fails() -> None:
 
 
 def test_a_search_stops_goes_on_and_gives_up(fresh: Run, searched_once: Path) -> None:  # noqa: F811
-    """The stops are no part of what a study is. A study in which everything has failed stays where it is."""
+    """Stopping limits are not part of a study's identity. A study in which everything has failed does not continue."""
     body = (
         "from pathlib import Path\nfrom features.run_file import load\nfrom features.runtime.errors import HeadhuntError\n"
         "from search.config import SearchRun\nfrom search.study import run_search\n"

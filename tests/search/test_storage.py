@@ -52,7 +52,7 @@ for kind, storage in json.loads(sys.argv[1]).items():
 def studies(
     searched_once: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[dict[str, Run]]:
-    """The same search on every kind of storage, in two runs each, by one process: the configurations that read them."""
+    """The same search on every kind of storage, in two runs each, by one process; returns the configurations that read them."""
     folder = tmp_path_factory.mktemp("storages") / "x"
     shutil.copytree(searched_once, folder)
     (folder / "run" / "study.db").unlink()
@@ -86,7 +86,7 @@ def stored(request: pytest.FixtureRequest, studies: dict[str, Run]) -> Run:
 
 @pytest.fixture(params=KINDS)
 def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty storage of each kind; the gRPC server is in this process."""
+    """An empty storage of each kind; the gRPC server runs in this process."""
     if request.param == "postgresql":
         yield request.getfixturevalue("postgresql_url")
     elif request.param == "grpc":
@@ -124,7 +124,7 @@ def test_the_history_is_that_of_sqlite(stored: Run, studies: dict[str, Run]) -> 
 def test_the_dashboard_reads_it(stored: Run) -> None:
     class Quiet(WSGIRequestHandler):
         def log_message(self, format: str, *args: object) -> None:
-            """A request is not news."""
+            """Requests are not logged."""
 
     application = wsgi(open_storage(stored.search.storage, stored.workdir))
     with make_server("127.0.0.1", 0, application, handler_class=Quiet) as server:
@@ -162,7 +162,7 @@ def test_of_newcomers_at_the_same_moment_one_gets_the_study(empty: str, tmp_path
 
 
 def test_what_is_written_together_is_written_or_not(empty: str, tmp_path: Path) -> None:
-    """Databases alone promise that."""
+    """Only databases guarantee that."""
     study = optuna.create_study(storage=open_storage(empty, tmp_path), study_name="together", load_if_exists=True)
     with one_transaction(study._storage, study._study_id):
         trial = study.ask()
@@ -180,7 +180,7 @@ def test_what_is_written_together_is_written_or_not(empty: str, tmp_path: Path) 
     ("storage", "message"),
     [
         ("sqlit", "search.storage: received 'sqlit'; allowed: sqlite, journal, an SQLAlchemy URL, grpc://host:port"),
-        ("grpc://localhost", "search.storage: received 'grpc://localhost'; a gRPC storage is grpc://host:port"),
+        ("grpc://localhost", "search.storage: received 'grpc://localhost'; a gRPC storage must be grpc://host:port"),
         (
             "postgresql://nobody:open@127.0.0.1:1/x",
             "the database at postgresql+psycopg://nobody:***@127.0.0.1:1/x cannot",
@@ -231,7 +231,7 @@ def test_a_database_from_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     "name", ["run a", "run%20a", "runs?one", "run[new]", "run{1}", "run#2", "a@b:c", "läufe", "a&b=c"]
 )
 def test_the_database_lies_in_the_folder_whatever_its_name(name: str, tmp_path: Path) -> None:
-    """Its URL, given to Optuna, names the same file; a study elsewhere is not found by it."""
+    """Its URL, given to Optuna, names the same file and does not find a study elsewhere."""
     workdir = tmp_path / name
     optuna.create_study(storage=open_storage("sqlite", workdir), study_name="x")
     assert (workdir / "study.db").is_file()
@@ -246,9 +246,7 @@ def test_a_storage_that_goes_away_in_the_middle_is_told(tmp_path: Path) -> None:
         database.execute("drop table trials")
     database.close()
     with (
-        pytest.raises(
-            LostError, match=r"the storage sqlite:///.*study\.db no longer answers correctly: .*no such table"
-        ),
+        pytest.raises(LostError, match=r"the storage sqlite:///.*study\.db has failed: .*no such table"),
         storage_faults("sqlite", tmp_path),
     ):
         study.ask()
@@ -263,7 +261,7 @@ def test_a_grpc_server_that_stops_is_told(tmp_path: Path) -> None:
     spec = f"grpc://127.0.0.1:{port}"
     study = optuna.create_study(storage=open_storage(spec, tmp_path), study_name="x")
     server.stop(0).wait()
-    with pytest.raises(LostError, match=rf"the storage {spec} no longer answers"), storage_faults(spec, tmp_path):
+    with pytest.raises(LostError, match=rf"the storage {spec} has failed"), storage_faults(spec, tmp_path):
         study.ask()
 
 
@@ -280,7 +278,7 @@ def test_a_connection_that_the_server_closed_is_replaced(postgresql_url: str, tm
 def test_a_connection_on_which_nothing_arrives_is_given_up(
     postgresql_url: str, tmp_path: Path, given: str, seconds: int
 ) -> None:
-    """After a minute, unless the URL says otherwise; the system counts it."""
+    """After a minute, unless the URL says otherwise; enforced by the operating system."""
     storage = open_storage(postgresql_url + given, tmp_path)
     assert isinstance(storage, optuna.storages.RDBStorage)
     with storage.engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""Studies: the same with one worker or two, the same after a kill; and what they leave behind."""
+"""Studies: the same with one worker or two, the same after a kill; and the files they write."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FRESH = ["--set", "workdir=other"]
 
 
 def history(workdir: str, name: str = "tiny") -> list[tuple[Any, ...]]:
-    """Everything of a study that must not depend on how it was run."""
+    """Everything in a study that must not depend on how it was run."""
     study = optuna.load_study(study_name=name, storage=f"sqlite:///{workdir}/study.db")
     return [
         (
@@ -46,7 +46,7 @@ def history(workdir: str, name: str = "tiny") -> list[tuple[Any, ...]]:
 
 @pytest.fixture
 def fresh(searched: Run) -> Run:
-    """The run without its study, but with its cache."""
+    """The run with its cache but without its study."""
     for name in ("study.db",):
         Path("run", name).unlink()
     for file in Path("run", "trials").rglob("*"):
@@ -135,7 +135,7 @@ def test_more_trials_go_on_and_pruned_and_failed_ones_are_recorded(fresh: Run) -
 
 
 def test_a_studys_name_changes_nothing(fresh: Run) -> None:
-    """Under Hyperband, whose brackets Optuna draws by the name, with a sampler that learns from the trials before."""
+    """With Hyperband, whose brackets Optuna draws from the study's name, and a sampler that learns from earlier trials."""
     settings = ["search.pruner=hyperband", "search.trials=16", "search.generation=8", "search.space.batch_size=[4]"]
     options = [part for setting in settings for part in ("--set", setting)]
     histories = []
@@ -149,7 +149,7 @@ def test_a_studys_name_changes_nothing(fresh: Run) -> None:
 
 
 def test_kerastuners_hyperband_trains_each_trial_for_its_epochs(fresh: Run) -> None:
-    """At most 4 epochs, factor 3: a bracket of 5 trials with 2 epochs, 2 of which go on to 4, then 3 trials with 4 epochs."""
+    """At most 4 epochs, factor 3: a bracket of 5 trials with 2 epochs, 2 of which continue to 4, then 3 trials with 4 epochs."""
     options = [
         "search.sampler=keras_tuner.hyperband",
         "search.space.schedule={learning_rate: [1.0e-3, 3.0e-3, 1.0e-2]}",
@@ -172,7 +172,7 @@ def test_a_study_ends_with_its_grid(fresh: Run) -> None:
     options = ["--set", "search.sampler=grid", "--set", "search.space.schedule={learning_rate: [1.0e-3, 1.0e-2]}"]
     done = run_headhunt(Path.cwd(), "search", "run", "--trials", "20", *options, "--json")
     assert sum(json.loads(done.stdout.splitlines()[-1])["trials"].values()) == 4
-    said = "The study 'tiny' ends with 4 trials: the grid is exhausted: each of its 4 configurations has had its trial."
+    said = "The study 'tiny' ends with 4 trials: the grid is exhausted: all of its 4 configurations have been tried."
     assert said in " ".join(done.stderr.split())
     again = run_headhunt(Path.cwd(), "search", "run", "--trials", "20", *options)
     assert said in " ".join(again.stderr.split())
@@ -184,9 +184,7 @@ def test_other_settings_under_the_same_name_are_refused(searched: Run) -> None:
     changed = searched.model_copy(
         update={"search": searched.search.model_copy(update={"epochs": 9, "seed": 5, "trials": 9})}
     )
-    with pytest.raises(
-        UsageError, match=r"other settings: .*epochs \(was 4, is 9\).* Give the new study another `name`"
-    ):
+    with pytest.raises(UsageError, match=r"other settings: .*epochs \(was 4, is 9\).* Use another `name`"):
         run_search(changed)
 
 

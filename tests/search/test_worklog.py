@@ -1,4 +1,4 @@
-"""The log of the workers: what a search writes there, and what is left of it after a kill."""
+"""The work log: what a search writes there, and what is left of it after a kill."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_file_that_is_not_ours_has_no_rows(folder: Path) -> None:
 def test_a_log_that_cannot_be_written_stops_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     work_file(folder).mkdir()
     WorkLog(folder, 1, goes_on=False).append([ROW])
-    assert "work.csv is not written: Is a directory." in capsys.readouterr().err
+    assert "work.csv: Is a directory." in capsys.readouterr().err
 
 
 def test_a_search_logs_every_task_and_goes_on_with_the_log(searched: Run) -> None:

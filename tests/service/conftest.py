@@ -1,4 +1,4 @@
-"""A service of a module's own."""
+"""A service per module."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.service.serving import Service, work_directory
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, photos: Path) -> Iterator[Service]:
-    """A service with a token, and a Ray of its own, for the tests of a module."""
+    """A service with a token and its own Ray, for the tests of a module."""
     root = work_directory(tmp_path_factory.mktemp("service"), tiny_backbone, photos)
     service = Service(root).start()
     yield service

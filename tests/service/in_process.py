@@ -1,4 +1,4 @@
-"""The service in this process behind its guard, on a real socket; Ray alone is a stand-in."""
+"""The service in this process, behind its guard and on a real socket; only Ray is a fake."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
 class Served(NamedTuple):
-    """A service that answers at `http`, which sends its token."""
+    """A service reachable through `http`, which sends its token."""
 
     http: httpx.Client
     jobs: Jobs
@@ -40,14 +40,14 @@ class Served(NamedTuple):
         return self.settings.root
 
     def anonymous(self) -> httpx.Client:
-        """The same without the token, and without cookies."""
+        """The same client without the token and without cookies."""
         self.others.append(httpx.Client(base_url=self.http.base_url, verify=False))
         return self.others[-1]
 
 
 @contextmanager
 def served(root: Path, **given: Any) -> Iterator[Served]:
-    """The service on this work directory; keywords are settings, by default with a token."""
+    """Serves this work directory; keywords are settings, by default with a token."""
     settings = Settings(root=root.resolve(), **{"token": SecretStr(TOKEN), **given})
     ray = StandIn()
     jobs, board, app = assemble(settings, ray, "1")
@@ -65,7 +65,7 @@ def served(root: Path, **given: Any) -> Iterator[Served]:
         try:
             yield Served(http, jobs, board, ray, settings, app, others)
         finally:
-            for client in (http, *others):  # before the server ends: it would wait for them
+            for client in (http, *others):  # before the server stops, which would wait for them
                 client.close()
             server.should_exit = True
             thread.join(10)

@@ -1,4 +1,4 @@
-"""A server that answers as a test says: what a proxy, another program, or a service that is ending would."""
+"""A server with scripted answers: those of a proxy, another program, or a service that is shutting down."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headhunt.service.board.schemas import JobStatus, SearchStatus, TrialCounts
 
 
 class Answer(NamedTuple):
-    """`is_cut`: the connection ends before the body does."""
+    """`is_cut`: the connection closes before the body is complete."""
 
     status: int = 200
     body: bytes = b""
@@ -21,7 +21,7 @@ class Answer(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A request as it came."""
+    """A received request."""
 
     method: str
     path: str
@@ -30,7 +30,7 @@ class Asked(NamedTuple):
 
 
 class Scripted(NamedTuple):
-    """Where the server is, and what it was asked."""
+    """The server's URL, and the requests it received."""
 
     url: str
     asked: list[Asked]
@@ -38,7 +38,7 @@ class Scripted(NamedTuple):
 
 @contextmanager
 def scripted(*answers: Answer) -> Iterator[Scripted]:
-    """Gives these answers one after the other, the last one again and again."""
+    """Sends these answers one after the other, and repeats the last one."""
     left, asked, lock = list(answers), list[Asked](), threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
@@ -57,7 +57,7 @@ def scripted(*answers: Answer) -> Iterator[Scripted]:
         do_GET = do_POST = answer  # noqa: N815
 
         def log_message(self, *given: Any) -> None:
-            """Nothing."""
+            """Logs nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
@@ -70,7 +70,7 @@ def scripted(*answers: Answer) -> Iterator[Scripted]:
 
 
 def status(state: Any = "running", message: str | None = None) -> Answer:
-    """How the search `cars`, which has one job, stands."""
+    """The status of the search `cars`, which has one job."""
     time = "2026-01-02T03:04:05+00:00"
     job = JobStatus(
         number=1, kind="search", state=state, stage=None, created=time, started=time, ended=None, message=message,
@@ -85,5 +85,5 @@ def status(state: Any = "running", message: str | None = None) -> Answer:
 
 
 def log(said: bytes, is_cut: bool = False) -> Answer:
-    """What a job said."""
+    """The log of a job."""
     return Answer(body=said, headers={"Content-Type": "text/plain; charset=utf-8"}, is_cut=is_cut)

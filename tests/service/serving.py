@@ -1,4 +1,4 @@
-"""`headhunt serve` as a process, with what a person has around it: a client, the command line, a log."""
+"""`headhunt serve` as a process, with the user's tools: an HTTP client, the command line, a log."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OVER = ("finished", "stopped", "failed", "interrupted")
 
 
 class Service:
-    """A service on a root of its own. `start` begins it (again), `kill` ends it as a power cut does."""
+    """A service on its own root. `start` starts it (again), `kill` ends it like a power failure."""
 
     def __init__(self, root: Path, *options: str, variables: dict[str, str] | None = None) -> None:
         self.root, self._options = root, options
@@ -37,7 +37,7 @@ class Service:
         self.url = ""
 
     def start(self) -> Service:
-        """Begins; on the same port, when it is not for the first time."""
+        """Starts the service; on the same port after the first time."""
         command = [HEADHUNT, "serve", "--root", str(self.root), "--port", str(self._port), "--json", *self._options]
         with self._log.open("a") as said:
             self.process = subprocess.Popen(
@@ -61,7 +61,7 @@ class Service:
         self._close()
 
     def interrupt(self) -> int:
-        """Ctrl-C; the exit status."""
+        """Sends Ctrl-C; returns the exit status."""
         self.process.send_signal(signal.SIGINT)
         status = self.process.wait(300)
         self._close()
@@ -74,7 +74,7 @@ class Service:
         self.http.close()
 
     def headhunt(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """A client's command, in a folder that has nothing to do with the service's."""
+        """Runs a client command in a folder unrelated to the service's."""
         environment = {**self._environment, "HEADHUNT_URL": self.url, **variables}
         return subprocess.run(
             [HEADHUNT, *arguments],
@@ -96,7 +96,7 @@ class Service:
         )
 
     def wait(self, name: str, wanted: Callable[[dict[str, Any]], bool], seconds: float = 900) -> dict[str, Any]:
-        """How the search stands as soon as it stands so."""
+        """Waits until the search's status meets a condition; returns the status."""
         until = time.monotonic() + seconds
         while True:
             found: dict[str, Any] = self.get(f"/searches/{name}")
@@ -106,7 +106,7 @@ class Service:
             time.sleep(0.2)
 
     def over(self, name: str) -> dict[str, Any]:
-        """How the search stands when its job is over."""
+        """Waits until the search's job has ended; returns the status."""
         return self.wait(name, lambda found: found["state"] in OVER)
 
     def log_of(self, name: str) -> str:
@@ -114,7 +114,7 @@ class Service:
 
 
 def work_directory(folder: Path, backbone: Path, photos: Path) -> Path:
-    """A root with photos and a backbone in it."""
+    """A root with photos and a backbone."""
     root = folder / "root"
     root.mkdir()
     shutil.copytree(photos, root / "photos")

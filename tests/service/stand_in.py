@@ -1,4 +1,4 @@
-"""The service in this process, on a root of its own: all of it real but Ray, for which an object stands that keeps a list."""
+"""The service in this process, on its own root: everything is real except Ray, which is replaced by an object with a list."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PLENTY = "1000000/second"
 
 @cache
 def _empty_storage() -> bytes:
-    """A storage's file as it is before the first study; making one takes seconds."""
+    """A storage file before its first study; creating one takes seconds."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "headhunt.db"
         storage = open_storage(f"sqlite:///{file}", Path(folder))
@@ -39,14 +39,14 @@ def _empty_storage() -> bytes:
 
 
 def searched_trial(value: float | None = None, top5: Any = 0.9, **others: Any) -> optuna.trial.FrozenTrial:
-    """A trial as a search leaves it: complete where it has a value, else of another state, PRUNED if none is given."""
+    """A trial as left by a search: complete if it has a value, else in the given state, by default PRUNED."""
     state = optuna.trial.TrialState.PRUNED if value is None else optuna.trial.TrialState.COMPLETE
     attributes = {"config": "{}", "top5": top5}
     return optuna.trial.create_trial(**{"state": state, "value": value, "user_attrs": attributes, **others})
 
 
 class StandIn(RayJobs):
-    """What it was asked for, and what it answers to `statuses`; `silent` when it does not answer."""
+    """Records requests, and returns canned `statuses`; `silent` means that it does not answer."""
 
     def __init__(self) -> None:
         super().__init__("http://stand-in.invalid:8265", Path("/root"))
@@ -75,14 +75,14 @@ class StandIn(RayJobs):
 
 @cache
 def _loop() -> asyncio.AbstractEventLoop:
-    """The one loop on which every application runs, as in a server: its locks belong to the loop that they first met."""
+    """The one event loop for all applications, as in a server: their locks belong to the loop that they first used."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="applications", daemon=True).start()
     return loop
 
 
 class Http:
-    """Asks an application without a socket, from any thread."""
+    """Sends requests to an application without a socket, from any thread."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -103,7 +103,7 @@ class Http:
 
 
 class Place:
-    """A root with the service on it; `restart` is a new service on the same root."""
+    """A root with the service on it; `restart` creates a new service on the same root."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.root = Path(os.path.realpath(folder)) / "root"
@@ -116,7 +116,7 @@ class Place:
         self.restart()
 
     url = ""
-    """Where it listens, if it does."""
+    """The service's address, if it listens."""
 
     def restart(self) -> None:
         self.jobs, self.board, self.app = assemble(self.settings, self.ray, "1.2.3")
@@ -131,13 +131,13 @@ class Place:
         return job_files(self.root, name, number)
 
     def state(self, name: str = "cars") -> str:
-        """How the search's last job stands, after a look."""
+        """The state of the search's last job, after a check."""
         self.board.look()
         found: str = self.http.get(f"/searches/{name}").json()["state"]
         return found
 
     def begin(self, name: str = "cars", number: int = 1, **changed: Any) -> bool:
-        """Begins a job in this process's name."""
+        """Starts a job in the name of this process."""
         files = self.files(name, number)
         me = this_process()
         begun = {"host": me.host, "pid": me.pid, "place": me.place, "birth": me.birth, "ray_id": files.job().ray_id}
@@ -148,7 +148,7 @@ class Place:
 
 
 def eventually(wanted: Callable[[], bool], seconds: float = 60) -> None:
-    """Waits until it is so: Ray is asked on another thread."""
+    """Waits for a condition: Ray is called in another thread."""
     until = time.monotonic() + seconds
     while not wanted():
         assert time.monotonic() < until

@@ -1,4 +1,4 @@
-"""Configurations that the service does not take: every fault is told by its key path, and nothing is started."""
+"""Configurations that the service rejects: every fault is reported with its key path, and nothing is started."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     (root / "photos" / "leak.csv").symlink_to(outside / "secret.csv")
     with served(root, writes="100000/minute", hypermodels=("ours",), stores=("s3://bucket/headhunt",)) as service:
         yield service
-    assert not list(root.glob("*/jobs"))  # none of the refused ones left a trace
+    assert not list(root.glob("*/jobs"))  # none of the rejected ones left a trace
 
 
 def faults(service: Served, raw: Any, kind: str = "application/json") -> list[str]:
-    """What the service has against a configuration; it answers 422 in one message, too."""
+    """The service's faults of a configuration, which it also returns as one message with status 422."""
     content = raw if isinstance(raw, str | bytes) else json.dumps(raw)
     answer = service.http.post("/searches", content=content, headers={"Content-Type": kind})
     assert answer.status_code == 422, answer.text
@@ -50,7 +50,7 @@ def faults(service: Served, raw: Any, kind: str = "application/json") -> list[st
 MERGED = "m0: &m0 {a: 1}\n" + "".join(
     f"m{level}: &m{level} {{<<: [{', '.join([f'*m{level - 1}'] * 10)}]}}\n" for level in range(1, 12)
 )
-"""Ten to the power of eleven pairs, as soon as it is loaded."""
+"""Expands to 10^11 pairs when loaded."""
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,8 @@ MERGED = "m0: &m0 {a: 1}\n" + "".join(
     [
         ("name: !!python/object/apply:os.system [id]", "could not determine a constructor for the tag"),
         ("name: !!python/name:os.system ''", "could not determine a constructor for the tag"),
-        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", "aliases (*a) are not taken"),
-        (MERGED, "aliases (*m0) are not taken"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", "aliases (*a) are not allowed"),
+        (MERGED, "aliases (*m0) are not allowed"),
         ("a: " + "[" * 200_000, "nested more than 32 levels deep"),
         ("a: " + "{a: " * 50_000, "nested more than 32 levels deep"),
         ('a: "\\UFFFFFFFF"', "cannot be read"),
@@ -88,8 +88,8 @@ def test_hostile_yaml(service: Served, text: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"name": NaN}', "NaN is no JSON"),
-        ('{"name": Infinity}', "Infinity is no JSON"),
+        ('{"name": NaN}', "NaN is not valid JSON"),
+        ('{"name": Infinity}', "Infinity is not valid JSON"),
         ("{", "not valid JSON"),
         ('{"name": "\\ud800"}', "name: received"),
         ("[]", "it must be a mapping"),
@@ -104,7 +104,7 @@ def test_hostile_json(service: Served, text: str | bytes, said: str) -> None:
 def test_a_body_of_another_type(service: Served) -> None:
     answer = service.http.post("/searches", content="name: x", headers={"Content-Type": "text/plain"})
     assert answer.status_code == 415
-    assert "allowed: application/yaml and application/json" in answer.json()["detail"]
+    assert "it must be application/yaml or application/json" in answer.json()["detail"]
 
 
 TOY = {"kind": "toy_cars"}
@@ -138,12 +138,12 @@ def test_no_file_of_a_data_set_leads_out_of_it(service: Served, path: str) -> No
 def test_no_table_lies_outside_the_work_directory(service: Served, path: str) -> None:
     for root in ({}, {"root": "photos"}):
         found = faults(service, {"name": "bad", "dataset": {"kind": "csv", "file": path, **root}})
-        said = f"dataset.file: received {path!r}, which is not in the service's work directory. Name a file or folder in it,"
+        said = f"dataset.file: received {path!r}, which is not in the service's work directory. Give a path relative to"
         assert any(fault.startswith(said) for fault in found), found
 
 
 def test_nothing_that_was_added_in_the_dashboard_is_named(tmp_path: Path) -> None:
-    """A configuration as an attachment would be read as that of another run, with a workdir and a storage of its own."""
+    """An uploaded configuration would be read like that of another run, with its own workdir and storage."""
     root = tmp_path / "root"
     (root / "photos").mkdir(parents=True)
     with served(root) as service:
@@ -214,9 +214,9 @@ def test_a_row_of_a_table_that_leads_out_of_the_work_directory_is_refused_when_i
 @pytest.mark.parametrize(
     ("section", "said"),
     [
-        ({"workdir": "elsewhere"}, "workdir: the service keeps every search in a folder of its name. Leave it out."),
+        ({"workdir": "elsewhere"}, "workdir: the service keeps every search in a folder of that name. Remove this key."),
         ({"search": {"storage": "sqlite:////etc/x.db"}}, "search.storage: the service keeps all studies in one storage."),
-        ({"dataset": {**TOY, "within": "/"}}, "dataset.within: the service takes photos of its own work directory."),
+        ({"dataset": {**TOY, "within": "/"}}, "dataset.within: the service reads photos only from its work directory."),
         ({"search": {"workers": {"address": "ray://evil:1"}}}, "search.workers.address: the service chooses the cluster."),
         ({"train": {"workers": {"address": "auto"}}}, "train.workers.address: the service chooses the cluster."),
         ({"features": {"workers": {"address": "auto"}}}, "features.workers.address: the service chooses the cluster."),
@@ -247,7 +247,9 @@ def test_names_that_are_no_folders(service: Served, name: str) -> None:
 def test_no_search_is_called_as_a_file_of_the_storage(service: Served, tmp_path: Path, ending: str) -> None:
     for name in (f"headhunt.db{ending}", f"HeadHunt.DB{ending}"):
         (fault,) = faults(service, {"name": name, "dataset": TOY})
-        assert fault == f"name: received {name!r}, but names that begin with headhunt.db are for the storage's files."
+        assert (
+            fault == f"name: received {name!r}; names that begin with headhunt.db are reserved for the storage's files."
+        )
     raw = {"name": f"Ours.sqlite3{ending}", "dataset": TOY}
     elsewhere = f"sqlite:///{tmp_path / 'other' / 'ours.sqlite3'}"
     for storage, is_taken in (
@@ -259,7 +261,9 @@ def test_no_search_is_called_as_a_file_of_the_storage(service: Served, tmp_path:
         if is_taken:
             assert admit(raw, settings).run.name == raw["name"]
         else:
-            with pytest.raises(RefusedError, match=r"names that begin with ours\.sqlite3 are for the storage's files"):
+            with pytest.raises(
+                RefusedError, match=r"names that begin with ours\.sqlite3 are reserved for the storage's files"
+            ):
                 admit(raw, settings)
 
 

@@ -1,4 +1,4 @@
-"""What the service keeps of a study: its trials while a job is at work on it, and afterwards what is told of them."""
+"""What the service keeps of a study: its trials while a job works on it, and afterwards only their summary."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEAF = optuna.distributions.FloatDistribution(0, 1)
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    """A search whose job is at work and has two trials."""
+    """A search with an active job and two trials."""
     place = Place(tmp_path)
     place.submit()
     assert place.begin()
@@ -107,7 +107,7 @@ def test_a_search_whose_configuration_is_no_longer_valid_is_told_and_stops_no_ot
     cars, boats = (place.http.get(f"/searches/{name}").json() for name in ("cars", "boats"))
     assert (cars["state"], boats["state"], boats["message"]) == ("running", "queued", None)
     assert "unheard" in cars["message"]
-    assert capfd.readouterr().err.count("cannot look at the search 'cars'") == 1
+    assert capfd.readouterr().err.count("cannot check the search 'cars'") == 1
     assert {search["name"] for search in place.http.get("/searches").json()["searches"]} == {"boats", "cars"}
     assert place.http.get("/searches/cars/top").json() == {"trials": []}
     refused = place.http.get("/searches/cars/promotions")
@@ -150,7 +150,7 @@ def test_jobs_are_looked_after_where_ray_cannot_be_started_again(
     place.finish("failed", "why")
     for _ in range(2):
         assert place.state() == "failed"
-    assert capfd.readouterr().err.count("cannot look at Ray: Ray did not start: its port is taken") == 1
+    assert capfd.readouterr().err.count("cannot check Ray: Ray did not start: its port is taken") == 1
 
 
 def test_a_storage_that_does_not_answer_is_told_once_and_found_again(
@@ -165,8 +165,8 @@ def test_a_storage_that_does_not_answer_is_told_once_and_found_again(
         place.board.look()
         health = place.http.get("/healthz")
         assert (health.status_code, health.json()["storage"]) == (503, "unreachable")
-        assert told(place) == before  # as it was last seen
-    assert capfd.readouterr().err.count("cannot look at the storage: ") == 1
+        assert told(place) == before  # the last known state
+    assert capfd.readouterr().err.count("cannot check the storage: ") == 1
     file.write_bytes(bytes_before)
     place.board.look()
     assert place.http.get("/healthz").json()["storage"] == "ok"
@@ -200,7 +200,7 @@ def test_trials_that_are_not_complete_are_found(place: Place, monkeypatch: pytes
     study = optuna.load_study(study_name="cars", storage=place.settings.storage_url)
     study.add_trial(searched_trial())
     assert place.board.incomplete("cars", [3, 2, 1, 0]) == [2, 3]
-    add(place, 0.6, 0.1, 0.1)  # more than are told, and not looked at yet
+    add(place, 0.6, 0.1, 0.1)  # more than are shown, and not checked yet
     assert place.board.incomplete("cars", range(6)) == [2]
     assert list(place.board.entry("cars").study.complete) == [1, 3, 0, 4, 5]
     place.finish("stopped")
@@ -219,7 +219,7 @@ def test_a_job_that_ends_while_its_study_is_read_is_told_with_all_it_did(
 
     def slowly(studies: Studies, run: Any, before: Study, last: JobSnapshot) -> Study:
         found = read(studies, run, before, last)
-        if last.state == "running":  # after it was read, and before it is told
+        if last.state == "running":  # after it was read, before it is shown
             add(place, 0.9)
             place.finish("finished")
             place.jobs.look_after()

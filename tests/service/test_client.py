@@ -1,4 +1,4 @@
-"""The commands as processes, clients of a service whose Ray is a stand-in."""
+"""The commands as processes: clients of a service with a fake Ray."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.service.serving import HEADHUNT, TOKEN
 from tests.service.stand_in import eventually
 
 SECONDS = 120
-"""For a command to begin or to end."""
+"""Timeout for a command to start or to end."""
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def service(tmp_path: Path) -> Iterator[Served]:
 
 @contextmanager
 def headhunt(service: Served, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A command at work."""
+    """A running command."""
     environment = {**os.environ, "HEADHUNT_URL": str(service.http.base_url), "HEADHUNT_TOKEN": TOKEN}
     with subprocess.Popen(
         [HEADHUNT, *arguments],
@@ -56,7 +56,7 @@ def submitted(service: Served) -> None:
 
 
 def begin(service: Served) -> None:
-    """Begins the search's job in this process's name."""
+    """Starts the search's job in the name of this process."""
     eventually(lambda: service.ray.submitted == ["cars-1.1"], SECONDS)
     files, me = job_files(service.root, "cars", 1), this_process()
     files.log.write_text("features prepare\n")
@@ -75,7 +75,7 @@ def state(service: Served) -> Any:
 
 
 def interrupted(process: subprocess.Popen[str]) -> str:
-    """What it says after Ctrl-C."""
+    """Its output after Ctrl-C."""
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=SECONDS)
     assert process.returncode == 130, said
@@ -108,7 +108,7 @@ def test_who_stops_following_is_told_how_to_follow_again(service: Served) -> Non
         said = interrupted(client)
     assert (
         said
-        == f"\nheadhunt: interrupted. cars goes on at {url}. Follow it:\n  headhunt logs cars --follow --url {url}\n"
+        == f"\nheadhunt: interrupted. cars keeps running at {url}. To follow it:\n  headhunt logs cars --follow --url {url}\n"
     )
     assert state(service) == "running"
 
@@ -126,12 +126,12 @@ def test_stop_then_resume(service: Served) -> None:
     begin(service)
     with headhunt(service, "stop", "cars") as client:
         assert client.stderr is not None
-        assert client.stderr.readline() == "cars is stopping; it saves its state …\n"
+        assert client.stderr.readline() == "cars is saving its state …\n"
         assert state(service) == "stopping" and client.poll() is None
-        end(service, "stopped", "stopped as asked for; it can be resumed")
+        end(service, "stopped", "stopped as requested; it can be resumed")
         said, _ = client.communicate(timeout=SECONDS)
     assert client.returncode == 0
-    assert said == "cars is stopped. Go on with it: headhunt submit --resume cars\n"
+    assert said == "cars is stopped. To resume it: headhunt submit --resume cars\n"
     with headhunt(service, "submit", "--resume", "cars") as client:
         said, log = client.communicate(timeout=SECONDS)
     assert client.returncode == 0, log
@@ -143,9 +143,9 @@ def test_who_does_not_wait_for_a_stop_is_told_that_it_goes_on(service: Served) -
     begin(service)
     with headhunt(service, "stop", "cars", "--json") as client:
         assert client.stderr is not None
-        assert client.stderr.readline() == "cars is stopping; it saves its state …\n"
+        assert client.stderr.readline() == "cars is saving its state …\n"
         client.send_signal(signal.SIGINT)
         told, said = client.communicate(timeout=SECONDS)
     assert client.returncode == 130
-    assert said.endswith("\nheadhunt: interrupted. cars goes on stopping. How it stands:\n  headhunt jobs cars\n")
+    assert said.endswith("\nheadhunt: interrupted. cars is still stopping. To check on it:\n  headhunt jobs cars\n")
     assert json.loads(told)["state"] == "stopping"

@@ -17,7 +17,7 @@ from headhunt.service.cli import add_commands
 from headhunt.service.client import following
 from headhunt.service.client.access import read_token
 from headhunt.service.client.client import ATTEMPTS, Client
-from headhunt.service.client.following import over, say
+from headhunt.service.client.following import stream_log, wait_until_ended
 from reports.config import Run
 from tests.service.scripted import Answer, Scripted, log, scripted, status
 
@@ -27,7 +27,7 @@ HTML = Answer(200, b"<html>Welcome</html>", {"Content-Type": "text/html"})
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """In a folder with a configuration, and without what this machine's user says of a service."""
+    """In a folder with a configuration, and without this user's settings for a service."""
     (tmp_path / "headhunt.yaml").write_text(CONFIGURATION)
     monkeypatch.chdir(tmp_path)
     for name in ("HEADHUNT_URL", "HEADHUNT_TOKEN"):
@@ -42,11 +42,11 @@ def headhunt(*arguments: str, **variables: str) -> Result:
 
 
 def at(service: Scripted, *arguments: str) -> Result:
-    """By the variable: not an option, which the commands that are printed would have."""
+    """Runs a command with the URL in the environment: an option would appear in the printed commands."""
     return headhunt(*arguments, HEADHUNT_URL=service.url)
 
 
-# what is no answer of a service
+# answers that are not from a service
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_another_program_is_no_service(answer: Answer, arguments: list[str]) -> 
     with scripted(answer) as other:
         done = at(other, *arguments)
     assert done.exit_code == 2, done.output
-    assert f"no Headhunt service answers at {other.url}, but something else" in done.stderr
+    assert f"{other.url} is not a Headhunt service" in done.stderr
     assert "Traceback" not in done.stderr and done.stdout == ""
 
 
@@ -78,7 +78,7 @@ def test_what_is_no_name_is_not_asked_for(arguments: list[str], name: str) -> No
     with scripted(status()) as service:
         done = at(service, *arguments, name)
     assert done.exit_code == 2
-    assert f"the search's NAME: received {name!r}" in done.stderr
+    assert f"NAME: received {name!r}" in done.stderr
     assert service.asked == []
 
 
@@ -86,7 +86,7 @@ def test_what_is_no_name_is_not_asked_for(arguments: list[str], name: str) -> No
 def test_what_is_no_url(url: str) -> None:
     done = headhunt("jobs", "--url", url)
     assert done.exit_code == 2
-    assert f"--url: received {url!r}" in done.stderr and "It looks like http://127.0.0.1:8000" in done.stderr
+    assert f"--url: received {url!r}" in done.stderr and "It must look like http://127.0.0.1:8000" in done.stderr
 
 
 def test_a_password_in_the_url_is_not_printed() -> None:
@@ -95,7 +95,7 @@ def test_a_password_in_the_url_is_not_printed() -> None:
     assert "secret" not in done.output and "Resume with" not in done.stderr
 
 
-# what is asked for later
+# retries
 
 
 def test_a_service_that_takes_a_request_later_is_asked_again() -> None:
@@ -103,7 +103,7 @@ def test_a_service_that_takes_a_request_later_is_asked_again() -> None:
     with scripted(busy, status()) as service:
         done = at(service, "jobs", "cars", "--json")
     assert done.exit_code == 0 and json.loads(done.stdout)["name"] == "cars"
-    assert "answered 429; asking again in 0 s" in done.stderr
+    assert "answered 429; retrying in 0 s" in done.stderr
     with scripted(busy, busy, log(b"so far\n")) as service:
         done = at(service, "logs", "cars")
     assert done.exit_code == 0 and done.stdout == "so far\n"
@@ -119,8 +119,8 @@ def test_what_was_sent_again_has_the_same_key() -> None:
 @pytest.mark.parametrize(
     ("answer", "times", "said"),
     [
-        (Answer(429, b'{"detail": "too many requests."}', {"Retry-After": "0"}), ATTEMPTS, "In 0 s at the earliest."),
-        (Answer(429, b'{"detail": "too many requests."}', {"Retry-After": "61"}), 1, "In 61 s at the earliest."),
+        (Answer(429, b'{"detail": "too many requests."}', {"Retry-After": "0"}), ATTEMPTS, "Retry after 0 s."),
+        (Answer(429, b'{"detail": "too many requests."}', {"Retry-After": "61"}), 1, "Retry after 61 s."),
         (Answer(429, b'{"detail": "too many requests."}'), 1, "429: too many requests.\n"),
         (Answer(408, b'{"detail": "the body did not arrive in time."}'), 1, "408: the body did not arrive in time."),
         (Answer(500, b"oh no"), 1, "500: oh no"),
@@ -134,7 +134,7 @@ def test_what_the_command_is_not_to_blame_for_is_no_wrong_command(answer: Answer
         assert len(service.asked) == times
 
 
-# what is printed
+# output
 
 
 def test_what_the_service_says_is_printed_as_it_is() -> None:
@@ -159,16 +159,16 @@ def test_commands_that_are_printed_are_for_the_same_service(tmp_path: Path) -> N
         options = ["--url", service.url, "--token-file", str(token)]
         started = headhunt("submit", *options)
     assert (
-        f"cars is queued. Follow it: headhunt logs cars --follow --url {service.url} --token-file '{token}'"
+        f"cars is queued. To follow it: headhunt logs cars --follow --url {service.url} --token-file '{token}'"
         in started.stdout
     )
     assert service.asked[0].headers["authorization"] == "Bearer a-token"
     with scripted(status("stopped")) as service:
         done = headhunt("stop", "cars", "--url", service.url)
-    assert done.stdout == f"cars is stopped. Go on with it: headhunt submit --resume cars --url {service.url}\n"
+    assert done.stdout == f"cars is stopped. To resume it: headhunt submit --resume cars --url {service.url}\n"
     with scripted(status("queued")) as service:
         done = at(service, "submit")
-    assert done.stdout == "cars is queued. Follow it: headhunt logs cars --follow\n"
+    assert done.stdout == "cars is queued. To follow it: headhunt logs cars --follow\n"
 
 
 # submit
@@ -178,7 +178,7 @@ def test_what_resume_has_no_use_for_is_refused() -> None:
     for option in (["-c", "headhunt.yaml"], ["--set", "search.trials=9"]):
         with scripted(status()) as service:
             done = at(service, "submit", "--resume", "cars", *option)
-        assert done.exit_code == 2 and "--resume goes on with the configuration that the search has" in done.stderr
+        assert done.exit_code == 2 and "--resume uses the search's own configuration" in done.stderr
         assert service.asked == []
     with scripted(status()) as service:
         assert at(service, "submit", "--resume", "cars").exit_code == 0
@@ -194,7 +194,7 @@ def test_a_configuration_as_init_writes_it_is_sent_without_what_the_service_deci
     with scripted(status()) as service:
         done = at(service, "submit")
     assert done.exit_code == 0, done.stderr
-    assert "Left out, since the service has its own: workdir, search.storage." in done.stderr
+    assert "Removed, because the service has its own: workdir, search.storage." in done.stderr
     sent, whole = yaml.safe_load(service.asked[0].body), yaml.safe_load(text)
     whole.pop("workdir"), whole["search"].pop("storage")
     assert sent == whole and sent["search"]
@@ -217,37 +217,34 @@ def test_an_anchor_that_holds_itself_is_refused(tmp_path: Path) -> None:
     with scripted(status()) as service:
         done = at(service, "submit")
     assert done.exit_code == 2 and service.asked == []
-    assert (
-        "headhunt.yaml: it is nested too deeply, or an alias (*name) stands inside what it is the name of"
-        in done.stderr
-    )
+    assert "headhunt.yaml: nested too deeply, or an alias (*name) refers to a value that contains it" in done.stderr
 
 
-# what is followed
+# following
 
 
 def test_a_log_that_breaks_off_goes_on_where_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "PAUSES_SECONDS", (0, 0, 0))  # anew with every byte that is new
+    monkeypatch.setattr(following, "PAUSES_SECONDS", (0, 0, 0))  # the retries start over with every new byte
     gone = Answer(502, b"<html>Bad Gateway</html>")
     pieces = [log(b"one\ntw", True), gone, log(b"one\n", True), log(b"one\ntwo\nthr", True), gone, gone]
     with scripted(status(), *pieces, log(b"one\ntwo\nthree\n")) as service:
         done = at(service, "logs", "cars", "--follow")
     assert done.exit_code == 0, done.stderr
     assert done.stdout == "one\ntwo\nthree\n"
-    assert "gave an incomplete answer" in done.stderr and "Trying again" in done.stderr
+    assert "incomplete response from the service" in done.stderr and "Retrying" in done.stderr
     assert {one.path for one in service.asked[1:]} == {"/searches/cars/logs?follow=true&job=1"}
 
 
 def test_a_service_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "PAUSES_SECONDS", (0, 0))
     with scripted(log(b"one\n", True)) as service:
-        told = say(Client(service.url, None), "cars", 1)
+        told = stream_log(Client(service.url, None), "cars", 1)
         assert next(told) == b"one\n"
-        with pytest.raises(LostError, match="gave an incomplete answer"):
+        with pytest.raises(LostError, match="incomplete response from the service"):
             next(told)
         assert len(service.asked) == 3
     with pytest.raises(LostError, match="no service answers"):
-        over(Client(service.url, None), "cars", 1)
+        wait_until_ended(Client(service.url, None), "cars", 1)
 
 
 def test_a_search_that_is_no_longer_followed_goes_on_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +254,8 @@ def test_a_search_that_is_no_longer_followed_goes_on_and_is_told(monkeypatch: py
     assert done.exit_code == 1
     assert done.stderr.count("one\n") == 1
     assert (
-        f"cars goes on at {service.url}. Follow it:\n  headhunt logs cars --follow --url {service.url}" in done.stderr
+        f"cars keeps running at {service.url}. To follow it:\n  headhunt logs cars --follow --url {service.url}"
+        in done.stderr
     )
     assert "Resume with" not in done.stderr and "cars is queued.\n" in done.stderr
     assert json.loads(done.stdout)["state"] == "queued"
@@ -276,9 +274,13 @@ def test_a_search_that_is_followed_by_a_service_with_another_token_is_told() -> 
 @pytest.mark.parametrize(
     ("ended", "code", "said"),
     [
-        (status("stopped"), 0, "cars is stopped. Go on with it: headhunt submit --resume cars\n"),
+        (status("stopped"), 0, "cars is stopped. To resume it: headhunt submit --resume cars\n"),
         (status("finished"), 0, "cars is finished.\n"),
-        (status("failed", "the disk is full"), 1, "cars did not stop as asked for, but: failed. the disk is full\n"),
+        (
+            status("failed", "the disk is full"),
+            1,
+            "cars did not stop as requested; its state is failed. the disk is full\n",
+        ),
     ],
 )
 def test_stop_waits_until_it_is_over(ended: Answer, code: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +289,7 @@ def test_stop_waits_until_it_is_over(ended: Answer, code: int, said: str, monkey
     with scripted(status("stopping"), status("stopping"), Answer(502), status("stopping"), ended) as service:
         done = at(service, "stop", "cars")
     assert done.exit_code == code
-    assert "cars is stopping; it saves its state …\n" in done.stderr
+    assert "cars is saving its state …\n" in done.stderr
     assert (done.stderr if code else done.stdout).endswith(said)
     assert [one.method for one in service.asked] == ["POST", "GET", "GET", "GET", "GET"]
 
@@ -296,7 +298,7 @@ def test_stop_may_be_told_not_to_wait() -> None:
     with scripted(status("stopping")) as service:
         done = at(service, "stop", "cars", "--no-wait", "--json")
     assert done.exit_code == 0 and json.loads(done.stdout)["state"] == "stopping"
-    assert "cars is stopping. Once it is over, go on with it: headhunt submit --resume cars" in done.stderr
+    assert "cars is stopping. To resume it once it has ended: headhunt submit --resume cars" in done.stderr
     assert len(service.asked) == 1
 
 
@@ -314,7 +316,7 @@ def test_the_token_of_a_file_that_others_can_read(tmp_path: Path, capsys: pytest
     file.write_text("a-token\n")
     file.chmod(0o644)
     assert read_token(file) == "a-token"
-    assert f"Others can read {file}: `chmod 600 {file}`." in capsys.readouterr().err
+    assert f"{file} is readable by others. Fix it: `chmod 600 {file}`." in capsys.readouterr().err
     file.chmod(0o600)
     assert read_token(file) == "a-token"
     assert capsys.readouterr().err == ""
@@ -328,20 +330,20 @@ def test_what_is_no_token_is_not_printed(held: bytes, tmp_path: Path) -> None:
     (tmp_path / "token").chmod(0o600)
     done = headhunt("jobs", "--token-file", "token")
     assert done.exit_code == 2
-    assert "--token-file token: it must contain one token and nothing else" in done.stderr
+    assert "--token-file token: must contain one token and nothing else" in done.stderr
     assert "secret" not in done.output
 
 
 @pytest.mark.parametrize("held", ["secret-1\nsecret-2", "secret-ü"])
 def test_a_variable_that_is_no_token_is_not_printed(held: str) -> None:
     done = headhunt("jobs", HEADHUNT_TOKEN=held)
-    assert done.exit_code == 2 and "HEADHUNT_TOKEN: it must contain one token" in done.stderr
+    assert done.exit_code == 2 and "HEADHUNT_TOKEN: must contain one token" in done.stderr
     assert "secret" not in done.output
 
 
 def test_a_token_file_that_is_not_there_or_empty(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="missing: it cannot be read"):
+    with pytest.raises(UsageError, match="missing: cannot be read"):
         read_token(tmp_path / "missing")
     (tmp_path / "empty").write_text(" \n")
-    with pytest.raises(UsageError, match=r"empty: it is empty\. Write a token"):
+    with pytest.raises(UsageError, match=r"empty: the file is empty\. Write a token"):
         read_token(tmp_path / "empty")

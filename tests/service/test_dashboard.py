@@ -1,4 +1,4 @@
-"""The dashboard of a service that is left on: it answers rightly about every study, and keeps the trials of few."""
+"""The dashboard of a long-running service: it shows every study correctly, and keeps the trials of only a few."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def trials_in_memory() -> int:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    """A service whose storage has STUDIES studies of TRIALS trials; the numbers of both are in the values."""
+    """A service whose storage has STUDIES studies of TRIALS trials; their values encode both numbers."""
     place = Place(tmp_path)
     storage = open_storage(place.settings.storage_url, tmp_path)
     for number in range(STUDIES):
@@ -33,7 +33,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def shown(place: Place, number: int) -> list[float]:
-    """The values of a study's trials, as its page has them."""
+    """The values of a study's trials, as on its page."""
     answer = place.http.get(f"/api/studies/{number + 1}?after=0")
     assert answer.status_code == 200, answer.text
     assert answer.json()["name"] == f"study {number}"
@@ -59,7 +59,7 @@ def test_the_trials_of_few_studies_are_kept(place: Place) -> None:
         assert place.http.get(f"/csv/{number + 1}").text.count("COMPLETE") == TRIALS
         assert len(place.http.get("/api/studies").json()["study_summaries"]) == STUDIES
     eventually(lambda: looked[0] > 0, 60)
-    assert looking.is_alive()  # and saw what it should all the time
+    assert looking.is_alive()  # and was right all the time
     ended.set()
     looking.join()
     assert TRIALS <= trials_in_memory() - before <= TRIALS * KEPT_STUDIES

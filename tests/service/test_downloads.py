@@ -1,4 +1,4 @@
-"""What the service hands out of a search's folder: logs and exports."""
+"""Downloads from a search's folder: logs and exports."""
 
 from __future__ import annotations
 
@@ -41,8 +41,11 @@ def fill(service: Served) -> None:
 def test_a_log_is_given_as_it_is(service: Served) -> None:
     answer = service.http.get("/searches/cars/logs")
     assert answer.content == b"a log with \xff in it\n"
-    assert service.http.get("/searches/cars/logs?follow=true").content == answer.content  # its job is over
-    assert service.http.get("/searches/cars/logs?job=7").json()["detail"] == "the search 'cars' has no job 7; it has 1."
+    assert service.http.get("/searches/cars/logs?follow=true").content == answer.content  # its job has ended
+    assert (
+        service.http.get("/searches/cars/logs?job=7").json()["detail"]
+        == "the search 'cars' has no job 7; existing jobs: 1."
+    )
 
 
 def test_downloads(service: Served) -> None:
@@ -66,7 +69,7 @@ def test_downloads(service: Served) -> None:
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         assert archive.read("model.keras") == b"some weights"
     missing = service.http.get("/searches/cars/exports/1/onnx")
-    assert "has no export as 'onnx'; it has keras, config, and bundle" in missing.json()["detail"]
+    assert "is not exported as 'onnx'; available: keras, config, bundle" in missing.json()["detail"]
 
 
 @pytest.mark.parametrize("wanted", ["bytes=0-3", "bytes=99999999-", "bytes=3-1", "bytes=", "lines=1-2", "x"])
@@ -103,12 +106,12 @@ def test_a_part_of_a_file(service: Served, path: str) -> None:
     beyond = service.http.get(address, headers={"Range": "bytes=12-"})
     assert (beyond.status_code, beyond.headers["content-range"]) == (416, "bytes */12")
     assert beyond.json()["detail"].startswith(
-        "the Range header is 'bytes=12-'; allowed: bytes=FIRST-LAST, of bytes that"
+        "the Range header is 'bytes=12-'; it must be bytes=FIRST-LAST, within the"
     )
     for wanted in ("bytes=3-1", "bytes=", "lines=1-2", "x"):
         refused = service.http.get(address, headers={"Range": wanted})
         assert refused.status_code == 400, wanted
-        assert refused.json()["detail"].startswith(f"the Range header is {wanted!r}; allowed: bytes=FIRST-LAST")
+        assert refused.json()["detail"].startswith(f"the Range header is {wanted!r}; it must be bytes=FIRST-LAST")
 
 
 def test_pictures_of_trials_are_read_in_the_work_directory_alone(tmp_path: Path) -> None:

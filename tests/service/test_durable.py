@@ -1,4 +1,4 @@
-"""Service, Ray's head and PostgreSQL are killed with -9 during a search: all is found as it was, and nothing is run twice."""
+"""Service, Ray's head and PostgreSQL are killed with -9 during a search: all state is recovered, and nothing runs twice."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LONG: dict[str, Any] = {
 }
 
 ON_RAY: dict[str, Any] = {"workers": {"executor": "ray", "count": 1, "cpus": 1}}
-"""Trials as tasks of the Ray that runs the job, whose end is theirs."""
+"""Trials as tasks on the Ray that runs the job, which end with it."""
 
 
 @contextmanager
@@ -46,21 +46,21 @@ def served(root: Path, *options: str, **variables: str) -> Iterator[Service]:
 
 
 def trials(storage: str, name: str) -> list[Any]:
-    """Of a study: what must be the same however often it was disturbed."""
+    """The parts of a study that must be the same however often it was interrupted."""
     found = optuna.load_study(study_name=name, storage=open_storage(storage, Path())).trials
     assert [trial.number for trial in found] == list(range(len(found)))
     return [(trial.state.name, trial.value, trial.params, trial.intermediate_values) for trial in found]
 
 
 def ended(storage: str, name: str) -> dict[int, Any]:
-    """When each trial that is over ended: another time would be that of another training."""
+    """When each ended trial ended: another time would mean another training."""
     found = optuna.load_study(study_name=name, storage=open_storage(storage, Path())).get_trials(deepcopy=False)
     return {trial.number: (trial._trial_id, trial.datetime_complete) for trial in found if trial.state.is_finished()}
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, photos: Path) -> list[Any]:
-    """The trials of the search when nothing is killed, and no service is there."""
+    """The trials of the search without kills and without a service."""
     root = work_directory(tmp_path_factory.mktemp("calm"), tiny_backbone, photos)
     (root / "headhunt.yaml").write_text(yaml.safe_dump({**configuration("first", **LONG), "workdir": "calm"}))
     for stage in (("features", "prepare"), ("features", "cache"), ("search", "run")):
@@ -76,7 +76,7 @@ def root(tmp_path: Path, tiny_backbone: Path, photos: Path) -> Path:
 
 
 def kill_everything_of(service: Service) -> None:
-    """Its Ray and its jobs too, as a machine that goes down does."""
+    """Also kills its Ray and its jobs, like a machine that goes down."""
     processes = [service.process.pid, *(number for number, _ in descendants(service.process.pid))]
     for wanted in (signal.SIGSTOP, signal.SIGKILL):
         for number in processes:
@@ -105,9 +105,9 @@ def test_a_search_and_the_one_that_waits_for_it(root: Path, undisturbed: list[An
             service.start()
         found = service.wait("first", lambda found: found["state"] in OVER)
         assert found["state"] == "interrupted", service.said
-        assert found["message"] == "its process was killed; finished work is saved, and it can be resumed"
+        assert found["message"] == "its process was killed; finished work is saved and the job can be resumed"
         assert found["trials"]["complete"] >= len([1 for _ in before]) - found["trials"]["pruned"]
-        # The same request again is answered by what it made, and starts nothing.
+        # The repeated request returns the job that it created, and starts nothing.
         again = service.submit(first, **{"Idempotency-Key": "first"})
         assert (again.status_code, len(again.json()["jobs"])) == (201, 1)
         assert service.over("second")["state"] == "finished", service.log_of("second")
@@ -171,7 +171,7 @@ def test_postgresql_is_killed_during_a_search(root: Path, undisturbed: list[Any]
             health = service.http.get("/healthz")
             assert (health.status_code, health.json()["storage"]) == (503, "unreachable")
             assert found["state"] == "failed" and found["message"].endswith("What was written is safe."), found
-            assert found["trials"]["complete"] > 8  # what was seen last is still told
+            assert found["trials"]["complete"] > 8  # the last known state is still shown
             answered = service.submit(configuration("second"))
             assert answered.status_code in (201, 503)
             database.start()

@@ -25,7 +25,7 @@ def test_a_service_without_its_extra_says_what_to_install(tmp_path: Path) -> Non
     done = headhunt(tmp_path, "serve")
     assert done.returncode == 2
     assert done.stderr.startswith(
-        "headhunt: the service needs fastapi, limits, missing here. Run `pip install 'headhunt[serve]'`. Its clients "
+        "headhunt: the service needs these missing packages: fastapi, limits. Run `pip install 'headhunt[serve]'`. Its clients "
     )
 
 

@@ -1,4 +1,4 @@
-"""Whoever must not ask is not answered, and a browser does with an answer only what it may."""
+"""Unauthorised requests are rejected, and browsers may do with a response only what they must."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.service.stand_in import eventually
 COOKIE = "headhunt-" + hmac.new(TOKEN.encode(), b"headhunt cookie name", "sha256").hexdigest()[:8]
 
 OPEN = ("/login", "/assets/")
-"""What needs no token."""
+"""The paths that need no token."""
 
 
 @pytest.fixture(scope="module")
@@ -42,23 +42,23 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         ({"host": "192.0.2.7"}, r"--host 192\.0\.2\.7: .*a token is required"),
         ({"host": "::"}, r"--host ::: .*a token is required"),
         ({"host": "myhost"}, r"--host myhost: .*a token is required"),
-        ({"token": SecretStr("short")}, "the token has 5 characters, but must have at least 16"),
-        ({"token": SecretStr("with a space in between")}, "printable ones of ASCII without spaces"),
-        ({"certificate": Path("cert.pem")}, "--tls-certificate and --tls-key go together"),
-        ({"certificate": Path("c.pem"), "key": Path("k.pem")}, r"--tls-certificate: there is no file c\.pem"),
-        ({"storage": "postgresql://me:secret@host/db"}, "a password in the URL would end up in every job's record"),
+        ({"token": SecretStr("short")}, "the token has 5 characters; it must be at least 16"),
+        ({"token": SecretStr("with a space in between")}, "printable ASCII characters without spaces"),
+        ({"certificate": Path("cert.pem")}, "--tls-certificate and --tls-key must be given together"),
+        ({"certificate": Path("c.pem"), "key": Path("k.pem")}, r"--tls-certificate: file not found: c\.pem"),
+        ({"storage": "postgresql://me:secret@host/db"}, "a password in the URL would be stored in every job's record"),
         (
             {"storage": "postgresql://host/db?user=me&password=secret"},
-            "a password in the URL would end up in every job's",
+            "a password in the URL would be stored in every job's",
         ),
         (
             {"ray": "http://me:secret@head:8265"},
-            r"--ray http://\*\*\*@head:8265: a name and a password.*RAY_AUTH_TOKEN_PATH",
+            r"--ray http://\*\*\*@head:8265: credentials.*RAY_AUTH_TOKEN_PATH",
         ),
         ({"ray": "https://secret@head/x@y"}, r"--ray https://\*\*\*@head: "),
         ({"ray": "me:sec@secret@head:8265"}, r"--ray \*\*\*@head:8265: "),
-        ({"storage": "journal"}, "allowed: an SQLAlchemy URL"),
-        ({"storage": "grpc://host:1"}, "allowed: an SQLAlchemy URL"),
+        ({"storage": "journal"}, "it must be an SQLAlchemy URL"),
+        ({"storage": "grpc://host:1"}, "it must be an SQLAlchemy URL"),
     ],
 )
 def test_no_start_with_what_is_not_safe(tmp_path: Path, given: dict[str, Any], message: str) -> None:
@@ -86,7 +86,7 @@ def test_the_command_refuses_another_address_without_a_token(tmp_path: Path) -> 
 
 
 def every_path(service: Served) -> list[tuple[str, str]]:
-    """The methods and paths of all that is described, of the pages, and of what the dashboard answers."""
+    """The methods and paths of the whole OpenAPI document, of the pages, and of the dashboard."""
     filled = {"name": "cars", "trial": "1", "format": "keras"}
     described = service.http.get("/openapi.json").json()["paths"].items()
     found = [(m.upper(), re.sub(r"{(\w+)}", lambda name: filled[name[1]], path)) for path, of in described for m in of]
@@ -140,7 +140,7 @@ def test_tokens_are_compared_in_constant_time(tmp_path: Path, monkeypatch: pytes
     assert not guard.is_token("")
     assert not guard.is_token("é" * 40)
     assert guard.is_token(TOKEN)
-    assert lengths == [(32, 32)] * 4  # of digests, whose length tells nothing
+    assert lengths == [(32, 32)] * 4  # of digests, whose length reveals nothing
 
 
 def test_a_cookie_opens_until_it_expires(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +158,7 @@ def test_a_cookie_opens_until_it_expires(service: Served, monkeypatch: pytest.Mo
     old = service.anonymous()
     old.post("/login", data={"token": TOKEN})
     assert old.get("/searches").status_code == 401
-    assert "not the token" in service.anonymous().post("/login", data={"token": "wrong"}).text
+    assert "Wrong token." in service.anonymous().post("/login", data={"token": "wrong"}).text
 
 
 @pytest.mark.parametrize("others", ['prefs={"a":1}; ', "a=b=c; =; ;; x; ", f"{COOKIE}=1.2; ", 'q="; ', "\xe9=\xff; "])
@@ -171,7 +171,7 @@ def test_cookies_of_other_services_of_the_host_are_in_nobodys_way(service: Serve
 
 
 def test_two_services_on_one_host_have_cookies_of_two_names(tmp_path: Path) -> None:
-    """Browsers do not tell the ports of a host apart."""
+    """Browsers share cookies between the ports of a host."""
     tokens = (TOKEN, "the-token-of-another-service")
     names = []
     for token in tokens:
@@ -198,9 +198,7 @@ def test_browsers_are_led_to_the_login_and_others_are_told(service: Served) -> N
     deep = service.anonymous().get("/searches/a%2Fb/logs?job=1&follow=true#x", headers={"Accept": "text/html"})
     to = deep.headers["location"]
     assert to == "/login?next=/searches/a%252Fb/logs%3Fjob%3D1%26follow%3Dtrue"
-    assert (
-        'method="post">' in service.anonymous().get(to).text
-    )  # to the address that the browser is at: `next` is in it
+    assert 'method="post">' in service.anonymous().get(to).text  # to the browser's current URL, which contains `next`
     after = service.anonymous().post(to, data={"token": TOKEN})
     assert (after.status_code, after.headers["location"]) == (303, "/searches/a%2Fb/logs?job=1&follow=true")
     other = service.anonymous().get("/searches")
@@ -233,7 +231,7 @@ def test_who_guesses_tokens_is_not_told_when_one_is_right(tmp_path: Path) -> Non
     with served(tmp_path, logins="2/day") as service:
         assert [wrong(service) for _ in range(3)] == [401, 401, 429]
         assert service.http.get("/searches").status_code == 429
-        assert service.anonymous().get("/searches").status_code == 401  # it guesses nothing
+        assert service.anonymous().get("/searches").status_code == 401  # it does not guess
 
 
 def test_who_guesses_tokens_locks_out_nobody_behind_the_same_address(tmp_path: Path) -> None:
@@ -249,7 +247,7 @@ def test_a_login_that_is_refused_shows_its_form_again(tmp_path: Path) -> None:
         wrong = browser.post("/login", data={"token": "no"})
         often = browser.post("/login", data={"token": "no"})
     for answer, status, said in (
-        (wrong, 401, "That is not the token of this service."),
+        (wrong, 401, "Wrong token."),
         (often, 429, "Too many requests: at most 1 per 1 minute. Try again."),
     ):
         assert (answer.status_code, answer.headers["content-type"]) == (status, "text/html; charset=utf-8")
@@ -258,7 +256,7 @@ def test_a_login_that_is_refused_shows_its_form_again(tmp_path: Path) -> None:
 
 
 def test_requests_that_read_are_answered_without_their_body(tmp_path: Path) -> None:
-    """Else whoever has no token could hold every place by a few bytes."""
+    """Otherwise anyone without a token could occupy all connections with a few bytes."""
     with served(tmp_path, connections=1) as service:
         for method, path in (
             ("GET", "/assets/app.js"),
@@ -284,7 +282,9 @@ def test_a_proxy_says_that_a_browser_asked_by_https(service: Served) -> None:
         forwarded = {"X-Forwarded-Proto": value}
         answer = service.anonymous().post("/login", data={"token": TOKEN}, headers=forwarded)
         assert ("Secure" in answer.headers["set-cookie"]) == is_https
-        assert "strict-transport-security" not in answer.headers  # of all ports of the host: for the proxy to say
+        assert (
+            "strict-transport-security" not in answer.headers
+        )  # for all ports of the host, so that is up to the proxy
         away = service.http.post("/logout", headers=forwarded)
         assert ("Secure" in away.headers["set-cookie"]) == is_https
     assert "Secure" not in service.anonymous().post("/login", data={"token": TOKEN}).headers["set-cookie"]
@@ -353,7 +353,7 @@ def test_pages_of_other_sites_change_nothing(service: Served, headers: dict[str,
 
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # the dashboard leaves its files to the collector
+)  # the dashboard leaves closing its files to the garbage collector
 def test_every_answer_says_what_a_browser_may_do_with_it(service: Served) -> None:
     asked = [
         ("/", 200),
@@ -374,7 +374,7 @@ def test_every_answer_says_what_a_browser_may_do_with_it(service: Served) -> Non
         assert answer.headers["referrer-policy"] == "same-origin"
         assert "server" not in answer.headers
     report = service.http.get("/searches/none/report").headers["content-security-policy"]
-    assert report.startswith("sandbox") and "allow-same-origin" not in report  # its scripts reach nothing here
+    assert report.startswith("sandbox") and "allow-same-origin" not in report  # its scripts cannot reach the service
     refused = service.anonymous().get("/searches")
     assert refused.headers["content-security-policy"] and refused.headers["cache-control"] == "no-store"
 

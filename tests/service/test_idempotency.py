@@ -1,4 +1,4 @@
-"""A request that is sent twice does once what it asks for."""
+"""A request that is sent twice is executed once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_another_body_with_the_same_key_is_refused(place: Place, name: str) -> N
     refused = place.submit(name, key="one", trials=7)
     assert refused.status_code == 409
     assert refused.json()["detail"] == (
-        "this Idempotency-Key was used for another request. Use a new key for a new request."
+        "this Idempotency-Key was already used for a different request. Use a new key for each request."
     )
     assert place.jobs.names() == ["cars"]
 
@@ -42,7 +42,7 @@ def test_another_route_with_the_same_key_is_refused(place: Place) -> None:
     for route in ("resume", "promotions"):
         refused = place.http.post(f"/searches/cars/{route}", json={}, headers={"Idempotency-Key": "one"})
         assert refused.status_code == 409
-        assert "used for another request" in refused.json()["detail"]
+        assert "used for a different request" in refused.json()["detail"]
     assert len(place.jobs.of("cars")) == 1
 
 
@@ -84,14 +84,14 @@ def test_a_taken_name_is_refused_with_what_to_do(place: Place) -> None:
     place.submit()
     refused = place.submit()
     assert refused.status_code == 409
-    assert "there is a search 'cars' already. Go on with it by POST /searches/cars/resume" in refused.json()["detail"]
+    assert "the search 'cars' already exists. Resume it by POST /searches/cars/resume" in refused.json()["detail"]
 
 
 def test_a_name_of_a_folder_that_is_no_search_is_refused(place: Place) -> None:
     (place.root / "photos" / "one.jpg").write_bytes(b"photo")
     refused = place.submit("photos")
     assert refused.status_code == 409
-    assert "'photos' exists and is not a search of this service" in refused.json()["detail"]
+    assert "already contains 'photos', which is not a search of this service" in refused.json()["detail"]
     assert (place.root / "photos" / "one.jpg").read_bytes() == b"photo"
     assert not list(place.root.glob(".*.tmp"))
 
@@ -125,7 +125,7 @@ def test_a_stop_that_is_sent_again_does_not_stop_what_was_resumed_since(place: P
         place.restart()
     refused = place.http.post("/searches/cars/stop", headers={"Idempotency-Key": "resume"})
     assert refused.status_code == 409
-    assert "used for another request" in refused.json()["detail"]
+    assert "used for a different request" in refused.json()["detail"]
     assert place.http.post("/searches/cars/stop", headers={"Idempotency-Key": "another"}).json()["state"] == "stopped"
 
 

@@ -1,4 +1,4 @@
-"""The life of a job, told from what is written down, whatever became of the service, of Ray or of the job's process."""
+"""The life of a job according to its records, whatever happens to the service, to Ray or to the job's process."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_job_whose_process_is_gone_is_interrupted(place: Place) -> None:
     assert place.begin(pid=gone.pid, birth="long ago")
     assert place.state() == "interrupted"
     assert place.http.get("/searches/cars").json()["message"] == (
-        "its process was killed; finished work is saved, and it can be resumed"
+        "its process was killed; finished work is saved and the job can be resumed"
     )
 
 
@@ -96,7 +96,7 @@ def test_a_queued_job_that_is_stopped_never_begins(place: Place) -> None:
     assert answer.status_code == 202
     assert (answer.json()["state"], answer.json()["message"]) == (
         "stopped",
-        "stopped before it began; it can be resumed",
+        "stopped before it started; it can be resumed",
     )
     assert not place.begin()
     assert place.http.post("/searches/cars/resume").json()["state"] == "queued"
@@ -111,7 +111,7 @@ def test_a_running_job_is_asked_to_stop(place: Place) -> None:
     refused = place.http.post("/searches/cars/resume")
     assert refused.status_code == 409
     assert (
-        "has a job that is stopping (search). It is saving its state: wait for it, then resume it."
+        "already has a stopping job (search). It is saving its state: wait until it ends, then resume it."
         in refused.json()["detail"]
     )
     place.finish("stopped")
@@ -130,7 +130,7 @@ def test_resume_goes_on_with_promotions_that_did_not_finish(place: Place, state:
     place.board.look()
     none = place.http.post("/searches/cars/resume?kind=promotions")
     assert none.status_code == 409
-    assert none.json()["detail"].startswith("the search 'cars' has no job of promotions. Start one: POST")
+    assert none.json()["detail"].startswith("the search 'cars' has no promotions job. Start one: POST")
     promoted = place.http.post("/searches/cars/promotions", json={"top": 2})
     assert promoted.status_code == 202
     place.begin(number=2)
@@ -184,7 +184,7 @@ def test_the_process_of_a_job_says_why_it_failed(place: Place) -> None:
     assert "unheard" in place.http.get("/searches/cars/logs").text
     again = subprocess.run(command, cwd=place.root, capture_output=True, text=True, timeout=120, check=False)
     assert again.returncode == 0
-    assert "Job cars-1.1 was started by another process; nothing to do here." in again.stdout + again.stderr
+    assert "Job cars-1.1 was already started by another process; nothing to do." in again.stdout + again.stderr
 
 
 def test_a_log_is_given_byte_by_byte(place: Place) -> None:
@@ -195,7 +195,7 @@ def test_a_log_is_given_byte_by_byte(place: Place) -> None:
     assert answer.content == said
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     missing = place.http.get("/searches/cars/logs?job=2")
-    assert (missing.status_code, missing.json()["detail"]) == (404, "the search 'cars' has no job 2; it has 1.")
+    assert (missing.status_code, missing.json()["detail"]) == (404, "the search 'cars' has no job 2; existing jobs: 1.")
 
 
 def test_a_log_is_followed_until_the_job_is_over(place: Place) -> None:
@@ -224,14 +224,14 @@ def test_only_so_many_logs_are_followed(tmp_path: Path) -> None:
             refused = [one.result() for one in asked if one.done()]
             assert [answer.status_code for answer in refused] == [503, 503]
             assert refused[0].json()["detail"] == (
-                "as many logs as may be (1) are followed already. Read this one without `follow`."
+                "the maximum of 1 logs are being followed already. Read this one without `follow`."
             )
             assert place.http.get("/searches/cars/logs").status_code == 200
         finally:  # the threads end with the job
             place.finish("finished")
             place.board.look()
         assert {one.result(10).status_code for one in asked} == {200, 503}
-    assert place.http.get(follow).status_code == 200  # who is done makes room
+    assert place.http.get(follow).status_code == 200  # a finished reader frees a place
 
 
 def test_what_was_said_first_of_a_jobs_end_stands(place: Place) -> None:
@@ -261,13 +261,13 @@ def test_the_other_jobs_are_looked_after_when_the_end_of_one_cannot_be_written(
     with monkeypatch.context() as patched:
         patched.setattr(Files, "write_ended", full)
         assert place.state("boats") == "interrupted"
-        assert place.state("cars") == "queued"  # as it was last seen
+        assert place.state("cars") == "queued"  # the last known state
     assert "job 1 of the search 'cars': cannot write ended.json" in capfd.readouterr().err
     assert place.state("cars") == "interrupted"
 
 
 def test_a_full_disk_does_not_hold_a_job_up() -> None:
-    """What nobody takes out of a pipe stops who writes into it."""
+    """A full pipe that nobody reads blocks its writer."""
     script = (
         "from pathlib import Path\nfrom headhunt.service.jobs.job import _logged\n"
         "with _logged(Path('/dev/full')):\n    print('x' * 300_000, flush=True)\n"
@@ -292,7 +292,7 @@ def test_what_is_submitted_one_after_the_other_reaches_ray_so(tmp_path: Path, mo
     eventually(lambda: len(place.ray.submitted) >= 3 and not place.jobs._asking)
     assert place.ray.submitted == ["a-1.1", "b-1.1", "c-1.1"]
     assert place.jobs.names() == ["c", "b", "a"]
-    place.ray.known.clear()  # a Ray that was started again
+    place.ray.known.clear()  # a restarted Ray
     place.ray.submitted.clear()
     place.board.look()
     eventually(lambda: len(place.ray.submitted) >= 3 and not place.jobs._asking)

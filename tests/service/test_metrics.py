@@ -1,4 +1,4 @@
-"""What Prometheus reads."""
+"""The Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.service.stand_in import Place, searched_trial
 
 
 def _read(place: Place) -> dict[tuple[str, ...], float]:
-    """Every sample, by its name and its labels' values."""
+    """Every sample, by its name and label values."""
     answer = place.http.get("/metrics")
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain")
@@ -81,11 +81,11 @@ def test_a_build_that_is_under_way_tells_its_pace_as_the_log_does(
             said.write(line)
         assert pace() == told
     with log.open("a") as said:
-        said.write("another stage " * 1000)  # the pace is not looked for in all of a long log
+        said.write("another stage " * 1000)  # a long log is not searched completely for the rate
     assert pace() is None
     place.files().write_results({"cache": {"images_per_second": 99.5}})
     place.files().write_stage("search")
-    assert pace() == 99.5  # of the build as a whole
+    assert pace() == 99.5  # of the whole build
 
 
 def test_metrics_of_an_empty_service_are_well_formed(tmp_path: Path) -> None:

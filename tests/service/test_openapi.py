@@ -1,4 +1,4 @@
-"""The interface does what its OpenAPI document says, whatever it is sent."""
+"""The API does what its OpenAPI document says, for any request."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ OPERATIONS = [
 ]
 
 TAKING = [one for one in OPERATIONS if one.startswith("POST") or "{" in one]
-"""Those with parameters, which can be invalid."""
+"""Operations with parameters, which can be invalid."""
 
 RANGES = ["bytes=0-0", "bytes=1-", "bytes=-1", "bytes=0-0,2-3", "bytes=9-", "bytes=3-1", "bytes=", "lines=1-2", "x"]
 
 THERE = {"name": ["cars"], "trial": [1], "format": ["keras", "onnx", "bundle"], "Range": RANGES}
-"""Values of parameters that a finished search has an answer to."""
+"""Parameter values for which a finished search has an answer."""
 
 
 def _fill(place: Place) -> None:
@@ -100,7 +100,7 @@ def _fill(place: Place) -> None:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A service with a token and a finished search, as `headhunt serve` serves it."""
+    """A service with a token and a finished search, as served by `headhunt serve`."""
     place = Place(tmp_path_factory.mktemp("full"))
     _fill(place)
     with _looking(place.root) as service:
@@ -109,7 +109,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A service without any search."""
+    """A service without searches."""
     with _looking(Place(tmp_path_factory.mktemp("empty")).root) as service:
         yield service
 
@@ -125,7 +125,7 @@ def _looking(root: Path) -> Iterator[Served]:
 
 
 def _end_jobs(service: Served) -> None:
-    """Ends what was begun, so that the search can be resumed and promoted again."""
+    """Ends active jobs, so that the search can be resumed and promoted again."""
     active = [standing.job for standing in service.jobs.of("cars") if standing.state in ACTIVE]
     for job in active:
         job_files(service.root, "cars", job.number).write_ended(Ended(state="stopped", message=None, time=now()))
@@ -134,17 +134,17 @@ def _end_jobs(service: Served) -> None:
 
 
 def _documents(document: dict[str, Any], operation: str, mode: GenerationMode) -> Iterator[dict[str, Any]]:
-    """The document as it is; and narrower ones, whose requests lead further than to a 404 or a 422. They are documents of their
-    own, since of alternatives in one schema those that are part of another one are never drawn."""
+    """The document itself, and narrower ones whose requests get further than a 404 or 422. They are separate documents because
+    alternatives in one schema that are part of another are never generated."""
     method, path = operation.split()
     there = THERE if mode == GenerationMode.POSITIVE else THERE.keys() - {"Range"}  # any text is valid as one
 
     def described(of: dict[str, Any]) -> Any:
-        del of["security"]  # the token is given
+        del of["security"]  # the token is sent
         found = of["paths"][path][method.lower()]
         for parameter in found.get("parameters", []):
             if parameter["name"] == "follow" and mode == GenerationMode.POSITIVE:
-                # It ends with a job, which nobody does here; an invalid one, or one beside something invalid, is refused at once.
+                # It ends with a job, and no job ends here; an invalid request, or one with an invalid part, is rejected at once.
                 parameter["schema"] = {"enum": [False]}
         return found
 
@@ -157,7 +157,7 @@ def _documents(document: dict[str, Any], operation: str, mode: GenerationMode) -
         parameter["schema"] = {"enum": THERE[parameter["name"]]}
     if parameters:
         yield narrow
-    if operation == "POST /searches":  # a valid configuration; and one with a section that is drawn
+    if operation == "POST /searches":  # a valid configuration, and one with a generated section
         sections = configuration("")
         every = document["components"]["schemas"]["Configuration"]["properties"]
         for drawn in (None, *sections):
@@ -171,7 +171,7 @@ def _documents(document: dict[str, Any], operation: str, mode: GenerationMode) -
 
 
 def _statuses(service: Served, operation: str, mode: GenerationMode, examples: int, fixed: bool) -> Counter[int]:
-    """Sends generated requests and checks the answers; counts their statuses."""
+    """Sends generated requests and checks the responses; counts their statuses."""
     method, path = operation.split()
     checks = CHECKS if operation == "POST /searches" else [*CHECKS, negative_data_rejection]
     documents = _documents(service.http.get("/openapi.json").json(), operation, mode)

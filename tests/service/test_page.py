@@ -1,4 +1,4 @@
-"""The start page in a browser, in front of a service in this process whose jobs the tests begin and end by their records."""
+"""The start page in a browser, with a service in this process whose jobs the tests start and end through their records."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.service.stand_in import PLENTY, searched_trial
 
 
 class Search:
-    """A search whose last job the test does, in the name of this process."""
+    """A search whose last job is run by the test, in the name of this process."""
 
     def __init__(self, service: Served, name: str) -> None:
         self._service, self.name, self.job = service, name, 0
         self.post("", {"name": name, "dataset": {"kind": "toy_cars"}})
 
     def post(self, what: str, body: Any = None) -> None:
-        """Asks the service as another client than the page."""
+        """Sends a request as a client other than the page."""
         answer = self._service.http.post(f"/searches/{self.name}{what}" if what else "/searches", json=body)
         assert answer.is_success, answer.text
         self.job = answer.json()["jobs"][-1]["number"]
@@ -64,7 +64,7 @@ class Search:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Only one log at a time may be followed."""
+    """Only one log at a time can be followed."""
     root = make_folder(tmp_path_factory.mktemp("page") / "root")
     with served(root, reads=PLENTY, writes=PLENTY, logins=PLENTY, followers=1) as service:
         yield service
@@ -104,7 +104,7 @@ def shows(card: Locator, state: str) -> None:
 
 @contextmanager
 def two_polls(page: Page) -> Iterator[None]:
-    """Domains when the page has asked, and been answered, twice: what it asks for because of the first answer, it has."""
+    """Returns after the page has polled, and been answered, twice: requests caused by the first answer are complete."""
     yield
     for _ in range(2):
         with page.expect_response("**/searches"):
@@ -218,7 +218,7 @@ def test_a_log_of_a_job_that_waits_is_not_the_one_before_it(service: Served, pag
     log.get_by_text("Log", exact=True).click()
     expect(log.locator("pre")).to_have_text("of the first job\n")
     search.post("/resume")
-    expect(log.locator(".note")).to_have_text("It has not begun.")
+    expect(log.locator(".note")).to_have_text("The job has not started yet.")
     expect(log.locator("pre")).to_have_text("")
     search.begin(text="of the second job\n")
     expect(log.locator("pre")).to_have_text("of the second job\n")
@@ -237,7 +237,7 @@ def test_logs_are_read_where_no_more_can_be_followed(service: Served, page: Page
         expect(logs[over].locator(".note")).to_have_text("end of the log")
         expect(logs[over].locator("pre")).to_have_text("of log-over\n")
         logs[live].get_by_text("Log", exact=True).click()
-        expect(logs[live].locator(".note")).to_contain_text("too many logs are followed")
+        expect(logs[live].locator(".note")).to_contain_text("too many logs are being followed")
         expect(logs[live].locator("pre")).to_have_text("of log-live\n")
         live.say("größer\n")
         expect(logs[live].locator("pre")).to_have_text("of log-live\ngrößer\n")
@@ -374,17 +374,17 @@ def test_resume_says_what_it_goes_on_with(service: Served, page: Page) -> None:
     search.post("/stop")
     page.goto("/")
     resume = card_of(page, search.name).get_by_role("button", name="Resume")
-    expect(resume).to_have_accessible_description("Goes on with the search")
+    expect(resume).to_have_accessible_description("Resume the search")
     search.post("/promotions", {"top": 1})
     search.post("/stop")
-    expect(resume).to_have_accessible_description("Goes on with the promotion")
+    expect(resume).to_have_accessible_description("Resume the promotion")
     search.post("/resume")
     search.begin(stage="promote")
     search.end("finished")
-    expect(resume).to_have_accessible_description("Goes on with the search")
+    expect(resume).to_have_accessible_description("Resume the search")
 
 
 def wait_for(page: Page, wanted: Callable[[], bool]) -> None:
-    """Waits until it is so, while the page's events are attended to."""
+    """Waits for a condition while processing the page's events."""
     while not wanted():
         page.wait_for_timeout(50)

@@ -1,4 +1,4 @@
-"""Whatever a configuration names on disk is looked at by the service before it takes it, fields that are added one day too."""
+"""The service checks every path in a configuration before accepting it, including fields that will be added later."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BASES: dict[str, dict[str, Any]] = {
     "ReportsConfig": {"dataset": TOY, "reports": {}},
     "HistoryFile": {"dataset": TOY, "reports": {"histories": [{"name": "old", "files": [{"path": "a.csv"}]}]}},
 }
-"""Configurations that the service takes, by the name of the model whose paths are changed in them."""
+"""Configurations that the service accepts, by the name of the model whose paths are changed in them."""
 
 TEXTS: dict[str, Any] = {
     "features.backbone": {"backbone": f"{OUTSIDE}/a.keras", "preprocessing": "resnet_v2", "image_size": 32},
@@ -39,7 +39,7 @@ TEXTS: dict[str, Any] = {
     "train.workers.address": {"workers": {"address": "auto"}},
     "reports.histories.files": {"histories": [{"name": "old", "files": [OUTSIDE]}]},
 }
-"""Texts that name a file, a server or a program, with a section in which they name a wrong one."""
+"""Text fields that name a file, a server or a program, with a section that names a wrong one."""
 
 WORDS = {
     "AugmentationConfig": {"name", "policy"},
@@ -56,11 +56,11 @@ WORDS = {
     "SearchSpace": {"batch_size", "features", "head", "optimizer", "schedule", "views"},
     "Views": {"policy"},
 }
-"""Other texts, and values of any kind, by model: what Headhunt, Keras, a table or the configuration itself has by that name."""
+"""Other text fields, and values of any kind, by model: names that Headhunt, Keras, a table or the configuration itself knows."""
 
 
 class Leaf(NamedTuple):
-    """A place of a configuration where a value of `kind` may stand: in the model `owner`, in a list or by itself."""
+    """A place in a configuration for a value of `kind`: in the model `owner`, in a list or by itself."""
 
     key: str
     owner: str
@@ -89,7 +89,7 @@ PATHS = [leaf for leaf in LEAVES if isinstance(leaf.kind, type) and issubclass(l
 
 
 def changed(value: Any, key: list[str], new: Any) -> Any:
-    """A copy with another value at a key path, in the first entry of lists on the way."""
+    """A copy with another value at a key path, in the first entry of any list on the way."""
     if not key:
         return new
     if isinstance(value, list):
@@ -98,11 +98,11 @@ def changed(value: Any, key: list[str], new: Any) -> Any:
 
 
 def refused(raw: Mapping[str, Any], root: Path) -> set[str]:
-    """The key paths that the service has something against because of where they lead; positions in lists are left out."""
+    """The key paths that the service rejects because of their targets, without list positions."""
     try:
         admit({"name": "paths", **raw}, Settings(root=root))
     except RefusedError as error:
-        reasons = "work directory|Leave it out|the operator allowed none"
+        reasons = "work directory|Remove this key|the operator allowed none"
         found = [fault.partition(": ") for fault in error.faults]
         return {re.sub(r"\.\d+", "", key) for key, _, said in found if re.search(reasons, said)}
     return set()

@@ -1,4 +1,4 @@
-"""What is no request, too large or too slow ends its own connection, and takes nobody's else."""
+"""Invalid, too large and too slow requests end their own connection and no other."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def status(answer: bytes) -> int:
 
 
 def whole(connection: socket.socket) -> bytes:
-    """All that comes until the other side ends the connection."""
+    """Everything received until the other side closes the connection."""
     found = b""
     while part := connection.recv(65536):
         found += part
@@ -45,7 +45,7 @@ def whole(connection: socket.socket) -> bytes:
 
 
 def is_closed(connection: socket.socket) -> bool:
-    """Whether the other side ends it soon, without a word."""
+    """Whether the other side closes the connection soon, without sending anything."""
     connection.settimeout(20)
     try:
         return connection.recv(1) == b""
@@ -54,14 +54,14 @@ def is_closed(connection: socket.socket) -> bool:
 
 
 def received(connection: socket.socket) -> bytes:
-    """What comes next, of a connection that stays."""
+    """The next bytes on a connection that stays open."""
     if part := connection.recv(65536):
         return part
     raise ConnectionAbortedError("the other side ended the connection")
 
 
 def one(connection: socket.socket) -> bytes:
-    """One answer, of a connection that stays."""
+    """One response on a connection that stays open."""
     found = b""
     while b"\r\n\r\n" not in found:
         found += received(connection)
@@ -88,7 +88,7 @@ def test_a_large_head_is_refused_in_words(service: Served, head: bytes) -> None:
         connection.sendall(head)
         answer = whole(connection)
     assert status(answer) == 431
-    said = "the address and the headers are too large; at most 65536 bytes are taken. Leave some out."
+    said = "the address and the headers are too large; they must be at most 65536 bytes. Remove some."
     assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"detail": said}
 
 
@@ -111,7 +111,7 @@ def test_what_is_no_http_is_refused_in_words(service: Served) -> None:
 @pytest.mark.parametrize("first", [b"", b"GET /lo", LINE, b"\r\n"])
 @pytest.mark.parametrize("before", [b"", GET])
 def test_a_slow_head_ends_the_connection(service: Served, before: bytes, first: bytes) -> None:
-    """However often a byte comes."""
+    """However often a byte arrives."""
     start = time.monotonic()
     with opened(service) as connection:
         if before:
@@ -148,7 +148,7 @@ def test_trailers_without_end_end_the_connection(tmp_path: Path, more: bytes) ->
     with served(tmp_path) as service, opened(service) as connection:
         connection.sendall(post + b"1\r\nx\r\n0\r\n")
         with pytest.raises(OSError):
-            for _ in range(10_000):  # 60 MB, of which it takes a few hundred KB
+            for _ in range(10_000):  # 60 MB, of which it accepts a few hundred KB
                 connection.sendall(more)
 
 
@@ -216,7 +216,7 @@ def test_a_body_that_breaks_off_is_no_request(tmp_path: Path) -> None:
                 connection.sendall("\r\n".join([*head, ending]).encode() + body)
                 time.sleep(0.3)
         with opened(service) as connection:
-            connection.sendall("\r\n".join([*head, "Transfer-Encoding: chunked\r\n\r\nno number\r\n"]).encode())
+            connection.sendall("\r\n".join([*head, "Transfer-Encoding: chunked\r\n\r\nnot a number\r\n"]).encode())
             assert status(whole(connection)) == 400
         eventually(lambda: service.http.get("/searches").status_code == 200)
         assert service.http.get("/searches").json() == {"searches": []}

@@ -1,4 +1,4 @@
-"""Ray's job server as the service asks it: whose jobs are whose, and a server that gives no answer or another one."""
+"""The service's use of Ray's job server: which jobs belong to whom, and a server that gives no answer or an unexpected one."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ exec sleep 600
 
 
 def own_ray(folder: Path, monkeypatch: pytest.MonkeyPatch, failing: int, said: str) -> OwnRay:
-    """A Ray of the service's own whose first heads end with these words; the next one answers."""
+    """A private Ray whose first heads exit with these messages; the next one answers."""
     program = folder / "python"
     program.write_text(HEADS.format(folder=folder, failing=failing, said=said))
     program.chmod(0o755)
@@ -114,7 +114,7 @@ def own_ray(folder: Path, monkeypatch: pytest.MonkeyPatch, failing: int, said: s
 
 
 def test_a_head_that_did_not_come_up_in_time_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a machine under load: Ray gives its node half a minute."""
+    """As on a machine under load: Ray waits half a minute for its node."""
     own = own_ray(tmp_path, monkeypatch, 2, "Exception: The current node timed out during startup. This could")
     try:
         own.keep()

@@ -1,4 +1,4 @@
-"""What the service says when it does not do what it is asked for: once, of what was given, and what to do next."""
+"""Error messages of the service: once per problem, with what was received and what to do next."""
 
 from __future__ import annotations
 
@@ -83,9 +83,9 @@ def test_json_has_each_key_once(place: Place) -> None:
 @pytest.mark.parametrize(
     ("content", "kind", "status", "said"),
     [
-        ('{"top": 2}', "application/x-www-form-urlencoded", 415, "allowed: application/json"),
+        ('{"top": 2}', "application/x-www-form-urlencoded", 415, "must be application/json"),
         ('{"top": ', "application/json", 422, "the request is not valid: the body: JSON decode error."),
-        ('{"top": 2, "trials": [1]}', "application/json", 422, "the body: both top and trials are given; leave one"),
+        ('{"top": 2, "trials": [1]}', "application/json", 422, "the body: received both top and trials; give only one"),
         ("[]", "application/json", 422, "the body: Input should be a valid dictionary"),
         ('{"tops": 2}', "application/json", 422, "tops: Extra inputs are not permitted."),
     ],
@@ -105,7 +105,7 @@ def test_trials_that_are_not_complete_are_not_promoted(place: Place) -> None:
     refused = place.http.post("/searches/cars/promotions", json={"trials": [7, 0, 1]})
     assert (refused.status_code, refused.json()["detail"]) == (
         422,
-        "trials: received 1, 7, which the search 'cars' has not completed. GET /searches/cars/top lists those that can be "
+        "trials: received 1, 7, which the search 'cars' has not completed. GET /searches/cars/top lists the trials that can be "
         "promoted.",
     )
     assert place.http.post("/searches/cars/promotions", json={"trials": [0]}).status_code == 202
@@ -113,16 +113,14 @@ def test_trials_that_are_not_complete_are_not_promoted(place: Place) -> None:
 
 def test_a_method_that_there_is_not(place: Place) -> None:
     answer = place.http.post("/healthz")
-    assert (answer.status_code, answer.json()["detail"]) == (405, "/healthz does not take POST; allowed: GET.")
+    assert (answer.status_code, answer.json()["detail"]) == (405, "/healthz does not support POST; allowed: GET.")
 
 
 def test_a_fault_of_our_own_is_told_in_json(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(place.board, "health", lambda: 1 / 0)
     answer = place.http.get("/healthz")
     assert answer.status_code == 500
-    assert answer.json()["detail"].startswith(
-        "a fault in headhunt itself (ZeroDivisionError); the service's log has it."
-    )
+    assert answer.json()["detail"].startswith("internal error in headhunt (ZeroDivisionError); see the service's log.")
 
 
 def test_what_the_operator_no_longer_allows_is_not_gone_on_with(place: Place) -> None:
@@ -155,7 +153,7 @@ def test_a_search_that_is_stopping_is_waited_for(place: Place) -> None:
     answer = place.http.post("/searches/cars/resume")
     assert answer.status_code == 409
     assert answer.json()["detail"].endswith(
-        "is stopping (search). It is saving its state: wait for it, then resume it."
+        "already has a stopping job (search). It is saving its state: wait until it ends, then resume it."
     )
 
 
@@ -169,7 +167,7 @@ def test_a_folder_under_another_name_is_no_search(place: Place, capfd: pytest.Ca
     assert [search["name"] for search in place.http.get("/searches").json()["searches"]] == ["boats"]
     eventually(lambda: place.ray.submitted == ["boats-1.1"])
     assert not (place.root / "cars").exists()
-    assert "cars-old is the folder of the search 'cars' under another name" in capfd.readouterr().err
+    assert "cars-old is the renamed folder of the search 'cars'" in capfd.readouterr().err
     assert place.submit().status_code == 201  # the name is free
 
 
@@ -194,11 +192,11 @@ def test_no_secret_lies_where_a_configuration_can_name_it(
     for file in (outside, hidden):
         check(secrets(root, file, option, monkeypatch))
     for file in (inside, link):
-        with pytest.raises(UsageError, match=rf"^{option}: .* is in the work directory .* Keep secrets outside"):
+        with pytest.raises(UsageError, match=rf"^{option}: .* is in the work directory .* Move it elsewhere"):
             check(secrets(root, file, option, monkeypatch))
 
 
 def test_stores_have_no_password_in_them(tmp_path: Path) -> None:
     check(Settings(root=tmp_path, stores=("s3://bucket/a@b",)))
-    with pytest.raises(UsageError, match=r"^--store s3://\*\*\*@bucket: a name and a password in the URL would be"):
+    with pytest.raises(UsageError, match=r"^--store s3://\*\*\*@bucket: credentials in the URL would"):
         check(Settings(root=tmp_path, stores=("s3://key:secret@bucket/x",)))

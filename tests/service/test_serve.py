@@ -1,4 +1,4 @@
-"""The service as people use it: as a process, by its commands, by HTTP, and in a browser."""
+"""The service as users see it: as a process, through its commands, HTTP and a browser."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from tests.service.serving import HEADHUNT, TOKEN, Service, configuration
 
 
 def written(service: Service, raw: dict[str, Any]) -> str:
-    """A configuration as a file in the folder of the clients."""
+    """A configuration file in the clients' folder."""
     path = service.root.parent / f"{raw['name']}.yaml"
     path.write_text(yaml.safe_dump(raw))
     return path.name
 
 
-pytestmark = pytest.mark.timeout(3000)  # whole searches and promotions, beside whatever else the machine does
+pytestmark = pytest.mark.timeout(3000)  # whole searches and promotions, next to whatever else the machine does
 
 
 def watched(browser: Browser) -> tuple[Page, list[str]]:
-    """A page, and what it complains about."""
+    """A page, with its console messages."""
     page = browser.new_page(viewport={"width": 1200, "height": 1000})
     page.set_default_timeout(180_000)
     faults: list[str] = []
 
     def note(message: ConsoleMessage) -> None:
-        of_no_gpu = "GPU stall due to ReadPixels" in message.text  # a machine without one says so, at any time
+        of_no_gpu = "GPU stall due to ReadPixels" in message.text  # a machine without a GPU logs that, at any time
         if message.type in ("error", "warning") and not of_no_gpu:
             faults.append(message.text)
 
@@ -69,7 +69,7 @@ def promoted(service: Service, browser: Browser) -> str:
     page.get_by_label("Configuration, in YAML").fill(yaml.safe_dump({**raw, "search": {"trails": 6}}))
     page.get_by_role("button", name="Submit", exact=True).click()
     expect(page.locator("#refusal")).to_contain_text("search.trails")
-    faults.clear()  # the browser itself notes the refusal, a 422
+    faults.clear()  # the browser logs the rejection itself, a 422
     page.get_by_label("Configuration, in YAML").fill(yaml.safe_dump(raw))
     page.get_by_role("button", name="Submit", exact=True).click()
     card = card_of(page, "cars")
@@ -170,20 +170,21 @@ def test_a_search_is_submitted_stopped_and_resumed_by_command_and_stopped_in_a_b
     name = "long"
     submitted = service.headhunt("submit", "-c", written(service, configuration(name, trials=100_000, generation=4)))
     assert submitted.returncode == 0, submitted.stderr
-    assert "Follow it: headhunt logs long --follow" in submitted.stdout
+    assert "follow it: headhunt logs long --follow" in submitted.stdout
     service.wait(name, lambda found: found["trials"]["complete"] >= 4)
     stopped = service.headhunt("stop", name)
-    assert stopped.returncode == 0 and f"Go on with it: headhunt submit --resume {name}" in stopped.stdout
+    assert stopped.returncode == 0 and f"To resume it: headhunt submit --resume {name}" in stopped.stdout
     before = service.get(f"/searches/{name}")
-    assert before["state"] == "stopped" and before["message"] == "stopped as asked for; it can be resumed"
+    assert before["state"] == "stopped" and before["message"] == "stopped as requested; it can be resumed"
     ended = before["trials"]["complete"]
     resumed = service.headhunt("submit", "--resume", name)
     assert resumed.returncode == 0, resumed.stderr
     service.wait(name, lambda found: found["trials"]["complete"] >= ended + 4)
     twice = service.headhunt("submit", "--resume", name)
     assert twice.returncode == 2
-    assert f"the search '{name}' has a job that is running (search). Wait for it or stop it, then resume it." in (
-        " ".join(twice.stderr.split())
+    assert (
+        f"the search '{name}' already has a running job (search). Wait until it ends, or stop it, then resume it."
+        in (" ".join(twice.stderr.split()))
     )
     page, faults = watched(browser)
     log_in(page, service)
@@ -213,7 +214,7 @@ def test_a_bad_configuration_is_refused_before_anything_starts(service: Service)
 
 def test_a_client_without_the_token_or_without_a_service(service: Service) -> None:
     done = service.headhunt("jobs", HEADHUNT_TOKEN="another-token-than-that")
-    assert done.returncode == 2 and "401: that is not the token of this service" in " ".join(done.stderr.split())
+    assert done.returncode == 2 and "401: wrong token" in " ".join(done.stderr.split())
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     done = service.headhunt("jobs", "--url", url)
@@ -226,7 +227,7 @@ def test_a_second_service_on_the_same_work_directory_is_refused(service: Service
         [HEADHUNT, "serve", "--root", str(service.root), "--port", "0"], capture_output=True, text=True, check=False
     )
     assert done.returncode != 0
-    assert "another service has the work directory" in " ".join(done.stderr.split())
+    assert "another service is using the work directory" in " ".join(done.stderr.split())
 
 
 def test_the_form_of_a_page_whose_script_is_still_on_its_way_sends_nothing(service: Service, browser: Browser) -> None:
@@ -244,7 +245,7 @@ def test_the_form_of_a_page_whose_script_is_still_on_its_way_sends_nothing(servi
     held[0].continue_()
     expect(page.get_by_role("button", name="Fill in the example")).to_be_disabled()  # there is a text
     submit.click()
-    expect(page.locator("#refusal p")).to_have_text("the configuration is not taken:")
+    expect(page.locator("#refusal p")).to_have_text("the configuration is not accepted:")
     expect(page.locator("#refusal li")).to_have_text("dataset: this key is required. Found there: name.")
     expect(page.get_by_label("Configuration, in YAML")).to_have_value("name: early")
     assert page.url == at, "the form was sent by the browser itself"
@@ -283,7 +284,7 @@ def test_an_export_is_downloaded_and_study_and_report_are_opened_in_a_browser(
         page.goto(f"{study}/{view}")
         expect(page.locator(".js-plotly-plot svg.main-svg").nth(3 * plots - 1)).to_be_attached()
     expect(page.locator("#plot-parallel-coordinate .parcoords")).to_have_count(1)
-    # what Plotly says where a policy forbids the programs it makes
+    # Plotly's message where a policy forbids its generated code
     expect(page.get_by_text("WebGL is not supported")).to_have_count(0)
     page.goto(f"{service.url}/dashboard/")
     expect(page.get_by_role("heading", name=re.compile(rf"\d+\. {promoted}$"))).to_be_visible()
@@ -301,7 +302,7 @@ def test_an_export_is_downloaded_and_study_and_report_are_opened_in_a_browser(
     expect(page.get_by_label("Token")).to_be_visible()
     page.get_by_label("Token").fill("another-token-than-that")
     page.get_by_role("button", name="Log in").click()
-    expect(page.get_by_text("That is not the token of this service.")).to_be_visible()
+    expect(page.get_by_text("Wrong token.")).to_be_visible()
     page.get_by_label("Token").fill(TOKEN)
     page.get_by_role("button", name="Log in").click()
     expect(page).to_have_url(f"{study}?from=here")
@@ -339,9 +340,9 @@ main()
 
 
 def test_a_ctrl_c_that_python_drops_before_the_service_is_ready_ends_it(tmp_path: Path) -> None:
-    """As one does that comes while the garbage is collected."""
+    """Like an interrupt that arrives during garbage collection."""
     program = [sys.executable, "-P", "-c", DROPPED, str(tmp_path)]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     assert "Exception ignored in" in done.stderr, done.stderr
     assert done.returncode == 130, done.stderr
-    assert done.stdout == ""  # it never said that it was ready
+    assert done.stdout == ""  # it never reported that it was ready

@@ -1,4 +1,4 @@
-"""A storage that says nothing any more, as one does whose machine or network is gone: PostgreSQL, stopped by SIGSTOP."""
+"""A storage that stops answering, like one whose machine or network is gone: PostgreSQL, stopped by SIGSTOP."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from tests.service.stand_in import eventually, searched_trial
 pytestmark = pytest.mark.skipif(binaries() is None, reason="needs PostgreSQL's server, e.g. Debian's package")
 
 UNANSWERED = 5
-"""Seconds of silence after which something is called unreachable here."""
+"""Seconds without an answer after which something is considered unreachable here."""
 
 SOON = 10
-"""Seconds in which a request is answered, on a machine with much to do; what waits for the storage would never be."""
+"""Seconds in which a request is answered on a busy machine; a request that waited for the storage would never be."""
 
 
 def send(database: PostgreSQL, number: signal.Signals) -> None:
-    """A signal to all processes of the server; a connection's may end by itself meanwhile."""
+    """Sends a signal to all processes of the server; a connection's process may end by itself meanwhile."""
     server = database._server.pid
     for process in (server, *(process for process, _ in descendants(server))):
         with suppress(ProcessLookupError):
@@ -69,7 +69,7 @@ def submit(service: Served, name: str) -> None:
 
 
 def begin(files: Files) -> None:
-    """Begins a job in this process's name."""
+    """Starts a job in the name of this process."""
     me = this_process()
     ray_id = files.job().ray_id
     assert files.begin(Started(host=me.host, pid=me.pid, place=me.place, birth=me.birth, ray_id=ray_id, time=now()))
@@ -101,7 +101,7 @@ def test_a_silent_storage_holds_up_no_request_and_is_not_taken_for_ray(service: 
 
     send(database, signal.SIGSTOP)
     until = time.monotonic() + 1.6 * UNANSWERED
-    while time.monotonic() < until:  # before it is found out, and after that
+    while time.monotonic() < until:  # before it is detected, and after
         states = {search["name"]: search["state"] for search in told(service, "/searches")["searches"]}
         assert states["cars"] == "running"
         assert told(service, "/searches/boats/stop", "POST")["state"] == "stopped"
@@ -115,12 +115,12 @@ def test_a_silent_storage_holds_up_no_request_and_is_not_taken_for_ray(service: 
     eventually(lambda: bool(told(service, "/searches/planes")["state"] == "running"), 60)
     assert service.board.incomplete("cars", [0, 1]) == []
     began = time.monotonic()
-    with pytest.raises(LostError, match="whether the trials 2, 7 of the search 'cars' are complete is not known"):
+    with pytest.raises(LostError, match="cannot tell whether trials 2, 7 of the search 'cars' are complete"):
         service.board.incomplete("cars", [1, 7, 2])
     assert time.monotonic() - began < SOON
     cars.write_ended(Ended(state="stopped", message="it was asked to", time=now()))
     eventually(lambda: bool(told(service, "/searches/cars")["state"] == "stopped"), 60)
-    assert told(service, "/searches/cars")["trials"]["complete"] == 2  # as it was last seen
+    assert told(service, "/searches/cars")["trials"]["complete"] == 2  # the last known state
 
     send(database, signal.SIGCONT)
     eventually(lambda: health(service) == ("ok", "ok"), 60)

@@ -1,4 +1,4 @@
-"""HTTPS with a certificate of one's own: who trusts it is answered, and who does not says nothing to the service."""
+"""HTTPS with a self-signed certificate: clients that trust it are answered, others send nothing to the service."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEADHUNT = str(Path(sys.executable).with_name("headhunt"))
 
 
 def certificate(folder: Path, name: str = "IP:127.0.0.1") -> tuple[Path, Path]:
-    """A certificate that signs itself, and its key."""
+    """A self-signed certificate, and its key."""
     paths = folder / "cert.pem", folder / "key.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=headhunt"]
     command += ["-addext", f"subjectAltName={name}", "-out", str(paths[0]), "-keyout", str(paths[1])]
@@ -43,14 +43,16 @@ def test_a_client_that_trusts_the_certificate_is_answered(service: Served) -> No
 
 
 def test_a_client_that_does_not_trust_it_sends_nothing(service: Served) -> None:
-    with pytest.raises(UsageError, match=r"is not trusted: self-signed certificate\. `--tls-certificate FILE` trusts"):
+    with pytest.raises(
+        UsageError, match=r"is not trusted: self-signed certificate\. For a self-signed certificate, use"
+    ):
         Client(str(service.http.base_url), TOKEN).searches()
 
 
 def test_a_certificate_of_another_name_is_not_trusted(tmp_path: Path) -> None:
     cert, key = certificate(tmp_path, "DNS:elsewhere.example")
     (tmp_path / "root").mkdir()
-    said = r"is not trusted: IP address mismatch.*by the names that are in it"
+    said = r"is not trusted: IP address mismatch.*a host name that the certificate contains"
     with served(tmp_path / "root", certificate=cert, key=key) as service, pytest.raises(UsageError, match=said):
         Client(str(service.http.base_url), TOKEN, cert).searches()
 
@@ -68,7 +70,7 @@ def test_plain_http_is_not_answered(service: Served) -> None:
 
 def test_what_is_no_certificate(tmp_path: Path) -> None:
     (tmp_path / "cert.pem").write_text("nothing of the kind")
-    with pytest.raises(UsageError, match=r"--tls-certificate .*cert\.pem: it cannot be read as certificates"):
+    with pytest.raises(UsageError, match=r"--tls-certificate .*cert\.pem: cannot be read as PEM certificates"):
         Client("https://127.0.0.1:1", None, tmp_path / "cert.pem").searches()
 
 

@@ -53,7 +53,7 @@ def test_damaged_metrics_are_named_and_do_not_hide_the_others(searched: Run, con
     assert [each.trial for each in find_promotions(searched)] == [whole]
     (message,) = damaged_promotions(searched)
     assert message.startswith(f"run/promotions/{damaged}-0a1b2c3d/metrics.json is damaged (")
-    assert message.endswith("Delete its folder, then run `headhunt train promote` again.")
+    assert message.endswith("Delete its folder, then rerun `headhunt train promote`.")
     with pytest.raises(HeadhuntError, match=r"metrics\.json is damaged"):
         find_promotion(searched, damaged)
 
@@ -89,7 +89,7 @@ def test_metrics_of_a_later_version_or_another_trial_are_not_misread(searched: R
     ]
     path.write_text(json.dumps({**content, "trial": number + 1}))
     (message,) = damaged_promotions(searched)
-    assert message.startswith(f"{path} is damaged (it is of trial {number + 1}).")
+    assert message.startswith(f"{path} is damaged (it belongs to trial {number + 1}).")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_metrics_of_a_later_version_or_another_trial_are_not_misread(searched: R
         ("path,split\na,test\n", "has no class_name, label, predicted_1, probability_1"),
         (
             "path,split,label,class_name,predicted_1,probability_1\na,test,x,c,0,0.5\n",
-            "label is not a number everywhere",
+            "label has values that are not numbers",
         ),
         ('path,split,label,class_name,predicted_1,probability_1\n"a,test', "is damaged"),
     ],
@@ -127,20 +127,22 @@ def test_predictions_of_other_photos_or_classes_are_refused(searched: Run) -> No
     photos, label = len(found.labels), found.labels[0]
     named = f"{label},{found.class_names[label]},{found.predicted[0, 0]},"
     assert photos == last - first + 1
-    again = "Delete its folder, then run `headhunt train promote` again."
+    again = "Delete its folder, then rerun `headhunt train promote`."
     for content, reason in {
         "".join(lines[:first]): f"it has 0 test photos, the index {photos}",
         "".join(lines[:last]): f"it has {photos - 1} test photos, the index {photos}",
         "".join(
             [*lines[:first], lines[last], *lines[first + 1 : last], lines[first]]
-        ): "its test photos are others, or in ",
-        whole.replace(named, named.replace(named[0], "3", 1)): "its test photos have other labels",
-        whole.replace(named, f"{named[:-2]}3,"): "it names a class that is none of the 3, which are numbered from 0",
+        ): "its test photos are different or in ",
+        whole.replace(named, named.replace(named[0], "3", 1)): "its test photos have different labels",
+        whole.replace(
+            named, f"{named[:-2]}3,"
+        ): "it contains a label that is not one of the 3 classes (numbered from 0)",
     }.items():
         path.write_text(content)
         with pytest.raises(HeadhuntError) as raised:
             read_predictions(searched, promotion, "test")
-        start = f"{path} is damaged, or of other photos than the index: {reason}"
+        start = f"{path} is damaged or does not match the index: {reason}"
         assert str(raised.value).startswith(start) and str(raised.value).endswith(again)
     for length in (len(whole) // 2, len(whole) - 1, len(whole) - 3):
         path.write_text(whole[:length])

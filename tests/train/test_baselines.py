@@ -1,4 +1,4 @@
-"""Baselines: each against numbers worked out another way, and the command as a process."""
+"""Baselines: each checked against numbers computed in another way, and the command as a process."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_validation_chooses_k_and_no_photo_is_its_own_neighbour(searched: Run) -
     features, dtype = cache.arrays("train")[0], np.float32
     assert np.array_equal(train, features.astype(dtype))
     values = {}
-    for k in (1, 3, len(train) - 1):  # 99 is more than there are
+    for k in (1, 3, len(train) - 1):  # 99 exceeds the number of photos
         positions, cosines = neighbours(clean_features(cache, "val"), train, k, False)
         metrics = measure(votes(labels[positions], cosines, frequencies(labels, 3)), cache.labels("val"))
         values[k] = (metrics.accuracy, -metrics.loss)
@@ -109,7 +109,7 @@ def test_the_linear_probe_is_that_of_a_study(searched: Run) -> None:
     train, labels = cache.arrays("train")
     moments = feature_moments(train)
     probe = fit_probe(standardised(train, moments), labels, len(cache.class_names))
-    assert found.chosen == {"l2": probe.l2 / 2}  # as a head has it, whose penalty is l2 · ΣW²
+    assert found.chosen == {"l2": probe.l2 / 2}  # for a head's penalty l2 · ΣW²
     for split in ("train", "val", "test"):
         features, wanted = cache.arrays(split)
         logits = standardised(features, moments) @ probe.kernel + probe.bias
@@ -167,7 +167,7 @@ def test_a_wrong_name_and_a_baseline_that_is_left_out(searched: Run) -> None:
         UsageError, match=r"--only: received 'knn'; allowed: most_frequent, nearest_neighbours, linear_probe"
     ):
         measure_baselines(searched, "knn")
-    with pytest.raises(UsageError, match=re.escape("Ask for it with `--set train.baselines.simple_cnn={}`")):
+    with pytest.raises(UsageError, match=re.escape("Add `--set train.baselines.simple_cnn={}`")):
         measure_baselines(searched, "simple_cnn")
     assert load_baselines(searched.workdir) == {}
 
@@ -211,5 +211,7 @@ def test_promotion_prints_baselines_and_trials_in_one_table(searched: Run) -> No
     ]
     assert places == sorted(places)
     caption = " ".join(told.split())
-    assert "validation accuracy is optimistic, since the validation photos chose trials and epochs." in caption
+    assert (
+        "validation accuracy is optimistic, because trials and epochs were chosen on the validation photos." in caption
+    )
     assert "The test photos were evaluated 5 times, on 5 models" in caption

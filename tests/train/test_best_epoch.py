@@ -1,4 +1,4 @@
-"""Which epoch a fine-tuning keeps, and which layers that says were changed; its numbers are made up, its weights are real."""
+"""Which epoch fine-tuning keeps, and which layers it reports as changed; metrics are made up, weights are real."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONV_PHASE = {"unfreeze": 1, "epochs": 1, "learning_rate": 1e-2}
 
 
 def measured(monkeypatch: pytest.MonkeyPatch, *epochs: tuple[float, float, float]) -> None:
-    """Gives these accuracies, top-5 accuracies and losses to the epochs, from 0 on."""
+    """Assigns these accuracies, top-5 accuracies and losses to the epochs, from 0 on."""
     given = iter(epochs)
 
     def measure(*_: Any) -> Metrics:
@@ -42,7 +42,7 @@ def test_of_epochs_with_equal_accuracy_the_one_with_the_lower_loss_is_kept(
         measured(monkeypatch, *epochs)
         network, done, _ = tune(searched, tmp_path / str(number), epochs=number)
         kept.append((done.best_epoch, weights(network)))
-    assert [epoch for epoch, _ in kept] == [1, 2, 2]  # of epochs that are equal in both, the first
+    assert [epoch for epoch, _ in kept] == [1, 2, 2]  # among epochs equal in both, the first
     (_, first), (_, second), (_, third) = kept
     assert all(np.array_equal(one, other) for one, other in zip(second, third, strict=True))
     assert not all(np.array_equal(one, other) for one, other in zip(first, second, strict=True))
@@ -61,7 +61,7 @@ def test_the_objective_of_the_search_chooses_the_epoch(
     ("phases", "accuracies", "changed"),
     [
         ([{**CONV_PHASE, "unfreeze": 0}], (0.5, 0.6), 0),
-        ([HEAD_PHASE, CONV_PHASE], (0.5, 0.8, 0.6), 0),  # the second phase is thrown away
+        ([HEAD_PHASE, CONV_PHASE], (0.5, 0.8, 0.6), 0),  # the second phase is discarded
         ([HEAD_PHASE, CONV_PHASE], (0.5, 0.8, 0.9), 1),
         ([CONV_PHASE, HEAD_PHASE], (0.5, 0.4, 0.9), 0),  # the first is
         ([CONV_PHASE, HEAD_PHASE], (0.5, 0.6, 0.9), 1),

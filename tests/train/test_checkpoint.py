@@ -1,4 +1,4 @@
-"""A checkpoint by itself, with arrays in place of a network: what comes back, and what does not."""
+"""A checkpoint alone, with arrays instead of a network: what is restored, and what is not."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TRAINED = Epoch(
 
 
 class Variable:
-    """Stands for a variable of Keras."""
+    """Stands in for a Keras variable."""
 
     def __init__(self, *values: float) -> None:
         self.value = np.array(values, np.float32)
@@ -69,7 +69,7 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     checkpoint.restore_best()
     assert [float(each.value[0]) for each in weights] == [1, 2]
     optimizer.variables[0].assign(np.array([9.0]))
-    checkpoint.load_optimizer(optimizer)  # of another phase
+    checkpoint.load_optimizer(optimizer)  # from another phase
     assert optimizer.variables[0].value == [9.0]
 
 

@@ -36,7 +36,7 @@ def test_trials_of_another_cache_are_neither_promoted_nor_exported(searched: Run
     other = searched.model_copy(update={"features": features})
     build_cache(other)
     message = (
-        r"trial \d was trained on the cache [0-9a-f]{16}, but the configuration names [0-9a-f]{16}. Set the `features`"
+        r"trial \d was trained on the cache [0-9a-f]{16}, but the configuration now refers to [0-9a-f]{16}. Restore the"
     )
     with pytest.raises(UsageError, match=message):
         promote(other)
@@ -76,6 +76,6 @@ def test_after_a_confirmation_its_ranking_comes_first(searched: Run) -> None:
     assert promoted(searched) == [*first, numbers[3], numbers[1]]
     assert headline(searched)[0][1].startswith(f"test, trial {first[0]}, recipe 0a1b2c3d, fine-tuned: ")
     assert load_predictions(searched).trial == first[0]
-    # A trial that the search found since makes the confirmation one of other leaders.
+    # A trial found by the search since then makes the confirmation stale.
     (searched.workdir / "confirm.json").write_text("{")
     assert promoted(searched) == numbers

@@ -67,6 +67,6 @@ def test_what_a_format_cannot_express_is_one_message(tmp_path: Path) -> None:
     x = keras.layers.Rescaling(1 / 64, dtype="float32")(inputs)
     model = keras.Model(inputs, keras.layers.Softmax()(keras.ops.erfinv(keras.ops.mean(x, axis=(1, 2)) / 9)))
     model.save(tmp_path / "source.keras")
-    with pytest.raises(HeadhuntError, match=r"source.keras cannot be written as litert: .*\S. Leave that format out"):
+    with pytest.raises(HeadhuntError, match=r"source.keras cannot be exported as litert: .*\S. Leave this format out"):
         convert(tmp_path / "source.keras", tmp_path / "model.tflite", "litert")
     assert not (tmp_path / "model.tflite").exists()

@@ -37,7 +37,7 @@ def test_of_equally_probable_classes_the_first_count() -> None:
 
 def test_what_is_not_a_number_is_not_right() -> None:
     metrics = measure(np.full((2, 3), np.nan, np.float32), np.array([0, 2], np.int32))
-    assert (metrics.accuracy, metrics.top5_accuracy) == (0, 1)  # of three classes all are among the first five
+    assert (metrics.accuracy, metrics.top5_accuracy) == (0, 1)  # three classes are always among the first five
     assert math.isnan(metrics.ece)
 
 

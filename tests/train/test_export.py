@@ -1,4 +1,4 @@
-"""Exports: the network in the stock runtime of every format, and a configuration that runs again."""
+"""Exports: the network in the stock runtime of every format, and a configuration that can be rerun."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_bundle(promoted: Run) -> None:
     card = (folder / "model_card.md").read_text()
     (tested,) = [line for line in card.splitlines() if line.startswith("| fine-tuned | test |")]
     assert re.search(r"\| \d+\.\d\d% \(\d+\.\d% to \d+\.\d%\) \|", tested)
-    assert "| stage | split | top-1 | loss | ECE |\n|---|---|---|---|---|\n" in card  # of three classes, no top-5
+    assert "| stage | split | top-1 | loss | ECE |\n|---|---|---|---|---|\n" in card  # no top-5 for three classes
     assert card.splitlines()[2] == result.verdict.text
     assert "The test photos were evaluated 2 times, on 2 models; test_ledger.csv lists" in card
     (chose,) = [line for line in card.splitlines() if line.startswith("| fine-tuned | val |")]
@@ -111,11 +111,11 @@ def test_without_the_extra_its_formats_are_left_out_aloud_and_refused_by_name(
         monkeypatch.setitem(sys.modules, module, None)
     assert list(export(promoted, None).formats) == ["keras", "savedmodel", "config"]
     assert (
-        "Left out: onnx and litert, which need tf2onnx and ai-edge-litert. Run `pip install 'headhunt[export]'`, then "
+        "Skipped onnx and litert: tf2onnx and ai-edge-litert must be installed. Run `pip install 'headhunt[export]'`, then "
         "`headhunt train export`." in capsys.readouterr().err
     )
     with pytest.raises(
-        UsageError, match=r"--format: onnx needs tf2onnx, missing here. Run `pip install 'headhunt\[export\]'`"
+        UsageError, match=r"--format: onnx needs tf2onnx, not installed. Run `pip install 'headhunt\[export\]'`"
     ):
         export(promoted, None, ["onnx"])
 
@@ -130,11 +130,13 @@ def test_a_model_that_is_not_the_promoted_one_is_refused(promoted: Run) -> None:
     model.get_layer("head").get_layer("classifier").bias.assign([3.0, 0.0, -3.0])
     model.save(file)
     for name in RUNTIMES:
-        with pytest.raises(HeadhuntError, match=r"predicts differently from the promotion: probabilities differ by"):
+        with pytest.raises(
+            HeadhuntError, match=r"its predictions differ from the promotion's: probabilities differ by"
+        ):
             export(promoted, number, [name])
     folder = Path("run") / "exports" / str(number)
     names = {path.name for path in folder.iterdir()}
-    assert names == set()  # no file that differs, and none half written
+    assert names == set()  # neither the differing file nor a partial one
 
 
 def test_the_formats_of_a_promotion_stay_whatever_their_times_of_writing(promoted: Run) -> None:
@@ -153,7 +155,7 @@ def test_files_of_which_nothing_is_recorded_are_kept_and_named(
 ) -> None:
     exported = export(promoted, None, ["keras"])
     folder = Path(exported.folder)
-    (folder / ".bundle.json").unlink()  # as an earlier version left it
+    (folder / ".bundle.json").unlink()  # as left by an earlier version
     written = (folder / "model.keras").read_bytes()
     capsys.readouterr()
     for _ in range(2):
@@ -161,8 +163,8 @@ def test_files_of_which_nothing_is_recorded_are_kept_and_named(
         assert (folder / "model.keras").read_bytes() == written
         told = " ".join(capsys.readouterr().err.split())
         assert (
-            f"Kept {folder}/model.keras: no record says which promotion it is of. To write it from this one, run `headhunt train "
-            f"export --trial {exported.trial} --format keras`." in told
+            f"Kept {folder}/model.keras: there is no record of the promotion it belongs to. To export it from this promotion, "
+            f"run `headhunt train export --trial {exported.trial} --format keras`." in told
         )
         assert "Removed" not in told
         assert "model.keras`" not in (folder / "model_card.md").read_text()
@@ -200,7 +202,7 @@ def test_a_bundle_holds_one_promotion(promoted: Run, capsys: pytest.CaptureFixtu
     exported = export(promoted, other.trial, ["keras"])
     assert exported.recipe == best.recipe != other.recipe
     assert not (folder / "savedmodel").exists() and not (folder / "model.onnx").exists()
-    message = f"Removed {folder}/savedmodel: its bytes are not those of the promotion {first.trial}-"
+    message = f"Removed {folder}/savedmodel: it does not match the promotion {first.trial}-"
     assert message in capsys.readouterr().err
     with pytest.raises(UsageError, match=rf"not promoted with the recipe 'x'; its recipes: .*{other.recipe}"):
         export(promoted, other.trial, ["keras"], "x")

@@ -1,4 +1,4 @@
-"""Fine-tuning by itself: schedules, plateau, early stopping, and what an interruption leaves."""
+"""Fine-tuning alone: schedules, plateau, early stopping, and interruption."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MEASURED = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "val_top5_a
 def tune(
     run: Run, folder: Path, head: HeadConfig = HEAD, objective: Metric = "val_accuracy", **settings: Any
 ) -> tuple[Any, Finetuned, pd.DataFrame]:
-    """Fine-tunes a network whose weights are always the same at the start; gives it, the result and the history."""
+    """Fine-tunes a network that always starts from the same weights; returns it, the result and the history."""
     folder.mkdir(exist_ok=True)
     keras.utils.set_random_seed(3)
     channels = 6
@@ -121,7 +121,7 @@ scheduled(run, Path(sys.argv[1]))
 
 
 def scheduled(run: Run, folder: Path) -> pd.DataFrame:
-    """Two epochs whose rate falls from 0.02 to 0 within each; without dropout, whose draws differ between backends."""
+    """Two epochs whose rate falls from 0.02 to 0 within each; without dropout, whose masks differ between backends."""
     schedule = CosineRestarts(learning_rate=0.02, first_period_epochs=1, multiplier=1)
     _, _, history = tune(run, folder, HEAD.model_copy(update={"dropout": 0.0}), epochs=2, schedule=schedule)
     return history
@@ -152,4 +152,4 @@ def test_a_checkpoint_of_another_configuration_is_not_gone_on_with(searched: Run
     np.savez(checkpoint, **{**arrays, "facts": np.array(json.dumps({**facts, "identity": "other"}))})
     _, done, _ = tune(searched, tmp_path / "run", epochs=1)
     assert done.earlier_seconds == 0
-    assert "belongs to another configuration; starting anew" in (tmp_path / "run" / "log.txt").read_text()
+    assert "belongs to another configuration; starting over" in (tmp_path / "run" / "log.txt").read_text()

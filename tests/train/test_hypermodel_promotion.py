@@ -1,4 +1,4 @@
-"""A hypermodel's trial goes all the way: promoted, fine-tuned, exported, reported, and run again from its export."""
+"""A hypermodel's trial through all stages: promoted, fine-tuned, exported, reported, and rerun from its export."""
 
 from __future__ import annotations
 

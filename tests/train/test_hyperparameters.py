@@ -1,4 +1,4 @@
-"""Hyperparameters in KerasTuner's terms: every kind of distribution, loaded by KerasTuner itself."""
+"""Hyperparameters for KerasTuner: every kind of distribution, loaded by KerasTuner itself."""
 
 from __future__ import annotations
 

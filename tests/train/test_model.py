@@ -1,4 +1,4 @@
-"""The whole network: what trains, what stays frozen, and that the shipped form gives the same."""
+"""The whole network: what is trained, what stays frozen, and that the exported form gives the same outputs."""
 
 from __future__ import annotations
 

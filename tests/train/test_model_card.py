@@ -1,4 +1,4 @@
-"""What the model card and the page call a network: frozen, or fine-tuned alone or together with its backbone."""
+"""How the model card and the page describe a network: frozen, or its head fine-tuned alone or with the backbone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from train.exports.model_card import model_card
 from train.promotion.artifact import find_promotion
 from train.verdict import verdict_of
 
-CACHED = "a head that was searched for on cached features"
+CACHED = "a head that was found by a search on cached features"
 
 
 @pytest.mark.parametrize(
@@ -26,14 +26,14 @@ CACHED = "a head that was searched for on cached features"
         (
             {"best_epoch": 0, "unfrozen": [], "tuned": {"accuracy": 0.125}},
             f"{CACHED}.",
-            "5 epochs. No epoch was better than the frozen network, which it is. In float32, as it is exported, it has 12.5 % of "
-            "the validation photos right, against 40.0 % on the cached features, which are less precise.",
+            "5 epochs. No epoch was better than the frozen network, which is kept. Exported in float32, it classifies 12.5 % of "
+            "the validation photos correctly, compared with 40.0 % on the cached features, which are less precise.",
             ["frozen"],
         ),
         (
             {"best_epoch": 0, "unfrozen": []},
             f"{CACHED}.",
-            "5 epochs. No epoch was better than the frozen network, which it is.",
+            "5 epochs. No epoch was better than the frozen network, which is kept.",
             ["frozen"],
         ),
         (
@@ -62,7 +62,7 @@ def test_what_was_fine_tuned(searched: Run, made: dict[str, Any], sentence: str,
 
 
 def test_what_a_trial_was_trained_on_is_said(searched: Run) -> None:
-    """Not what its cache holds; fine-tuning augments by the policy of the trial's views, unless its section says otherwise."""
+    """Not everything in its cache; fine-tuning uses the policy of the trial's views, unless its section sets another."""
     promotion, leader = find_promotion(searched, fabricate_promotion(searched)), leaders(searched)[0]
     cache, verdict = cache_for(searched), verdict_of(searched, promotion)
     policy = cache.manifest.policy
@@ -81,5 +81,5 @@ def test_what_a_trial_was_trained_on_is_said(searched: Run) -> None:
         one = replace(leader, config=leader.config.model_copy(update={"views": views}))
         made = promotion.model_copy(update=tuning)
         card = model_card(searched, one, cache, made, verdict, {})
-        assert f"- feature cache: `{cache.key[:16]}`; of it the head was trained on: {said}\n" in card
+        assert f"- feature cache: `{cache.key[:16]}`; the head was trained on: {said}\n" in card
         assert f" Its photos were {tuned}\n" in card

@@ -1,4 +1,4 @@
-"""The names that `--help` lists are those of the registries."""
+"""The names listed by `--help` are those of the registries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backbone of one's own in fine-tuning and in every export: its random layers are off, whatever Keras was set to when saved."""
+"""A user's own backbone in fine-tuning and every export: its random layers are off, whatever Keras's state when it was saved."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HEAD = HeadConfig(units=(4,))
 
 
 def save(path: Path, is_random: bool) -> Path:
-    """A network with random layers before, in and behind a network in it; or the same weights without those layers."""
+    """A network with random layers before, inside and after a nested network; or the same weights without those layers."""
     keras.utils.set_random_seed(4)
     layers: Any = keras.layers
     random = [[layers.RandomFlip(), layers.RandomRotation(0.3)], [layers.Dropout(0.5)], [layers.GaussianNoise(1.0)]]
@@ -60,7 +60,7 @@ STATES = ["random", "mixed_float16", "mixed_bfloat16", "float64", "integers"]
 
 
 def saved_in(state: str, path: Path) -> Any:
-    """A network in a network, with an input of an odd name, saved with Keras in this state."""
+    """A nested network whose input has an odd name, saved with Keras in this state."""
     if state == "random":
         return keras.saving.load_model(save(path, is_random=True), compile=False)
     before = keras.config.dtype_policy()
@@ -100,5 +100,5 @@ def test_every_export_is_the_saved_network(tmp_path: Path, state: str) -> None:
         given = load_model(tmp_path / runtime.file, name).run(photos)
         assert given == pytest.approx(expected, abs=tolerance), name
     loaded = keras.saving.load_model(tmp_path / "source.keras")
-    for training in (None, True):  # a head without dropout: nothing in it may draw
+    for training in (None, True):  # a head without dropout: nothing in it may draw random numbers
         np.testing.assert_allclose(np.asarray(loaded(photos, training=training)), given, atol=2e-5)

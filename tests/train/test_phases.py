@@ -1,4 +1,4 @@
-"""Phases: what each trains and with which rates, presets, and training from cached activations of what is frozen."""
+"""Phases: what each trains and with which rates, presets, and training from cached activations of the frozen layers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def test_each_phase_has_its_own_layers_rates_and_end(searched: Run, tmp_path: Pa
     network, done, history = tune(searched, tmp_path / "run", phases=PHASES)
     assert history["phase"].tolist()[:6] == [0, 1, 1, 2, 2, 3]
     assert history["learning_rate"].tolist()[1:6] == [1e-2, 1e-2, 1e-3, 1e-3, 1e-3]
-    assert set(done.unfrozen) <= {layer.name for layer in kernels(network)}  # which: tests/train/test_best_epoch.py
+    assert set(done.unfrozen) <= {
+        layer.name for layer in kernels(network)
+    }  # which ones: tests/train/test_best_epoch.py
     if len(history) == 6:  # the third phase stopped early
         assert history["val_accuracy"][5] <= history["val_accuracy"][:5].max()
     log = (tmp_path / "run" / "log.txt").read_text()
@@ -145,9 +147,9 @@ def test_the_seeds_recipe_by_its_name() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"preset": "seed_2021", "epochs": 3}, "both preset and epochs are given, but preset says it all by itself"),
-        ({"preset": "seed_2021", "phases": [{}]}, "both phases and preset are given"),
-        ({"phases": [{"unfreeze": 3}], "unfreeze_conv_layers": 3}, "both phases and unfreeze_conv_layers are given"),
+        ({"preset": "seed_2021", "epochs": 3}, "both preset and epochs are set, but preset defines the whole recipe"),
+        ({"preset": "seed_2021", "phases": [{}]}, "both phases and preset are set"),
+        ({"phases": [{"unfreeze": 3}], "unfreeze_conv_layers": 3}, "both phases and unfreeze_conv_layers are set"),
         ({"phases": []}, "phases"),
         ({"phases": [{"unfreeze": -1}]}, "greater than or equal to 0"),
     ],

@@ -1,4 +1,4 @@
-"""Training batches: every photo once an epoch, a fresh view each time, the same for the same seed."""
+"""Training batches: every photo once per epoch, a fresh view each time, the same for the same seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`train predict`: an exported model of any format on images of any kind, as a process; and what it refuses."""
+"""`train predict`: an exported model of any format on photos of any kind, as a process; and what it refuses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from train.promotion.promote import promote
 
 @pytest.fixture
 def bundle(promoted: Run) -> Path:
-    """An exported bundle: every format but SavedModel."""
+    """An exported bundle with every format except SavedModel."""
     return Path(export(promoted, None, ["keras", "onnx", "litert"]).folder)
 
 
@@ -75,7 +75,7 @@ def test_every_format_and_kind_of_image(bundle: Path, photos: Path, tmp_path: Pa
 
 @pytest.fixture
 def mixed(photos: Path, tmp_path: Path) -> Path:
-    """A folder in which `features prepare` would count 5 photos, of which 2 cannot be read."""
+    """A folder in which `features prepare` would count 5 photos, 2 of them unreadable."""
     folder = tmp_path / "mixed"
     for name, source in (("10.png", "a/0"), ("9.png", "b/0"), ("deep/er/no-suffix", "c/0"), (".hidden.png", "a/1")):
         target = folder / name
@@ -104,7 +104,10 @@ def test_folders_are_read_and_bad_files_are_named(bundle: Path, photos: Path, mi
     assert "mixed/cut.png: truncated" in lines
     assert "none.jpg: missing" in lines
     assert "Left out files that cannot be read as photos: 1 .txt." in lines
-    assert lines[-1] == "headhunt: 3 of 7 could not be read; the reasons are above. The others are predicted."
+    assert (
+        lines[-1]
+        == "headhunt: 3 of 7 photos or folders could not be read; see the reasons above. The others were predicted."
+    )
     assert "Traceback" not in done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     read = ["mixed/9.png", "mixed/10.png", "mixed/deep/er/no-suffix", single]
@@ -113,7 +116,7 @@ def test_folders_are_read_and_bad_files_are_named(bundle: Path, photos: Path, mi
     table = pd.read_csv(mixed.parent / "found.csv")
     assert table.columns.tolist() == ["path", "rank", "class", "label", "probability"]
     assert table["path"].drop_duplicates().tolist() == read
-    assert table.groupby("path")["probability"].sum().tolist() == pytest.approx([1] * 4)  # of all three classes
+    assert table.groupby("path")["probability"].sum().tolist() == pytest.approx([1] * 4)  # all three classes
     for row in result["images"]:
         rows = table[table["path"] == row["image"]]
         assert rows["rank"].tolist() == [1, 2, 3]
@@ -124,7 +127,7 @@ def test_when_all_can_be_read_the_command_succeeds(bundle: Path, photos: Path, t
     model = str(bundle.resolve())
     done = predict(tmp_path, str(photos / "a"), str(photos / "a" / "0.png"), "--model", model, "--out", "all.csv")
     assert done.returncode == 0, done.stderr
-    assert "Wrote the predictions of 8 images: all.csv" in done.stdout
+    assert "Wrote the predictions for 8 photos to all.csv" in done.stdout
     table = pd.read_csv(tmp_path / "all.csv", index_col=["path", "rank"])
     assert table.xs(1, level="rank").index.tolist() == [str(photos / "a" / f"{number}.png") for number in range(8)]
     assert not list(tmp_path.glob(".*"))
@@ -134,8 +137,8 @@ def test_nothing_is_predicted_where_nothing_can_be_written(bundle: Path, photos:
     (tmp_path / "folder").mkdir()
     image, model = str(photos / "a" / "0.png"), str(bundle.resolve())
     for out, said in (
-        ("folder", "headhunt: --out: folder is a folder. Name a file, such as folder/predictions.csv."),
-        ("none/found.csv", "headhunt: --out: there is no folder none. Make it, or name another file."),
+        ("folder", "headhunt: --out: folder is a folder. Give a file, such as folder/predictions.csv."),
+        ("none/found.csv", "headhunt: --out: the folder none does not exist. Create it, or give another file."),
     ):
         done = predict(tmp_path, image, "--model", model, "--out", out)
         assert (done.returncode, done.stderr.splitlines()[-1]) == (2, said)
@@ -144,7 +147,7 @@ def test_nothing_is_predicted_where_nothing_can_be_written(bundle: Path, photos:
 def test_a_folder_without_photos_is_said(bundle: Path, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     found = predict_images(bundle / "model.keras", [tmp_path / "empty", photos / "b" / "0.png"])
-    assert found.failed == [Unreadable(str(tmp_path / "empty"), "a folder without photos")]
+    assert found.failed == [Unreadable(str(tmp_path / "empty"), "the folder has no photos")]
     assert len(found.images) == 1
 
 
@@ -161,15 +164,19 @@ def test_models_that_are_not_there(promoted: Run, photos: Path) -> None:
         exported_model(promoted, None, "tflite")
     with pytest.raises(UsageError, match=r"there is no model at nowhere.onnx. Write one with `headhunt train export`"):
         model_in(Path("nowhere.onnx"), None)
-    with pytest.raises(UsageError, match=r"is keras, not onnx. Leave --format out"):
+    with pytest.raises(UsageError, match=r"is keras, not onnx. Remove --format"):
         model_in(folder / "model.keras", "onnx")
-    with pytest.raises(UsageError, match=r"labels.txt is not a model that can be run. Allowed: .keras, .onnx, .tflite"):
+    with pytest.raises(
+        UsageError, match=r"labels.txt is not a model; it must be a file of type .keras, .onnx, .tflite"
+    ):
         format_of(folder / "labels.txt")
     (folder / "labels.txt").write_text("a\nb\n")
-    with pytest.raises(HeadhuntError, match=r"names 2 classes, but .*model.keras has 3. They are of two exports"):
+    with pytest.raises(
+        HeadhuntError, match=r"names 2 classes, but .*model.keras has 3: they come from different exports"
+    ):
         predict_images(folder / "model.keras", [photos / "a" / "0.png"])
     (folder / "labels.txt").unlink()
-    with pytest.raises(UsageError, match=r"labels.txt is missing: it names the classes, one a line"):
+    with pytest.raises(UsageError, match=r"labels.txt is missing; it must list the class names, one per line"):
         predict_images(folder / "model.keras", [photos / "a" / "0.png"])
 
 
@@ -193,7 +200,9 @@ def test_a_model_of_other_inputs_is_refused(tmp_path: Path) -> None:
     model.save(tmp_path / "other.keras")
     loaded = load_model(tmp_path / "other.keras", "keras")
     assert loaded.run(np.zeros((2, 8, 8, 3), np.uint8)).shape == (2, 3)
-    with pytest.raises(UsageError, match=r"the model takes float32 of the shape \(None, 8, 8, 3\), not uint8 photos"):
+    with pytest.raises(
+        UsageError, match=r"the model takes float32 inputs of shape \(None, 8, 8, 3\); it must take uint8 photos"
+    ):
         _ = loaded.image_size
 
 
@@ -201,7 +210,7 @@ def test_a_runtime_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(
         UsageError,
-        match=r"model.onnx needs onnxruntime, missing here. Run `pip install 'headhunt\[export\]'`, or choose "
+        match=r"model.onnx needs onnxruntime, not installed. Run `pip install 'headhunt\[export\]'`, or choose "
         r"another --format: keras, savedmodel, litert",
     ):
         load_model(tmp_path / "model.onnx", "onnx")

@@ -1,4 +1,4 @@
-"""Promotion: parity with the cache, fine-tuning that resumes, and what is written."""
+"""Promotion: parity with the cache, resuming fine-tuning, and the files written."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_fine_tuning_goes_on_after_an_interruption_with_the_same_history(
     assert not (folder / "metrics.json").exists()
     assert pd.read_csv(folder / "history.csv")["epoch"].tolist() == [0, 1]
     promote(searched)
-    assert len(calls) == 4  # the first epoch, the interrupted one, and the two that were left
+    assert len(calls) == 4  # the first epoch, the interrupted one, and the remaining two
     columns = [name for name in history if name != "seconds"]
     pd.testing.assert_frame_equal(pd.read_csv(folder / "history.csv")[columns], history[columns], rtol=1e-5)
     again = find_promotion(searched, undisturbed.trial).tuned.test
@@ -139,9 +139,7 @@ def test_a_network_that_differs_from_its_head_is_refused(searched: Run) -> None:
             shard = read_shard(path, entry.records, cache.feature_shape, cache.manifest.dtype)
             other = Shard(np.array(shard.features) * 3 + 1, shard.labels.copy(), shard.images.copy())
             write_shard(path, other)
-    with pytest.raises(
-        HeadhuntError, match=r"does not give what its head gave on the cached features: probabilities differ"
-    ):
+    with pytest.raises(HeadhuntError, match=r"does not match its head on the cached features: probabilities differ"):
         promote(searched)
 
 
@@ -166,14 +164,14 @@ def test_weights_that_were_not_kept_are_trained_again_from_the_trials_seed(searc
     assert again.keys() == kept.keys()
     assert all(np.array_equal(again[name], kept[name]) for name in kept)
     file.unlink()
-    with pytest.raises(HeadhuntError, match=r"trained again it reaches val_accuracy [01]\.\d{4} instead of 9\.0000"):
+    with pytest.raises(HeadhuntError, match=r"after retraining it reaches val_accuracy [01]\.\d{4} instead of 9\.0000"):
         trial_weights(searched, replace(leader, value=9.0))
     assert not file.exists()
 
 
 def test_an_unknown_trial_names_the_ones_there_are(searched: Run) -> None:
     with pytest.raises(
-        UsageError, match=r"trial 77 has not run to its end in the study 'tiny'. The best that have: \d"
+        UsageError, match=r"trial 77 is not a completed trial of the study 'tiny'. The best completed trials: \d"
     ):
         promote(searched, [77])
 
@@ -223,7 +221,7 @@ def test_a_network_that_no_epoch_made_better_is_called_frozen(
     (promotion,) = promote(by_loss)
     assert (promotion.stage, promotion.is_head_alone, promotion.unfrozen) == ("frozen", False, [])
     told = " ".join(capsys.readouterr().err.split())
-    assert "No epoch of fine-tuning was better than the frozen network, which it is" in told
+    assert "No epoch of fine-tuning was better than the frozen network, which is kept" in told
     assert given == ["val_loss"]
 
 
@@ -242,7 +240,7 @@ def test_a_disk_that_is_full_keeps_the_checkpoint_before(searched: Run, monkeypa
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(
         HeadhuntError,
-        match=r"cannot write .*checkpoint.npz: No space left.*checkpoint of epoch 0 is whole, and the same command goes on",
+        match=r"cannot write .*checkpoint.npz: No space left.*checkpoint of epoch 0 is intact; rerun the same command",
     ):
         promote(searched)
     promote(searched)

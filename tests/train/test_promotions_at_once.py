@@ -1,4 +1,4 @@
-"""Promotions on Ray workers, several at once: what is recorded next to the search, and what `kill -9` leaves."""
+"""Several promotions at once on Ray workers: what is recorded next to the search, and the state after `kill -9`."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_one_that_fails_does_not_stop_the_others_and_is_recorded_with_its_reason
     file = searched.workdir / "trials" / str(worst.number) / "weights.npz"
     other = searched.workdir / "trials" / str(best.number) / "weights.npz"
     kept = file.read_bytes()
-    file.write_bytes(other.read_bytes())  # the weights of another head
+    file.write_bytes(other.read_bytes())  # weights of another head
     with pytest.raises(Exception, match="the stored weights belong to another head"):
         promote(searched, [worst.number, best.number])
     assert find_promotion(searched, best.number).trial == best.number
@@ -102,7 +102,7 @@ def test_an_interrupted_promotion_is_one_trial_and_another_configuration_is_anot
     promote(shorter)
     first, second = promotions(searched)
     assert (first.state.name, second.state.name) == ("FAIL", "COMPLETE")
-    assert "the configuration is another one now" in first.user_attrs["reason"]
+    assert "the configuration has changed since" in first.user_attrs["reason"]
     assert list(second.intermediate_values) == [0, 1]
 
 
@@ -201,7 +201,7 @@ def test_kills_at_random_moments_leave_the_history_of_an_undisturbed_promotion(
                     os.kill(victim, signal.SIGKILL)
             killed += 1
             status = process.wait(500)
-            if worker:  # its task ran again
+            if worker:  # its task was rerun
                 assert status == 0
                 break
     print(f"{killed} kills in {time.monotonic() - started:.0f} s")

@@ -1,4 +1,4 @@
-"""The `train` section: what it refuses before anything runs."""
+"""The `train` section: what it rejects before anything runs."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_wrong_values_are_refused_with_their_key(finetune: dict[str, Any], messa
 
 
 def test_options_change_the_workers_of_promotions_and_nothing_else(searched: TrainRun) -> None:
-    """Of the section where there is one, and else of those that compute features, one at a time."""
+    """From the section if set, else like those of features, one at a time."""
     assert searched.with_workers(None, None) is searched
     assert searched.features.workers.executor == "local"
     changed = searched.with_workers(2, None)

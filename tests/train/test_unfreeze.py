@@ -1,4 +1,4 @@
-"""Which layers train when the backbone is a network with networks in it."""
+"""Which layers are trained when the backbone contains nested networks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOMENTS = (np.zeros(6, np.float32), np.ones(6, np.float32))
 
 @pytest.fixture
 def network(tmp_path: Path) -> Any:
-    """A head on a backbone of conv_a, a network of (conv_b, BatchNormalization, conv_c), and conv_d."""
+    """A head on a backbone of conv_a, a nested network of (conv_b, BatchNormalization, conv_c), and conv_d."""
     inside = keras.Input((16, 16, 4))
     x = keras.layers.Conv2D(4, 3, padding="same", name="conv_b")(inside)
     x = keras.layers.BatchNormalization(name="inner_bn")(x)

@@ -1,4 +1,4 @@
-"""The verdict: intervals of paired differences, its sentences, and that it counts the photos as they are."""
+"""The verdict: intervals of paired differences, its sentences, and its photo counts."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from reports.config import Run
 from tests.conftest import run_headhunt
 from tests.fabricated import fabricate_promotion
 from train.baselines.measure import measure_baselines
+from train.ledger_summary import usage_of_test_photos
 from train.promotion.artifact import find_promotions
 from train.promotion.promote import promote
-from train.tested import use_of_test_photos
 from train.verdict import Difference, Verdict, best_verdict, paired_interval, verdict_of
 
 
 def drawn(random: np.random.Generator, photos: int, studies: int, only_first: float, only_second: float) -> np.ndarray:
-    """Whether a network and a baseline name each photo rightly: (studies, photos, 2) bool; 70 % are named rightly by both."""
+    """Whether a network and a baseline classify each photo correctly: (studies, photos, 2) bool; both are right on 70 %."""
     kind = random.choice(4, (studies, photos), p=[0.7, only_first, only_second, 0.3 - only_first - only_second])
     return np.stack([(kind == 0) | (kind == 1), (kind == 0) | (kind == 2)], axis=-1)
 
@@ -126,8 +126,8 @@ def test_only_the_same_photos_are_compared_one_by_one(searched: Run) -> None:
     other = verdict_of(searched, promotion)
     assert (other.accuracy, other.against) == (None, None)
     assert other.text == (
-        f"No verdict: {file} is damaged, or of other photos than the index: its test photos are others, or in another order. "
-        "Delete its folder, then run `headhunt train promote` again."
+        f"No verdict: {file} is damaged or does not match the index: its test photos are different or in another order. "
+        "Delete its folder, then rerun `headhunt train promote`."
     )
 
 
@@ -175,10 +175,11 @@ def test_the_test_photos_are_left_alone_until_they_are_asked_for(searched: Run) 
     assert set(promotion.tuned.evaluated()) == set(promotion.frozen.evaluated()) == {"train", "val"}
     assert set(pd.read_csv(promotion.folder / "predictions.csv")["split"]) == {"val"}
     assert (
-        "No verdict: the test photos were not evaluated, `train.evaluate_test` is false." in best_verdict(searched).text
+        "No verdict: the test photos were not evaluated because `train.evaluate_test` is false."
+        in best_verdict(searched).text
     )
-    assert use_of_test_photos(searched) == "The test photos were not used."
+    assert usage_of_test_photos(searched) == "The test photos were not used."
     history = (promotion.folder / "history.csv").read_bytes()
     (evaluated,) = promote(searched)
     assert evaluated.tuned.test is not None
-    assert (promotion.folder / "history.csv").read_bytes() == history  # nothing was trained again
+    assert (promotion.folder / "history.csv").read_bytes() == history  # nothing was retrained

@@ -1,1 +1,1 @@
-"""What the promoted models are compared with, and the table of both."""
+"""Baselines for the promoted models, and the table that compares both."""

@@ -12,19 +12,19 @@ from search.top5 import is_shown
 from train.baselines.measure import BASELINES, BaselineResult
 from train.config import TrainRun
 from train.evaluate import Metrics, SplitMetrics
+from train.ledger_summary import usage_of_test_photos
 from train.promotion.artifact import Promotion
-from train.tested import use_of_test_photos
 
 
 def comparison_table(run: TrainRun, baselines: Mapping[str, BaselineResult], promotions: Sequence[Promotion]) -> Table:
-    """A row for each baseline, by name, and for each promotion one for the frozen head and one for the network after
-    fine-tuning, where that is another."""
+    """One row per baseline, and per promotion one for the frozen head and, if fine-tuning changed the network, one for the
+    fine-tuned network."""
     top5 = is_shown(run)
     measured = ("val", "val top-5", "test", "test top-5") if top5 else ("val", "test")
     caption = f"A chosen model's validation accuracy is {OPTIMISTIC}. "
     table = Table(
         *("model", *measured, "test loss", "test ECE", "seconds", "folder"),
-        caption=caption + use_of_test_photos(run) if run.train.evaluate_test else caption,
+        caption=caption + usage_of_test_photos(run) if run.train.evaluate_test else caption,
     )
     for name, found in baselines.items():
         chosen = ", ".join(f"{what} {value:.3g}" for what, value in found.chosen.items())
@@ -42,7 +42,7 @@ def comparison_table(run: TrainRun, baselines: Mapping[str, BaselineResult], pro
 
 
 def _cells(metrics: SplitMetrics, top5: bool) -> list[str]:
-    """Accuracies of validation and test, then the loss and the calibration error of test (empty where it was not measured)."""
+    """Validation and test accuracies, then test loss and test calibration error (empty if not measured)."""
     test, cells = metrics.test, _accuracies(metrics.val, top5)
     if test is None:
         return [*cells, *[""] * (len(cells) + 2)]

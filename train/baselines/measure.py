@@ -1,4 +1,4 @@
-"""`train baselines`: what the promoted models are compared with, on the same photos and by the same metrics."""
+"""`train baselines`: baselines for the promoted models, on the same photos and with the same metrics."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from train.evaluate import Metrics, SplitMetrics
 from train.ledger import record_test_evaluation
 
 VERSION = 3
-"""Raised when a baseline computes something else from the same settings."""
+"""Increased when a baseline's results change for the same settings."""
 
 
 class Baseline(NamedTuple):
-    """`title` is what tables call it; `settings` is what its numbers depend on besides the photos and their features, None where
+    """`title` is its name in tables; `settings` gives what its numbers depend on besides the photos and their features, None if
     the configuration leaves it out; `compute` measures it."""
 
     title: str
@@ -54,17 +54,17 @@ BASELINES: dict[str, Baseline] = {
         "simple CNN", lambda config: config.simple_cnn and config.simple_cnn.model_dump(), _simple_cnn
     ),
 }
-"""Every baseline by its name in `--only`, in the order of the tables."""
+"""Every baseline by its name in `--only`, in table order."""
 
 
 def baselines_file(workdir: Path) -> Path:
-    """Where a run's baselines are kept."""
+    """`baselines.json`."""
     return workdir / "baselines.json"
 
 
 class BaselineResult(BaseModel):
-    """An entry of baselines.json: what validation chose, the metrics by split, the seconds that measuring took, and the label
-    that it gives each test photo, in the order of the index. `made_from` is what its numbers depend on, as sha256 (hex)."""
+    """An entry of baselines.json: what validation chose, the metrics by split, the seconds that measuring took, and the predicted
+    label of each test photo, in index order. `made_from` is the sha256 (hex) of everything that its numbers depend on."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -78,7 +78,7 @@ class BaselineResult(BaseModel):
 
     @property
     def metrics(self) -> SplitMetrics:
-        """Its metrics by split."""
+        """The baseline's metrics by split."""
         return SplitMetrics(train=self.train, val=self.val, test=self.test)
 
     @model_serializer(mode="wrap")
@@ -87,13 +87,13 @@ class BaselineResult(BaseModel):
 
 
 class BaselinesFile(RootModel[dict[str, BaselineResult]]):
-    """baselines.json: the results by the names in BASELINES."""
+    """baselines.json: results by name, as in BASELINES."""
 
 
 def load_baselines(workdir: Path) -> dict[str, BaselineResult]:
-    """The measured baselines by name, in the order of BASELINES; empty where none has been measured.
+    """The measured baselines by name, in the order of BASELINES; empty if none has been measured.
 
-    Raises HeadhuntError where their file is damaged.
+    Raises HeadhuntError if their file is damaged.
     """
     path = baselines_file(workdir)
     try:
@@ -109,7 +109,7 @@ def load_baselines(workdir: Path) -> dict[str, BaselineResult]:
 
 
 def baselines_json(baselines: Mapping[str, BaselineResult]) -> list[dict[str, object]]:
-    """What `--json` says of each baseline."""
+    """The `--json` objects of the baselines."""
     return [
         {
             "name": name,
@@ -120,17 +120,17 @@ def baselines_json(baselines: Mapping[str, BaselineResult]) -> list[dict[str, ob
     ]
 
 
-def named_by_baseline(run: TrainRun, cache: FeatureCache, name: str) -> list[int] | None:
-    """The label that a baseline gives each test photo, in the order of the index; None where it was not evaluated on these."""
+def baseline_test_labels(run: TrainRun, cache: FeatureCache, name: str) -> list[int] | None:
+    """A baseline's predicted label of each test photo, in index order; None if it was not evaluated on these photos."""
     found = load_baselines(run.workdir).get(name)
     return found.test_labels if found and found.made_from == _identity(run, cache, name) else None
 
 
 def measure_baselines(run: TrainRun, only: str | None = None) -> dict[str, BaselineResult]:
-    """Measures the baselines that the configuration asks for, or the one named; gives them by name.
+    """Measures the configured baselines, or only the named one; returns them by name.
 
-    One that is measured already is not measured again, and each is written when it is done. Raises UsageError for a name that is
-    none, or for the simple CNN where the configuration leaves it out; CacheError where there is no feature cache.
+    Baselines already measured are reused, and each new one is written as soon as it is done. Raises UsageError for an unknown
+    name, or for the simple CNN if it is not configured; CacheError if there is no feature cache.
     """
     config = run.train.baselines
     if only is not None and only not in BASELINES:
@@ -138,8 +138,8 @@ def measure_baselines(run: TrainRun, only: str | None = None) -> dict[str, Basel
     names = [name for name in BASELINES if only in (None, name) and BASELINES[name].settings(config) is not None]
     if not names:
         raise UsageError(
-            f"--only {only}: the configuration leaves it out. Ask for it with `--set train.baselines.{only}={{}}`, or write its "
-            "section into the file."
+            f"--only {only}: this baseline is not configured. Add `--set train.baselines.{only}={{}}`, or add its section to the "
+            "configuration file."
         )
     cache = cache_for(run)
     for name in names:

@@ -20,15 +20,15 @@ Features = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
 
 TEMPERATURE = 0.07
-"""Of the neighbours' weights (Wu et al., 2018)."""
+"""Temperature of the neighbours' weights (Wu et al., 2018)."""
 
 CHUNK_BYTES = 64 << 20
-"""Similarities, and features on their way into memory, are held up to this size at a time."""
+"""Maximum size of the similarities held at a time."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A baseline: its probabilities (n, classes) and the true labels (n,) by split, and what validation chose for it."""
+    """A measured baseline: probabilities (n, classes) and true labels (n,) by split, and what validation chose."""
 
     probabilities: dict[str, Probabilities]
     labels: dict[str, Labels]
@@ -36,12 +36,12 @@ class Measured:
 
     @property
     def metrics(self) -> SplitMetrics:
-        """Its metrics by split."""
+        """The baseline's metrics by split."""
         return SplitMetrics(**{split: measure(self.probabilities[split], self.labels[split]) for split in self.labels})
 
 
 def clean_features(cache: FeatureCache, split: str) -> Features:
-    """The clean features of a split as vectors (n, channels) float32; maps are averaged over their places."""
+    """The clean features of a split as vectors (n, channels) float32; feature maps are averaged over their positions."""
     return averaged(cache.mapped(split), cache.feature_shape[-1])
 
 
@@ -51,14 +51,14 @@ def frequencies(labels: Labels, classes: int) -> npt.NDArray[np.float64]:
 
 
 def most_frequent_class(cache: FeatureCache, splits: Sequence[str] = SPLITS) -> Measured:
-    """Names the most frequent class of the training photos for every photo; its probabilities are the classes' frequencies."""
+    """Predicts the most frequent training class for every photo, with the class frequencies as probabilities."""
     prior = frequencies(cache.labels("train"), len(cache.class_names)).astype(np.float32)
     labels = {split: cache.labels(split) for split in splits}
     return Measured({split: np.tile(prior, (len(own), 1)) for split, own in labels.items()}, labels, {})
 
 
 def nearest_neighbours(cache: FeatureCache, candidates: Sequence[int], splits: Sequence[str] = SPLITS) -> Measured:
-    """The vote of the k training photos with the most similar features; validation accuracy chooses k (ties: the loss).
+    """The vote of the k training photos with the most similar features; validation accuracy chooses k (ties: lower loss).
 
     A training photo is not its own neighbour. See `votes` for the probabilities.
     """
@@ -81,8 +81,8 @@ def nearest_neighbours(cache: FeatureCache, candidates: Sequence[int], splits: S
 
 
 def neighbours(queries: Features, train: Features, k: int, same: bool) -> tuple[npt.NDArray[np.int64], Features]:
-    """The k rows of `train` (n, dim) with the largest cosine to each query (m, dim), the nearest first: positions (m, k) and
-    cosines (m, k). With `same`, queries are the training rows themselves, and none is its own neighbour."""
+    """The k rows of `train` (n, dim) with the largest cosine similarity to each query (m, dim), nearest first: positions (m, k)
+    int64 and cosines (m, k) float32. With `same`, queries are the training rows themselves, and none is its own neighbour."""
     unit = _unit(train)
     positions = np.empty((len(queries), k), np.int64)
     cosines = np.empty((len(queries), k), np.float32)
@@ -101,11 +101,11 @@ def neighbours(queries: Features, train: Features, k: int, same: bool) -> tuple[
 
 
 def votes(labels: Labels, cosines: Features, prior: npt.NDArray[np.float64]) -> Probabilities:
-    """Probabilities (m, classes) from the labels (m, k) and cosines (m, k) of neighbours, the nearest first.
+    """Probabilities (m, classes) from the labels (m, k) and cosines (m, k) of neighbours, nearest first.
 
-    A neighbour weighs exp((cosine - cosine of the nearest) / 0.07) (Wu et al., "Unsupervised Feature Learning via Non-Parametric
-    Instance Discrimination", 2018, section 3.4). The classes' frequencies `prior` (classes,) count as one more neighbour as near
-    as the nearest, spread over the classes, so that a class without a neighbour is improbable, not impossible.
+    A neighbour's weight is exp((cosine - cosine of the nearest) / 0.07) (Wu et al., "Unsupervised Feature Learning via
+    Non-Parametric Instance Discrimination", 2018, section 3.4). The class frequencies `prior` (classes,) count as one more
+    neighbour, as near as the nearest, so that a class without neighbours is improbable, not impossible.
     """
     weights = np.exp((cosines - cosines[:, :1]).astype(np.float64) / TEMPERATURE)
     counted = np.tile(prior, (len(labels), 1))
@@ -115,7 +115,8 @@ def votes(labels: Labels, cosines: Features, prior: npt.NDArray[np.float64]) -> 
 
 
 def linear_probe(cache: FeatureCache, splits: Sequence[str] = SPLITS) -> Measured:
-    """The linear probe of a study's first trials, see `search.probe`; cross-validation on the training photos chooses its L2."""
+    """The linear probe, as in a study's first trials, see `features.audit.probe`; cross-validation on the training photos chooses
+    its L2."""
     features, labels = cache.mapped("train"), cache.labels("train")
     moments = feature_moments(cache.arrays("train")[0], cache.part_widths())
     probe = fit_probe(standardised(features, moments), labels, len(cache.class_names))
@@ -127,11 +128,11 @@ def linear_probe(cache: FeatureCache, splits: Sequence[str] = SPLITS) -> Measure
     }
     return Measured(
         found, {split: cache.labels(split) for split in splits}, {"l2": probe.l2 / 2}
-    )  # of a penalty l2 · ΣW², as a head has it
+    )  # for a head's penalty l2 · ΣW²
 
 
 def _best(tried: dict[Any, Metrics]) -> Any:
-    """The candidate with the highest validation accuracy, of these the one with the lowest loss."""
+    """The candidate with the highest validation accuracy; ties go to the lowest loss."""
     return min(tried, key=lambda candidate: (-tried[candidate].accuracy, tried[candidate].loss))
 
 

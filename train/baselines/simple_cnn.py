@@ -21,16 +21,16 @@ from train.finetuning.batches import training_epoch
 from train.photos import Photos, PhotoViews
 
 FILTERS = (32, 64, 128, 256)
-"""Of the four convolutions."""
+"""Filters of the four convolutions."""
 
 HIDDEN = 256
 DROPOUT = 0.5
 
 
 def build_simple_cnn(size: int, classes: int, seed: int) -> Any:
-    """Photos (batch, size, size, 3) float32 in 0…255 to probabilities (batch, classes), as a keras.Model.
+    """A keras.Model from photos (batch, size, size, 3) float32 in 0…255 to probabilities (batch, classes).
 
-    Four times a 3×3 convolution and 2×2 max pooling, a hidden layer of 256, dropout 0.5. Weights and dropout are drawn by `seed`.
+    Four blocks of 3×3 convolution and 2×2 max pooling, a hidden layer of 256, dropout 0.5. `seed` determines weights and dropout.
     """
     import keras
     from keras import layers
@@ -50,9 +50,9 @@ def build_simple_cnn(size: int, classes: int, seed: int) -> Any:
 
 
 def simple_cnn(run: TrainRun, config: SimpleCnnConfig) -> Measured:
-    """Trains it on the training photos as they are and measures it with the weights of the best validation accuracy.
+    """Trains the CNN on the unaugmented training photos and measures it with the weights of the best validation accuracy.
 
-    Raises HeadhuntError when the loss is not finite.
+    Raises HeadhuntError if the loss is not finite.
     """
     start_keras(run.backend)
     import keras

@@ -1,4 +1,4 @@
-"""The promoted network in each format, by Keras's own exporters and tf2onnx."""
+"""Converts the promoted network to each format with Keras's own exporters and tf2onnx."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from features.runtime.errors import HeadhuntError
 from features.runtime.workers.engine import quiet, start_keras
 
 OPSET = 18
-"""Of ONNX: read by onnxruntime since 1.14 (2023)."""
+"""ONNX opset; onnxruntime reads it since 1.14 (2023)."""
 
 
 def convert(source: Path, target: Path, format_: str) -> None:
-    """Writes the `.keras` file `source` to `target` in another format; any batch size stays possible.
+    """Writes the `.keras` file `source` to `target` in another format, with a free batch size.
 
-    Raises HeadhuntError when the network has a layer that the format cannot express.
+    Raises HeadhuntError if the network has a layer that the format cannot express.
     """
     try:
         with _calm():
             CONVERTERS[format_](source, target)
     except (HeadhuntError, OSError):
         raise
-    except Exception as error:  # converters raise whatever their innermost library does
+    except Exception as error:  # converters raise whatever their libraries raise
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise HeadhuntError(
-            f"{source} cannot be written as {format_}: {reason[0].rstrip('.')}. Leave that format out of --format, or choose a "
+            f"{source} cannot be exported as {format_}: {reason[0].rstrip('.')}. Leave this format out of --format, or choose a "
             "backbone of stock layers."
         ) from error
 
@@ -45,7 +45,7 @@ def _savedmodel(source: Path, target: Path) -> None:
 
 
 def _onnx(source: Path, target: Path) -> None:
-    """By way of a frozen graph: Keras's own exporter takes the moments of a Normalization layer, which are no variables, for
+    """Converts a frozen graph: Keras's own exporter mistakes the moments of a Normalization layer, which are not variables, for
     inputs of the model."""
     import tensorflow as tf
     import tf2onnx
@@ -69,7 +69,7 @@ def _onnx(source: Path, target: Path) -> None:
 
 
 def _erfc(graph: Any, node: Any, name: str, arguments: Any) -> None:
-    """Keras's gelu is of TensorFlow's Erfc, which ONNX and tf2onnx lack: 1 - Erf, in ONNX's own operations."""
+    """Expresses Erfc as 1 - Erf: Keras's gelu uses TensorFlow's Erfc, which ONNX and tf2onnx lack."""
     import numpy as np
 
     one = graph.make_const(f"{name}_one", np.array(1, np.float32)).output[0]
@@ -79,7 +79,7 @@ def _erfc(graph: Any, node: Any, name: str, arguments: Any) -> None:
 
 
 def _litert(source: Path, target: Path) -> None:
-    """Of built-in operations alone: the stock runtime has no others, and a file that needs more must fail here."""
+    """Uses built-in operations only: the stock runtime has no others, and a network that needs more must fail here."""
     import tensorflow as tf
 
     _export(source, target, format="litert", target_spec={"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]})
@@ -91,13 +91,13 @@ def _export(source: Path, target: Path, **options: Any) -> None:
 
 
 def _load(source: Path) -> tuple[Any, Any]:
-    """The network on TensorFlow, which the converters need, and its input as a keras.InputSpec of any number of photos."""
+    """The network on TensorFlow, which the converters need, and its input as a keras.InputSpec with a free batch size."""
     return _loaded(source, source.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=1)
 def _loaded(source: Path, changed_ns: int) -> tuple[Any, Any]:
-    """Read once for all formats; a file that was written again is another one."""
+    """Loads the network once for all formats; a changed modification time reloads it."""
     start_keras("tensorflow")
     import keras
 
@@ -108,7 +108,7 @@ def _loaded(source: Path, changed_ns: int) -> tuple[Any, Any]:
 
 @contextmanager
 def _calm() -> Iterator[None]:
-    """Keeps the converters' notes for their own developers off the terminal: C++ logs, Python logs and warnings."""
+    """Hides the converters' internal messages: C++ logs, Python logs and warnings."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -125,4 +125,4 @@ CONVERTERS: dict[str, Callable[[Path, Path], None]] = {
     "onnx": _onnx,
     "litert": _litert,
 }
-"""Writers by format: (the `.keras` file, where to)."""
+"""Converters by format: (`.keras` file, target path)."""

@@ -1,4 +1,4 @@
-"""`train export`: a promotion as a ModelBundle: the network in every format, its configuration, labels, a model card."""
+"""`train export`: exports a promotion as a ModelBundle: the network in every format, its configuration, labels, a model card."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ from train.promotion.promote import check_cache
 from train.verdict import verdict_of
 
 TOLERANCE = {"keras": 1e-4, "savedmodel": 1e-4, "onnx": 1e-4, "litert": 1e-4}
-"""Largest difference of a probability between an export, loaded by its stock runtime, and the promotion's predictions, by format:
-all compute in float32, and differ in the order of their sums."""
+"""Largest allowed difference in probability between an export, loaded by its stock runtime, and the promotion's predictions, by
+format: all compute in float32 and differ in the order of sums."""
 
 TOLERANCE_GPU = 5e-3
-"""The same for a promotion that a GPU evaluated, which may multiply with 10 bits of mantissa; exports are compared on the CPU."""
+"""The same for a promotion evaluated on a GPU, which may multiply with a 10-bit mantissa; exports are compared on the CPU."""
 
 PHOTOS = 64
-"""Validation photos that every export is compared on, spread evenly."""
+"""Number of validation photos, evenly spread, on which every export is compared."""
 
 BATCH = 16
 
 
 @dataclass(frozen=True)
 class Originals:
-    """What an export must give: `pixels` (n, h, w, 3) uint8 of validation photos, the classes that the promotion listed for each,
-    the most probable first, (n, 1…5), and their probabilities."""
+    """What an export must reproduce: `pixels` (n, h, w, 3) uint8 of validation photos, the promotion's top classes for each,
+    (n, 1…5), most probable first, and their probabilities."""
 
     pixels: Pixels
     classes: npt.NDArray[np.int64]
@@ -64,7 +64,7 @@ class Originals:
 
 @dataclass(frozen=True)
 class Bundle:
-    """What every format is written from."""
+    """Everything that the formats are written from."""
 
     run: TrainRun
     leader: Leader
@@ -80,10 +80,10 @@ def export(
 ) -> ExportResult:
     """Writes `exports/<number>/` for a promoted trial (default: the best).
 
-    Without `formats`, those of `train.formats`, or else all that can be written with what is installed, and a line says what is
-    left out. Of a trial that is promoted with several recipes the best is taken, or the one named. labels.txt and model_card.md
-    are always written. Raises UsageError for an unknown format, one whose packages are not installed, or a trial that is not
-    promoted; HeadhuntError when an export does not predict what the promotion predicted.
+    `formats` defaults to `train.formats`, or else to all formats whose packages are installed; skipped formats are logged. If a
+    trial is promoted with several recipes, the best is taken, or the one given. labels.txt and model_card.md are always written.
+    Raises UsageError for an unknown format, one whose packages are not installed, or a trial that is not promoted; HeadhuntError
+    if an export's predictions differ from the promotion's.
     """
     chosen = _formats(run.train.formats if formats is None else formats)
     promotion = _choose(run, trial, recipe)
@@ -95,8 +95,8 @@ def export(
     cache = cache_for(run, configured(run.features, leader.config.views.policy))
     source = promotion.folder / MODEL
     if not source.exists():
-        raise HeadhuntError(f"{source} is missing. Delete {source.parent} and run `headhunt train promote` again.")
-    start_keras("tensorflow")  # Keras's exporters need it; a network that JAX trained is the same there
+        raise HeadhuntError(f"{source} is missing. Delete {source.parent} and rerun `headhunt train promote`.")
+    start_keras("tensorflow")  # required by Keras's exporters; networks trained on JAX load unchanged
     folder = make_folder(run.workdir / "exports" / str(number))
     run = run.model_copy(update={"train": run.train.model_copy(update={"finetune": promotion.finetune})})
     originals = _originals(run, promotion)
@@ -108,7 +108,7 @@ def export(
         files.add(name)
     for name, path in files.unrecorded():
         log.print(
-            f"Kept {relative(path)}: no record says which promotion it is of. To write it from this one, run "
+            f"Kept {relative(path)}: there is no record of the promotion it belongs to. To export it from this promotion, run "
             f"`headhunt train export --trial {number} --format {name}`.",
             style="yellow",
         )
@@ -126,14 +126,14 @@ def export(
 
 
 def _formats(wanted: Sequence[str] | None) -> list[str]:
-    """The formats to write: the wanted ones, or all that can be."""
+    """The formats to write: the wanted ones, or all whose packages are installed."""
     if wanted is None:
         lacking = {name: missing(name, writing=True) for name in RUNTIMES}
         left_out = [name for name, modules in lacking.items() if modules]
         if left_out:
             needed = list(dict.fromkeys(module for name in left_out for module in lacking[name]))
             log.print(
-                f"Left out: {' and '.join(left_out)}, which need {packages(needed)}. "
+                f"Skipped {' and '.join(left_out)}: {packages(needed)} must be installed. "
                 f"Run `{EXTRA}`, then `headhunt train export`.",
             )
         return [name for name in FORMATS if name not in left_out]
@@ -144,7 +144,7 @@ def _formats(wanted: Sequence[str] | None) -> list[str]:
         modules = missing(name, writing=True) if name in RUNTIMES else []
         if modules:
             raise UsageError(
-                f"--format: {name} needs {packages(modules)}, missing here. Run `{EXTRA}`, or leave {name} out."
+                f"--format: {name} needs {packages(modules)}, not installed. Run `{EXTRA}`, or leave {name} out."
             )
     return list(dict.fromkeys(wanted))
 
@@ -172,11 +172,11 @@ def _originals(run: TrainRun, promotion: Promotion) -> Originals:
 
 
 def _export_model(name: str, bundle: Bundle) -> ExportedFormat:
-    """Writes the network in one format, loads it with the stock runtime and compares; a file that differs gets no name."""
+    """Writes the network in one format, reloads it with the stock runtime and compares; a file that differs is not kept."""
     target = bundle.folder / RUNTIMES[name].file
     tolerance = TOLERANCE_GPU if bundle.on_gpu else TOLERANCE[name]
     exported = partial(ExportedFormat, path=relative(target), tolerance=tolerance)
-    if bundle.files.is_current(name):  # compared again, but not converted again unless that fails
+    if bundle.files.is_current(name):  # compare again, but convert again only if that fails
         with suppress(HeadhuntError):
             difference = _difference(target, name, bundle.originals)
             if difference <= tolerance:
@@ -187,15 +187,15 @@ def _export_model(name: str, bundle: Bundle) -> ExportedFormat:
         difference = _difference(temporary, name, bundle.originals)
         if not difference <= tolerance:
             raise HeadhuntError(
-                f"{relative(target)} is not written: in {RUNTIMES[name].name} it predicts differently from the promotion: "
-                f"probabilities differ by {difference:.2e}, more than {tolerance:g} "
+                f"{relative(target)} was not written: in {RUNTIMES[name].name} its predictions differ from the promotion's: "
+                f"probabilities differ by {difference:.2e}, but at most {tolerance:g} is allowed "
                 f"({len(bundle.originals.pixels)} validation photos). Promote the trial again, or leave {name} out of --format."
             )
     return exported(max_abs_difference=difference)
 
 
 def _difference(model_file: Path, format_: str, originals: Originals) -> float:
-    """Largest difference of the listed probabilities. The first photo goes alone, then batches: both must work."""
+    """Largest difference of the listed probabilities. The first photo runs alone, the others in batches: both must work."""
     model = load_model(model_file, format_)
     starts = [0, *range(1, len(originals.pixels), BATCH), len(originals.pixels)]
     outputs = [model.run(originals.pixels[start:end]) for start, end in pairwise(starts)]
@@ -204,7 +204,7 @@ def _difference(model_file: Path, format_: str, originals: Originals) -> float:
 
 
 def _export_config(bundle: Bundle) -> ExportedConfig:
-    """The run's configuration with the search space narrowed to the winner, which `headhunt run -c` trains again; and the
+    """Writes the run's configuration with the search space narrowed to the winner, for `headhunt run -c` to retrain it, and the
     winner's hyperparameters for Optuna and KerasTuner."""
     run, leader, folder = bundle.run, bundle.leader, bundle.folder
     name = f"{run.name}-trial-{leader.number}"
@@ -231,7 +231,7 @@ def _export_config(bundle: Bundle) -> ExportedConfig:
     )
     head = (
         f"# Trial {leader.number} of the study {run.name!r} ({run.search.objective} {leader.value:.4f} on cached features).\n"
-        f"# Run it again from the folder that its paths start from:  headhunt run -c {relative(folder / 'headhunt.yaml')}\n"
+        f"# Retrain it from the folder that its paths are relative to:  headhunt run -c {relative(folder / 'headhunt.yaml')}\n"
     )
     write_text(folder / "headhunt.yaml", head + commented_yaml(winner))
     trial = load_study(run).get_trials(deepcopy=False)[leader.number]
@@ -244,7 +244,7 @@ def _export_config(bundle: Bundle) -> ExportedConfig:
 
 
 def _fixed(config: TrialConfig) -> dict[str, Any]:
-    """The keys of the section `search` that leave nothing but a trial to draw."""
+    """The keys of the `search` section that narrow it to this one trial."""
     if config.hypermodel is not None:
         return {"hypermodel": config.hypermodel.function, "hypermodel_values": config.hypermodel.values}
     return {} if config.is_probe else {"space": fixed_space(config)}
@@ -254,4 +254,4 @@ FORMATS: dict[str, Callable[[Bundle], ExportedFormat | ExportedConfig]] = {
     **{name: partial(_export_model, name) for name in RUNTIMES},
     "config": _export_config,
 }
-"""Every export by its name in `--format`."""
+"""Every exporter by its name in `--format`."""

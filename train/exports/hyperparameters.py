@@ -1,4 +1,4 @@
-"""The winner's hyperparameters for other tools: as an Optuna trial, and as KerasTuner's HyperParameters."""
+"""The winner's hyperparameters for other tools: as an Optuna trial and as KerasTuner HyperParameters."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def optuna_trial(trial: optuna.trial.FrozenTrial, study: str) -> dict[str, Any]:
-    """`params` as `Study.enqueue_trial` takes them, and what each was drawn from: `distributions`.
+    """`params` for `Study.enqueue_trial`, and the `distributions` that they were drawn from.
 
-    One of these, as JSON text, is what `optuna.distributions.json_to_distribution` takes.
+    Each distribution, as JSON text, can be read by `optuna.distributions.json_to_distribution`.
     """
     from optuna.distributions import distribution_to_json
 
@@ -28,10 +28,10 @@ def optuna_trial(trial: optuna.trial.FrozenTrial, study: str) -> dict[str, Any]:
 
 
 def keras_tuner_config(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
-    """What `keras_tuner.HyperParameters.from_config` takes: the ranges that the trial drew from, and what it drew.
+    """The input of `keras_tuner.HyperParameters.from_config`: the ranges that the trial drew from, and the values it drew.
 
-    Parameters that the trial did not have are left out, so that none needs a condition. KerasTuner's choices are of one
-    type: whole and real numbers together become real ones, and any other mixture, or None, becomes text.
+    Parameters that the trial does not have are omitted, so that no conditions are needed. KerasTuner requires choices of one
+    type: mixed ints and floats become floats, and any other mixture, or None, becomes text.
     """
     start_keras("tensorflow")
     import keras_tuner
@@ -44,7 +44,7 @@ def keras_tuner_config(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
 
 
 def _declare(found: Any, name: str, distribution: Any, value: Any) -> Any:
-    """Adds a parameter to KerasTuner's space; the value as KerasTuner has it."""
+    """Adds a parameter to KerasTuner's space; returns the value in KerasTuner's type."""
     choices = getattr(distribution, "choices", None)
     if choices is None:
         if distribution.low == distribution.high:
@@ -52,7 +52,7 @@ def _declare(found: Any, name: str, distribution: Any, value: Any) -> Any:
         else:
             declare = found.Int if isinstance(value, int) else found.Float
             sampling = "log" if distribution.log else "linear"
-            # Optuna's whole numbers have a step of 1 on a logarithmic scale too, where KerasTuner's step is a factor.
+            # On a logarithmic scale, Optuna's integers still have a step of 1, but KerasTuner's step is a factor.
             step = None if distribution.log else distribution.step
             declare(name, distribution.low, distribution.high, step=step, sampling=sampling)
         return value

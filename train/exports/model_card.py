@@ -1,4 +1,4 @@
-"""The model card: what was trained on what, and what was measured. Measured numbers only."""
+"""The model card: what was trained on which data, and the results. Measured numbers only."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from features.config import augmentation_name
 from search.leaderboard import Leader
 from search.ranking import OPTIMISTIC
 from search.review.describe import show, views_line
-from search.top5 import says_something
+from search.top5 import is_informative
 from search.trial import TrialConfig
 from train.config import TrainRun
 from train.evaluate import wilson_interval
+from train.ledger_summary import usage_of_test_photos
 from train.promotion.artifact import Promotion
-from train.tested import use_of_test_photos
 from train.verdict import Verdict
 
 
@@ -29,9 +29,9 @@ def model_card(
     verdict: Verdict,
     files: Mapping[str, str],
 ) -> str:
-    """The card as Markdown; `files` are those of the bundle by the name of their format."""
+    """The model card as Markdown; `files` are the bundle's files by format."""
     height, width = image_size(run.features)
-    phases, top5 = run.train.finetune.plan, says_something(len(cache.class_names))
+    phases, top5 = run.train.finetune.plan, is_informative(len(cache.class_names))
     stages = [("frozen backbone", promotion.frozen)] + (
         [] if promotion.is_frozen else [("fine-tuned", promotion.tuned)]
     )
@@ -51,8 +51,8 @@ def model_card(
             "",
             verdict.text,
             "",
-            f"An image classifier of {len(cache.class_names)} classes: {run.features.backbone} with a head that was searched for "
-            f"on cached features{_then(promotion)}.",
+            f"An image classifier for {len(cache.class_names)} classes: {run.features.backbone} with a head that was found by a "
+            f"search on cached features{_then(promotion)}.",
             "",
             "## Use",
             "",
@@ -66,12 +66,12 @@ def model_card(
             f"The bundle: {', '.join(f'`{Path(file).name}` ({name})' for name, file in files.items())}; `headhunt train predict "
             "IMAGE… --model .` runs any of them.",
             "",
-            "Resize photos bilinearly to that size, without keeping the aspect. Line n of `labels.txt` (from 0) names class n.",
+            "Resize photos bilinearly to this size, ignoring the aspect ratio. Line n of `labels.txt` (from 0) names class n.",
             "",
             "## Data",
             "",
             f"- data set: `{run.dataset.kind}`, {sizes} photos; index fingerprint `{cache.manifest.key_parts['images'][:16]}`",
-            f"- feature cache: `{cache.key[:16]}`; of it the head was trained on: {views_line(_views(leader.config, cache))}",
+            f"- feature cache: `{cache.key[:16]}`; the head was trained on: {views_line(_views(leader.config, cache))}",
             "",
             "## Model",
             "",
@@ -91,12 +91,12 @@ def model_card(
             f"|---|---|---|{'---|' if top5 else ''}---|---|",
             *rows,
             "",
-            "In brackets: 95 % intervals of the test accuracy (Wilson). ECE: expected calibration error of the most probable "
-            "class, in 15 bins.",
+            "In brackets: 95 % intervals of the test accuracy (Wilson). ECE: expected calibration error of the top class, in 15 "
+            "bins.",
             "",
-            f"Accuracy on the validation photos is {OPTIMISTIC}. {use_of_test_photos(run)}",
+            f"Accuracy on the validation photos is {OPTIMISTIC}. {usage_of_test_photos(run)}",
             "",
-            f"Network and head agreed on {parity.images} clean photos before fine-tuning: largest difference of a probability "
+            f"Before fine-tuning, network and head agreed on {parity.images} clean photos: largest difference in probability "
             f"{parity.max_abs_difference:.1e}.",
             "",
             "## Licence",
@@ -110,13 +110,13 @@ def model_card(
 
 
 def _views(config: TrialConfig, cache: FeatureCache) -> Views:
-    """The views that the head was trained on, with what the trial leaves to the cache filled in."""
+    """The views that the head was trained on, with the cache's policy and copies filled in."""
     views, known = config.views, {"policy": config.views.policy or cache.manifest.policy}
     return views.model_copy(update=known if views.copies is not None else {**known, "copies": cache.copies})
 
 
 def _shown(promotion: Promotion, config: TrialConfig, cache: FeatureCache) -> str:
-    """What photos fine-tuning saw, a sentence; its section says, or else the views of the trial."""
+    """One sentence on the photos used in fine-tuning, from its section or else from the trial's views."""
     tuning = promotion.finetune
     policy = cache.manifest.policy if tuning.augmentation is None else augmentation_name(tuning.augmentation)
     clean = config.views.clean_share if tuning.clean_share is None else tuning.clean_share
@@ -126,7 +126,7 @@ def _shown(promotion: Promotion, config: TrialConfig, cache: FeatureCache) -> st
 
 
 def _then(promotion: Promotion) -> str:
-    """What happened to the searched head."""
+    """What was done after the search."""
     if promotion.is_frozen:
         return ""
     return " and then fine-tuned" + (" alone" if promotion.is_head_alone else " together with the backbone")
@@ -136,16 +136,14 @@ def _tuned(promotion: Promotion) -> str:
     """What fine-tuning changed, and how long it took."""
     layers = len(promotion.unfrozen)
     if promotion.is_frozen:
-        said = (
-            f"{promotion.epochs} epochs. No epoch was better than the frozen network, which it is. {promotion.rounding}"
-        )
+        said = f"{promotion.epochs} epochs. No epoch was better than the frozen network, which is kept. {promotion.rounding}"
         return said.rstrip()
     what = f"the head and {layers} layer{'s' if layers > 1 else ''} of the backbone" if layers else "the head alone"
     return f"{what}, {promotion.epochs} epochs. The best was epoch {promotion.best_epoch}."
 
 
 def _head_lines(config: TrialConfig, classes: int) -> list[str]:
-    """What the head is, and how it was trained."""
+    """The head's layers and how it was trained."""
     if config.hypermodel is not None:
         values = ", ".join(f"{name} {show(value)}" for name, value in config.hypermodel.values.items())
         return [f"- head: the model of `{config.hypermodel.function}` with {values or 'no hyperparameters'}"]
@@ -167,7 +165,8 @@ def _head_lines(config: TrialConfig, classes: int) -> list[str]:
 
 
 def _accuracy(share: float, split: str, cache: FeatureCache) -> str:
-    """With its interval on test; elsewhere one would say nothing, since the model was chosen or trained on those photos."""
+    """The accuracy, on test with its interval; on the other splits an interval would mean nothing, since the model was chosen or
+    trained on those photos."""
     if split != "test":
         return f"{share:.2%}"
     low, high = wilson_interval(share, cache.manifest.splits[split])

@@ -1,4 +1,4 @@
-"""`train predict`: the best classes of any photo, by an exported model of any format."""
+"""`train predict`: the top classes of any photo, predicted by an exported model of any format."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from train.exports.runtimes import RUNTIMES, format_of, load_model
 from train.promotion.artifact import find_promotions
 
 MAX_PIXELS = 100_000_000
-"""Larger images are refused, as width × height."""
+"""Largest accepted photo, width × height."""
 
 
 class PredictedClass(NamedTuple):
@@ -33,21 +33,21 @@ class PredictedClass(NamedTuple):
 
 
 class PredictedImage(NamedTuple):
-    """An image and its best classes, the most probable first."""
+    """A photo and its top classes, most probable first."""
 
     image: str
     predictions: list[PredictedClass]
 
 
 class Unreadable(NamedTuple):
-    """An image, or a folder, that could not be predicted, and why."""
+    """A photo or folder that could not be read, and why."""
 
     image: str
     reason: str
 
 
 class PredictResult(NamedTuple):
-    """What a model file of a format predicts, and what it could not."""
+    """The predictions of a model file, and what could not be read."""
 
     model: str
     format: str
@@ -70,9 +70,9 @@ class PredictResult(NamedTuple):
 
 
 def exported_model(run: TrainRun, trial: int | None, format_: str | None) -> Path:
-    """The model file of a trial's bundle; by default of the best promotion that is exported, in the first format that it has.
+    """The model file of a trial's bundle; by default of the best exported promotion, in its first format.
 
-    Raises UsageError when nothing, or not this trial or format, is exported.
+    Raises UsageError if nothing is exported, or not this trial or format.
     """
     bundles = run.workdir / "exports"
     if trial is None:
@@ -86,14 +86,14 @@ def exported_model(run: TrainRun, trial: int | None, format_: str | None) -> Pat
 
 
 def model_in(path: Path, format_: str | None) -> Path:
-    """The model file that a path names: itself, or the one of this format (default: the first) in a bundle's folder."""
+    """The model file at a path: the path itself, or the file of this format (default: the first) in a bundle's folder."""
     if format_ is not None and format_ not in RUNTIMES:
         raise UsageError(f"--format: received {format_!r}; allowed: {', '.join(RUNTIMES)}.")
     found = _formats(path)
     if not found:
         own = format_of(path)
         if format_ not in (None, own):
-            raise UsageError(f"{relative(path)} is {own}, not {format_}. Leave --format out.")
+            raise UsageError(f"{relative(path)} is {own}, not {format_}. Remove --format.")
         return path
     chosen = format_ or found[0]
     if chosen not in found:
@@ -104,18 +104,18 @@ def model_in(path: Path, format_: str | None) -> Path:
 
 
 def predict_images(model_file: Path, paths: Sequence[Path]) -> PredictResult:
-    """The five best classes of every image, most probable first.
+    """The top five classes of every photo, most probable first.
 
-    `paths` are images, and folders whose photos are taken as `features prepare` takes them. An image is read as the data set's
-    photos are (first frame, turned upright, RGB) and resized to what the model takes. The names of the classes come from
-    labels.txt beside the model. What cannot be read is said and listed in `failed`, with the reason; the others go on.
+    `paths` are photos and folders, in which photos are found as by `features prepare`. A photo is read like those of the data set
+    (first frame, turned upright, RGB) and resized to the model's input. Class names come from labels.txt next to the model. What
+    cannot be read is logged and listed in `failed` with the reason; the others are still predicted.
     """
     labels_file = model_file.with_name("labels.txt")
     try:
         names = labels_file.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         raise UsageError(
-            f"{labels_file} is missing: it names the classes, one a line. Keep it beside the model."
+            f"{labels_file} is missing; it must list the class names, one per line. Put it next to the model."
         ) from None
     failed: list[Unreadable] = []
 
@@ -138,8 +138,8 @@ def predict_images(model_file: Path, paths: Sequence[Path]) -> PredictResult:
             probabilities = model.run(resized(open_photo(image), size)[None])[0]
             if len(probabilities) != len(names):
                 raise HeadhuntError(
-                    f"{labels_file} names {len(names)} classes, but {model_file} has {len(probabilities)}. They are of two "
-                    "exports."
+                    f"{labels_file} lists {len(names)} classes, but {model_file} has {len(probabilities)}: they come from "
+                    "different exports. Export the model again."
                 )
             best = np.argsort(-probabilities, kind="stable")[:TOP]
             found = [PredictedClass(names[label], int(label), float(probabilities[label])) for label in best]
@@ -148,16 +148,16 @@ def predict_images(model_file: Path, paths: Sequence[Path]) -> PredictResult:
 
 
 def check_out(path: Path) -> None:
-    """UsageError for a path that no table can be written to, before anything is predicted."""
+    """UsageError if a table cannot be written to this path; called before anything is predicted."""
     if path.is_dir():
-        raise UsageError(f"--out: {path} is a folder. Name a file, such as {path / 'predictions.csv'}.")
+        raise UsageError(f"--out: {path} is a folder. Give a file, such as {path / 'predictions.csv'}.")
     if not path.parent.is_dir():
-        raise UsageError(f"--out: there is no folder {path.parent}. Make it, or name another file.")
+        raise UsageError(f"--out: the folder {path.parent} does not exist. Create it, or give another file.")
 
 
 def write_predictions(path: Path, images: Sequence[PredictedImage]) -> None:
-    """Writes a CSV table, atomically: a row for each image and rank, with the columns path, rank (from 1), class, label (from 0)
-    and probability."""
+    """Writes a CSV table atomically: one row per photo and rank, with the columns path, rank (from 1), class, label (from 0) and
+    probability."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "rank", "class", "label", "probability"])
@@ -167,7 +167,7 @@ def write_predictions(path: Path, images: Sequence[PredictedImage]) -> None:
 
 
 def _images(paths: Sequence[Path], leave_out: Callable[[Path, str], None]) -> list[Path]:
-    """The images of these paths, each once: a folder's photos in its place."""
+    """The photos at these paths, without duplicates; a folder is replaced by its photos."""
     images: list[Path] = []
     for path in paths:
         if not path.is_dir():
@@ -179,11 +179,11 @@ def _images(paths: Sequence[Path], leave_out: Callable[[Path, str], None]) -> li
             leave_out(path, str(error))
             continue
         if not found:
-            leave_out(path, "a folder without photos")
+            leave_out(path, "the folder has no photos")
         images += found
     return list(dict.fromkeys(images))
 
 
 def _formats(bundle: Path) -> list[str]:
-    """The formats that a bundle's folder has."""
+    """The model formats in a bundle's folder."""
     return [name for name, runtime in RUNTIMES.items() if (bundle / runtime.file).exists()]

@@ -1,6 +1,6 @@
-"""The record of a bundle, `.bundle.json`: which promotion its files are of, by their bytes.
+"""The record of a bundle, `.bundle.json`: which promotion its files belong to, by their digests.
 
-Times of writing say nothing of that: copying a folder changes them.
+Modification times are no evidence: copying a folder changes them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ PARTS: dict[str, tuple[str, ...]] = {
     **{name: (runtime.file,) for name, runtime in RUNTIMES.items()},
     "config": ("headhunt.yaml", "optuna.json", "keras_tuner.json"),
 }
-"""The files or folders that each format is made of."""
+"""The files or folders of each format."""
 
 
 class BundleRecord(BaseModel):
-    """The sha256 (hex) of the promotion's network, the name of its folder, and the sha256 of every file by its name."""
+    """The name of the promotion's folder, the sha256 (hex) of its network, and the sha256 of every file by name."""
 
     promotion: str = ""
     model: str = ""
@@ -33,7 +33,7 @@ class BundleRecord(BaseModel):
 
 
 class ExportedFormat(BaseModel):
-    """A format of a bundle in the `--json` object of `train export`. `max_abs_difference` is the largest difference of a
+    """A format of a bundle in the `--json` object of `train export`. `max_abs_difference` is the largest difference in
     probability from the promotion's predictions, at most `tolerance`."""
 
     model_config = ConfigDict(frozen=True)
@@ -44,8 +44,7 @@ class ExportedFormat(BaseModel):
 
 
 class ExportedConfig(BaseModel):
-    """The format `config`: paths of the configuration and of the hyperparameters for other tools. There is no network to
-    compare."""
+    """The format `config`: paths of the configuration and of the hyperparameters for other tools, with no network to compare."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -56,8 +55,8 @@ class ExportedConfig(BaseModel):
 
 
 class ExportResult(BaseModel):
-    """The `--json` object of `train export`; `recipe` is null for a promotion of earlier versions, `photos` is how many
-    validation photos each format was compared on."""
+    """The `--json` object of `train export`; `recipe` is null for a promotion by an earlier version, `photos` is the number of
+    validation photos on which each format was compared."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -70,10 +69,10 @@ class ExportResult(BaseModel):
 
 
 class BundleFiles:
-    """The files of a bundle's folder, which holds those of one promotion."""
+    """The files of a bundle's folder, all from one promotion."""
 
     def __init__(self, folder: Path, promotion: str, model: str) -> None:
-        """Takes away what is recorded, but not with these bytes as this promotion's; what no record names stays."""
+        """Deletes recorded files that are not exactly those of this promotion; files without a record stay."""
         self._folder = folder
         recorded = _read(folder)
         own = recorded.model == model
@@ -82,32 +81,31 @@ class BundleFiles:
             if self.is_current(format_):
                 continue
             for path in (folder / part for part in parts if part in recorded.files and (folder / part).exists()):
-                log.print(f"Removed {relative(path)}: its bytes are not those of the promotion {promotion}.")
+                log.print(f"Removed {relative(path)}: it does not match the promotion {promotion}.")
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def unrecorded(self) -> list[tuple[str, Path]]:
-        """The files that no record names, as those of earlier versions, and their formats: of which promotion they are is not
-        known."""
+        """The files without a record, e.g. of earlier versions, with their formats; their promotion is unknown."""
         paths = [(format_, self._folder / part) for format_, parts in PARTS.items() for part in parts]
         return [(format_, path) for format_, path in paths if path.exists() and path.name not in self._record.files]
 
     def is_current(self, format_: str) -> bool:
-        """Whether a format is there, as it was written from this promotion."""
+        """Whether a format exists unchanged as written from this promotion."""
         paths = [self._folder / part for part in PARTS[format_]]
         return all(path.exists() and self._record.files.get(path.name) == digest(path) for path in paths)
 
     def add(self, format_: str) -> None:
-        """A format has been written."""
+        """Records that a format was written."""
         self._record.files.update({part: digest(self._folder / part) for part in PARTS[format_]})
         write_text(_path(self._folder), self._record.model_dump_json(indent=1) + "\n")
 
     def paths(self) -> dict[str, str]:
-        """The files that are there, each format's first, as paths to show."""
+        """The first file of each current format, as a path to show."""
         return {name: relative(self._folder / parts[0]) for name, parts in PARTS.items() if self.is_current(name)}
 
 
 def digest(path: Path) -> str:
-    """The sha256 (hex) of a file's bytes; of a folder that of its files' names and digests."""
+    """The sha256 (hex) of a file's bytes; for a folder, of its files' names and digests."""
     if not path.is_dir():
         return file_sha256(path)
     inside = sorted(file for file in path.rglob("*") if file.is_file())

@@ -1,6 +1,6 @@
-"""A model file of a bundle, in any format, as one function: uint8 photos in, probabilities out, by the format's stock runtime.
+"""A model file of any format as a function from uint8 photos to probabilities, run by the format's stock runtime.
 
-Export compares with it what it has written, and `train predict` runs it: nothing of Headhunt is between a file and its answer.
+Export checks its files with it, and `train predict` uses it: no Headhunt code lies between a file and its predictions.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ Pixels = npt.NDArray[np.uint8]
 Probabilities = npt.NDArray[np.float32]
 
 EXTRA = "pip install 'headhunt[export]'"
-"""What brings the runtimes that the plain installation lacks."""
+"""The command that installs the runtimes missing from the plain installation."""
 
 
 class Loaded(NamedTuple):
     """A model ready to run.
 
-    `input_shape` is what it takes, the batch first and None where any size will do; `run` gives (n, classes) float32 for
-    (n, height, width, 3) uint8 RGB.
+    `input_shape` has the batch first and None for any size; `run` maps (n, height, width, 3) uint8 RGB to (n, classes) float32.
     """
 
     input_shape: tuple[int | None, ...]
@@ -36,41 +35,39 @@ class Loaded(NamedTuple):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width of the photos; UsageError when the model takes anything but RGB photos of one size as uint8."""
+        """Height and width of the photos; UsageError unless the model takes uint8 RGB photos of a fixed size."""
         if self.input_dtype != "uint8" or len(self.input_shape) != 4 or self.input_shape[3] != 3:
             raise UsageError(
-                f"the model takes {self.input_dtype} of the shape {self.input_shape}, not uint8 photos (n, height, width, 3). "
-                "Name a model that `headhunt train export` wrote."
+                f"the model takes {self.input_dtype} inputs of shape {self.input_shape}; it must take uint8 photos "
+                "(n, height, width, 3). Use a model written by `headhunt train export`."
             )
         height, width = self.input_shape[1:3]
         if height is None or width is None:
-            raise UsageError(
-                f"the model takes photos of any size, {self.input_shape}; one with a fixed size is needed."
-            )
+            raise UsageError(f"the model takes photos of any size, {self.input_shape}; it must have a fixed size.")
         return height, width
 
 
 class Runtime(NamedTuple):
-    """How one format is run: its name in a bundle, the runtime's name for people, what must be installed, and how it loads."""
+    """How to run a format: its file name in a bundle, the runtime's display name, its loader, and the modules it needs."""
 
     file: str
     name: str
     load: Callable[[Path], Loaded]
     modules: tuple[str, ...] = ()
-    """Beyond the plain installation, to run it."""
+    """Modules to run it, beyond the plain installation."""
     writers: tuple[str, ...] = ()
-    """Beyond that, to write it."""
+    """Further modules to write it."""
 
 
 def missing(format_: str, writing: bool = False) -> list[str]:
-    """The modules that this format needs and that are not installed."""
+    """The modules that this format needs but that are not installed."""
     runtime = RUNTIMES[format_]
     wanted = (*runtime.writers, *runtime.modules) if writing else runtime.modules
     return [module for module in wanted if importlib.util.find_spec(module) is None]
 
 
 def packages(modules: list[str]) -> str:
-    """Modules by the names of the packages that bring them, for a message."""
+    """The package names of modules, joined for a message."""
     *first, last = [module.replace("_", "-") for module in modules]
     return f"{', '.join(first)} and {last}" if first else last
 
@@ -84,8 +81,8 @@ def format_of(path: Path) -> str:
     by_suffix = {Path(runtime.file).suffix: name for name, runtime in RUNTIMES.items() if Path(runtime.file).suffix}
     if path.is_dir() or path.suffix not in by_suffix:
         raise UsageError(
-            f"{path} is not a model that can be run. Allowed: {', '.join(by_suffix)}, the folder of a SavedModel, or of a "
-            "bundle."
+            f"{path} is not a model; it must be a file of type {', '.join(by_suffix)}, the folder of a SavedModel, or a bundle's "
+            "folder."
         )
     return by_suffix[path.suffix]
 
@@ -93,20 +90,20 @@ def format_of(path: Path) -> str:
 def load_model(path: Path, format_: str) -> Loaded:
     """Loads a model with the stock runtime of its format.
 
-    Raises UsageError when the runtime is not installed, HeadhuntError when the runtime cannot read the file.
+    Raises UsageError if the runtime is not installed, HeadhuntError if it cannot read the file.
     """
     runtime = RUNTIMES[format_]
     lacking = missing(format_)
     if lacking:
         raise UsageError(
-            f"{path} needs {packages(lacking)}, missing here. Run `{EXTRA}`, or choose another --format: "
+            f"{path} needs {packages(lacking)}, not installed. Run `{EXTRA}`, or choose another --format: "
             f"{', '.join(name for name in RUNTIMES if not missing(name))}."
         )
     try:
         return runtime.load(path)
     except HeadhuntError:
         raise
-    except Exception as error:  # whatever a runtime raises on a damaged or foreign file, it is that file's fault
+    except Exception as error:  # runtimes raise anything for a damaged or foreign file
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise HeadhuntError(f"{runtime.name} cannot load {path}: {reason[0]}") from error
 
@@ -132,7 +129,7 @@ def _savedmodel(path: Path) -> Loaded:
         serve = restored.signatures["serving_default"]
     ((name, spec),) = serve.structured_input_signature[1].items()
 
-    def run(pixels: Pixels, owner: Any = restored) -> Probabilities:  # the function does not keep its variables alive
+    def run(pixels: Pixels, owner: Any = restored) -> Probabilities:  # `serve` alone does not keep its variables alive
         (outputs,) = serve(**{name: tf.constant(pixels)}).values()
         return np.asarray(outputs.numpy(), np.float32)
 
@@ -181,4 +178,4 @@ RUNTIMES: dict[str, Runtime] = {
     "onnx": Runtime("model.onnx", "onnxruntime", _onnx, ("onnxruntime",), ("tf2onnx", "onnx")),
     "litert": Runtime("model.tflite", "LiteRT", _litert, ("ai_edge_litert",)),
 }
-"""Every format that holds a model, by its name in `--format`; `predict` takes the first of them that a bundle has."""
+"""Every model format by its name in `--format`; `predict` uses the first one in a bundle."""

@@ -1,1 +1,1 @@
-"""The full augmented run: the whole network, what of it is trained in which phase, on what, and how."""
+"""Fine-tuning on augmented photos: the whole network, which layers each phase trains, on which data, and how."""

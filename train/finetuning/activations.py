@@ -1,4 +1,4 @@
-"""What is frozen in all phases, computed once: a cache of activations where the trained part of the network begins."""
+"""A cache of activations at the point where the trained part of the network begins: layers frozen in all phases run only once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from train.finetuning.unfreeze import trained_layers
 
 
 class Activations:
-    """Cached activations of one split on clean photos, by position; with `parts`, those parts of pooled ones."""
+    """Cached activations of one split on clean photos, by position; `parts` selects parts of pooled ones."""
 
     def __init__(self, cache: FeatureCache, split: str, parts: str | None = None) -> None:
         self.labels = cache.labels(split)
@@ -37,8 +37,8 @@ class Activations:
 
 
 class ActivationViews:
-    """The training activations from epoch to epoch: the copies that `views` (checked against the cache) draw with `seed`; with
-    `parts`, those parts of pooled ones."""
+    """The training activations of each epoch: the copies that `views` (checked against the cache) draw with `seed`; `parts`
+    selects parts of pooled ones."""
 
     def __init__(self, cache: FeatureCache, views: Views, seed: int, parts: str | None = None) -> None:
         self.labels = cache.labels("train")
@@ -52,12 +52,12 @@ class ActivationViews:
         return self._views.of_epoch(epoch, len(self.labels), self._seed)
 
     def shown(self, positions: npt.NDArray[np.int64], copies: npt.NDArray[np.int32]) -> npt.NDArray[np.floating]:
-        """(n, *feature_shape) in the cache's dtype."""
+        """The activations at these positions, each from its copy: (n, *feature_shape) in the cache's dtype."""
         return gather(self._copies, positions, copies)[..., self._columns]
 
 
 def _columns(cache: FeatureCache, parts: str | None) -> Any:
-    """What to index the last axis by."""
+    """The index into the last axis."""
     if parts is None:
         return slice(None)
     return np.concatenate(
@@ -66,25 +66,25 @@ def _columns(cache: FeatureCache, parts: str | None) -> Any:
 
 
 def activation_features(features: FeaturesConfig, phases: Collection[PhaseConfig], copies: int) -> FeaturesConfig:
-    """The features section of the cache whose activations all these phases can be trained from, with `copies` copies.
+    """The features section of a cache of activations, with `copies` copies, from which all these phases can be trained.
 
-    Cut behind the last layer that lies before everything they train and that no path leads past; the whole of the backbone, with
-    its pooling, where they train the head alone. Raises UsageError where nothing is left to compute once.
+    The backbone is cut after the last layer before everything they train that no path bypasses; if they train only the head, the
+    whole backbone with its pooling is cached. Raises UsageError if nothing is left to compute once.
     """
     backbone = build_backbone(features, "float32")
     trained = trained_layers(backbone, [phase.unfreeze for phase in phases])
     section: dict[str, Any] = {"copies": copies}
     if not trained and copies > features.copies:
         raise UsageError(
-            f"train.finetune.activation_copies: received {copies}, but the phases train the head alone, from the search's own "
+            f"train.finetune.activation_copies: received {copies}, but the phases train only the head, from the search's own "
             f"cache, which has {features.copies} copies. Lower it, or raise features.copies and run `headhunt features cache`."
         )
     if trained:
         cut = find_cut(backbone, trained)
         if cut is None:
             raise UsageError(
-                "train.finetune.activation_copies: the phases train the backbone from its first layer on (or paths lead past "
-                "every layer before what they train), so that nothing is left to compute once. Set it to 0, or unfreeze less."
+                "train.finetune.activation_copies: the phases train the backbone from its first layer on (or every layer before "
+                "that can be bypassed), so that there is nothing to compute once. Set it to 0, or unfreeze fewer layers."
             )
         section |= {"cut": cut, "pooling": "none"}
     return features.model_copy(update=section)

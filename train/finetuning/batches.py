@@ -11,11 +11,11 @@ import numpy.typing as npt
 from features.cache.views import order_of_epoch
 
 AHEAD = 3
-"""Batches that are prepared while the model trains."""
+"""Number of batches prepared ahead while the model trains."""
 
 
 class TrainSource(Protocol):
-    """Training examples, each of which can be shown as one of several copies."""
+    """Training examples, each available as one of several copies."""
 
     labels: npt.NDArray[np.int32]
 
@@ -24,21 +24,21 @@ class TrainSource(Protocol):
         ...
 
     def shown(self, positions: npt.NDArray[np.int64], copies: npt.NDArray[np.int32]) -> npt.NDArray[np.floating]:
-        """The examples at these positions, each as its copy: what the model takes."""
+        """The model inputs for the examples at these positions, each as its copy."""
         ...
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:
-    """Whole batches in an epoch, at least one; the examples left over are others in every epoch."""
+    """Full batches per epoch, at least one; the examples left over differ in every epoch."""
     return max(1, images // batch_size)
 
 
 def training_epoch(source: TrainSource, epoch: int, batch_size: int, classes: int, seed: int) -> Any:
     """The batches of epoch `epoch` (from 0) as a keras PyDataset: examples and labels (batch, classes) one-hot.
 
-    All batches have one shape: programs are compiled once, and a batch can be divided among devices. Order and copies are pure
-    functions of (seed, epoch). The next batches are prepared while the model trains on one: by a thread, since Keras itself
-    prepares nothing ahead with one worker and does not keep to the order with several.
+    All batches have the same shape, so that programs are compiled once and a batch can be divided among devices. Order and copies
+    are pure functions of (seed, epoch). A thread prepares the next batches while the model trains, since Keras prepares nothing
+    ahead with one worker and does not keep the order with several.
     """
     import keras
 

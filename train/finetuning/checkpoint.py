@@ -24,7 +24,7 @@ CHECKPOINT = "checkpoint.npz"
 
 
 class FinetuneState(BaseModel):
-    """What a fine-tuning run has reached, besides weights: the phase (from 1), the number of epochs before it, and all epochs.
+    """The progress of a fine-tuning run, besides weights: the phase (from 1), the number of epochs before it, and all epochs.
 
     Unknown keys are ignored: earlier versions also wrote the best accuracy and loss.
     """
@@ -38,7 +38,7 @@ class FinetuneState(BaseModel):
 
     @property
     def epochs(self) -> int:
-        """Completed epochs, without epoch 0."""
+        """Number of completed epochs, without epoch 0."""
         return len(self.history) - 1
 
     @property
@@ -47,7 +47,7 @@ class FinetuneState(BaseModel):
         return [epoch.val_loss for epoch in self.history[self.before_phase + 1 :]]
 
     def add(self, epoch: Epoch, objective: Metric) -> bool:
-        """Adds a completed epoch; whether it is the best so far."""
+        """Adds a completed epoch; returns whether it is the best so far."""
         is_best = epoch.score(objective) < self.history[self.best_epoch].score(objective)
         self.history.append(epoch)
         if is_best:
@@ -55,46 +55,46 @@ class FinetuneState(BaseModel):
         return is_best
 
     def phases_to_best(self, objective: Metric) -> set[int]:
-        """The phases (from 1) that the weights of the best epoch went through: those in which an epoch was the best so far. What
-        a phase without one trained was thrown away."""
+        """The phases (from 1) that contributed to the best epoch's weights: those with an epoch that was the best so far. The
+        weights of other phases were discarded."""
         scores = [epoch.score(objective) for epoch in self.history]
         risen = [number for number in range(1, len(scores)) if scores[number] < min(scores[:number])]
         return {self.history[number].phase for number in risen}
 
     def is_over(self, phase: PhaseConfig) -> bool:
-        """Whether the current phase, which is this one, has ended."""
+        """Whether the current phase, whose configuration is `phase`, has ended."""
         waited = self.epochs - max(self.best_epoch, self.before_phase)
         stopped = phase.early_stopping_epochs is not None and waited >= phase.early_stopping_epochs
         return stopped or self.epochs - self.before_phase >= phase.epochs
 
 
 class Facts(BaseModel):
-    """The checkpoint's JSON: `identity` says what the run was configured with; another one starts anew."""
+    """The checkpoint's JSON: `identity` stands for the run's configuration; with a different one, fine-tuning starts over."""
 
     identity: str
     state: FinetuneState
 
 
 class Variable(Protocol):
-    """A variable of Keras, as far as the checkpoint needs it; also an array for `np.array`."""
+    """The part of a Keras variable that the checkpoint needs; `np.array` also accepts it."""
 
     def assign(self, value: npt.NDArray[Any]) -> Any:
-        """Sets its value."""
+        """Sets the value."""
         ...
 
 
 class Optimizer(Protocol):
-    """An optimiser of Keras, as far as the checkpoint needs it."""
+    """The part of a Keras optimiser that the checkpoint needs."""
 
     @property
     def variables(self) -> Sequence[Variable]:
-        """Momenta and step counts."""
+        """Momentum and step count variables."""
         ...
 
 
 class Checkpoint:
     """Reads and writes checkpoint.npz: `facts` (JSON text), and the arrays `weight_N`, `best_N` and `optimizer_N`, numbered
-    from 0 in the order of the variables. It is written atomically."""
+    from 0 in the order of the variables. Written atomically."""
 
     def __init__(self, folder: Path, weights: Sequence[Variable], identity: str) -> None:
         self._path = folder / CHECKPOINT
@@ -108,7 +108,7 @@ class Checkpoint:
         self._best = [np.array(variable) for variable in self._weights]
 
     def restore_best(self) -> None:
-        """Gives the network its best weights."""
+        """Loads the best weights into the network."""
         for variable, value in zip(self._weights, self._best, strict=True):
             variable.assign(value)
 
@@ -124,20 +124,21 @@ class Checkpoint:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
         except HeadhuntError as error:
             before = state.epochs - 1
-            kept_too = f"the checkpoint of epoch {before} is whole, and the same command goes on from there"
+            kept_too = f"the checkpoint of epoch {before} is intact; rerun the same command to resume from there"
             raise HeadhuntError(
-                f"{error} Nothing else is lost: {kept_too if before >= 0 else 'no epoch had ended'}."
+                f"{error} Nothing else is lost: {kept_too if before >= 0 else 'no epoch was completed'}."
             ) from error
 
     def load(self, journal: Journal) -> FinetuneState | None:
-        """Restores the weights of a checkpoint; None where there is none of this identity. HeadhuntError where it is damaged."""
+        """Restores a checkpoint's weights and returns its state; None if there is none with this identity. HeadhuntError if it is
+        damaged."""
         if not self._path.exists():
             return None
         try:
             with self._path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 facts = Facts.model_validate(json.loads(str(arrays["facts"])))
                 if facts.identity != self._identity:
-                    journal.say("The checkpoint there belongs to another configuration; starting anew.")
+                    journal.log("The existing checkpoint belongs to another configuration; starting over.")
                     return None
                 weights = [arrays[f"weight_{number}"] for number in range(len(self._weights))]
                 self._best = [arrays[f"best_{number}"] for number in range(len(self._weights))]
@@ -149,16 +150,16 @@ class Checkpoint:
             ) from None
         for variable, value in zip(self._weights, weights, strict=True):
             variable.assign(value)
-        journal.say(f"Going on after epoch {facts.state.epochs}.")
+        journal.log(f"Resuming after epoch {facts.state.epochs}.")
         return facts.state
 
     def load_optimizer(self, optimizer: Optimizer) -> None:
-        """Restores the variables of the optimiser that the checkpoint was written with, once: later phases have their own."""
+        """Restores the checkpoint's optimiser variables, once: later phases have their own optimiser."""
         if self._optimizer is not None:
             for variable, value in zip(optimizer.variables, self._optimizer, strict=True):
                 variable.assign(value)
             self._optimizer = None
 
     def forget_optimizer(self) -> None:
-        """The next phase begins with a new optimiser."""
+        """Discards the optimiser variables: the next phase starts with a new optimiser."""
         self._optimizer = None

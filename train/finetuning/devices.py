@@ -1,4 +1,4 @@
-"""Data-parallel training: every GPU that a promotion is given takes a share of each batch."""
+"""Data-parallel training: every GPU of a promotion takes a share of each batch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from features.runtime.errors import UsageError
 
 
 def use_devices(batch_size: int, at_most: int | None = None) -> int:
-    """Divides batches among the devices that this process sees, or the first `at_most`, from now on; gives their number.
+    """From now on, divides batches among the devices that this process sees, or the first `at_most`; returns their number.
 
-    With Keras on JAX (keras.distribution.DataParallel); on TensorFlow, the backend of CPUs, there is one device. Raises
-    UsageError for batches that cannot be divided evenly.
+    Uses Keras on JAX (keras.distribution.DataParallel); TensorFlow, the backend for CPUs, uses one device. Raises UsageError for
+    batches that cannot be divided evenly.
     """
     import keras
 
@@ -21,7 +21,7 @@ def use_devices(batch_size: int, at_most: int | None = None) -> int:
     if batch_size % len(devices):
         raise UsageError(
             f"train.finetune.batch_size: {batch_size} cannot be divided among {len(devices)} devices. Set it to a multiple of "
-            f"{len(devices)}, or give each promotion another number of GPUs (`train.workers.gpus`)."
+            f"{len(devices)}, or change the number of GPUs per promotion (`train.workers.gpus`)."
         )
     keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices, auto_shard_dataset=False))
     return len(devices)

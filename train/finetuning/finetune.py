@@ -1,4 +1,4 @@
-"""The full augmented run, phase by phase: resumable after every epoch, with the history of an undisturbed one."""
+"""Fine-tuning, phase by phase: resumable after every epoch, with the same history as an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from train.finetuning.unfreeze import leaves, rate_factors, trained_layers, unfr
 
 @dataclass(frozen=True)
 class Data:
-    """What a network is trained and validated with: photos, or activations of what is frozen in all phases."""
+    """Training and validation data: photos, or cached activations of the layers frozen in all phases."""
 
     train: TrainSource
     val: Examples
@@ -37,7 +37,7 @@ class Data:
 
 
 class Fitted(NamedTuple):
-    """What an epoch of training measured, and its last learning rate."""
+    """The training metrics of an epoch, and its last learning rate."""
 
     loss: float
     accuracy: float
@@ -49,8 +49,8 @@ UNTRAINED = Fitted(math.nan, math.nan, math.nan)
 
 @dataclass(frozen=True)
 class Finetuned:
-    """The result: the epoch whose weights the network has now (0: none was better than the frozen network), how many ran, the
-    seconds of those that an earlier process ran, and the layers of the backbone that were trained on the way to these weights."""
+    """The result: the epoch whose weights the network has now (0: none was better than the frozen network), the number of epochs,
+    the seconds of those run by earlier processes, and the backbone layers that were trained on the way to these weights."""
 
     best_epoch: int
     epochs: int
@@ -71,8 +71,8 @@ def finetune(
 ) -> Finetuned:
     """Trains the network phase by phase and leaves it with the weights of the epoch that is best by `objective`.
 
-    Each phase begins with the best weights so far. Writes history.csv after every epoch and goes on from checkpoint.npz when it
-    was written for the same `identity`. Raises HeadhuntError when the loss is not finite; the checkpoint before it is kept.
+    Each phase starts from the best weights so far. Writes history.csv after every epoch and resumes from checkpoint.npz if it was
+    written for the same `identity`. Raises HeadhuntError if the loss is not finite; the checkpoint before it is kept.
     """
     trained = trained_layers(_backbone(network), [phase.unfreeze for phase in config.plan])
     models = trainees(network, features, trained)
@@ -122,12 +122,12 @@ class _Phase:
     folder: Path
 
     def train(self, phase: PhaseConfig) -> None:
-        """Compiles the model for this phase and trains it epoch by epoch; the checkpoint holds every one of them."""
+        """Compiles the model for this phase and trains it epoch by epoch, with a checkpoint after each."""
         import keras
 
         state, config = self.state, self.config
         names = unfreeze(self.network, phase.unfreeze)
-        self.measured.predict_function = None  # compiled for what was trained before
+        self.measured.predict_function = None  # was compiled for the previous phase
         steps = steps_per_epoch(len(self.data.train.labels), config.batch_size)
         weights = self.model.trainable_variables
         optimizer = build_optimizer(phase, rate_factors(self.network, phase.depth_decay), steps, weights)
@@ -140,7 +140,7 @@ class _Phase:
         )
         self.checkpoint.load_optimizer(optimizer)
         if len(config.plan) > 1:
-            self.journal.say(
+            self.journal.log(
                 f"Phase {state.phase} of {len(config.plan)}: {phase.title} ({len(names)} layers of the backbone)."
             )
         while not state.is_over(phase):
@@ -157,7 +157,7 @@ class _Phase:
         classes = self.network.output.shape[-1]
         batches = training_epoch(self.data.train, epoch, config.batch_size, classes, config.seed)
         rates = phase.followed.rates_of_epoch(own, steps, phase.epochs, state.val_losses)
-        last_rate = float(str(rates[-1]))  # 1e-05, not the 9.999999747378752e-06 that float32 is in float64
+        last_rate = float(str(rates[-1]))  # 1e-05, not 9.999999747378752e-06, its float32 value as float64
         callbacks = keras_callbacks(phase.followed, steps, phase.epochs, state.val_losses)
         begun = Progress(epoch + 1, _total(config), 0, steps, math.nan)
         loss, accuracy, bad_step = self._fit(batches, own, begun, callbacks)
@@ -172,8 +172,8 @@ class _Phase:
             self.checkpoint.mark_best()
 
     def _fit(self, batches: Any, epoch: int, begun: Progress, callbacks: Sequence[Any]) -> tuple[float, float, int]:
-        """One epoch of Keras's fit, counted from 0 in its phase; gives loss and accuracy, and the first step (from 1) whose loss
-        is not finite, where it ends: 0 when there is none."""
+        """Runs one epoch (counted from 0 within its phase) of Keras's fit; returns loss, accuracy, and the first step (from 1)
+        whose loss is not finite, at which it stops, or 0."""
         import keras
 
         journal = self.journal
@@ -182,7 +182,7 @@ class _Phase:
             bad = 0
 
             def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-                mean = float((logs or {})["loss"])  # of the steps so far
+                mean = float((logs or {})["loss"])  # over the steps so far
                 journal.step(begun._replace(step=batch + 1, loss=mean))
                 if not math.isfinite(mean) and not self.bad:
                     self.bad = batch + 1
@@ -205,7 +205,7 @@ class _Phase:
 def _measured(
     model: Any, val: Examples, batch_size: int, started: float, epoch: int, phase: int, fitted: Fitted = UNTRAINED
 ) -> Epoch:
-    """An epoch that began at `started` (monotonic seconds), with the network's metrics on the validation photos now."""
+    """An epoch that started at `started` (monotonic seconds), with the network's current metrics on the validation photos."""
     metrics = measure(softmax(predict(model, val, batch_size)), val.labels)
     return Epoch(
         epoch=epoch,
@@ -223,12 +223,12 @@ def _backbone(network: Any) -> Any:
 
 
 def _total(config: FinetuneConfig) -> int:
-    """Epochs of all phases, where none stops early."""
+    """Total epochs of all phases, if none stops early."""
     return sum(phase.epochs for phase in config.plan)
 
 
 def _penalise(network: Any, head: TrialHead) -> None:
-    """The trial's L2 penalty on the head's kernels, in the loss alone: the saved model knows nothing of it."""
+    """Adds the trial's L2 penalty on the head's kernels to the loss only: the saved model does not contain it."""
     import keras
 
     if head.l2 is None:
@@ -239,7 +239,7 @@ def _penalise(network: Any, head: TrialHead) -> None:
 
 
 def _seed_dropout(network: Any, seed: int, epoch: int) -> None:
-    """The head's dropout draws are a function of (seed, epoch, layer), not of those before."""
+    """Makes the head's dropout masks a function of (seed, epoch, layer), independent of earlier draws."""
     generators = [variable for variable in network.non_trainable_variables if variable.name == "seed_generator_state"]
     for number, generator in enumerate(generators):
         generator.assign(np.array([(seed * 1000 + number) % 2**32, epoch], np.uint32))
@@ -253,7 +253,7 @@ def _say(state: FinetuneState, config: FinetuneConfig, journal: Journal) -> None
         else "frozen; "
     )
     mark = " (best)" if done.epoch == state.best_epoch else ""
-    journal.say(
+    journal.log(
         f"epoch {done.epoch}/{_total(config)}: {trained}val loss {done.val_loss:.3f}, val accuracy "
         f"{done.val_accuracy:.4f}{mark}, {done.seconds:.0f} s"
     )

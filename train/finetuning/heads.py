@@ -1,4 +1,4 @@
-"""The head of a trial, wherever it comes from: what the full network is made of, apart from the backbone."""
+"""The head of a trial, from a space or a hypermodel, as the full network's part after the backbone."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from search.trial import TrialConfig
 
 @dataclass(frozen=True)
 class TrialHead:
-    """`build(feature_shape)` gives a new model of features (batch, *feature_shape) to logits (batch, classes), with its weights.
+    """`build(feature_shape)` returns a new model from features (batch, *feature_shape) to logits (batch, classes), with its
+    weights.
 
-    In training, `l2` is the penalty on the kernels of its dense layers, None where its layers have penalties of their own, and
-    `label_smoothing` acts in the loss.
+    In training, `l2` is the penalty on the kernels of its dense layers, None if its layers have their own penalties, and
+    `label_smoothing` is part of the loss.
     """
 
     build: Callable[[tuple[int, ...]], Any]
@@ -36,7 +37,7 @@ def space_head(
     moments: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]],
     weights: Weights | None = None,
 ) -> TrialHead:
-    """A head of `search.space`; without weights they are drawn."""
+    """A head of `search.space`; without `weights`, they are drawn."""
 
     def build(shape: tuple[int, ...]) -> Any:
         model = build_head(head, shape, classes, moments)
@@ -55,8 +56,8 @@ def trial_head(
     moments: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]],
     weights: Weights,
 ) -> TrialHead:
-    """The head of a trial with its weights; `folder` is where the module of a hypermodel may lie, `sample` (n, *feature_shape)
-    are some of the features that it was trained on. HeadhuntError where a hypermodel gives another model than in the search."""
+    """The head of a trial with its weights; `folder` may contain the module of a hypermodel, `sample` (n, *feature_shape) are
+    some of the features that it was trained on. HeadhuntError if a hypermodel builds a different model than in the search."""
     choice = config.hypermodel
     if choice is None:
         return space_head(config.head, classes, moments, weights)

@@ -1,4 +1,4 @@
-"""The epochs of a fine-tuning run: an Epoch each, kept in the checkpoint and shown in history.csv."""
+"""The epochs of a fine-tuning run, kept in the checkpoint and written to history.csv."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ HISTORY = "history.csv"
 
 
 class Epoch(BaseModel):
-    """A row of history.csv. Epoch 0, of phase 0, is the network before fine-tuning: nothing was trained, so the training loss,
-    accuracy and learning rate are NaN. `learning_rate` is that of the epoch's last step, `seconds` include the validation."""
+    """A row of history.csv. Epoch 0, of phase 0, is the network before fine-tuning: its training loss, accuracy and learning rate
+    are NaN. `learning_rate` is that of the epoch's last step, `seconds` include validation."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -36,19 +36,19 @@ class Epoch(BaseModel):
     seconds: float = 0.0
 
     def score(self, objective: Metric) -> Score:
-        """How good the network was on the validation photos after this epoch."""
+        """The network's score on the validation photos after this epoch."""
         return Score.of(objective, getattr(self, objective), self.val_loss)
 
 
 def write_history(folder: Path, epochs: Sequence[Epoch]) -> None:
-    """Writes history.csv, atomically."""
+    """Writes history.csv atomically."""
     table = pd.DataFrame([epoch.model_dump() for epoch in epochs])
     with atomic_path(folder / HISTORY) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
 
 
 def read_history(folder: Path) -> list[Epoch]:
-    """The epochs of history.csv, at least one; HeadhuntError where the file is missing or damaged."""
+    """The epochs of history.csv, at least one; HeadhuntError if the file is missing or damaged."""
     path = folder / HISTORY
     try:
         epochs = TypeAdapter(list[Epoch]).validate_python(read_whole_table(path).to_dict("records"))
@@ -66,5 +66,5 @@ MISSING = "columns or values are missing"
 
 
 def unreadable(folder: Path, reason: str = MISSING) -> HeadhuntError:
-    """The error of a history that cannot be used."""
+    """The error for an unusable history.csv."""
     return HeadhuntError(f"{relative(folder / HISTORY)} cannot be read ({reason}).")

@@ -1,4 +1,4 @@
-"""Backbone and head as one Keras model: for fine-tuning, and as it is shipped."""
+"""Backbone and head as one Keras model: for fine-tuning and for export."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def build_network(
     policy: Policy,
     projections: Sequence[Projection] = (),
 ) -> Any:
-    """Photos (batch, h, w, 3) float32 in 0…255 to logits (batch, classes): a keras.Model of the layers "extractor" and "head".
+    """A keras.Model from photos (batch, h, w, 3) float32 in 0…255 to logits (batch, classes), with layers "extractor" and "head".
 
-    `features` are those that the head sees (see `features_of`), `projections` their cache's.
+    `features` is the section for the features that the head sees (see `features_of`), `projections` are their cache's.
     """
     import keras
 
@@ -37,7 +37,7 @@ def build_network(
 
 
 def features_of(features: FeaturesConfig, config: TrialConfig) -> FeaturesConfig:
-    """The section with the pooling that a trial's head sees: all that is cached, or its parts, in the cache's order."""
+    """The features section with the pooling that a trial's head sees: all cached parts, or its own, in the cache's order."""
     if config.features.parts is None:
         return features
     wanted = parse_pooling(config.features.parts)
@@ -46,9 +46,9 @@ def features_of(features: FeaturesConfig, config: TrialConfig) -> FeaturesConfig
 
 
 def find_cut(backbone: Any, trained: Set[str]) -> str | None:
-    """The last layer of a backbone before all layers of these names (also inside networks in it) that no path leads past.
+    """The last layer of a backbone before all layers with these names (also in nested networks) that no path bypasses.
 
-    None when there is none: what is trained begins with the first layer, or paths lead past every layer before it.
+    None if there is none: the trained part begins with the first layer, or every layer before it can be bypassed.
     """
     import keras
 
@@ -67,10 +67,10 @@ def find_cut(backbone: Any, trained: Set[str]) -> str | None:
 
 @dataclass(frozen=True)
 class Trainees:
-    """A network as it is trained: the backbone runs as it does in inference, its dropout too. All share the network's layers.
+    """A network's models for training, which share its layers; the backbone, including its dropout, runs in inference mode.
 
-    `on_photos`: photos (batch, h, w, 3) float32 to logits; `on_activations`: what the frozen part gives to logits, None where no
-    part of the backbone can be split off.
+    `on_photos`: photos (batch, h, w, 3) float32 to logits; `on_activations`: the frozen part's outputs to logits, None if no part
+    of the backbone can be split off.
     """
 
     on_photos: Any
@@ -109,9 +109,9 @@ def deployable(
     head: TrialHead,
     projections: Sequence[Projection] = (),
 ) -> Any:
-    """The network as it is shipped: uint8 photos (batch, h, w, 3) to probabilities (batch, classes) float32.
+    """The network for export: uint8 photos (batch, h, w, 3) to probabilities (batch, classes) float32.
 
-    Preprocessing and softmax are inside, every layer is one of Keras's own and computes in float32: plain Keras loads it.
+    It includes preprocessing and softmax; every layer is Keras's own and computes in float32, so that plain Keras can load it.
     """
     import keras
 

@@ -1,4 +1,4 @@
-"""A phase's optimiser: Keras's own, with rates by depth and decoupled weight decay where the phase has them."""
+"""A phase's optimiser: Keras's own, plus rates by depth and decoupled weight decay if the phase has them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from train.config import PhaseConfig
 def build_optimizer(phase: PhaseConfig, factors: Mapping[str, float], steps_per_epoch: int, weights: list[Any]) -> Any:
     """The Keras optimiser of a phase, built for these trained weights.
 
-    Each weight is trained with the schedule's rate times its factor (by its path, see rate_factors), and a step takes
-    rate × factor × decay of it off, as a trial's optimiser does.
+    Each weight is trained with the schedule's rate times its factor (by path, see rate_factors), and each step subtracts
+    rate × factor × decay × weight, like a trial's optimiser.
     """
     plain = phase.optimizer.build()
     rate = keras_rate(phase.followed, steps_per_epoch, phase.epochs)
@@ -27,7 +27,7 @@ def build_optimizer(phase: PhaseConfig, factors: Mapping[str, float], steps_per_
 
 
 def _with_factors(kind: Any, shares: list[float], decay: float) -> Any:
-    """A subclass of an optimiser that scales the rate of every weight, by its place among the trained weights."""
+    """A subclass of an optimiser that scales the rate of every weight, by its index among the trained weights."""
 
     class Scaled(kind):  # type: ignore[misc]
         def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:

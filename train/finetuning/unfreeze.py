@@ -1,4 +1,4 @@
-"""What a phase of fine-tuning trains: which layers of the backbone, and how much of the rate each of them gets."""
+"""What a phase of fine-tuning trains: the layers of the backbone, and each layer's share of the learning rate."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from features.runtime.errors import UsageError
 
 
 def unfreeze(network: Any, what: int | str) -> list[str]:
-    """Makes the head and a part of the backbone trainable, and nothing else; gives the names of the backbone's layers.
+    """Makes only the head and a part of the backbone trainable; returns the names of the backbone's trainable layers.
 
-    `what`: the number of last convolutional layers (all of them, where it has fewer), `head` (none), `all`, or the name of the
-    layer from which on everything is trained; UsageError for a layer that there is not.
+    `what`: the number of last convolutional layers (all if the backbone has fewer), `head` (none), `all`, or the name of the
+    first layer to train; UsageError for an unknown layer.
 
-    Batch normalisation, of the backbone and of the head, is set `trainable=False`, the only thing that keeps its statistics in
-    Keras 3: a call with `training=False` does not. The head's are those of the cached features; a run of a few epochs would leave
-    them behind the features that it changes.
+    Batch normalisation in backbone and head is set to `trainable=False`, the only way to keep its statistics in Keras 3: a call
+    with `training=False` does not. The head's statistics are those of the cached features; in a run of a few epochs they would
+    lag behind the changing features.
     """
     import keras
 
     extractor = network.get_layer("extractor")
     backbone = extractor.get_layer("backbone")
-    backbone.trainable = True  # a network that is not trainable hides the layers in it that are
+    backbone.trainable = True  # a non-trainable network hides its trainable layers
     inside = leaves(backbone)
     for layer in [*(layer for layer in extractor.layers if layer is not backbone), *inside]:
         layer.trainable = False
@@ -37,11 +37,11 @@ def unfreeze(network: Any, what: int | str) -> list[str]:
 
 
 def rate_factors(network: Any, decay: float) -> dict[str, float]:
-    """The share of the learning rate that each trained weight gets, by its path: decay^depth.
+    """The share of the learning rate of each trained weight, by path: decay^depth.
 
-    The head has depth 0, the trained layer with a kernel that is nearest to the output 1, the next one 2; what lies between (a
-    scale, a layer's norm) shares the depth of the kernel behind it. Rates that fall towards the input are those of Howard and
-    Ruder (ULMFiT, 2018), who divide by 2.6.
+    The head has depth 0, the trained layer with a kernel nearest to the output 1, the next one 2; layers in between (a scale, a
+    layer norm) share the depth of the kernel after them. Rates that fall towards the input follow Howard and Ruder (ULMFiT,
+    2018), who divide by 2.6 per layer.
     """
     head = network.get_layer("head")
     factors = {weight.path: 1.0 for weight in head.trainable_variables}
@@ -54,7 +54,7 @@ def rate_factors(network: Any, decay: float) -> dict[str, float]:
 
 
 def leaves(model: Any) -> list[Any]:
-    """The layers of a network from input to output, those of networks inside it among them."""
+    """The layers of a network from input to output, with nested networks replaced by their layers."""
     import keras
 
     found = []
@@ -64,7 +64,7 @@ def leaves(model: Any) -> list[Any]:
 
 
 def chosen_layers(backbone: Any, what: int | str) -> list[Any]:
-    """The layers with weights that `unfreeze` makes trainable, from input to output; batch normalisation is none of them."""
+    """The layers with weights that `unfreeze` makes trainable, from input to output, without batch normalisation."""
     import keras
 
     found = [layer for layer in _chosen(leaves(backbone), what) if layer.weights]
@@ -72,7 +72,7 @@ def chosen_layers(backbone: Any, what: int | str) -> list[Any]:
 
 
 def trained_layers(backbone: Any, whats: Iterable[int | str]) -> set[str]:
-    """The names of the layers that any of these makes trainable."""
+    """The names of the layers that at least one of these values makes trainable."""
     return {layer.name for what in whats for layer in chosen_layers(backbone, what)}
 
 
@@ -89,7 +89,7 @@ def _chosen(inside: Sequence[Any], what: int | str) -> list[Any]:
     paths = [getattr(layer, "backbone_path", layer.name) for layer in inside]
     if what not in names and what not in paths:
         raise UsageError(
-            f"train.finetune.phases: the backbone has no layer {what!r}.{near(what, paths)} Allowed besides: head, all, a number "
-            "of layers."
+            f"train.finetune.phases: the backbone has no layer {what!r}.{near(what, paths)} Also allowed: head, all, a number of "
+            "layers."
         )
     return list(inside[(names if what in names else paths).index(what) :])

@@ -1,1 +1,1 @@
-"""From a trial to a fine-tuned and evaluated model: which trials, each on a worker, followed and recorded as a study."""
+"""From a trial to a fine-tuned and evaluated model: chooses trials, promotes each on a worker, and records them as a study."""

@@ -1,7 +1,7 @@
-"""The finished promotions of a run on disk, `promotions/<trial>-<recipe>/`: named by trial and by how it was fine-tuned.
+"""The finished promotions of a run on disk, `promotions/<trial>-<recipe>/`: named by trial and fine-tuning recipe.
 
-Promoting a trial with another recipe makes another promotion beside the first. Folders of earlier versions,
-`promotions/<trial>/`, are read too.
+Promoting a trial with another recipe creates another promotion next to the first. Folders of earlier versions,
+`promotions/<trial>/`, are also read.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from train.evaluate import SplitMetrics
 from train.finetuning.history import Epoch, read_history
 
 METRICS, MODEL, MARK = "metrics.json", "model.keras", "made_from.txt"
-"""What was measured, written last; the network; what it is made from, written first."""
+"""The metrics, written last; the network; the digest of what it is made from, written first."""
 
 VERSION = 1
-"""The format of metrics.json: its key `version`, which files of format 1 do not have. Raised where an older Headhunt would
+"""The format version of metrics.json, its key `version`, which files of version 1 lack. Increased if an older Headhunt would
 misread a newer file."""
 
 _FOLDER = re.compile(r"\d+(?:-[0-9a-f]{8})?")
 
 
 class Parity(BaseModel):
-    """How far network and head were apart on cached photos before fine-tuning, as the largest difference of a probability."""
+    """The largest difference in probability between network and head on cached photos before fine-tuning."""
 
     images: int
     max_abs_difference: float
@@ -44,13 +44,13 @@ class Parity(BaseModel):
 
 
 class FrozenAccuracy(BaseModel):
-    """Of the head on the frozen backbone."""
+    """Accuracy of the head on the frozen backbone."""
 
     val_accuracy: float
 
 
 class TunedAccuracy(BaseModel):
-    """Of the exported network; null where the test photos were not evaluated."""
+    """Accuracy of the exported network; null for test photos that were not evaluated."""
 
     val_accuracy: float
     test_accuracy: float | None
@@ -58,7 +58,7 @@ class TunedAccuracy(BaseModel):
 
 
 class PromotionSummary(BaseModel):
-    """The `--json` object of a promotion. `recipe` is null for one of earlier versions; `stage` is frozen where no epoch of
+    """The `--json` object of a promotion. `recipe` is null for promotions of earlier versions; `stage` is frozen if no epoch of
     fine-tuning was better."""
 
     model_config = ConfigDict(frozen=True)
@@ -81,11 +81,10 @@ class PromoteResult(BaseModel):
 
 
 class Promotion(BaseModel):
-    """A finished promotion: its folder, and what metrics.json says, whose keys are the fields from `trial` on.
+    """A finished promotion: its folder and the contents of metrics.json, whose keys are the fields from `trial` on.
 
-    `frozen` is the head on cached features, `tuned` the network as it is exported. `unfrozen` are the layers of the backbone
-    whose weights fine-tuning changed: those of the phases that led to `best_epoch`; in promotions of earlier versions those of
-    all phases.
+    `frozen` is the head on cached features, `tuned` the exported network. `unfrozen` are the backbone layers whose weights
+    fine-tuning changed: those of the phases that led to `best_epoch` (of all phases in promotions of earlier versions).
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -107,48 +106,48 @@ class Promotion(BaseModel):
 
     @property
     def recipe(self) -> str:
-        """8 hex digits; empty for a promotion of earlier versions."""
+        """8 hex digits; empty for a promotion of an earlier version."""
         return self.folder.name.partition("-")[2]
 
     @property
     def history(self) -> list[Epoch]:
-        """The epochs of its history.csv; HeadhuntError where the file is missing or damaged."""
+        """The epochs of its history.csv; HeadhuntError if the file is missing or damaged."""
         return read_history(self.folder)
 
     @property
     def is_frozen(self) -> bool:
-        """Whether no epoch of fine-tuning was better than the frozen network, which it then is."""
+        """Whether the network is the frozen one, because no epoch of fine-tuning was better."""
         return self.best_epoch == 0
 
     @property
     def is_head_alone(self) -> bool:
-        """Whether fine-tuning changed the head and nothing of the backbone."""
+        """Whether fine-tuning changed only the head."""
         return not self.is_frozen and not self.unfrozen
 
     @property
     def stage(self) -> Literal["frozen", "fine-tuned"]:
-        """What the exported network is."""
+        """Whether the exported network is frozen or fine-tuned."""
         return "frozen" if self.is_frozen else "fine-tuned"
 
     @property
     def rounding(self) -> str:
-        """A sentence where a frozen network, exported in float32, judges other validation photos rightly than its head did on the
-        cached features, which were computed or stored in less; else empty."""
+        """One sentence if a frozen network, exported in float32, has a different validation accuracy than its head on the cached
+        features, which were computed or stored with less precision; else empty."""
         cached, exported = self.frozen.val.accuracy, self.tuned.val.accuracy
         if not self.is_frozen or cached == exported:
             return ""
         return (
-            f"In float32, as it is exported, it has {100 * exported:.1f} % of the validation photos right, against "
+            f"Exported in float32, it classifies {100 * exported:.1f} % of the validation photos correctly, compared with "
             f"{100 * cached:.1f} % on the cached features, which are less precise."
         )
 
     @property
     def title(self) -> str:
-        """What it is called: its trial, with its recipe."""
+        """Its display name: its trial and recipe."""
         return f"trial {self.trial}" + (f", recipe {self.recipe}" if self.recipe else "")
 
     def summary(self) -> PromotionSummary:
-        """What `--json` says of it."""
+        """The promotion's `--json` object."""
         val, test = self.tuned.val, self.tuned.test
         return PromotionSummary(
             trial=self.trial,
@@ -166,12 +165,12 @@ class Promotion(BaseModel):
 
 
 def ledger_names(folder: Path) -> tuple[str, str]:
-    """What the test ledger calls the frozen head and the exported network of the promotion in a folder."""
+    """The names in the test ledger of the frozen head and the exported network of the promotion in this folder."""
     return f"frozen head of {folder.name}", f"exported network of {folder.name}"
 
 
 def recipe_digest(run: TrainRun, augmentation: Augmentation) -> str:
-    """8 hex digits of how `run` fine-tunes a trial whose photos are augmented like this."""
+    """8 hex digits of the recipe with which `run` fine-tunes a trial with this augmentation."""
     parts = [
         run.train.finetune.model_dump_json(),
         *(phase.model_dump_json() for phase in run.train.finetune.plan),
@@ -183,7 +182,7 @@ def recipe_digest(run: TrainRun, augmentation: Augmentation) -> str:
 
 
 def promotion_folder(run: TrainRun, trial: int, recipe: str, made_from: str) -> Path:
-    """`promotions/<trial>-<recipe>`; where an earlier version made or began the same, its `promotions/<trial>`."""
+    """`promotions/<trial>-<recipe>`, or `promotions/<trial>` if an earlier version started the same promotion there."""
     earlier = run.workdir / "promotions" / str(trial)
     try:
         if (earlier / MARK).read_text(encoding="utf-8").strip() == made_from:
@@ -194,17 +193,16 @@ def promotion_folder(run: TrainRun, trial: int, recipe: str, made_from: str) -> 
 
 
 def write_promotion(promotion: Promotion) -> None:
-    """Writes metrics.json, atomically: from then on the promotion is finished."""
+    """Writes metrics.json atomically, which marks the promotion as finished."""
     write_text(promotion.folder / METRICS, json.dumps(promotion.model_dump(mode="json"), indent=1) + "\n")
 
 
 def read_promotion(folder: Path) -> Promotion | None:
-    """The finished promotion in a folder; None where there is none. Raises HeadhuntError where it is damaged, or of a later
-    version."""
+    """The finished promotion in a folder, or None. Raises HeadhuntError if it is damaged or from a later version."""
     path = folder / METRICS
     if _FOLDER.fullmatch(folder.name) is None or not path.exists():
         return None
-    again = "Delete its folder, then run `headhunt train promote` again."
+    again = "Delete its folder, then rerun `headhunt train promote`."
     try:
         content = {**json.loads(path.read_text(encoding="utf-8")), "folder": folder}
         if content.get("version", VERSION) != VERSION:
@@ -214,7 +212,7 @@ def read_promotion(folder: Path) -> Promotion | None:
             )
         found = Promotion.model_validate(content)
         if found.trial != int(folder.name.partition("-")[0]):
-            raise ValueError(f"it is of trial {found.trial}")
+            raise ValueError(f"it belongs to trial {found.trial}")
     except (ValueError, TypeError, OSError) as error:
         reason = f"{error.error_count()} values are missing or wrong" if isinstance(error, ValidationError) else error
         raise HeadhuntError(f"{relative(path)} is damaged ({reason}). {again}") from None
@@ -222,8 +220,8 @@ def read_promotion(folder: Path) -> Promotion | None:
 
 
 def find_promotions(run: TrainRun) -> list[Promotion]:
-    """The finished promotions, best first, without damaged ones: in the order of `search confirm` where it has been run, then by
-    the search's objective and the loss of the fine-tuned network on the validation photos."""
+    """The finished promotions, best first, without damaged ones: in the order of `search confirm` if it has been run, then by the
+    search's objective and the loss of the fine-tuned network on the validation photos."""
     confirmation = find_confirmation(run)
 
     def key(each: Promotion) -> tuple[int, Score, int, str]:
@@ -234,13 +232,13 @@ def find_promotions(run: TrainRun) -> list[Promotion]:
 
 
 def damaged_promotions(run: TrainRun) -> list[str]:
-    """What is wrong with promotions that cannot be read, a sentence each."""
+    """One message for each promotion that cannot be read."""
     return [str(each) for each in _read_all(run) if isinstance(each, HeadhuntError)]
 
 
 def find_promotion(run: TrainRun, trial: int, recipe: str | None = None) -> Promotion:
-    """The best finished promotion of a trial, or the one of a recipe (its first digits are enough); UsageError where there is
-    none, HeadhuntError where it is damaged."""
+    """The best finished promotion of a trial, or the one with this recipe (its first digits are enough); UsageError if there is
+    none, HeadhuntError if it is damaged."""
     own = [each for each in find_promotions(run) if each.trial == trial]
     found = [each for each in own if recipe is None or each.recipe.startswith(recipe)]
     if found:

@@ -1,4 +1,4 @@
-"""Following promotions while they run, here or on other machines: what they say, their bars, and their epochs for the record."""
+"""Follows running promotions, here or on other machines: shows their messages and progress bars, and records their epochs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOOK_SECONDS = 1.0
 
 
 class Followed:
-    """The promotions that are looked at, by a thread every second and whenever one has ended."""
+    """The followed promotions, checked by a thread every second and whenever one has ended."""
 
     def __init__(self, tasks: Sequence[Task], record: PromotionStudy, bars: Bars) -> None:
         self._tasks = tasks
@@ -30,12 +30,12 @@ class Followed:
         self._lock = threading.Lock()
 
     def look(self) -> None:
-        """Shows and records what is new in all of them."""
+        """Shows and records what is new in all promotions."""
         for task in self._tasks:
             self.catch_up(task)
 
     def catch_up(self, task: Task) -> None:
-        """Shows and records what is new in this one."""
+        """Shows and records what is new in one promotion."""
         with self._lock:
             reader = self._readers[task.made_from]
             accuracies = reader.accuracies()
@@ -75,7 +75,7 @@ def follow(tasks: Sequence[Task], record: PromotionStudy) -> Iterator[Followed]:
             try:
                 followed.look()
                 faults = 0
-            except Exception as error:  # a storage that is away: the promotions go on, and the next look records all
+            except Exception as error:  # storage unavailable: promotions continue, the next look catches up
                 faults += 1
                 if faults == 1:
                     log.print(f"Cannot record the promotions right now, retrying: {error}", style="yellow")
@@ -88,7 +88,7 @@ def follow(tasks: Sequence[Task], record: PromotionStudy) -> Iterator[Followed]:
         except BaseException:
             ended.set()
             thread.join()
-            with suppress(Exception):  # what went wrong before matters more
+            with suppress(Exception):  # the original error matters more
                 followed.look()
             raise
         ended.set()

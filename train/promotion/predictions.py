@@ -1,4 +1,4 @@
-"""What a promoted network said about validation and test photos: the predictions.csv of its promotion."""
+"""A promoted network's predictions for validation and test photos: the predictions.csv of its promotion."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ PREDICTIONS = "predictions.csv"
 
 
 class Predictions(NamedTuple):
-    """What a promoted network predicts for the n photos of a split, in the order of the index.
+    """A promoted network's predictions for the n photos of a split, in index order.
 
     `trial` and `stage` (frozen or fine-tuned) are the promotion's. `labels` (n,) are the true ones; `predicted` and
-    `probabilities` (n, classes, at most 5) the most probable first.
+    `probabilities` (n, at most 5 classes) have the most probable first.
     """
 
     trial: int
@@ -36,18 +36,18 @@ class Predictions(NamedTuple):
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
-        """Whether the most probable class of each photo is the true one: (n,)."""
+        """Whether the most probable class of each photo is the true one: (n,) bool."""
         first: npt.NDArray[np.int64] = self.predicted[:, 0]
         return np.equal(first, self.labels)
 
 
 def read_predictions(run: TrainRun, promotion: Promotion, split: str) -> Predictions:
-    """The predictions of a split, as `train.evaluate.prediction_table` wrote them.
+    """The predictions of a split, as written by `train.evaluate.prediction_table`.
 
-    Raises HeadhuntError where they are missing or damaged, or of other photos, labels or classes than those of the index.
+    Raises HeadhuntError if they are missing or damaged, or if their photos, labels or classes do not match the index.
     """
     path = promotion.folder / PREDICTIONS
-    again = "Delete its folder, then run `headhunt train promote` again."
+    again = "Delete its folder, then rerun `headhunt train promote`."
     ranks = range(1, TOP + 1)
     try:
         table = read_whole_table(
@@ -60,7 +60,7 @@ def read_predictions(run: TrainRun, promotion: Promotion, split: str) -> Predict
         )
     except FileNotFoundError:
         raise HeadhuntError(f"{relative(path)} is missing. {again}") from None
-    except (ValueError, OSError) as error:  # what pandas raises for a file that is cut off
+    except (ValueError, OSError) as error:  # pandas raises these for a truncated file
         raise HeadhuntError(f"{relative(path)} is damaged ({str(error).splitlines()[0]}). {again}") from None
     needed = {"path", "split", "label", "class_name", "predicted_1", "probability_1"}
     if not needed <= set(table):
@@ -71,10 +71,10 @@ def read_predictions(run: TrainRun, promotion: Promotion, split: str) -> Predict
     numbers = rows[[name for name in rows if str(name).startswith(("label", "predicted_", "probability_"))]]
     texts = list(numbers.select_dtypes(exclude="number"))
     if texts and len(rows):
-        raise HeadhuntError(f"{relative(path)} is damaged ({texts[0]} is not a number everywhere). {again}")
+        raise HeadhuntError(f"{relative(path)} is damaged ({texts[0]} has values that are not numbers). {again}")
     index = load_index(run)
     if fault := _other_photos(index, rows, split):
-        raise HeadhuntError(f"{relative(path)} is damaged, or of other photos than the index: {fault}. {again}")
+        raise HeadhuntError(f"{relative(path)} is damaged or does not match the index: {fault}. {again}")
     listed = [rank for rank in ranks if f"predicted_{rank}" in rows]
     return Predictions(
         promotion.trial,
@@ -88,15 +88,15 @@ def read_predictions(run: TrainRun, promotion: Promotion, split: str) -> Predict
 
 
 def _other_photos(index: DatasetIndex, rows: pd.DataFrame, split: str) -> str:
-    """In what the rows differ from the index, which may have been prepared anew since; empty where they do not."""
+    """How the rows differ from the index, which may have been prepared again since; empty if they match."""
     photos, classes = index.of_split(split), len(index.class_names)
     if len(rows) != len(photos):
         return f"it has {len(rows)} {split} photos, the index {len(photos)}"
     if rows["path"].tolist() != photos["path"].tolist():
-        return f"its {split} photos are others, or in another order"
+        return f"its {split} photos are different or in another order"
     if rows["label"].tolist() != photos["label"].tolist():
-        return f"its {split} photos have other labels"
+        return f"its {split} photos have different labels"
     predicted = rows[[name for name in rows if str(name).startswith("predicted_")]]
     if not predicted.isin(range(classes)).all(axis=None):
-        return f"it names a class that is none of the {classes}, which are numbered from 0"
+        return f"it contains a label that is not one of the {classes} classes (numbered from 0)"
     return ""

@@ -1,4 +1,4 @@
-"""`train promote`: take the best trials through parity check, fine-tuning and evaluation."""
+"""`train promote`: takes the best trials through parity check, fine-tuning and evaluation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from features.runtime.workers.executors import check_devices, in_own_process, op
 from search.certificate import load_certificate
 from search.confirm.ranking import by_confirmation, load_confirmation
 from search.driver.storage import storage_faults
-from search.first_trials import titled
+from search.first_trials import label_of
 from search.leaderboard import Leader, leaders, load_study
 from search.retrain import trial_weights
 from train.config import TrainRun
@@ -32,12 +32,12 @@ from train.finetuning.journal import PROGRESS, Reader
 from train.promotion.artifact import MARK, METRICS, Promotion, promotion_folder, read_promotion, recipe_digest
 from train.promotion.follow import follow
 from train.promotion.record import PromotionStudy
-from train.promotion.worker import Ended, Task, promote_trial
+from train.promotion.worker import PromotionOutcome, Task, promote_trial
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """A promotion that is to be there: what of, where, and the sha256 of everything that its numbers depend on."""
+class _PromotionRequest:
+    """A requested promotion: its trial, its folder, and the sha256 of everything that its numbers depend on."""
 
     leader: Leader
     folder: Path
@@ -45,18 +45,18 @@ class _Wanted:
 
 
 def promote(run: TrainRun, numbers: Sequence[int] = ()) -> list[Promotion]:
-    """Promotes the trials of these numbers, or the best `train.top`, by the recipe of `train.finetune`.
+    """Promotes the trials with these numbers, or the best `train.top`, with the recipe of `train.finetune`.
 
-    A finished promotion is not repeated; one that was interrupted goes on after its last epoch; one that fails does not stop the
-    others. Raises UsageError for a trial that is not there, CacheError for a damaged cache, HeadhuntError when a network does
-    not give what its head gave on the cached features.
+    A finished promotion is not repeated; an interrupted one resumes after its last epoch; a failed one does not stop the others.
+    Raises UsageError for a trial that does not exist, CacheError for a damaged cache, HeadhuntError if a network's outputs differ
+    from those of its head on the cached features.
     """
     cache = cache_for(run)
     wanted = [_wanted(run, cache, leader) for leader in _choose(run, cache, numbers)]
-    _tell_fidelity(run)
+    _log_fidelity(run)
     lock = make_folder(run.workdir / "promotions") / ".lock"
     with (
-        only_process(lock, f"another process promotes trials of {run.name!r}"),
+        only_process(lock, f"another process is promoting trials of {run.name!r}"),
         storage_faults(run.search.storage, run.workdir),
     ):
         done = {each.leader.number: _finished(run, each) for each in wanted}
@@ -72,25 +72,25 @@ def promote(run: TrainRun, numbers: Sequence[int] = ()) -> list[Promotion]:
     return [_promotion(each.folder) for each in wanted]
 
 
-def _wanted(run: TrainRun, cache: FeatureCache, leader: Leader) -> _Wanted:
+def _wanted(run: TrainRun, cache: FeatureCache, leader: Leader) -> _PromotionRequest:
     made_from = _identity(run, cache, leader)
     recipe = recipe_digest(run, _augmentation(run, leader))
-    return _Wanted(leader, promotion_folder(run, leader.number, recipe, made_from), made_from)
+    return _PromotionRequest(leader, promotion_folder(run, leader.number, recipe, made_from), made_from)
 
 
 def _promotion(folder: Path) -> Promotion:
-    """The promotion that has just been finished."""
+    """The promotion that was just finished."""
     found = read_promotion(folder)
     if found is None:
-        raise HeadhuntError(f"{relative(folder / METRICS)} is gone. Run `headhunt train promote` again.")
+        raise HeadhuntError(f"{relative(folder / METRICS)} is missing. Rerun `headhunt train promote`.")
     return found
 
 
-def _run(run: TrainRun, cache: FeatureCache, waiting: Sequence[_Wanted], record: PromotionStudy) -> None:
-    """Makes the promotions that are not there; raises the first error of any of them when all have ended."""
+def _run(run: TrainRun, cache: FeatureCache, waiting: Sequence[_PromotionRequest], record: PromotionStudy) -> None:
+    """Runs the missing promotions; when all have ended, raises the first of their errors."""
     tasks, errors = [], []
 
-    def failed(wanted: _Wanted | Task, error: HeadhuntError) -> None:
+    def failed(wanted: _PromotionRequest | Task, error: HeadhuntError) -> None:
         record.fail(wanted.leader, wanted.folder, wanted.made_from, str(error))
         errors.append(error)
         if len(waiting) > 1:
@@ -99,7 +99,7 @@ def _run(run: TrainRun, cache: FeatureCache, waiting: Sequence[_Wanted], record:
     for each in waiting:
         try:
             tasks.append(_task(run, cache, each))
-        except (CacheError, LostError):  # of no promotion in particular
+        except (CacheError, LostError):  # not specific to one promotion
             raise
         except HeadhuntError as error:
             failed(each, error)
@@ -108,25 +108,25 @@ def _run(run: TrainRun, cache: FeatureCache, waiting: Sequence[_Wanted], record:
         open_executor(run.promotion_workers, run.workdir, variables) if tasks else nullcontext() as executor,
         follow(tasks, record) as followed,
     ):
-        for position, ended in executor.map(promote_trial, tasks, _given_up) if executor else ():
+        for position, ended in executor.map(promote_trial, tasks, _failed_promotion) if executor else ():
             task = tasks[position]
             followed.catch_up(task)
             if ended.error is None:
                 found = _promotion(task.folder)
                 record.finish(task.leader, found, Reader(task.folder).accuracies())
-                log.print(f"Trial {task.leader.number} is promoted: {relative(task.folder)}{_frozen_note(found)}")
+                log.print(f"Trial {task.leader.number} promoted: {relative(task.folder)}{_frozen_note(found)}")
             else:
                 failed(task, ended.error)
     if errors:
         raise errors[0]
 
 
-def _given_up(task: Task, reason: str) -> Ended:
-    return Ended(HeadhuntError(f"the promotion of trial {task.leader.number} failed: {reason}"))
+def _failed_promotion(task: Task, reason: str) -> PromotionOutcome:
+    return PromotionOutcome(HeadhuntError(f"the promotion of trial {task.leader.number} failed: {reason}"))
 
 
-def _task(run: TrainRun, cache: FeatureCache, wanted: _Wanted) -> Task:
-    """What a worker needs to make this promotion, with the weights and the activations that it asks for on disk."""
+def _task(run: TrainRun, cache: FeatureCache, wanted: _PromotionRequest) -> Task:
+    """The task that makes this promotion; the weights and activations that it needs are on disk afterwards."""
     leader, folder = wanted.leader, make_folder(wanted.folder.resolve())
     trial_weights(run, leader)
     augmentation = _augmentation(run, leader)
@@ -144,13 +144,13 @@ def _task(run: TrainRun, cache: FeatureCache, wanted: _Wanted) -> Task:
         wanted.made_from,
         activations,
     )
-    (folder / METRICS).unlink(missing_ok=True)  # of another trial of this number, or without the test photos
+    (folder / METRICS).unlink(missing_ok=True)  # from another trial with this number, or without test metrics
     _clear(task)
     return task
 
 
 def _clear(task: Task) -> None:
-    """Takes away what another configuration left, and the progress of a process that was killed."""
+    """Deletes files of another configuration, and the progress file of a killed process."""
     (task.folder / PROGRESS).unlink(missing_ok=True)
     mark = task.folder / MARK
     if not mark.exists() or mark.read_text(encoding="utf-8").strip() != task.made_from:
@@ -159,17 +159,17 @@ def _clear(task: Task) -> None:
 
 
 def _activations(run: TrainRun, leader: Leader) -> Path:
-    """The cache of what is frozen in all phases, built where it is not there.
+    """The folder of the activation cache for the layers frozen in all phases; built if it does not exist.
 
-    Where to cut is found in a process of its own: Keras names layers by their number in a process, and on a GPU it would keep
-    memory that a worker needs.
+    The cut is determined in a separate process: Keras numbers layer names per process, and on a GPU it would keep memory that a
+    worker needs.
     """
     tuning = run.train.finetune
     own = with_augmentation(_own_section(run, leader), _augmentation(run, leader))
     variables = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     features = in_own_process(variables, activation_features, own, tuning.plan, tuning.activation_copies)
     behind = " and ".join(features.cuts) or "the pooling"
-    log.print(f"What is frozen is computed once, up to {behind}, for {tuning.activation_copies} copies:")
+    log.print(f"Computing the frozen layers once, up to {behind}, for {tuning.activation_copies} copies:")
     built = build_cache(run.model_copy(update={"features": features}))
     return Path(built["cache"]).resolve()
 
@@ -181,7 +181,7 @@ def _choose(run: TrainRun, cache: FeatureCache, numbers: Sequence[int]) -> list[
     if unknown:
         shown = ", ".join(str(leader.number) for leader in ranked[:10])
         raise UsageError(
-            f"trial {unknown[0]} has not run to its end in the study {run.name!r}. The best that have: {shown}."
+            f"trial {unknown[0]} is not a completed trial of the study {run.name!r}. The best completed trials: {shown}."
         )
     chosen = [by_number[number] for number in dict.fromkeys(numbers)] or _winners(run, ranked)
     for leader in chosen:
@@ -189,32 +189,32 @@ def _choose(run: TrainRun, cache: FeatureCache, numbers: Sequence[int]) -> list[
     return chosen
 
 
-def _tell_fidelity(run: TrainRun) -> None:
-    """Says what a fidelity study found of this study, if there has been one."""
+def _log_fidelity(run: TrainRun) -> None:
+    """Logs the study's fidelity certificate, if it has one."""
     certificate = load_certificate(load_study(run))
     for line in certificate.lines(run.train.finetune.digest, run.train.fidelity_floor) if certificate else ():
         log.print(line, style="yellow" if line.startswith("Warning") else None)
 
 
 def _winners(run: TrainRun, ranked: Sequence[Leader]) -> list[Leader]:
-    """The best `train.top`: by `search confirm` where it has been run, else by the search alone."""
+    """The best `train.top`: by `search confirm` if it has been run, else by the search."""
     confirmation = load_confirmation(run, ranked)
     if confirmation is None:
         return list(ranked[: run.train.top])
     chosen = by_confirmation(ranked, confirmation)[: run.train.top]
     seeds = len(confirmation.confirmed[0].seeds)
-    shown = ", ".join(titled(leader.number, leader.first) for leader in chosen)
-    log.print(f"Promoted by the ranking of `headhunt search confirm` (mean of {seeds} seeds): trial {shown}.")
+    shown = ", ".join(label_of(leader.number, leader.first) for leader in chosen)
+    log.print(f"Promoting by the ranking of `headhunt search confirm` (mean of {seeds} seeds): trial {shown}.")
     return chosen
 
 
 def check_cache(run: TrainRun, leader: Leader) -> None:
-    """Raises UsageError when a trial was trained on another cache than the configuration's, of its policy."""
+    """Raises UsageError if a trial was trained on a different cache than the configuration's for its policy."""
     cache = cache_for(run, configured(run.features, leader.config.views.policy))
     if leader.cache_key != cache.key:
         raise UsageError(
-            f"trial {leader.number} was trained on the cache {leader.cache_key[:16]}, but the configuration names "
-            f"{cache.key[:16]}. Set the `features` and `dataset` sections back, or search again with another `name` "
+            f"trial {leader.number} was trained on the cache {leader.cache_key[:16]}, but the configuration now refers to "
+            f"{cache.key[:16]}. Restore the `features` and `dataset` sections, or search again with another `name` "
             "and `workdir`."
         )
 
@@ -229,35 +229,35 @@ def _identity(run: TrainRun, cache: FeatureCache, leader: Leader) -> str:
         run.backend,
         run.promotion_devices,
         _augmentation(run, leader),
-        *([] if run.search.objective == "val_accuracy" else [run.search.objective]),  # not in those of earlier versions
+        *([] if run.search.objective == "val_accuracy" else [run.search.objective]),  # absent in earlier versions
     ]
     return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()
 
 
 def _augmentation(run: TrainRun, leader: Leader) -> Augmentation:
-    """What a fine-tuning run augments with: what its section says, or the policy whose views the trial was trained on."""
+    """The augmentation for fine-tuning: from its section, or else the policy of the views that the trial was trained on."""
     if run.train.finetune.augmentation is not None:
         return run.train.finetune.augmentation
     return augmentation_of(_own_section(run, leader))
 
 
 def _own_section(run: TrainRun, leader: Leader) -> FeaturesConfig:
-    """The features section of the policy whose views a trial was trained on; of the first where that is no longer configured."""
+    """The features section of the policy that a trial was trained on; of the first policy if that is no longer configured."""
     return section_of(run.features, configured(run.features, leader.config.views.policy))
 
 
-def _finished(run: TrainRun, wanted: _Wanted) -> Promotion | None:
-    """The promotion, where it is there with all that the configuration wants measured."""
+def _finished(run: TrainRun, wanted: _PromotionRequest) -> Promotion | None:
+    """The finished promotion, if it exists with metrics for all configured splits."""
     try:
         found = read_promotion(wanted.folder)
     except HeadhuntError as error:
-        log.print(f"Trial {wanted.leader.number} is promoted again: {error}", style="yellow")
+        log.print(f"Promoting trial {wanted.leader.number} again: {error}", style="yellow")
         return None
     if found is None or found.made_from != wanted.made_from:
         return None
     if not set(run.evaluated_splits) <= set(found.tuned.evaluated()):
         return None
-    log.print(f"Trial {found.trial} is promoted already: {relative(found.folder)}")
+    log.print(f"Trial {found.trial} is already promoted: {relative(found.folder)}")
     return found
 
 
@@ -265,4 +265,4 @@ def _frozen_note(promotion: Promotion) -> str:
     if not promotion.is_frozen:
         return ""
     rounding = f". {promotion.rounding.removesuffix('.')}" if promotion.rounding else ""
-    return f". No epoch of fine-tuning was better than the frozen network, which it is{rounding}"
+    return f". No epoch of fine-tuning was better than the frozen network, which is kept{rounding}"

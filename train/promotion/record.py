@@ -1,4 +1,4 @@
-"""The promotions of a run as an Optuna study of their own, next to the search: a trial each, with every epoch's accuracy."""
+"""The promotions of a run as a separate Optuna study next to the search: one trial each, with the accuracy of every epoch."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class PromotionStudy:
-    """The study `<name>-promotions`, whose values are validation accuracies. It is written by the driver alone.
+    """The study `<name>-promotions`, whose values are validation accuracies. Only the driver writes to it.
 
-    A promotion is one trial, however often it was interrupted: until it ends, its trial is RUNNING, and the process that goes on
-    with it finds it by what it is made from.
+    A promotion is one trial, however often it was interrupted: until it ends, its trial is RUNNING, and a resuming process finds
+    it by its `made_from`.
     """
 
     def __init__(self, run: TrainRun) -> None:
@@ -39,7 +39,7 @@ class PromotionStudy:
         )
 
     def report(self, leader: Leader, folder: Path, made_from: str, accuracies: Sequence[float]) -> None:
-        """Adds the epochs (from 0, the frozen network) that the promotion's trial does not have yet."""
+        """Reports the epochs (from 0, the frozen network) that the promotion's trial does not have yet."""
         trial = self._begun(leader, folder, made_from)
         known = storage_of(self._study).get_trial(trial_id(trial)).intermediate_values
         for epoch, accuracy in enumerate(accuracies):
@@ -47,7 +47,7 @@ class PromotionStudy:
                 trial.report(accuracy, epoch)
 
     def finish(self, leader: Leader, promotion: Promotion, accuracies: Sequence[float]) -> None:
-        """The promotion has ended, with these epochs; does nothing where that is known."""
+        """Records a finished promotion with these epochs; does nothing if it is already recorded."""
         made_from, test = promotion.made_from, promotion.tuned.test
         if self._found(made_from, "COMPLETE") and not self._found(made_from, "RUNNING"):
             return
@@ -65,7 +65,7 @@ class PromotionStudy:
         self._study.tell(trial, promotion.tuned.val.accuracy)
 
     def fail(self, leader: Leader, folder: Path, made_from: str, reason: str) -> None:
-        """The promotion has ended without a model."""
+        """Records a failed promotion."""
         import optuna
 
         trial = self._begun(leader, folder, made_from)
@@ -77,7 +77,7 @@ class PromotionStudy:
         return next((t for t in trials if t.user_attrs.get("made_from") == made_from and t.state.name == state), None)
 
     def _begun(self, leader: Leader, folder: Path, made_from: str) -> optuna.Trial:
-        """The promotion's running trial; those that other configurations of it left running end here."""
+        """The promotion's running trial; fails running trials left by other configurations of the same promotion."""
         import optuna
 
         running = self._found(made_from, "RUNNING")
@@ -86,7 +86,7 @@ class PromotionStudy:
         for trial in self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
             if trial.user_attrs.get("trial") == leader.number:
                 left = trial_of(self._study, trial)
-                left.set_user_attr("reason", "interrupted; the configuration is another one now")
+                left.set_user_attr("reason", "interrupted; the configuration has changed since")
                 self._study.tell(left, state=optuna.trial.TrialState.FAIL)
         searched = self._searched[leader.number]
         facts = {

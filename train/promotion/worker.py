@@ -1,4 +1,4 @@
-"""One promotion, from the trial's weights to the evaluated model: parity check, fine-tuning, evaluation. Runs on a worker."""
+"""One promotion on a worker, from the trial's weights to the evaluated model: parity check, fine-tuning, evaluation."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ from train.promotion.predictions import PREDICTIONS
 PARITY_IMAGES = 64
 
 HEAD_BATCH = 4096
-"""Cached features that a head sees at a time."""
+"""Number of cached features in a head's batch."""
 
 TOLERANCE = {"float16": 5e-3, "float32": 1e-3}
-"""Largest difference of any probability between the network and its head on cached features, by the cache's dtype: a float16
+"""Largest allowed difference in probability between the network and its head on cached features, by the cache's dtype: a float16
 feature is off by up to 5e-4 of its value, and the head sums many of them."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A promotion to be made, with absolute paths; `made_from` identifies everything that its numbers depend on.
+    """A promotion to make, with absolute paths; `made_from` is the digest of everything that its numbers depend on.
 
-    `folder` is where it is written, `code` where the module of a hypermodel may lie, `cache` the folder of the search's features,
-    `activations` that of the activations to train from, where the configuration asks for them.
+    `folder` is its output folder; `code` may contain the module of a hypermodel; `cache` is the folder of the search's features,
+    `activations` that of the activations to train from, if the configuration uses them.
     """
 
     run: TrainRun
@@ -68,15 +68,15 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Ended:
-    """What became of a promotion: nothing to say, or why there is none."""
+class PromotionOutcome:
+    """The outcome of a promotion: its error, or None if it succeeded."""
 
     error: HeadhuntError | None = None
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a promotion needs of its run."""
+    """The inputs of a promotion."""
 
     run: TrainRun
     cache: FeatureCache
@@ -84,26 +84,26 @@ class Inputs:
     parts: str | None
 
 
-def promote_trial(task: Task) -> Ended:
-    """Makes a promotion, going on after the last epoch of one that was interrupted; its metrics.json comes last."""
+def promote_trial(task: Task) -> PromotionOutcome:
+    """Makes a promotion, or resumes an interrupted one after its last epoch; metrics.json is written last."""
     journal = Journal(make_folder(task.folder))
-    for left in task.folder.glob(".*.tmp*"):  # of a process that was killed while it wrote
+    for left in task.folder.glob(".*.tmp*"):  # left by a process killed while writing
         left.unlink(missing_ok=True)
     try:
         _promote(task, journal)
-    except (CancelledError, CacheError):  # a damaged cache is no failure of this promotion, and meets the others, too
+    except (CancelledError, CacheError):  # a damaged cache affects all promotions, not just this one
         raise
-    except HeadhuntError as error:  # the others go on
-        return Ended(error)
+    except HeadhuntError as error:  # other promotions continue
+        return PromotionOutcome(error)
     except Exception as error:
         fault = task.folder / "fault.txt"
         with suppress(OSError):
             fault.write_text(traceback.format_exc(), encoding="utf-8")
         named = f"the promotion of trial {task.leader.number} failed: {type(error).__name__}: {error}"
-        return Ended(HeadhuntError(f"{named}. Its traceback is in {fault}; finished work is kept."))
+        return PromotionOutcome(HeadhuntError(f"{named}. The traceback is in {fault}; finished work is kept."))
     finally:
         journal.close()
-    return Ended()
+    return PromotionOutcome()
 
 
 def _promote(task: Task, journal: Journal) -> None:
@@ -123,8 +123,8 @@ def _promote(task: Task, journal: Journal) -> None:
     head = trial_head(leader.config, task.code, sample, len(cache.class_names), moments, weights)
     network, alone = build_network(features, head, policy, projections), head.build(cache.shape_of(parts))
     accuracy, parity = _check_head(inputs, leader, network, alone)
-    journal.say(
-        f"validation accuracy {accuracy:.4f} frozen; same as its head on {parity.images} cached photos within "
+    journal.log(
+        f"frozen validation accuracy {accuracy:.4f}; network and head agree on {parity.images} cached photos within "
         f"{parity.max_abs_difference:.1e}. Fine-tuning{f' on {devices} devices' if devices > 1 else ''}: "
         f"{'; then '.join(f'{phase.title}, {phase.epochs} epochs' for phase in tuning.plan)}."
     )
@@ -133,7 +133,7 @@ def _promote(task: Task, journal: Journal) -> None:
     shipped = deployable(network, features, head, projections)
     with atomic_path(folder / MODEL) as temporary:
         shipped.save(temporary)
-    if "test" in splits:  # Every choice is made: from here on, and only from here on, the test photos are looked at.
+    if "test" in splits:  # All choices are made: the test photos are used from here on only.
         for name in ledger_names(folder):
             record_test_evaluation(run.workdir, "train promote", name, len(cache.labels("test")))
     frozen = {split: measure(_head_probabilities(alone, inputs, split), cache.labels(split)) for split in splits}
@@ -158,7 +158,7 @@ def _promote(task: Task, journal: Journal) -> None:
 
 
 def _data(task: Task, inputs: Inputs) -> Data:
-    """What the network is trained and validated with."""
+    """The network's training and validation data."""
     tuning, own = task.run.train.finetune, task.leader.config.views
     clean_share = own.clean_share if tuning.clean_share is None else tuning.clean_share
     if task.activations is None:
@@ -166,9 +166,11 @@ def _data(task: Task, inputs: Inputs) -> Data:
         return Data(PhotoViews(inputs.photos["train"], augment, tuning.seed, clean_share), inputs.photos["val"])
     cache = FeatureCache.open(task.activations)
     if cache.images("train").tolist() != inputs.photos["train"].rows:
-        raise HeadhuntError(f"the activations in {task.activations} are of other photos. Delete that folder.")
+        raise HeadhuntError(
+            f"the activations in {task.activations} belong to other photos. Delete that folder, then rerun the same command."
+        )
     views = Views(copies=tuning.activation_copies, clean_share=clean_share, draw=own.draw)
-    # Where the head alone is trained, these are the search's own features, of which it may see a part.
+    # If only the head is trained, these are the search's own features, of which the head may see only some parts.
     parts = inputs.parts if cache.parts else None
     return Data(
         ActivationViews(cache, views, tuning.seed, parts), Activations(cache, "val", parts), are_activations=True
@@ -176,7 +178,7 @@ def _data(task: Task, inputs: Inputs) -> Data:
 
 
 def _head_probabilities(head: Any, inputs: Inputs, split: str) -> Probabilities:
-    """What the head gives on the clean cached features of a split: (n, classes)."""
+    """The head's probabilities on the clean cached features of a split: (n, classes) float32."""
     features, _ = inputs.cache.arrays(split, parts=inputs.parts)
     chunks = range(0, len(features), HEAD_BATCH)
     logits = [np.asarray(head(features[n : n + HEAD_BATCH].astype(np.float32), training=False)) for n in chunks]
@@ -184,33 +186,35 @@ def _head_probabilities(head: Any, inputs: Inputs, split: str) -> Probabilities:
 
 
 def _check_head(inputs: Inputs, leader: Leader, network: Any, head: Any) -> tuple[float, Parity]:
-    """The head's accuracy on the validation photos' cached features, and whether the network gives the same on photos."""
+    """The head's accuracy on the validation photos' cached features, and its parity with the network on photos.
+
+    Raises HeadhuntError if they differ by more than TOLERANCE."""
     run, cache = inputs.run, inputs.cache
     val = inputs.photos["val"]
     positions = np.unique(np.linspace(0, len(val) - 1, min(PARITY_IMAGES, len(val))).astype(np.int64))
     if cache.images("val").tolist() != val.rows:
-        raise HeadhuntError("the cache's validation photos are not the index's. Run `headhunt features verify`.")
+        raise HeadhuntError("the cache's validation photos do not match the index. Run `headhunt features verify`.")
     probabilities = _head_probabilities(head, inputs, "val")
     outputs = softmax(predict(network, val, run.train.finetune.batch_size, positions))
     difference = float(np.abs(outputs - probabilities[positions]).max())
     tolerance = TOLERANCE[run.features.dtype]
     if not difference <= tolerance:
         raise HeadhuntError(
-            f"the network of trial {leader.number} does not give what its head gave on the cached features: probabilities "
-            f"differ by up to {difference:.2e}, more than {tolerance:g} ({len(positions)} clean validation photos). The cache "
-            "may have been made with other versions or on another device: run `headhunt features verify`, or build it anew here."
+            f"the network of trial {leader.number} does not match its head on the cached features: probabilities differ by up to "
+            f"{difference:.2e}, but at most {tolerance:g} is allowed ({len(positions)} clean validation photos). The cache may "
+            "come from other versions or another device: run `headhunt features verify`, or rebuild the cache here."
         )
     accuracy = measure(probabilities, val.labels).accuracy
     return accuracy, Parity(images=len(positions), max_abs_difference=difference, tolerance=tolerance)
 
 
 def _evaluate(inputs: Inputs, shipped: Any, folder: Path) -> SplitMetrics:
-    """Metrics of the model as it is shipped, on clean photos, and the tables of photos and of classes."""
+    """The exported model's metrics on clean photos; also writes the tables of predictions and classes."""
     predicted = [
         (photos, predict(shipped, photos, inputs.run.train.finetune.batch_size)) for photos in inputs.photos.values()
     ]
     tables = {
-        PREDICTIONS: prediction_table(predicted[1:], inputs.cache.class_names),  # all but the training photos
+        PREDICTIONS: prediction_table(predicted[1:], inputs.cache.class_names),  # without the training photos
         "per_class.csv": class_table(predicted, inputs.cache.class_names),
     }
     for name, table in tables.items():

@@ -31,7 +31,7 @@ from features.runtime.workers.ray_executor import RayExecutor, address_of, start
 T = TypeVar("T")
 R = TypeVar("R")
 
-GivenUp = Callable[[T, str], R]
+OnTaskFailure = Callable[[T, str], R]
 """Returns a fallback result for a task that failed permanently, given the task and the reason."""
 
 
@@ -39,7 +39,7 @@ class Executor(Protocol):
     """Runs tasks and yields their results as they finish."""
 
     def map(
-        self, function: Callable[[T], R], tasks: Sequence[T], given_up: GivenUp[T, R] | None = None
+        self, function: Callable[[T], R], tasks: Sequence[T], given_up: OnTaskFailure[T, R] | None = None
     ) -> Iterator[tuple[int, R]]:
         """Yields `(position in tasks, result)` in order of completion.
 
@@ -56,7 +56,7 @@ class LocalExecutor:
         self._threads = threads
 
     def map(
-        self, function: Callable[[T], R], tasks: Sequence[T], given_up: GivenUp[T, R] | None = None
+        self, function: Callable[[T], R], tasks: Sequence[T], given_up: OnTaskFailure[T, R] | None = None
     ) -> Iterator[tuple[int, R]]:
         if self._threads == 1:
             for position, task in enumerate(tasks):

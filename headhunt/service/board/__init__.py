@@ -1,1 +1,1 @@
-"""What the service shows of its jobs and studies."""
+"""The service's view of its jobs and studies."""

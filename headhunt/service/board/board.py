@@ -1,4 +1,4 @@
-"""How every search stands, kept up to date by threads, so that a request waits for neither storage nor Ray nor disk."""
+"""The status of every search, kept up to date by threads so that requests do not wait for the storage, Ray or the disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from features.run_file import load
 from features.runtime.errors import HeadhuntError, LostError
 from headhunt.service.board.schemas import Exported, Exports, Health, JobStatus, Promotion, Promotions, SearchStatus
-from headhunt.service.board.studies import Studies, Study, no_study, settlement
+from headhunt.service.board.studies import Studies, Study, no_study, settled_key
 from headhunt.service.jobs.admission import contained
 from headhunt.service.jobs.downloads import exported_formats, report_page
 from headhunt.service.jobs.jobs import Jobs, JobSnapshot
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 LOOK_SECONDS = 1.0
-"""How often the threads look after jobs and searches that are at work."""
+"""Interval at which the threads check active jobs and searches."""
 
 LONGEST_PAUSE = 10.0
-"""Between two looks: four times as long as a look takes, and no longer than this."""
+"""Upper limit of the pause between two checks, which is four times the duration of a check."""
 
 REST_SECONDS = 30.0
-"""How often they look at the others, whose studies change only by a dashboard."""
+"""Interval for inactive searches, whose studies change only through a dashboard."""
 
 UNANSWERED_SECONDS = 20
-"""Ray and the storage count as unreachable when they were silent for so long."""
+"""Ray and the storage are considered unreachable after this long without an answer."""
 
 PATIENCE_SECONDS = 5
-"""How long a request waits for the storage at most."""
+"""Maximum time that a request waits for the storage."""
 
 
 class Entry(NamedTuple):
-    """A search as it was last seen, and its answer as JSON."""
+    """The last known state of a search, and its status as JSON."""
 
     status: SearchStatus
     study: Study
@@ -50,12 +50,12 @@ class Entry(NamedTuple):
 
 
 class Board:
-    """The searches below `root`. `start` begins to look, `end` stops."""
+    """The searches below `root`. `start` starts the threads, `end` stops them."""
 
     def __init__(
         self, root: Path, jobs: Jobs, storage: BaseStorage, version: str, keep_ray: Callable[[], None] | None = None
     ) -> None:
-        """`keep_ray` starts Ray again where it has died."""
+        """`keep_ray` restarts Ray if it has died."""
         self._root, self._jobs, self._version, self._keep_ray = root, jobs, version, keep_ray
         self._entries: dict[str, Entry] = {}
         self._promotions: dict[str, tuple[Entry, bytes]] = {}
@@ -66,20 +66,20 @@ class Board:
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._json = b'{"searches":[]}'
-        looks = {"jobs": self._look_after_jobs, "storage": self._ask, "studies": self._look_at_searches}
-        # Ray and the storage may be silent for long, and then the others go on.
+        looks = {"jobs": self._update_jobs, "storage": self._ask, "studies": self._look_at_searches}
+        # A thread each: if Ray or the storage hangs, the others continue.
         self._threads = [
-            threading.Thread(target=self._go_on, args=(look,), name=name, daemon=True) for name, look in looks.items()
+            threading.Thread(target=self._loop, args=(look,), name=name, daemon=True) for name, look in looks.items()
         ]
 
     def start(self) -> None:
-        """Looks once, and then goes on looking."""
+        """Checks everything once, then starts the threads."""
         self.look()
         for thread in self._threads:
             thread.start()
 
     def end(self) -> None:
-        """Stops looking; a thread that waits for a silent storage ends with the process."""
+        """Stops the threads; one that is stuck waiting for the storage ends with the process."""
         self._ended.set()
         until = time.monotonic() + 10
         for thread in self._threads:
@@ -91,15 +91,15 @@ class Board:
         return self._json
 
     def entry(self, name: str) -> Entry:
-        """A search; UnknownError when there is none."""
+        """A search; UnknownError if it does not exist."""
         found = self._entries.get(name)
         if found is None:
-            self._jobs.of(name)  # one that is younger than the last look
+            self._jobs.of(name)  # raises UnknownError; a new search may be younger than the last check
             found = self.refresh(name)
         return found
 
     def entries(self) -> list[Entry]:
-        """Every search, the newest first."""
+        """All searches, newest first."""
         entries = self._entries
         return [entries[name] for name in self._jobs.names() if name in entries]
 
@@ -111,14 +111,14 @@ class Board:
         return self._runs[name]
 
     def refresh(self, name: str) -> Entry:
-        """A search with its jobs as they are now, and its study as it was last seen."""
+        """A search with the current state of its jobs and the last known state of its study."""
         with self._lock:
-            self._tell(name, self._last_seen(name))
+            self._update_entry(name, self._last_seen(name))
             self._write()
             return self._entries[name]
 
     def incomplete(self, name: str, trials: Iterable[int]) -> list[int]:
-        """Those of these trials that are not complete. LostError when the storage has to be asked for it, and does not answer."""
+        """The trials among these that are not complete, sorted. LostError if the storage must be asked and does not answer."""
         wanted = set(trials)
         missing = wanted.difference(self.entry(name).study.complete)
         if missing:
@@ -130,8 +130,8 @@ class Board:
             if reading.is_alive() or not self._storage_answers:
                 numbers = ", ".join(map(str, sorted(missing)))
                 raise LostError(
-                    f"whether the trials {numbers} of the search {name!r} are complete is not known, since the storage does not "
-                    "answer. Ask again when /healthz says that it does."
+                    f"cannot tell whether trials {numbers} of the search {name!r} are complete, because the storage does not "
+                    "answer. Retry when /healthz reports the storage as ok."
                 )
             missing = wanted.difference(self.entry(name).study.complete)
         return sorted(missing)
@@ -147,7 +147,7 @@ class Board:
         )
 
     def top(self, name: str, limit: int) -> bytes:
-        """The leaderboard of a search, as JSON of `Top`; `limit` is at most LONGEST_TOP."""
+        """A search's leaderboard, as JSON of `Top`; `limit` must be at most LONGEST_TOP."""
         return b'{"trials":[' + b",".join(self.entry(name).study.rows[:limit]) + b"]}"
 
     def history(self, name: str) -> bytes:
@@ -156,7 +156,7 @@ class Board:
 
     def promotions(self, name: str) -> bytes:
         """The finished promotions of a search, as JSON of `Promotions`; reads files."""
-        entry, run = self.entry(name), self._here(name)
+        entry, run = self.entry(name), self._with_absolute_workdir(name)
         inside = [each for each in find_promotions(run) if contained(each.folder, self._root)]
         rows = [
             Promotion(**{**dict(each.summary()), "folder": f"{name}/promotions/{each.folder.name}"}) for each in inside
@@ -166,20 +166,20 @@ class Board:
         return told
 
     def known_promotions(self, name: str) -> bytes | None:
-        """The same, where they were read since the last look at the search."""
+        """`promotions` from memory, or None if they were not read since the search's last update."""
         entry, told = self._promotions.get(name, (None, None))
         return told if entry is self.entry(name) else None
 
     def exports(self, name: str) -> Exports:
-        """What a search has exported."""
+        """The exports of a search."""
         self._jobs.of(name)
         folders = [path for path in (self._root / name / "exports").glob("*") if path.name.isdigit()]
         found = [(int(folder.name), exported_formats(folder)) for folder in folders]
         return Exports(exports=[Exported(trial=trial, formats=formats) for trial, formats in sorted(found) if formats])
 
     def look(self) -> None:
-        """Looks after the jobs, and at every search that is at work or has not been looked at for a while."""
-        self._look_after_jobs()
+        """Checks the jobs, and every search that is active or due."""
+        self._update_jobs()
         self._ask()
         self._look_at_searches()
 
@@ -187,50 +187,50 @@ class Board:
     def _storage_answers(self) -> bool:
         return _is_recent(self._studies.answered)
 
-    def _look_after_jobs(self) -> None:
-        with self._outliving("Ray"):
+    def _update_jobs(self) -> None:
+        with self._log_errors("Ray"):
             if self._keep_ray:
                 self._keep_ray()
-        with self._outliving("the jobs"):
+        with self._log_errors("the jobs"):
             self._jobs.look_after()
         if self._storage_answers:
             self._problems.log("its silence", "")
             return
         if self._studies.answered is not None:
-            self._problems.log("its silence", f"the storage has been silent for {UNANSWERED_SECONDS} seconds")
-        with self._lock:  # who reads the studies may wait for the storage, and tells nobody how the jobs stand
+            self._problems.log("its silence", f"the storage has not answered for {UNANSWERED_SECONDS} seconds")
+        with self._lock:  # the thread that reads studies may be stuck in the storage; job states must be updated anyway
             for name in self._jobs.names():
                 if self._is_moving(name):
-                    with self._outliving(f"the files of the search {name!r}"):
-                        self._tell(name, self._last_seen(name))
+                    with self._log_errors(f"the files of the search {name!r}"):
+                        self._update_entry(name, self._last_seen(name))
             self._write()
 
     def _ask(self) -> None:
-        with self._outliving("the storage"):
+        with self._log_errors("the storage"):
             self._studies.ask()
 
     def _look_at_searches(self) -> None:
         for name in self._jobs.names():
             if self._is_due(name):
-                with self._outliving(f"the files of the search {name!r}"):
+                with self._log_errors(f"the files of the search {name!r}"):
                     self._look_at(name)
         with self._lock:
             self._write()
 
-    def _go_on(self, look: Callable[[], None]) -> None:
+    def _loop(self, look: Callable[[], None]) -> None:
         while not self._ended.is_set():
             began = time.monotonic()
-            with self._outliving("the searches"):
+            with self._log_errors("the searches"):
                 look()
             self._ended.wait(min(max(LOOK_SECONDS, 4 * (time.monotonic() - began)), LONGEST_PAUSE))
 
     @contextmanager
-    def _outliving(self, what: str) -> Iterator[None]:
-        """Says a fault in a look at this, so that all others are looked at."""
+    def _log_errors(self, what: str) -> Iterator[None]:
+        """Logs an error in a check of `what` instead of raising it, so that the other checks still run."""
         try:
             yield
         except Exception as error:
-            self._problems.log(what, f"cannot look at {what}: {_fault(error)}")
+            self._problems.log(what, f"cannot check {what}: {_fault(error)}")
         else:
             self._problems.log(what, "")
 
@@ -238,12 +238,12 @@ class Board:
         parts = b",".join(entry.json for entry in self.entries())
         self._json = b'{"searches":[' + parts + b"]}"
 
-    def _here(self, name: str) -> Run:
-        """The configuration with a workdir that holds wherever this process is."""
+    def _with_absolute_workdir(self, name: str) -> Run:
+        """The configuration with an absolute workdir, independent of this process's working directory."""
         return self.run(name).model_copy(update={"workdir": self._root / name})
 
     def _is_moving(self, name: str) -> bool:
-        """Whether a job of a search is at work, or stands as it was not told yet."""
+        """Whether a search has an active job, or job states that its entry does not show yet."""
         before = self._entries.get(name)
         return before is None or before.status.state in ACTIVE or _states(before.status) != _of(self._jobs.of(name))
 
@@ -251,21 +251,21 @@ class Board:
         if self._is_moving(name) or time.monotonic() - self._seen.get(name, -REST_SECONDS) >= REST_SECONDS:
             return True
         study = self._last_seen(name)
-        return not study.fault and study.settled != settlement(self._jobs.of(name)[-1])
+        return not study.fault and study.settled != settled_key(self._jobs.of(name)[-1])
 
     def _last_seen(self, name: str) -> Study:
-        """The study of a search as it was last seen."""
+        """The last known state of a search's study."""
         found = self._entries.get(name)
         if found:
             return found.study
         try:
             section = self.run(name).search
-        except Exception as error:  # a configuration of another version; its jobs are told all the same
+        except Exception as error:  # e.g. a configuration of another version; its jobs are shown anyway
             return no_study("", 0)._replace(fault=_fault(error))
         return no_study(section.objective, section.trials)
 
     def _look_at(self, name: str, again: bool = False) -> None:
-        """Reads a search's study (`again`: even if it should be as it was) and tells how the search stands. May wait long."""
+        """Reads a search's study (`again`: even if it should be unchanged) and updates its entry. May block for long."""
         while True:
             last, study = self._jobs.of(name)[-1], self._last_seen(name)
             try:
@@ -273,23 +273,23 @@ class Board:
                 if self._storage_answers:
                     study = self._studies.read(run, study._replace(settled=None) if again else study, last)
                 study = study._replace(fault=None)
-            except Exception as error:  # a study that somebody wrote to, for one
+            except Exception as error:  # e.g. a study that somebody else wrote to
                 study = study._replace(fault=_fault(error))
             with self._lock:
-                if self._jobs.of(name)[-1] == last:  # else it went on, or ended: who hears of that hears of all it did
-                    self._tell(name, study)
+                if self._jobs.of(name)[-1] == last:  # else the job changed meanwhile: read again
+                    self._update_entry(name, study)
                     break
         self._seen[name] = time.monotonic()
         about = f"the search {name!r}"
-        self._problems.log(about, f"cannot look at {about}: {study.fault}" if study.fault else "")
+        self._problems.log(about, f"cannot read {about}: {study.fault}" if study.fault else "")
 
     def _look_again(self, name: str) -> None:
-        with self._outliving(f"the files of the search {name!r}"):
+        with self._log_errors(f"the files of the search {name!r}"):
             self._look_at(name, again=True)
 
-    def _tell(self, name: str, study: Study) -> None:
+    def _update_entry(self, name: str, study: Study) -> None:
         snapshots = self._jobs.of(name)
-        shown = _shown(snapshots)
+        shown = _representative_job(snapshots)
         status = SearchStatus(
             name=name,
             state=shown.state,
@@ -310,7 +310,7 @@ class Board:
         self._entries[name] = Entry(status, study, status.model_dump_json().encode())
 
     def _images_per_second(self, name: str, snapshots: list[JobSnapshot]) -> float | None:
-        """What the build that is under way said last, or what the latest one gave."""
+        """Throughput of a running cache build from its log, or else the result of the latest build."""
         last = snapshots[-1]
         files = job_files(self._root, name, last.job.number)
         if last.state == "running" and last.stage == "cache" and files.log.exists():
@@ -330,8 +330,8 @@ def _is_recent(answered: float | None) -> bool:
     return answered is not None and time.monotonic() - answered < UNANSWERED_SECONDS
 
 
-def _shown(snapshots: list[JobSnapshot]) -> JobSnapshot:
-    """The job whose state is the search's: the last one, but promotions that finished leave the search as it was."""
+def _representative_job(snapshots: list[JobSnapshot]) -> JobSnapshot:
+    """The job whose state represents the search: the last one, unless that is a finished promotions job: then the last search."""
     last = snapshots[-1]
     if last.job.kind == "promotions" and last.state == "finished":
         return next(snapshot for snapshot in reversed(snapshots) if snapshot.job.kind == "search")

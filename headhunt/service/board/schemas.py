@@ -1,4 +1,4 @@
-"""What the service answers and takes, as its OpenAPI document describes it."""
+"""Response and request models of the service, as in its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from train.promotion.artifact import PromotionSummary
 
 
 class Answer(BaseModel):
-    """Base of every answer."""
+    """Base of every response."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class Problem(Answer):
-    """Why a request was refused: what was received, what is allowed, what to do next."""
+    """Why a request was rejected: what was received, what is allowed, what to do next."""
 
     detail: str
-    faults: list[str] | None = Field(None, description="of a configuration, one by one, each with its key path")
+    faults: list[str] | None = Field(None, description="of a configuration, each with its key path")
 
 
 class Health(Answer):
-    """Whether the service and what it stands on answer."""
+    """Whether the service, Ray and the storage respond."""
 
     status: Literal["ok", "degraded"]
     ray: Literal["ok", "unreachable"]
@@ -33,7 +33,7 @@ class Health(Answer):
 
 
 class JobStatus(Answer):
-    """A job of a search; times in UTC, ISO 8601."""
+    """A job of a search; times are UTC in ISO 8601."""
 
     number: int
     kind: Kind
@@ -47,8 +47,8 @@ class JobStatus(Answer):
 
 
 class TrialCounts(Answer):
-    """The search's trials by state; `total` is what it asks for, `added` counts those that others added to the study: they are
-    neither ranked nor promoted."""
+    """The search's trials by state. `total` is the configured number (or the number in the study, if larger). `added` counts
+    trials that others added to the study: they are neither ranked nor promoted."""
 
     total: int
     complete: int = 0
@@ -59,7 +59,7 @@ class TrialCounts(Answer):
 
 
 class Best(Answer):
-    """The best trial that ran to its end."""
+    """The best completed trial."""
 
     number: int
     value: float
@@ -67,7 +67,7 @@ class Best(Answer):
 
 
 class SearchStatus(Answer):
-    """A search and how it stands."""
+    """The status of a search."""
 
     name: str
     state: State
@@ -87,13 +87,13 @@ class SearchStatus(Answer):
 
 
 class Searches(Answer):
-    """Every search, the newest first."""
+    """All searches, newest first."""
 
     searches: list[SearchStatus]
 
 
 class Point(Answer):
-    """A trial that ran to its end, and the best value up to it."""
+    """A completed trial, and the best value so far."""
 
     number: int
     value: float
@@ -101,7 +101,7 @@ class Point(Answer):
 
 
 class History(Answer):
-    """The values of a search's trials in the order of their numbers, thinned to a few hundred; improvements are all there."""
+    """The values of a search's completed trials by trial number, thinned to a few hundred; every improvement is kept."""
 
     objective: str
     points: list[Point]
@@ -123,30 +123,30 @@ class Top(Answer):
 
 
 class Promotion(PromotionSummary):
-    """A finished promotion, as `--json` of `headhunt train promote` has it; here `folder` is relative to the work directory."""
+    """A finished promotion as in `headhunt train promote --json`, but with `folder` relative to the work directory."""
 
 
 class Promotions(Answer):
-    """The finished promotions of a search, the best first."""
+    """The finished promotions of a search, best first."""
 
     promotions: list[Promotion]
 
 
 class Exported(Answer):
-    """A trial's export and what can be downloaded of it."""
+    """A trial's export and its downloadable formats."""
 
     trial: int
     formats: list[str]
 
 
 class Exports(Answer):
-    """What a search has exported."""
+    """The exports of a search."""
 
     exports: list[Exported]
 
 
 class PromotionRequest(BaseModel):
-    """Which trials are promoted: the best `top`, or those of these numbers."""
+    """The trials to promote: the best `top`, or those with these numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -156,7 +156,7 @@ class PromotionRequest(BaseModel):
     @model_validator(mode="after")
     def _one(self) -> PromotionRequest:
         if self.top is not None and self.trials is not None:
-            raise ValueError("both top and trials are given; leave one of them out")
+            raise ValueError("received both top and trials; give only one of them")
         return self
 
     @property

@@ -1,4 +1,4 @@
-"""What the storage holds of each search, as the answers made of it; trials are kept only while a job is at work on them."""
+"""Summaries of the studies in the storage; trials stay in memory only while a job works on them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headhunt.service.jobs.jobs import JobSnapshot
 from reports.config import Run
 from search.metric import Metric, best_of
 from search.optuna_internals import study_id
-from search.ranking import is_added, is_ours, ranked
+from search.ranking import is_external, is_from_search, ranked
 from search.review.progress import STATES
 
 if TYPE_CHECKING:
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 PACE_MINUTES = 5
-"""Trials a minute are those of so many minutes, or of the job where that is younger."""
+"""Window of the trials per minute; shorter if the job began later."""
 
 POINTS = 400
 
 AT_WORK = ("running", "stopping")
-"""States of a job that may change a study."""
+"""States of a job that can change a study."""
 
 LONGEST_TOP = 1000
-"""Trials of a leaderboard that are told at most."""
+"""Maximum number of trials in a leaderboard."""
 
 
-class Reached(NamedTuple):
-    """The value of a trial that ran to its end, and the best one up to it."""
+class HistoryPoint(NamedTuple):
+    """The value of a completed trial, and the best value so far."""
 
     number: int
     value: float
@@ -44,8 +44,8 @@ class Reached(NamedTuple):
 
 
 class Study(NamedTuple):
-    """What a look at a study gave. `rows` are the leaderboard, as far as it is told, as JSON of `TopTrial`; `history` is JSON of
-    `History`: both are written when a trial is complete, however often they are asked for, and no trial is kept."""
+    """Summary of a study. `rows` is the leaderboard (LONGEST_TOP at most), each row JSON of `TopTrial`; `history` is JSON of
+    `History`. Both are serialised when a trial completes, not per request, and hold no trial objects."""
 
     objective: str
     history: bytes
@@ -55,27 +55,27 @@ class Study(NamedTuple):
     best: Best | None = None
     rows: tuple[bytes, ...] = ()
     complete: array[int] = array("I")
-    """The numbers of the trials that ran to their end, the best first."""
+    """Numbers of the completed trials, best first."""
     settled: tuple[int, str | None] | None = None
-    """The job that was the last one, and its end, if it was read after that: until there is another one, it stays as it is."""
+    """Number and end time of the last job, if the study was read after it ended; until a new job starts, the study is settled."""
     fault: str | None = None
-    """Why it could not be read."""
+    """Why the study could not be read."""
 
 
 class Studies:
-    """The studies of the storage. For threads that may wait as long as it is silent; `read` lets in one at a time."""
+    """The studies in the storage. Only for threads that may block while the storage hangs; `read` runs one call at a time."""
 
     def __init__(self, storage: BaseStorage) -> None:
         self._storage = storage
         self._at_work: dict[str, optuna.Study] = {}
         self._reading = threading.Lock()
         self.answered: float | None = None
-        """When the storage last answered, by the monotonic clock; None when it said that it cannot."""
+        """When the storage last answered, on the monotonic clock; None after an error."""
 
     def ask(self) -> None:
-        """Asks the storage whether it answers; what it raises, when it does not."""
+        """Checks that the storage answers; raises the storage's own error otherwise."""
         try:
-            self._storage.get_study_id_from_name(" ")  # any question will do: there is no such study
+            self._storage.get_study_id_from_name(" ")  # any query will do: no study has this name
         except KeyError:
             self.answered = time.monotonic()
         except Exception:
@@ -83,7 +83,7 @@ class Studies:
             raise
 
     def read(self, run: Run, before: Study, last: JobSnapshot) -> Study:
-        """How a study stands. It is read while a job is at work on it and once after that; then its trials are let go of."""
+        """The summary of a study. Read while a job works on it and once afterwards; then its trials are released."""
         with self._reading:
             return self._read(run, before, last)
 
@@ -91,7 +91,7 @@ class Studies:
         import optuna
         from sqlalchemy.exc import SQLAlchemyError
 
-        settled = settlement(last)
+        settled = settled_key(last)
         try:
             has_changed = settled is None or (last.state != "queued" and settled != before.settled)
             if not has_changed and before.id == self._storage.get_study_id_from_name(run.name):
@@ -109,19 +109,19 @@ class Studies:
             self.answered = None
             return before
         self.answered = time.monotonic()
-        states = Counter(trial.state.name for trial in trials if not is_added(trial))
+        states = Counter(trial.state.name for trial in trials if not is_external(trial))
         counts = {word: states[state] for state, word in STATES.items()}
         total = max(run.search.trials, len(trials))
         found = before._replace(
             objective=run.search.objective,
             id=study_id(study),
-            counts=TrialCounts(total=total, **counts, added=sum(map(is_added, trials))),
+            counts=TrialCounts(total=total, **counts, added=sum(map(is_external, trials))),
             per_minute=_pace(trials, last.begun) if last.state == "running" and last.stage == "search" else None,
             settled=settled,
         )
-        complete = ranked(filter(is_ours, trials), run.search.objective)
+        complete = ranked(filter(is_from_search, trials), run.search.objective)
         if before.id == found.id and len(before.complete) == len(complete):
-            return found  # none of those that are complete changes any more
+            return found  # completed trials never change
         rows = [
             TopTrial(
                 number=one.number, value=one.value or 0.0, top5=_number(one.user_attrs.get("top5")), params=one.params
@@ -138,19 +138,19 @@ class Studies:
         )
 
 
-def settlement(last: JobSnapshot) -> tuple[int, str | None] | None:
-    """`Study.settled` of one that is read while this is the search's last job."""
+def settled_key(last: JobSnapshot) -> tuple[int, str | None] | None:
+    """The `Study.settled` of a study that is read while this is the search's last job."""
     return None if last.state in AT_WORK else (last.job.number, last.ended)
 
 
 def no_study(objective: str, trials: int) -> Study:
-    """What is told of a search whose study there is not, yet or any more; it asks for so many trials."""
+    """The summary of a search without a study; `trials` is the configured number."""
     nothing = History(objective=objective, points=[]).model_dump_json().encode()
     return Study(objective, nothing, TrialCounts(total=trials))
 
 
-def thinned(points: tuple[Reached, ...]) -> list[Reached]:
-    """Every improvement, and of the others as many as POINTS leaves room for, evenly."""
+def thinned(points: tuple[HistoryPoint, ...]) -> list[HistoryPoint]:
+    """Every improvement, plus about POINTS evenly spaced points."""
     if len(points) <= POINTS:
         return list(points)
     better = {point.number for before, point in pairwise(points) if point.best != before.best}
@@ -160,12 +160,12 @@ def thinned(points: tuple[Reached, ...]) -> list[Reached]:
 
 
 def _number(value: Any) -> float | None:
-    """What anybody may have written to a trial in the dashboard, where it is a number."""
+    """The value if it is a number: anybody can edit user attributes in the dashboard."""
     return float(value) if isinstance(value, int | float) else None
 
 
 def _pace(trials: list[Any], begun: str | None) -> float | None:
-    """Trials that ended in a minute, lately."""
+    """Trials ended per minute, recently."""
     now = datetime.now()  # Optuna's times are local ones
     since = now - timedelta(minutes=PACE_MINUTES)
     if begun:
@@ -177,11 +177,11 @@ def _pace(trials: list[Any], begun: str | None) -> float | None:
 
 def _history(complete: Sequence[optuna.trial.FrozenTrial], objective: Metric) -> bytes:
     """JSON of `History`."""
-    reached: list[Reached] = []
+    reached: list[HistoryPoint] = []
     for trial in sorted(complete, key=lambda one: one.number):
         value = trial.value or 0.0
         reached.append(
-            Reached(trial.number, value, best_of(objective, (reached[-1].best, value)) if reached else value)
+            HistoryPoint(trial.number, value, best_of(objective, (reached[-1].best, value)) if reached else value)
         )
     points = [Point(**one._asdict()) for one in thinned(tuple(reached))]
     return History(objective=objective, points=points).model_dump_json().encode()

@@ -1,1 +1,1 @@
-"""The command-line clients of the service."""
+"""The service's command-line clients."""

@@ -1,4 +1,4 @@
-"""Where the service is, and its token, as clients are given them."""
+"""The service's default URL, and how clients read its token."""
 
 from __future__ import annotations
 
@@ -16,25 +16,30 @@ VARIABLE = "HEADHUNT_TOKEN"
 
 
 def read_token(file: Path | None) -> str | None:
-    """The token of the file, or else of HEADHUNT_TOKEN; None where there is neither. UsageError, without it, when it is none."""
+    """The token from the file, or else from HEADHUNT_TOKEN; None if there is neither.
+
+    UsageError for a file that cannot be read or a malformed token, which the message does not quote.
+    """
     if file is None:
         return _checked(os.environ.get(VARIABLE, "").strip(), VARIABLE) or None
     try:
         token = file.read_text(encoding="utf-8", errors="surrogateescape").strip()
         is_open = bool(file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)) and not file.is_symlink()
     except OSError as error:
-        raise UsageError(f"--token-file {file}: it cannot be read: {error}.") from None
+        raise UsageError(f"--token-file {file}: cannot be read: {error}.") from None
     if not token:
-        raise UsageError(f"--token-file {file}: it is empty. Write a token to it: `openssl rand -hex 32 > {file}`.")
+        raise UsageError(
+            f"--token-file {file}: the file is empty. Write a token to it: `openssl rand -hex 32 > {file}`."
+        )
     if is_open:
-        log.print(f"Others can read {file}: `chmod 600 {file}`.", style="yellow")
+        log.print(f"{file} is readable by others. Fix it: `chmod 600 {file}`.", style="yellow")
     return _checked(token, f"--token-file {file}")
 
 
 def _checked(token: str, source: str) -> str:
     if not re.fullmatch(r"[\x21-\x7e]*", token):
         raise UsageError(
-            f"{source}: it must contain one token and nothing else: printable characters of ASCII, no spaces or line breaks. "
-            "Make one with `openssl rand -hex 32`."
+            f"{source}: must contain one token and nothing else: printable ASCII characters, no spaces or line breaks. "
+            "Generate one with `openssl rand -hex 32`."
         )
     return token

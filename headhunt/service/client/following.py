@@ -1,4 +1,4 @@
-"""A job that is waited for: what it says, and its end. The service may be started anew meanwhile."""
+"""Follows a job: its log, and its end. Survives a restart of the service meanwhile."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from headhunt.service.jobs.records import ACTIVE
 LOOK_SECONDS = 0.5
 
 PAUSES_SECONDS = (1, 2, 4, 8, 15, 15, 15)
-"""Before each attempt to reach a service that answered before; together the time that one takes to start, and more."""
+"""Pause before each attempt to reconnect to the service; the total exceeds the time that a service takes to start."""
 
 QUIET_SECONDS = 20
-"""A connection that lasted longer was a good one."""
+"""A connection that lasted longer than this resets the retries."""
 
 
-def say(client: Client, name: str, job: int) -> Iterator[bytes]:
-    """What a job says until it is over, piece by piece and each byte once. LostError when the service stays away."""
+def stream_log(client: Client, name: str, job: int) -> Iterator[bytes]:
+    """Streams a job's log until the job ends, each byte once. LostError if the service does not come back."""
     given, patience = 0, _Patience()
     while True:
         at, began = 0, time.monotonic()
@@ -35,13 +35,13 @@ def say(client: Client, name: str, job: int) -> Iterator[bytes]:
                     yield fresh
             return
         except LostError as error:
-            if time.monotonic() - began > QUIET_SECONDS:  # a connection that a proxy cut, since the job said nothing
+            if time.monotonic() - began > QUIET_SECONDS:  # a proxy cut an idle connection
                 patience.renew()
             patience.wait(error)
 
 
-def over(client: Client, name: str, job: int) -> SearchStatus:
-    """How a search stands when its job of this number is over. LostError when the service stays away."""
+def wait_until_ended(client: Client, name: str, job: int) -> SearchStatus:
+    """Waits for the search's job with this number to end and returns the status. LostError if the service does not come back."""
     patience = _Patience()
     while True:
         try:
@@ -56,24 +56,24 @@ def over(client: Client, name: str, job: int) -> SearchStatus:
 
 
 def job_of(status: SearchStatus, number: int) -> JobStatus:
-    """The search's job of this number."""
+    """The search's job with this number."""
     return next(job for job in status.jobs if job.number == number)
 
 
 class _Patience:
-    """With a service that does not answer any more."""
+    """Retry pauses for a service that stopped answering."""
 
     def __init__(self) -> None:
         self.renew()
 
     def renew(self) -> None:
-        """It answered."""
+        """Starts over: the service answered."""
         self._left = list(PAUSES_SECONDS)
 
     def wait(self, error: LostError) -> None:
-        """Until it is asked again; raises the error when that was often enough."""
+        """Sleeps before the next attempt; raises the error when no attempts are left."""
         if not self._left:
             raise error
         if len(self._left) == len(PAUSES_SECONDS):
-            log.print(f"{error} Trying again …", style="yellow")
+            log.print(f"{error} Retrying …", style="yellow")
         time.sleep(self._left.pop(0))

@@ -1,1 +1,1 @@
-"""The HTTP interface: application, routes, guard, the dashboard behind it."""
+"""The HTTP interface: the application, its routes, the guard around them, and Optuna's dashboard."""

@@ -1,4 +1,4 @@
-"""The service as one ASGI application: interface, pages, dashboard, and the guard around all of it."""
+"""The service as one ASGI application: API, pages and dashboard, with the guard around them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from headhunt.service.http.guard import (
 )
 from headhunt.service.http.metrics import registry
 from headhunt.service.http.routes import add_routes
-from headhunt.service.jobs.admission import DECIDED, RefusedError
+from headhunt.service.jobs.admission import SERVICE_KEYS, RefusedError
 from headhunt.service.jobs.jobs import ConflictError, Jobs, UnknownError
 from headhunt.service.settings import Settings
 from reports.config import Run
@@ -45,11 +45,11 @@ STATUS: dict[type[HeadhuntError], int] = {
     LostError: 503,
     HeadhuntError: 500,
 }
-"""The HTTP status of our errors."""
+"""The HTTP status of each of our errors."""
 
 
 def application(settings: Settings, jobs: Jobs, board: Board, dashboard: Application, version: str) -> Application:
-    """Everything that `headhunt serve` answers."""
+    """The complete application of `headhunt serve`."""
     app = FastAPI(title="Headhunt", version=version, docs_url=None, redoc_url=None)
     guard = Guard(_with_dashboard(app, dashboard), settings)
     add_routes(app.router, settings, jobs, board, registry(board))
@@ -90,7 +90,7 @@ def _add_pages(app: FastAPI, guard: Guard, has_login: bool) -> None:
     async def log_in(request: Request) -> Response:
         form = parse_qs((await request.body()).decode("utf-8", errors="replace"))
         if not guard.is_token(form.get("token", [""])[0].strip()):
-            return HTMLResponse(login_page("That is not the token of this service."), 401)
+            return HTMLResponse(login_page("Wrong token."), 401)
         answer = RedirectResponse(_own_path(request.query_params.get("next", "/")), 303)
         is_https = guard.is_https(dict(request.scope["headers"]))
         answer.set_cookie(
@@ -107,8 +107,8 @@ def _add_pages(app: FastAPI, guard: Guard, has_login: bool) -> None:
 
 
 def _own_path(path: str) -> str:
-    """A path of this service to go on to, and nothing else."""
-    is_own = re.fullmatch(r"/(?!/)[\x21-\x5b\x5d-\x7e]*", path)  # neither a second / nor any backslash
+    """The path if it is a safe redirect target on this service, else "/"."""
+    is_own = re.fullmatch(r"/(?!/)[\x21-\x5b\x5d-\x7e]*", path)  # no second / and no backslash
     return path if is_own else "/"
 
 
@@ -123,14 +123,14 @@ def _refusal(status: int) -> Any:
 
 
 async def _not_valid(request: Request, error: Exception) -> Response:
-    """A path, a query, a header or a small body that is not valid: each fault by the name of what it is about."""
+    """The response to an invalid path, query, header or small body: each fault with the name of its parameter."""
     assert isinstance(error, RequestValidationError)
     kind = request.headers.get("content-type", "")
     if any(detail["type"] == "model_attributes_type" for detail in error.errors()) and "json" not in kind:
-        return JSONResponse({"detail": f"the Content-Type is {kind!r}; allowed: application/json."}, 415)
+        return JSONResponse({"detail": f"the Content-Type is {kind!r}; it must be application/json."}, 415)
     faults = []
     for detail in error.errors():
-        place = [] if detail["type"] == "json_invalid" else detail["loc"][1:]  # there it is a number of characters
+        place = [] if detail["type"] == "json_invalid" else detail["loc"][1:]  # there `loc` is a character offset
         where = ".".join(str(part) for part in place) or "the body"
         faults.append(shortened(f"{where}: {detail['msg'].removeprefix('Value error, ')}."))
     return JSONResponse({"detail": f"the request is not valid: {' '.join(faults)}", "faults": faults}, 422)
@@ -140,33 +140,33 @@ async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = str(error.detail)
     if error.status_code == 404 and detail == "Not Found":
-        detail = f"there is nothing at {request.url.path}. /openapi.json describes what there is."
+        detail = f"nothing is served at {request.url.path}. /openapi.json describes the API."
     if error.status_code == 405 and detail == "Method Not Allowed":
         allowed = (error.headers or {}).get("Allow", "others")
-        detail = f"{request.url.path} does not take {request.method}; allowed: {allowed}."
+        detail = f"{request.url.path} does not support {request.method}; allowed: {allowed}."
     return JSONResponse({"detail": detail}, error.status_code, error.headers)
 
 
 async def _own_fault(request: Request, error: Exception) -> Response:
-    detail = f"a fault in headhunt itself ({type(error).__name__}); the service's log has it. Please report it."
+    detail = f"internal error in headhunt ({type(error).__name__}); see the service's log. Please report it."
     return JSONResponse({"detail": detail}, 500)
 
 
 def _document(app: FastAPI, has_token: bool) -> dict[str, Any]:
-    """The OpenAPI document, with the configuration's schema in it."""
+    """The OpenAPI document, including the configuration's schema."""
     if app.openapi_schema:
         return app.openapi_schema
     document = get_openapi(
         title=app.title,
         version=app.version,
-        description="Searches of classifier heads, promotions and exports. Every error has a `detail` that says what to do.",
+        description="Searches of classifier heads, promotions and exports. Every error has a `detail` that explains what to do.",
         routes=app.routes,
     )
     schemas = document["components"]["schemas"]
     configuration = Run.model_json_schema(ref_template="#/components/schemas/Configuration.{model}")
     sections = configuration.pop("$defs")
     for schema in (configuration, *sections.values()):
-        for path in DECIDED:
+        for path in SERVICE_KEYS:
             schema.get("properties", {}).pop(path.rpartition(".")[2], None)
     for name, schema in sections.items():
         schemas[f"Configuration.{name}"] = schema

@@ -1,6 +1,7 @@
-"""Optuna's dashboard on the storage of all studies, with the pictures of every search's trials.
+"""Optuna's dashboard on the storage of all studies, with the artifacts of every search's trials.
 
-It keeps all trials of what it has shown, for ever: so each study has one of its own, which is let go of when nobody looks at it.
+Optuna's dashboard keeps all trials that it has shown in memory forever. So each study gets its own instance, which is dropped
+when nobody uses it.
 """
 
 from __future__ import annotations
@@ -22,33 +23,33 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 KEPT_SECONDS = 600
-"""For so long a study's trials are kept that nobody looks at."""
+"""How long an unused study's dashboard is kept."""
 
 KEPT_STUDIES = 8
-"""The trials of so many studies are kept at most: those that were looked at last."""
+"""Maximum number of studies whose dashboards are kept: the most recently used ones."""
 
 
 class Pictures:
-    """An artifact store of Optuna's: what the searches have, and a folder for what somebody adds in the dashboard."""
+    """An Optuna artifact store: the searches' artifacts, plus a folder for uploads in the dashboard."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
-        """A file of any search."""
+        """Opens an artifact of any search."""
         reader: BinaryIO = self._store(artifact_id).open_reader(artifact_id)
         return reader
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        """Adds a file."""
+        """Adds an upload."""
         self._in(self._root / ".artifacts").write(artifact_id, content_body)
 
     def remove(self, artifact_id: str) -> None:
-        """Takes a file away."""
+        """Deletes an artifact."""
         self._store(artifact_id).remove(artifact_id)
 
     def _store(self, artifact_id: str) -> FileSystemArtifactStore:
-        """Where a file is: links that lead out of the work directory are not followed."""
+        """The store that holds an artifact; symlinks out of the work directory are not followed."""
         found = self._root.glob(f"*/artifacts/{artifact_id}") if re.fullmatch(r"[0-9a-fA-F-]+", artifact_id) else ()
         return self._in(next((path.parent for path in found if contained(path, self._root)), self._root / ".artifacts"))
 
@@ -59,25 +60,25 @@ class Pictures:
 
 
 class Dashboards:
-    """A WSGI application that answers about each study by a dashboard of its own, and about everything else by another one."""
+    """A WSGI application that forwards requests about each study to its own dashboard, and all others to a common one."""
 
     def __init__(self, root: Path, storage: BaseStorage) -> None:
-        import optuna_dashboard  # noqa: F401 -- takes seconds, for which nobody should wait who asks
+        import optuna_dashboard  # noqa: F401 -- takes seconds, so not during the first request
 
         self._storage, self._pictures = storage, Pictures(root)
         self._kept: dict[str, tuple[Application, float]] = {}
-        """By study, with when it was looked at last; the longest ago first."""
+        """By study, with the time of its last use; least recently used first."""
         self._lock = threading.Lock()
 
     def __call__(self, environment: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """Answers."""
+        """Forwards a request."""
         from bottle import request
 
         about = re.match(r"/(?:api/studies|csv)/(\d+)", environment["PATH_INFO"])
         try:
             return self._of(about[1] if about else "")(dict(environment), start_response)
         finally:
-            request.bind()  # Bottle keeps each thread's last request, and it the dashboard
+            request.bind()  # Bottle keeps each thread's last request, which would keep the dashboard alive
 
     def _of(self, study: str) -> Application:
         with self._lock:

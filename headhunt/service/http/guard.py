@@ -1,4 +1,4 @@
-"""Who may ask, how often, how much, and what a browser may do with the answer: around every route, the dashboard's too."""
+"""Access control, rate and size limits, and browser security headers, around every route and the dashboard."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 COOKIE_SECONDS = 12 * 3600
 
 LOGIN_BYTES = 4096
-"""Of a token in a form; whoever sends it is not known yet."""
+"""Maximum size of the login form, whose sender is not authenticated yet."""
 
 READING = ("GET", "HEAD", "OPTIONS")
 
@@ -39,20 +39,20 @@ PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; "
     "frame-ancestors 'none'; base-uri 'none'"
 )
-"""Of everything that has no other."""
+"""The default content security policy."""
 
 DASHBOARD_POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
     "font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; form-action 'self'; frame-ancestors 'none'; "
     "base-uri 'none'"
 )
-"""Optuna's dashboard sets styles from its script; parallel coordinates are drawn by programs that Plotly makes from text."""
+"""Optuna's dashboard sets inline styles; Plotly's parallel coordinates need `eval`."""
 
 REPORT_POLICY = (
     "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src data: blob:; font-src data:; frame-ancestors 'none'; base-uri 'none'"
 )
-"""A report has its scripts in itself: it gets an origin of its own, which reaches nothing here."""
+"""A report contains inline scripts, so it is sandboxed: it gets its own origin without access to the service."""
 
 HEADERS = {
     b"x-content-type-options": b"nosniff",
@@ -64,14 +64,14 @@ HEADERS = {
 }
 
 DASHBOARD = ("/dashboard", "/api/", "/static/", "/artifacts/", "/csv/", "/favicon.ico")
-"""Where Optuna's dashboard answers: it is not free in its paths."""
+"""The paths of Optuna's dashboard, which are fixed."""
 
 LOGIN, ASSETS = "/login", "/assets/"
-"""What is answered without a token: where it is given, and how the pages look."""
+"""The paths that need no token: the login page, and the assets of the pages."""
 
 
 class Guard:
-    """An ASGI application around another one."""
+    """ASGI middleware that checks every request before the application sees it."""
 
     def __init__(self, application: Application, settings: Settings) -> None:
         self._application, self._settings = application, settings
@@ -81,20 +81,20 @@ class Guard:
             self._hosts |= {"localhost", "127.0.0.1", "::1"}
         self._limiter = SlidingWindowCounterRateLimiter(
             MemoryStorage()
-        )  # a moving window would start a thread at every hit
+        )  # a moving window would start a thread on every hit
         self._reads, self._writes, self._logins = (
             parse(limit) for limit in (settings.reads, settings.writes, settings.logins)
         )
         self._active = 0
-        self._known_until: dict[str, float] = {}
-        self.cookie_name = f"headhunt-{self._sign('name')[:8]}"  # browsers keep one jar for all ports of a host
+        self._trusted_until: dict[str, float] = {}
+        self.cookie_name = f"headhunt-{self._sign('name')[:8]}"  # browsers share cookies between the ports of a host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers, or lets the application answer."""
+        """Rejects the request, or passes it to the application."""
         if scope["type"] == "lifespan":
             await self._application(scope, receive, send)
             return
-        if scope["type"] != "http":  # a web socket: there are none
+        if scope["type"] != "http":  # a web socket, which the service does not use
             await send({"type": "websocket.close", "code": 1008})
             return
         headers = dict(scope["headers"])
@@ -114,31 +114,31 @@ class Guard:
             self._active -= 1
 
     def cookie(self) -> str:
-        """The value of a new cookie: until when it is good, and a signature by the token."""
+        """The value of a new cookie: its expiry time, and a signature with the token."""
         until = str(int(time.time()) + COOKIE_SECONDS)
         return f"{until}.{self._sign(until)}"
 
     def is_token(self, given: str) -> bool:
-        """Whether this is the token; compared in constant time."""
+        """Whether this is the service's token; compared in constant time."""
         return self._token is not None and hmac.compare_digest(_digest(given.encode()), _digest(self._token))
 
     def is_https(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether the browser asked by HTTPS: here, or, as it says of itself, a proxy in front."""
+        """Whether the browser used HTTPS: to this service, or to a proxy in front (by its X-Forwarded-Proto header)."""
         proxied = headers.get(b"x-forwarded-proto", b"").partition(b",")[0].strip().lower()
         return self._settings.certificate is not None or proxied == b"https"
 
     async def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Application | None:
-        """What is answered instead, for a request that is not let through."""
+        """The response to a request that is not let through, else None."""
         path, method = scope["path"], scope["method"]
         host = headers.get(b"host", b"").decode("latin-1")
         if not self._is_known_host(host):
             return _problem(
                 421,
-                f"the Host header names {host[:200]!r}, which this service is not known by. Start it with "
-                "--allowed-host, if that is its name.",
+                f"the Host header is {host[:200]!r}, which is not a known name of this service. If it is one, start the "
+                "service with --allowed-host.",
             )
         if self._active >= self._settings.connections:
-            return _problem(503, "too many requests at once. Try again.", {"Retry-After": "1"})
+            return _problem(503, "too many concurrent requests. Try again.", {"Retry-After": "1"})
         client = scope["client"][0] if scope.get("client") else ""
         reading = method in READING
         if path == LOGIN and not reading:
@@ -148,9 +148,9 @@ class Guard:
         if not await self._limiter.hit(limit, kind, client):
             return await self._too_often(limit, kind, client)
         if not reading and not self._is_own_origin(headers, host):
-            return _problem(403, "the request comes from a page of another site (its Origin header), and is not taken.")
+            return _problem(403, "requests from pages of other sites (by the Origin header) are not allowed.")
         if self._token is not None and path != LOGIN and not path.startswith(ASSETS):
-            refusal = await self._unless_known(scope, headers, client)
+            refusal = await self._authenticate(scope, headers, client)
             if refusal is not None:
                 return refusal
         length = headers.get(b"content-length", b"0")
@@ -158,20 +158,20 @@ class Guard:
             return _problem(413, self._too_large(path))
         return None
 
-    async def _unless_known(self, scope: Scope, headers: dict[bytes, bytes], client: str) -> Application | None:
-        """What is answered to a request without the token and without its cookie.
+    async def _authenticate(self, scope: Scope, headers: dict[bytes, bytes], client: str) -> Application | None:
+        """The response to a request without a valid token or cookie, else None.
 
-        After too many wrong tokens from an address none of it is looked at, lest it go on guessing; where the right one came
-        from lately there are others than who guesses, and they are let in.
+        Too many wrong tokens lock an address out for a while, to stop guessing. An address that recently sent the right token is
+        exempt: others than the guesser use it.
         """
         kind, _, given = headers.get(b"authorization", b"").partition(b" ")
         if kind.lower() == b"bearer":
-            if self._known_until.get(client, 0) < time.monotonic() and not await self._limiter.test(
+            if self._trusted_until.get(client, 0) < time.monotonic() and not await self._limiter.test(
                 self._logins, "logins", client
             ):
                 return await self._too_often(self._logins, "logins", client)
             if self.is_token(given.decode("latin-1").strip()):
-                self._known_until[client] = time.monotonic() + COOKIE_SECONDS
+                self._trusted_until[client] = time.monotonic() + COOKIE_SECONDS
                 return None
         elif any(self._is_good(value) for value in _cookies(headers, self.cookie_name)):
             return None
@@ -180,11 +180,11 @@ class Guard:
         if b"text/html" in headers.get(b"accept", b"") and scope["method"] == "GET":
             asked = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
             return _redirect(f"{LOGIN}?next={quote(asked)}")
-        fault = "that is not the token of this service" if b"authorization" in headers else "a token is required"
+        fault = "wrong token" if b"authorization" in headers else "a token is required"
         return _problem(
             401,
-            f"{fault}: the header `Authorization: Bearer TOKEN`; on the command line --token-file or HEADHUNT_TOKEN; in a "
-            "browser /login.",
+            f"{fault}. Send the header `Authorization: Bearer TOKEN`; on the command line use --token-file or HEADHUNT_TOKEN; in "
+            "a browser open /login.",
             {"WWW-Authenticate": "Bearer"},
         )
 
@@ -202,7 +202,7 @@ class Guard:
         return hmac.new(self._token or b"", b"headhunt cookie " + until.encode(), hashlib.sha256).hexdigest()
 
     def _is_known_host(self, host: str) -> bool:
-        """Whether a page elsewhere cannot have led here by a name of its own that it points at this machine."""
+        """Whether the Host header is a known name: protects against DNS rebinding by pages of other sites."""
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
@@ -223,7 +223,7 @@ class Guard:
             return False
 
     async def _body(self, scope: Scope, receive: Receive, headers: dict[bytes, bytes]) -> bytes | Application:
-        """The request's body, whole; or the answer to one that is too large or too slow. Who reads has none to wait for."""
+        """The complete body of a request, or the response to one that is too large or too slow. GET requests have no body."""
         if scope["method"] in READING:
             return b""
         if headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers:
@@ -239,7 +239,7 @@ class Guard:
             if len(parts) > self._most_bytes(scope["path"]):
                 return _problem(413, self._too_large(scope["path"]), {"Connection": "close"})
             if message["type"] == "http.disconnect":
-                return _problem(400, "the request ended before its body did.")
+                return _problem(400, "the connection closed before the request's body was complete.")
             if not message.get("more_body", False):
                 return parts
 
@@ -247,11 +247,11 @@ class Guard:
         return min(LOGIN_BYTES, self._settings.body_bytes) if path == LOGIN else self._settings.body_bytes
 
     def _too_large(self, path: str) -> str:
-        return f"the request's body is too large; at most {self._most_bytes(path)} bytes are taken."
+        return f"the request's body is too large; it must be at most {self._most_bytes(path)} bytes."
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """`receive` of a request whose body was read already."""
+    """A `receive` that replays a body that was already read."""
     is_given = False
 
     async def replayed() -> Message:
@@ -273,13 +273,13 @@ def _is_address(name: str) -> bool:
 
 
 def _cookies(headers: Mapping[bytes, bytes], name: str) -> list[str]:
-    """The values that a request has for a cookie, whatever else is in the header: other services of the host write there, too."""
+    """The values of a cookie in a request. Tolerates malformed cookies, which other services on the host may have set."""
     pairs = (pair.strip().partition("=") for pair in headers.get(b"cookie", b"").decode("latin-1").split(";"))
     return [value for key, _, value in pairs if key == name]
 
 
 def _digest(value: bytes) -> bytes:
-    """Of one length, so that a comparison tells nothing of the value's."""
+    """A digest of fixed length, so that a comparison does not reveal the value's length."""
     return hashlib.sha256(value).digest()
 
 
@@ -308,7 +308,7 @@ def _with_headers(scope: Scope, send: Send, is_tls: bool) -> Send:
 
 
 def login_page(fault: str) -> str:
-    """The page where the token is given, with what was wrong with the last one."""
+    """The login page, with an error message about the last attempt."""
     return _login_template().replace("{{ fault }}", html.escape(fault))
 
 
@@ -318,7 +318,7 @@ def _login_template() -> str:
 
 
 def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Application:
-    """An answer that says why: to a form in a browser, which is the login's, with that form again."""
+    """An error response: JSON, or the login page with the message if the login form was sent by a browser."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         accepted = dict(scope["headers"]).get(b"accept", b"")

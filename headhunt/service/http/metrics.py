@@ -1,4 +1,4 @@
-"""What Prometheus reads at /metrics."""
+"""The Prometheus metrics at /metrics."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from headhunt.service.jobs.records import State
 
 
 class Collector:
-    """The searches of a board as gauges, at the moment that they are asked for."""
+    """The searches of a board as gauges, collected on request."""
 
     def __init__(self, board: Board) -> None:
         self._board = board
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Gives every metric."""
+        """Yields every metric."""
         statuses = [entry.status for entry in self._board.entries()]
         trials = GaugeMetricFamily("headhunt_trials", "Trials of a search by state", labels=["search", "state"])
         for status in statuses:
@@ -29,15 +29,15 @@ class Collector:
         yield trials
         values: dict[str, tuple[str, Any]] = {
             "headhunt_trials_per_minute": (
-                "Trials of a search that ended in a minute, lately",
+                "Trials of a search ended per minute, recently",
                 lambda status: status.trials_per_minute or 0.0,
             ),
             "headhunt_best_value": (
-                "The objective's best value in a search",
+                "Best value of the objective in a search",
                 lambda status: status.best.value if status.best else None,
             ),
             "headhunt_images_per_second": (
-                "Views of photos through the backbone, in the latest build of a search's cache",
+                "Views of photos per second through the backbone, in the latest build of a search's cache",
                 lambda status: status.images_per_second,
             ),
         }
@@ -53,16 +53,16 @@ class Collector:
         for state in get_args(State):
             jobs.add_metric([state], counts[state])
         yield jobs
-        yield GaugeMetricFamily("headhunt_queue_length", "Jobs that wait for their turn", value=counts["queued"])
+        yield GaugeMetricFamily("headhunt_queue_length", "Queued jobs", value=counts["queued"])
         health = self._board.health()
-        up = GaugeMetricFamily("headhunt_up", "Whether what the service stands on answers", labels=["part"])
+        up = GaugeMetricFamily("headhunt_up", "Whether Ray and the storage respond", labels=["part"])
         up.add_metric(["ray"], health.ray == "ok")
         up.add_metric(["storage"], health.storage == "ok")
         yield up
 
 
 def registry(board: Board) -> CollectorRegistry:
-    """What /metrics shows."""
+    """The registry of /metrics."""
     found = CollectorRegistry()
     found.register(Collector(board))
     ProcessCollector(registry=found)

@@ -1,4 +1,4 @@
-"""How large and how slow the head of a request may be, and how many connections there are: uvicorn's protocol with limits."""
+"""uvicorn's HTTP protocol with limits on the size and duration of a request's head and on the number of connections."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from headhunt.service.settings import Settings
 
 LINGER_SECONDS = 1.0
-"""How long a refused sender is still listened to; to close while it sends would take the answer from it."""
+"""How long a rejected connection stays open: closing it while the client still sends would discard the answer."""
 
 
 class LimitedProtocol(HttpToolsProtocol):
     """One connection.
 
-    A head must be whole some seconds after the connection began or, where it is kept, after the head's first byte; so must the
-    rest of a body whose request was answered already. What comes after a head without being a body, such as a chunked one's
-    trailers, has the room of a head. Where there are too many connections, that which has waited longest for a request is closed,
-    or the new one if all are being answered.
+    A head must be complete within `body_seconds` of the start of the connection or, on a kept-alive connection, of the head's
+    first byte. The same limit applies to the rest of a body whose request is already answered. Bytes that belong to neither head
+    nor body, such as the trailers of a chunked body, are limited to twice the size of a head. If there are too many connections,
+    the one that has been idle longest is closed, or the new one if all others are being answered.
     """
 
     settings: Settings
@@ -34,7 +34,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._waits_since = 0.0
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        """Begins; at the cost of another one where there are too many."""
+        """Starts the connection; closes another one if there are too many."""
         super().connection_made(transport)
         self._waits_since = time.monotonic()
         self._set_deadline()
@@ -46,12 +46,12 @@ class LimitedProtocol(HttpToolsProtocol):
             closed.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Ends."""
+        """Ends the connection."""
         self._end_deadline()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Reads, never more at once than a head may have."""
+        """Processes data in chunks of at most the size of a head."""
         most = self.settings.head_bytes
         for start in range(0, len(data), most):
             self._read(data[start : start + most])
@@ -66,8 +66,8 @@ class LimitedProtocol(HttpToolsProtocol):
                 super().data_received(data[:room])
                 data = data[room:]
                 if self._in_head and self._head_bytes > self.settings.head_bytes:
-                    most = f"at most {self.settings.head_bytes} bytes are taken"
-                    self._refuse(431, f"the address and the headers are too large; {most}. Leave some out.")
+                    most = f"they must be at most {self.settings.head_bytes} bytes"
+                    self._refuse(431, f"the address and the headers are too large; {most}. Remove some.")
         if not self._is_refused and not self.transport.is_closing():
             self._idle_bytes += len(data)
             super().data_received(data)
@@ -75,18 +75,18 @@ class LimitedProtocol(HttpToolsProtocol):
                 self.transport.abort()
 
     def on_headers_complete(self) -> None:
-        """The head is whole."""
+        """The head is complete."""
         self._in_head, self._idle_bytes = False, 0
         self._end_deadline()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """A part of the body."""
+        """A chunk of the body arrived."""
         self._idle_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The body is whole, too: what follows is another head."""
+        """The body is complete; the next bytes are another head."""
         super().on_message_complete()
         self._in_head, self._head_bytes = True, 0
         self._end_deadline()
@@ -94,14 +94,14 @@ class LimitedProtocol(HttpToolsProtocol):
             self._set_deadline()
 
     def on_response_complete(self) -> None:
-        """The answer is whole."""
+        """The response is complete."""
         super().on_response_complete()
         self._waits_since = time.monotonic()
         if not self._in_head and not self.transport.is_closing():
             self._set_deadline()
 
     def send_400_response(self, msg: str) -> None:
-        """Answers what is no HTTP."""
+        """Answers a request that is not valid HTTP."""
         self._refuse(400, "the request is not valid HTTP/1.1.")
 
     @property
@@ -110,14 +110,14 @@ class LimitedProtocol(HttpToolsProtocol):
 
     @property
     def _is_sending(self) -> bool:
-        """Whether a part of an answer is still on its way."""
+        """Whether part of a response is still to be sent."""
         return self.transport.get_write_buffer_size() > 0
 
     def _refuse(self, status: int, detail: str) -> None:
         self._end_deadline()
         self._is_refused = True
         if self._is_answering:
-            if self.pipeline or self.cycle.response_started:  # a second answer inside the first would be neither
+            if self.pipeline or self.cycle.response_started:  # a second response inside the first would corrupt both
                 self.transport.abort()
                 return
             self.cycle.disconnected = True
@@ -143,7 +143,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
 
 def limited(chosen: Settings) -> type[LimitedProtocol]:
-    """The protocol with these settings' limits."""
+    """The protocol class with the limits of these settings."""
 
     class Limited(LimitedProtocol):
         settings = chosen

@@ -47,36 +47,36 @@ Key = Annotated[
         min_length=1,
         max_length=200,
         pattern=r"^[\x21-\x7e]+$",
-        description="the same key with the same request does it once, however often it is sent",
+        description="a request repeated with the same key is executed only once",
     ),
 ]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """How a route may refuse, for the OpenAPI document: these, and what the guard around every route refuses."""
+    """The error responses of a route for the OpenAPI document: these, and those of the guard around every route."""
     words = {
         400: "The request cannot be read",
         401: "A token is required",
-        403: "From a page of another site",
-        404: "There is none",
+        403: "The request comes from a page of another site",
+        404: "Not found",
         408: "The body did not arrive in time",
-        409: "It does not go with what is there",
+        409: "The request conflicts with the current state",
         413: "The body is too large",
-        416: "The file has no such range",
-        415: "The body is of a type that is not taken",
-        421: "The service is not known by this name",
+        416: "The file does not have this range",
+        415: "The body's content type is not supported",
+        421: "The Host header is not a known name of the service",
         422: "The request is not valid",
         429: "Too many requests",
-        503: "Too many at once, or what the service stands on does not answer",
+        503: "Too many concurrent requests, or Ray or the storage does not respond",
     }
     return {status: {"model": Problem, "description": words[status]} for status in (*statuses, 401, 421, 429, 503)}
 
 
 def partial(media_type: str) -> dict[str, Any]:
-    """The answer with a part of a file, for the OpenAPI document."""
+    """The partial response of a file, for the OpenAPI document."""
     kinds = (media_type, "multipart/byteranges")
     content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}
-    return {"description": "The part that the Range header asks for, or several", "content": content}
+    return {"description": "The part or parts requested by the Range header", "content": content}
 
 
 RANGE_HEADER = {
@@ -84,30 +84,30 @@ RANGE_HEADER = {
         {
             "name": "Range",
             "in": "header",
-            "description": "send this part alone",
+            "description": "send only this part",
             "schema": {"type": "string", "examples": ["bytes=0-999"]},
         }
     ]
 }
 
 RANGES = (400, 416)
-"""How the answer may be to who asks for a part of a file."""
+"""Error statuses of range requests."""
 
 WRITING = (400, 403, 408, 409, 413)
 
 METRICS_SECONDS = 1.0
-"""For so long metrics are told as they were; to collect them takes longer than any other answer."""
+"""Seconds that /metrics is cached: collecting them takes longer than any other response."""
 
 
 class Log(StreamingResponse):
-    """A log as it comes; `ended` is called when it is over, or its reader is gone."""
+    """A streamed log; `ended` is called when it is complete or the client has disconnected."""
 
     def __init__(self, pieces: AsyncIterator[bytes], ended: Callable[[], None]) -> None:
         super().__init__(pieces, media_type="text/plain; charset=utf-8")
         self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends it."""
+        """Sends the log."""
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -115,7 +115,7 @@ class Log(StreamingResponse):
 
 
 class RangedFile(FileResponse):
-    """A file, or the part of it that a Range header asks for; a temporary one always whole, and deleted in any case."""
+    """A file, or the part requested by a Range header. A temporary file is always sent whole, and deleted in any case."""
 
     def __init__(self, path: Path, media_type: str, name: str | None = None, temporary: bool = False) -> None:
         super().__init__(path, filename=name, media_type=media_type)
@@ -124,7 +124,7 @@ class RangedFile(FileResponse):
             self.headers["accept-ranges"] = "none"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends it; HTTPException for a range that cannot be."""
+        """Sends the file; HTTPException for an invalid range."""
         asked = dict(scope["headers"]).get(b"range", b"").decode("latin-1")[:200]
 
         async def sending(message: Message) -> None:
@@ -132,8 +132,8 @@ class RangedFile(FileResponse):
                 size = Headers(raw=message["headers"]).get("content-range")
                 raise HTTPException(
                     message["status"],
-                    f"the Range header is {asked!r}; allowed: bytes=FIRST-LAST, of bytes that the file has. Leave it out to get "
-                    "the whole file.",
+                    f"the Range header is {asked!r}; it must be bytes=FIRST-LAST, within the file. Remove it to get the whole "
+                    "file.",
                     {"Content-Range": size} if size else None,
                 )
             await send(message)
@@ -149,7 +149,7 @@ class RangedFile(FileResponse):
 
 
 def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, registry: CollectorRegistry) -> None:
-    """Adds every route under the service's own paths."""
+    """Adds all routes of the service's own paths."""
     followers = 0
     metrics_text, metrics_until = b"", 0.0
 
@@ -159,11 +159,14 @@ def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, 
     def fresh(name: str, status: int) -> Response:
         return answer(board.refresh(name).json, status, {"Location": f"/searches/{name}"})
 
-    silent = {"model": Health | Problem, "description": "Ray or the storage does not answer, or too many ask at once"}
+    silent = {
+        "model": Health | Problem,
+        "description": "Ray or the storage does not respond, or too many concurrent requests",
+    }
 
     @routes.get("/healthz", response_model=Health, responses={**problems(), 503: silent}, tags=["service"])
     async def health() -> Response:
-        """Whether the service, Ray and the storage answer; 503 when one of them does not, with the same body."""
+        """Whether the service, Ray and the storage respond; status 503 with the same body if one of them does not."""
         found = board.health()
         return answer(found.model_dump_json().encode(), 200 if found.status == "ok" else 503)
 
@@ -174,7 +177,7 @@ def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, 
         tags=["service"],
     )
     async def metrics() -> Response:
-        """Metrics in Prometheus's text format, at most a second old."""
+        """Metrics in Prometheus text format, at most one second old."""
         nonlocal metrics_text, metrics_until
         if time.monotonic() >= metrics_until:
             metrics_text, metrics_until = generate_latest(registry), time.monotonic() + METRICS_SECONDS
@@ -182,7 +185,7 @@ def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, 
 
     @routes.get("/searches", response_model=Searches, responses=problems(), tags=["searches"])
     async def list_searches() -> Response:
-        """Every search and how it stands, the newest first."""
+        """All searches with their status, newest first."""
         return answer(board.all_json)
 
     @routes.post(
@@ -190,7 +193,7 @@ def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, 
         status_code=201,
         response_model=SearchStatus,
         responses={
-            201: {"headers": {"Location": {"schema": {"type": "string"}, "description": "the search's address"}}},
+            201: {"headers": {"Location": {"schema": {"type": "string"}, "description": "the search's URL"}}},
             **problems(*WRITING, 415, 422),
         },
         openapi_extra={
@@ -206,13 +209,13 @@ def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, 
         tags=["searches"],
     )
     async def start_search(request: Request, key: Key = None) -> Response:
-        """Checks a configuration and starts its search: prepare, cache, search. Nothing is started when it is not valid."""
+        """Validates a configuration and starts its search: prepare, cache, search. Nothing starts if it is invalid."""
         body = await request.body()
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind not in ("application/json", "application/yaml", "application/x-yaml", "text/yaml"):
             raise HTTPException(
                 415,
-                f"the Content-Type is {kind!r}; allowed: application/yaml and application/json, of a configuration.",
+                f"the Content-Type is {kind!r}; it must be application/yaml or application/json, with a configuration.",
             )
 
         def start() -> Response:
@@ -224,12 +227,12 @@ def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, 
 
     @routes.get("/searches/{name}", response_model=SearchStatus, responses=problems(404, 422), tags=["searches"])
     async def show_search(name: Name) -> Response:
-        """How a search stands: its progress, its best trial, its jobs."""
+        """The status of a search: its progress, its best trial, its jobs."""
         return answer(board.entry(name).json)
 
     @routes.get("/searches/{name}/history", response_model=History, responses=problems(404, 422), tags=["searches"])
     async def show_history(name: Name) -> Response:
-        """The values of the trials that ran to their end, in the order of their numbers, with the best so far."""
+        """The values of the completed trials by trial number, each with the best value so far."""
         return answer(board.history(name))
 
     @routes.get("/searches/{name}/top", response_model=Top, responses=problems(404, 422), tags=["searches"])
@@ -246,15 +249,15 @@ def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, 
     async def show_logs(
         name: Name,
         job: Annotated[int | None, Query(ge=1, le=10**9, description="default: the latest")] = None,
-        follow: Annotated[bool, Query(description="go on until the job is over")] = False,
+        follow: Annotated[bool, Query(description="keep streaming until the job ends")] = False,
     ) -> Response:
-        """What a job said."""
+        """The log of a job."""
         nonlocal followers
         files = jobs.files(name, job)
         if follow and followers >= settings.followers:
             raise HTTPException(
                 503,
-                f"as many logs as may be ({settings.followers}) are followed already. Read this one without `follow`.",
+                f"the maximum of {settings.followers} logs are being followed already. Read this one without `follow`.",
             )
 
         def is_over() -> bool:
@@ -276,7 +279,7 @@ def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, 
         tags=["searches"],
     )
     def stop_search(name: Name, key: Key = None) -> Response:
-        """Asks the search's job to save its state and end; what is over already stays as it is."""
+        """Asks the search's active job to save its state and end; no effect if no job is active."""
         jobs.stop(name, jobs_module.Request.of(key, "stop", name) if key else None)
         return fresh(name, 202)
 
@@ -290,12 +293,11 @@ def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, 
     def resume_search(
         name: Name,
         kind: Annotated[
-            Kind | None, Query(description="default: what did not finish, where both did not the promotions")
+            Kind | None, Query(description="default: promotions if the last job is an unfinished one, else the search")
         ] = None,
         key: Key = None,
     ) -> Response:
-        """Goes on with a search, or with its promotions, that were stopped, failed or were interrupted; what is finished is not
-        done again."""
+        """Resumes a search, or its promotions, after a stop, failure or interruption; finished work is not repeated."""
         asked = ("resume", name, *([kind] if kind else []))
         admit_again(board.run(name), settings)
         jobs.resume(name, jobs_module.Request.of(key, *asked) if key else None, kind)
@@ -305,7 +307,7 @@ def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, 
         "/searches/{name}/promotions", response_model=Promotions, responses=problems(404, 422), tags=["promotions"]
     )
     async def list_promotions(name: Name) -> Response:
-        """The finished promotions, the best first."""
+        """The finished promotions, best first."""
         told = board.known_promotions(name)
         if told is None:
             told = await anyio.to_thread.run_sync(board.promotions, name)
@@ -319,23 +321,23 @@ def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, 
         tags=["promotions"],
     )
     def promote(name: Name, wanted: PromotionRequest, key: Key = None) -> Response:
-        """Fine-tunes the best trials, or those named, through the whole network; exports them and builds the report.
+        """Fine-tunes the best trials, or the given ones, through the whole network; exports them and builds the report.
 
-        `{}` takes as many of the best as `train.top` of the configuration says."""
+        `{}` promotes the best `train.top` trials of the configuration."""
         arguments = wanted.arguments
         admit_again(board.run(name), settings)
         incomplete = board.incomplete(name, wanted.trials or ())
         if incomplete:
             raise UsageError(
                 f"trials: received {', '.join(map(str, incomplete))}, which the search {name!r} has not completed. GET "
-                f"/searches/{name}/top lists those that can be promoted."
+                f"/searches/{name}/top lists the trials that can be promoted."
             )
         jobs.promote(name, arguments, jobs_module.Request.of(key, "promote", name, *arguments) if key else None)
         return fresh(name, 202)
 
     @routes.get("/searches/{name}/exports", response_model=Exports, responses=problems(404, 422), tags=["promotions"])
     def list_exports(name: Name) -> Exports:
-        """What can be downloaded, by trial."""
+        """The downloadable formats of each exported trial."""
         return board.exports(name)
 
     @routes.get(
@@ -354,7 +356,7 @@ def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, 
         trial: Annotated[int, InPath(ge=0, le=10**9)],
         format: Annotated[str, InPath(description="keras, savedmodel, onnx, litert, config, or bundle", max_length=40)],
     ) -> Response:
-        """The export of a trial as a file, or a part of it by a Range header; a folder comes as a zip archive, always whole."""
+        """A trial's export as a file, or a part of it by a Range header; folders are sent as zip archives, always whole."""
         jobs.of(name)
         found = download(settings.root, name, trial, format)
         return RangedFile(found.path, "application/octet-stream", found.name, found.temporary)
@@ -376,6 +378,6 @@ def add_routes(routes: APIRouter, settings: Settings, jobs: Jobs, board: Board, 
         page = report_page(settings.root, name)
         if page is None:
             raise UnknownError(
-                f"the search {name!r} has no report yet. One is built after its promotions: POST /searches/{name}/promotions."
+                f"the search {name!r} has no report yet. Promote trials to build one: POST /searches/{name}/promotions."
             )
         return RangedFile(page, "text/html")

@@ -1,4 +1,4 @@
-"""`headhunt serve`: starts what the service stands on, and serves until it is told to stop."""
+"""`headhunt serve`: starts Ray if needed, and serves until it is stopped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Parts(NamedTuple):
-    """What answers, and what it answers from."""
+    """The application, and the jobs and board behind it."""
 
     jobs: Jobs
     board: Board
@@ -35,17 +35,17 @@ class Parts(NamedTuple):
 
 
 def serve(settings: Settings, ready: Callable[[dict[str, Any]], None]) -> None:
-    """Serves until SIGINT or SIGTERM; `ready` gets what it serves, and where, before the first request.
+    """Serves until SIGINT or SIGTERM; `ready` gets the `--json` object (url, root, storage, ray) before the first request.
 
-    Raises UsageError for settings that are not safe or cannot work, LostError when Ray does not start.
+    Raises UsageError for settings that are unsafe or cannot work, LostError if Ray does not start.
     """
     import uvicorn
 
     check(settings)
     make_folder(settings.root)
-    os.environ.pop("HEADHUNT_TOKEN", None)  # jobs inherit the environment of a Ray that is started here
+    os.environ.pop("HEADHUNT_TOKEN", None)  # jobs would inherit it through a Ray that is started here
     with ExitStack() as stack:
-        refusal = f"another service has the work directory {settings.root}"
+        refusal = f"another service is using the work directory {settings.root}"
         stack.enter_context(only_process(settings.root / ".service.lock", refusal))
         listening = stack.enter_context(_listen(settings.host, settings.port))
         own = None
@@ -61,24 +61,24 @@ def serve(settings: Settings, ready: Callable[[dict[str, Any]], None]) -> None:
         url = settings.model_copy(update={"port": listening.getsockname()[1]}).url
 
         class Server(uvicorn.Server):
-            """Says that it is ready when it listens and handles signals, not before."""
+            """Reports that it is ready once it listens and handles signals, not before."""
 
             async def startup(self, sockets: list[socket.socket] | None = None) -> None:
                 await super().startup(sockets)
-                raise_if_cancelled()  # an interrupt that came before, and was dropped by Python
+                raise_if_cancelled()  # an earlier interrupt that Python dropped
                 log.print(
-                    f"Headhunt: {url} (Ctrl-C stops it)\nStudies: {without_password(settings.storage_url)}",
+                    f"Headhunt: {url} (press Ctrl-C to stop)\nStudies: {without_password(settings.storage_url)}",
                 )
                 ready({"url": url, "root": str(settings.root), "storage": settings.storage_url, "ray": ray.address})
 
         server = Server(serving(parts.app, settings))
         gc.collect()
-        gc.freeze()  # what stays anyway is not looked through again while somebody waits for an answer
+        gc.freeze()  # permanent objects: later collections skip them, so that requests wait less
         server.run(sockets=[listening])
 
 
 def serving(app: Application, settings: Settings) -> uvicorn.Config:
-    """How uvicorn serves it."""
+    """The uvicorn configuration."""
     import uvicorn
 
     from headhunt.service.http.protocol import limited
@@ -100,7 +100,7 @@ def serving(app: Application, settings: Settings) -> uvicorn.Config:
 
 
 def assemble(settings: Settings, ray: RayJobs, version: str, keep_ray: Callable[[], None] | None = None) -> Parts:
-    """The service on its work directory and its storage; its board does not look by itself yet."""
+    """Builds the service on its work directory and storage; the board's threads are not started yet."""
     from headhunt.service.http.app import application
 
     storage = open_storage(settings.storage_url, settings.root)
@@ -116,10 +116,10 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
-        listening.listen(2048)  # who asks before the server runs waits for it
+        listening.listen(2048)  # early requests wait until the server runs
     except OSError as error:
         listening.close()
         raise UsageError(
-            f"port {port} on {host} cannot be used: {error.strerror}. Choose another one with --port."
+            f"port {port} on {host} cannot be used: {error.strerror}. Choose another with --port."
         ) from None
     return listening

@@ -1,1 +1,1 @@
-"""Jobs: what is admitted, how it runs on Ray, and what it leaves on disk."""
+"""Jobs: which configurations are accepted, how they run on Ray, and what they leave on disk."""

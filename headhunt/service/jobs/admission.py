@@ -1,4 +1,4 @@
-"""Which configurations the service takes: valid ones that stay in the work directory and run no code but the operator's."""
+"""Which configurations the service accepts: valid ones that stay in the work directory and run only code the operator allows."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from headhunt.service.settings import Settings
 from reports.config import HistoryConfig, Run
 
 LONGEST_NAME = 100
-"""Characters of a search's name: it is a folder, a study and a part of Ray's job numbers."""
+"""Maximum length of a search's name, which is also the name of a folder and a study and part of Ray's job ids."""
 
 RESERVED = ("-promotions", "-fidelity")
-"""How the names of a search's other studies end, in the same storage."""
+"""Suffixes of a search's other studies in the same storage."""
 
-DECIDED = frozenset(
+SERVICE_KEYS = frozenset(
     {
         "workdir",
         "search.storage",
@@ -34,29 +34,29 @@ DECIDED = frozenset(
         *(f"{section}.workers.address" for section in ("features", "search", "train")),
     }
 )
-"""What the service decides itself."""
+"""Keys that the service sets itself."""
 
 DEEPEST = 32
-"""How deep a configuration may be nested."""
+"""Maximum nesting depth of a configuration."""
 
 
 class RefusedError(UsageError):
-    """A configuration that the service does not take; `faults` are its faults, one by one, each with its key path."""
+    """The service rejects a configuration; `faults` are its faults, each with its key path."""
 
     def __init__(self, faults: list[str]) -> None:
         self.faults = [shortened(fault) for fault in faults]
-        super().__init__("\n  ".join(["the configuration is not taken:", *self.faults]))
+        super().__init__("\n  ".join(["the configuration is not accepted:", *self.faults]))
 
 
 class Admitted(NamedTuple):
-    """A configuration as it is kept in the search's folder, and its model."""
+    """A configuration as stored in the search's folder, and its model."""
 
     text: str
     run: Run
 
 
 def parse(body: bytes, is_json: bool) -> Any:
-    """A request's body as plain data; RefusedError when it is neither."""
+    """Parses a request's body, JSON or YAML, into plain data; RefusedError if it is invalid."""
     try:
         text = body.decode("utf-8")
         if is_json:
@@ -72,17 +72,17 @@ def parse(body: bytes, is_json: bool) -> Any:
     except RecursionError:
         raise RefusedError([f"the configuration is nested more than {DEEPEST} levels deep."]) from None
     except (ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:
-        # an integer of thousands of digits, a date that is none, a tag of a value that is not of its kind
+        # e.g. an integer of thousands of digits, an impossible date, a tag that does not fit its value
         raise RefusedError([f"a value cannot be read: {error}."]) from None
 
 
 def admit(raw: Any, settings: Settings) -> Admitted:
-    """Checks a submitted configuration and completes it with what the service decides; RefusedError names every fault."""
+    """Checks a submitted configuration and adds the keys that the service sets; RefusedError lists every fault."""
     if not isinstance(raw, dict):
         raise RefusedError([f"it must be a mapping with the sections {', '.join(Run.model_fields)}."])
     if _depth(raw) > DEEPEST:
         raise RefusedError([f"the configuration is nested more than {DEEPEST} levels deep."])
-    faults = _chosen_here(raw)
+    faults = _service_keys(raw)
     completed = {**raw}
     if isinstance(raw.get("search", {}), dict | None):
         completed["search"] = {**(raw.get("search") or {}), "storage": settings.storage_url}
@@ -90,7 +90,7 @@ def admit(raw: Any, settings: Settings) -> Admitted:
         completed["dataset"] = {**raw["dataset"], "within": str(settings.root)}
     try:
         completed["workdir"] = str(raw.get("name", "headhunt"))
-        run = validate(Run, completed, "submitted", given=raw, decided=DECIDED)
+        run = validate(Run, completed, "submitted", given=raw, decided=SERVICE_KEYS)
     except UsageError as error:
         raise RefusedError([*faults, *(str(error).split("\n  ")[1:] or [str(error)])]) from None
     except (RecursionError, OverflowError, OSError, ValueError, TypeError) as error:
@@ -102,51 +102,53 @@ def admit(raw: Any, settings: Settings) -> Admitted:
 
 
 def admit_again(run: Run, settings: Settings) -> None:
-    """Checks what a search that was admitted before reaches, by what is allowed today; RefusedError names every fault."""
+    """Checks the files, stores and code of an earlier search against today's settings; RefusedError lists every fault."""
     faults = _reach(run, settings)
     if faults:
         raise RefusedError(faults)
 
 
 def contained(path: Path, root: Path) -> bool:
-    """Whether a path, from `root` on and with its links followed, is in `root`."""
+    """Whether a path, taken relative to `root` and with symlinks resolved, lies in `root`."""
     try:
         return Path(os.path.realpath(root / path)).is_relative_to(root)
     except (OSError, ValueError):  # a name with a NUL, or too long
         return False
 
 
-def _chosen_here(raw: dict[Any, Any]) -> list[str]:
-    """What the service decides, and a configuration therefore leaves out."""
+def _service_keys(raw: dict[Any, Any]) -> list[str]:
+    """Faults for keys that the service sets itself."""
     faults = []
     if "workdir" in raw:
-        faults.append("workdir: the service keeps every search in a folder of its name. Leave it out.")
+        faults.append("workdir: the service keeps every search in a folder of that name. Remove this key.")
     search, dataset = raw.get("search"), raw.get("dataset")
     if isinstance(search, dict) and "storage" in search:
-        faults.append("search.storage: the service keeps all studies in one storage. Leave it out.")
+        faults.append("search.storage: the service keeps all studies in one storage. Remove this key.")
     if isinstance(dataset, dict) and dataset.get("within") is not None:
-        faults.append("dataset.within: the service takes photos of its own work directory. Leave it out.")
+        faults.append("dataset.within: the service reads photos only from its work directory. Remove this key.")
     for section in ("features", "search", "train"):
         workers = raw[section].get("workers") if isinstance(raw.get(section), dict) else None
         if isinstance(workers, dict) and workers.get("address") is not None:
-            faults.append(f"{section}.workers.address: the service chooses the cluster. Leave it out.")
+            faults.append(f"{section}.workers.address: the service chooses the cluster. Remove this key.")
     return faults
 
 
 def _name(run: Run, settings: Settings) -> list[str]:
     if len(run.name) > LONGEST_NAME:
-        return [f"name: received {len(run.name)} characters; allowed: {LONGEST_NAME}."]
+        return [f"name: received {len(run.name)} characters; it must be at most {LONGEST_NAME}."]
     for ending in RESERVED:
         if run.name.endswith(ending):
-            return [f"name: received {run.name!r}, but a name that ends in {ending} is that of another search's study."]
-    file = settings.storage_file  # SQLite writes beside it, too: -journal, -wal, -shm
+            return [
+                f"name: received {run.name!r}; names that end in {ending} are reserved for studies of other searches."
+            ]
+    file = settings.storage_file  # SQLite also writes -journal, -wal and -shm files
     if file and file.parent == settings.root and run.name.lower().startswith(file.name.lower()):
-        return [f"name: received {run.name!r}, but names that begin with {file.name} are for the storage's files."]
+        return [f"name: received {run.name!r}; names that begin with {file.name} are reserved for the storage's files."]
     return []
 
 
 def _reach(run: Run, settings: Settings) -> list[str]:
-    """What is wrong with the files, stores and programs that a configuration names."""
+    """Faults of the files, stores and code that a configuration names."""
     return [*_paths(run, settings.root), *_stores(run, settings), *_code(run, settings)]
 
 
@@ -154,27 +156,27 @@ def _paths(run: Run, root: Path) -> list[str]:
     faults: dict[str, str] = {}
     for key, given, path in _named_paths(run):
         if key in faults or ("dataset.root" in faults and key.startswith("dataset.")):
-            continue  # what is said of a folder is not said of all that is in it
+            continue  # a fault of the folder is not repeated for its contents
         if not contained(path, root):
             faults[key] = (
-                f"{key}: received {str(given)!r}, which is not in the service's work directory. Name a file or folder in it, "
-                "relative to it; `..`, absolute paths and links that lead out of it are not taken."
+                f"{key}: received {str(given)!r}, which is not in the service's work directory. Give a path relative to "
+                "the work directory; `..`, absolute paths and symlinks that lead out of it are not allowed."
             )
         elif _is_hidden(path, root):
             faults[key] = (
-                f"{key}: received {str(given)!r}, but files and folders whose names begin with a dot are the service's own, and "
-                "hold what anybody added in the dashboard. Name another one."
+                f"{key}: received {str(given)!r}, but files and folders whose names begin with a dot are reserved for the "
+                "service, e.g. for uploads in the dashboard. Choose another path."
             )
     return list(faults.values())
 
 
 def _is_hidden(path: Path, root: Path) -> bool:
-    """Whether a path in `root`, its links followed, has a part that begins with a dot."""
+    """Whether a path in `root`, with symlinks resolved, has a part that begins with a dot."""
     return any(part.startswith(".") for part in Path(os.path.realpath(root / path)).relative_to(root).parts)
 
 
 def _named_paths(run: Run) -> Iterator[tuple[str, Path, Path]]:
-    """Every path that a configuration names: its key path, as it is given, and from the work directory on."""
+    """Every path in a configuration: its key path, the path as given, and the path relative to the work directory."""
     dataset = run.dataset
     folder = getattr(dataset, "root", None) or Path()
     yield "dataset.root", folder, folder
@@ -212,7 +214,7 @@ def _stores(run: Run, settings: Settings) -> list[str]:
     inside = any(store == prefix or store.startswith(f"{prefix}/") for prefix in allowed)
     if inside and ".." not in store.split("/"):
         return []
-    shown = f"allowed: {', '.join(allowed)} and what is below" if allowed else "the operator allowed none (--store)"
+    shown = f"allowed: {', '.join(allowed)} and paths below" if allowed else "the operator allowed none (--store)"
     return [f"features.store: received {without_password(store)!r}; {shown}."]
 
 
@@ -229,14 +231,14 @@ def _code(run: Run, settings: Settings) -> list[str]:
 
 
 def _check_events(text: str) -> None:
-    """Refuses what would take long to load before it is loaded: a few lines of aliases can stand for gigabytes, and each of a
-    thousand nested brackets is compared with all around it."""
+    """Rejects YAML that would be expensive to load: a few lines of aliases can expand to gigabytes, and deep nesting takes
+    quadratic time."""
     depth = 0
-    with suppress(yaml.YAMLError):  # who loads it says where it is not well-formed
+    with suppress(yaml.YAMLError):  # the loader reports syntax errors with their place
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             line = event.start_mark.line + 1 if event.start_mark else 0
             if isinstance(event, yaml.AliasEvent):
-                raise UsageError(f"line {line}: aliases (*{event.anchor}) are not taken. Write the value out.")
+                raise UsageError(f"line {line}: aliases (*{event.anchor}) are not allowed. Write the value out.")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
                 raise UsageError(f"line {line}: the configuration is nested more than {DEEPEST} levels deep.")
@@ -265,4 +267,4 @@ def _keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not valid JSON")

@@ -1,4 +1,4 @@
-"""Exports as downloads: a file as it is, a folder as a zip archive."""
+"""Downloads of exports: a file as it is, a folder as a zip archive."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from headhunt.service.jobs.jobs import UnknownError
 from train.exports.record import PARTS
 
 BUNDLE = "bundle"
-"""Everything of an export, with labels and model card."""
+"""The whole export, with labels and model card."""
 
 
 class Download(NamedTuple):
-    """A file to send under a name; `temporary` when it was made for this."""
+    """A file to send under a name; `temporary` if it was created for this download."""
 
     path: Path
     name: str
@@ -24,26 +24,26 @@ class Download(NamedTuple):
 
 
 def exported_formats(folder: Path) -> list[str]:
-    """The formats that an export's folder holds whole."""
+    """The formats that are complete in an export's folder."""
     return [name for name, parts in PARTS.items() if all(_is_own(folder / part, folder) for part in parts)]
 
 
 def _is_own(path: Path, folder: Path) -> bool:
-    """Whether it is there, and is no link that leads out of the folder."""
+    """Whether the path exists and is not a symlink out of the folder."""
     return path.exists() and contained(path, folder)
 
 
 def download(root: Path, search: str, trial: int, format_: str) -> Download:
-    """The export of a trial in a format; UnknownError when it is not there."""
+    """A trial's export in a format; UnknownError if it does not exist."""
     folder = root / search / "exports" / str(trial)
     found = exported_formats(folder) if contained(folder, root / search) else []
     if not found:
         raise UnknownError(
-            f"trial {trial} of {search!r} has no export. Promote it by POST /searches/{search}/promotions; its export follows."
+            f"trial {trial} of {search!r} has no export. Promote it by POST /searches/{search}/promotions, which also exports it."
         )
     if format_ not in (*found, BUNDLE):
         raise UnknownError(
-            f"trial {trial} of {search!r} has no export as {format_!r}; it has {', '.join(found)}, and {BUNDLE} (all of them)."
+            f"trial {trial} of {search!r} is not exported as {format_!r}; available: {', '.join(found)}, {BUNDLE} (all of them)."
         )
     stem = f"{search}-trial-{trial}"
     paths = [folder] if format_ == BUNDLE else [folder / part for part in PARTS[format_]]
@@ -53,13 +53,13 @@ def download(root: Path, search: str, trial: int, format_: str) -> Download:
 
 
 def report_page(root: Path, search: str) -> Path | None:
-    """The page of a search's report, where there is one."""
+    """The page of a search's report, or None."""
     page = root / search / "report" / "index.html"
     return page if page.is_file() and contained(page, root / search) else None
 
 
 def _zipped(paths: list[Path], folder: Path) -> Path:
-    """A temporary zip archive of files and folders, named from `folder` on. Weights do not get smaller: they are stored."""
+    """A temporary zip archive of files and folders, with names relative to `folder`. Uncompressed: weights do not compress."""
     files = [
         file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*"))) if file.is_file()
     ]
@@ -69,7 +69,7 @@ def _zipped(paths: list[Path], folder: Path) -> Path:
                 for file in files:
                     if contained(file, folder) and not file.name.startswith("."):
                         archived.write(file, file.relative_to(folder))
-        except BaseException:  # a full disk stays full otherwise
+        except BaseException:  # e.g. a full disk, which the partial archive would keep full
             Path(archive.name).unlink(missing_ok=True)
             raise
         return Path(archive.name)

@@ -1,7 +1,7 @@
 """The process of a job, which Ray runs: `python -m headhunt.service.jobs.job FOLDER`, in the service's work directory.
 
-It does the stages one after the other, each as a process of its own, and writes down what becomes of them. What it says goes
-to the job's own log and, as it stands, to Ray's.
+Runs the stages one after the other, each in its own process, and records their results. Its output goes to the job's log and,
+unchanged, to Ray's.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from reports.config import Run
 from train.promotion.artifact import PromoteResult
 
 STAGES = {"prepare": ("features", "prepare"), "cache": ("features", "cache"), "search": ("search", "run")}
-"""What a search does, in order."""
+"""The stages of a search, in order."""
 
 PROMOTIONS = {"promote": ("train", "promote"), "export": ("train", "export"), "report": ("reports", "build")}
-"""What a job of promotions does; the export is of each promoted trial."""
+"""The stages of a promotions job; every promoted trial is exported."""
 
 Result = tuple[str, str | None]
-"""The state that the job ends in, and why."""
+"""The final state of the job, and the reason."""
 
 
 def main(folder: Path) -> int:
-    """Does the job of this folder; its exit status. A job that another process has begun is left alone."""
+    """Runs the job in this folder and returns the exit status. Does nothing if another process has begun it."""
     files = Files(folder)
     job = files.job()
     me = this_process()
     begun = Started(host=me.host, pid=me.pid, place=me.place, birth=me.birth, ray_id=job.ray_id, time=now())
     if files.ended() or not files.begin(begun):
-        log.print(f"Job {job.ray_id} was started by another process; nothing to do here.")
+        log.print(f"Job {job.ray_id} was already started by another process; nothing to do.")
         return 0
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGINT, interrupt)
@@ -55,12 +55,12 @@ def main(folder: Path) -> int:
         try:
             state, message = _run(files, job)
         except KeyboardInterrupt:
-            state, message = "interrupted", "it was stopped by a signal"
+            state, message = "interrupted", "stopped by a signal"
         except Exception as error:
             traceback.print_exc()
-            state, message = "failed", f"a fault in headhunt itself: {type(error).__name__}: {error}"
+            state, message = "failed", f"internal error in headhunt: {type(error).__name__}: {error}"
         if state == "interrupted" and files.stop.exists():
-            state, message = "stopped", "stopped as asked for; it can be resumed"
+            state, message = "stopped", "stopped as requested; it can be resumed"
         log.print(f"{job.kind} of {job.search}: {state}.")
     files.write_ended(Ended.model_validate({"state": state, "message": message, "time": now()}))
     return 0 if state in ("finished", "stopped") else 1
@@ -81,7 +81,7 @@ def _run(files: Files, job: Job) -> Result:
             files.write_results(results)
     except typer.Exit as left:
         if left.exit_code == INTERRUPTED:
-            return "interrupted", "the process of a stage was stopped; finished work is saved"
+            return "interrupted", "a stage's process was stopped; finished work is saved"
         return "failed", _last_error(files.log)
     except HeadhuntError as error:
         log.print(f"headhunt: {error}")
@@ -101,17 +101,17 @@ def _stage(stage: str, command: list[str], job: Job, results: dict[str, Any]) ->
 
 
 def _last_error(path: Path) -> str:
-    """The last message of a command in the log, without the command that follows it and what leads over to that."""
+    """The last error message in the log, without a trailing command and its lead-in."""
     text = path.read_text(encoding="utf-8", errors="replace")
     found = re.findall(r"^headhunt: (.*(?:\n  .*)*)", text, re.MULTILINE)
     return (
-        re.sub(r" [^.\n]*:$", "", found[-1]) if found else "a stage ended without a message; its log has what it said"
+        re.sub(r" [^.\n]*:$", "", found[-1]) if found else "a stage failed without an error message; see the job's log"
     )
 
 
 @contextmanager
 def _logged(path: Path) -> Iterator[None]:
-    """Copies what this process and its children print to the log, too."""
+    """Also copies the output of this process and its children to the log."""
     reading, writing = os.pipe()
     kept = [os.dup(descriptor) for descriptor in (1, 2)]
     for descriptor in (1, 2):
@@ -126,14 +126,14 @@ def _logged(path: Path) -> Iterator[None]:
         sys.stderr.flush()
         for descriptor, original in zip((1, 2), kept, strict=True):
             os.dup2(original, descriptor)
-        thread.join(timeout=10)  # a child that outlived its stage may hold the other end
+        thread.join(timeout=10)  # a child that outlived its stage may keep the pipe open
 
 
 def _copy(reading: int, path: Path, terminal: int) -> None:
     with path.open("ab", buffering=0) as file:
         while part := os.read(reading, 65536):
             for end in (file.fileno(), terminal):
-                with suppress(OSError):  # a full disk: who writes to this pipe must not wait for ever
+                with suppress(OSError):  # e.g. a full disk: writers to this pipe must not block forever
                     os.write(end, part)
 
 

@@ -1,4 +1,4 @@
-"""The jobs of the service: written down first, then given to Ray, and told apart by what is written whatever became of either."""
+"""The jobs of the service: recorded on disk first, then submitted to Ray; their state is derived from these records."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ from headhunt.service.jobs.records import (
 )
 
 GRACE_SECONDS = 75
-"""How long a job may be over in Ray's eyes without having begun, or without a word of its end, before it is given to Ray again or
-called interrupted: a process needs some seconds to write either down, and NFS shows it a minute later on another machine."""
+"""Grace period for a job that Ray reports as ended but that has recorded no start or no end, before it is resubmitted or marked
+interrupted: a process needs seconds to write these records, and over NFS another machine can see them a minute later."""
 
 
 class ConflictError(HeadhuntError):
-    """What is asked for does not go with what is there."""
+    """The request conflicts with the current state."""
 
 
 class UnknownError(HeadhuntError):
-    """There is no such search, job or file."""
+    """The search, job or file does not exist."""
 
 
 class JobSnapshot(NamedTuple):
-    """A job as it is now. `begun` and `ended` are ISO 8601 times."""
+    """The current state of a job. `begun` and `ended` are ISO 8601 times."""
 
     job: Job
     state: State
@@ -59,14 +59,14 @@ class JobSnapshot(NamedTuple):
 
 
 class Request(NamedTuple):
-    """An idempotency key, and what was asked for with it: both as sha256 (hex)."""
+    """An idempotency key and the request sent with it, both as sha256 (hex)."""
 
     key: str
     asked: str
 
     @classmethod
     def of(cls, key: str, *asked: bytes | str) -> Request:
-        """The same for the same key and the same parts."""
+        """Equal for equal keys and equal parts."""
         digest = hashlib.sha256()
         for part in asked:
             digest.update(hashlib.sha256(part if isinstance(part, bytes) else part.encode()).digest())
@@ -74,65 +74,67 @@ class Request(NamedTuple):
 
 
 class Jobs:
-    """All jobs below `root`. Thread-safe; one process at a time may have them."""
+    """All jobs below `root`. Thread-safe; only one process at a time may manage them."""
 
     def __init__(self, root: Path, ray: RayJobs) -> None:
         self._root, self._ray = root, ray
         self._lock = threading.RLock()
-        self._standings: dict[str, dict[int, JobSnapshot]] = {}
+        self._snapshots: dict[str, dict[int, JobSnapshot]] = {}
         self._keys: dict[str, tuple[str, str, int]] = {}
         self._unsure_since: dict[str, float] = {}
         self._asking: set[tuple[str, str]] = set()
-        # Ray may take its time, and nobody waits for it; what is submitted one after the other begins so.
+        # Ray can be slow, so its calls run in threads; a single submit thread keeps the order of submission.
         self._threads = {"submit": ThreadPoolExecutor(1, "submit"), "stop": ThreadPoolExecutor(4, "stop")}
         self._problems = OncePerProblemLog()
         self.ray_answered: float | None = None
-        """When Ray's job server last answered, by the monotonic clock."""
+        """When Ray's job server last answered, on the monotonic clock."""
         self._sweep()
         for name in searches(root):
             of = job_files(root, name, 1).job().search
-            if of != name:  # as a search of this name, its jobs would be done again, in a folder that is not this one
+            if of != name:  # under this name its jobs would run again, in the other folder
                 self._problems.log(
                     name,
-                    f"{root / name} is the folder of the search {of!r} under another name, and is left alone. Rename it back to "
-                    "have it in the list; move it out of the work directory to be rid of this line.",
+                    f"{root / name} is the renamed folder of the search {of!r} and is ignored. Rename it back to list the "
+                    "search, or move it out of the work directory to silence this warning.",
                 )
                 continue
-            self._standings[name] = {}
+            self._snapshots[name] = {}
             for number in job_numbers(root, name):
                 self._remember(job_files(root, name, number).job())
 
     @property
     def ray_address(self) -> str:
-        """Where Ray's job server is."""
+        """The address of Ray's job server."""
         return self._ray.address
 
     def submission_id(self, job: Job) -> str:
-        """What Ray calls it in its own list."""
+        """The job's submission id in Ray's own job list."""
         return self._ray.submission_id(job.ray_id)
 
     def names(self) -> list[str]:
-        """Every search, the newest first."""
+        """All searches, newest first."""
         with self._lock:
-            created = {name: snapshots[1].job.created for name, snapshots in self._standings.items() if snapshots}
+            created = {name: snapshots[1].job.created for name, snapshots in self._snapshots.items() if snapshots}
             return sorted(created, key=lambda name: (created[name], name), reverse=True)
 
     def of(self, name: str) -> list[JobSnapshot]:
-        """The jobs of a search, the first one first; UnknownError when there is no such search."""
+        """The jobs of a search, oldest first; UnknownError if the search does not exist."""
         with self._lock:
-            if not self._standings.get(name):
-                raise UnknownError(f"there is no search {name!r}. GET /searches lists them.")
-            return [snapshot for _, snapshot in sorted(self._standings[name].items())]
+            if not self._snapshots.get(name):
+                raise UnknownError(f"no search is named {name!r}. GET /searches lists the searches.")
+            return [snapshot for _, snapshot in sorted(self._snapshots[name].items())]
 
     def files(self, name: str, number: int | None = None) -> Files:
-        """The folder of a job, by default the search's last one; UnknownError when there is none."""
+        """The folder of a job, by default the search's last one; UnknownError if it does not exist."""
         numbers = [snapshot.job.number for snapshot in self.of(name)]
         if number is not None and number not in numbers:
-            raise UnknownError(f"the search {name!r} has no job {number}; it has {', '.join(map(str, numbers))}.")
+            raise UnknownError(
+                f"the search {name!r} has no job {number}; existing jobs: {', '.join(map(str, numbers))}."
+            )
         return job_files(self._root, name, number or numbers[-1])
 
     def create(self, admitted: Admitted, request: Request | None) -> str:
-        """A new search, with its first job; its name. ConflictError when its name is taken."""
+        """Creates a search with its first job and returns its name. ConflictError if the name is taken."""
         name = admitted.run.name
         with self._lock:
             known = self._known(request)
@@ -140,10 +142,10 @@ class Jobs:
                 return known
             folder = self._root / name
             taken = ConflictError(
-                f"there is a search {name!r} already. Go on with it by POST /searches/{name}/resume (`headhunt submit --resume "
+                f"the search {name!r} already exists. Resume it by POST /searches/{name}/resume (`headhunt submit --resume "
                 f"{name}`), or choose another `name`."
             )
-            if self._standings.get(name):
+            if self._snapshots.get(name):
                 raise taken
             making = self._root / f".{name}.{uuid4().hex}.tmp"
             shutil.rmtree(making, ignore_errors=True)
@@ -152,26 +154,27 @@ class Jobs:
             files = Files(make_folder(making / "jobs" / "0001"))
             files.write_job(job)
             try:
-                making.rename(folder)  # whole, and only where there is nothing
+                making.rename(folder)  # atomic; fails if the folder exists
             except OSError:
                 shutil.rmtree(making, ignore_errors=True)
                 raise ConflictError(
-                    f"in the work directory {name!r} exists and is not a search of this service. Choose another `name`."
+                    f"the work directory already contains {name!r}, which is not a search of this service. Choose another `name`."
                 ) from None
             self._remember(job)
-        self._ask("submit", job)
+        self._request_ray("submit", job)
         return name
 
     def resume(self, name: str, request: Request | None, kind: Kind | None = None) -> None:
-        """A new job that goes on with what did not finish: the last job, where that was one of promotions, or else the search.
+        """Adds a job that resumes what did not finish: the promotions if the last job is an unfinished promotions job, else the
+        search.
 
-        `kind` chooses one of the two; ConflictError when there were no promotions.
+        `kind` overrides the choice; ConflictError for promotions if there were none.
         """
         with self._lock:
             promotions = [snapshot for snapshot in self.of(name) if snapshot.job.kind == "promotions"]
             if kind == "promotions" and not promotions:
                 raise ConflictError(
-                    f"the search {name!r} has no job of promotions. Start one: POST /searches/{name}/promotions."
+                    f"the search {name!r} has no promotions job. Start one: POST /searches/{name}/promotions."
                 )
             last = self.of(name)[-1]
             if kind == "promotions" or (kind is None and last in promotions and last.state != "finished"):
@@ -180,11 +183,11 @@ class Jobs:
                 self._add(name, "search", (), request, "resume it")
 
     def promote(self, name: str, arguments: Sequence[str], request: Request | None) -> None:
-        """A new job that promotes trials, exports them and builds the report."""
+        """Adds a job that promotes trials, exports them and builds the report."""
         self._add(name, "promotions", tuple(arguments), request, "promote its trials")
 
     def stop(self, name: str, request: Request | None) -> None:
-        """Asks the search's job to save its state and end; one that is over is left as it is."""
+        """Asks the search's active job to save its state and end; no effect on a job that has ended."""
         with self._lock:
             snapshots = self.of(name)
             if self._known(request):
@@ -194,15 +197,15 @@ class Jobs:
                 files = job_files(self._root, name, snapshot.job.number)
                 write_text(files.stop, now() + "\n")
                 self._look(snapshot.job, None)
-            if request:  # sent again, it must not stop a job that began after it
+            if request:  # a repeated request must not stop a job that began later
                 last = snapshots[-1].job.number
                 job_files(self._root, name, last).add_stop(*request)
                 self._keys[request.key] = (request.asked, name, last)
         for snapshot in active:
-            self._ask("stop", snapshot.job)
+            self._request_ray("stop", snapshot.job)
 
     def look_after(self) -> None:
-        """Finds out how every job that is not over stands, and gives to Ray what it should have. For a thread to call."""
+        """Updates the state of every active job, and submits to Ray what is missing there. Called from a background thread."""
         statuses: dict[str, str] | None = None
         try:
             statuses = self._ray.statuses()
@@ -212,7 +215,7 @@ class Jobs:
         with self._lock:
             active = [
                 snapshot.job
-                for snapshots in self._standings.values()
+                for snapshots in self._snapshots.values()
                 for snapshot in snapshots.values()
                 if snapshot.state in ACTIVE
             ]
@@ -220,7 +223,7 @@ class Jobs:
                 about = f"job {job.number} of the search {job.search!r}"
                 try:
                     self._look(job, statuses)
-                except (HeadhuntError, OSError) as error:  # a full disk, for one; the others are looked after
+                except (HeadhuntError, OSError) as error:  # e.g. a full disk; the other jobs are still updated
                     self._problems.log(about, f"{about}: {error}")
                 else:
                     self._problems.log(about, "")
@@ -233,17 +236,19 @@ class Jobs:
             busy = [snapshot for snapshot in snapshots if snapshot.state in ACTIVE]
             if busy:
                 wait = (
-                    "It is saving its state: wait for it" if busy[0].state == "stopping" else "Wait for it or stop it"
+                    "It is saving its state: wait until it ends"
+                    if busy[0].state == "stopping"
+                    else "Wait until it ends, or stop it"
                 )
                 raise ConflictError(
-                    f"the search {name!r} has a job that is {busy[0].state} ({busy[0].job.kind}). {wait}, then {what}."
+                    f"the search {name!r} already has a {busy[0].state} job ({busy[0].job.kind}). {wait}, then {what}."
                 )
             job = self._job(name, snapshots[-1].job.number + 1, kind, arguments, request)
             files = job_files(self._root, name, job.number)
             make_folder(files.folder)
             files.write_job(job)
             self._remember(job)
-        self._ask("submit", job)
+        self._request_ray("submit", job)
 
     def _job(self, name: str, number: int, kind: Kind, arguments: tuple[str, ...], request: Request | None) -> Job:
         key, asked = request if request else (None, None)
@@ -253,13 +258,15 @@ class Jobs:
         )  # fmt: skip
 
     def _known(self, request: Request | None) -> str | None:
-        """The search that this very request made or changed; ConflictError when its key was used for another one."""
+        """The search that the same request created or changed before, if any; ConflictError if its key was used for another."""
         found = self._keys.get(request.key) if request else None
         if request is None or found is None:
             return None
         asked, name, _ = found
         if asked != request.asked:
-            raise ConflictError("this Idempotency-Key was used for another request. Use a new key for a new request.")
+            raise ConflictError(
+                "this Idempotency-Key was already used for a different request. Use a new key for each request."
+            )
         return name
 
     def _remember(self, job: Job) -> None:
@@ -269,8 +276,8 @@ class Jobs:
         self._keys |= {key: (request, job.search, job.number) for key, request in asked.items()}
         self._look(job, None)
 
-    def _ask(self, what: Literal["submit", "stop"], job: Job) -> None:
-        """Asks Ray for it, on another thread, and once at a time; where that does not answer, `look_after` asks again."""
+    def _request_ray(self, what: Literal["submit", "stop"], job: Job) -> None:
+        """Sends a request to Ray in another thread, unless it is pending already; `look_after` retries if Ray does not answer."""
         asked = (what, job.ray_id)
         if asked in self._asking:
             return
@@ -292,21 +299,21 @@ class Jobs:
         self._threads[what].submit(ask)
 
     def _look(self, job: Job, statuses: dict[str, str] | None) -> None:
-        """Writes down how a job stands, and asks Ray for what it should do. `statuses` is None when Ray did not answer."""
+        """Updates a job's records and snapshot, and sends Ray the requests it needs. `statuses` is None if Ray did not answer."""
         files = job_files(self._root, job.search, job.number)
         started, ended = files.started(), files.ended()
         if ended is None:
             wanted_end = files.stop.exists()
             if started is None and wanted_end and self._never_began(job, files):
                 ended = files.ended()
-            elif started is not None and not self._lives(job, started, statuses):
+            elif started is not None and not self._is_alive(job, started, statuses):
                 ended = self._end(files, wanted_end)
             elif started is None and statuses is not None and self._is_due(job, statuses):
                 job = job.model_copy(update={"attempt": job.attempt + (job.ray_id in statuses)})
                 files.write_job(job)
-                self._ask("submit", job)
+                self._request_ray("submit", job)
             elif wanted_end and statuses is not None and statuses.get(job.ray_id) in ("PENDING", "RUNNING"):
-                self._ask("stop", job)
+                self._request_ray("stop", job)
         if ended:
             state: State = ended.state
         elif files.stop.exists():
@@ -315,24 +322,24 @@ class Jobs:
             state = "running" if started else "queued"
         message, end = (ended.message, ended.time) if ended else (None, None)
         snapshot = JobSnapshot(job, state, files.stage(), message, started.time if started else None, end)
-        self._standings.setdefault(job.search, {})[job.number] = snapshot
+        self._snapshots.setdefault(job.search, {})[job.number] = snapshot
 
     def _never_began(self, job: Job, files: Files) -> bool:
-        """Ends a job that was stopped while it waited: by beginning it here, so that no process can any more."""
+        """Ends a job that was stopped while queued: claims it here so that no other process can begin it."""
         me = this_process()
         here = Started(host=me.host, pid=me.pid, place=me.place, birth=me.birth, ray_id=job.ray_id, time=now())
         if not files.begin(here):
             return False
-        files.write_ended(Ended(state="stopped", message="stopped before it began; it can be resumed", time=now()))
+        files.write_ended(Ended(state="stopped", message="stopped before it started; it can be resumed", time=now()))
         return True
 
     def _end(self, files: Files, wanted: bool) -> Ended:
-        """Writes down the end of a job whose process is gone without a word."""
-        message = "its process was killed; finished work is saved, and it can be resumed"
+        """Records the end of a job whose process died without recording one."""
+        message = "its process was killed; finished work is saved and the job can be resumed"
         return files.write_ended(Ended(state="stopped" if wanted else "interrupted", message=message, time=now()))
 
-    def _lives(self, job: Job, started: Started, statuses: dict[str, str] | None) -> bool:
-        """Whether the process that began a job still lives: looked for on this machine, asked of Ray elsewhere."""
+    def _is_alive(self, job: Job, started: Started, statuses: dict[str, str] | None) -> bool:
+        """Whether the process that began a job is still alive: checked directly on this machine, through Ray elsewhere."""
         if started.place == this_process().place:
             return birth(started.pid) == started.birth
         if statuses is None or statuses.get(started.ray_id) in ("PENDING", "RUNNING"):
@@ -341,7 +348,7 @@ class Jobs:
         return self._is_recent(job)
 
     def _is_due(self, job: Job, statuses: dict[str, str]) -> bool:
-        """Whether a job that did not begin has to be given to Ray: it is unknown there, or over."""
+        """Whether a job that has not begun must be submitted again: Ray does not know it, or reports that it ended."""
         if statuses.get(job.ray_id) in ("PENDING", "RUNNING"):
             self._unsure_since.pop(job.ray_id, None)
             return False
@@ -352,13 +359,13 @@ class Jobs:
         return time.monotonic() - since < GRACE_SECONDS
 
     def _sweep(self) -> None:
-        """Takes away what a killed service left half-made."""
+        """Deletes the incomplete folders of a killed service."""
         for left in self._root.glob(".*.tmp"):
             shutil.rmtree(left, ignore_errors=True)
 
 
 def inside(path: Path, folder: Path) -> Path:
-    """The path, when it is there and, with its links followed, in the folder; UnknownError otherwise."""
+    """The path, if it exists and lies in the folder after resolving symlinks; UnknownError otherwise."""
     if not path.exists() or not contained(path, Path(os.path.realpath(folder))):
-        raise UnknownError(f"there is no {path.name!r} here.")
+        raise UnknownError(f"{path.name!r} does not exist here.")
     return path

@@ -1,4 +1,4 @@
-"""A job's log as a stream that goes on while the job does."""
+"""A job's log as a stream that continues while the job runs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ LOOK_SECONDS = 0.5
 
 
 async def stream(log: Path, follow: bool, is_over: Callable[[], bool]) -> AsyncIterator[bytes]:
-    """What the log holds; with `follow`, what is added too, until the job is over."""
+    """The log's contents; with `follow`, also what is appended until the job ends."""
     offset = 0
     while True:
-        over = is_over()  # asked before the log is read: what was written before the end is not missed
+        over = is_over()  # checked before reading, so that nothing written before the end is missed
         while piece := await asyncio.to_thread(_read, log, offset):
             offset += len(piece)
             yield piece
@@ -28,5 +28,5 @@ def _read(log: Path, offset: int) -> bytes:
         with log.open("rb") as file:
             file.seek(offset)
             return file.read(PIECE)
-    except FileNotFoundError:  # a job that has not begun
+    except FileNotFoundError:  # the job has not begun
         return b""

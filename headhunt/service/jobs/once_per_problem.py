@@ -1,4 +1,4 @@
-"""What is wrong, said once in the service's log, however often it is met."""
+"""Logs each problem of the service once, however often it recurs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from features.runtime.log import log
 
 
 class OncePerProblemLog:
-    """The last thing that was said about each thing; any thread may complain."""
+    """Remembers the last message about each subject. Thread-safe."""
 
     def __init__(self) -> None:
         self._said: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def log(self, about: str, message: str) -> None:
-        """Says what is wrong with it, unless that was the last thing said; "" when nothing is any more."""
+        """Logs a problem of a subject unless it is the subject's last message; "" clears it once the problem is gone."""
         with self._lock:
             if message and message != self._said.get(about):
                 log.print(f"headhunt serve: {message}", style="yellow")

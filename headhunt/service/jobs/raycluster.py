@@ -1,4 +1,4 @@
-"""Ray, as the service sees it: a job server that queues, runs and stops; and a Ray of the service's own where none is given."""
+"""The service's interface to Ray: a job server that queues, runs and stops jobs, and a private Ray if no address is given."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ from features.runtime.errors import LostError
 from features.runtime.log import log
 
 SLOT = "headhunt_jobs"
-"""The resource of which a job takes one, on a cluster that has it: others wait in Ray's queue."""
+"""Custom resource of which each job takes one, on a cluster that defines it; further jobs wait in Ray's queue."""
 
 STOP_SECONDS = 60
-"""How long a job has to save its state, on a Ray that the service starts."""
+"""How long a stopped job has to save its state, on a Ray that the service starts."""
 
 QUEUE_SECONDS = 10 * 365 * 86400
-"""How long a job may wait there."""
+"""How long a job may wait in the queue, on a Ray that the service starts."""
 
 START_SECONDS = 300
-"""How long a Ray that the service starts may take until it answers."""
+"""Timeout for a Ray that the service starts to come up."""
 
-LATE = "timed out during startup"
-"""What a head says that ends because its node took longer than the half minute that Ray waits for it."""
+NODE_TIMEOUT_MESSAGE = "timed out during startup"
+"""Part of Ray's message when the head exits because its node took longer than Ray's 30 s limit; starting again may help."""
 
 ANSWER_SECONDS = (10, 60)
-"""How long Ray's job server may take to be reached, and to answer: its own client would wait for ever."""
+"""Timeouts to connect to Ray's job server and to read its answer: Ray's own client would wait forever."""
 
 PREFIX = "headhunt-ray-"
-"""How the folder of such a Ray is called."""
+"""Prefix of the folder of a Ray that the service starts."""
 
 
 class RayJobs:
-    """Ray's job server at an address, for the jobs of one root. Every method raises LostError when it does not answer."""
+    """Ray's job server at an address, for the jobs of one root. Methods that contact it raise LostError if it does not answer."""
 
     def __init__(self, address: str, root: Path) -> None:
         self.address = address.rstrip("/")
@@ -55,7 +55,7 @@ class RayJobs:
         self._slots: bool | None = None
 
     def statuses(self) -> dict[str, str]:
-        """The status (PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED) of every job of this root that Ray knows, by its number."""
+        """The status (PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED) of every job of this root that Ray knows, by `Job.ray_id`."""
 
         def listed(client: Any) -> dict[str, str]:
             known = {job.submission_id or "": str(job.status.value) for job in client.list_jobs()}
@@ -67,11 +67,11 @@ class RayJobs:
         return found
 
     def submission_id(self, ray_id: str) -> str:
-        """What Ray calls a job: another root's search of the same name, on the same Ray, is another job."""
+        """The id of a job in Ray: the suffix separates it from searches of the same name in other roots on the same Ray."""
         return ray_id + self._suffix
 
     def submit(self, ray_id: str, folder: Path) -> None:
-        """Gives a job to Ray; one that it has already is left as it is."""
+        """Submits a job to Ray; no effect if Ray already has it."""
         program = [sys.executable, "-P", "-m", "headhunt.service.jobs.job", str(folder)]
         entrypoint = f"cd {shlex.quote(str(self._root))} && exec {shlex.join(program)}"
 
@@ -88,7 +88,7 @@ class RayJobs:
         self._ask(give)
 
     def stop(self, ray_id: str) -> None:
-        """Asks a job to end: SIGTERM, and SIGKILL after Ray's own patience."""
+        """Stops a job: SIGTERM, then SIGKILL after Ray's grace period."""
 
         def end(client: Any) -> None:
             try:
@@ -100,7 +100,7 @@ class RayJobs:
         self._ask(end)
 
     def _has_slots(self) -> bool:
-        """Whether a node of the cluster has SLOT; asked once."""
+        """Whether any node of the cluster defines SLOT; queried once."""
         if self._slots is None:
             import requests
             from ray.dashboard.modules.dashboard_sdk import get_auth_headers_if_auth_enabled
@@ -110,7 +110,7 @@ class RayJobs:
             answer.raise_for_status()
             nodes = answer.json()["data"]["result"]["result"]
             if not nodes:
-                raise LostError(f"the Ray cluster at {self.address} has no node yet")
+                raise LostError(f"the Ray cluster at {self.address} has no nodes yet")
             self._slots = any(SLOT in node["resources_total"] for node in nodes)
         return self._slots
 
@@ -128,7 +128,7 @@ class RayJobs:
 
 
 def _client(address: str) -> Any:
-    """Ray's client of its job server, with an end to its patience."""
+    """Ray's job client, with timeouts."""
     from ray.job_submission import JobSubmissionClient
 
     class Client(JobSubmissionClient):  # type: ignore[misc]
@@ -139,19 +139,19 @@ def _client(address: str) -> Any:
 
 
 class OwnRay:
-    """A Ray head on this machine, on loopback, behind a token of its own, which ends with this process.
+    """A private Ray head on this machine, on loopback and with its own token; it ends with this process.
 
-    It is started again when it has died. Its token is in the environment of this process and of Ray's, and nowhere else.
+    `keep` restarts it if it has died. The token exists only in the environment of this process and of Ray's processes.
     """
 
     def __init__(self, root: Path, jobs: int) -> None:
         self._root, self._jobs = root, jobs
         note = root / ".ray"
-        if note.is_file():  # of a service that was killed; its Ray has ended with it
+        if note.is_file():  # left by a killed service, whose Ray ended with it
             left = note.read_text().strip()
             if re.fullmatch(PREFIX + r"\w+", left):
                 shutil.rmtree(Path("/tmp") / left, ignore_errors=True)
-        self._folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))  # the names of sockets must be short
+        self._folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))  # socket paths must be short
         write_text(note, self._folder.name + "\n")
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
@@ -160,15 +160,15 @@ class OwnRay:
 
     @property
     def address(self) -> str:
-        """Where its job server is."""
+        """The address of its job server."""
         return f"http://127.0.0.1:{self.port}"
 
     def keep(self) -> None:
-        """Starts it, or starts it again; LostError when it does not come up."""
+        """Starts Ray, or restarts it if it has died; LostError if it does not come up."""
         if self._head is not None and self._head.poll() is None:
             return
         if self._head is not None:
-            log.print("Ray has ended; it is started again.", style="yellow")
+            log.print("Ray has died; restarting it.", style="yellow")
         jobs, until = RayJobs(self.address, self._root), time.monotonic() + START_SECONDS
         head = self._start()
         while True:
@@ -179,10 +179,10 @@ class OwnRay:
                 ended = head.poll() is not None
                 said_last = (self._folder / "ray.log").read_text(errors="replace").strip().splitlines()[-1:]
                 said = " ".join(said_last)
-                if time.monotonic() > until or (ended and LATE not in said):
+                if time.monotonic() > until or (ended and NODE_TIMEOUT_MESSAGE not in said):
                     raise LostError(f"Ray did not start: {(ended and said) or error}") from error
                 if ended:
-                    log.print("Ray did not come up in time; it is started again.", style="yellow")
+                    log.print("Ray did not come up in time; restarting it.", style="yellow")
                     head = self._start()
                 time.sleep(0.5)
 
@@ -211,7 +211,7 @@ class OwnRay:
         return self._head
 
     def end(self) -> None:
-        """Ends it and what it runs."""
+        """Stops Ray and everything that it runs."""
         if self._head is not None and self._head.poll() is None:
             self._head.send_signal(signal.SIGTERM)
             try:

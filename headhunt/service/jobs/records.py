@@ -1,17 +1,17 @@
-"""A job as it is written down: a folder below the search's own, which tells its true state whatever became of the service or Ray.
+"""A job on disk: a folder below the search's own, which holds its true state whatever happened to the service or Ray.
 
     <root>/<name>/headhunt.yaml      the configuration
     <root>/<name>/jobs/0001/
-        job.json       what was asked for, by the service
-        started.json   which process does it, by that process: whoever writes it first
-        stage.txt      the stage that it is at
-        results.json   what the finished stages gave
-        log.txt        what it said
+        job.json       the request; written by the service
+        started.json   the process that runs it; written by that process, first writer wins
+        stage.txt      the current stage
+        results.json   the results of the finished stages
+        log.txt        its output
         ended.json     how it ended
-        stop           somebody asked for its end
-        stops/         the idempotency keys of those who did
+        stop           exists if a stop was requested
+        stops/         the idempotency keys of the stop requests
 
-Every file is whole or absent. `started.json` and `ended.json` stay as they were first written.
+Every file is complete or absent. `started.json` and `ended.json` are written once and never change.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ Kind = Literal["search", "promotions"]
 State = Literal["queued", "running", "stopping", "finished", "stopped", "failed", "interrupted"]
 
 ACTIVE = ("queued", "running", "stopping")
-"""States of a job that is not over."""
+"""States of a job that has not ended."""
 
 CONFIGURATION = "headhunt.yaml"
 
 
 class Job(BaseModel):
-    """What was asked for. `attempt` counts how often it was given to Ray; only one of them ever begins."""
+    """The request. `attempt` counts submissions to Ray, of which only one ever begins."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,22 +46,22 @@ class Job(BaseModel):
     number: int
     kind: Kind
     arguments: tuple[str, ...] = ()
-    """Of `train promote`."""
+    """Arguments of `train promote`."""
     created: str
     attempt: int = 0
     key: str | None = None
     """sha256 (hex) of the request's idempotency key."""
     request: str | None = None
-    """sha256 (hex) of what was asked for with it."""
+    """sha256 (hex) of the request with that key."""
 
     @property
     def ray_id(self) -> str:
-        """Ray's number of it: the same job has it only once."""
+        """The job's id for Ray, unique to this attempt."""
         return f"{self.search}-{self.number}.{self.attempt}"
 
 
 class Started(BaseModel):
-    """The process that does it. `place` is where a process number means something, `birth` tells it from a later one."""
+    """The process that runs the job. `place` is the PID namespace; `birth` distinguishes it from a later process with its PID."""
 
     host: str
     pid: int
@@ -72,7 +72,7 @@ class Started(BaseModel):
 
 
 class Ended(BaseModel):
-    """How it ended, with one line that says why."""
+    """How the job ended, with a one-line reason."""
 
     state: Literal["finished", "stopped", "failed", "interrupted"]
     message: str | None
@@ -86,55 +86,55 @@ class Files(NamedTuple):
 
     @property
     def log(self) -> Path:
-        """What it said."""
+        """The job's output."""
         return self.folder / "log.txt"
 
     @property
     def stop(self) -> Path:
-        """There when somebody asked for its end."""
+        """Exists if a stop was requested."""
         return self.folder / "stop"
 
     def job(self) -> Job:
-        """What was asked for."""
+        """The request."""
         return Job.model_validate_json((self.folder / "job.json").read_text(encoding="utf-8"))
 
     def write_job(self, job: Job) -> None:
-        """Writes what was asked for, whole or not at all."""
+        """Writes the request atomically."""
         write_text(self.folder / "job.json", job.model_dump_json(indent=1) + "\n")
 
     def started(self) -> Started | None:
-        """Who does it."""
+        """The process that runs the job; None before it began."""
         found = _read(self.folder / "started.json")
         return Started.model_validate_json(found) if found else None
 
     def ended(self) -> Ended | None:
-        """How it ended; None before."""
+        """How the job ended; None before."""
         found = _read(self.folder / "ended.json")
         return Ended.model_validate_json(found) if found else None
 
     def write_ended(self, ended: Ended) -> Ended:
-        """Says how it ended, once for all: gives what stands, which is what was said first."""
+        """Records how the job ended. The first call wins; returns what is recorded."""
         return ended if self._write_once("ended.json", ended) else self.ended() or ended
 
     def begin(self, started: Started) -> bool:
-        """Makes this process the one that does it; False when there is, or was, another."""
+        """Claims the job for this process; False if another process has already claimed it."""
         return self._write_once("started.json", started)
 
     def stops(self) -> dict[str, str]:
-        """The idempotency keys of the requests to stop it, and what was asked for with them: both as sha256 (hex)."""
+        """The stop requests: idempotency key to request, both as sha256 (hex)."""
         return {
             path.name: path.read_text(encoding="utf-8").strip() for path in (self.folder / "stops").glob("[0-9a-f]*")
         }
 
     def add_stop(self, key: str, asked: str) -> None:
-        """Remembers a request to stop it."""
+        """Records a stop request."""
         write_text(self.folder / "stops" / key, asked + "\n")
 
     def _write_once(self, name: str, content: BaseModel) -> bool:
-        mine = self.folder / f".{name}.{uuid4().hex}"  # process numbers of two machines may be the same
+        mine = self.folder / f".{name}.{uuid4().hex}"  # not the PID: processes on two machines can share one
         write_text(mine, content.model_dump_json(indent=1) + "\n")
         try:
-            os.link(mine, self.folder / name)  # the whole file, and only where there is none
+            os.link(mine, self.folder / name)  # atomic; fails if the file exists
         except FileExistsError:
             return False
         finally:
@@ -142,35 +142,35 @@ class Files(NamedTuple):
         return True
 
     def stage(self) -> str | None:
-        """The stage that it is at."""
+        """The current stage."""
         return (_read(self.folder / "stage.txt") or "").strip() or None
 
     def write_stage(self, stage: str) -> None:
-        """Says which stage it is at."""
+        """Records the current stage."""
         write_text(self.folder / "stage.txt", stage + "\n")
 
     def results(self) -> dict[str, Any]:
-        """What the finished stages gave, by their names."""
+        """The results of the finished stages, by stage name."""
         found: dict[str, Any] = json.loads(_read(self.folder / "results.json") or "{}")
         return found
 
     def write_results(self, results: dict[str, Any]) -> None:
-        """Writes what the finished stages gave."""
+        """Writes the results of the finished stages."""
         write_text(self.folder / "results.json", json.dumps(results, indent=1) + "\n")
 
 
 def job_files(root: Path, search: str, number: int) -> Files:
-    """The folder of a search's job of this number."""
+    """The folder of a search's job with this number."""
     return Files(root / search / "jobs" / f"{number:04}")
 
 
 def job_numbers(root: Path, search: str) -> list[int]:
-    """The jobs of a search that are written down."""
+    """The numbers of a search's jobs on disk, in order."""
     return sorted(int(path.parent.name) for path in (root / search / "jobs").glob("[0-9]*/job.json"))
 
 
 def searches(root: Path) -> Iterator[str]:
-    """The names of the searches that are written down."""
+    """The names of the searches on disk."""
     for path in root.glob("*/jobs/0001/job.json"):
         folder = path.parents[2]
         if not folder.name.startswith(".") and not folder.is_symlink() and (folder / CONFIGURATION).is_file():
@@ -178,7 +178,7 @@ def searches(root: Path) -> Iterator[str]:
 
 
 def now(precision: Literal["seconds", "milliseconds"] = "seconds") -> str:
-    """The time in UTC, in ISO 8601."""
+    """The current UTC time in ISO 8601."""
     return datetime.now(UTC).isoformat(timespec=precision)
 
 

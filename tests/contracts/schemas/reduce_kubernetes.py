@@ -1,7 +1,6 @@
-"""`reduce_kubernetes.py FOLDER > kubernetes.json`: the kinds that the examples use, out of kubernetes-validate's strict schemas.
+"""`reduce_kubernetes.py FOLDER > kubernetes.json`: extracts the examples' kinds from kubernetes-validate's strict schemas.
 
-FOLDER is `kubernetes_validate/kubernetes-json-schema/v1.37.0-local-strict`. Descriptions and status are left out.
-"""
+FOLDER is `kubernetes_validate/kubernetes-json-schema/v1.37.0-local-strict`. Descriptions and status are left out."""
 
 from __future__ import annotations
 

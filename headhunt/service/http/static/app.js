@@ -1,4 +1,4 @@
-// The start page: asks the service every two seconds while someone looks, and shows what has changed.
+// The start page: polls the service every two seconds while the page is visible, and shows what has changed.
 
 import { Card } from "./card.js";
 import { element, fill, say } from "./elements.js";
@@ -11,8 +11,8 @@ const HEALTH_SECONDS = 10;
 
 const cards = new Map(); // by the search's name
 const states = new Map();
-let newest = 0; // counts the polls: what an older one is answered does not count any more
-let changes = 0; // grows when a button has changed something: an answer asked for before that is out of date
+let newest = 0; // counts the polls: answers to older ones are discarded
+let changes = 0; // counts changes by buttons: answers requested before one are out of date
 let shownAt = null;
 let healthAt = 0;
 let timer = null;
@@ -31,7 +31,7 @@ async function poll() {
       say(place("connection"), "");
     } catch (error) {
       if (mine !== newest) return;
-      const since = shownAt === null ? "" : ` What is shown is from ${clock(shownAt)}.`;
+      const since = shownAt === null ? "" : ` Last update: ${clock(shownAt)}.`;
       say(place("connection"), `${error.message}${since}`);
       pause = Math.max(pause, error.retrySeconds ?? 0);
       healthAt = 0;
@@ -42,7 +42,7 @@ async function poll() {
   timer = setTimeout(poll, 1000 * pause);
 }
 
-/** The cards in the order of `searches`; a card that is in its place already is not touched. */
+/** Shows the cards in the order of `searches`; a card that is already in place is not touched. */
 function showSearches(searches) {
   const list = place("searches");
   place("loading").hidden = true;
@@ -64,7 +64,7 @@ function showSearches(searches) {
   tellChanges(changed);
 }
 
-/** Shows it; gives what is to be told of it, if anything. */
+/** Shows a search; returns its announcement if its state changed. */
 function showSearch(card, search) {
   card.show(search);
   const before = states.get(search.name);
@@ -72,12 +72,12 @@ function showSearch(card, search) {
   return before === undefined || before === search.state ? [] : [`${search.name}: ${search.state}`];
 }
 
-/** For who does not see the page. */
+/** Announces changes to screen readers. */
 function tellChanges(changed) {
   if (changed.length > 0) place("changes").textContent = changed.join(", ");
 }
 
-/** A search as the service gives it back after a button or the form. */
+/** Shows a search that the service returned after a button press or the form. */
 function showChanged(search) {
   changes += 1;
   const card = cards.get(search.name) ?? new Card(search.name, showChanged);
@@ -98,7 +98,7 @@ async function showHealth() {
   let health = { ray: "unknown", storage: "unknown", version: "" };
   try {
     const answer = await fetch("/healthz", { cache: "no-store", signal: AbortSignal.timeout(20_000) });
-    health = { ...health, ...(await answer.json()) }; // 503 where something is wrong: its text says what
+    health = { ...health, ...(await answer.json()) }; // also for status 503, whose body says what is wrong
   } catch {
     healthAt = 0; // ask again with the next poll
   }

@@ -20,15 +20,15 @@ const DOUBLE_CLICK = 600; // milliseconds
 export class Card {
   #path;
   #search = null;
-  #job = null; // the search's last one
+  #job = null; // the search's last job
   #history = null;
   #inView = false;
-  #fetched = new Map(); // what was fetched, and of which state of the search it is
+  #fetched = new Map(); // what was fetched, and the state of the search at that time
   #fetching = new Set();
   #asking = false;
   #onChange;
 
-  /** `onChange` gets the search as the service gives it back after a button. */
+  /** `onChange` receives the search that the service returns after a button press. */
   constructor(name, onChange) {
     this.#path = searchPath(name);
     this.#onChange = onChange;
@@ -64,7 +64,7 @@ export class Card {
     const before = this.#job;
     this.#search = search;
     this.#job = search.jobs.at(-1);
-    if (before && work(before) !== work(this.#job)) tell(this.part(":scope > .fault"), ""); // it was about how things stood
+    if (before && work(before) !== work(this.#job)) tell(this.part(":scope > .fault"), ""); // it referred to the old state
     attribute(this.root, "data-state", search.state);
     say(this.part(".state"), search.state);
     say(this.part(".stage"), STAGES[search.stage] ?? search.stage ?? "");
@@ -78,7 +78,7 @@ export class Card {
     this.#showExports();
     this.#showPanels();
     this.log.show(search.jobs);
-    if (focused?.closest("[hidden]")) this.part("h3").focus(); // not lost with the button that went
+    if (focused?.closest("[hidden]")) this.part("h3").focus(); // keep the focus when its button is hidden
   }
 
   #showTrials({ stage, trials, trials_per_minute: rate }) {
@@ -88,7 +88,7 @@ export class Card {
     attribute(progress, "max", trials.total || 1);
     attribute(progress, "value", Math.min(ended, trials.total || 1));
     const kinds = ["complete", "pruned", "failed", "running", "added"].filter((kind) => trials[kind]);
-    const unfinished = stage === "search" ? "running" : "unfinished"; // the storage calls them running until the search goes on
+    const unfinished = stage === "search" ? "running" : "unfinished"; // the storage calls them running until the search resumes
     const words = [
       trials.total ? `${ended} of ${count(trials.total, "trial")} ended` : `${count(ended, "trial")} ended`,
       kinds.map((kind) => `${trials[kind]} ${{ running: unfinished, added: "added by others" }[kind] ?? kind}`).join(", "),
@@ -114,7 +114,7 @@ export class Card {
     this.part(".stop").hidden = !live || state === "stopping";
     this.part(".resume").hidden = !["stopped", "failed", "interrupted"].includes(state);
     const what = this.#job.kind === "promotions" && this.#job.state !== "finished" ? "promotion" : "search";
-    attribute(this.part(".resume"), "title", `Goes on with the ${what}`);
+    attribute(this.part(".resume"), "title", `Resume the ${what}`);
     this.part(".promote").hidden = live || trials.complete === 0;
     if (this.part(".promote").hidden) this.#openPromotion(false);
     attribute(this.part("[name=top]"), "max", trials.complete);
@@ -202,7 +202,7 @@ export class Card {
     ]));
   }
 
-  /** Loads what is of another state of the search than what is shown; one request at a time, and again after a failure. */
+  /** Loads what is shown for an outdated state of the search; one request at a time, repeated after a failure. */
   async #fetch(what, state, load) {
     if (this.#fetched.get(what) === state || this.#fetching.has(what)) return;
     this.#fetching.add(what);
@@ -212,7 +212,7 @@ export class Card {
       this.#fetched.set(what, state);
       if (note) say(note, "");
     } catch (error) {
-      if (note && error instanceof Refused) say(note, error.message); // no answer: the page says that above
+      if (note && error instanceof Refused) say(note, error.message); // if there was no answer, the page says so at its top
     } finally {
       this.#fetching.delete(what);
     }
@@ -242,9 +242,9 @@ export class Card {
     if (open) this.part(".promotion [value=top]").focus();
   }
 
-  /** Whether the service does it; why not stands in the card. */
+  /** Sends an action; returns whether the service accepted it. The card shows an error. */
   async #ask(what, body) {
-    if (this.#asking) return false; // a disabled button would lose the focus
+    if (this.#asking) return false; // no disabled button: it would lose the focus
     this.#asking = true;
     let fault = "";
     try {
@@ -253,13 +253,13 @@ export class Card {
     } catch (error) {
       fault = error.message;
     }
-    setTimeout(() => (this.#asking = false), DOUBLE_CLICK); // another button may stand where this one was clicked
+    setTimeout(() => (this.#asking = false), DOUBLE_CLICK); // another button may appear under the pointer
     tell(this.part(":scope > .fault"), fault);
     return fault === "";
   }
 }
 
-/** Tells a job and its state from others: of one that has ended there may be more than before. */
+/** A key of a job and its state: a job that has ended may have more results than before. */
 function work({ number, state }) {
   return `${number} ${state}`;
 }

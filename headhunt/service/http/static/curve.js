@@ -1,4 +1,4 @@
-// A search's values as a picture: complete trials as dots, the best so far as a line.
+// A search's values as a chart: completed trials as dots, the best so far as a line.
 
 import { isLoss, objectiveName, score } from "./text.js";
 
@@ -6,9 +6,9 @@ const HEIGHT = 210;
 const TOP = 24;
 const RIGHT = 12;
 const BOTTOM = 38;
-const LETTER = 7; // about the width of a digit of the labels, in pixels
+const LETTER = 7; // approximate width of a label's digit, in pixels
 
-/** Draws `history` over the whole of `svg`, `width` pixels wide; returns whether values lie beyond its upper edge. */
+/** Draws `history` into `svg`, `width` pixels wide; returns whether values lie beyond its upper edge. */
 export function draw(svg, { objective, points }, width) {
   const known = points.filter((point) => Number.isFinite(point.value) && Number.isFinite(point.best));
   const [low, high] = range(objective, known);
@@ -44,7 +44,7 @@ export function draw(svg, { objective, points }, width) {
   return known.some((point) => point.value > high);
 }
 
-/** From where to where the y axis goes. A few losses out of all proportion do not flatten the others: they lie at its edge. */
+/** The range of the y axis. A few extreme losses do not flatten the others: they are drawn at the edge. */
 function range(objective, points) {
   const values = points.map((point) => point.value).sort((a, b) => a - b);
   if (values.length === 0) return [0, 1];
@@ -56,21 +56,21 @@ function range(objective, points) {
   return isLoss(objective) ? [low - margin, high + margin] : [Math.max(0, low - margin), Math.min(1, high + margin)];
 }
 
-/** A round number of which about `many` fit between two others. */
+/** A round step of which about `many` fit between `low` and `high`. */
 function stepOf(low, high, many) {
   const raw = (high - low) / many;
   const power = 10 ** Math.floor(Math.log10(raw));
   return [1, 2, 5, 10].map((digit) => digit * power).find((size) => size >= raw * 0.999);
 }
 
-/** The multiples of `step` from one number to another. */
+/** The multiples of `step` from `low` to `high`. */
 function ticks(low, high, step) {
   const first = Math.ceil(low / step - 1e-9);
   const length = Math.floor(high / step + 1e-9) - first + 1;
   return Array.from({ length }, (_, at) => Number(((first + at) * step).toPrecision(12)));
 }
 
-/** With as many decimals as tell it from its neighbours, `step` away. */
+/** A tick with as many decimals as distinguish it from its neighbours, `step` away. */
 function decimals(tick, step) {
   return tick.toFixed(Math.min(100, Math.max(0, -Math.floor(Math.log10(step) + 1e-9))));
 }
@@ -81,9 +81,9 @@ function stairs([first, ...others], x, y) {
 
 function summary(objective, points) {
   const name = objectiveName(objective);
-  if (points.length === 0) return `${name} by trial: none is complete yet`;
+  if (points.length === 0) return `${name} by trial: no completed trials yet`;
   const { best } = points[points.length - 1];
-  return `${name} by trial, up to trial ${points[points.length - 1].number}; the best so far is ${score(objective, best)}`;
+  return `${name} by trial, up to trial ${points[points.length - 1].number}; best so far: ${score(objective, best)}`;
 }
 
 function shape(tag, attributes, ...children) {

@@ -1,6 +1,6 @@
-// Changes to the page that leave alone what has not changed: selections, scroll positions and focus survive.
+// Updates of the page that touch only what has changed, so that selections, scroll positions and focus survive.
 
-/** A new element; what the server sent arrives as text or as the value of an attribute, never as markup. */
+/** A new element; data from the server is inserted as text or attribute values, never as markup. */
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
@@ -8,25 +8,25 @@ export function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** Puts `text` into a node; one without text is hidden. */
+/** Sets a node's text; an empty node is hidden. */
 export function say(node, text) {
   if (node.textContent !== text) node.textContent = text;
   node.hidden = text === "";
 }
 
-/** As `say`, with what stands between backticks as code. */
+/** Like `say`, with text between backticks as code. */
 export function tell(node, text) {
   node.hidden = text === "";
   fill(node, text, () => text.split("`").map((part, at) => (at % 2 ? element("code", {}, part) : part)));
 }
 
-/** Sets an attribute, or takes it away where the value is null. */
+/** Sets an attribute, or removes it if the value is null. */
 export function attribute(node, name, value) {
   if (value === null) node.removeAttribute(name);
   else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
 }
 
-/** Says in `note` that something is being sent, where its answer takes longer than a moment. */
+/** Shows "Sending…" in `note` if the answer takes longer than a moment. */
 export async function sending(note, answer) {
   const moment = setTimeout(() => (note.textContent = "Sending…"), 300);
   try {
@@ -39,7 +39,7 @@ export async function sending(note, answer) {
 
 const shown = new WeakMap();
 
-/** Replaces a node's children by `make(value)`, where the value is another than last time. */
+/** Replaces a node's children by `make(value)` if the value has changed since the last call. */
 export function fill(node, value, make) {
   const key = JSON.stringify(value);
   if (shown.get(node) === key) return;

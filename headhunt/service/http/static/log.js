@@ -1,11 +1,11 @@
-// A job's log, followed while its panel is open.
+// A job's log, which is followed while its panel is open.
 
 import { element, fill, say } from "./elements.js";
 import { request } from "./server.js";
 
-const KEPT = 500_000; // characters; older ones go
-const COLOURS = /\x1b\[[0-9;]*[A-Za-z]/g; // a terminal's
-const UNFOLLOWED = "too many logs are followed; this one is read every few seconds";
+const KEPT = 500_000; // characters; older ones are dropped
+const COLOURS = /\x1b\[[0-9;]*[A-Za-z]/g; // terminal escape codes
+const UNFOLLOWED = "too many logs are being followed; this one is refreshed every few seconds";
 
 export const LIVE = ["queued", "running", "stopping"];
 
@@ -13,11 +13,11 @@ export class Log {
   #panel;
   #path;
   #jobs = [];
-  #stream = null; // aborts the request that is under way
+  #stream = null; // aborts the current request
   #shown = null; // the number of the job whose log is shown
-  #bytes = 0; // of that log, so far
+  #bytes = 0; // shown of that log so far
   #decoder = null;
-  #whole = false; // whether it was read to its end
+  #whole = false; // whether it was read to the end
 
   constructor(panel, path) {
     this.#panel = panel;
@@ -29,7 +29,7 @@ export class Log {
     this.choice.addEventListener("change", () => this.#follow());
   }
 
-  /** Takes note of the search's jobs: an open panel goes over to a new one, and reads on where it broke off. */
+  /** Updates the search's jobs: an open panel switches to a new job, and resumes reading where it was interrupted. */
   show(jobs) {
     this.#jobs = [...jobs].sort((a, b) => b.number - a.number);
     const chosen = this.choice.value;
@@ -57,7 +57,7 @@ export class Log {
     const job = this.#chosen();
     const begun = job && job.state !== "queued";
     if (!begun || this.#shown !== job.number) this.#clear();
-    if (!begun) return say(this.note, "It has not begun.");
+    if (!begun) return say(this.note, "The job has not started yet.");
     const stream = new AbortController();
     this.#stream = stream;
     this.#shown = job.number;
@@ -65,7 +65,7 @@ export class Log {
       const { answer, note } = await this.#open(job, stream.signal);
       if (note) say(this.note, note);
       const reader = answer.body.getReader();
-      let known = this.#bytes; // they stay as they are shown: what is selected there stays selected
+      let known = this.#bytes; // skip the bytes already shown, so that a selection in them survives
       for (;;) {
         const { done, value } = await reader.read();
         stream.signal.throwIfAborted();
@@ -79,13 +79,13 @@ export class Log {
       if (this.#whole) say(this.note, this.#bytes === 0 ? "Nothing has been written yet." : "end of the log");
     } catch (error) {
       if (stream.signal.aborted) return undefined;
-      say(this.note, error.status ? error.message : "The log broke off; it goes on when the service can be reached.");
+      say(this.note, error.status ? error.message : "The log was interrupted; it resumes when the service is reachable.");
     }
     if (this.#stream === stream) this.#stream = null;
     return undefined;
   }
 
-  /** The log of a job: as it comes, or as it is now where the job is over or too many are followed. */
+  /** The log of a job: as a live stream, or its current contents if the job has ended or too many logs are being followed. */
   async #open(job, signal) {
     const path = `${this.#path}/logs?job=${job.number}`;
     if (!LIVE.includes(job.state)) return { answer: await request(path, { signal }), note: "" };
@@ -107,7 +107,7 @@ export class Log {
 
   #append(text) {
     const atEnd = this.text.scrollHeight - this.text.scrollTop - this.text.clientHeight < 30;
-    if (text !== "") this.text.append(text.replaceAll(COLOURS, "")); // text nodes: what is selected above stays selected
+    if (text !== "") this.text.append(text.replaceAll(COLOURS, "")); // text nodes, so that a selection above survives
     let excess = this.text.textContent.length - KEPT;
     while (excess > 0 && this.text.childNodes.length > 1) {
       excess -= this.text.firstChild.data.length;

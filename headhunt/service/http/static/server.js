@@ -1,23 +1,23 @@
-// The service as the page knows it: requests, and what can become of them.
+// Requests to the service, and their possible outcomes.
 
-/** The service answered, and said no: `message` is its one line, `faults` are those of a configuration. */
+/** The service rejected the request: `message` is its error message, `faults` are the faults of a configuration. */
 export class Refused extends Error {
   constructor(answer, body) {
-    super(body.detail ?? `The service answered with status ${answer.status}.`);
+    super(body.detail ?? `The service returned status ${answer.status}.`);
     this.status = answer.status;
     this.faults = body.faults ?? [];
     this.retrySeconds = Number(answer.headers.get("Retry-After")) || 0;
   }
 }
 
-/** There was no answer. */
+/** The service did not answer. */
 export class Unreachable extends Error {
   constructor() {
     super("The service cannot be reached.");
   }
 }
 
-/** The answer when it is a good one; throws Refused or Unreachable. Without a valid login, the page leaves for /login. */
+/** The answer if it is successful; throws Refused or Unreachable. Without a valid login, redirects to /login. */
 export async function request(path, options = {}) {
   let answer;
   try {
@@ -27,7 +27,7 @@ export async function request(path, options = {}) {
   }
   if (answer.status === 401) {
     location.assign("/login");
-    return new Promise(() => {}); // never: the page is on its way out
+    return new Promise(() => {}); // never resolves: the page is being left
   }
   if (!answer.ok) throw new Refused(answer, await answer.json().catch(() => ({})));
   return answer;
@@ -37,10 +37,10 @@ export async function get(path) {
   return read(path, 20_000);
 }
 
-const unanswered = new Map(); // a call and its key, until the service has answered
+const unanswered = new Map(); // calls with their keys, until the service has answered
 
-/** Sends it; the same call again, when there was no answer, has the same Idempotency-Key and so is done once. `about` is what the
- * call is about besides its path: stopping another job of the same search is another call. */
+/** Sends a POST request. A repeated call without an answer gets the same Idempotency-Key, so it is executed once. `about`
+ * identifies the call besides its path: stopping another job of the same search is another call. */
 export async function post(path, { body, type = "application/json", about = "" } = {}) {
   const call = `${path} ${about} ${body}`;
   const key = unanswered.get(call) ?? newKey();
@@ -59,13 +59,13 @@ export async function post(path, { body, type = "application/json", about = "" }
 async function read(path, milliseconds, options = {}) {
   const answer = await request(path, { signal: AbortSignal.timeout(milliseconds), ...options });
   return answer.json().catch(() => {
-    throw new Unreachable(); // it broke off
+    throw new Unreachable(); // the answer was cut off
   });
 }
 
 function newKey() {
   if (crypto.randomUUID) return crypto.randomUUID();
-  const bytes = crypto.getRandomValues(new Uint8Array(16)); // plain http from another host: no randomUUID
+  const bytes = crypto.getRandomValues(new Uint8Array(16)); // over plain http from another host there is no randomUUID
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 

@@ -3,14 +3,14 @@
 import { element, sending, tell } from "./elements.js";
 import { post } from "./server.js";
 
-const KEPT = "configuration"; // in the tab's session storage: what was typed outlives a login that has expired
+const KEPT = "configuration"; // in the tab's session storage, so that the text survives an expired login
 
-/** Sets the form up; `onSubmitted` gets the new search. */
+/** Sets up the form; `onSubmitted` receives the new search. */
 export function setUpForm(onSubmitted) {
   const form = document.querySelector("#submit form");
   const text = document.getElementById("configuration");
   const file = form.querySelector("input[type=file]");
-  file.addEventListener("click", () => (file.value = "")); // the same file again, after an edit
+  file.addEventListener("click", () => (file.value = "")); // so that the same file can be chosen again after an edit
   file.addEventListener("change", async () => {
     if (file.files.length > 0) text.value = await file.files[0].text();
     showRefusal(null);
@@ -40,7 +40,7 @@ export function setUpForm(onSubmitted) {
     asking = false;
   });
 
-  // In the page they are disabled: without this script, the browser itself would send the form, to nowhere.
+  // Disabled in the HTML: without this script the browser would submit the form itself.
   for (const control of form.elements) control.disabled = false;
   keepText(text, () => text.value !== submitted);
   showExample();
@@ -50,7 +50,7 @@ export function setUpForm(onSubmitted) {
   }
 }
 
-/** Brings back, in the open form, what was in it when the page was left; `isWorth` says whether that is still to be submitted. */
+/** Restores the form's text after the page was left; `isWorth` returns whether the text is still unsubmitted. */
 function keepText(text, isWorth) {
   addEventListener("pagehide", () => {
     if (isWorth()) sessionStorage.setItem(KEPT, text.value);
@@ -62,7 +62,7 @@ function keepText(text, isWorth) {
     if (text.value === "") text.value = kept;
     text.closest("details").open = true;
   } catch {
-    // a browser that keeps nothing for this site
+    // the browser blocks storage for this site
   }
 }
 
@@ -71,7 +71,7 @@ function showSubmitted(name) {
   document.getElementById("submitted").replaceChildren("Submitted: ", link, ".");
 }
 
-/** What the service has against the configuration, fault by fault; the text stays as it is. */
+/** Shows the service's faults of the configuration; the text is unchanged. */
 function showRefusal(error) {
   const place = document.getElementById("refusal");
   document.getElementById("configuration").setAttribute("aria-invalid", String(error?.status === 422));

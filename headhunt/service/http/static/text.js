@@ -1,8 +1,8 @@
-// Numbers and names as people read them.
+// Human-readable numbers and names.
 
 const NONE = "–";
 
-/** A value of a parameter, in three digits. */
+/** A parameter's value, with three significant digits. */
 export function short(value) {
   if (value === null || value === undefined) return "none";
   if (typeof value !== "number") return typeof value === "object" ? JSON.stringify(value) : String(value);
@@ -16,7 +16,7 @@ export function isLoss(objective) {
   return objective.endsWith("loss");
 }
 
-/** A value of the objective: a share as a percentage, a loss as it is. */
+/** A value of the objective: shares as percentages, losses as they are. */
 export function score(objective, value) {
   if (!Number.isFinite(value)) return NONE;
   return isLoss(objective) ? value.toFixed(4) : share(value);
@@ -31,7 +31,7 @@ export function objectiveName(objective) {
   return objective.replace(/^val_/, "validation_").replace("top5", "top-5").replaceAll("_", " ");
 }
 
-/** A parameter's name, short where it is the head's. */
+/** A parameter's name, without the prefix of the head's. */
 export function paramName(name) {
   return name.replace(/^head\./, "");
 }
@@ -53,7 +53,7 @@ export function clock(date) {
   return [date.getHours(), date.getMinutes(), date.getSeconds()].map((part) => String(part).padStart(2, "0")).join(":");
 }
 
-/** How many of a thing: `1 promotion`, `2 promotions`. */
+/** A number with its noun: `1 promotion`, `2 promotions`. */
 export function count(number, thing) {
   return `${number} ${thing}${number === 1 ? "" : "s"}`;
 }

@@ -1,4 +1,4 @@
-"""How often the test photos of a run were used: its ledger, beside the models that its folder has test numbers of."""
+"""How often a run's test photos were used, from its ledger and the models with test results in its folder."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from train.ledger import ledger_sentence
 from train.promotion.artifact import find_promotions, ledger_names
 
 
-def use_of_test_photos(run: TrainRun) -> str:
-    """In a sentence."""
+def usage_of_test_photos(run: TrainRun) -> str:
+    """One sentence on how often the test photos were used."""
     return ledger_sentence(run.workdir, models_with_test_numbers(run))
 
 
 def models_with_test_numbers(run: TrainRun) -> set[str]:
-    """The models with test numbers on disk, as the ledger calls them; what is damaged has none."""
+    """The models with test results on disk, by their names in the ledger; damaged files count as none."""
     found = set()
     for each in find_promotions(run):
         names = ledger_names(each.folder)
