@@ -1,5 +1,5 @@
-"""Stage 1: images in, FeatureCache out.
+"""Stage 1: photos in, FeatureCache out.
 
-Reads a labelled data set of photos, writes `dataset/index.csv` and `cache/<key>/`: the outputs of a frozen backbone for
-every image and for K augmented copies of every training image, as sharded TFRecords with a manifest.
+Reads a labelled data set of photos and writes `dataset/index.csv` and `cache/<key>/`: the outputs of a frozen backbone for
+every photo and for K augmented copies of every training photo, as sharded TFRecords with a manifest.
 """

@@ -33,11 +33,11 @@ def prepare_command(
     config: ConfigOption = DEFAULT_CONFIG,
     set_: SetOption = [],  # noqa: B006
     materialize: Annotated[
-        Literal["link", "copy"] | None, typer.Option(help="Also lay out class folders, of links or copies.")
+        Literal["link", "copy"] | None, typer.Option(help="Also create class folders, with links or copies.")
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Index the photos: check each, split them, write dataset/index.csv."""
+    """Check and split the photos, and write dataset/index.csv."""
     with command(json_) as output:
         from features.config import FeaturesRun
         from features.dataset.prepare import prepare
@@ -77,7 +77,7 @@ def info_command(
     config: ConfigOption = DEFAULT_CONFIG,
     set_: SetOption = [],  # noqa: B006
     image: Annotated[
-        int | None, typer.Option(help="The row of the index whose views the contact sheet shows.", metavar="N")
+        int | None, typer.Option(help="Row of the index whose views to show on the contact sheet.", metavar="N")
     ] = None,
     json_: JsonOption = False,
 ) -> None:
@@ -116,7 +116,7 @@ def verify_command(
     set_: SetOption = [],  # noqa: B006
     json_: JsonOption = False,
 ) -> None:
-    """Read every byte of the cache and check it against manifest and index; exit status 1 when something is wrong."""
+    """Read every byte of the cache and check it against manifest and index; exit status 1 on any fault."""
     with command(json_) as output:
         from features.building.doctor import verify
         from features.config import FeaturesRun
@@ -128,8 +128,8 @@ def verify_command(
             policy = f"{fault['policy']}: " if "policy" in fault else ""
             output.console.print(f"{policy}{fault['shard'] or 'input'}{record}: {fault['what']}")
         entering = ", ".join(f"{name} {value:g}" for name, value in result["input"].items())
-        output.console.print(f"Read {result['bytes'] / 1e6:.1f} MB. What enters the backbone: {entering}.")
-        output.console.print("The cache is sound." if result["ok"] else "Fix it with `headhunt features repair`.")
+        output.console.print(f"Read {result['bytes'] / 1e6:.1f} MB. Backbone input: {entering}.")
+        output.console.print("The cache is intact." if result["ok"] else "Fix it with `headhunt features repair`.")
         output.result(result)
         if not result["ok"]:
             raise typer.Exit(1)
@@ -144,7 +144,7 @@ def repair_command(
     executor: ExecutorOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Compute damaged shards anew; the others are left alone."""
+    """Recompute damaged shards; the others are kept."""
     with command(json_) as output:
         from features.building.doctor import repair
 
@@ -155,7 +155,7 @@ def repair_command(
 
 
 def _sheet(run: FeaturesRun, index: DatasetIndex, cache: FeatureCache, image: int | None) -> str | None:
-    """The contact sheet of one policy's cache; None, and a line that says why, where the photo of a default cannot be read."""
+    """Path of the contact sheet of one policy's cache; None, after logging why, if the default photo cannot be read."""
     from features.building.contact_sheet import sheet_of, write_contact_sheet
 
     try:

@@ -1,7 +1,7 @@
 """The section `features`: the frozen backbone, its pooling, and the augmented copies to cache.
 
 Each stage owns the model of its own section. The models form a chain (`DatasetRun`, `FeaturesRun` here, `SearchRun`, `TrainRun`,
-and `reports.config.Run` for the whole file), each adding its section; a stage leaves the later sections unread.
+and `reports.config.Run` for the whole file), each adding its section; a stage ignores later sections.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ class AugmentationLayer(Section):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What the layer is made with."""
+        """The layer's keyword arguments."""
         return dict(self.model_extra or {})
 
 
 class AugmentationConfig(Section):
-    """A policy by name, or Keras layers of your own; and how often a photo is left as it is."""
+    """A policy by name, or a list of Keras layers; and the probability that a photo is left unchanged."""
 
-    policy: str | None = Field(None, description="a policy's name; or layers")
-    name: str | None = Field(None, min_length=1, description="what these layers are called; default: custom")
+    policy: str | None = Field(None, description="a policy's name; or give layers")
+    name: str | None = Field(None, min_length=1, description="a name for these layers; default: custom")
     layers: list[AugmentationLayer] | None = Field(None, description="Keras image layers, in order")
-    clean_probability: float = Field(0.0, ge=0, le=1, description="how often a photo is left as it is")
+    clean_probability: float = Field(0.0, ge=0, le=1, description="probability that a photo is left unchanged")
 
     @model_validator(mode="after")
     def _one_of(self) -> AugmentationConfig:
         if (self.policy is None) == (self.layers is None):
-            raise ValueError("it takes either policy (a name) or layers (a list)")
+            raise ValueError("must have either policy (a name) or layers (a list)")
         if self.policy is not None and self.name is not None:
-            raise ValueError("name goes with layers; a policy has its name already")
+            raise ValueError("name is only for layers; a policy already has a name")
         return self
 
 
@@ -60,7 +60,7 @@ def _augmentation_kind(value: Any) -> Any:
     if isinstance(value, list):
         return TypeAdapter(list[AugmentationLayer]).validate_python(value)
     if not isinstance(value, str | AugmentationConfig):
-        raise ValueError("it takes a policy's name, a list of Keras layers, or {policy | layers, clean_probability}")
+        raise ValueError("must be a policy's name, a list of Keras layers, or {policy | layers, clean_probability}")
     return value
 
 
@@ -76,17 +76,17 @@ class CachedPolicy(AugmentationConfig):
 
     @classmethod
     def of(cls, policy: AugmentationConfig) -> CachedPolicy:
-        """A policy with the copies that it names, or none."""
+        """Converts a policy, keeping its `copies` if it has them."""
         return cls(**{name: getattr(policy, name) for name in type(policy).model_fields})
 
     @property
     def augmentation(self) -> AugmentationConfig:
-        """The policy without its copies."""
+        """The policy without `copies`."""
         return AugmentationConfig(**{name: getattr(self, name) for name in AugmentationConfig.model_fields})
 
 
 def _cached_kind(value: Any) -> Any:
-    """One policy, or a list of policies: a list of mappings without a name in it is one policy of Keras layers."""
+    """One policy, or a list of policies; a list of mappings that name no policy is one policy of Keras layers."""
     if isinstance(value, dict | AugmentationConfig):
         return _entry_kind(value)
     if isinstance(value, list):
@@ -95,14 +95,14 @@ def _cached_kind(value: Any) -> Any:
             loose = [place for place, one in enumerate(value) if isinstance(one, dict) and "layer" in one]
             if loose:
                 raise ValueError(
-                    f"entry {loose[0]} is a Keras layer, but the others are policies. Write {{layers: [...], name: ...}} for a "
-                    "policy of layers"
+                    f"entry {loose[0]} is a Keras layer, but other entries are policies. For a policy of layers, write "
+                    "{layers: [...], name: ...}"
                 )
             return TypeAdapter(list[Annotated[str | CachedPolicy, BeforeValidator(_entry_kind)]]).validate_python(value)
         return TypeAdapter(list[AugmentationLayer]).validate_python(value)
     if not isinstance(value, str):
         raise ValueError(
-            "it takes a policy's name, a list of Keras layers, {policy | layers, clean_probability, copies}, or a list of "
+            "must be a policy's name, a list of Keras layers, {policy | layers, clean_probability, copies}, or a list of "
             "policies"
         )
     return value
@@ -114,7 +114,7 @@ def _entry_kind(value: Any) -> Any:
     if isinstance(value, AugmentationConfig):
         return CachedPolicy.of(value)
     if not isinstance(value, str):
-        raise ValueError("a policy is a name, or {policy | layers, name, clean_probability, copies}")
+        raise ValueError("a policy must be a name, or {policy | layers, name, clean_probability, copies}")
     return value
 
 
@@ -128,7 +128,7 @@ CachedAugmentation = Annotated[
 
 
 def augmentation_name(value: Any) -> str:
-    """What one policy is called: its name, or `custom` for layers without one."""
+    """The name of one policy, or `custom` for layers without a name."""
     if isinstance(value, AugmentationConfig):
         return value.policy or value.name or "custom"
     return value if isinstance(value, str) else "custom"
@@ -154,33 +154,33 @@ class FeaturesConfig(Section):
 
     backbone: UserText = Field("resnet101v2", description="a name in BACKBONES, or the path of a .keras file")
     preprocessing: str | dict[str, Any] | None = Field(
-        None, description="only with a path: a keras.applications family (resnet_v2, …), or {scale, offset}"
+        None, description="only for a .keras file: a keras.applications family (resnet_v2, …), or {scale, offset}"
     )
     weights: UserText = Field("imagenet", description="imagenet | random | the path of a .weights.h5 file")
     image_size: ImageSize | None = Field(None, description="[height, width] in pixels; default: the backbone's own")
     cut: str | tuple[str, ...] | None = Field(
         None,
-        description="a layer of the backbone, or a list: their maps are pooled and joined, instead of the last map",
+        description="a layer of the backbone whose map to use instead of the last; for a list, the pooled maps are joined",
     )
     pooling: Pooling | None = Field(
         None,
-        description="avg | max | gem:3 | covariance:64, joined by +, or none: the map itself; default: "
-        "avg+max+covariance:64, and avg for photos so small that the last map has fewer than 16 places",
+        description="avg | max | gem:3 | covariance:64, joined by +, or none for the unpooled map; default: "
+        "avg+max+covariance:64, or avg for photos so small that the last map has fewer than 16 positions",
     )
-    dtype: Literal["float16", "float32"] = Field("float16", description="of the stored features")
+    dtype: Literal["float16", "float32"] = Field("float16", description="dtype of the stored features")
     compute: Literal["auto", "bfloat16", "float32"] = Field(
         "auto",
-        description="auto: bfloat16 where the CPU or GPU has it and the network loses nothing by it (not depthwise ones)",
+        description="auto: bfloat16 if the CPU or GPU supports it, except for depthwise networks, which lose accuracy",
     )
     copies: int = Field(4, ge=0, le=999, description="augmented copies of the training split; 0 = clean only")
     augmentation: CachedAugmentation = Field(
         "mild",
-        description="a policy's name, a list of Keras layers, {policy | layers, clean_probability}; or a list of policies, each "
-        "a name or {policy | layers, name, clean_probability, copies}, that are all cached",
+        description="a policy's name, a list of Keras layers, or {policy | layers, clean_probability}; or a list of policies to "
+        "cache, each a name or {policy | layers, name, clean_probability, copies}",
     )
     seed: int = Field(0, ge=0)
     batch_size: int = Field(32, ge=1)
-    images_per_shard: int = Field(128, ge=1, description="also what one task computes at a time")
+    images_per_shard: int = Field(128, ge=1, description="photos per shard, and per task of a worker")
     workers: Workers = Workers()
     store: UserText | None = Field(
         None, description="also keep the cache there, e.g. s3://bucket/prefix, gs://…, file:///…; default: only local"
@@ -189,15 +189,15 @@ class FeaturesConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _no_other_policies(cls, raw: Any) -> Any:
-        """`other_policies` is a key of earlier versions, whose default policy was flip_rotate_zoom."""
+        """Rejects `other_policies`, a key of earlier versions, whose default policy was flip_rotate_zoom."""
         if isinstance(raw, dict) and "other_policies" in raw:
             given = raw["other_policies"]
             others = given if isinstance(given, list) else [] if given is None else [given]
             own = raw.get("augmentation", "flip_rotate_zoom")
             own = {"layers": own} if isinstance(own, list) and own and not is_several(own) else own
             wanted = yaml.safe_dump([own, *others], default_flow_style=True, width=10_000, sort_keys=False).strip()
-            advice = f"Write augmentation: {wanted}" if others else "Delete it: augmentation lists all policies"
-            raise ValueError(f"other_policies is no longer a key. {advice}")
+            advice = f"Write augmentation: {wanted}" if others else "Remove it; augmentation lists all policies"
+            raise ValueError(f"other_policies was removed. {advice}")
         return raw
 
     @field_validator("augmentation")
@@ -205,13 +205,11 @@ class FeaturesConfig(Section):
     def _told_apart(cls, value: Any) -> Any:
         names = [augmentation_name(one) for one in (value if is_several(value) else [value])]
         if "clean" in names:
-            raise ValueError(
-                "no policy can be called 'clean', which photos without augmentation are. Choose another name"
-            )
+            raise ValueError("'clean' is reserved for photos without augmentation. Choose another name for the policy")
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ValueError(
-                f"two policies are called {twice!r}. Each needs a name of its own: keep one of them, or write {{layers: [...], "
+                f"two policies are called {twice!r}, but names must be unique. Keep one of them, or write {{layers: [...], "
                 "name: ...}"
             )
         return value
@@ -221,14 +219,14 @@ class FeaturesConfig(Section):
         if self.image_size is not None and min(self.image_size) < 16:
             raise ValueError(f"image_size must be at least 16 pixels on each side, but got {list(self.image_size)}")
         if isinstance(self.cut, tuple) and (len(self.cut) < 2 or len(set(self.cut)) < len(self.cut)):
-            raise ValueError(f"cut: a list needs two different layers or more, but got {list(self.cut)}")
+            raise ValueError(f"cut: a list must have at least two layers, all different, but got {list(self.cut)}")
         if isinstance(self.cut, tuple) and self.pooling == "none":
-            raise ValueError("cut: several maps cannot be joined unpooled. Choose a pooling, or a single layer")
+            raise ValueError("cut: several maps cannot be joined without pooling. Choose a pooling, or a single layer")
         return self
 
     @property
     def cuts(self) -> tuple[str, ...]:
-        """The layers of `cut`; none where the last map is cached."""
+        """The layers of `cut`; empty if the last map is cached."""
         return (self.cut,) if isinstance(self.cut, str) else self.cut or ()
 
 

@@ -1,4 +1,4 @@
-"""Pooling: what is kept of a network's maps. Its parts by name, and which columns of a cached record they are."""
+"""Pooling of a network's maps: its parts by name, and the columns of a cached record that each part fills."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Literal
 from features.runtime.errors import UsageError
 
 WIDEST = 256
-"""Channels whose covariance is taken, at most: 256 give 32,896 numbers."""
+"""Most channels for a covariance: 256 channels give 32,896 numbers."""
 
 POWERS = (0.1, 6.0)
-"""Of `gem`. Larger ones take the smallest values of a map out of single precision, and give gradients that are no numbers."""
+"""Range of the power of `gem`. Larger powers underflow the smallest values in float32 and give NaN gradients."""
 
 ALLOWED = (
     f"none, or parts joined by +: avg, max, gem:POWER ({POWERS[0]:g} to {POWERS[1]:g}), covariance:CHANNELS (2 to {WIDEST}), "
@@ -20,28 +20,27 @@ ALLOWED = (
 )
 
 Layout = tuple[tuple[str, int], ...]
-"""The parts of a record in their order: the name of each, and how many columns it has. With several maps, a name comes once for
-each of them."""
+"""The parts of a record in order, as (name, number of columns). With several maps, each name occurs once per map."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One way to pool a map (batch, h, w, channels). `number` is the power of `gem`, or the channels of `covariance`."""
+    """One way to pool a map (batch, h, w, channels). `number` is the power of `gem` or the number of channels of `covariance`."""
 
     kind: Literal["avg", "max", "gem", "covariance"]
     number: float = 0
 
     @property
     def name(self) -> str:
-        """As it stands in a configuration: `avg`, `gem:3`, `covariance:64`."""
+        """The name in a configuration: `avg`, `gem:3`, `covariance:64`."""
         return f"{self.kind}:{self.number:g}" if self.number else self.kind
 
     def components(self, channels: int) -> int:
-        """The channels that a covariance is of: at most as many as the map has."""
+        """The number of channels of a covariance: at most those of the map."""
         return min(int(self.number), channels)
 
     def width(self, channels: int) -> int:
-        """How many numbers it makes of a map with this many channels."""
+        """The number of features from a map with this many channels."""
         if self.kind != "covariance":
             return channels
         kept = self.components(channels)
@@ -49,7 +48,7 @@ class Part:
 
 
 def parse_pooling(text: str) -> tuple[Part, ...]:
-    """The parts of a pooling in their order; none of them for `none`. ValueError with what is allowed for anything else.
+    """The parts of a pooling in order; empty for `none`. Raises ValueError, saying what is allowed, for anything else.
 
     `avg+max+covariance:64` → (Part("avg"), Part("max"), Part("covariance", 64))
     """
@@ -57,7 +56,7 @@ def parse_pooling(text: str) -> tuple[Part, ...]:
         return ()
     parts = tuple(_parse_part(name) for name in text.split("+"))
     if len(set(parts)) < len(parts):
-        raise ValueError(f"a part is given twice in {text}; allowed: {ALLOWED}")
+        raise ValueError(f"duplicate part in {text}; allowed: {ALLOWED}")
     return parts
 
 
@@ -67,7 +66,7 @@ def _parse_part(name: str) -> Part:
         match kind:
             case "avg" | "max" if not colon:
                 return Part(kind)
-            case "gem" if POWERS[0] <= (power := float(f"{float(digits):g}")) <= POWERS[1]:  # as `Part.name` has it
+            case "gem" if POWERS[0] <= (power := float(f"{float(digits):g}")) <= POWERS[1]:  # rounded as in `Part.name`
                 return Part("gem", power)
             case "covariance" if digits.isdecimal() and 2 <= (channels := int(digits)) <= WIDEST:
                 return Part("covariance", channels)
@@ -77,26 +76,26 @@ def _parse_part(name: str) -> Part:
 
 
 def pooling_name(parts: Iterable[Part]) -> str:
-    """A pooling as a configuration has it."""
+    """The name of a pooling in a configuration."""
     return "+".join(part.name for part in parts) or "none"
 
 
 def layout(pooling: str, channels: Sequence[int]) -> Layout:
-    """The parts of a record that pools maps of so many channels each, one map after the other. Empty for unpooled maps."""
+    """The parts of a record that pools maps with these numbers of channels, map after map. Empty for unpooled maps."""
     return tuple((part.name, part.width(count)) for count in channels for part in parse_pooling(pooling))
 
 
 def columns_of(record: Layout, wanted: str, key: str) -> list[slice]:
-    """The columns of the wanted parts (`avg+max`), in the record's order, as few slices as can be.
+    """The columns of the wanted parts (e.g. `avg+max`), in the record's order, as few slices as possible.
 
-    Raises UsageError, naming `key`, for a part that the record does not have.
+    Raises UsageError, naming `key`, for a part that is not in the record.
     """
     names = {part.name for part in parse_pooling(wanted)}
     cached = list(dict.fromkeys(name for name, _ in record))
     if not names or not names.issubset(cached):
         raise UsageError(
             f"{key}: received {wanted!r}; the cache has {', '.join(cached) if cached else 'unpooled maps, which have no parts'}. "
-            "Choose among these, joined by +, or change `features.pooling` and run `headhunt features cache`."
+            "Choose from these, joined by +, or change `features.pooling` and run `headhunt features cache`."
         )
     slices: list[slice] = []
     start = 0

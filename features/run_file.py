@@ -1,4 +1,4 @@
-"""The configuration file as a stage loads it: its sections, and whether their backbone, policies and store are to be had."""
+"""Loads the configuration file for a stage: validates its sections, and checks the backbone, policies and store."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ R = TypeVar("R", bound=FeaturesRun)
 def settings(context: typer.Context, model: type[R], file: Path, overrides: Sequence[str]) -> R:
     """Loads the configuration for a stage.
 
-    Under the joined command `headhunt`, whose root puts a function that gives the whole file's model into `context.obj`, every
-    section is checked, also those of later stages; a stage's app by itself checks the sections up to its own.
+    Under the command `headhunt`, whose root sets `context.obj` to a function that returns the model of the whole file, all
+    sections are checked, including those of later stages. A stage's app by itself checks the sections up to its own.
     """
     whole: type[R] = context.obj() if callable(context.obj) else model
     return load(whole, file, overrides)
@@ -31,8 +31,8 @@ def settings(context: typer.Context, model: type[R], file: Path, overrides: Sequ
 def load(model: type[R], file: Path, overrides: Sequence[str] = ()) -> R:
     """Reads `file`, applies `key.path=value` overrides and validates it as `model`.
 
-    Raises UsageError naming every wrong key path, what was received and what is allowed; also for files of backbone and weights
-    that are there and of no use.
+    Raises UsageError naming every wrong key path, what was received and what is allowed; also for existing files of backbone or
+    weights that cannot be used.
     """
     run = validate(model, configfile.merged(file, overrides, tuple(model.model_fields)), str(file))
     check_backbone(run.features)
@@ -46,7 +46,7 @@ def validate(
     given: dict[str, Any] | None = None,
     decided: Container[str] = (),
 ) -> R:
-    """Validates a parsed configuration as `runtime.configfile.validate`, and then the names of backbone, policies and store."""
+    """Validates a parsed configuration with `runtime.configfile.validate`, then the names of backbone, policies and store."""
     run = configfile.validate(model, raw, source, given, decided)
     preprocessing(run.features)
     several = is_several(run.features.augmentation)

@@ -1,1 +1,1 @@
-"""What cached clean features say of the data: a linear probe, features that say nothing, policies that hurt."""
+"""Checks on cached clean features: a linear probe, uninformative features, harmful policies."""

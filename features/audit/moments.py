@@ -1,4 +1,4 @@
-"""Features as vectors, standardised by the mean and variance of the clean training photos."""
+"""Features as vectors, standardised with the mean and variance of the clean training photos."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ Moments = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 """Mean and variance of every feature: (feature_dim,) float32 each."""
 
 CHUNK_BYTES = 64 << 20
-"""Maps on their way to vectors are held up to this size at a time."""
+"""Maps are averaged in chunks of at most this size."""
 
 VARIANCE_FLOOR = 1e-4
-"""Smallest variance that a feature is standardised by, as a share of the mean variance of its part: a feature that is constant on
-the clean training photos must not explode on another photo."""
+"""Smallest variance to standardise a feature with, as a share of the mean variance of its part: a feature that is constant on the
+clean training photos must not explode on other photos."""
 
 
 def feature_moments(features: npt.NDArray[np.floating], widths: Sequence[int] = ()) -> Moments:
-    """Mean and variance of every feature over images (and places, for maps): (feature_dim,) float32 each.
+    """Mean and variance of every feature over photos (and positions, for maps): (feature_dim,) float32 each.
 
-    `widths` are the columns of each part of the record: the parts differ in scale, and each has a floor of its own.
+    `widths` are the numbers of columns of the record's parts: parts differ in scale, so each has its own variance floor.
     """
     flat = np.asarray(features, np.float32).reshape(-1, features.shape[-1])
     variance = flat.var(0, dtype=np.float64)
     ends = np.cumsum(widths or [flat.shape[1]])[:-1]
-    for part in np.split(variance, ends):  # views of it
+    for part in np.split(variance, ends):  # views, changed in place
         np.maximum(part, max(VARIANCE_FLOOR * float(part.mean()), 1e-12), out=part)
     return flat.mean(0, dtype=np.float64).astype(np.float32), variance.astype(np.float32)
 
 
 def standardised(features: Any, moments: Moments) -> npt.NDArray[np.float32]:
-    """Features (n, *feature_shape) as standardised vectors (n, dim) float32, see `averaged`."""
+    """Features (n, *feature_shape) as standardised vectors (n, dim) float32; see `averaged`."""
     mean, variance = moments
     vectors = averaged(features, len(mean))
     vectors -= mean
@@ -42,8 +42,8 @@ def standardised(features: Any, moments: Moments) -> npt.NDArray[np.float32]:
 
 
 def averaged(features: Any, width: int, rows: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.float32]:
-    """The first `width` of features (n, *feature_shape), an array or MappedFeatures, as vectors (n, width) float32, or those at
-    some rows; maps are averaged over their places."""
+    """The first `width` features of (n, *feature_shape), an array or MappedFeatures, as vectors (n, width) float32, for all rows
+    or those in `rows`; maps are averaged over their positions."""
     count, at_a_time = len(features), max(1, CHUNK_BYTES // (4 * int(np.prod(features.shape[1:]))))
     wanted = np.arange(count) if rows is None else rows
     vectors = np.empty((len(wanted), width), np.float32)

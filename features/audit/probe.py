@@ -1,9 +1,9 @@
 """The linear probe: multinomial logistic regression on standardised features, solved to convergence.
 
-It minimises, over kernel W (dim, classes) and bias, the mean cross-entropy of the photos + l2 / 2 · ΣW². That penalty does not
-change when the features are rotated, so that the problem is solved along the principal axes of the features, of which there are
-no more than photos. In that basis the Hessian at W = 0 is diagonal but for the classes' 1/K (Böhning, "Multinomial logistic
-regression algorithm", 1992): dividing by it makes L-BFGS (Liu and Nocedal, 1989) converge in few steps.
+It minimises, over kernel W (dim, classes) and bias, the mean cross-entropy of the photos + l2 / 2 · ΣW². The penalty is invariant
+to rotations of the features, so the problem is solved along their principal axes, of which there are at most as many as photos.
+In that basis the Hessian at W = 0 is diagonal except for the classes' 1/K term (Böhning, "Multinomial logistic regression
+algorithm", 1992); preconditioning with it makes L-BFGS (Liu and Nocedal, 1989) converge in few steps.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ Matrix = npt.NDArray[np.float64]
 Edge = Literal["weakest", "strongest"]
 
 START = 1e-5
-"""The penalty that cross-validation begins with, as a share of the features' mean squared length; see `choose_l2`."""
+"""The first penalty of cross-validation, as a share of the features' mean squared norm; see `choose_l2`."""
 
 DECADES = 4
-"""How far it goes from there in either direction."""
+"""Half-width of the grid: decades from the first penalty in either direction. Beyond it, see `WORTH`."""
 
 MOST_DECADES = 8
-"""How far it goes where the best penalty is at that edge."""
+"""Half-width of the extended grid, used if the best penalty is at the edge."""
 
 WORTH = 0.01
-"""A weaker penalty must lower the loss by this share: the weaker it is, the longer it takes to solve."""
+"""A weaker penalty must lower the loss by at least this share, since weaker penalties take longer to solve."""
 
 MOST_COMPARED = 2000
-"""Photos that cross-validation uses, at most: the time that it takes grows with their square."""
+"""Most photos for cross-validation, whose time grows with their square."""
 
 ITERATIONS = 500
-"""Of L-BFGS, at most, to compare penalties; and at a time for the probe itself."""
+"""Most L-BFGS iterations to compare penalties, and per round for the probe itself."""
 
 ROUNDS = 4
-"""So many times ITERATIONS, at most, for the probe itself."""
+"""Most rounds of ITERATIONS for the probe itself."""
 
 
 class Probe(NamedTuple):
-    """`kernel` (dim, classes) and `bias` (classes,) float32, and the penalty that they were solved with.
+    """`kernel` (dim, classes) and `bias` (classes,) float32, and the penalty they were solved with.
 
-    `converged` says whether the solver ended by itself; `edge` is the end of the grid of penalties, the `weakest` or the
-    `strongest` one, where cross-validation chose that and a still weaker or stronger one might be better.
+    `converged`: whether the solver converged before its iteration limit. `edge`: set if cross-validation chose the `weakest` or
+    `strongest` penalty of its grid, so that an even weaker or stronger one might be better.
     """
 
     kernel: Features
@@ -55,7 +55,7 @@ class Probe(NamedTuple):
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """A line for each reason to doubt that this is the best linear probe."""
+        """One sentence per reason to doubt that this is the best linear probe."""
         found = []
         if not self.converged:
             found.append(
@@ -64,14 +64,14 @@ class Probe(NamedTuple):
         if self.edge:
             other = "weaker" if self.edge == "weakest" else "stronger"
             found.append(
-                f"the linear probe's best penalty, {self.l2:.2g}, is the {self.edge} of its grid, also after it went "
-                f"{MOST_DECADES - DECADES} decades further; a {other} one may be better."
+                f"the linear probe's best penalty, {self.l2:.2g}, is the {self.edge} of its grid, even extended by "
+                f"{MOST_DECADES - DECADES} decades; a {other} one may be better."
             )
         return tuple(found)
 
 
 class Tolerance(NamedTuple):
-    """When L-BFGS ends: by the relative fall of the loss in a step, or the largest entry of the preconditioned gradient."""
+    """L-BFGS stops at this relative decrease of the loss per step, or this largest entry of the preconditioned gradient."""
 
     loss: float
     gradient: float
@@ -79,21 +79,21 @@ class Tolerance(NamedTuple):
 
 SOLVED = Tolerance(1e-9, 1e-6)
 COMPARED = Tolerance(1e-6, 1e-5)
-"""For what is fitted to compare penalties."""
+"""Tolerance for fits that only compare penalties."""
 
 
 def fit_probe(features: Features, labels: Labels, classes: int, l2: float | None = None, folds: int = 3) -> Probe:
-    """Solves for features (n, dim) float32, which are standardised, and labels (n,); the same arguments give the same numbers.
+    """Fits standardised features (n, dim) float32 and labels (n,). Deterministic.
 
-    A solver that has not converged after ITERATIONS goes on for ROUNDS of them; see `Probe.doubts` for what it says then.
+    The solver runs at most ROUNDS times ITERATIONS; `Probe.doubts` tells if it did not converge.
 
-    Where `l2` is None, cross-validation over `folds` folds chooses it, of many photos on MOST_COMPARED. The penalty that it finds
-    there is scaled to all of them: against the mean loss of n photos, a fixed belief about the weights weighs 1/n.
+    If `l2` is None, cross-validation over `folds` folds chooses it, on about MOST_COMPARED photos if there are more. That penalty
+    is then scaled to all n photos: relative to a mean loss, a fixed prior on the weights has weight 1/n.
 
-    On one thread: the steps are short, so that threads would wait for each other, and the number of cores must not change a sum.
+    Runs on one thread: the steps are so short that threads would mostly wait, and results must not depend on the number of cores.
     """
     import scipy.linalg
-    import scipy.optimize  # noqa: F401  # before the limit, which holds for libraries that are loaded
+    import scipy.optimize  # noqa: F401  # imported before the limit, which applies only to loaded libraries
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):
@@ -112,13 +112,13 @@ def fit_probe(features: Features, labels: Labels, classes: int, l2: float | None
 
 
 class ProbePath:
-    """Probes of one training set for several penalties, each from the one before (strong to weak is short), as near as needed to
-    compare them."""
+    """Probes of one training set for several penalties, each warm-started from the one before (fast from strong to weak), and
+    only precise enough to compare them."""
 
     def __init__(self, features: Features, labels: Labels, classes: int) -> None:
-        """Features (n, dim) float32, which are standardised, and labels (n,)."""
+        """Takes standardised features (n, dim) float32 and labels (n,)."""
         import scipy.linalg
-        import scipy.optimize  # noqa: F401  # before the limit, which holds for libraries that are loaded
+        import scipy.optimize  # noqa: F401  # imported before the limit, which applies only to loaded libraries
         from threadpoolctl import threadpool_limits
 
         self._labels, self._classes = labels, classes
@@ -137,7 +137,7 @@ class ProbePath:
 
 
 def log_probabilities(kernel: Features, bias: Features, features: Features) -> Features:
-    """Logarithms of the probabilities (n, classes) of standardised features (n, dim)."""
+    """Log-probabilities (n, classes) float32 of standardised features (n, dim)."""
     logits: Features = features @ kernel + bias
     logits -= logits.max(1, keepdims=True)
     return np.asarray(logits - np.log(np.exp(logits).sum(1, keepdims=True)), np.float32)
@@ -152,7 +152,7 @@ class _Basis(NamedTuple):
 
     @classmethod
     def of(cls, features: Features) -> _Basis:
-        """Of the smaller of the two matrices of products; axes along which nothing varies are left out."""
+        """Computed from the smaller of the two Gram matrices; with fewer photos than features, null axes are left out."""
         from scipy.linalg import eigh
 
         images, width = features.shape
@@ -164,20 +164,20 @@ class _Basis(NamedTuple):
             lengths = np.sqrt(squares)
             axes = (wide.T @ (vectors / lengths)).astype(np.float32)
             return cls(axes, (vectors * lengths).astype(np.float32), squares / images)
-        # All axes are kept: they are a rotation, also where rounding has turned some of them among each other.
+        # All axes are kept: they form a rotation, even if rounding has mixed some of them.
         squares, vectors = eigh(features.T @ features, overwrite_a=True, check_finite=False, driver="evd")
         return cls(vectors, features @ vectors, np.maximum(squares.astype(np.float64), 0) / images)
 
 
 class Chosen(NamedTuple):
-    """The penalty that cross-validation chose, and the end of the grid where it is that."""
+    """The penalty that cross-validation chose, and the edge of the grid if it is there."""
 
     l2: float
     edge: Edge | None
 
 
 class _Solution(NamedTuple):
-    """Weights (r + 1, classes) along the axes of a basis, and whether the solver ended by itself."""
+    """Weights (r + 1, classes) along the axes of a basis, and whether the solver converged."""
 
     weights: Matrix
     converged: bool
@@ -189,11 +189,11 @@ def _probe(basis: _Basis, solution: _Solution, l2: float) -> Probe:
 
 
 def choose_l2(basis: _Basis, labels: Labels, classes: int, folds: int) -> Chosen:
-    """The penalty with the lowest cross-validated loss: a power of √10 times the one that it begins with.
+    """The penalty with the lowest cross-validated loss: a power of √10 times the first one.
 
-    The loss falls and then rises with the penalty. So the search goes downhill in decades until one is not better, then looks
-    half a decade to either side. Every fold starts from its solution for the penalty before. From DECADES on, where a penalty
-    has to be much too weak or too strong, each further one must lower the loss by WORTH.
+    The loss falls and then rises with the penalty. So the search goes downhill in decades until it stops improving, then tries
+    half a decade to either side. Each fold is warm-started from its solution for the previous penalty. Beyond DECADES, where
+    penalties are hardly plausible, each further one must lower the loss by WORTH.
     """
     parts = fold_of(labels, folds)
     start = START * float(basis.power.sum())
@@ -201,7 +201,7 @@ def choose_l2(basis: _Basis, labels: Labels, classes: int, folds: int) -> Chosen
     losses: dict[float, float] = {}
 
     def loss(decade: float) -> float:
-        """Of the penalty that is so many decades weaker than the first one."""
+        """The cross-validated loss of the penalty `decade` decades weaker than the first."""
         if decade not in losses:
             l2, total = start / 10**decade, 0.0
             for fold in range(folds):
@@ -231,8 +231,8 @@ def choose_l2(basis: _Basis, labels: Labels, classes: int, folds: int) -> Chosen
 
 
 def fold_of(labels: Labels, folds: int) -> npt.NDArray[np.int64]:
-    """The fold of each photo (n,): every class is dealt out in a drawn order, so that folds differ by one photo at most in each
-    class and in all. A class with fewer photos than folds is there in some of them."""
+    """The fold of each photo (n,): the photos of every class are dealt out in random order, so that folds differ by at most one
+    photo, per class and in total. A class with fewer photos than folds is only in some of them."""
     random = np.random.Generator(np.random.Philox(0))
     shuffled = random.permutation(len(labels))
     found = np.empty(len(labels), np.int64)
@@ -241,7 +241,7 @@ def fold_of(labels: Labels, folds: int) -> npt.NDArray[np.int64]:
 
 
 def spread(labels: Labels, most: int) -> npt.NDArray[np.int64]:
-    """The positions of about `most` photos, in order: the same share of every class, evenly spread, at least one of each."""
+    """The positions of about `most` photos, in order: the same share of every class, evenly spaced, at least one per class."""
     if len(labels) <= most:
         return np.arange(len(labels))
     chosen = []
@@ -261,11 +261,11 @@ def _solve(
     tolerance: Tolerance,
     start: Matrix | None = None,
 ) -> _Solution:
-    """Weights (r + 1, classes) along the axes of the basis, the bias last, of features (m, r) along them."""
+    """Solves for the weights (r + 1, classes) along the axes of the basis, bias last, from features (m, r) along them."""
     from scipy.optimize import minimize
 
     shape = (features.shape[1] + 1, classes)
-    curved = np.maximum(basis.power / classes + l2, 1e-12)  # 0 where features are constant
+    curved = np.maximum(basis.power / classes + l2, 1e-12)  # power is 0 along constant features
     scale = np.append(1 / np.sqrt(curved), np.sqrt(classes))[:, None]
 
     def scaled(flat: Matrix) -> tuple[float, Matrix]:
@@ -283,9 +283,9 @@ def _solve(
 
 
 def objective(weights: Matrix, features: Features, labels: Labels, l2: float) -> tuple[float, Matrix]:
-    """Mean cross-entropy + l2 / 2 · the sum of squared weights (without the bias), and its gradient by the weights.
+    """Mean cross-entropy + l2 / 2 · the sum of squared weights (without the bias), and its gradient with respect to the weights.
 
-    `weights` are (dim + 1, classes), the bias last; products are computed in float32, sums in float64.
+    `weights` are (dim + 1, classes), bias last; products are computed in float32, sums in float64.
     """
     logits = features @ weights[:-1].astype(np.float32) + weights[-1].astype(np.float32)
     logits -= logits.max(1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Features that say nothing: how many are constant over the clean training photos, and which photos they cannot tell apart."""
+"""Uninformative features: how many are constant over the clean training photos, and how many photos have equal features."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from features.runtime.errors import HeadhuntError
 from features.runtime.log import log
 
 VARIATION = "variation.json"
-"""The file in a cache's folder: what was found in its clean training shards, which are digested in `of`."""
+"""File in a cache's folder with the Variation of its clean training shards; `of` is the digest of these."""
 
 MOSTLY = 0.99
-"""A feature that has one value in this share of the photos tells few of them apart."""
+"""Share of photos with the same value from which a feature is mostly constant."""
 
 CANDIDATES = 9
-"""Photos whose middle value is taken for the one that a mostly constant feature has."""
+"""Number of photos whose median estimates the usual value of a feature."""
 
 CHUNK_BYTES = 64 << 20
-"""Features are read up to this size at a time."""
+"""Features are read in chunks of at most this size."""
 
 STEPS = {"float16": 2.0**-10, "float32": 1e-5}
-"""Values that differ by less than this share of their size count as equal: by the rounding of the dtype, or hardly more."""
+"""Relative tolerance by dtype: values that differ by at most this count as equal (about the rounding error)."""
 
 
 class Variation(NamedTuple):
     """How much the clean features of the training photos vary.
 
-    Of `features` (channels, for maps), `constant` have one value, and `mostly_constant` one in at least 99 % of the `photos`.
-    `equal_photos` are those whose features are, bit for bit, those of another photo that has other bytes.
+    Of `features` (channels, for maps), `constant` have a single value, and `mostly_constant` the same value in at least 99 % of
+    the `photos`. `equal_photos` counts photos whose features are bit-identical to those of a photo with different bytes.
     """
 
     features: int
@@ -46,31 +46,33 @@ class Variation(NamedTuple):
 
     @property
     def warnings(self) -> list[str]:
-        """A line for each thing that is wrong."""
+        """One sentence per problem."""
         of = f"of {self.features} features"
         if self.photos < 2:
             return []
         if self.constant == self.features:
             return [
-                f"All {self.features} features are constant over the {self.photos} clean training photos: no head can tell these "
-                "apart. Check `features.weights` and `features.preprocessing`."
+                f"All {self.features} features are constant over the {self.photos} clean training photos, so no head can "
+                "distinguish them. Check `features.weights` and `features.preprocessing`."
             ]
         found = []
         if self.constant:
             found.append(f"{self.constant} {of} are constant over the {self.photos} clean training photos.")
         if self.mostly_constant:
-            found.append(f"{self.mostly_constant} {of} have one value in at least 99 % of the clean training photos.")
+            found.append(
+                f"{self.mostly_constant} {of} have the same value in at least 99 % of the clean training photos."
+            )
         if self.equal_photos:
-            found.append(f"{self.equal_photos} clean training photos have the features of a photo of different bytes.")
+            found.append(f"{self.equal_photos} clean training photos have the same features as a different photo.")
         return found
 
 
 def warn_of_constant_features(cache: FeatureCache, index: DatasetIndex) -> Variation:
-    """Logs a line for each thing that is wrong with the clean features of a cache; reads them once in its life."""
+    """Logs a line per problem with the clean features of a cache, which are measured only once and then remembered."""
     found = known_variation(cache)
     if found is None:
         found = measure_variation(cache, index)
-        with suppress(HeadhuntError, OSError):  # a cache that cannot be written to is measured again
+        with suppress(HeadhuntError, OSError):  # a read-only cache is measured again next time
             write_text(cache.folder / VARIATION, json.dumps({"of": _digest(cache), **found._asdict()}) + "\n")
     for line in found.warnings:
         log.print(line, style="yellow")
@@ -78,7 +80,7 @@ def warn_of_constant_features(cache: FeatureCache, index: DatasetIndex) -> Varia
 
 
 def measure_variation(cache: FeatureCache, index: DatasetIndex) -> Variation:
-    """Reads the clean training features, a part at a time; `index` has the photos' sha256."""
+    """Measures the clean training features, reading them in chunks; `index` has the photos' sha256."""
     mapped, width = cache.mapped("train"), cache.feature_shape[-1]
     count, step = len(mapped), STEPS[cache.manifest.dtype]
     chosen = mapped[np.linspace(0, count - 1, CANDIDATES).astype(np.int64)].astype(np.float32)
@@ -95,7 +97,7 @@ def measure_variation(cache: FeatureCache, index: DatasetIndex) -> Variation:
         values = part.reshape(-1, width).astype(np.float32)
         np.minimum(lowest, values.min(0), out=lowest)
         np.maximum(highest, values.max(0), out=highest)
-        with np.errstate(invalid="ignore"):  # infinities of a damaged shard, which `features verify` names
+        with np.errstate(invalid="ignore"):  # infinities in a damaged shard, which `features verify` reports
             unusual += (np.abs(values - usual) > step * np.abs(usual)).sum(0)
         places += len(values)
     with np.errstate(invalid="ignore"):
@@ -106,7 +108,7 @@ def measure_variation(cache: FeatureCache, index: DatasetIndex) -> Variation:
 
 
 def known_variation(cache: FeatureCache) -> Variation | None:
-    """What was measured before, of the same shards; None where nothing was."""
+    """The stored Variation if it was measured on the same shards, otherwise None."""
     try:
         content: dict[str, Any] = json.loads((cache.folder / VARIATION).read_text(encoding="utf-8"))
         return Variation(**content) if content.pop("of") == _digest(cache) else None
@@ -115,6 +117,6 @@ def known_variation(cache: FeatureCache) -> Variation | None:
 
 
 def _digest(cache: FeatureCache) -> str:
-    """Of the clean training shards."""
+    """sha256 (hex) over the clean training shards."""
     shards = [entry.sha256 for entry in cache.manifest.shards if (entry.split, entry.copy_number) == ("train", 0)]
     return hashlib.sha256("".join(shards).encode()).hexdigest()

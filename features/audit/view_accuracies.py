@@ -1,7 +1,7 @@
-"""What each augmentation policy costs: the accuracy of a linear probe that is trained on its views alone.
+"""What each augmentation policy costs: the accuracy of a linear probe trained only on its views.
 
-A policy that makes photos unlike those that are to be recognised costs a frozen network accuracy, however good the head. The
-probe says so in seconds, before a search.
+A policy whose views are too unlike real photos costs a frozen network accuracy, however good the head. The probe shows that in
+seconds, before a search.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ Vectors = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
 
 MOST_VIEWS = 2000
-"""Views that a probe is trained on, at most: it has to be a second's work. Of more photos, the same share of every class is
-taken; of fewer, all copies that fit."""
+"""Most views to train a probe on, so that it takes about a second. Of more photos, the same share of every class is used; with
+fewer, as many copies as fit."""
 
 L2 = (0.3, 0.1, 0.03)
-"""The penalties that validation chooses among, for the mean cross-entropy plus L2 / 2 · the sum of squared weights."""
+"""The penalties to choose from by validation accuracy, for the mean cross-entropy plus L2 / 2 · the sum of squared weights."""
 
 FURTHER = {"strongest": (1.0, 3.0, 10.0, 30.0), "weakest": (0.01, 3e-3, 1e-3, 3e-4)}
 """The penalties beyond either end of L2, tried in turn while each is better than the one before."""
 
 
 class ViewProbe(NamedTuple):
-    """Accuracy on the validation photos of the best penalty; `edge` is the end of all penalties where that is the best, and
-    `converged` says whether its solver ended by itself."""
+    """Validation accuracy of the best penalty. `edge` is `strongest` or `weakest` if that penalty is the last one tried in this
+    direction; `converged`: whether its solver converged."""
 
     accuracy: float
     l2: float
@@ -42,18 +42,18 @@ class ViewProbe(NamedTuple):
 
     @property
     def doubts(self) -> list[str]:
-        """A line for each reason to doubt the accuracy."""
+        """One clause per reason to doubt the accuracy."""
         found = [] if self.converged else [f"did not converge with the penalty {self.l2:g}"]
         if self.edge:
-            found.append(f"is best with the {self.edge} penalty of all that were tried, {self.l2:g}")
+            found.append(f"is best with the {self.edge} of all penalties tried, {self.l2:g}")
         return found
 
 
 def view_accuracies(caches: Mapping[str, FeatureCache]) -> dict[str, float]:
     """Accuracy on the clean validation photos of a probe trained on clean photos (`clean`), and on each policy's views, by name.
 
-    `caches` are those of the policies by name; those without augmented copies are left out. The views are those of as many copies
-    as there are and MOST_VIEWS allows, of copy 1 at least. Maps are averaged over their places.
+    `caches` are by policy name; those without augmented copies are left out. As many copies are used as MOST_VIEWS allows, at
+    least copy 1. Maps are averaged over their positions.
     """
     first = next(iter(caches.values()))
     labels = first.labels("train")
@@ -76,10 +76,10 @@ def view_accuracies(caches: Mapping[str, FeatureCache]) -> dict[str, float]:
 def best_probe(
     train: Vectors, labels: Labels, val: Vectors, val_labels: Labels, classes: int, widths: Sequence[int] = ()
 ) -> ViewProbe:
-    """The best accuracy on `val` (m, dim) of a logistic regression on standardised `train` (n, dim), over the penalties of L2;
-    where one of its ends alone is the best, over those beyond it, too.
+    """The best accuracy on `val` (m, dim) of a logistic regression on standardised `train` (n, dim), over the penalties in L2; if
+    only the first or the last is best, also over those beyond it (FURTHER).
 
-    `widths` are the columns of each part of the features.
+    `widths` are the numbers of columns of the features' parts.
     """
     moments = feature_moments(train, widths)
     path, val = ProbePath(standardised(train, moments), labels, classes), standardised(val, moments)
@@ -103,5 +103,5 @@ def best_probe(
 
 
 def vectors(cache: FeatureCache, split: str, copy: int = 0, rows: npt.NDArray[np.int64] | None = None) -> Vectors:
-    """The features of a copy of a split as vectors (n, channels) float32; maps are averaged over their places."""
+    """The features of a copy of a split as vectors (n, channels) float32; maps are averaged over their positions."""
     return averaged(cache.mapped(split, copy), cache.feature_shape[-1], rows)

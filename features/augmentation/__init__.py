@@ -1,1 +1,1 @@
-"""Augmentation policies, and the views that they give of photos."""
+"""Augmentation policies, and the views of photos that they produce."""

@@ -1,7 +1,7 @@
-"""Augmentation policies by name or as lists of Keras layers, and the views of photos that they give.
+"""Augmentation policies by name or as lists of Keras layers, and the views of photos that they produce.
 
-Every view is a pure function of (seed, split, copy, image): no generator is carried along, so the order of the work, the
-company in a batch and the number of workers change nothing.
+Every view is a pure function of (seed, split, copy, photo). There is no generator state, so views do not depend on the order of
+the work, the rest of the batch or the number of workers.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from features.runtime.section import Section
 from features.runtime.workers.engine import compiled
 
 CLEAN_DRAW = 7
-"""Which of a key's numbers decides whether the image is left clean; the first six are the merged layers'."""
+"""Index of the key's number that decides whether a photo stays clean; the merged layers use the first six."""
 
 
 class AugmentationPolicy(Section):
-    """Keras layers in a row, and how often an image is left as it is instead.
+    """A sequence of Keras layers, and the probability that a photo is left unchanged.
 
-    Consecutive RandomFlip, RandomRotation, RandomZoom and RandomTranslation that reflect at the edges and interpolate
-    bilinearly are merged into one resampling; every other layer is Keras's own.
+    Consecutive RandomFlip, RandomRotation, RandomZoom and RandomTranslation layers that reflect at the edges and interpolate
+    bilinearly are merged into one resampling; all other layers are Keras's own.
     """
 
     layers: tuple[AugmentationLayer, ...] = ()
@@ -41,7 +41,7 @@ class AugmentationPolicy(Section):
 
     @property
     def merged(self) -> bool:
-        """Whether all of it is one resampling: then its views are the same on every Keras backend."""
+        """Whether the whole policy is one resampling. Its views are then the same on every Keras backend."""
         return all(is_merged(layer.layer, layer.arguments) for layer in self.layers)
 
 
@@ -65,16 +65,16 @@ POLICIES = {
     ),
     "rand_augment": _policy({"layer": "RandAugment", "value_range": [0, 255], "num_ops": 2, "factor": 0.5}),
 }
-"""The policies by name; flip_rotate_zoom and flip_rotate_zoom_translate are the seed's."""
+"""The policies by name. flip_rotate_zoom and flip_rotate_zoom_translate are those of the original notebooks."""
 
 
 def resolve_policy(
     value: Augmentation, key: str = "features.augmentation", image_size: tuple[int, int] | None = None
 ) -> AugmentationPolicy:
-    """The policy of this name, list of Keras layers or mapping.
+    """The policy for a name, a list of Keras layers or a mapping.
 
-    Raises UsageError, naming `key`, for a name, layer or argument that there is not, and for layers that do not give photos
-    of `image_size` back. Imports neither Keras nor its backend.
+    Raises UsageError, naming `key`, for an unknown name, layer or argument, and for layers whose output size is not `image_size`.
+    Imports neither Keras nor its backend.
     """
     if isinstance(value, str):
         if value not in POLICIES:
@@ -90,7 +90,7 @@ def resolve_policy(
             )
         if value.name in POLICIES:
             raise UsageError(
-                f"{key}.name: {value.name!r} is a policy of that name already; choose another for these layers."
+                f"{key}.name: {value.name!r} is the name of a built-in policy. Choose another name for these layers."
             )
         listed = resolve_policy(value.layers or [], f"{key}.layers", image_size)
         return listed.model_copy(update={"clean_probability": value.clean_probability})
@@ -100,16 +100,16 @@ def resolve_policy(
         size = final_size([(layer.layer, layer.arguments) for layer in value], image_size)
         if size != image_size:
             raise UsageError(
-                f"{key}: these layers make photos of {size[0]}×{size[1]}, but features.image_size is "
-                f"{image_size[0]}×{image_size[1]}. The last layer that crops or resizes must give that size back."
+                f"{key}: these layers output photos of {size[0]}×{size[1]}, but features.image_size is "
+                f"{image_size[0]}×{image_size[1]}. The last layer that crops or resizes must output that size."
             )
     return AugmentationPolicy(layers=tuple(value))
 
 
 class Augmenter:
-    """A policy at work: batches of photos in, their views out. Safe to call from several threads.
+    """Applies a policy: batches of photos in, their views out. Thread-safe.
 
-    What is compiled is compiled for each shape of a batch: give batches of one size and fill the last one up.
+    Compiles once per batch shape, so use batches of one size and pad the last one.
     """
 
     def __init__(self, policy: AugmentationPolicy) -> None:
@@ -118,9 +118,9 @@ class Augmenter:
         self._parts = [_Resampling(part) if merged else _Layers(part) for merged, part in _parts(policy)]
 
     def __call__(self, images: Any, identities: Sequence[str | None], seed: int, split: str, copy: int) -> Any:
-        """Views of images (n, h, w, 3) float32 in 0…255: the same shape, an array of Keras's backend or of numpy.
+        """Views of photos (n, h, w, 3) float32 in 0…255: same shape, an array of Keras's backend or numpy.
 
-        `identities` (n,) are the images' sha256; None leaves an image as it is, as the policy's clean probability does.
+        `identities` (n,) are the photos' sha256; a photo with None is left unchanged, like those chosen by `clean_probability`.
         """
         keys = [None if identity is None else f"{seed}/{split}/{copy}/{identity}" for identity in identities]
         if self._clean_probability:
@@ -129,14 +129,14 @@ class Augmenter:
         for part in self._parts:
             views = part(views, keys)
         clean = np.array([key is None for key in keys], bool)
-        if not self.policy.merged and clean.any():  # the layers passed over these
+        if not self.policy.merged and clean.any():  # the layers skipped these
             views = np.array(views)
             views[clean] = np.asarray(images)[clean]
         return views
 
 
 def _parts(policy: AugmentationPolicy) -> Iterator[tuple[bool, list[Step]]]:
-    """The policy's layers in runs that are merged or not."""
+    """The policy's layers grouped into consecutive runs, as (merged, steps)."""
     seen: Counter[str] = Counter()
     steps = []
     for layer in policy.layers:
@@ -147,7 +147,7 @@ def _parts(policy: AugmentationPolicy) -> Iterator[tuple[bool, list[Step]]]:
 
 
 class _Resampling:
-    """Consecutive geometric layers, as one compiled resampling of a batch."""
+    """Consecutive geometric layers as one compiled resampling of a batch."""
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self._steps = steps
@@ -166,7 +166,7 @@ class _Resampling:
 
 
 class _Layers:
-    """Consecutive Keras layers, photo by photo on as many threads as there are cores."""
+    """Consecutive Keras layers, applied photo by photo on one thread per core."""
 
     def __init__(self, steps: Sequence[Step]) -> None:
         from features.augmentation.layer_views import LayerView, in_turn
@@ -183,7 +183,7 @@ class _Layers:
             position, key = place
             return np.asarray(self._view(photos[position : position + 1], key))
 
-        first = view(drawn[0])  # by itself: it may have to be compiled
+        first = view(drawn[0])  # before the threads start, since the first call may compile
         views = np.zeros((len(photos), *first.shape[1:]), np.float32)
         views[drawn[0][0]] = first[0]
         with ThreadPoolExecutor(os.cpu_count() or 1) as threads:

@@ -1,6 +1,6 @@
-"""Random flips, rotations, zooms and translations in a row, as one resampling of each image.
+"""Consecutive random flips, rotations, zooms and translations as one resampling of each photo.
 
-The draws are pure functions of a key, so the order of the work and the number of workers change nothing.
+Draws are pure functions of a key, so they do not depend on the order of the work or the number of workers.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import numpy.typing as npt
 Matrices = npt.NDArray[np.float64]
 
 UNCHANGED = np.array([1, 0, 0, 0, 1, 0, 0, 0], np.float32)
-"""The transform that leaves an image as it is, exactly."""
+"""The identity transform, which leaves a photo exactly unchanged."""
 
 FLIP, TURN, ZOOM, DOWN, RIGHT, ZOOM_WIDTH = range(6)
-"""Which of a key's numbers decides what."""
+"""Indices of a key's random numbers, by use."""
 
 MERGED = {
     "RandomFlip": {"mode"},
@@ -28,13 +28,13 @@ MERGED = {
     "RandomZoom": {"height_factor", "width_factor"},
     "RandomTranslation": {"height_factor", "width_factor"},
 }
-"""Keras layers that are merged, with the arguments under which they are: any other must have the value in `AS_MERGED`."""
+"""Keras layers that can be merged, with the arguments that may have any value; others must have the value in `AS_MERGED`."""
 
 AS_MERGED = {"fill_mode": "reflect", "interpolation": "bilinear"}
 
 
 def is_merged(layer: str, arguments: Mapping[str, Any]) -> bool:
-    """Whether this Keras layer can be part of one resampling: it fills by reflection and interpolates bilinearly."""
+    """Whether this Keras layer can be merged into one resampling: it fills by reflection and interpolates bilinearly."""
     if layer not in MERGED:
         return False
     others = {name: value for name, value in arguments.items() if name not in MERGED[layer]}
@@ -43,14 +43,14 @@ def is_merged(layer: str, arguments: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Step:
-    """A merged layer: its Keras name and arguments, and how many of that name come before it (its draws are its own)."""
+    """A layer: its Keras name and arguments, and how many layers of that name come before it, so that each draws differently."""
 
     layer: str
     arguments: Mapping[str, Any]
     occurrence: int = 0
 
     def matrices(self, keys: Sequence[str], image_size: tuple[int, int]) -> Matrices:
-        """One (3, 3) matrix for each key, from output to input pixels (x, y, 1): (len(keys), 3, 3) float64."""
+        """One (3, 3) matrix per key, from output to input pixels (x, y, 1): (len(keys), 3, 3) float64."""
         suffix = f"/{self.occurrence}" if self.occurrence else ""
         draws = np.array([uniforms(key + suffix) for key in keys]).reshape(-1, 8)
         signed = 2 * draws - 1
@@ -71,7 +71,7 @@ class Step:
 
 
 def flips(chosen: npt.NDArray[np.bool_], mode: str, image_size: tuple[int, int]) -> Matrices:
-    """Mirrors the chosen images: `mode` is horizontal, vertical or horizontal_and_vertical (both at once), as in Keras."""
+    """Mirrors the chosen photos: `mode` is horizontal, vertical or horizontal_and_vertical (both at once), as in Keras."""
     mirrored = np.where(chosen, -1.0, 1.0)
     across = mirrored if mode != "vertical" else 1
     down = mirrored if mode != "horizontal" else 1
@@ -79,28 +79,28 @@ def flips(chosen: npt.NDArray[np.bool_], mode: str, image_size: tuple[int, int])
 
 
 def rotations(radians: npt.NDArray[np.float64], image_size: tuple[int, int]) -> Matrices:
-    """Turns about the centre; positive is counter-clockwise."""
+    """Rotations about the centre; positive is counter-clockwise."""
     cosine, sine = np.cos(radians), np.sin(radians)
     linear = _matrices(len(radians), [[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
     return _about_centre(linear, image_size)
 
 
 def zooms(heights: npt.NDArray[np.float64], widths: npt.NDArray[np.float64], image_size: tuple[int, int]) -> Matrices:
-    """Scales about the centre; above 1 the image becomes smaller."""
+    """Scaling about the centre; above 1 the content becomes smaller."""
     return _about_centre(_matrices(len(heights), [[widths, 0, 0], [0, heights, 0], [0, 0, 1]]), image_size)
 
 
 def translations(
     down: npt.NDArray[np.float64], right: npt.NDArray[np.float64], image_size: tuple[int, int]
 ) -> Matrices:
-    """Shifts by shares of the height and of the width."""
+    """Shifts by shares of the height and the width."""
     height, width = image_size
     return _matrices(len(down), [[1, 0, -right * width], [0, 1, -down * height], [0, 0, 1]])
 
 
 def merge(matrices: Sequence[Matrices]) -> npt.NDArray[np.float32]:
-    """One after the other, in order, as one transform for each image: (n, 8) float32 as `apply_transforms` takes them."""
-    # The image is sampled backwards: the transform applied last to it meets the output's coordinates first.
+    """Composes the transforms in order, one result per photo: (n, 8) float32 for `apply_transforms`."""
+    # Matrices map output to input coordinates, so the transform applied last to the photo acts first on coordinates.
     whole = matrices[0]
     for matrix in matrices[1:]:
         whole = whole @ matrix
@@ -108,7 +108,7 @@ def merge(matrices: Sequence[Matrices]) -> npt.NDArray[np.float32]:
 
 
 def apply_transforms(images: Any, transforms: npt.NDArray[np.float32]) -> Any:
-    """Resamples images (n, h, w, 3) float32 in 0…255 by transforms (n, 8): bilinear, reflected at the edges; the same shape."""
+    """Resamples photos (n, h, w, 3) float32 in 0…255 by transforms (n, 8): bilinear, reflected at the edges; same shape."""
     import keras
 
     return keras.ops.image.affine_transform(
@@ -123,7 +123,7 @@ def uniforms(key: str) -> npt.NDArray[np.float64]:
 
 
 def _range(factor: Any) -> tuple[float, float]:
-    """Middle and half the width of a Keras factor: a number f means [-f, f]."""
+    """Middle and half-width of a Keras factor, where a number f means [-f, f]."""
     if isinstance(factor, int | float):
         return 0.0, abs(float(factor))
     low, high = sorted(factor)

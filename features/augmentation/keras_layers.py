@@ -1,7 +1,7 @@
-"""Keras's image preprocessing layers and the arguments they take, known without importing Keras.
+"""A table of Keras's image preprocessing layers and their arguments, available without importing Keras.
 
-A wrong name or argument is thus refused when the configuration is read, in milliseconds, whatever backend the process
-will run on. A test compares the table with the installed Keras.
+It lets the configuration reject a wrong name or argument in milliseconds, whatever backend the process will use. A test compares
+the table with the installed Keras.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from features.runtime.nearest import suggest
 
 @dataclass(frozen=True)
 class Argument:
-    """What an argument may be: in words, and as a check of one value."""
+    """The allowed values of an argument, as text and as a predicate."""
 
     allowed: str
     accepts: Callable[[Any], bool]
@@ -38,7 +38,7 @@ def _number(low: float, high: float) -> Argument:
 def _factor(low: float, high: float, required: bool = False) -> Argument:
     one = _number(low, high)
     return Argument(
-        f"{one.allowed}, or [low, high] of such",
+        f"{one.allowed}, or [low, high] with such numbers",
         lambda value: one.accepts(value) or _is_pair(value, one.accepts),
         required,
     )
@@ -48,7 +48,7 @@ def _whole(low: int, high: int | None = None, pair: bool = False) -> Argument:
     def accepts(value: Any) -> bool:
         return type(value) is int and low <= value and (high is None or value <= high)
 
-    words = f"a whole number from {low}" + ("" if high is None else f" to {high}")
+    words = f"an integer from {low}" + ("" if high is None else f" to {high}")
     if not pair:
         return Argument(words, accepts)
     return Argument(f"{words}, or two of them", lambda value: accepts(value) or _is_pair(value, accepts))
@@ -79,7 +79,7 @@ FILL = {"fill_mode": FILL_MODE, "fill_value": ANY_NUMBER, "interpolation": BILIN
 SIZE = {"height": _required(_whole(1)), "width": _required(_whole(1))}
 RESIZE = _choice("bilinear", "nearest", "bicubic", "lanczos3", "lanczos5", "area")
 ZOOM = Argument(
-    "a number above -1 up to 1, or [low, high] of such",
+    "a number above -1 up to 1, or [low, high] with such numbers",
     lambda value: all(_is_number(one) and -1 < one <= 1 for one in (value if _is_pair(value, _is_number) else [value])),
 )
 
@@ -158,19 +158,19 @@ LAYERS: dict[str, dict[str, Argument]] = {
     },
     "Solarization": {"addition_factor": _factor(0, 1), "threshold_factor": _factor(0, 1), "value_range": VALUE_RANGE},
 }
-"""The layers that a policy may list, with their arguments (all but the seed, which is features.seed, and the data format)."""
+"""The layers that a policy may use, with their arguments, except the seed (which is features.seed) and the data format."""
 
 REFUSED = {
-    "AugMix": "it draws from Python's global generator, so that no seed decides its views",
-    "CutMix": "it mixes the photos of a batch, and a view depends on its own photo alone",
-    "MixUp": "it mixes the photos of a batch, and a view depends on its own photo alone",
+    "AugMix": "it draws from Python's global generator, so its views cannot be seeded",
+    "CutMix": "it mixes the photos of a batch, but a view must depend only on its own photo",
+    "MixUp": "it mixes the photos of a batch, but a view must depend only on its own photo",
     "MaxNumBoundingBoxes": "it changes boxes, not photos",
 }
-"""Keras's other layers for images, and why a policy cannot have them."""
+"""Keras's other image layers, and why a policy cannot use them."""
 
 
 def check_layer(name: str, arguments: Mapping[str, Any], key: str) -> None:
-    """Raises UsageError when Keras has no such image layer, or it does not take these arguments. `key` is the layer's place."""
+    """Raises UsageError for an unknown image layer or invalid arguments. `key` is the layer's key path."""
     if name in REFUSED:
         raise UsageError(
             f"{key}.layer: {name} cannot be part of a policy: {REFUSED[name]}. Allowed: {', '.join(LAYERS)}."
@@ -181,14 +181,14 @@ def check_layer(name: str, arguments: Mapping[str, Any], key: str) -> None:
     for argument, value in arguments.items():
         if argument not in known:
             raise UsageError(
-                f"{key}.{argument}: {name} has no such argument here.{suggest(argument, list(known))} "
+                f"{key}.{argument}: not an argument of {name}.{suggest(argument, list(known))} "
                 f"Allowed: {', '.join(known)}."
             )
         if not known[argument].accepts(value):
             raise UsageError(f"{key}.{argument}: received {value!r}; allowed for {name}: {known[argument].allowed}.")
     missing = [argument for argument in known if known[argument].required and argument not in arguments]
     if missing:
-        raise UsageError(f"{key}: {name} needs {missing[0]}: {known[missing[0]].allowed}.")
+        raise UsageError(f"{key}: {name} requires {missing[0]}: {known[missing[0]].allowed}.")
 
 
 def final_size(layers: Sequence[tuple[str, Mapping[str, Any]]], image_size: tuple[int, int]) -> tuple[int, int]:

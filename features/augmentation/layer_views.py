@@ -1,7 +1,7 @@
-"""Keras's image layers applied to one photo at a time, with all their draws decided by a key.
+"""Keras's image layers applied to one photo at a time, with all draws determined by a key.
 
-A Keras layer draws for a whole batch from a generator that remembers what it drew before. Here the state of every generator
-of the layer is an input of a compiled function of one photo, so that a view does not know of other photos or earlier draws.
+A Keras layer draws for a whole batch from a stateful generator. Here the state of each of its generators is an input of a
+compiled function of one photo, so that a view does not depend on other photos or earlier draws.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from features.runtime.errors import UsageError
 from features.runtime.workers.engine import compiled
 
 EAGER_ON_JAX = ("RandomCrop", "RandomElasticTransform")
-"""Layers that JAX cannot compile: the shapes inside them depend on a draw."""
+"""Layers that JAX cannot compile, because shapes inside them depend on a draw."""
 
 
 class LayerView:
-    """One Keras layer as a function `view(photo, states(key))`, safe to call from several threads.
+    """One Keras layer as a thread-safe function `view(photo, states(key))`.
 
-    A photo is (1, h, w, 3) float32 in 0…255, and so is its view, unless the layer crops or resizes. The draws are those that
-    Keras's own layer makes for a batch of this one photo when the states of its generators are `states(key)`. TensorFlow and
-    JAX draw different numbers from the same state.
+    A photo is (1, h, w, 3) float32 in 0…255, and so is its view, unless the layer crops or resizes. The draws are those of the
+    Keras layer for a batch of this one photo, with `states(key)` as the states of its generators. TensorFlow and JAX draw
+    different numbers from the same state.
     """
 
     def __init__(self, name: str, arguments: Mapping[str, Any], occurrence: int = 0) -> None:
@@ -36,7 +36,7 @@ class LayerView:
         try:
             self.layer = getattr(keras.layers, name)(**arguments, dtype="float32")
         except (ValueError, TypeError, NotImplementedError) as error:
-            raise UsageError(f"Keras refuses the layer {name} with {dict(arguments)}: {error}") from error
+            raise UsageError(f"Keras rejects the layer {name} with {dict(arguments)}: {error}") from error
         _count_at_once(self.layer)
         self._generators = [v for v in self.layer.variables if v.name == "seed_generator_state"]
         view = self._rand_augment() if name == "RandAugment" else self._whole_layer
@@ -44,7 +44,7 @@ class LayerView:
         self.view: Callable[[Any, Any], Any] = compiled(view) if self.compiles else view
 
     def states(self, key: str) -> npt.NDArray[np.int64]:
-        """(generators, 2) int64: what the generators of the layer hold before it draws for this key."""
+        """(generators, 2) int64: the states of the layer's generators before it draws for this key."""
         words = hashlib.shake_256(f"{key}/{self._place}".encode()).digest(4 * len(self._generators))
         seeds = np.frombuffer(words, np.uint32).astype(np.int64) >> 1
         return np.stack([seeds, np.zeros_like(seeds)], 1)
@@ -59,10 +59,10 @@ class LayerView:
             return self.layer(photo, training=True)
 
     def _rand_augment(self) -> Callable[[Any, Any], Any]:
-        """What Keras's RandAugment does to a batch of one photo, computing the operations that were drawn and no others.
+        """Equals Keras's RandAugment on a batch of one photo, but computes only the operations that were drawn.
 
-        Keras draws the numbers of the operations, then the parameters of every operation in turn; each operation's parameters
-        are drawn here from the state that its turn would find.
+        Keras draws the indices of the operations, then the parameters of all operations in turn. Here, the parameters of each
+        drawn operation are drawn from the generator state that Keras would have at that point.
         """
         import keras
 
@@ -98,7 +98,7 @@ class LayerView:
 
 
 def in_turn(layers: Sequence[LayerView]) -> Callable[[Any, str], Any]:
-    """The layers one after the other as a function of (photo, key), compiled as one where all of them can be."""
+    """The layers in sequence as a function of (photo, key), compiled into one program if all of them can be compiled."""
 
     def whole(photo: Any, states: Any) -> Any:
         for layer, state in zip(layers, states, strict=True):
@@ -110,7 +110,7 @@ def in_turn(layers: Sequence[LayerView]) -> Callable[[Any, str], Any]:
 
 
 def _turns(generator: Any, operations: Sequence[Any]) -> list[int]:
-    """The count that the generator stands at when each operation draws; the draw of the operations themselves was the first."""
+    """The generator's counter when each operation draws its parameters; the draw of the operations themselves comes first."""
     photo = np.zeros((1, 8, 8, 3), np.float32)
     turns, turn = [], 1
     for operation in operations:
@@ -122,7 +122,8 @@ def _turns(generator: Any, operations: Sequence[Any]) -> list[int]:
 
 
 def _count_at_once(layer: Any) -> None:
-    """On JAX, Keras's Equalization counts each of the 256 values by itself, which takes 20 s to compile: counts them at once."""
+    """On JAX, replaces the histogram of Keras's Equalization, which counts each of the 256 values separately and takes 20 s to
+    compile, by a single bincount."""
     import keras
 
     equalization = getattr(layer, "equalization", layer)

@@ -1,6 +1,6 @@
-"""The augmentation policies that a run caches, each with its copies: `features.augmentation` taken apart.
+"""The augmentation policies that a run caches, each with its copies, from `features.augmentation`.
 
-Every policy has a cache of its own. They share their clean shards, since they differ in their augmented copies alone.
+Each policy has its own cache. The caches share their clean shards, since they differ only in augmented copies.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ R = TypeVar("R", bound=FeaturesRun)
 
 
 def policy_sections(config: FeaturesConfig) -> dict[str, FeaturesConfig]:
-    """The features section of each policy's cache by the policy's name, in their order: of one policy with its copies."""
+    """The features section of each policy's cache, with only that policy and its copies; by policy name, in order."""
     value = config.augmentation
     listed = list(value) if is_several(value) else [value]
     return {augmentation_name(one): _section(config, one) for one in listed}
 
 
 def policy_name(config: FeaturesConfig) -> str:
-    """What the first policy is called: the configuration's own."""
+    """The name of the first policy, which is the default."""
     return next(iter(policy_sections(config)))
 
 
 def policy_copies(config: FeaturesConfig) -> dict[str, int]:
-    """The augmented copies of each policy, by its name."""
+    """The number of augmented copies of each policy, by name."""
     return {name: section.copies for name, section in policy_sections(config).items()}
 
 
 def augmentation_of(config: FeaturesConfig, policy: str | None = None) -> Augmentation:
-    """The policy of this name, or the first one, as a single policy is written."""
+    """The policy of this name (default: the first), in the form of a single policy."""
     value: Any = section_of(config, policy).augmentation
     one: Augmentation = value.augmentation if isinstance(value, CachedPolicy) else value
     return one
 
 
 def with_augmentation(config: FeaturesConfig, augmentation: Augmentation) -> FeaturesConfig:
-    """The section with this policy alone."""
+    """The section with only this policy."""
     value = CachedPolicy.of(augmentation) if isinstance(augmentation, AugmentationConfig) else augmentation
     return config.model_copy(update={"augmentation": value})
 
 
 def section_of(config: FeaturesConfig, policy: str | None = None, key: str = "views.policy") -> FeaturesConfig:
-    """The features section of one policy's cache: of this name, or the first. UsageError, naming `key`, for a policy that is not
-    cached."""
+    """The features section of one policy's cache (default: the first). Raises UsageError, naming `key`, for a policy that is not
+    configured."""
     sections = policy_sections(config)
     if policy is None:
         return next(iter(sections.values()))
@@ -63,17 +63,17 @@ def section_of(config: FeaturesConfig, policy: str | None = None, key: str = "vi
 
 
 def configured(config: FeaturesConfig, policy: str | None) -> str | None:
-    """The policy of a trial's views where the configuration has it; None, which means the first one, where it has not."""
+    """`policy` (of a trial's views) if it is configured; otherwise None, which means the first policy."""
     return policy if policy in policy_sections(config) else None
 
 
 def of_policy(run: R, policy: str | None = None) -> R:
-    """The run with one of its policies, of this name or the first; UsageError for a policy that is not cached."""
+    """The run with only one of its policies (default: the first). Raises UsageError for a policy that is not configured."""
     return run.model_copy(update={"features": section_of(run.features, policy)})
 
 
 def with_policies(config: FeaturesConfig, names: list[str], copies: int) -> FeaturesConfig:
-    """The section with this number of copies of each of its policies, and of the policies of these names."""
+    """The section with its own policies and those of these names, each with this number of copies."""
     sections = policy_sections(config)
     listed = [_listed(section.augmentation) for section in sections.values()]
     listed += [name for name in dict.fromkeys(names) if name not in sections]
@@ -82,9 +82,9 @@ def with_policies(config: FeaturesConfig, names: list[str], copies: int) -> Feat
 
 
 def not_cached(policy: str, cached: Any, key: str = "views.policy") -> UsageError:
-    """The error for views of a policy that is not among those cached."""
+    """The error for views of a policy that is not cached."""
     return UsageError(
-        f"{key}: received {policy!r}; cached are {', '.join(cached)}. Add it to `features.augmentation` and run "
+        f"{key}: received {policy!r}, but only these are cached: {', '.join(cached)}. Add it to `features.augmentation` and run "
         "`headhunt features cache`."
     )
 

@@ -1,1 +1,1 @@
-"""Frozen networks: which there are, how they are built, cut and pooled."""
+"""Frozen backbones: the table of them, and how they are built, cut and pooled."""

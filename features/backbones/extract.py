@@ -1,4 +1,4 @@
-"""A frozen backbone over batches of images: their maps, and the features that these are pooled to."""
+"""Runs a frozen backbone over batches of photos: maps, and the features pooled from them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Images = npt.NDArray[np.uint8]
 
 
 class Extractor:
-    """Photos to features, in batches of one size (the last is padded), so that features do not depend on the batch.
+    """Photos to features, in batches of constant size (the last is padded), so that features do not depend on the batch.
 
-    Where the pooling has covariances, `project` comes first.
+    If the pooling has covariances, call `project` first.
     """
 
     def __init__(self, config: FeaturesConfig) -> None:
@@ -40,18 +40,18 @@ class Extractor:
 
     @property
     def parts(self) -> Layout:
-        """The parts of one image's features, and how many columns each has."""
+        """The parts of one photo's features, with the number of columns of each."""
         return layout(self._pooling, [shape[-1] for shape in self._shapes])
 
     def project(self, projections: tuple[Projection, ...]) -> Extractor:
-        """Takes covariances of the maps' channels by these, one for each map; gives itself."""
+        """Sets the projections for covariance pooling, one per map. Returns self."""
         if projections != self._projections:
             model = build_pooling(self._pooling, self._shapes, projections)
             self._projections, self._pool = projections, (_compiled(model), tuple(model.output.shape[1:]))
         return self
 
     def maps(self, images: Images) -> Iterator[tuple[npt.NDArray[np.float32], ...]]:
-        """The maps of images (n, h, w, 3) uint8, batch by batch: (batch, h, w, channels) float32 for each cut."""
+        """The maps of photos (n, h, w, 3) uint8, batch by batch: (batch, h, w, channels) float32 per cut."""
         for rows, photos in self._batches(images, None, "train", 0):
             yield tuple(np.asarray(x, np.float32)[: rows.stop - rows.start] for x in _listed(self._maps(photos)))
 
@@ -62,10 +62,10 @@ class Extractor:
         split: str = "train",
         copy: int = 0,
     ) -> npt.NDArray[np.float32]:
-        """Images (n, h, w, 3) uint8 to features (n, *feature_shape) float32.
+        """Photos (n, h, w, 3) uint8 to features (n, *feature_shape) float32.
 
-        With `identities` (the images' sha256), of the views that the configuration's policy and seed give as this copy of
-        the split; without, of the images as they are.
+        With `identities` (the photos' sha256), the photos are augmented with the configured policy and seed, as copy `copy` of
+        the split; without, they are used as they are.
         """
         if self._pool is None:
             self.project(())
@@ -78,7 +78,7 @@ class Extractor:
     def _batches(
         self, images: Images, identities: Sequence[str] | None, split: str, copy: int
     ) -> Iterator[tuple[slice, Any]]:
-        """Rows of the images, and these photos or their views (batch, h, w, 3) float32, filled up with black ones."""
+        """Row slices with the photos or their views (batch, h, w, 3) float32, padded with black photos."""
         size = self._batch_size
         for start in range(0, len(images), size):
             rows = slice(start, min(start + size, len(images)))
@@ -92,13 +92,13 @@ class Extractor:
 
 
 def _compiled(model: Any) -> Callable[[Any], Any]:
-    """The model in inference, traced once, on Keras's backend."""
+    """The model in inference mode, compiled by Keras's backend."""
     import keras
 
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        # Without XLA, which is slow for convolutions on a CPU.
+        # Without XLA, whose convolutions are slow on a CPU.
         return tf.function(lambda inputs: model(inputs, training=False), reduce_retracing=True)  # type: ignore[no-any-return]
     if keras.backend.backend() == "jax":
         import jax
@@ -115,5 +115,5 @@ def _listed(outputs: Any) -> list[Any]:
 
 @lru_cache(maxsize=1)
 def extractor(config_json: str) -> Extractor:
-    """The extractor of a configuration (as JSON, which can be a key), built once in a process."""
+    """The extractor of a configuration (JSON, which is hashable), built once per process."""
     return Extractor(FeaturesConfig.model_validate_json(config_json))

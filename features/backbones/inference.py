@@ -1,7 +1,7 @@
-"""A network as it is in inference, whatever is around it: networks in it are laid open, and layers that only train are left out.
+"""A network fixed in inference mode: nested networks are flattened, and layers that only act in training are left out.
 
-A random layer of Keras acts when a network around it trains, and those that change images also when nobody says whether it
-trains. A backbone is frozen, so that none of them may act in any stage: not in the cache, not in fine-tuning, not in an export.
+Keras's random layers are active when an enclosing network trains, and its image augmentation layers also when `training` is not
+given. A backbone is frozen, so none of them may be active in any stage: caching, fine-tuning or export.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from features.runtime.workers.engine import keep_tensorflow_out
 from features.runtime.workers.keras_internals import parts_of
 
 LISTED = 5
-"""Layers that a message lists, at most."""
+"""Most layers that a message lists."""
 
 
 class InferenceNetwork:
-    """The graph of a loaded network on one new input, with layers of its own that compute in `policy` and hold its weights.
+    """The graph of a loaded network rebuilt on a new input, with new layers that compute in `policy` and have the same weights.
 
-    `input` and `output` are its ends. `tensors` has what each layer gives, by its path: `conv`, `inner/conv` for one in a network
-    in it, in the order in which they run; more than one tensor where a layer is called several times.
+    `input` and `output` are its ends. `tensors` maps the path of each layer (`conv`, or `inner/conv` in a nested network) to its
+    outputs, in execution order; several outputs if the layer is called several times.
 
-    Layers keep their names, but for those whose name another network has, too: their name is the path, with _ for /. A layer's
-    path is its `backbone_path`. What does nothing in inference (dropout, noise, random augmentation) is left out: its path has
-    what enters it. Other layers that train differently always run as in inference.
+    Layers keep their names; if a name is taken already, the layer is named by its path with _ for /. A layer's path is its
+    `backbone_path`. Layers that do nothing in inference (dropout, noise, random augmentation) are left out; their path maps to
+    their input. Other layers that behave differently in training always run in inference mode.
     """
 
     def __init__(self, network: Any, image_size: tuple[int, int], policy: str) -> None:
@@ -45,16 +45,16 @@ class InferenceNetwork:
         self.output = self._run(network, "", self.input)
 
     def tensor(self, cut: str) -> Any:
-        """What the layer at a path gives; a name alone is enough where one network has it. UsageError for any other cut."""
+        """The output of the layer at a path; the name alone is enough if it is unique. Raises UsageError for any other cut."""
         wanted = path_of(cut, list(self.tensors))
         found = self.tensors[wanted]
         if len(found) > 1:
             raise UsageError(
                 f"features.cut: the layer {wanted!r} is used {len(found)} times, so its output is ambiguous. Choose a layer "
-                "behind it."
+                "after it."
             )
         if not hasattr(found[0], "shape"):
-            raise UsageError(f"features.cut: the layer {wanted!r} gives several arrays. Choose a layer that gives one.")
+            raise UsageError(f"features.cut: the layer {wanted!r} has several outputs. Choose a layer with one output.")
         return found[0]
 
     def _run(self, network: Any, prefix: str, *arguments: Any) -> Any:
@@ -76,7 +76,7 @@ class InferenceNetwork:
         import keras
 
         path = f"{prefix}{layer.name}"
-        named.pop("training", None)  # written into a graph when it was made
+        named.pop("training", None)  # a graph stores the value it was built with
         if is_network(layer):
             given = [value for name, value in named.items() if name != "mask"]
             found = self._run(layer, f"{path}/", *inputs, *given)
@@ -106,14 +106,14 @@ class InferenceNetwork:
         if hasattr(clone, "set_weights"):
             clone.set_weights(layer.get_weights())
             for part in parts_of(clone):
-                if hasattr(part, "finalize_state"):  # Normalization's constants are made of its weights
+                if hasattr(part, "finalize_state"):  # Normalization computes constants from its weights
                     part.finalize_state()
             _stay_in_inference(clone)
         return found
 
 
 def is_network(layer: Any) -> bool:
-    """Whether it is a network whose graph Keras knows: Sequential, or Functional with the call of that class."""
+    """Whether Keras knows the layer's graph: a Sequential, or a Functional that does not override `call`."""
     import keras
 
     if isinstance(layer, keras.Sequential):
@@ -123,19 +123,19 @@ def is_network(layer: Any) -> bool:
 
 
 def path_of(cut: str, paths: Sequence[str]) -> str:
-    """The path that a cut names: itself, or the only one that ends in it. UsageError with near ones for any other."""
+    """The path that a cut names: itself, or the only one that ends in it. Raises UsageError with similar paths for any other."""
     if cut in paths:
         return cut
     ends = [path for path in paths if path.endswith(f"/{cut}")]
     if len(ends) == 1:
         return ends[0]
     if ends:
-        raise UsageError(f"features.cut: {cut!r} is a layer of several networks: {some(ends)}. Name one of these.")
+        raise UsageError(f"features.cut: {cut!r} is a layer in several networks. Choose one of {some(ends)}.")
     raise UsageError(f"features.cut: the backbone has no layer {cut!r}.{near(cut, paths)}")
 
 
 def near(name: str, paths: Sequence[str]) -> str:
-    """A sentence with the paths that are like a wrong name, or with the last ones."""
+    """A sentence with the paths most similar to a wrong name, or with the last paths if none is similar."""
     by_end = {path.rpartition("/")[2]: path for path in paths}
     close = nearest(name, paths) + [by_end[end] for end in nearest(name.rpartition("/")[2], by_end)]
     found = list(dict.fromkeys(close))[:3]
@@ -143,20 +143,20 @@ def near(name: str, paths: Sequence[str]) -> str:
 
 
 def copy_of(layer: Any, policy: str) -> Any:
-    """A layer like this one, not yet built, that computes in `policy`; also a plain operation, which has no dtype."""
+    """An unbuilt copy of a layer that computes in `policy`. Plain operations, which have no dtype, are copied too."""
     import keras
 
     if not isinstance(layer, keras.layers.Layer):
         return type(layer).from_config(layer.get_config())
     copied = type(layer).from_config(_in_policy(layer.get_config(), policy))
     for part in parts_of(copied):
-        if not part.built:  # made by a layer of one's own, in the policy of the process
+        if not part.built:  # created by a custom layer, with the process's default policy
             part.dtype_policy = policy
     return copied
 
 
 def _in_policy(config: Any, policy: str) -> Any:
-    """A layer's configuration with this dtype policy, also for layers in it."""
+    """A layer's configuration with this dtype policy, including nested layers."""
     if isinstance(config, list | tuple):
         return type(config)(_in_policy(each, policy) for each in config)
     if not isinstance(config, dict):
@@ -172,7 +172,7 @@ def _is_policy(value: Any) -> bool:
 
 
 def _does_nothing(layer: Any, inputs: Sequence[Any], named: dict[str, Any]) -> bool:
-    """Whether a layer without weights that asks if it trains gives back what it is given when it does not: tried out on noise."""
+    """Whether a layer without weights that takes `training` is the identity in inference; tested on random input."""
     import keras
 
     if named or len(inputs) != 1 or not hasattr(inputs[0], "shape") or not isinstance(layer, keras.layers.Layer):
@@ -183,7 +183,7 @@ def _does_nothing(layer: Any, inputs: Sequence[Any], named: dict[str, Any]) -> b
     sample = np.random.default_rng(0).normal(0, 300, (1, *shape, inputs[0].shape[-1])).astype(np.float32)
     try:
         given = np.asarray(copy_of(layer, "float32")(sample, training=False))
-    except (ValueError, TypeError, ArithmeticError):  # it has needs: it stays as it is
+    except (ValueError, TypeError, ArithmeticError):  # it needs other input: keep it
         return False
     return np.array_equal(given, sample)
 
@@ -193,7 +193,7 @@ def _asks_if_it_trains(layer: Any) -> bool:
 
 
 def _stay_in_inference(layer: Any) -> None:
-    """Lets a layer, and those in it, run as in inference whatever they are called with. As saved it is a stock layer still."""
+    """Makes a layer and its nested layers ignore `training` and run in inference mode. When saved, it is still a stock layer."""
     for part in parts_of(layer):
         if _asks_if_it_trains(part):
             part.call = _in_inference(part.call)

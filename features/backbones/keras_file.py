@@ -1,4 +1,4 @@
-"""A `.keras` file read without Keras: what can be said of a backbone before anything is computed."""
+"""Reads a `.keras` file without Keras, to check a backbone before anything is computed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from features.runtime.errors import UsageError
 
 AUGMENTING = ("MixUp", "CutMix", "AugMix", "RandAugment", "Solarization", "Pipeline")
-"""Layers that change images at random, besides those whose name begins with Random."""
+"""Random augmentation layers whose name does not start with Random."""
 
 
 class FileLayer(NamedTuple):
@@ -23,24 +23,24 @@ class FileLayer(NamedTuple):
 
 
 class KerasFile(NamedTuple):
-    """A network as its file describes it: the class, and its layers with those of networks in it, each after what holds it."""
+    """A network as described by its file: its class and all its layers, those of a nested network after that network."""
 
     kind: str
     layers: tuple[FileLayer, ...]
 
     @property
     def augments(self) -> bool:
-        """Whether a layer of it changes images at random while it trains, or when nobody says that it does not."""
+        """Whether it has a random augmentation layer."""
         return any(layer.kind.startswith("Random") or layer.kind in AUGMENTING for layer in self.layers)
 
     @property
     def normalizes(self) -> bool:
-        """Whether it has a Normalization layer whose mean and variance are among its weights."""
+        """Whether it has a Normalization layer with learnt mean and variance (as weights)."""
         return any(layer.kind == "Normalization" and layer.config.get("mean") is None for layer in self.layers)
 
     @property
     def depthwise(self) -> bool:
-        """Whether it has convolutions that take each channel by itself."""
+        """Whether it has depthwise convolutions."""
         return any(
             layer.kind in ("DepthwiseConv2D", "SeparableConv2D")
             or (layer.kind == "Conv2D" and 1 < layer.config.get("groups", 1) == layer.config.get("filters"))
@@ -49,50 +49,50 @@ class KerasFile(NamedTuple):
 
 
 def read_keras_file(path: Path) -> KerasFile:
-    """What a `.keras` file says of its network. UsageError where it is no such file, damaged, or of a network without a graph."""
+    """Reads a `.keras` file. Raises UsageError when it is not one, is damaged, or holds a network without a graph."""
     try:
         with zipfile.ZipFile(path) as archive:
             raw = json.loads(archive.read("config.json"))
             archive.getinfo("model.weights.h5")
         kind, config = raw["class_name"], raw["config"]
     except (zipfile.BadZipFile, OSError, KeyError, ValueError, TypeError) as error:
-        reason = "it is cut short, or no zip archive" if isinstance(error, zipfile.BadZipFile) else str(error)
+        reason = "it is truncated or not a zip archive" if isinstance(error, zipfile.BadZipFile) else str(error)
         raise UsageError(
             f"features.backbone: {path} is not a complete .keras file ({reason}). Save the network with "
-            f"`model.save({path.name!r})` of "
+            f"`model.save({path.name!r})` in "
             "Keras 3."
         ) from None
     if not isinstance(config, dict) or not isinstance(config.get("layers"), list):
         raise UsageError(
-            f"features.backbone: {path} holds a {kind}, whose layers Keras cannot list. Save a functional or sequential model."
+            f"features.backbone: {path} contains a {kind}, but must contain a functional or sequential model. Save it as one."
         )
     return KerasFile(kind, tuple(_layers(config, "")))
 
 
 def check_keras_file(file: KerasFile, path: Path, image_size: tuple[int, int]) -> None:
-    """UsageError for a network that no stage could use: channels first, quantised, or of another image size."""
+    """Raises UsageError for a network that cannot be used: channels first, quantised, or of another image size."""
     for layer in file.layers:
         if layer.config.get("data_format") == "channels_first":
             raise UsageError(
-                f"features.backbone: {path} computes with channels first (its layer {layer.path!r}), but photos are (height, "
-                "width, channels). Build it under `keras.config.set_image_data_format('channels_last')`, and save it again."
+                f"features.backbone: {path} uses channels_first (layer {layer.path!r}), but photos are (height, width, "
+                "channels). Rebuild it with `keras.config.set_image_data_format('channels_last')` and save it again."
             )
         if "Quantized" in _dtype_kind(layer.config):
             raise UsageError(
-                f"features.backbone: {path} is quantised (its layer {layer.path!r}). Save the network before it is quantised."
+                f"features.backbone: {path} is quantised (layer {layer.path!r}). Save the network before quantising it."
             )
     inputs = [layer for layer in file.layers if layer.kind == "InputLayer" and "/" not in layer.path]
     if not inputs:
-        return  # a sequence that begins with a network: its input is in there
+        return  # a Sequential that starts with a nested network, which has the input
     if len(inputs) > 1:
         raise UsageError(
-            f"features.backbone: {path} must be a functional or sequential model of one input and one output, but has "
+            f"features.backbone: {path} must be a functional or sequential model with one input and one output, but has "
             f"{len(inputs)} inputs."
         )
     expected, given = tuple((inputs[0].config.get("batch_shape") or ())[1:]), (*image_size, 3)
     if len(expected) != 3 or any(want not in (None, size) for want, size in zip(expected, given, strict=True)):
         raise UsageError(
-            f"features.image_size: {path} takes photos of {expected}, but the configuration gives {given}."
+            f"features.image_size: {path} expects photos of shape {expected}, but the configuration gives {given}."
         )
 
 

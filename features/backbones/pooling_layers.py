@@ -1,9 +1,9 @@
-"""Pooling as stock Keras layers, for the cache, fine-tuning and every export alike: maps in, one vector out, in float32.
+"""Pooling as stock Keras layers, shared by the cache, fine-tuning and all exports: maps in, one vector out, in float32.
 
-Covariance pooling keeps how channels vary together over the places of a map, where an average keeps where they are. Its square
-root is what makes it work: Li et al., "Is Second-order Information Helpful for Large-scale Visual Recognition?" (MPN-COV, 2017;
-arXiv 1904.06836), and "Towards Faster Training of Global Covariance Pooling Networks by Iterative Matrix Square Root
-Normalization" (iSQRT-COV, arXiv 1712.01034), whose iteration is this one.
+Covariance pooling captures how channels vary together over the positions of a map, while an average captures only their means.
+Its matrix square root is essential: Li et al., "Is Second-order Information Helpful for Large-scale Visual Recognition?"
+(MPN-COV, 2017; arXiv 1904.06836), and "Towards Faster Training of Global Covariance Pooling Networks by Iterative Matrix Square
+Root Normalization" (iSQRT-COV, arXiv 1712.01034), whose iteration is used here.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from features.backbones.projection import Projection
 from features.pooling import Part, parse_pooling
 
 ITERATIONS = 7
-"""Of Newton and Schulz for the matrix square root. More change no accuracy, and it need not converge: cache and network stop at
-the same one."""
+"""Newton-Schulz iterations for the matrix square root. More do not improve accuracy, and they need not converge, since cache and
+network use the same number."""
 
 RIDGE = 1e-5
-"""Added to the diagonal, as a share of its mean: a map has fewer places than channels, and its covariance no full rank."""
+"""Added to the diagonal, as a share of its mean: a map has fewer positions than channels, so its covariance is rank-deficient."""
 
 TINY = 1e-12
-"""Added to what a covariance is of: the length of a map that does not vary would have no gradient."""
+"""Added to the centred map: the norm of a constant map would have no gradient."""
 
 SMALLEST = 1e-6
-"""What `gem` raises smaller values to before it takes powers."""
+"""Lower bound that `gem` clips values to before taking powers."""
 
 
 def build_pooling(pooling: str, shapes: Sequence[tuple[int, ...]], projections: Sequence[Projection]) -> Any:
-    """A keras.Model "pooling": maps (batch, h, w, channels) to (batch, features) float32; `shapes` are those of the maps.
+    """A keras.Model "pooling": maps (batch, h, w, channels) to (batch, features) float32; `shapes` are (h, w, channels) per map.
 
-    `none` gives the only map back, in float32. `projections` has one for each map where a part is a covariance; else it may be
-    empty. All of it is frozen, and gradients pass through.
+    `none` returns the only map, in float32. `projections` has one per map if a part is a covariance; otherwise it may be empty.
+    All layers are frozen; gradients pass through.
     """
     import keras
     from keras import layers
@@ -73,8 +73,8 @@ def _pool(part: Part, x: Any, projection: Projection | None, name: str) -> Any:
 
 
 def _covariance(x: Any, kernel: Any, name: str) -> Any:
-    """The square root of the covariance of the projected channels over the places of a map, as (batch, n (n + 1) / 2): its upper
-    triangle row by row, off-diagonals times √2, so that a distance between vectors is one between matrices."""
+    """The matrix square root of the covariance of the projected channels over a map's positions, as (batch, n (n + 1) / 2): its
+    upper triangle row by row, off-diagonals times √2, so that distances between vectors equal those between matrices."""
     from keras import layers, ops
 
     (_, height, width, channels), count = x.shape, kernel.shape[1]

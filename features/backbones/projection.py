@@ -1,7 +1,7 @@
-"""Projection: the first principal components of a map's channels, which covariance pooling is taken of.
+"""Projection onto the first principal components of a map's channels, applied before covariance pooling.
 
-It is fitted once for a cache, on clean training maps. Photos are taken by the order of their sha256, blocks are added up in one
-order, and everything runs on one thread, so that workers, kills and the machine's number of cores change no bit.
+It is fitted once per cache, on clean training maps. Photos are taken in the order of their sha256, blocks are summed in a fixed
+order, and everything runs on one thread, so that the result does not depend on workers, kills or the number of cores, to the bit.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ if TYPE_CHECKING:
     from features.dataset.index import DatasetIndex
 
 FITTED = 2048
-"""Training photos that the components are fitted on, at most: maps have dozens of places each, and more photos change nothing."""
+"""Most training photos to fit the components on: each map has dozens of positions, so more photos change nothing."""
 
 
 @dataclass(frozen=True)
 class Projection:
-    """The bytes of a projection's file. Equal bytes are one projection, wherever they lie."""
+    """The bytes of a projection's file. Projections with equal bytes are equal."""
 
     data: bytes
 
     @cached_property
     def kernel(self) -> npt.NDArray[np.float32]:
-        """(channels, components) float32: orthonormal columns, that of the largest variance first."""
+        """(channels, components) float32: orthonormal columns, in order of decreasing variance."""
         kernel: npt.NDArray[np.float32] = np.load(io.BytesIO(self.data), allow_pickle=False)
         return kernel
 
     @property
     def sha256(self) -> str:
-        """Of the file (hex)."""
+        """The sha256 (hex) of the file."""
         return hashlib.sha256(self.data).hexdigest()
 
 
 class MapMoments(NamedTuple):
-    """Sums over some maps: the number of their places, `total` (channels,) and `products` (channels, channels) float64."""
+    """Sums over maps: the number of positions, `total` (channels,) and `products` (channels, channels) float64."""
 
     places: int
     total: npt.NDArray[np.float64]
@@ -52,18 +52,18 @@ class MapMoments(NamedTuple):
 
 
 def widest_covariance(pooling: str) -> int:
-    """The largest number of channels that a part of this pooling takes a covariance of; 0 without any."""
+    """The largest number of channels in a covariance of this pooling; 0 if it has none."""
     return max((int(part.number) for part in parse_pooling(pooling) if part.kind == "covariance"), default=0)
 
 
 def fitted_rows(index: DatasetIndex) -> list[int]:
-    """The rows of the index that projections are fitted on: training photos by the order of their sha256."""
+    """The rows of the index that projections are fitted on: training photos in the order of their sha256, at most FITTED."""
     table = index.of_split("train")
     return [int(row) for row in table.index[np.argsort(table["sha256"].to_numpy(), kind="stable")][:FITTED]]
 
 
 def fitted_digest(index: DatasetIndex) -> str:
-    """What identifies those photos: sha256 (hex) of theirs."""
+    """sha256 (hex) that identifies these photos, over their sha256."""
     return hashlib.sha256("".join(index.table["sha256"].iloc[fitted_rows(index)]).encode()).hexdigest()
 
 
@@ -77,7 +77,7 @@ def moments_of(maps: npt.NDArray[np.float32]) -> MapMoments:
 
 
 def add_moments(moments: Sequence[MapMoments]) -> MapMoments:
-    """The sums of sums, in their order."""
+    """The total of several sums, added in the given order."""
     places, total, products = moments[0]
     for other in moments[1:]:
         places, total, products = places + other.places, total + other.total, products + other.products
@@ -85,8 +85,8 @@ def add_moments(moments: Sequence[MapMoments]) -> MapMoments:
 
 
 def fit(moments: MapMoments, components: int) -> Projection:
-    """The eigenvectors of the channels' covariance with the largest eigenvalues, `components` of them or as many as there are
-    channels; of each the largest entry is positive, since eigenvectors have no sign."""
+    """The `components` (at most the number of channels) eigenvectors of the channels' covariance with the largest eigenvalues.
+    Eigenvectors have no sign, so each is flipped to make its largest entry positive."""
     from scipy.linalg import eigh
     from threadpoolctl import threadpool_limits
 

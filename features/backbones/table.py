@@ -1,4 +1,4 @@
-"""The frozen backbones: which there are, how their input is prepared, and what identifies one. Nothing is built here."""
+"""The table of frozen backbones: their names, preprocessing and identity. Nothing is built here."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ Preprocessing = Literal["tf", "torch", "caffe", "none", "lite"]
 class Backbone:
     """A family's builder in keras.applications (or ours), its preprocessing, and its default size in pixels.
 
-    Preprocessing: `tf` scales to [-1, 1]; `torch` standardises by ImageNet's mean and deviation; `caffe` swaps to BGR and
-    subtracts the mean; `lite` is (x - 127) / 128; `none`: the network has it inside.
+    Preprocessing: `tf` scales to [-1, 1]; `torch` standardises by ImageNet's mean and standard deviation; `caffe` swaps to BGR
+    and subtracts the mean; `lite` is (x - 127) / 128; `none`: the network includes it.
     """
 
     builder: str
     preprocessing: Preprocessing
     image_size: int = 224
     smallest_pooled: int = 128
-    """Pixels on each side from which on its last map has 4 × 4 places: all of these networks divide by 32."""
+    """Smallest image side in pixels whose last map has 4 × 4 positions: all of these networks downsample by 32."""
 
     @property
     def normalizes(self) -> bool:
-        """Whether a Normalization layer is among its weights."""
+        """Whether it has a Normalization layer with learnt mean and variance (as weights)."""
         return self.builder.startswith("EfficientNetB")
 
     @property
     def depthwise(self) -> bool:
-        """Whether it has convolutions that take each channel by itself."""
+        """Whether it has depthwise convolutions."""
         return self.builder.startswith(("MobileNet", "NASNet", "EfficientNet", "ConvNeXt", "Xception", "lite0"))
 
 
@@ -58,7 +58,9 @@ def _families() -> dict[str, Backbone]:
     }
     families = [Backbone(name, kind) for kind, names in plain.items() for name in names]
     families += [Backbone("Xception", "tf", 299)]
-    families += [Backbone(name, "tf", 299, 171) for name in ("InceptionV3", "InceptionResNetV2")]  # not padded
+    families += [
+        Backbone(name, "tf", 299, 171) for name in ("InceptionV3", "InceptionResNetV2")
+    ]  # unpadded convolutions
     families += [Backbone("NASNetLarge", "tf", 331)]
     families += [
         Backbone(f"EfficientNetB{n}", "none", size) for n, size in enumerate((240, 260, 300, 380, 456, 528, 600), 1)
@@ -69,7 +71,7 @@ def _families() -> dict[str, Backbone]:
 
 
 BACKBONES = _families()
-"""Every backbone by its name in `features.backbone`."""
+"""The backbones by their name in `features.backbone`."""
 
 MODULES: dict[str, Preprocessing] = {
     "resnet": "caffe", "resnet_v2": "tf", "vgg16": "caffe", "vgg19": "caffe", "mobilenet": "tf", "mobilenet_v2": "tf",
@@ -86,7 +88,7 @@ SCALES: dict[Preprocessing, tuple[Any, Any]] = {
         [-mean / deviation for mean, deviation in zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)],
     ),
 }
-"""Scale and offset of each kind that is one multiplication and one addition."""
+"""Scale and offset of the linear kinds of preprocessing."""
 
 CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 
@@ -97,7 +99,7 @@ def is_file(config: FeaturesConfig) -> bool:
 
 
 def family(config: FeaturesConfig) -> Backbone:
-    """The entry of BACKBONES; UsageError with near matches for an unknown name."""
+    """The entry of BACKBONES. Raises UsageError with similar names for an unknown one."""
     found = BACKBONES.get(config.backbone.lower())
     if found is None:
         close = nearest(config.backbone.lower(), BACKBONES)
@@ -114,17 +116,19 @@ def image_size(config: FeaturesConfig) -> tuple[int, int]:
     if config.image_size is not None:
         return config.image_size
     if is_file(config):
-        raise UsageError("features.image_size: with a .keras file as backbone, name the size, e.g. `image_size: 224`.")
+        raise UsageError(
+            "features.image_size is required with a .keras file as backbone. Set it, e.g. `image_size: 224`."
+        )
     size = family(config).image_size
     return size, size
 
 
 def compute_dtype(config: FeaturesConfig) -> Literal["bfloat16", "float32"]:
-    """What the convolutions compute in: with `auto`, bfloat16 where this machine has it in hardware.
+    """The dtype of convolutions; with `auto`, bfloat16 if this machine supports it in hardware.
 
-    Depthwise networks stay in float32 then: in bfloat16 they are slower, and their features are off by 6 % (Lite0) and 19 %
-    (MobileNetV2) of their spread over photos (`tests/benchmarks/test_cache_speed.py -k bfloat16`). The exported network, in
-    float32, would be another one.
+    Depthwise networks then stay in float32: in bfloat16 they are slower, and their features deviate by 6 % (Lite0) and 19 %
+    (MobileNetV2) of their spread over photos (`tests/benchmarks/test_cache_speed.py -k bfloat16`), so the exported float32
+    network would differ.
     """
     if config.compute != "auto":
         return config.compute
@@ -147,9 +151,9 @@ def _is_depthwise(config: FeaturesConfig) -> bool:
 
 
 def weights_digest(config: FeaturesConfig) -> str:
-    """What identifies the weights: the sha256 (hex) of their file, `random:<seed>`, or the name of Keras's download.
+    """Identifies the weights: the sha256 (hex) of their file, `random:<seed>`, or the name of Keras's download.
 
-    Keras checks its downloads against the hash in its own source, so a name is as good as a digest there.
+    Keras verifies its downloads against hashes in its source, so the name is as good as a digest.
     """
     if is_file(config):
         return file_sha256(existing_file(config.backbone, "features.backbone"))
@@ -162,9 +166,9 @@ def weights_digest(config: FeaturesConfig) -> str:
 
 
 def check_backbone(config: FeaturesConfig) -> None:
-    """What can be said of the files of backbone and weights before Keras is there; nothing of files that are not there.
+    """Checks the files of backbone and weights without Keras; missing files are not checked.
 
-    UsageError for a `.keras` file that no stage could use, a cut that it has no layer for, or a file that holds no weights.
+    Raises UsageError for a `.keras` file that cannot be used, a cut that is not one of its layers, or a file without weights.
     """
     if not is_file(config):
         if config.weights not in ("imagenet", "random") and Path(config.weights).is_file():
@@ -172,7 +176,7 @@ def check_backbone(config: FeaturesConfig) -> None:
         return
     if config.weights != "imagenet":
         raise UsageError(
-            f"features.weights: received {config.weights!r}, but {config.backbone} has its own weights. Leave the key out."
+            f"features.weights: received {config.weights!r}, but {config.backbone} has its own weights. Remove the key."
         )
     path = Path(config.backbone)
     if not path.is_file():
@@ -184,9 +188,9 @@ def check_backbone(config: FeaturesConfig) -> None:
 
 
 def differs_from_earlier(config: FeaturesConfig) -> dict[str, str]:
-    """Key parts of backbones whose features earlier versions got wrong, so that caches of these are not taken for what they hold.
+    """Extra key parts for backbones whose features earlier versions computed wrongly, so that their caches are not reused.
 
-    They let layers that augment images act, and lost what a Normalization has learnt where the network computes in bfloat16.
+    Those versions left augmentation layers active, and lost the learnt statistics of a Normalization layer in bfloat16.
     """
     file = read_keras_file(existing_file(config.backbone, "features.backbone")) if is_file(config) else None
     learns = file.normalizes if file else config.weights != "random" and family(config).normalizes
@@ -195,7 +199,7 @@ def differs_from_earlier(config: FeaturesConfig) -> dict[str, str]:
 
 
 def prepared(config: FeaturesConfig, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Photos (n, h, w, 3) uint8 as they enter the backbone, float32: what `preprocessing_layers` give, without Keras."""
+    """Photos (n, h, w, 3) uint8 as they enter the backbone, float32: like `preprocessing_layers`, but without Keras."""
     kind, pixels = preprocessing(config), photos.astype(np.float32)
     if kind == "none":
         return pixels
@@ -207,19 +211,19 @@ def prepared(config: FeaturesConfig, photos: npt.NDArray[np.uint8]) -> npt.NDArr
 
 
 def input_range(config: FeaturesConfig) -> tuple[float, float]:
-    """The lowest and highest value that can enter the backbone: those of black and white."""
+    """The lowest and highest value that can enter the backbone, from a black and a white pixel."""
     ends = prepared(config, np.array([[[[0, 0, 0]]], [[[255, 255, 255]]]], np.uint8))
     return float(ends.min()), float(ends.max())
 
 
 JOINED = "avg+max+covariance:64"
-"""The pooling of maps with at least 16 places, unless the configuration says otherwise: on fine-grained classes far better
-than the average, on others no worse (docs/benchmarks.md, "Three backbones, three splits")."""
+"""Default pooling of maps with at least 16 positions: far better than the average on fine-grained classes, no worse on others
+(docs/benchmarks.md, "Three backbones, three splits")."""
 
 
 def pooling(config: FeaturesConfig) -> str:
-    """The pooling of the cached maps: the configuration's; or else JOINED, and the average for small photos, whose last map has
-    too few places for a covariance. A `.keras` file counts as dividing by 32, as the named networks do."""
+    """The pooling of the cached maps: the configured one; by default JOINED, or the average for small photos, whose last map has
+    too few positions for a covariance. A `.keras` file is assumed to downsample by 32, like the named networks."""
     if config.pooling is not None:
         return config.pooling
     smallest = Backbone.smallest_pooled if is_file(config) else family(config).smallest_pooled
@@ -228,21 +232,21 @@ def pooling(config: FeaturesConfig) -> str:
 
 def existing_file(path: str, key: str) -> Path:
     if not Path(path).is_file():
-        raise UsageError(f"{key}: there is no file {path}.")
+        raise UsageError(f"{key}: there is no file {path}. Fix the path.")
     return Path(path)
 
 
 def preprocessing(config: FeaturesConfig) -> Preprocessing | tuple[Any, Any]:
-    """The kind of preprocessing, or (scale, offset); UsageError where a .keras file's is not named."""
+    """The kind of preprocessing, or (scale, offset). Raises UsageError if it is not configured for a .keras file."""
     if not is_file(config):
         if config.preprocessing is not None:
-            raise UsageError(f"features.preprocessing: {config.backbone} has its own; leave the key out.")
+            raise UsageError(f"features.preprocessing: {config.backbone} has its own preprocessing. Remove the key.")
         return family(config).preprocessing
     named = config.preprocessing
     if isinstance(named, dict):
         if set(named) != {"scale", "offset"}:
             raise UsageError(
-                f"features.preprocessing: a mapping needs `scale` and `offset`, but got {', '.join(named) or 'none'}."
+                f"features.preprocessing: a mapping must have `scale` and `offset`, but got {', '.join(named) or 'none'}."
             )
         return named["scale"], named["offset"]
     if named in MODULES:
@@ -250,6 +254,6 @@ def preprocessing(config: FeaturesConfig) -> Preprocessing | tuple[Any, Any]:
     if named in BACKBONES:
         return BACKBONES[named].preprocessing
     raise UsageError(
-        f"features.preprocessing: received {named!r}; with a .keras file as backbone, name what it was trained with: one of "
-        f"{', '.join(MODULES)}, or {{scale, offset}} that photos of 0…255 are multiplied by and shifted by."
+        f"features.preprocessing: received {named!r}; with a .keras file as backbone, give the preprocessing of its training: "
+        f"one of {', '.join(MODULES)}, or {{scale, offset}} to multiply photos in 0…255 by and to add."
     )

@@ -1,4 +1,4 @@
-"""`features.weights` as a path: is it a file of weights, and of this network? If not: a short message."""
+"""Checks and loads `features.weights` given as a path: a weights file of this network, or a short error."""
 
 from __future__ import annotations
 
@@ -10,42 +10,42 @@ from typing import Any
 from features.runtime.errors import UsageError
 
 SUFFIXES = (".weights.h5", ".keras", ".h5")
-"""That Keras loads weights from."""
+"""Suffixes of files that Keras can load weights from."""
 
 
 def check_weights_file(path: Path) -> None:
-    """UsageError where the file is none of weights, or cut short. Opens it; neither Keras nor the network is needed."""
+    """Raises UsageError when the file is not a weights file or is truncated. Needs neither Keras nor the network."""
     if not path.name.endswith(SUFFIXES):
         raise UsageError(_message(path, f"its name does not end in {', '.join(SUFFIXES)}", "a file that Keras wrote"))
     try:
         count_arrays(path)
     except (OSError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
-        reason = "it is cut short" if "truncated" in str(error) else "it is no whole HDF5 file"
+        reason = "it is truncated" if "truncated" in str(error) else "it is not a complete HDF5 file"
         if path.suffix == ".keras":
             reason = "it is not a complete .keras file"
         raise UsageError(_message(path, reason, "a file that Keras wrote")) from None
 
 
 def load_weights(model: Any, path: Path, backbone: str) -> None:
-    """Gives the network `backbone` (a keras.Model without its top) the weights of a file.
+    """Loads the weights of a file into the network `backbone` (a keras.Model without its top).
 
-    Raises UsageError where they are of another network.
+    Raises UsageError when they belong to another network.
     """
     check_weights_file(path)
     try:
         model.load_weights(path)
-    except Exception as error:  # a foreign file gets as far as it gets
+    except Exception as error:  # another network's file may fail anywhere
         found = count_arrays(path)
-        given = f"its {found} arrays are of another network"
+        given = f"its {found} arrays belong to another network"
         if path.name.endswith(".h5") and not path.name.endswith(".weights.h5") and found > len(model.weights):
-            given += ", or of one with its top, which this older format cannot leave out"
+            given += ", or to one with its top, which cannot be left out in this older format"
         expected = f"the {len(model.weights)} arrays of {backbone} without its top"
         raise UsageError(_message(path, given, expected)) from error
 
 
 def count_arrays(path: Path) -> int:
-    """The arrays in a file of weights."""
-    import h5py  # Keras itself needs it
+    """The number of arrays in a weights file."""
+    import h5py  # a dependency of Keras
 
     source: Any = path
     if path.suffix == ".keras":
@@ -65,6 +65,6 @@ def count_arrays(path: Path) -> int:
 def _message(path: Path, given: str, expected: str) -> str:
     return (
         f"features.weights: {path} cannot be used: {given}.\n"
-        f"  Expected: {expected}, as `model.save_weights('NAME.weights.h5')` writes them.\n"
-        "  Name such a file, or set features.backbone to the network that the weights are of (a whole .keras network: its path)."
+        f"  Expected: {expected}, as written by `model.save_weights('NAME.weights.h5')`.\n"
+        "  Use such a file, or set features.backbone to the network of these weights (the path, for a complete .keras file)."
     )

@@ -1,1 +1,1 @@
-"""Computes a feature cache shard by shard; checks and repairs it."""
+"""Builds a feature cache shard by shard, checks it and repairs it."""

@@ -1,4 +1,4 @@
-"""A block: the images of one shard, how the splits are cut into blocks, and the task of computing one on a worker."""
+"""Blocks, the photos of one shard: how splits are cut into them, and the task that computes one on a worker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from features.runtime.errors import CacheError
 
 @dataclass(frozen=True)
 class Block:
-    """The images of one shard of a split; each of its copies is one shard file."""
+    """The photos of one shard of a split; each copy of a block is one shard file."""
 
     split: str
     number: int
@@ -32,16 +32,16 @@ class Block:
     rows: tuple[int, ...]
 
     def file(self, copy: int) -> str:
-        """`train-c003-00007-of-00012.tfrecord`; without the copy where there is only one."""
+        """`train-c003-00007-of-00012.tfrecord`; without the copy for val and test."""
         infix = f"-c{copy:03d}" if self.split == "train" else ""
         return f"{self.split}{infix}-{self.number:05d}-of-{self.of:05d}.tfrecord"
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one worker does at a time: decode a block's images once, and write the copies that are missing.
+    """One unit of work: decode a block's photos once, and write the missing copies.
 
-    `photos` is the block's part of the index, so that a task does not carry the whole of it.
+    `photos` is only the block's part of the index, to keep the task small.
     """
 
     features: str
@@ -57,14 +57,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Done:
-    """What a task wrote, by file name, and how many views it computed."""
+    """The shards that a task wrote, by file name, and the number of views it computed."""
 
     shards: dict[str, Checksum]
     views: int
 
 
 def plan_blocks(index: DatasetIndex, images_per_shard: int) -> list[Block]:
-    """Cuts each split into blocks of `images_per_shard` images; depends on nothing else."""
+    """Cuts each split into blocks of `images_per_shard` photos; the last one may be smaller."""
     blocks = []
     for split in SPLITS:
         rows = index.of_split(split).index.tolist()
@@ -74,7 +74,7 @@ def plan_blocks(index: DatasetIndex, images_per_shard: int) -> list[Block]:
 
 
 def write_block(task: Task) -> Done:
-    """Decodes a block's images and writes its missing copies (on a worker)."""
+    """Decodes a block's photos and writes its missing copies (on a worker)."""
     config = FeaturesConfig.model_validate_json(task.features)
     extract = extractor(task.features).project(task.projections)
     block = task.block
@@ -89,7 +89,7 @@ def write_block(task: Task) -> Done:
             raise _not_finite(block.split)
         if np.abs(features).max() > np.finfo(config.dtype).max:
             raise CacheError(
-                f"features reach {np.abs(features).max():g}, too large for float16. Set `features.dtype: float32`."
+                f"features reach {np.abs(features).max():g}, which is too large for float16. Set `features.dtype: float32`."
             )
         path = task.folder / block.file(copy)
         write_shard(path, Shard(features.astype(config.dtype), labels, rows))
@@ -101,7 +101,7 @@ def write_block(task: Task) -> Done:
 
 
 def sum_maps(task: Task) -> list[MapMoments]:
-    """The sums that projections are fitted by, over the maps of a block's clean images (on a worker): one for each map."""
+    """The sums over the maps of a block's clean photos, one per map, from which projections are fitted (on a worker)."""
     batches = [[moments_of(x) for x in maps] for maps in extractor(task.features).maps(_images(task))]
     found = [add_moments(of_one_map) for of_one_map in zip(*batches, strict=True)]
     if not all(np.isfinite(sums.products).all() for sums in found):
@@ -110,7 +110,9 @@ def sum_maps(task: Task) -> list[MapMoments]:
 
 
 def _not_finite(split: str) -> CacheError:
-    return CacheError(f"the backbone gave NaN or infinity for photos of {split}; check weights and preprocessing.")
+    return CacheError(
+        f"the backbone output NaN or infinity for photos of {split}. Check the weights and preprocessing."
+    )
 
 
 def _images(task: Task) -> npt.NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""`features cache`: plan the shards, compute what is missing on workers, write the manifest last."""
+"""`features cache`: plan the shards, compute missing ones on workers, write the manifest last."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ from features.runtime.workers.executors import open_executor
 
 
 def build_caches(run: FeaturesRun) -> dict[str, Any]:
-    """Builds the caches of the configuration's policies, one after the other; the `--json` object of `features cache`.
+    """Builds the caches of the configured policies, one after the other. Returns the `--json` object of `features cache`.
 
-    It is that of the first policy; the others' are in its `others`, by policy. `variation` says how much the clean features vary,
-    which all policies share: as Variation has it, see `warn_of_constant_features`. Raises as `build_cache` does.
+    The object is that of the first policy, with the others in `others`, by policy. `variation` (see Variation) tells how much the
+    clean features vary; all policies share these. Raises like `build_cache`.
     """
     own, *names = policy_sections(run.features)
     _check_policies_differ(run)
     result, others = build_cache(of_policy(run, own)), {}
     for name in names:
-        log.print(f"Beside it, {name}:")
+        log.print(f"Policy {name}:")
         others[name] = build_cache(of_policy(run, name))
     first = of_policy(run, own)
     index = load_index(first)
@@ -63,24 +63,24 @@ def build_caches(run: FeaturesRun) -> dict[str, Any]:
 
 
 def _check_policies_differ(run: FeaturesRun) -> None:
-    """UsageError for two policies of the same layers, which would be one cache with two names."""
+    """Raises UsageError for two policies with the same layers, which would be one cache with two names."""
     seen: dict[str, str] = {}
     for name, section in policy_sections(run.features).items():
         layers = json.dumps(augmentation_parts(section))
         if layers in seen:
             raise UsageError(
-                f"features.augmentation: {seen[layers]!r} and {name!r} are the same layers, and would be one cache. Keep one "
-                "of them."
+                f"features.augmentation: {seen[layers]!r} and {name!r} have the same layers, so they would share one cache. "
+                "Keep one of them."
             )
         seen[layers] = name
 
 
 def build_cache(run: FeaturesRun, copies: int = 0) -> dict[str, Any]:
-    """Builds, resumes or grows the cache of the configuration's first policy, to `copies` augmented copies if these are more.
+    """Builds, resumes or grows the cache of the first configured policy, to `copies` augmented copies if these are more.
 
-    A shard that is on disk is whole, since it was renamed to its name when it was; it is kept when its checksum file says
-    the same. Clean shards are taken over from a cache that differs in its augmentation alone. Raises HeadhuntError when a
-    backbone's weights cannot be had or a photo cannot be read, UsageError when another process builds in this folder.
+    A shard on disk is complete, because it is renamed into place only then; it is kept if its checksum file agrees. Clean shards
+    are reused from a cache that differs only in its augmentation. Raises HeadhuntError when a backbone's weights are unavailable
+    or a photo cannot be read, UsageError when another process is building in this folder.
     """
     started = time.monotonic()
     run = of_policy(run)
@@ -95,13 +95,13 @@ def build_cache(run: FeaturesRun, copies: int = 0) -> dict[str, Any]:
         store = open_store(run.features.store, folder.name)
         kept = _finished(run, folder, blocks, wanted, store)
         if not kept and (nearest := explain_key(run, parts)):
-            log.print(f"A new cache, {folder.name}: {nearest}.")
+            log.print(f"Building a new cache, {folder.name}: {nearest}.")
         tasks = _tasks(run, index, folder, blocks, wanted, kept, store)
         fitted = are_fitted(run, folder, store)
         sheet = sheet_of(for_workers(run), index, folder.resolve(), max(copy for _, copy in wanted))
         computed = _compute(run, index, tasks, folder, kept, sheet, store)
         _sweep(folder)
-        named = policy_name(run.features)  # the same layers may have had another name in an earlier configuration
+        named = policy_name(run.features)  # an earlier configuration may have named the same layers differently
         if (
             tasks
             or not fitted
@@ -134,7 +134,7 @@ def build_cache(run: FeaturesRun, copies: int = 0) -> dict[str, Any]:
 
 
 def _sweep(folder: Path) -> None:
-    """Takes away what killed processes left half-written."""
+    """Deletes temporary files of killed processes."""
     for left in folder.glob(".*.tmp*"):
         left.unlink(missing_ok=True)
 
@@ -148,7 +148,7 @@ def _tasks(
     kept: dict[str, Checksum],
     store: Store | None,
 ) -> list[Task]:
-    """A task for each block of which a copy is missing."""
+    """One task per block with missing copies."""
     features, crop = for_workers(run).features.model_dump_json(), bool(getattr(run.dataset, "crop_to_bbox", False))
     tasks = []
     for block in blocks:
@@ -160,7 +160,7 @@ def _tasks(
 
 
 def _take_over(run: FeaturesRun, parts: dict[str, Any], folder: Path) -> None:
-    """Links (or copies) the clean shards of a cache that differs in its augmentation alone, those whose checksum holds."""
+    """Reuses the clean shards of caches that differ only in augmentation, see `take_over`."""
     for other, manifest in sound_manifests(run):
         if other == folder or not AUGMENTED.issuperset(changed_parts(parts, manifest.key_parts)):
             continue
@@ -176,16 +176,16 @@ def _compute(
     sheet: Sheet,
     store: Store | None,
 ) -> int:
-    """Runs the tasks and shows their progress; adds what they wrote to `kept`, and draws the sheet. Gives the number of views."""
+    """Runs the tasks with progress, adds their shards to `kept` and draws the sheet. Returns the number of computed views."""
     total = sum(len(task.copies) * len(task.block.rows) for task in tasks)
     if not tasks and are_fitted(run, folder, store):
-        log.print(f"All {len(kept)} shards are cached already.")
+        log.print(f"All {len(kept)} shards are already cached.")
         return 0
     backend = "jax" if run.features.workers.gpus else "tensorflow"
     done = 0
     with open_executor(run.features.workers, run.workdir, {"KERAS_BACKEND": backend}) as executor:
         projected = projections(run, index, folder, executor, _threads(run), store)
-        log.print(f"Computing {total} views of photos into {relative(folder)} …")
+        log.print(f"Computing features of {total} views in {relative(folder)} …")
         with progress("features", total, "images") as advance:
             for _, result in executor.map(write_block, [replace(task, projections=projected) for task in tasks]):
                 kept.update(result.shards)
@@ -237,9 +237,9 @@ def _manifest(
 def _finished(
     run: FeaturesRun, folder: Path, blocks: list[Block], wanted: list[tuple[str, int]], store: Store | None
 ) -> dict[str, Checksum]:
-    """The shards that are finished, on disk or in the store, by name.
+    """The finished shards, on disk or in the store, by name; others are deleted.
 
-    A shard's checksum file is written after it; what was cut short since then has another length.
+    A finished shard has a checksum file, which is written after it, and the right length (it may have been truncated since).
     """
     records = {block.file(copy): len(block.rows) for block in blocks for split, copy in wanted if split == block.split}
     finished: dict[str, Checksum] = {}
@@ -253,7 +253,7 @@ def _finished(
 
 
 def _cached_copies(folder: Path) -> int:
-    """The copies that a finished cache has: asking for fewer keeps them."""
+    """The number of copies in a finished cache; a configuration with fewer keeps them."""
     try:
         return FeatureCache.open(folder).copies
     except CacheError:
@@ -261,6 +261,6 @@ def _cached_copies(folder: Path) -> int:
 
 
 def _threads(run: FeaturesRun) -> int:
-    """Threads that decode photos in a worker: its cores, which another machine than this may have."""
+    """Threads that decode photos in a worker: one per core of the worker."""
     workers = run.features.workers
     return max(1, int(workers.cpus or (os.cpu_count() or 1) // workers.count))

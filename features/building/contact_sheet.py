@@ -1,4 +1,4 @@
-"""One training photo and its cached views on one picture, as the backbone saw them."""
+"""A contact sheet: one training photo and its cached views, as the backbone saw them."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from features.runtime.workers.engine import start_keras
 NAME = "contact_sheet.png"
 
 TILES = 48
-"""Views on a sheet, at most; the first copies of more."""
+"""Most views on a sheet; of more copies, the first are shown."""
 
 LARGE, SMALL = 224, 112
-"""The longer side of a tile in pixels lies between these: large photos are shrunk, tiny ones shown with square pixels."""
+"""Bounds of a tile's longer side in pixels: large photos are shrunk, tiny ones enlarged by an integer factor."""
 
 GAP, CAPTION = 8, 22
-"""Pixels around tiles, and below each for its caption."""
+"""Pixels around tiles, and below each tile for its caption."""
 
 STAMP = "headhunt"
-"""The PNG text that says what a sheet shows."""
+"""Key of the PNG text that identifies a sheet's contents."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """What a sheet is drawn from: the cache in `folder` has this many augmented copies. A task for a worker, too."""
+    """The input of a contact sheet; the cache in `folder` has `copies` augmented copies. Also a task for a worker."""
 
     features: FeaturesConfig
     index: DatasetIndex
@@ -53,11 +53,11 @@ def sheet_of(run: FeaturesRun, index: DatasetIndex, folder: Path, copies: int) -
 
 
 def write_contact_sheet(sheet: Sheet, row: int | None = None) -> Path:
-    """Draws the views of the training photo in `row` of the index (default: the first) into the folder of the cache.
+    """Writes the views of the training photo in `row` of the index (default: the first) to the cache's folder.
 
-    The first tile is the clean photo, the others are its cached copies in their order; resized and augmented, before the
-    backbone's preprocessing. A sheet that shows the same already is left alone. Raises UsageError for a row that is no
-    training photo, DatasetError when the photo cannot be read.
+    The first tile is the clean photo, the others its cached copies in order; resized and augmented, but before the backbone's
+    preprocessing. An existing sheet with the same contents is kept. Raises UsageError for a row that is not a training photo,
+    DatasetError when the photo cannot be read.
     """
     index, row = sheet.index, _training_row(sheet.index, row)
     identity = str(index.table["sha256"].iloc[row])
@@ -77,7 +77,7 @@ def write_contact_sheet(sheet: Sheet, row: int | None = None) -> Path:
 def augmented_view(
     features: FeaturesConfig, photo: npt.NDArray[np.uint8], identity: str, copy: int
 ) -> npt.NDArray[np.uint8]:
-    """Copy `copy` of one training photo (h, w, 3) uint8 as it was cached, rounded to uint8: the same shape."""
+    """Copy `copy` of one training photo (h, w, 3) uint8 as it was cached, rounded to uint8; same shape."""
     start_keras("jax" if features.workers.gpus else "tensorflow")
     augmenter = Augmenter(resolve_policy(augmentation_of(features)))
     view = np.asarray(augmenter(photo[None].astype(np.float32), [identity], features.seed, "train", copy))[0]
@@ -86,7 +86,7 @@ def augmented_view(
 
 
 def draw(views: dict[str, npt.NDArray[np.uint8]]) -> Image.Image:
-    """Views (h, w, 3) uint8 of one size by their captions, in a grid about as wide as it is high."""
+    """Draws views (h, w, 3) uint8 of one size, by caption, in a nearly square grid."""
     height, width = next(iter(views.values())).shape[:2]
     longer = max(height, width)
     scale = LARGE / longer if longer > LARGE else float(max(1, math.ceil(SMALL / longer)))
@@ -112,7 +112,7 @@ def _training_row(index: DatasetIndex, row: int | None) -> int:
     if row not in training:
         found = f"is a photo of {table['split'].iloc[row]}" if 0 <= row < len(table) else "is not in the index"
         raise UsageError(
-            f"--image: row {row} {found}; only training photos have cached views. Allowed: rows of the index whose split is "
+            f"--image: row {row} {found}, but only training photos have cached views. Choose a row of the index whose split is "
             f"train, e.g. {', '.join(map(str, training[:3]))} (of 0 to {len(table) - 1})."
         )
     return row

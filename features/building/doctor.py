@@ -1,4 +1,4 @@
-"""`features verify` and `features repair`: is every cached number what the manifest and the index say?"""
+"""`features verify` and `features repair`: check a cache against its manifest and the index, and fix it."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ from features.runtime.errors import CacheError
 Fault = dict[str, Any]
 
 Bits = npt.NDArray[Any]
-"""Features as the unsigned integers of their bits."""
+"""Features viewed as unsigned integers."""
 
 CHUNK_BYTES = 1 << 18
-"""What is judged at a time: it stays in a core's own cache."""
+"""Bytes checked at a time; small enough for a core's own cache."""
 
 SAMPLED = 64
-"""Training photos by which the input of the backbone is judged."""
+"""Number of training photos used to check the backbone's input."""
 
 NARROW = 0.02
-"""Photos whose pixels, prepared for the backbone, deviate by less than this share of the input's range are nearly one colour."""
+"""The backbone's input is a fault (nearly one colour) if its standard deviation is at most this share of its range."""
 
 
 class Checked(NamedTuple):
-    """What was found in one shard: its faults, its bytes, and of a clean training shard the bits of its first record and which of
-    the features are the same in all of its records, (feature_dim,) each."""
+    """Result for one shard: its faults and its bytes; for a clean training shard also the bits of its first record, and which
+    features are equal in all its records, (feature_dim,) each."""
 
     faults: list[Fault]
     bytes: int
@@ -57,14 +57,15 @@ class Checked(NamedTuple):
 
 
 def verify(run: FeaturesRun) -> dict[str, Any]:
-    """Reads every byte of the caches; the `--json` object of `features verify`: {"ok", "faults": [{"shard", "record", "what"}]}.
+    """Reads every byte of the caches. Returns the `--json` object of `features verify`:
+    {"ok", "faults": [{"shard", "record", "what"}]}.
 
-    A fault in the cache of another policy than the first names it as `policy`.
+    A fault in the cache of a policy other than the first also has the key `policy`.
 
-    Checked: the manifest's digest; files and lengths; each file's sha256 and each record's checksum; counts, image ids and labels
-    against the index; that only train has augmented copies; NaN, infinity, records that are all alike or constant; and what
-    enters the backbone (`input`: its statistics over some training photos). `constant_features` counts those features that never
-    vary over the clean training photos: a rectifier may do that, so they are no fault. Raises CacheError when there is no cache.
+    Checks the manifest's digest; files and lengths; each file's sha256 and each record's checksum; counts, photo ids and labels
+    against the index; that only train has augmented copies; NaN, infinity, and records that are all equal or constant; and the
+    backbone's input (`input`: its statistics over some training photos). `constant_features` counts features that never vary over
+    the clean training photos; a ReLU can cause that, so it is not a fault. Raises CacheError when there is no cache.
     """
     index = load_index(run)
     own, *names = policy_sections(run.features)
@@ -79,7 +80,7 @@ def verify(run: FeaturesRun) -> dict[str, Any]:
 
 
 def _verify(run: FeaturesRun, index: DatasetIndex) -> dict[str, Any]:
-    """What `verify` says of the cache of one policy, all but the input."""
+    """The result of `verify` for the cache of one policy, without checking the input."""
     folder = cache_folder(run, cache_key(key_parts(run, index)))
     if store := open_store(run.features.store, folder.name):
         pull(store, folder, run.features.copies)
@@ -121,9 +122,9 @@ def _verify(run: FeaturesRun, index: DatasetIndex) -> dict[str, Any]:
 
 
 def repair(run: FeaturesRun) -> dict[str, Any]:
-    """Computes the damaged shards anew and leaves the others alone; the `--json` object of `features cache`, with `repaired`.
+    """Recomputes damaged shards and keeps the others. Returns the `--json` object of `features cache`, with `repaired`.
 
-    With several policies, the others' objects are in its `others`, as those of `features cache`.
+    With several policies, the objects of the others are in `others`, as in `features cache`.
     """
     index = load_index(run)
     repaired = {name: _repair(of_policy(run, name), index) for name in policy_sections(run.features)}
@@ -148,13 +149,13 @@ def _repair(run: FeaturesRun, index: DatasetIndex) -> dict[str, Any]:
     if damaged:
         (folder / MANIFEST).unlink(missing_ok=True)
     repaired = build_cache(run, copies)
-    if damaged == [MANIFEST]:  # now that it can be read, so can the shards
+    if damaged == [MANIFEST]:  # the shards can be checked only now that the manifest is readable
         return {**_repair(run, index), "repaired": damaged}
     return {**repaired, "repaired": damaged}
 
 
 def _trust_manifest(folder: Path) -> None:
-    """Gives every projection the checksum that the manifest has of it: one that is fitted again is compared with that."""
+    """Sets the checksum of every projection to the manifest's, which a refitted projection is then compared with."""
     try:
         manifest = read_manifest(folder)
     except CacheError:
@@ -167,7 +168,7 @@ def _trust_manifest(folder: Path) -> None:
 
 
 def _check_plan(manifest: Manifest, planned: dict[str, tuple[str, int]]) -> list[Fault]:
-    """Whether the manifest lists the shards that the index and the copies call for, and no augmented copy outside train."""
+    """Checks that the manifest lists exactly the shards that follow from the index and the copies, with copies only of train."""
 
     def fault(shard: str, what: str) -> Fault:
         return {"shard": shard, "record": None, "what": what}
@@ -177,9 +178,9 @@ def _check_plan(manifest: Manifest, planned: dict[str, tuple[str, int]]) -> list
     faults += [fault(name, "missing from the manifest") for name in planned if name not in listed]
     for name, (split, copy) in listed.items():
         if split != "train" and copy:
-            faults.append(fault(name, f"an augmented copy of {split}, which is always clean"))
+            faults.append(fault(name, f"an augmented copy of {split}, which must be clean"))
         elif name not in planned:
-            faults.append(fault(name, "the index has no photos for it"))
+            faults.append(fault(name, "the index has no photos for this shard"))
         elif planned[name] != (split, copy):
             faults.append(
                 fault(
@@ -190,19 +191,19 @@ def _check_plan(manifest: Manifest, planned: dict[str, tuple[str, int]]) -> list
         split: sum(e.records for e in manifest.shards if (e.split, e.copy_number) == (split, 0)) for split in SPLITS
     }
     if counts != manifest.splits:
-        faults.append(fault(MANIFEST, f"the splits are {manifest.splits}, but the shards hold {counts}"))
+        faults.append(fault(MANIFEST, f"the splits are {manifest.splits}, but the shards have {counts}"))
     return faults
 
 
 def _check_projections(folder: Path, manifest: Manifest) -> list[Fault]:
-    """The projections that are not those of the manifest."""
+    """Faults for projections that are missing or differ from the manifest."""
     faults: list[Fault] = []
     for number, sha256 in enumerate(manifest.projections, start=1):
         path = projection_path(folder, number)
         if not path.exists():
             faults.append({"shard": path.name, "record": None, "what": "the file is missing"})
         elif file_sha256(path) != sha256 or checksum_of(path) != sha256:
-            faults.append({"shard": path.name, "record": None, "what": "the file is not the one in the manifest"})
+            faults.append({"shard": path.name, "record": None, "what": "the file differs from the manifest"})
     return faults
 
 
@@ -216,28 +217,28 @@ def _check(folder: Path, manifest: Manifest, entry: ShardEntry, rows: Any, label
     try:
         data: npt.NDArray[np.uint8] = np.memmap(folder / entry.file, np.uint8, "r").view(
             np.ndarray
-        )  # memmaps slice slowly
+        )  # slicing a memmap is slow
     except FileNotFoundError:
         return Checked([fault("the file is missing")], 0)
     except ValueError:
         return Checked([fault(f"the file has 0 bytes, not {expected}")], 0)
     if len(rows) != entry.records:
-        return Checked([fault(f"the manifest says {entry.records} records, the index {len(rows)}")], len(data))
+        return Checked([fault(f"{entry.records} records in the manifest, but {len(rows)} in the index")], len(data))
     if len(data) != expected:
         return Checked([fault(f"the file has {len(data)} bytes, not {expected}")], len(data))
     faults = [fault(what, record) for record, what in find_faults(data, entry.records, shape, dtype)]
     if hashlib.sha256(data.data).hexdigest() != entry.sha256 and not faults:
-        faults = [fault("the file is not the one in the manifest")]
+        faults = [fault("the file differs from the manifest")]
     if faults:
         return Checked(faults, len(data))
     shard = parse_shard(data, entry.records, shape, dtype)
-    faults += [fault("another image than the index says", int(n)) for n in np.flatnonzero(shard.images != rows)]
-    faults += [fault("another label than the index says", int(n)) for n in np.flatnonzero(shard.labels != labels[rows])]
+    faults += [fault("the photo differs from the index", int(n)) for n in np.flatnonzero(shard.images != rows)]
+    faults += [fault("the label differs from the index", int(n)) for n in np.flatnonzero(shard.labels != labels[rows])]
     bits = shard.features.reshape(entry.records, -1).view(np.uint16 if dtype == "float16" else np.uint32)
     odd = sorted(_odd_records(bits))
     faults += [fault(what, record) for record, what in odd]
     if not odd and entry.records > 1 and (bits[0] == bits[-1]).all() and (bits == bits[0]).all():
-        faults.append(fault("all records are alike"))
+        faults.append(fault("all records are equal"))
     if (entry.split, entry.copy_number) != ("train", 0):
         return Checked(faults, len(data))
     same = np.logical_and.reduce([(chunk == bits[0]).all(0) for _, chunk in _chunks(bits)])
@@ -245,9 +246,9 @@ def _check(folder: Path, manifest: Manifest, entry: ShardEntry, rows: Any, label
 
 
 def _odd_records(bits: Bits) -> Iterator[tuple[int, str]]:
-    """The records that hold NaN or infinity, or one value throughout, as (record, what).
+    """The records with NaN or infinity, or with a single value throughout, as (record, what).
 
-    Told by the features' bits (records, feature_dim), since numpy compares halves slowly: an exponent of ones is no number.
+    Works on the bits (records, feature_dim), since numpy compares float16 slowly; all exponent bits set means NaN or infinity.
     """
     exponent = bits.dtype.type(0x7C00 if bits.dtype == np.uint16 else 0x7F800000)
     for start, chunk in _chunks(bits):
@@ -257,11 +258,11 @@ def _odd_records(bits: Bits) -> Iterator[tuple[int, str]]:
         alike = (chunk[:, 0] == chunk[:, -1]) & ~infinite & (bits.shape[1] > 1)
         for number in np.flatnonzero(alike).tolist():
             if (chunk[number] == chunk[number, 0]).all():
-                yield start + number, "all its features are one value"
+                yield start + number, "all features are equal"
 
 
 def _chunks(bits: Bits) -> Iterator[tuple[int, Bits]]:
-    """Consecutive records that fit into a core's own cache, with the number of the first."""
+    """Consecutive records that fit in a core's own cache, with the number of the first."""
     step = max(1, CHUNK_BYTES // max(1, bits[:1].nbytes))
     for start in range(0, len(bits), step):
         yield start, bits[start : start + step]
@@ -270,7 +271,7 @@ def _chunks(bits: Bits) -> Iterator[tuple[int, Bits]]:
 def _count_constant(
     shards: Sequence[tuple[Bits, npt.NDArray[np.bool_]]],
 ) -> int | None:
-    """How many features are the same in all records of all shards; None without a shard."""
+    """How many features are equal in all records of all shards; None if there are no shards."""
     if not shards:
         return None
     first = shards[0][0]
@@ -278,7 +279,7 @@ def _count_constant(
 
 
 def _check_input(run: FeaturesRun, index: DatasetIndex) -> tuple[dict[str, float], list[Fault]]:
-    """Statistics of some training photos as they enter the backbone, and what is wrong with them."""
+    """Statistics of the backbone's input over some training photos, and its faults."""
     rows = index.of_split("train").index.to_numpy()
     chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(SAMPLED, len(rows))).astype(np.int64))]
     crop = bool(getattr(run.dataset, "crop_to_bbox", False))
@@ -291,14 +292,14 @@ def _check_input(run: FeaturesRun, index: DatasetIndex) -> tuple[dict[str, float
     if not np.isfinite(pixels).all():
         what = "is not finite"
     elif statistics["std"] <= NARROW * (high - low):
-        what = f"hardly varies (deviation {statistics['std']:g} in a range of {high - low:g})"
+        what = f"hardly varies (standard deviation {statistics['std']:g} in a range of {high - low:g})"
     elif statistics["min"] < low - 1e-3 or statistics["max"] > high + 1e-3:
-        what = f"is {statistics['min']:g} to {statistics['max']:g}, outside {low:g} to {high:g}"
+        what = f"ranges from {statistics['min']:g} to {statistics['max']:g}, outside {low:g} to {high:g}"
     if not what:
         return statistics, []
     fault = {
         "shard": "",
         "record": None,
-        "what": f"what enters the backbone {what}; check `features.preprocessing` and the photos",
+        "what": f"the backbone's input {what}; check `features.preprocessing` and the photos",
     }
     return statistics, [fault]

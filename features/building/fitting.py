@@ -1,4 +1,4 @@
-"""Fitting a cache's projections on workers, before its first shard."""
+"""Fits a cache's projections on workers, before its first shard."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from features.runtime.log import log
 from features.runtime.workers.executors import Executor
 
 FEW_PLACES = 16
-"""Below so many places of a map, what a covariance says of one photo is mostly noise."""
+"""With fewer positions per map, the covariance of one photo is mostly noise."""
 
 
 def are_fitted(run: FeaturesRun, folder: Path, store: Store | None) -> bool:
-    """Whether the projections that the pooling needs lie in the folder of the cache; the store's are fetched."""
+    """Whether the cache's folder has the projections that the pooling needs; those in the store are downloaded."""
     if not widest_covariance(pooling(run.features)) or _found(run, folder) is not None:
         return True
     return store is not None and fetch_projections(store, folder, _maps(run)) and _found(run, folder) is not None
@@ -31,8 +31,8 @@ def are_fitted(run: FeaturesRun, folder: Path, store: Store | None) -> bool:
 def projections(
     run: FeaturesRun, index: DatasetIndex, folder: Path, executor: Executor, threads: int, store: Store | None
 ) -> tuple[Projection, ...]:
-    """The projections of the cache in `folder`, one for each map, fitted and written where they are not there yet; none where
-    the pooling has no covariance. Raises CacheError when shards were made with others that are lost."""
+    """The projections of the cache in `folder`, one per map, fitted and written if missing; none if the pooling has no
+    covariance. Raises CacheError when existing shards were made with other projections, which are lost."""
     components = widest_covariance(pooling(run.features))
     if not components:
         return ()
@@ -44,8 +44,8 @@ def projections(
     places = min(moments.places for moments in total) // len(rows)
     if places < FEW_PLACES:
         log.print(
-            f"The maps have {places} places each: too few for a covariance to say much. Consider `features.pooling: avg+max`, or "
-            "larger photos.",
+            f"The maps have only {places} positions each, so their covariances are mostly noise. Consider `features.pooling: "
+            "avg+max`, or a larger `features.image_size`.",
         )
     write_projections(folder, [fit(moments, components) for moments in total])
     if store:
@@ -67,7 +67,7 @@ def _tasks(run: FeaturesRun, index: DatasetIndex, folder: Path, rows: list[int],
 
 
 def _sum_of_maps(executor: Executor, tasks: list[Task]) -> list[MapMoments]:
-    """The sums over all tasks, one for each map. They are added in the order of the tasks: sums of floats depend on it."""
+    """The sums over all tasks, one per map, added in the order of the tasks, since floating-point sums depend on the order."""
     waiting: dict[int, list[MapMoments]] = {}
     total: list[MapMoments] = []
     added = 0

@@ -1,4 +1,4 @@
-"""`features info`: what is cached, from what, how fast it was built, and how even the classes are."""
+"""`features info`: what is cached and from what, how fast it was built, and the balance of classes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from features.runtime.log import relative
 
 
 def cache_facts(run: FeaturesRun, index: DatasetIndex, cache: FeatureCache) -> dict[str, Any]:
-    """The `--json` object of `features info`, all but the contact sheet.
+    """The `--json` object of `features info`, without `policies`, `views` and the contact sheets.
 
-    `key_parts` is everything that the cached numbers depend on, `last_build` what `features cache` last computed (None when
-    it was stopped before it could say), `class_balance` as `class_balance` gives it.
+    `key_parts` is everything that the cached numbers depend on, `last_build` the last computation of `features cache` (None if it
+    was stopped before its end), `class_balance` the result of `class_balance`.
     """
     manifest = cache.manifest
     return {
@@ -46,7 +46,7 @@ def cache_facts(run: FeaturesRun, index: DatasetIndex, cache: FeatureCache) -> d
 def class_balance(index: DatasetIndex) -> dict[str, dict[str, dict[str, Any]]]:
     """By split: the `smallest`, `median` and `largest` class as {"class": name, "photos": count}.
 
-    `median` is the class in the middle when they are sorted by size, the smaller of two; equal sizes go by label.
+    `median` is the middle class by size, the smaller of two; equal sizes are ordered by label.
     """
     balance = {}
     for split in SPLITS:
@@ -61,7 +61,7 @@ def class_balance(index: DatasetIndex) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The facts for people: names and values, those of one kind one below the other."""
+    """The facts as rows for the terminal: (name, value)."""
     for name, value in facts.items():
         title = name.replace("_", " ")
         match name:
@@ -79,7 +79,7 @@ def lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 for policy, path in list(value.items())[1:]:
                     yield f"contact sheet of {policy}", str(path)
             case "parts":
-                yield title, ", ".join(f"{name} {width}" for name, width in value) or "none: maps"
+                yield title, ", ".join(f"{name} {width}" for name, width in value) or "none (unpooled maps)"
             case "splits":
                 yield title, ", ".join(f"{count:,} {split}" for split, count in value.items())
             case "last_build":

@@ -1,6 +1,6 @@
-"""The feature cache on disk: shards, checksums, keys, manifest; reading it epoch by epoch; its object store.
+"""The feature cache on disk (shards, checksums, keys, manifest), its batches per epoch, and its object store.
 
-`from features.cache import FeatureCache, Views` is the way in from Python.
+In Python, use `from features.cache import FeatureCache, Views`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PLACES = {"FeatureCache": "features.cache.feature_cache", "Views": "features.ca
 
 
 def __getattr__(name: str) -> Any:
-    """Loads a name when it is first asked for: both read arrays and tables, which `--help` does not."""
+    """Imports a name on first use: both import numpy and pandas, which would slow down `--help`."""
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_PLACES[name]), name)

@@ -1,4 +1,4 @@
-"""A shard's checksum file, `.NAME.sha256.json`: written after the shard, it says that the shard is finished, and what it is."""
+"""A shard's checksum file, `.NAME.sha256.json`: written after the shard, it marks the shard as finished and describes it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from features.runtime.atomic import write_text
 
 
 class Checksum(NamedTuple):
-    """The sha256 (hex) of a shard's file, the shape of one image's features in it, and the parts that they were pooled to."""
+    """The sha256 (hex) of a shard's file, the shape of one photo's features, and the parts they were pooled to."""
 
     sha256: str
     feature_shape: tuple[int, ...]
@@ -19,19 +19,19 @@ class Checksum(NamedTuple):
 
 
 def checksum_path(shard: Path) -> Path:
-    """Where the checksum file of a shard stands: beside it, hidden."""
+    """The path of a shard's checksum file: beside it, hidden."""
     return shard.with_name(f".{shard.name}.sha256.json")
 
 
 def write_checksum(shard: Path, checksum: Checksum) -> None:
-    """Writes the checksum file of a shard that is on disk in full."""
+    """Writes the checksum file of a shard that is completely on disk."""
     parts = {"parts": checksum.parts} if checksum.parts else {}
     content = {"sha256": checksum.sha256, "shape": checksum.feature_shape, **parts}
     write_text(checksum_path(shard), json.dumps(content))
 
 
 def parse_checksum(text: str) -> Checksum | None:
-    """What a checksum file says; None when it is damaged, so that the shard counts as unfinished."""
+    """Parses a checksum file; None when it is damaged, so that the shard counts as unfinished."""
     try:
         content = json.loads(text)
         parts = tuple((str(name), int(width)) for name, width in content.get("parts", ()))
@@ -51,6 +51,6 @@ def read_checksum(shard: Path, even_without_file: bool = False) -> Checksum | No
 
 
 def discard_shard(path: Path) -> None:
-    """Takes a damaged shard away, so that the next build computes it again."""
+    """Deletes a damaged shard, so that the next build recomputes it."""
     checksum_path(path).unlink(missing_ok=True)
     path.unlink(missing_ok=True)

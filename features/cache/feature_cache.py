@@ -1,6 +1,6 @@
-"""FeatureCache: the outputs of a frozen backbone for every image and for K augmented copies of every training image.
+"""FeatureCache: the outputs of a frozen backbone for every photo and for K augmented copies of every training photo.
 
-Opening and reading one imports neither TensorFlow nor Keras nor JAX.
+Opening and reading one does not import TensorFlow, Keras or JAX.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from features.runtime.errors import CacheError
 
 
 class FeatureCache:
-    """A finished cache, open for reading: `arrays` copies into memory, `mapped` leaves the features in their files."""
+    """A finished cache, open for reading: `arrays` copies features into memory, `mapped` leaves them in their files."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
@@ -36,7 +36,7 @@ class FeatureCache:
 
     @classmethod
     def open(cls, folder: Path) -> FeatureCache:
-        """Opens the cache in `folder`; CacheError when it has no manifest (a build was not finished) or a damaged one."""
+        """Opens the cache in `folder`. Raises CacheError when its manifest is missing (the build was not finished) or damaged."""
         return cls(folder, read_manifest(folder))
 
     def __repr__(self) -> str:
@@ -44,12 +44,12 @@ class FeatureCache:
 
     @property
     def key(self) -> str:
-        """The whole key (64 hex digits)."""
+        """The full key (64 hex digits)."""
         return self.manifest.key
 
     @property
     def copies(self) -> int:
-        """Augmented copies of the training split."""
+        """The number of augmented copies of the training split."""
         return self.manifest.copies
 
     @property
@@ -59,28 +59,28 @@ class FeatureCache:
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
-        """The shape of one image's features."""
+        """The shape of one photo's features."""
         return self.manifest.feature_shape
 
     @property
     def parts(self) -> Layout:
-        """The parts that a record was pooled to, in their order, with the columns of each; empty for unpooled maps."""
+        """The parts that a record was pooled to, in order, with the number of columns of each; empty for unpooled maps."""
         return self.manifest.parts or _old_parts(self.manifest)
 
     def part_widths(self, parts: str | None = None) -> tuple[int, ...]:
-        """The columns of each part of a record, or of these parts of it; UsageError for a part that is not cached."""
+        """The number of columns of each part of a record, or only of `parts`. Raises UsageError for a part that is not cached."""
         if parts is not None:
             columns_of(self.parts, parts, "features.parts")
         chosen = None if parts is None else {part.name for part in parse_pooling(parts)}
         return tuple(width for name, width in self.parts if chosen is None or name in chosen)
 
     def shape_of(self, parts: str | None = None) -> tuple[int, ...]:
-        """The shape of one image's features, or of these parts of it."""
+        """The shape of one photo's features, or only of `parts`."""
         return self.feature_shape if parts is None else (sum(self.part_widths(parts)),)
 
     @property
     def projections(self) -> tuple[Projection, ...]:
-        """What covariances were computed with, one for each map; CacheError where a file of them is missing or damaged."""
+        """The projections of the covariances, one per map. Raises CacheError when one of their files is missing or damaged."""
         return tuple(Projection(path.read_bytes()) for path in self._projection_files())
 
     def arrays(
@@ -88,8 +88,8 @@ class FeatureCache:
     ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.int32]]:
         """Features (n, *feature_shape) and labels (n,) int32 of a split, in memory; `copy` 0 is the clean one.
 
-        `dtype` is the stored one unless another is asked for. With `parts` (`avg+max`), their columns alone: (n, columns). Raises
-        CacheError for a copy that is not cached, or a shard that is missing or damaged; UsageError for a part that is not.
+        `dtype` defaults to the stored one. With `parts` (e.g. `avg+max`), only their columns: (n, columns). Raises CacheError for
+        a copy that is not cached or a shard that is missing or damaged, UsageError for a part that is not cached.
         """
         manifest, files = self.manifest, self._files(split, copy)
         features, labels = copy_shards(files, manifest.feature_shape, manifest.dtype, dtype or manifest.dtype)
@@ -99,9 +99,9 @@ class FeatureCache:
         return features, labels.astype(np.int32)
 
     def mapped(self, split: str, copy: int = 0) -> MappedFeatures:
-        """The features of a split as they lie on disk: rows are read when they are indexed, so they need not fit in memory.
+        """The features of a split, mapped from disk: rows are read when indexed, so they need not fit in memory.
 
-        The first time that a process maps a shard, it reads all of it once to check it. Raises CacheError as `arrays` does.
+        The first time a process maps a shard, it reads the whole shard to check it. Raises CacheError like `arrays`.
         """
         return MappedFeatures([shard.features for shard in self._shards(split, copy)])
 
@@ -110,15 +110,15 @@ class FeatureCache:
         return np.concatenate([shard.labels for shard in self._shards(split, 0)]).astype(np.int32)
 
     def images(self, split: str) -> npt.NDArray[np.int64]:
-        """The image ids (rows of the index) of a split, in the order of `arrays`: (n,) int64."""
+        """The photo ids (rows of the index) of a split, in the order of `arrays`: (n,) int64."""
         return np.concatenate([shard.images for shard in self._shards(split, 0)])
 
     def epoch(
         self, epoch: int, views: Views | None = None, seed: int = 0
     ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.int32]]:
-        """The training features as epoch `epoch` (from 0) sees them: (n, *feature_shape) in the stored dtype, labels (n,) int32.
+        """The training features of epoch `epoch` (from 0): (n, *feature_shape) in the stored dtype, and labels (n,) int32.
 
-        Which copy each image shows is a pure function of (seed, epoch); see Views. Rows are in the order of `arrays`.
+        The copy of each photo is a pure function of (seed, epoch); see Views. Rows are in the order of `arrays`.
         """
         copies = self._checked(views).of_epoch(epoch, self.manifest.splits["train"], seed)
         shown = np.unique(copies)
@@ -138,9 +138,9 @@ class FeatureCache:
         seed: int = 0,
         shuffle: bool = True,
     ) -> EpochBatches:
-        """The batches of one epoch after the other, read from the mapped shards; train shows other copies in every epoch.
+        """Batches, epoch by epoch, read from the mapped shards; the copies of train change with the epoch.
 
-        `keras_dataset` and `tf_dataset` of the result are what Keras and tf.data take.
+        Use `keras_dataset` or `tf_dataset` of the result for Keras or tf.data.
         """
         checked = self._checked(views) if split == "train" else Views(copies=0)
         copies = [self.mapped(split, copy) for copy in range((checked.copies or 0) + 1)]
@@ -150,14 +150,14 @@ class FeatureCache:
         return (views or Views()).checked(self.copies, self.manifest.policy)
 
     def _files(self, split: str, copy: int) -> list[tuple[Path, int]]:
-        """The shards of a split as (path, records), found to be sound: everything that is read of a cache comes through here."""
+        """The shards of a split as (path, records), checked for damage. All reads of a cache go through here."""
         manifest, files = self.manifest, [(self.folder / e.file, e.records) for e in self._entries(split, copy)]
         self._projection_files()
         check_shards(files, manifest.feature_shape, manifest.dtype)
         return files
 
     def _projection_files(self) -> list[Path]:
-        """The projections beside the shards, found to be sound."""
+        """The projection files beside the shards, checked for damage."""
         files = []
         for number, sha256 in enumerate(self.manifest.projections, start=1):
             files.append(projection_path(self.folder, number))
@@ -168,7 +168,7 @@ class FeatureCache:
         entries = [entry for entry in self.manifest.shards if (entry.split, entry.copy_number) == (split, copy)]
         if not entries:
             raise CacheError(
-                f"the cache {self.folder} holds no copy {copy} of {split}; it has {self.copies} augmented copies of train."
+                f"the cache {self.folder} has no copy {copy} of {split}, only {self.copies} augmented copies of train."
             )
         return entries
 
@@ -181,12 +181,12 @@ class FeatureCache:
 
 
 def cache_for(run: FeaturesRun, policy: str | None = None) -> FeatureCache:
-    """The finished cache of one of the configuration's augmentation policies: the first, or the one called `policy`.
+    """The finished cache of one of the configured augmentation policies: the first, or the one called `policy`.
 
-    What `features.store` has and the local folder lacks is fetched.
+    Files missing in the local folder are fetched from `features.store`.
 
-    Raises CacheError when there is none (and says what differs from the nearest that is there), or when it has too few copies;
-    UsageError for a policy that the configuration does not have.
+    Raises CacheError when there is no such cache (explaining the difference to the closest one) or it has too few copies,
+    UsageError for a policy that is not configured.
     """
     run = of_policy(run, policy)
     parts = key_parts(run, load_index(run))
@@ -202,23 +202,23 @@ def cache_for(run: FeaturesRun, policy: str | None = None) -> FeatureCache:
     cache = FeatureCache.open(folder)
     if cache.key != key:
         raise CacheError(
-            f"{folder / MANIFEST} is that of another cache, {cache.key[:16]}. Run `headhunt features repair`."
+            f"{folder / MANIFEST} belongs to another cache, {cache.key[:16]}. Run `headhunt features repair`."
         )
     if cache.copies < run.features.copies:
         raise CacheError(
-            f"{run.features.copies} copies of {policy_name(run.features)} are configured, but the cache holds {cache.copies}. "
-            "Run `headhunt features cache`: it adds the missing ones."
+            f"{run.features.copies} copies of {policy_name(run.features)} are configured, but the cache has {cache.copies}. "
+            "Run `headhunt features cache` to add the missing ones."
         )
     return cache
 
 
 def _old_parts(manifest: Manifest) -> Layout:
-    """The parts of a cache whose manifest does not name them: it was pooled to averages, maxima, or both."""
+    """The parts of an old cache whose manifest does not name them; it was pooled to avg, max or both."""
     pooling = manifest.key_parts.get("pooling", "none")
     named = parse_pooling(pooling)
     return layout(pooling, [manifest.feature_shape[-1] // len(named)]) if named else ()
 
 
 def split_copies(copies: int) -> list[tuple[str, int]]:
-    """Every (split, copy) that a cache with this many augmented copies holds."""
+    """Every (split, copy) in a cache with this many augmented copies."""
     return [("train", copy) for copy in range(copies + 1)] + [(split, 0) for split in SPLITS[1:]]

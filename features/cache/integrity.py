@@ -1,7 +1,7 @@
-"""Are a cache's files what was written? Every process looks once, when it first reads a file, and says nothing of sound ones.
+"""Checks that a cache's files are undamaged. Each process checks a file once, when it first reads it.
 
-Shards are judged by the checksum of every record (crc32c, which processors compute at 7 to 18 GB/s; sha256 at 0.4 to 2 GB/s
-would be felt by a search), the small projections by their sha256. `features verify` compares every sha256, too.
+Shards are checked by the crc32c of every record (7 to 18 GB/s on a CPU; sha256, at 0.4 to 2 GB/s, would slow down a search), the
+small projections by their sha256. `features verify` also compares every sha256.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from features.runtime.atomic import file_sha256
 from features.runtime.errors import CacheError
 
 Identity = tuple[str, int, int, int, int]
-"""A file as it is now: path, device, inode, size in bytes, and the time of its last change in nanoseconds."""
+"""The current state of a file: path, device, inode, size in bytes, and modification time in nanoseconds."""
 
 _sound: set[Identity] = set()
-"""What this process has found sound. A file that was changed since is another one."""
+"""Files that passed the check in this process. A changed file has another identity, so it is checked again."""
 
 
 def check_shards(files: Sequence[tuple[Path, int]], feature_shape: tuple[int, ...], dtype: str) -> None:
-    """CacheError naming the first of these shards, given as (path, records), that is missing, cut short or damaged."""
+    """Raises CacheError naming the first of these shards, given as (path, records), that is missing, truncated or damaged."""
     unknown = []
     for path, records in files:
         check_length(path, shard_bytes(records, feature_shape, dtype))
@@ -39,16 +39,15 @@ def check_shards(files: Sequence[tuple[Path, int]], feature_shape: tuple[int, ..
     for (path, records, identity), faults in zip(unknown, found, strict=True):
         if faults:
             record, what = faults[0]
-            others = f"; so are {len(faults) - 1} others of {records}" if len(faults) > 1 else ""
+            others = f", and {len(faults) - 1} more of {records} records" if len(faults) > 1 else ""
             raise CacheError(
-                f"the shard {path} is damaged (record {record}: {what}{others}). Run `headhunt features repair`, which computes "
-                "it again."
+                f"the shard {path} is damaged (record {record}: {what}{others}). Run `headhunt features repair` to recompute it."
             )
         _sound.add(identity)
 
 
 def check_file(path: Path, sha256: str) -> None:
-    """CacheError naming the file when it is missing, or when its sha256 (hex) is another one."""
+    """Raises CacheError naming the file when it is missing or its sha256 (hex) differs."""
     if path.exists():
         identity = _identity(path)
         if identity in _sound:
@@ -57,11 +56,11 @@ def check_file(path: Path, sha256: str) -> None:
             _sound.add(identity)
             return
     what = "damaged" if path.exists() else "missing"
-    raise CacheError(f"{path} is {what}. Run `headhunt features repair`, which fits it again.")
+    raise CacheError(f"{path} is {what}. Run `headhunt features repair` to refit it.")
 
 
 def _faults(path: Path, records: int, feature_shape: tuple[int, ...], dtype: str) -> list[tuple[int, str]]:
-    """What `find_faults` says of the whole file, read a few records at a time."""
+    """The result of `find_faults` for the whole file, read a few records at a time."""
     size = shard_bytes(1, feature_shape, dtype)
     step = max(1, BUFFER_BYTES // size)
     buffer, faults = np.empty((min(step, records), size), np.uint8), []

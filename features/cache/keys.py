@@ -1,4 +1,4 @@
-"""A cache's key: a digest of everything that its numbers depend on; and how two keys differ, in words."""
+"""A cache's key, a digest of everything that its numbers depend on, and explanations of how two keys differ."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from features.dataset.index import DatasetIndex
 from features.runtime.errors import CacheError
 
 AUGMENTED = frozenset({"augmentation", "seed"})
-"""The parts that only augmented copies depend on: caches that differ in nothing else share their clean shards."""
+"""The parts that affect only augmented copies: caches that differ only in these share their clean shards."""
 
 R = TypeVar("R", bound=FeaturesRun)
 
 LONGEST = 60
-"""Characters of a part's value that a message shows."""
+"""Most characters of a part's value that a message shows."""
 
 
 def key_parts(run: FeaturesRun, index: DatasetIndex) -> dict[str, Any]:
-    """Everything that the cached numbers depend on, by name; with several policies, those of the first.
+    """Everything that the cached numbers depend on, by name; of several policies, only the first.
 
-    Not the number of copies: a cache grows by computing one more.
+    The number of copies is not included: a cache grows by computing more of them.
     """
     config = section_of(run.features)
     projected = {"projection": fitted_digest(index)} if widest_covariance(pooling(config)) else {}
@@ -62,7 +62,7 @@ def key_parts(run: FeaturesRun, index: DatasetIndex) -> dict[str, Any]:
 
 
 def augmentation_parts(config: FeaturesConfig) -> dict[str, Any]:
-    """The policy that comes first; and who draws, where that decides the views."""
+    """The first policy, and the backend that draws its views if these depend on it."""
     policy = resolve_policy(augmentation_of(config))
     draws = {} if policy.merged else {"draws": "jax" if config.workers.gpus else "tensorflow"}
     return {**policy.model_dump(mode="json"), **draws}
@@ -74,7 +74,7 @@ def cache_folder(run: FeaturesRun, key: str) -> Path:
 
 
 def for_workers(run: R) -> R:
-    """The run as a worker elsewhere needs it: paths absolute, and the compute dtype of the machine that made the key."""
+    """The run for workers on other machines: absolute paths, and the compute dtype of the machine that made the key."""
     config = run.features
     paths = {"backbone": config.backbone} if is_file(config) else {}
     if config.weights not in ("imagenet", "random"):
@@ -90,20 +90,20 @@ def changed_parts(parts: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 
 def sound_manifests(run: FeaturesRun) -> list[tuple[Path, Manifest]]:
-    """Every finished cache of a run: its folder and its manifest."""
+    """The finished caches of a run that can be read, as (folder, manifest)."""
     found = []
     for path in sorted((run.workdir / "cache").glob(f"*/{MANIFEST}")):
         try:
             found.append((path.parent, read_manifest(path.parent)))
-        except CacheError:  # damaged or of another format: of no use as an example
+        except CacheError:  # damaged or of another format
             continue
     return found
 
 
 def explain_key(run: FeaturesRun, parts: dict[str, Any]) -> str:
-    """How the nearest finished cache differs from the one that is wanted, as a clause; empty when there is none.
+    """How the most similar finished cache differs from the wanted one, as a clause; empty when there is none.
 
-    `the nearest, 0123456789abcdef, differs in image_size (has [224, 224], wanted [520, 520])`
+    `the closest, 0123456789abcdef, differs in image_size (has [224, 224], wanted [520, 520])`
     """
     others = [(changed_parts(parts, manifest.key_parts), folder, manifest) for folder, manifest in sound_manifests(run)]
     if not others:
@@ -113,7 +113,7 @@ def explain_key(run: FeaturesRun, parts: dict[str, Any]) -> str:
         return ""
     shown = {name: _shown(manifest.key_parts.get(name), parts[name]) for name in changed}
     named = [f"{name} (has {has}, wanted {wanted})" for name, (has, wanted) in shown.items()]
-    return f"the nearest, {folder.name}, differs in {', '.join(named)}"
+    return f"the closest, {folder.name}, differs in {', '.join(named)}"
 
 
 def _plain(value: Any) -> Any:
@@ -121,7 +121,7 @@ def _plain(value: Any) -> Any:
 
 
 def _shown(has: Any, wanted: Any) -> tuple[str, str]:
-    """Two different values, each in LONGEST characters, from where they begin to differ."""
+    """Two different values as JSON, each cut to LONGEST characters around the first difference."""
     texts = [json.dumps(value) for value in (has, wanted)]
     start = 0
     if max(map(len, texts)) > LONGEST:

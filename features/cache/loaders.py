@@ -1,4 +1,4 @@
-"""A cache's batches for training loops: for Keras, for tf.data, or plain. Nothing is held in memory but the batch."""
+"""A cache's batches for training loops: for Keras, for tf.data, or plain. Only the batch is held in memory."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Batch = tuple[npt.NDArray[np.floating], npt.NDArray[np.int32]]
 class EpochBatches:
     """The batches of a split, epoch by epoch; the last one of an epoch may be smaller. See `FeatureCache.batches`.
 
-    `copies` are the clean features and the augmented copies that the views draw from, by number.
+    `copies` are the clean features (0) and the augmented copies that the views draw from, by number.
 
-    Copies and order of an epoch are pure functions of (seed, epoch), and are those that the search's trials see.
+    The copies and order of an epoch are pure functions of (seed, epoch), the same as in the search's trials.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class EpochBatches:
         self._shuffle = shuffle
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """The number of batches per epoch."""
         return -(-len(self._labels) // self._batch_size)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
@@ -52,9 +52,9 @@ class EpochBatches:
             yield self._batch(plan, number)
 
     def keras_dataset(self, workers: int = 1, max_queue_size: int = 10) -> Any:
-        """A keras.utils.PyDataset that goes on to the next epoch's copies and order in `on_epoch_end`.
+        """A keras.utils.PyDataset that advances to the next epoch's copies and order in `on_epoch_end`.
 
-        Give `fit` shuffle=False: the order is drawn already. `workers` are threads.
+        Call `fit` with shuffle=False, since batches are already shuffled. `workers` are threads.
         """
         import keras
 
@@ -75,14 +75,14 @@ class EpochBatches:
                 return batches._batch(self._planned, number)
 
             def on_epoch_end(self) -> None:
-                if self._ended:  # Keras also calls this after it has looked at the first batch, to build the model
+                if self._ended:  # Keras also calls this after reading the first batch to build the model
                     self.epoch, self._ended = self.epoch + 1, False
                     self._planned = batches._plan(self.epoch)
 
         return Epochs()
 
     def tf_dataset(self) -> Any:
-        """A tf.data.Dataset of one epoch's batches; every time that it is iterated, of the next epoch's."""
+        """A tf.data.Dataset of one epoch's batches; each iteration over it is the next epoch."""
         import itertools
 
         import tensorflow as tf
@@ -95,7 +95,7 @@ class EpochBatches:
         return dataset.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(tf.data.AUTOTUNE)
 
     def _plan(self, epoch: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-        """The images in their order, and the copy of each: (n,) each."""
+        """The order of the photos (n,), and the copy of each photo (n,), indexed by photo."""
         images = len(self._labels)
         order = order_of_epoch(epoch, images, self._seed) if self._shuffle else np.arange(images)
         return order, self._views.of_epoch(epoch, images, self._seed)
@@ -109,7 +109,7 @@ class EpochBatches:
 def gather(
     copies: Sequence[MappedFeatures], rows: npt.NDArray[np.int64], numbers: npt.NDArray[np.int32]
 ) -> npt.NDArray[np.floating]:
-    """The features of these images, each from the copy of its number: (len(rows), *feature_shape) in the stored dtype."""
+    """The features of these rows, each from the copy in `numbers`: (len(rows), *feature_shape) in the stored dtype."""
     features = np.empty((len(rows), *copies[0].shape[1:]), copies[0].dtype)
     for number in np.unique(numbers):
         chosen = numbers == number

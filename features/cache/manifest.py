@@ -1,4 +1,4 @@
-"""The manifest of a cache: what it holds, and a digest by which any damage to the manifest itself shows."""
+"""The manifest of a cache: its contents, and a digest that reveals damage to the manifest itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MANIFEST = "manifest.json"
 
 
 class ShardEntry(Section):
-    """One shard file: what it holds and what it must be."""
+    """One shard file, its contents and its sha256."""
 
     file: str
     split: Literal["train", "val", "test"]
@@ -30,10 +30,10 @@ class ShardEntry(Section):
 
 
 class Manifest(Section):
-    """What a cache holds. Its bytes are a function of the configuration and the images alone.
+    """The contents of a cache. Its bytes depend only on the configuration and the photos.
 
-    `parts` are the columns of a record: the name of each part of the pooling and its width; empty for unpooled maps.
-    `projections` are the sha256 (hex) of the files beside the shards that covariances were computed with, one for each map.
+    `parts` are the columns of a record: the name and width of each part of the pooling; empty for unpooled maps.
+    `projections` are the sha256 (hex) of the projection files beside the shards, one per map; empty without covariances.
     """
 
     format_version: int
@@ -51,12 +51,12 @@ class Manifest(Section):
 
     @model_serializer(mode="wrap")
     def _written(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without what is empty, as in the manifests of before there were parts: their digest is of what they say."""
+        """Omits empty `parts` and `projections`, so that the digests of older manifests, which lack them, still match."""
         content: dict[str, Any] = plain(self)
         return {name: value for name, value in content.items() if value or name not in ("parts", "projections")}
 
     def text(self) -> str:
-        """The manifest as it stands in its file: JSON, with the sha256 of everything else as `digest`."""
+        """The manifest's file content: JSON, with the sha256 of everything else as `digest`."""
         content = self.model_dump(mode="json")
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return json.dumps({**content, "digest": digest}, indent=1) + "\n"
@@ -68,12 +68,12 @@ def cache_key(parts: dict[str, Any]) -> str:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes the manifest, which makes the folder a cache."""
+    """Writes the manifest, which marks the cache as finished."""
     write_text(folder / MANIFEST, manifest.text())
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of the cache in `folder`; CacheError when there is none, or when one byte of it is not as it was written."""
+    """The manifest of the cache in `folder`. Raises CacheError when it is missing or a single byte of it has changed."""
     path = folder / MANIFEST
     try:
         return parse_manifest(path.read_bytes(), path)
@@ -82,24 +82,24 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def parse_manifest(data: bytes, source: Path | str) -> Manifest:
-    """A manifest from its file's bytes. It is trusted only when it is written as `Manifest.text` writes it, digest included."""
+    """Parses a manifest's bytes. Raises CacheError unless they are exactly what `Manifest.text` writes, including the digest."""
     try:
         content = json.loads(data.decode())
         if not isinstance(content, dict):
-            raise ValueError("it holds no mapping")
+            raise ValueError("it is not a mapping")
         version = content.get("format_version")
         if version != FORMAT_VERSION and isinstance(version, int) and "key_parts" in content:
             raise CacheError(
-                f"{source} is of format {version}, but this version of Headhunt reads {FORMAT_VERSION}. Run `headhunt "
+                f"{source} has format {version}, but this version of Headhunt reads {FORMAT_VERSION}. Run `headhunt "
                 f"features cache` "
-                "to build the cache anew."
+                "to rebuild the cache."
             )
         content.pop("digest", None)
         manifest = Manifest.model_validate_json(json.dumps(content))
         if manifest.text().encode() != data or cache_key(manifest.key_parts) != manifest.key:
             raise ValueError("its digest does not match its content")
     except (ValueError, ValidationError) as error:
-        why = f"{error.error_count()} faults" if isinstance(error, ValidationError) else str(error)
+        why = f"{error.error_count()} errors" if isinstance(error, ValidationError) else str(error)
         raise CacheError(
             f"{source} is damaged ({why}). Run `headhunt features repair`, which keeps intact shards."
         ) from None

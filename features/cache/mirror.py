@@ -1,4 +1,4 @@
-"""A cache's folder and its object store: what either lacks, it gets from the other."""
+"""Synchronises a cache's local folder with its object store."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from features.runtime.errors import CacheError
 from features.runtime.log import log, relative
 
 TRANSFERS = 16
-"""Files that are sent or fetched at a time: they wait for the network, not for a core."""
+"""Number of parallel transfers: they are bound by the network, not by cores."""
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def push_shard(store: Store, shard: Path) -> None:
-    """Sends a finished shard, and then its checksum file, which makes it count there."""
+    """Uploads a finished shard, then its checksum file, which marks it as finished in the store."""
     store.upload(shard)
     store.upload(checksum_path(shard))
 
 
 def exchange(store: Store, folder: Path, shards: dict[str, int], dtype: str) -> dict[str, Checksum]:
-    """Sends the finished local shards that the store lacks; gives the shards that only the store has, by name.
+    """Uploads the finished local shards that the store lacks. Returns the checksums of shards that only the store has, by name.
 
-    `shards` are the names that count, each with its records.
+    `shards` maps the names to consider to their number of records.
     """
     there = store.sizes()
 
@@ -42,7 +42,7 @@ def exchange(store: Store, folder: Path, shards: dict[str, int], dtype: str) -> 
     here = {name: known for name in shards if (known := read_checksum(folder / name))}
     missing = [name for name in here if checksum_path(Path(name)).name not in there or not whole(name, here[name])]
     if missing:
-        log.print(f"Sending {len(missing)} finished shards to {store.url} …")
+        log.print(f"Uploading {len(missing)} finished shards to {store.url} …")
         _at_once(lambda name: push_shard(store, folder / name), missing)
     names = [name for name in shards if name not in here and name in there and checksum_path(Path(name)).name in there]
     texts = _at_once(lambda name: store.read_text(checksum_path(Path(name)).name), names)
@@ -51,14 +51,14 @@ def exchange(store: Store, folder: Path, shards: dict[str, int], dtype: str) -> 
 
 
 def push_manifest(store: Store, folder: Path) -> None:
-    """Sends the manifest, when the store has another or none; every shard must be there by then."""
+    """Uploads the manifest if the store has none or a different one. All shards must already be in the store."""
     text = (folder / MANIFEST).read_text(encoding="utf-8")
     if MANIFEST not in store.sizes() or store.read_text(MANIFEST) != text:
         store.write_text(MANIFEST, text)
 
 
 def fetch_projections(store: Store, folder: Path, maps: int) -> bool:
-    """Brings the projections of this many maps from the store; whether it has them all."""
+    """Downloads the projections of this many maps. Returns whether the store has all of them."""
     there = store.sizes()
     paths = [projection_path(folder, number) for number in range(1, maps + 1)]
     if not all(name in there for path in paths for name in (path.name, checksum_path(path).name)):
@@ -73,9 +73,9 @@ def fetch_projections(store: Store, folder: Path, maps: int) -> bool:
 
 
 def pull(store: Store, folder: Path, copies: int) -> None:
-    """Brings what a finished cache in the store has and the folder lacks; nothing when the store has no finished cache.
+    """Downloads the files of a finished cache that the folder lacks; does nothing if the store has no finished cache.
 
-    A folder that holds a whole cache of at least `copies` copies is left alone without asking the store. The manifest is written
+    If the folder already has a complete cache of at least `copies` copies, the store is not contacted. The manifest is written
     last, as in a build. Raises CacheError when the store's manifest or a shard is damaged.
     """
     try:
@@ -91,7 +91,7 @@ def pull(store: Store, folder: Path, copies: int) -> None:
     lacking = _lacking(make_folder(folder), manifest)
     sha256 = {entry.file: entry.sha256 for entry in manifest.shards}
     if lacking:
-        log.print(f"Fetching {len(lacking)} shards from {store.url} into {relative(folder)} …")
+        log.print(f"Downloading {len(lacking)} shards from {store.url} to {relative(folder)} …")
 
     def fetch(name: str) -> None:
         store.download(name, folder / name, sha256[name])

@@ -1,4 +1,4 @@
-"""The files of a cache's projections beside its shards: `projection-1.npy`, one for each map: (channels, components) float32."""
+"""A cache's projection files beside its shards: `projection-1.npy`, …, one per map: (channels, components) float32."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def projection_path(folder: Path, number: int) -> Path:
 def write_projections(folder: Path, projections: Sequence[Projection]) -> None:
     """Writes the files and, after each, its checksum file.
 
-    Raises CacheError when shards in the folder were made with others: the arithmetic of this machine differs from that of the one
-    that fitted them first.
+    Raises CacheError when the folder's shards were made with other projections, because this machine's arithmetic differs from
+    that of the machine that fitted them first.
     """
     for number, projection in enumerate(projections, start=1):
         path = projection_path(folder, number)
         known = checksum_of(path)
         if known is not None and known != projection.sha256 and any(folder.glob("*.tfrecord")):
             raise CacheError(
-                f"{path.name} is missing or damaged, and fitted again on this machine it is another one than that of the shards "
+                f"{path.name} is missing or damaged, and refitting it on this machine does not give the projection of the shards "
                 f"in {folder}. Delete that folder and run `headhunt features cache`, or repair it on the machine that made it."
             )
         with atomic_path(path) as temporary:
@@ -36,13 +36,13 @@ def write_projections(folder: Path, projections: Sequence[Projection]) -> None:
 
 
 def checksum_of(path: Path) -> str | None:
-    """The sha256 (hex) that a projection's file had when it was fitted, also where the file itself is gone."""
+    """The sha256 (hex) of a projection's file when it was fitted, even if the file itself is gone; None if unknown."""
     known = read_checksum(path, even_without_file=True)
     return known.sha256 if known else None
 
 
 def read_projections(folder: Path, maps: int) -> tuple[Projection, ...] | None:
-    """The projections of this many maps; None when one of them is missing, unfinished or damaged."""
+    """The projections of this many maps; None when any is missing, unfinished or damaged."""
     found = tuple(_whole(folder, maps))
     return found if len(found) == maps else None
 

@@ -1,10 +1,10 @@
 """The TFRecord layout of a shard: plain `tf.train.Example`s of equal length, read by mapping the file.
 
-Each record is an Example of `features` (the array's bytes, C order, little endian), `label` (int64) and `image` (int64, the row
-of the index). These two are written as varints of fixed length (padded with continuation bits, which every protobuf reader
-accepts), so all records of a shard are equally long and the file maps to one strided array without parsing.
+Each record is an Example with `features` (the array's bytes, C order, little endian), `label` (int64) and `image` (int64, the row
+of the index). The two integers are written as varints of fixed length (padded with continuation bits, which every protobuf reader
+accepts), so all records of a shard have equal length and the file maps to one strided array without parsing.
 
-TFRecord framing: 8-byte length, masked crc32c of it, payload, masked crc32c of it.
+TFRecord framing: 8-byte length, masked crc32c of the length, payload, masked crc32c of the payload.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from features.runtime.atomic import atomic_path
 from features.runtime.errors import CacheError
 
 VARINT = 5
-"""Bytes of a label or an image id: values below 2**35."""
+"""Bytes of a label or a photo id: values below 2**35."""
 
 HEADER = 12
 FOOTER = 4
 
 CRC_MASK = 0xA282EAD8
-"""What TFRecord adds to a rotated crc32c."""
+"""TFRecord's constant, added to a rotated crc32c."""
 
 BUFFER_BYTES = 4 << 20
-"""What is copied at a time, in bytes of the result: it stays in the processor's cache."""
+"""Bytes of the result copied at a time; small enough for the CPU cache."""
 
 MOST_THREADS = 8
-"""Threads that copy: memory is as fast as it gets by then."""
+"""Most threads that copy: beyond this, memory bandwidth is the limit."""
 
 
 class Shard(NamedTuple):
-    """What a shard holds: features (records, *feature_shape) in the stored dtype, labels and images (records,) int64."""
+    """The contents of a shard: features (records, *feature_shape) in the stored dtype, labels and images (records,) int64."""
 
     features: npt.NDArray[np.floating]
     labels: npt.NDArray[np.int64]
@@ -54,13 +54,13 @@ def _varint(value: int, size: int = VARINT) -> bytes:
 
 
 def _bytes_field(number: int, content: bytes) -> bytes:
-    """A field whose length is written in as few bytes as it takes: it is the same in every record."""
+    """A length-delimited field with a minimal length prefix, which is the same in every record."""
     size = max(1, -(-len(content).bit_length() // 7))
     return bytes([number << 3 | 2]) + _varint(len(content), size) + content
 
 
 class Layout(NamedTuple):
-    """Where the parts of a record stand: the whole record's bytes, and offsets into it."""
+    """The bytes of an empty record, and the offsets of its fields."""
 
     record: npt.NDArray[np.uint8]
     features: int
@@ -70,7 +70,7 @@ class Layout(NamedTuple):
 
 @lru_cache(maxsize=8)
 def _layout(feature_bytes: int) -> Layout:
-    """A record of zeros: fields are found by placeholders that are cleared afterwards."""
+    """The layout of records with this many bytes of features; offsets are found by placeholder values in the record."""
 
     def entry(name: bytes, feature: bytes) -> bytes:
         return _bytes_field(1, _bytes_field(1, name) + _bytes_field(2, feature))
@@ -120,18 +120,18 @@ def shard_bytes(records: int, feature_shape: tuple[int, ...], dtype: str) -> int
 
 
 def read_shard(path: Path, records: int, feature_shape: tuple[int, ...], dtype: str) -> Shard:
-    """Maps a shard: the features are a view of the file, nothing is parsed or copied.
+    """Maps a shard: the features are a view of the file, without parsing or copying.
 
-    Raises CacheError when the file is missing or of another length; its checksums are the work of `features.cache.integrity`.
+    Raises CacheError when the file is missing or has another length; `features.cache.integrity` checks its checksums.
     """
     size = shard_bytes(records, feature_shape, dtype)
     check_length(path, size)
-    data = np.memmap(path, np.uint8, "r", shape=(size,)).view(np.ndarray)  # as a memmap, every slice would be slow
+    data = np.memmap(path, np.uint8, "r", shape=(size,)).view(np.ndarray)  # slicing a memmap is slow
     return parse_shard(data, records, feature_shape, dtype)
 
 
 def parse_shard(data: npt.NDArray[np.uint8], records: int, feature_shape: tuple[int, ...], dtype: str) -> Shard:
-    """A shard from its file's bytes, which must be of the right length; the features are a view of them."""
+    """A shard from its file's bytes, which must have the right length; the features are a view of them."""
     layout = _layout(_feature_bytes(feature_shape, dtype))
     rows = data.reshape(records, len(layout.record))
     features = _features(rows, layout, feature_shape, dtype)
@@ -147,7 +147,7 @@ def _features(
 
 
 def check_length(path: Path, expected: int) -> None:
-    """CacheError when a shard is missing, or has another length than `expected` bytes."""
+    """Raises CacheError when a shard is missing or its length is not `expected` bytes."""
     try:
         size = path.stat().st_size
     except FileNotFoundError:
@@ -159,10 +159,10 @@ def check_length(path: Path, expected: int) -> None:
 def copy_shards(
     files: Sequence[tuple[Path, int]], feature_shape: tuple[int, ...], stored: str, dtype: npt.DTypeLike
 ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.int64]]:
-    """The features (n, *feature_shape) in `dtype` and labels (n,) int64 of shards, given as (path, records), one after the other.
+    """The concatenated features (n, *feature_shape) in `dtype` and labels (n,) int64 of shards, given as (path, records).
 
-    Threads share the files; each reads a few at a time into a buffer that stays in the processor's cache, and copies from there:
-    the buffer is large enough that they seldom wait for the interpreter. Raises CacheError as `read_shard` does.
+    Threads share the files; each reads a few records at a time into a buffer that fits in the CPU cache, and copies from there.
+    The buffer is large enough that threads rarely contend for the GIL. Raises CacheError like `read_shard`.
     """
     feature_bytes = _feature_bytes(feature_shape, stored)
     layout = _layout(feature_bytes)
@@ -194,11 +194,11 @@ def copy_shards(
 
 
 Piece = tuple[int, list[tuple[Path, int, int]]]
-"""Where a piece begins in the whole, and what it is made of: (path, records skipped, records)."""
+"""The start of a piece in the result, and its sources: (path, records skipped, records)."""
 
 
 def _pieces(files: Sequence[tuple[Path, int]], capacity: int) -> Iterator[Piece]:
-    """Cuts the records of files that follow each other into pieces of `capacity` records, the last one smaller."""
+    """Cuts the concatenated records of the files into pieces of `capacity` records; the last may be smaller."""
     start = filled = 0
     parts: list[tuple[Path, int, int]] = []
     for path, records in files:
@@ -215,34 +215,35 @@ def _pieces(files: Sequence[tuple[Path, int]], capacity: int) -> Iterator[Piece]
 
 
 def read_rows(path: Path, offset: int, rows: npt.NDArray[np.uint8]) -> None:
-    """Reads from a file until the rows are full; a system call may give less than it was asked for."""
+    """Reads from a file until the rows are full; a single read may return less."""
     view = rows.data.cast("B")
     with path.open("rb", buffering=0) as file:
         file.seek(offset)
         while len(view):
             count = file.readinto(view)
             if not count:
-                raise CacheError(f"the shard {path} ended while it was read. Run `headhunt features repair`.")
+                raise CacheError(f"the shard {path} was truncated during reading. Run `headhunt features repair`.")
             view = view[count:]
 
 
 def _cast(stored: npt.NDArray[np.floating], into: npt.NDArray[np.floating]) -> None:
-    """Copies features in another dtype; float16 to float32 several times as fast as numpy does, and exactly, for finite values.
+    """Copies features to another dtype; float16 to float32 several times faster than numpy, and exact for finite values.
 
-    The exponent and mantissa of a half, moved to those of a single, are its value but for the bias of the exponent, 127 - 15.
+    The exponent and mantissa bits of a half, shifted to those of a single, give its value up to the difference of the exponent
+    biases, 127 - 15.
     """
     if stored.dtype != np.float16 or into.dtype != np.float32:
         into[...] = stored
         return
     bits = into.view(np.int32)
-    bits[...] = stored.view(np.int16)  # copies of the sign fill the upper half
+    bits[...] = stored.view(np.int16)  # sign extension fills the upper half
     np.left_shift(bits, 13, out=bits)
-    np.bitwise_and(bits, np.int32(-0x70002000), out=bits)  # one sign, exponent and mantissa
+    np.bitwise_and(bits, np.int32(-0x70002000), out=bits)  # keep one sign bit, the exponent and the mantissa
     np.multiply(into, np.float32(2.0 ** (127 - 15)), out=into)
 
 
 class MappedFeatures:
-    """Features (n, *feature_shape) that stay in their shards' files; indexing by rows reads those rows."""
+    """Features (n, *feature_shape) that stay in their shard files; indexing reads the indexed rows."""
 
     def __init__(self, shards: Sequence[npt.NDArray[np.floating]]) -> None:
         self._shards = shards
@@ -257,7 +258,7 @@ class MappedFeatures:
         return f"MappedFeatures(shape={self.shape}, dtype={self.dtype}, shards={len(self._shards)})"
 
     def __getitem__(self, rows: Any) -> npt.NDArray[np.floating]:
-        """One image's features for an int, otherwise (len(rows), *feature_shape); IndexError for a row that is not there."""
+        """One photo's features for an int, otherwise (len(rows), *feature_shape). Raises IndexError for a row out of range."""
         wanted = np.arange(len(self))[rows]
         flat = np.atleast_1d(wanted)
         holders = np.searchsorted(self._starts, flat, side="right") - 1
@@ -269,14 +270,14 @@ class MappedFeatures:
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         if copy is False:
-            raise ValueError("mapped features lie in several files: an array of them is a copy")
+            raise ValueError("mapped features are in several files, so an array of them must be a copy")
         return np.asarray(self[:], dtype)
 
 
 def find_faults(
     data: npt.NDArray[np.uint8], records: int, feature_shape: tuple[int, ...], dtype: str
 ) -> list[tuple[int, str]]:
-    """The records whose framing or checksum is wrong, as (record, what); `data` are the bytes of a file of the right length."""
+    """The records with wrong framing or checksum, as (record, what); `data` are the bytes of a file of the right length."""
     from google_crc32c import value as crc32c
 
     layout = _layout(_feature_bytes(feature_shape, dtype))
@@ -286,7 +287,7 @@ def find_faults(
     crcs = np.fromiter((crc32c(payload) for payload in rows[:, HEADER:-FOOTER]), np.uint32, records)
     wrong = ((crcs >> 15 | crcs << 17) + np.uint32(CRC_MASK) != stored) & ~framing
     faults = [(int(number), "the record's length is wrong") for number in np.flatnonzero(framing)]
-    faults += [(int(number), "the checksum does not fit the data") for number in np.flatnonzero(wrong)]
+    faults += [(int(number), "the checksum does not match the data") for number in np.flatnonzero(wrong)]
     return sorted(faults)
 
 

@@ -1,7 +1,7 @@
-"""A cache's folder in an object store: finished files are kept there too, so that no machine computes them twice.
+"""A cache's folder in an object store, which also keeps finished files, so that no machine computes them twice.
 
-The local folder is a mirror. A file in the store is whole or absent: S3 and GCS put an object atomically, and a local
-`file://` store gets a temporary name first. Credentials come from the driver's own environment (`AWS_*`, `FSSPEC_S3_*`).
+The local folder is a mirror. A file in the store is complete or absent: S3 and GCS put objects atomically, and a `file://` store
+writes to a temporary name first. Credentials come from the driver's own environment variables (`AWS_*`, `FSSPEC_S3_*`).
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from features.runtime.atomic import atomic_path, file_sha256
 from features.runtime.errors import CacheError, HeadhuntError, UsageError
 
 ATTEMPTS = 4
-"""How often a transfer is tried before it counts as failed; the pauses between are 0.2, 0.4 and 0.8 seconds."""
+"""Attempts per transfer; the pauses between them are 0.2, 0.4 and 0.8 seconds."""
 
 FIRST_PAUSE_SECONDS = 0.2
 
 DRIVERS = {"s3": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"), "file": ("", ""), "memory": ("", "")}
-"""Allowed protocols: the package that each needs, and the extra of headhunt that brings it."""
+"""Allowed protocols: the package that each needs, and the extra of headhunt that installs it."""
 
 Result = TypeVar("Result")
 
 
 class Store:
-    """One cache's folder in a store. Picklable; each process connects for itself, at the first use.
+    """One cache's folder in a store. Picklable; each process connects by itself, on first use.
 
-    Raises UsageError for a URL that cannot be meant or a missing driver, HeadhuntError when a transfer fails for good.
+    Raises UsageError for an invalid URL or a missing driver, HeadhuntError when a transfer fails permanently.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
@@ -40,11 +40,9 @@ class Store:
             allowed = ", ".join(f"{name}://" for name in DRIVERS)
             raise UsageError(f"features.store is {mask(url)!r}, but must be a URL that starts with one of {allowed}.")
         if not rest.strip("/") and protocol != "memory":
-            raise UsageError(
-                f"features.store is {mask(url)!r}, which names no bucket or folder; write {protocol}://NAME/…"
-            )
+            raise UsageError(f"features.store is {mask(url)!r}, but must name a bucket or folder: {protocol}://NAME/…")
         if "@" in rest.partition("/")[0]:
-            raise UsageError(f"features.store is {mask(url)!r}: keep credentials in the environment, not in the URL.")
+            raise UsageError(f"features.store is {mask(url)!r}: put credentials in the environment, not in the URL.")
         self.url = url.rstrip("/")
         self.protocol = protocol
         self.options = dict(options or {})
@@ -57,7 +55,7 @@ class Store:
         return {**self.__dict__, "_opened": None}
 
     def sizes(self) -> dict[str, int]:
-        """File name to bytes, of every finished file in the folder; {} when the folder is not there."""
+        """The size in bytes of every finished file in the folder, by name; {} when the folder does not exist."""
 
         def listing(system: Any) -> dict[str, int]:
             system.invalidate_cache()
@@ -72,7 +70,7 @@ class Store:
         return self._try("list", "", listing)
 
     def upload(self, file: Path) -> None:
-        """Puts a local file there under its own name, whole or not at all, and checks its size afterwards."""
+        """Uploads a local file under its own name, atomically, and checks its size."""
 
         def put(system: Any) -> None:
             self._put(system, file.name, file.stat().st_size, lambda to: system.put_file(str(file), to))
@@ -80,18 +78,19 @@ class Store:
         self._try("upload", file.name, put)
 
     def write_text(self, name: str, text: str) -> None:
-        """Puts UTF-8 text there, whole or not at all."""
+        """Uploads text as UTF-8, atomically."""
         data = text.encode()
         self._try(
             "upload", name, lambda system: self._put(system, name, len(data), lambda to: system.pipe_file(to, data))
         )
 
     def read_text(self, name: str) -> str:
-        """The UTF-8 text of a file; CacheError when it is not there."""
+        """The UTF-8 text of a file. Raises CacheError when it is missing."""
         return bytes(self._try("read", name, lambda system: system.cat_file(self._path(name)))).decode()
 
     def download(self, name: str, target: Path, sha256: str | None = None) -> None:
-        """Brings a file to `target`, atomically; CacheError, and `target` as it was, when it is missing or has another sha256."""
+        """Downloads a file to `target`, atomically. Raises CacheError, leaving `target` unchanged, when the file is missing or
+        has another sha256."""
         with atomic_path(target) as temporary:
             self._try("download", name, lambda system: system.get_file(self._path(name), str(temporary)))
             if sha256 is not None:
@@ -99,11 +98,11 @@ class Store:
                 if found != sha256:
                     raise CacheError(
                         f"{mask(self.url)}/{name} is damaged: its sha256 is {found[:16]}…, expected {sha256[:16]}…. Delete it "
-                        "there and run `headhunt features cache`, which puts it back."
+                        "there and run `headhunt features cache` to upload it again."
                     )
 
     def delete(self, name: str) -> None:
-        """Takes a file away; nothing happens when it is not there."""
+        """Deletes a file, if it exists."""
 
         def remove(system: Any) -> None:
             system.invalidate_cache()
@@ -138,7 +137,7 @@ class Store:
         bucket = self._path().strip("/").partition("/")[0]
         if self.protocol in ("s3", "gs") and not system.exists(bucket):
             raise UsageError(
-                f"features.store: there is no bucket {bucket!r} ({mask(self.url)}). Create it, or correct the URL."
+                f"features.store: there is no bucket {bucket!r} ({mask(self.url)}). Create it, or fix the URL."
             )
 
     def _path(self, name: str = "") -> str:
@@ -160,14 +159,14 @@ class Store:
         return self._opened
 
     def _try(self, action: str, name: str, work: Callable[[Any], Result]) -> Result:
-        """Does `work` with the file system, a few times if need be."""
+        """Runs `work` with the file system, retrying on errors that may be temporary."""
         where = f"{mask(self.url)}/{name}"
         for attempt in range(ATTEMPTS):
             try:
                 return work(self._system())
             except HeadhuntError:
                 raise
-            except Exception as error:  # drivers raise what their libraries raise
+            except Exception as error:  # drivers raise their libraries' exceptions
                 kind = type(error).__name__
                 said = mask(f"{kind}: {error}")
                 if kind in ("NoCredentialsError", "PartialCredentialsError"):
@@ -177,13 +176,13 @@ class Store:
                     ) from None
                 if "NoSuchBucket" in said or "bucket does not exist" in said:
                     raise UsageError(
-                        f"features.store: there is no bucket at {where} ({said}). Create it, or correct the URL."
+                        f"features.store: there is no bucket at {where} ({said}). Create it, or fix the URL."
                     ) from None
                 if isinstance(error, FileNotFoundError) and action in ("download", "read"):
                     raise CacheError(f"{where} is not in the store. Run `headhunt features cache`.") from None
                 if attempt + 1 == ATTEMPTS or isinstance(error, PermissionError):
                     raise HeadhuntError(
-                        f"cannot {action} {where}: {said}. Finished shards stay on the local disk; rerun the same command "
+                        f"cannot {action} {where}: {said}. Finished shards are kept on the local disk. Rerun the same command "
                         f"to continue."
                     ) from None
                 time.sleep(FIRST_PAUSE_SECONDS * 2**attempt)
@@ -191,12 +190,12 @@ class Store:
 
 
 def open_store(url: str | None, key16: str) -> Store | None:
-    """The folder of the cache `key16` below the configured URL; None when none is configured."""
+    """The folder of the cache `key16` below the configured URL; None when no URL is configured."""
     return None if url is None else Store(f"{url.rstrip('/')}/{key16}")
 
 
 def mask(text: str) -> str:
-    """`text` without what may be secret: the environment's secrets, URL passwords, key ids and signatures."""
+    """`text` with possible secrets masked: values of secret environment variables, URL passwords, key ids and signatures."""
     for name, value in os.environ.items():
         if len(value) >= 8 and re.search(r"SECRET|TOKEN|PASSWORD|ACCESS_KEY", name, re.IGNORECASE):
             text = text.replace(value, "***")

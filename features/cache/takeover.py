@@ -1,4 +1,4 @@
-"""Finished shards of one cache taken over into another: linked where the file system can, else copied."""
+"""Reuses finished shards of one cache in another: hard-linked if the file system supports it, otherwise copied."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from features.runtime.atomic import atomic_path, file_sha256
 
 
 def take_over(other: Path, manifest: Manifest, folder: Path, augmented: bool) -> None:
-    """Links the shards of the cache in `other` that `folder` lacks and whose checksum holds; the clean ones alone unless
-    `augmented`. They are of the same projections, which are linked first: without these, no shard is."""
+    """Links the shards of the cache in `other` that `folder` lacks and whose checksum matches; only the clean ones unless
+    `augmented`. The projections are linked first; if they cannot be, or differ, no shard is linked."""
     for number, sha256 in enumerate(manifest.projections, start=1):
         source, target = projection_path(other, number), projection_path(folder, number)
         if not target.exists() and not _link(source, target, sha256):
@@ -29,12 +29,12 @@ def take_over(other: Path, manifest: Manifest, folder: Path, augmented: bool) ->
 
 
 def _link(source: Path, target: Path, sha256: str) -> bool:
-    """Whether the source is there with this content; then it is the target, too."""
+    """Links or copies `source` to `target` if it exists with this sha256. Returns whether it did."""
     if not source.exists() or file_sha256(source) != sha256:
         return False
     with atomic_path(target) as temporary:
         try:
             temporary.hardlink_to(source)
-        except OSError:  # a file system without links
+        except OSError:  # a file system without hard links
             shutil.copyfile(source, temporary)
     return True

@@ -1,1 +1,1 @@
-"""Photos and labels in; an index, checked and split, out."""
+"""Photos and labels in; a checked, split index out."""

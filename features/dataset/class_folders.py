@@ -1,4 +1,4 @@
-"""Class folders for other tools: `train/class_001/…`, whose sorted order is the labels' order."""
+"""Class folders for other tools: `train/class_001/…`, in label order when sorted."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from features.runtime.errors import DatasetError, HeadhuntError
 
 
 def lay_out(index: DatasetIndex, folder: Path, how: Literal["link", "copy"]) -> None:
-    """Makes `train/`, `val/` and `test/` below `folder` anew, of links to the photos or of copies.
+    """Recreates `train/`, `val/` and `test/` below `folder`, with links to the photos or copies of them.
 
-    Class folders are zero-padded, since Keras's image_dataset_from_directory numbers classes by sorted folder name; the
-    labels are read back in that way before a split's folder takes its name. Raises HeadhuntError when it cannot write.
+    Names of class folders are zero-padded, because Keras's image_dataset_from_directory numbers classes by sorted folder name.
+    Labels are read back that way before a split's folder is renamed into place. Raises HeadhuntError when it cannot write.
     """
     digits = max(3, len(str(len(index.class_names))))
     for split in SPLITS:
@@ -28,8 +28,8 @@ def lay_out(index: DatasetIndex, folder: Path, how: Literal["link", "copy"]) -> 
             fresh.rename(folder / split)
         except OSError as error:
             raise HeadhuntError(
-                f"cannot lay out class folders in {folder / split}: {error.strerror or error}. Free space, choose another "
-                "`workdir`, or use the other of `--materialize link` and `copy`."
+                f"cannot create class folders in {folder / split}: {error.strerror or error}. Free space, choose another "
+                "`workdir`, or try the other `--materialize` mode (link or copy)."
             ) from error
 
 
@@ -52,5 +52,5 @@ def _read_back(index: DatasetIndex, folder: Path) -> None:
             expected = int(labels.iloc[int(file.name.partition("_")[0])])
             if expected != number:
                 raise DatasetError(
-                    f"{file}: the folder's place among the sorted folders is {number}, but the label is {expected}."
+                    f"{file}: the folder is number {number} in sorted order, but the label is {expected}."
                 )

@@ -1,4 +1,4 @@
-"""Photos that are the same bytes: what is left of them, and which photos must not be divided between splits."""
+"""Identical photos: which of them to keep, and which photos must stay in the same split."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from features.runtime.log import log
 
 
 def settle(photos: list[Photo], sha256: Mapping[str, str], rule: Literal["error", "drop", "keep"]) -> list[Photo]:
-    """The photos that stay, by `dataset.on_duplicate`, and a line about those that are equal.
+    """The photos to keep according to `dataset.on_duplicate`; logs the number of identical ones.
 
-    `sha256` are the digests by path. Copies with one label in one split, or in splits that are drawn, are no fault: they stay
-    together (see `units`). Raises DatasetError that lists copies with two labels, or in two splits of the data set's own.
+    `sha256` are the digests by path. Identical photos with one label, in one split or with splits still to be drawn, are not an
+    error: they stay together (see `units`). Raises DatasetError listing those with two labels or in two of the data set's own
+    splits.
     """
     copies = [same for same in _by_digest(photos, sha256) if len(same) > 1]
     if not copies:
@@ -24,31 +25,31 @@ def settle(photos: list[Photo], sha256: Mapping[str, str], rule: Literal["error"
     alike = [same for same in copies if len({photo.label for photo in same}) == 1]
     across = [same for same in alike if len({photo.part for photo in same}) > 1]
     if rule == "error" and (mixed or across):
-        found = [*_listed(mixed, "under two labels"), *_listed(across, "in two splits")]
+        found = [*_listed(mixed, "with two labels"), *_listed(across, "in two splits")]
         raise DatasetError(
             "\n".join(
                 [
                     *found,
-                    "Mend them, or set `dataset.on_duplicate`: drop leaves them out, keep keeps them in one split.",
+                    "Fix them, or set `dataset.on_duplicate`: drop leaves them out, keep keeps them in one split.",
                 ]
             )
         )
     count = sum(len(same) - 1 for same in copies)
     if rule != "drop":
         log.print(
-            f"{count} photos are byte-for-byte copies of others; all copies of a photo are in the same split.",
+            f"{count} photos are identical to others; identical photos stay in the same split.",
             style="yellow",
         )
         return _in_one_split(photos, across + mixed)
     gone = {photo.path for same in mixed for photo in same}
     gone |= {photo.path for same in alike for photo in sorted(same, key=_last_split_first)[1:]}
-    log.print(f"Left out {len(gone)} photos that are byte-for-byte copies of others.", style="yellow")
+    log.print(f"Left out {len(gone)} photos that are identical to others.", style="yellow")
     return [photo for photo in photos if photo.path not in gone]
 
 
 def units(photos: Sequence[Photo], sha256: Mapping[str, str]) -> list[list[int]]:
-    """Positions of photos that must not be divided between splits, because of equal bytes or of one group; only those of two or
-    more, in the order of their first."""
+    """Positions of photos that must stay in the same split because they are identical or of one group; only units of two or
+    more, ordered by first position."""
     parent = list(range(len(photos)))
 
     def root(position: int) -> int:
@@ -77,12 +78,13 @@ def _by_digest(photos: Sequence[Photo], sha256: Mapping[str, str]) -> list[list[
 
 
 def _last_split_first(photo: Photo) -> int:
-    """What tests stays where one of two copies goes."""
+    """Sort key: test before val before train, so that the test photo of identical ones is kept."""
     return -SPLITS.index(photo.part) if photo.part in SPLITS else 0
 
 
 def _in_one_split(photos: list[Photo], across: list[list[Photo]]) -> list[Photo]:
-    """Copies in several splits of the data set's own go to the first of these: what is trained on tests nothing."""
+    """Moves identical photos in several of the data set's own splits into one (train before val before test), so that no training
+    photo is tested on."""
     where: dict[str, str | None] = {}
     for same in across:
         part = max(same, key=_last_split_first).part
@@ -94,4 +96,4 @@ def _listed(copies: list[list[Photo]], what: str) -> list[str]:
     if not copies:
         return []
     shown = some([some([photo.path for photo in same], " = ") for same in copies], "; ")
-    return [f"photos of equal bytes {what}: {shown}."]
+    return [f"identical photos {what}: {shown}."]

@@ -20,16 +20,16 @@ from features.dataset.index import BOX, DatasetIndex
 from features.runtime.configfile import shortened
 from features.runtime.errors import DatasetError
 
-with contextlib.suppress(ImportError):  # whoever has HEIC photos installs it
+with contextlib.suppress(ImportError):  # optional, for HEIC photos
     import pillow_heif
 
     pillow_heif.register_heif_opener()
 
-Image.MAX_IMAGE_PIXELS = None  # `dataset.max_pixels` is checked instead, from the header, before anything is decoded
+Image.MAX_IMAGE_PIXELS = None  # `dataset.max_pixels` is checked instead, from the header, before decoding
 
 PngImagePlugin.MAX_TEXT_CHUNK = (
     PngImagePlugin.MAX_TEXT_MEMORY
-)  # 64 MB instead of 1: editors write long histories into photos
+)  # 64 MB instead of 1 MB: editors write long histories into photos
 
 ORIENTATION = 0x0112
 """The EXIF tag."""
@@ -38,24 +38,24 @@ TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-"""How a photo is turned upright, by its EXIF orientation."""
+"""The transpose that turns a photo upright, by EXIF orientation."""
 
 SIDEWAYS = {5, 6, 7, 8}
-"""Orientations in which width and height change places."""
+"""Orientations that swap width and height."""
 
 LONGEST_REASON = 120
-"""Characters of a decoder's message that are quoted."""
+"""Most characters of a decoder's message that are quoted."""
 
 TWELVE_BITS = 1 << 12
-"""Many sensors write 12 bits into pixels of 16: such photos have no value from here on."""
+"""Many sensors store 12 bits in 16-bit pixels: all values of such photos are below this."""
 
 
 @dataclass(frozen=True)
 class Inspected:
-    """What was found in one file: `fault` is None, or says what is wrong with it; sizes are those of the upright photo.
+    """Result of checking one file. `fault` describes what is wrong, or is None; `width` and `height` are of the upright photo.
 
-    `animated`: the file holds several frames or pages, of which the first is the photo. `twelve_bits`: its pixels have 16 bits,
-    and hold 12.
+    `animated`: the file has several frames or pages, of which only the first is used. `twelve_bits`: its 16-bit pixels hold
+    12-bit values.
     """
 
     fault: str | None
@@ -67,13 +67,13 @@ class Inspected:
 
 
 def inspect_image(path: Path, max_pixels: int, known: dict[str, tuple[int, int]]) -> Inspected:
-    """Hashes a file and decodes it once to see that it is whole.
+    """Hashes a file and decodes it once to check that it is intact.
 
-    `known` holds the sizes of files found whole before, by sha256: these are not decoded again.
+    `known` maps the sha256 of files that passed before to their sizes; these are not decoded again.
     """
     try:
         mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):  # reading a named pipe would wait for ever
+        if not stat.S_ISREG(mode):  # reading a named pipe would block forever
             return Inspected("a folder, not a file" if stat.S_ISDIR(mode) else "not a regular file")
         data = path.read_bytes()
     except FileNotFoundError:
@@ -83,7 +83,7 @@ def inspect_image(path: Path, max_pixels: int, known: dict[str, tuple[int, int]]
     if not data:
         return Inspected("empty")
     sha256 = hashlib.sha256(data).hexdigest()
-    jpeg = data.startswith(b"\xff\xd8")  # the second frame that some cameras store is a preview
+    jpeg = data.startswith(b"\xff\xd8")  # some cameras store a preview as a second frame
     try:
         if sha256 in known and jpeg:
             return Inspected(None, *known[sha256], sha256)
@@ -95,11 +95,11 @@ def inspect_image(path: Path, max_pixels: int, known: dict[str, tuple[int, int]]
             if width * height > max_pixels:
                 return Inspected(f"larger than dataset.max_pixels ({width} × {height} > {max_pixels})")
             if image.mode in ("I", "F"):
-                return Inspected("of 32-bit pixels, which have no agreed white; store them with 8 or 16 bits")
-            image.draft("RGB", (64, 64))  # a JPEG is read to its end, but only its coarse part is computed
+                return Inspected("with 32-bit pixels, which have no defined white level; convert them to 8 or 16 bits")
+            image.draft("RGB", (64, 64))  # reads a JPEG to its end, but decodes it at reduced scale
             decoded = _decoded(image)
             sideways = _orientation(image) in SIDEWAYS
-    except Exception as error:  # whatever a decoder raises on a damaged file, it is that file's fault
+    except Exception as error:  # decoders raise all kinds of exceptions on damaged files
         fault = "truncated" if "truncated" in str(error).lower() else f"not a readable image ({_reason(error)})"
         return Inspected(fault)
     upright = (height, width) if sideways else (width, height)
@@ -109,8 +109,8 @@ def inspect_image(path: Path, max_pixels: int, known: dict[str, tuple[int, int]]
 def load_images(
     index: DatasetIndex, rows: Sequence[int], image_size: tuple[int, int], crop_to_bbox: bool, threads: int = 2
 ) -> npt.NDArray[np.uint8]:
-    """Decodes the photos of `rows` as `open_photo` does and resizes them to `image_size` (height, width), bilinear, aspect not
-    kept.
+    """Decodes the photos of `rows` with `open_photo` and resizes them to `image_size` (height, width), bilinear, ignoring the
+    aspect ratio.
 
     Returns (len(rows), height, width, 3) uint8. Raises DatasetError naming a file that cannot be read.
     """
@@ -127,7 +127,7 @@ def load_images(
 
 
 def resized(photo: Image.Image, image_size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """An RGB photo as pixels (height, width, 3) uint8 of `image_size`, bilinear, aspect not kept: what every model is given."""
+    """An RGB photo resized to `image_size`: (height, width, 3) uint8, bilinear, ignoring the aspect ratio; for every model."""
     height, width = image_size
     return np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR))
 
@@ -135,7 +135,7 @@ def resized(photo: Image.Image, image_size: tuple[int, int]) -> npt.NDArray[np.u
 def locate(
     index: DatasetIndex, rows: Sequence[int], crop_to_bbox: bool
 ) -> list[tuple[Path, tuple[int, int, int, int] | None]]:
-    """The file of each of these positions in the index's table, and the box to cut it to: what `open_photo` takes."""
+    """The file and the crop box (or None) of each row position in the index's table: the arguments of `open_photo`."""
     chosen = index.table.iloc[list(rows)]
     boxes = [
         (int(box[0]), int(box[1]), int(box[2]), int(box[3])) if crop_to_bbox and not any(map(_missing, box)) else None
@@ -145,17 +145,17 @@ def locate(
 
 
 def open_photo(path: Path, box: tuple[int, int, int, int] | None = None) -> Image.Image:
-    """One photo at its own size: the first frame, turned upright, as RGB, then cut to `box` where one is given.
+    """One photo at its original size: the first frame, turned upright, as RGB, then cropped to `box` if given.
 
-    A box is in pixels of the upright photo, as a person drew it on a screen; see `features.dataset.index.Photo`. Raises
-    DatasetError for a file that cannot be read, or a box that lies outside.
+    `box` is in pixels of the upright photo, as drawn on a screen; see `features.dataset.index.Photo`. Raises DatasetError for a
+    file that cannot be read, or a box outside the photo.
     """
     try:
         with Image.open(path) as opened:
             image = _decoded(opened).photo
-    except Exception as error:  # what `inspect_image` accepted was changed since
+    except Exception as error:  # the file changed after `inspect_image` accepted it
         raise DatasetError(
-            f"cannot read the photo {path}: {_reason(error)}. Run `headhunt features prepare` again; with "
+            f"cannot read the photo {path}: {_reason(error)}. Rerun `headhunt features prepare`; with "
             "`dataset.on_missing: skip` it leaves such photos out."
         ) from None
     if box is not None:
@@ -163,8 +163,8 @@ def open_photo(path: Path, box: tuple[int, int, int, int] | None = None) -> Imag
         left, top, right, bottom = max(0, x1 - 1), max(0, y1 - 1), min(image.width, x2), min(image.height, y2)
         if left >= right or top >= bottom:
             raise DatasetError(
-                f"{path}: the bounding box ({x1}, {y1})…({x2}, {y2}) lies outside the photo of {image.width} × {image.height} "
-                "pixels. If the photos are cropped already, set `dataset.crop_to_bbox: false`."
+                f"{path}: the bounding box ({x1}, {y1})…({x2}, {y2}) is outside the photo of {image.width} × {image.height} "
+                "pixels. If the photos are already cropped, set `dataset.crop_to_bbox: false`."
             )
         image = image.crop((left, top, right, bottom))
     return image
@@ -180,38 +180,38 @@ class _Decoded(NamedTuple):
 
 
 def _decoded(image: Image.Image) -> _Decoded:
-    """The first frame of an opened file, upright, as 8-bit RGB: what `inspect_image` tries and `open_photo` gives.
+    """The first frame of an opened file, upright, as 8-bit RGB.
 
     Grey, CMYK, palette and 16-bit photos are converted; transparency is dropped.
     """
     deep_colours = image.mode.startswith("RGB") and any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
-    image.load()  # turns a TIFF by itself
+    image.load()  # for a TIFF, this already turns it upright
     turn = TURNS.get(_orientation(image))
-    # ImageOps.exif_transpose writes all other tags anew, and fails on those that Pillow can read but not write.
+    # ImageOps.exif_transpose rewrites all other tags, and fails on tags that Pillow can read but not write.
     image = image if turn is None else image.transpose(turn)
     twelve_bits = False
-    if image.mode.startswith("I;16"):  # Pillow's own conversion would clip all but the darkest to white
+    if image.mode.startswith("I;16"):  # Pillow's own conversion clips values above 255 to white
         values = np.asarray(image)
         twelve_bits = bool(values.max() < TWELVE_BITS)
         image = Image.fromarray((values >> (4 if twelve_bits else 8)).astype(np.uint8))
     elif deep_colours and np.asarray(image).max() < TWELVE_BITS >> 8:
-        raise ValueError("its colours hold 12 of 16 bits, which Pillow reads as black; store them with 8 bits")
+        raise ValueError("12-bit colours in 16-bit channels, which Pillow reads as black; convert it to 8 bits")
     if "transparency" in image.info and image.mode != "RGB":
         image = image.convert("RGBA")
     return _Decoded(image.convert("RGB"), twelve_bits)
 
 
 def _orientation(image: Image.Image) -> int:
-    """That of the EXIF tags; 1, upright, where they cannot be read or say something else."""
+    """The EXIF orientation; 1 (upright) if it is missing or cannot be read."""
     try:
         found = image.getexif().get(ORIENTATION)
-    except Exception:  # whatever Pillow raises on tags that are no tags
+    except Exception:  # Pillow raises all kinds of exceptions on malformed tags
         return 1
     return found if isinstance(found, int) else 1
 
 
 def _reason(error: Exception) -> str:
-    """What a decoder said, in one short line."""
-    if isinstance(error, UnidentifiedImageError):  # its own words name an object in memory
-        return "of no format that Pillow knows"
+    """A decoder's message as one short line."""
+    if isinstance(error, UnidentifiedImageError):  # its own message shows an object's memory address
+        return "unknown format"
     return shortened(" ".join(str(error).split()) or type(error).__name__, LONGEST_REASON)

@@ -1,4 +1,4 @@
-"""Names of classes and photos: which of them every later stage can carry."""
+"""Checks that names of classes and photos work in all later stages."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from features.dataset.index import Photo
 from features.runtime.errors import DatasetError, some
 
 TURNING = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Characters that turn the direction of what follows: a name would be shown as another."""
+"""Characters that change the writing direction of the following text, so that a name would look like another one."""
 
 
 def check_names(names: Sequence[str], photos: Sequence[Photo]) -> None:
-    """Refuses what tables, labels.txt, terminals and other file systems could not carry or tell apart."""
+    """Raises DatasetError for class names that tables, labels.txt, terminals or other file systems cannot represent or
+    distinguish."""
     first = {photo.label: photo.path for photo in reversed(photos)}
     placed = [f"{name!r} (first photo: {first[label]})" for label, name in enumerate(names)]
     odd = [place for name, place in zip(names, placed, strict=True) if not is_one_line(name) or not name.strip()]
     if odd:
         raise DatasetError(
-            f"{len(odd)} class names hold line breaks or other characters that cannot be printed, or nothing: "
+            f"{len(odd)} class names are empty or contain line breaks or other unprintable characters: "
             f"{some(odd)}. Rename them."
         )
     alike: dict[str, list[str]] = {}
@@ -28,16 +29,16 @@ def check_names(names: Sequence[str], photos: Sequence[Photo]) -> None:
     equal = [" and ".join(places) for places in alike.values() if len(places) > 1]
     if equal:
         raise DatasetError(
-            f"{len(equal)} class names are written in two ways that look alike: {some(equal)}. Rename one, or make them one."
+            f"{len(equal)} class names are spelled in two ways that look alike: {some(equal)}. Rename one, or merge the two."
         )
 
 
 def _seen_as(name: str) -> str:
-    """A name without what an eye or another file system does not tell apart: case, composition, blanks, invisible letters."""
+    """A name with case, Unicode composition, spaces and invisible characters normalised: equal results look alike."""
     shown = "".join(letter for letter in unicodedata.normalize("NFC", name) if unicodedata.category(letter) != "Cf")
     return unicodedata.normalize("NFC", " ".join(shown.casefold().split()))
 
 
 def is_one_line(name: str) -> bool:
-    """Whether a name has no control characters, no line breaks of any alphabet, and none that turns what follows around."""
+    """Whether a name is free of control characters, Unicode line breaks and direction-changing characters."""
     return not any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") or letter in TURNING for letter in name)

@@ -1,4 +1,4 @@
-"""What is to be known of the data although nothing stops for it: said at once, and kept by whoever collects it."""
+"""Remarks about the data that are not errors: logged at once, and collected for the report."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
 
 
 def note(text: str) -> None:
-    """Logs a sentence about the data, and adds it to what is collected."""
-    text = text.encode("utf-8", "replace").decode()  # names of files need not be UTF-8
+    """Logs a sentence about the data, and adds it to the collected notes, if any."""
+    text = text.encode("utf-8", "replace").decode()  # file names may not be UTF-8
     log.print(text, style="yellow")
     if (collected := _collected.get()) is not None:
         collected.append(text)
@@ -21,7 +21,7 @@ def note(text: str) -> None:
 
 @contextmanager
 def collect_notes() -> Iterator[list[str]]:
-    """The sentences that are noted within the block, by the code that it calls; not by other threads."""
+    """Yields a list of the sentences noted within the block, by the code that it calls; not by other threads."""
     notes: list[str] = []
     token = _collected.set(notes)
     try:

@@ -1,4 +1,4 @@
-"""`features prepare`: read the data set's own files, look at every photo, split, and write the index."""
+"""`features prepare`: read the data set's own files, check every photo, split, and write the index."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ MINIMUM = 3
 
 
 def prepare(run: DatasetRun, materialize: Literal["link", "copy"] | None = None) -> dict[str, Any]:
-    """Writes `dataset/index.csv`, and beside it `skipped.csv` and what is noted of the data; with `materialize` also the class
-    folders. Returns the `--json` object.
+    """Writes `dataset/index.csv`, `skipped.csv` and `prepared.json` (with notes about the data); with `materialize` also the
+    class folders. Returns the `--json` object.
 
-    Raises DatasetError listing every fault that was found in the photos, or classes that are too small.
+    Raises DatasetError listing all photos that cannot be used, or the classes that are too small.
     """
     make_folder(run.workdir)
     with collect_notes() as notes:
         source = _read(run)
         if not source.photos:
-            raise DatasetError(f"there are no images below {source.root}. Correct the `dataset` section.")
+            raise DatasetError(f"there are no photos below {source.root}. Fix the `dataset` section.")
         photos, found, reasons = _inspect(run, source)
         sha256 = {path: inspected.sha256 for path, inspected in found.items()}
         single = settle(photos, sha256, run.dataset.on_duplicate)
-        reasons |= _gone(photos, single, "a copy, byte by byte, of another photo (dataset.on_duplicate)")
+        reasons |= _gone(photos, single, "identical to another photo (dataset.on_duplicate)")
         photos = _without_small(run, single, source.class_names)
         reasons |= _gone(
-            single, photos, f"of a class of fewer than {run.dataset.min_per_class} photos (dataset.min_per_class)"
+            single, photos, f"in a class with fewer than {run.dataset.min_per_class} photos (dataset.min_per_class)"
         )
         photos, names = _dense(run, photos, source.class_names)
         _check_sizes(photos, names)
@@ -73,7 +73,7 @@ def prepare(run: DatasetRun, materialize: Literal["link", "copy"] | None = None)
         lay_out(index, path.parent, materialize)
     elif (path.parent / "train").is_dir() and before != path.read_bytes():
         log.print(
-            f"The class folders in {relative(path.parent)} are those of an earlier index. Lay them out anew with "
+            f"The class folders in {relative(path.parent)} are from an earlier index. Update them with "
             "`--materialize`.",
             style="yellow",
         )
@@ -95,7 +95,7 @@ def _read(run: DatasetRun) -> Source:
         and dataset.split.column != "test"
     ):
         raise UsageError(
-            f"dataset.split.column: received {dataset.split.column!r}; the devkit's own split is its field `test`: "
+            f"dataset.split.column: received {dataset.split.column!r}; the devkit's own split is its field `test`. Write "
             "`split: {column: test}`."
         )
     match dataset:
@@ -112,14 +112,14 @@ def _read(run: DatasetRun) -> Source:
 
 
 def _inspect(run: DatasetRun, source: Source) -> tuple[list[Photo], dict[str, Inspected], dict[str, str]]:
-    """Looks at every photo; gives those without a fault, what was seen, and the faults. Those are an error, or skipped and
-    counted."""
+    """Checks every photo. Returns the usable ones, the results by path, and the reasons of the others by path; these are skipped,
+    or an error, as `dataset.on_missing` says."""
     known = _known_sizes(run)
     paths = [photo.path for photo in source.photos]
     twice = [path for path, count in Counter(paths).items() if count > 1]
     if twice:
         raise DatasetError(
-            f"{len(twice)} photos are listed more than once, the first is {twice[0]}. List each photo once."
+            f"{len(twice)} photos are listed more than once; the first is {twice[0]}. List each photo once."
         )
 
     within = run.dataset.within.resolve() if run.dataset.within else None
@@ -130,7 +130,7 @@ def _inspect(run: DatasetRun, source: Source) -> tuple[list[Photo], dict[str, In
         if _printable(path) != path:
             return Inspected("with a name that is not UTF-8; rename it")
         if not is_one_line(path):
-            return Inspected("with a line break or another character that cannot be printed in its name; rename it")
+            return Inspected("with a line break or another unprintable character in its name; rename it")
         return inspect_image(source.root / path, run.dataset.max_pixels, known)
 
     found = dict(zip(paths, in_threads(inspect, paths, "checking photos"), strict=True))
@@ -154,56 +154,56 @@ def _inspect(run: DatasetRun, source: Source) -> tuple[list[Photo], dict[str, In
         log.print(f"Skipped {len(faults)} of {len(paths)} photos: {counts}.", style="yellow")
     animated = [path for path, inspected in found.items() if inspected.animated and path not in faults]
     if animated:
-        note(f"The first frame is used of {len(animated)} photos that hold several frames or pages: {some(animated)}.")
+        note(f"{len(animated)} photos have several frames or pages; only the first is used: {some(animated)}.")
     dark = [path for path, inspected in found.items() if inspected.twelve_bits and path not in faults]
     if dark:
         counted = f"{len(dark)} of {len(paths)} photos"
-        note(f"Read as 12 bits, since their pixels of 16 bits stay below 4096: {counted}, {some(dark)}.")
+        note(f"Read as 12-bit, because all their 16-bit values are below 4096: {counted}, {some(dark)}.")
     reasons = {_printable(path): fault for path, fault in faults.items()}
     return [photo for photo in source.photos if photo.path not in faults], found, reasons
 
 
 def _gone(before: Sequence[Photo], after: Sequence[Photo], reason: str) -> dict[str, str]:
-    """The photos that a step left out, with its reason."""
+    """The reason by path, for the photos in `before` but not in `after`."""
     left = {photo.path for photo in after}
     return {photo.path: reason for photo in before if photo.path not in left}
 
 
 def _boxes_outside(photos: Sequence[Photo], found: dict[str, Inspected]) -> dict[str, str]:
-    """Faults of the photos whose bounding box lies wholly outside; a line about those that reach over the edge."""
+    """Faults by path of photos whose bounding box is wholly outside; notes boxes that extend past the edge."""
     outside, over = {}, []
     for photo in photos:
         if photo.box:
             (x1, y1, x2, y2), size = photo.box, found[photo.path]
             if x1 > size.width or y1 > size.height or x2 < 1 or y2 < 1 or x1 > x2 or y1 > y2:
                 outside[photo.path] = (
-                    "with the bounding box outside; if the photos are cropped already, set `dataset.crop_to_bbox: false`"
+                    "with the bounding box outside; if the photos are already cropped, set `dataset.crop_to_bbox: false`"
                 )
             elif x2 > size.width or y2 > size.height or x1 < 1 or y1 < 1:
                 over.append(photo.path)
     if over:
         note(
             f"{len(over)} bounding boxes extend past the edge of their photo and are clipped: {some(over)}. If the photos "
-            "are cropped already, set `dataset.crop_to_bbox: false`."
+            "are already cropped, set `dataset.crop_to_bbox: false`."
         )
     return outside
 
 
 def _printable(path: str) -> str:
-    """A path as text: bytes of a file's name that are no UTF-8 become question marks."""
+    """A path as valid UTF-8: undecodable bytes of the file name become question marks."""
     return path.encode("utf-8", "replace").decode()
 
 
 def _known_sizes(run: DatasetRun) -> dict[str, tuple[int, int]]:
     try:
         table = load_index(run).table
-    except HeadhuntError:  # there is no index yet, or another one
+    except HeadhuntError:  # no index yet, or one of another configuration
         return {}
     return dict(zip(table["sha256"], zip(table["width"].tolist(), table["height"].tolist(), strict=True), strict=True))
 
 
 def _dense(run: DatasetRun, photos: list[Photo], names: tuple[str, ...]) -> tuple[list[Photo], tuple[str, ...]]:
-    """Drops classes that have no photo left, where photos may be left out, and numbers the others anew, in order."""
+    """Drops classes without photos, if the configuration allows photos to be left out, and renumbers the others in order."""
     left = sorted({photo.label for photo in photos})
     may_go = run.dataset.on_missing == "skip" or run.dataset.min_per_class or run.dataset.on_duplicate == "drop"
     if len(left) == len(names) or not may_go or not left:
@@ -215,13 +215,14 @@ def _dense(run: DatasetRun, photos: list[Photo], names: tuple[str, ...]) -> tupl
 
 
 def _without_small(run: DatasetRun, photos: list[Photo], names: tuple[str, ...]) -> list[Photo]:
-    """Without the classes of fewer than `dataset.min_per_class` photos."""
+    """The photos of classes with at least `dataset.min_per_class` photos."""
     counts = Counter(photo.label for photo in photos)
     small = [label for label in sorted(counts) if counts[label] < run.dataset.min_per_class]
     if small:
         listed = some([f"{names[label]!r} ({counts[label]})" for label in small])
         log.print(
-            f"Left out {len(small)} classes of fewer than {run.dataset.min_per_class} photos (dataset.min_per_class): {listed}.",
+            f"Left out {len(small)} classes with fewer than {run.dataset.min_per_class} photos (dataset.min_per_class): "
+            f"{listed}.",
             style="yellow",
         )
     return [photo for photo in photos if photo.label not in small]
@@ -236,7 +237,7 @@ def _check_sizes(photos: Sequence[Photo], names: tuple[str, ...]) -> None:
     small = [f"{name!r} ({counts[label]})" for label, name in enumerate(names) if counts[label] < MINIMUM]
     if small:
         raise DatasetError(
-            f"{'1 class has' if len(small) == 1 else f'{len(small)} classes have'} fewer than three photos, and each split "
+            f"{'1 class has' if len(small) == 1 else f'{len(small)} classes have'} fewer than three photos, but each split "
             f"needs one: {some(small)}. Add photos, or leave such classes out with `dataset.min_per_class: {MINIMUM}`."
         )
 
@@ -251,7 +252,7 @@ def _table(
         drawn = drawn_shares(run.dataset.split, parts)
         for part in [part for part in drawn if part != "train"]:
             log.print(
-                f"The data set has no {part} photos of its own: {drawn[part]:.0%} of its training photos are drawn for it, by "
+                f"The data set has no {part} split: {drawn[part]:.0%} of its training photos are drawn for it, with "
                 f"seed {run.dataset.split.seed}."
             )
     for part in SPLITS[1:]:

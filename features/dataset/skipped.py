@@ -1,4 +1,4 @@
-"""The photos that `features prepare` left out, and why: `dataset/skipped.csv`, a row a photo."""
+"""The photos that `features prepare` left out, and why: `dataset/skipped.csv`, one row per photo."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ COLUMNS = ("path", "reason")
 
 
 def skipped_file(workdir: Path) -> Path:
-    """Where the list of a run stands."""
+    """The path of a run's list."""
     return workdir / "dataset" / "skipped.csv"
 
 
 def write_skipped(workdir: Path, reasons: Mapping[str, str]) -> None:
-    """Writes the photos that were left out, each with its reason; without any, the heading alone."""
+    """Writes the photos that were left out, each with its reason; only the header if there are none."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([COLUMNS, *reasons.items()])
     write_text(skipped_file(workdir), text.getvalue())
 
 
 def load_skipped(workdir: Path) -> dict[str, str] | None:
-    """The reasons by path; None where an earlier version prepared the photos. Raises DatasetError where the file is damaged."""
+    """The reasons by path; None if an earlier version prepared the photos. Raises DatasetError when the file is damaged."""
     path = skipped_file(workdir)
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file))
         if not rows or tuple(rows[0]) != COLUMNS:
-            raise ValueError("its heading is missing")
+            raise ValueError("its header is missing")
         return {name: reason for name, reason in rows[1:]}  # noqa: C416  (refuses rows of another length)
     except FileNotFoundError:
         return None
     except (ValueError, OSError, csv.Error) as error:
-        raise DatasetError(f"{relative(path)} is damaged ({error}). Run `headhunt features prepare` again.") from None
+        raise DatasetError(f"{relative(path)} is damaged ({error}). Rerun `headhunt features prepare`.") from None

@@ -1,4 +1,4 @@
-"""Which photos are trained on, which rank the trials, and which are touched once, at the end."""
+"""Splits the photos: train to train on, val to rank the trials, test to use once at the end."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def split_photos(
 ) -> list[str]:
     """The split of each photo: stratified by class, a pure function of the split's seed and each class's photos in order.
 
-    Photos of one unit (positions that are not to be divided) are drawn into one split; the others are stratified around them.
+    The photos of a unit (positions that must stay together) go to one split; the others are stratified around them.
 
-    Where photos have a split of their own (`Photo.part`), that is it; of val and test, those that it lacks are drawn from its
-    training photos, see `drawn_shares`. Raises DatasetError when a split stays empty, a class has no training photos, or a
-    unit lies in several of the data set's own splits.
+    The data set's own split (`Photo.part`) is used if there is one; val or test, if it lacks them, are drawn from its training
+    photos, see `drawn_shares`. Raises DatasetError when a split is empty, a class has no training photos, or a unit is in
+    several of the data set's own splits.
     """
     _refuse_divided(photos, units)
     shares = drawn_shares(split, {photo.part for photo in photos})
@@ -43,25 +43,25 @@ def split_photos(
         if part not in parts:
             own = any(photo.part for photo in photos)
             raise DatasetError(
-                f"the data set's own split leaves {part} without photos. Use a split by shares instead: "
+                f"the data set's own split has no {part} photos. Use a split by shares instead: "
                 "`dataset.split: {train: 0.65, val: 0.20, test: 0.15}`."
                 if own
-                else f"the split leaves {part} without photos: too many belong together, by group or equal bytes, to be in "
-                "three splits. Add photos, or groups."
+                else f"the split has no {part} photos: too many belong together, as one group or identical photos, to fill "
+                "three splits. Add photos or groups."
             )
     trained = {photo.label for photo, part in zip(photos, parts, strict=True) if part == "train"}
     untrained = [name for label, name in enumerate(names) if label not in trained]
     if untrained:
         raise DatasetError(
-            f"the split leaves {len(untrained)} of {len(names)} classes without training photos, the "
+            f"the split leaves {len(untrained)} of {len(names)} classes without training photos; the "
             f"first is {untrained[0]!r}. Add photos, or use a split by shares."
         )
     return parts
 
 
 def drawn_shares(split: FractionSplit | ColumnSplit, parts: Collection[str | None]) -> dict[str, float]:
-    """The shares in which training photos are divided, where the data set's own split names these parts: train, and those of val
-    and test that are not among them. Without own parts all photos are training photos, and the shares the configuration's."""
+    """The shares by which training photos are divided if the data set's own split has these `parts`: train, and each of val and
+    test that is missing. Without a split of its own, all photos are divided by the configured shares."""
     missing = {part: float(getattr(split, part)) for part in SPLITS[1:] if part not in parts}
     if isinstance(split, ColumnSplit):
         return {"train": 1 - sum(missing.values()), **missing}
@@ -82,7 +82,7 @@ def _stratify(
     for position, photo in enumerate(photos):
         if not result[position]:
             members[photo.label].append(position)
-    if units:  # what is left to be drawn
+    if units:  # what remains to be drawn
         sizes = np.array([_left(len(rows), wanted) for rows, wanted in zip(members, sizes, strict=True)])
     for rows, name, counts in zip(members, names, sizes.tolist(), strict=True):
         key = np.frombuffer(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16], np.uint64)
@@ -94,7 +94,7 @@ def _stratify(
 
 
 def _refuse_divided(photos: Sequence[Photo], units: Sequence[Sequence[int]]) -> None:
-    """DatasetError where photos that belong together are in several of the data set's own splits."""
+    """Raises DatasetError if photos that belong together are in several of the data set's own splits."""
     divided = [unit for unit in units if len({photos[position].part for position in unit}) > 1]
     if divided:
         unit = divided[0]
@@ -102,16 +102,16 @@ def _refuse_divided(photos: Sequence[Photo], units: Sequence[Sequence[int]]) -> 
         other = next(photos[position] for position in unit if photos[position].part != one.part)
         group = f" of group {one.group!r}" if one.group else ""
         raise DatasetError(
-            f"{len(divided)} groups of photos lie in several of the data set's own splits, the first{group}: {one.path} is in "
-            f"{one.part}, {other.path} in {other.part}. Correct the table, or let splits be drawn: "
+            f"{len(divided)} groups of photos are in several of the data set's own splits. In the first{group}, {one.path} is in "
+            f"{one.part}, {other.path} in {other.part}. Fix the table, or let splits be drawn: "
             "`dataset.split: {train: 0.65, val: 0.20, test: 0.15}`."
         )
 
 
 def _place_units(photos: Sequence[Photo], units: Sequence[Sequence[int]], sizes: npt.NDArray[np.int64]) -> list[int]:
-    """The split of each unit, the largest first into the one that lacks most of its classes; then see `_spread`.
+    """The split of each unit: the largest unit first, into the split that lacks most photos of its classes; then see `_spread`.
 
-    `sizes` (classes, splits) are reduced by what is placed, below 0 where a unit is larger than what is wanted.
+    Reduces `sizes` (classes, splits) by the placed photos, below 0 if a unit is larger than wanted.
     """
     labels = np.array([photo.label for photo in photos])
     own = np.array([np.bincount(labels[list(unit)], minlength=len(sizes)) for unit in units], np.int64)
@@ -130,10 +130,10 @@ def _place_units(photos: Sequence[Photo], units: Sequence[Sequence[int]], sizes:
 def _spread(
     chosen: npt.NDArray[np.int64], own: npt.NDArray[np.int64], singles: npt.NDArray[np.int64], splits: int
 ) -> None:
-    """Moves units so that each class is in each split, as far as it has that many; then so that no split is empty.
+    """Moves units so that each class is in each split, if it has enough units and photos; then so that no split is empty.
 
-    The smallest unit moves that leaves none of its classes absent from where it was. `chosen` (units,) is changed; `own` (units,
-    classes) are photos of each class, `singles` (classes,) those outside units, which can be drawn anywhere.
+    Each time, the smallest unit moves whose classes all stay represented in its old split. Changes `chosen` (units,) in place.
+    `own` (units, classes) counts the photos of each class; `singles` (classes,) those outside units, which can be drawn anywhere.
     """
     sizes = own.sum(1)
     placed = np.stack([own[chosen == part].sum(0) for part in range(splits)], 1)
@@ -146,7 +146,7 @@ def _spread(
             chosen[number] = part
 
     def stays() -> npt.NDArray[np.bool_]:
-        """Units all of whose classes stay in their split without them."""
+        """Mask of units whose classes all stay in their split without them."""
         kept: npt.NDArray[np.bool_] = ((placed.T[chosen] > own) | (own == 0)).all(1)
         return kept
 
@@ -161,7 +161,7 @@ def _spread(
 
 
 def _left(count: int, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """What is wanted in each split, of as many photos as there are: what one has too many, the largest others lack."""
+    """The number wanted in each split, adjusted to sum to `count`: any excess is taken from the largest splits."""
     left = np.maximum(wanted, 0)
     while left.sum() > count:
         left[left.argmax()] -= 1
@@ -170,10 +170,10 @@ def _left(count: int, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def split_sizes(counts: Sequence[int], shares: Sequence[float]) -> npt.NDArray[np.int64]:
-    """How many photos of each class go to each split: (classes, splits).
+    """How many photos of each class go to each split: (classes, splits) int64.
 
-    Rounding errors are carried from class to class, so that the totals meet the shares within one photo; every class has at
-    least one photo in every split, as far as it has that many.
+    Rounding errors are carried over from class to class, so that the totals match the shares to within one photo. Every class has
+    at least one photo in every split, if it has enough photos.
     """
     sizes = np.zeros((len(counts), len(shares)), np.int64)
     carry = np.zeros(len(shares))

@@ -1,1 +1,1 @@
-"""What every stage stands on: errors, log, files, processes, configuration. It imports no other room of features."""
+"""Foundation of every stage: errors, log, files, processes, configuration. Imports nothing else from features."""

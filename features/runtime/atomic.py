@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written under a temporary name, flushed, renamed."""
+"""Atomic file writes: a temporary name, a flush, a rename."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from features.runtime.errors import HeadhuntError, UsageError
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; when the block ends well, flushes it to disk and renames it to `path`.
+    """Yields a temporary path beside `path`; if the block succeeds, flushes it to disk and renames it to `path`.
 
-    A block that raises leaves `path` as it was. The temporary name keeps the suffix of `path`, since Keras and pandas
-    choose the format by it, and is nobody else's: on a shared disk, process numbers of two machines may be the same. Raises
-    HeadhuntError when the disk is full or the folder cannot be written.
+    If the block raises, `path` is left unchanged. The temporary name keeps the suffix of `path`, because Keras and pandas
+    choose the format by it, and is unique across machines that share a disk (process IDs are not). Raises HeadhuntError when
+    the disk is full or the folder is not writable.
     """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.stem}.{uuid4().hex}.tmp{path.suffix}")
@@ -40,10 +40,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yields the temporary name of a folder that the block makes; when the block ends well, flushes its files and renames it.
+    """Yields a temporary name for a folder that the block creates; if the block succeeds, flushes its files and renames it.
 
-    A block that raises leaves `path` as it was. An older folder of that name is moved aside first: a process that is killed in
-    between leaves no folder, never half of one. Raises HeadhuntError when the disk is full or the folder cannot be written.
+    If the block raises, `path` is left unchanged. An existing folder of that name is moved aside first: a process killed between
+    the two renames leaves no folder, never half of one. Raises HeadhuntError when the disk is full or the folder is not writable.
     """
     make_folder(path.parent)
     unique = uuid4().hex
@@ -72,15 +72,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """Makes the folder and its parents; UsageError when that is not possible."""
+    """Creates the folder and its parents. Raises UsageError when that fails or the folder is not writable."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(
-            f"cannot make the folder {path}: {error.strerror}. Choose a `workdir` that can be written."
-        ) from error
+        raise UsageError(f"cannot create the folder {path}: {error.strerror}. Choose a writable `workdir`.") from error
     if not os.access(path, os.W_OK):
-        raise UsageError(f"the folder {path} cannot be written. Choose another `workdir` or change its permissions.")
+        raise UsageError(f"the folder {path} is not writable. Choose another `workdir` or change its permissions.")
     return path
 
 
@@ -92,9 +90,9 @@ def file_sha256(path: Path) -> str:
 
 @contextmanager
 def only_process(lock: Path, refusal: str) -> Iterator[None]:
-    """Holds the lock file for this process; UsageError (`refusal`, and who) when another one holds it.
+    """Holds the lock file for this process. Raises UsageError (`refusal`, and the process ID) when another process holds it.
 
-    The lock goes with the process, however that ends.
+    The operating system releases the lock when the process ends, however it ends.
     """
     with lock.open("a+", encoding="utf-8") as file:
         try:

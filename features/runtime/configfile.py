@@ -1,4 +1,4 @@
-"""The configuration file: how it is read, merged with `--set`, checked, and how its faults are explained."""
+"""Reads the configuration file, merges it with `--set`, validates it and explains errors."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ S = TypeVar("S", bound=Section)
 
 
 def merged(file: Path, overrides: Sequence[str] = (), keys: Sequence[str] = ()) -> dict[str, Any]:
-    """What `file` holds, with the `key.path=value` overrides; not yet validated. UsageError when it holds no mapping (`keys`)."""
+    """The contents of `file` with the `key.path=value` overrides applied, not yet validated.
+
+    Raises UsageError when the file is missing, unreadable or not a mapping; `keys` are the allowed ones, for the message.
+    """
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UsageError(
-            f"there is no configuration file {file}. Write one with `headhunt init`, or name one with `-c FILE`."
+            f"there is no configuration file {file}. Create one with `headhunt init`, or pass one with `-c FILE`."
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the configuration file {file} cannot be read: {error}.") from error
@@ -31,7 +34,7 @@ def merged(file: Path, overrides: Sequence[str] = (), keys: Sequence[str] = ()) 
     if not isinstance(raw, dict):
         shown = ", ".join(keys)
         raise UsageError(
-            f"{file} must hold a mapping{f' with the keys {shown}' if keys else ''}, but holds {type(raw).__name__}."
+            f"{file} must be a mapping{f' with the keys {shown}' if keys else ''}, but is {type(raw).__name__}."
         )
     for override in overrides:
         _apply(raw, override)
@@ -39,7 +42,7 @@ def merged(file: Path, overrides: Sequence[str] = (), keys: Sequence[str] = ()) 
 
 
 LONGEST_FAULT = 1000
-"""Characters of a message about one fault: a value may be of any length."""
+"""Most characters of one error's message, since the value it quotes may be of any length."""
 
 
 def validate(
@@ -49,10 +52,10 @@ def validate(
     given: dict[str, Any] | None = None,
     decided: Container[str] = (),
 ) -> S:
-    """Validates a parsed configuration. UsageError with one line for each fault.
+    """Validates a parsed configuration. Raises UsageError with one line per error.
 
-    `given` is what the user wrote, where `raw` has been completed: the faults speak of that. `decided` are the key paths that
-    are not for the user to choose: none of them is suggested.
+    `given` is what the user wrote, if `raw` has been completed since: messages refer to it. `decided` are key paths that the user
+    cannot set, so they are never suggested.
     """
     try:
         return model.model_validate(raw)
@@ -60,20 +63,18 @@ def validate(
         lines = [
             shortened(_explain(detail, raw if given is None else given, model, decided)) for detail in error.errors()
         ]
-        raise UsageError("\n  ".join([f"the configuration {source} is not valid:", *dict.fromkeys(lines)])) from None
+        raise UsageError("\n  ".join([f"invalid configuration {source}:", *dict.fromkeys(lines)])) from None
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice and reads 1e-5 as a number, as YAML 1.2 does."""
+    """SafeLoader that rejects duplicate keys and reads 1e-5 as a number, as in YAML 1.2."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, str | int | float) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
             seen.add(key if isinstance(key, str | int | float) else id(key_node))
         return super().construct_mapping(node, deep)
 
@@ -86,7 +87,7 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """Parses YAML safely; UsageError with line and column when it is not well-formed."""
+    """Parses YAML safely. Raises UsageError with line and column when it is malformed."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -108,13 +109,13 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         if child is None:
             child = node[key] = {}
         if not isinstance(child, dict):
-            raise UsageError(f"--set {override}: {key!r} holds {child!r}, not a mapping.")
+            raise UsageError(f"--set {override}: {key!r} is {child!r}, not a mapping.")
         node = child
     node[keys[-1]] = parse_yaml(text, f"--set {override}")
 
 
 def shortened(fault: str, most: int = LONGEST_FAULT) -> str:
-    """A message, or a part of it, however long the value in it is."""
+    """The text cut to `most` characters, followed by its full length if longer."""
     return fault if len(fault) <= most else f"{fault[:most]} … (of {len(fault)} characters)"
 
 
@@ -142,7 +143,7 @@ def _explain(detail: Any, raw: dict[str, Any], model: type[BaseModel], decided: 
         return f"{_dotted(path)}: the key {detail['ctx']['discriminator']} is required."
     message = detail["msg"].removeprefix("Value error, ")
     if kind in ("tuple_type", "list_type"):
-        message = f"a list is needed, e.g. [{received or '…'}]"
+        message = f"must be a list, e.g. [{received or '…'}]"
     message = message[:1].lower() + message[1:]
     if kind != "value_error" or not isinstance(received, dict):
         return f"{_dotted(path) or 'the file'}: received {received!r}; {message.rstrip('.')}."
@@ -152,7 +153,7 @@ def _explain(detail: Any, raw: dict[str, Any], model: type[BaseModel], decided: 
 
 
 def _key_path(location: Sequence[str | int], raw: Any) -> tuple[tuple[str | int, ...], Any]:
-    """The location without pydantic's union tags, which stand in no file; and the mapping that holds its last key."""
+    """The location without pydantic's union tags, which appear in no file; and the mapping that holds its last key."""
     path: list[str | int] = []
     node: Any = raw
     for position, element in enumerate(location):
@@ -171,7 +172,7 @@ def _key_path(location: Sequence[str | int], raw: Any) -> tuple[tuple[str | int,
 
 
 def _allowed_keys(model: type[BaseModel], path: Sequence[str | int], raw: Any) -> list[str]:
-    """The keys of the section at `path`, following the models' annotations; empty where that leads nowhere."""
+    """The keys of the section at `path`, found through the models' annotations; empty if they lead to no model."""
     current: type[BaseModel] | None = model
     node = raw
     for key in path:
@@ -187,7 +188,7 @@ def _allowed_keys(model: type[BaseModel], path: Sequence[str | int], raw: Any) -
 
 
 def _meant(models: Sequence[type[BaseModel]], node: Any) -> type[BaseModel] | None:
-    """The model of a union that a mapping was written for: of its `kind`, or with most of its keys."""
+    """The model of a union that a mapping is meant for: the one of its `kind`, or the one that shares most keys."""
     keys = node if isinstance(node, dict) else {}
     tagged = [
         one for one in models if "kind" in one.model_fields and one.model_fields["kind"].default == keys.get("kind")
@@ -196,7 +197,7 @@ def _meant(models: Sequence[type[BaseModel]], node: Any) -> type[BaseModel] | No
 
 
 def _is_strict(model: type[BaseModel]) -> bool:
-    """Whether a key can be wrong in it."""
+    """Whether the model rejects unknown keys."""
     return model.model_config.get("extra") != "allow"
 
 

@@ -1,4 +1,4 @@
-"""Interrupts: what Ctrl-C does to a command, and how a long task in this process learns that nobody waits for it any more."""
+"""Interrupts: how a command handles Ctrl-C, and how a long task in this process notices that it was cancelled."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import threading
 from concurrent.futures import CancelledError
 
 LEFT = threading.Event()
-"""Set while a local executor that was left early waits for its threads."""
+"""Set while a local executor whose iteration was left early waits for its threads."""
 
 _INTERRUPTED = threading.Event()
 
 
 class _Held:
-    """How deep the main thread is in what an interrupt must not cut short, and whether one waits for its end."""
+    """Nesting depth of uninterruptible sections in the main thread, and whether an interrupt is pending."""
 
     depth = 0
     waits = False
 
 
 def interrupt(signal_number: int, frame: object) -> None:
-    """Handles SIGINT, SIGTERM and SIGHUP for a command: KeyboardInterrupt, here and at the next `raise_if_cancelled`.
+    """Handles SIGINT, SIGTERM and SIGHUP for a command: raises KeyboardInterrupt, here and at the next `raise_if_cancelled`.
 
-    Python drops an exception that a handler raises inside a callback of the garbage collector; JAX has one, and a search spends
-    much of its time there. Between `hold` and `release` it waits for the latter; a second one does not.
+    The second raise is needed because Python drops an exception raised inside a garbage-collector callback; JAX has such a
+    callback, and a search spends much of its time there. Between `hold` and `release`, the first interrupt is deferred to
+    `release`; a second one is not.
     """
     again = _INTERRUPTED.is_set()
     _INTERRUPTED.set()
@@ -32,13 +33,13 @@ def interrupt(signal_number: int, frame: object) -> None:
 
 
 def hold() -> None:
-    """Here begins what an interrupt must not cut short: a transaction, which would keep the database locked against ourselves."""
+    """Begins an uninterruptible section: a transaction cut short would keep the database locked against ourselves."""
     if threading.current_thread() is threading.main_thread():
         _Held.depth += 1
 
 
 def release() -> None:
-    """Here ends what `hold` began. Raises KeyboardInterrupt where one came meanwhile."""
+    """Ends the section that `hold` began. Raises KeyboardInterrupt if an interrupt arrived meanwhile."""
     if threading.current_thread() is threading.main_thread():
         _Held.depth = max(0, _Held.depth - 1)
         if _Held.waits and not _Held.depth:
@@ -47,10 +48,10 @@ def release() -> None:
 
 
 def raise_if_cancelled() -> None:
-    """For a long task in this process to call now and then, and a no-op in workers of their own.
+    """Called regularly by long tasks; does nothing in a worker process.
 
-    Raises CancelledError when nobody waits for its result any more: a thread cannot be ended from outside. KeyboardInterrupt
-    after an interrupt.
+    Raises CancelledError when the result is no longer needed (a thread cannot be killed from outside), KeyboardInterrupt after an
+    interrupt.
     """
     if LEFT.is_set():
         raise CancelledError

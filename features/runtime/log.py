@@ -1,4 +1,4 @@
-"""Where progress, warnings and errors go, and how paths, URLs and commands are printed."""
+"""The log console, and how paths, URLs and commands are printed."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any
 from rich.console import Console
 
 PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False, "emoji": False}
-"""Text is printed as it is: paths, classes and commands hold brackets and colons that Rich would take for its own."""
+"""Options that print text verbatim: paths, class names and commands contain brackets and colons that Rich would interpret."""
 
 log = Console(stderr=True, **PLAIN)
-"""Where progress, warnings and errors are written."""
+"""Console for progress, warnings and errors (standard error)."""
 
 
 def relative(path: Path) -> str:
-    """A path as it is printed: relative to the working directory."""
+    """A path relative to the working directory, for printing."""
     return os.path.relpath(path)
 
 
 def without_password(url: str) -> str:
-    """A URL, or a text with URLs in it, as it may be printed or logged."""
+    """A URL, or text with URLs in it, with passwords masked."""
     return re.sub(r"([?&]password=)[^&\s]*", r"\1***", re.sub(r"(://[^:/@\s]*:)\S*@", r"\1***@", url))
 
 
 def shown(words: Sequence[str]) -> str:
-    """A command with these words, as a shell takes it and as it may be printed."""
+    """The `headhunt` command with these words, quoted for a shell, passwords masked."""
     return without_password(shlex.join(["headhunt", *words]))

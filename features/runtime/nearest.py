@@ -1,4 +1,4 @@
-"""What a misspelt name may have meant."""
+"""Suggestions for misspelt names."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 
 def nearest(received: str, allowed: Iterable[str], most: int = 3) -> list[str]:
-    """The allowed names that look like what was received, the most alike first."""
+    """The allowed names most similar to `received`, best first, at most `most`."""
     return difflib.get_close_matches(received, list(allowed), n=most)
 
 
 def suggest(received: str, allowed: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the most alike name, or nothing."""
+    """` Did you mean 'x'?` for the most similar name, or an empty string."""
     close = nearest(received, allowed, 1)
     return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,4 +1,4 @@
-"""CSV tables that Headhunt wrote itself, read back whole."""
+"""Reads CSV tables that Headhunt wrote."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pandas as pd
 
 
 def read_whole_table(path: Path, options: Mapping[str, Any] = {}) -> pd.DataFrame:
-    """A table that Headhunt wrote; `options` are those of `pandas.read_csv`.
+    """Reads a table that Headhunt wrote; `options` go to `pandas.read_csv`.
 
-    Raises FileNotFoundError where there is none, ValueError where it is no table or its last line is cut off: every line that is
-    written ends with a line break.
+    Raises FileNotFoundError when it is missing, ValueError when it is not a table or its last line is cut off: Headhunt ends
+    every line with a line break.
     """
     content = path.read_bytes()
     if content and not content.endswith(b"\n"):

@@ -1,4 +1,4 @@
-"""Which process this is, so that another one can tell whether it still lives."""
+"""Identifies a process, so that another one can tell whether it is still alive."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Process(NamedTuple):
-    """A process: `place` is where its number means something, `birth` tells it from a later one with that number."""
+    """A process. `place` is the scope in which `pid` is unique; `birth` distinguishes it from later processes with that `pid`."""
 
     host: str
     pid: int
@@ -18,12 +18,12 @@ class Process(NamedTuple):
 
 
 def this_process() -> Process:
-    """This one."""
+    """The current process."""
     return Process(socket.gethostname(), os.getpid(), _place(), birth(os.getpid()))
 
 
 def _place() -> str:
-    """Where process numbers are those of this process: the boot of the machine, and the container."""
+    """The scope of this process's ID: the machine's boot and the PID namespace (container)."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -32,7 +32,7 @@ def _place() -> str:
 
 
 def birth(pid: int) -> str:
-    """When a process began, in ticks since the boot; "" when there is no such process, or only its remains."""
+    """When a process started, in clock ticks since boot; "" when there is no such process or it is a zombie."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -41,7 +41,7 @@ def birth(pid: int) -> str:
 
 
 def _by_signal(pid: int) -> str:
-    """The same where there is no /proc, without the time."""
+    """`birth` on systems without /proc: "alive" instead of the time."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

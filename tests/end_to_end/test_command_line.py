@@ -50,7 +50,7 @@ def test_init_overwrites_nothing(headhunt: Headhunt, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["features", "prepare"], "there is no configuration file headhunt.yaml. Write one with `headhunt init`"),
+        (["features", "prepare"], "there is no configuration file headhunt.yaml. Create one with `headhunt init`"),
         (
             ["features", "prepare", "-c", "toys.yaml", "--set", "features.copys=1"],
             "features.copys: unknown key. Did you",
@@ -65,7 +65,7 @@ def test_init_overwrites_nothing(headhunt: Headhunt, tmp_path: Path) -> None:
         (["train", "predict", "a.jpg", "-c", "toys.yaml"], "nothing is exported in run. Run `headhunt train export`."),
         (["train", "predict", "a.jpg", "--model", "a.onnx"], "there is no model at a.onnx."),
         (["train", "predict", "a.jpg", "--model", "a.onnx", "--trial", "1"], "--model and --trial are both given."),
-        (["features", "prepare", "-c", "toys.yaml", "--set", "workdir=toys.yaml/run"], "cannot make the folder"),
+        (["features", "prepare", "-c", "toys.yaml", "--set", "workdir=toys.yaml/run"], "cannot create the folder"),
     ],
 )
 def test_wrong_input_is_one_short_message(

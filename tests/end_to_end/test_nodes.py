@@ -26,7 +26,7 @@ from tests.search.test_search_kills import COMMAND, everything, forget
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-LOST = re.compile(r"The Ray cluster has lost (?:a|(\d+)) nodes? \([0-9.]+\); tasks that ran there run again\.")
+LOST = re.compile(r"The Ray cluster lost (?:a|(\d+)) nodes? \([0-9.]+\); tasks that ran there will be retried\.")
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_without_nodes_a_search_waits_and_says_so_and_goes_on_with_a_new_one(
     lose_one(nodes, process, unsearched, "train_trials")
     for node in nodes.living:
         node.lose()
-    waits = "No node of the Ray cluster has 1 CPU, which each worker needs; its nodes have at most 0 CPUs."
+    waits = "Each worker needs 1 CPU, but the Ray cluster's nodes have at most 0 CPUs."
     wait(process, unsearched, lambda: waits in said(unsearched), "it says that tasks wait")
     assert sum(int(count or 1) for count in LOST.findall(said(unsearched))) == 2
     nodes.add()
@@ -194,7 +194,7 @@ def test_without_nodes_a_search_waits_and_says_so_and_goes_on_with_a_new_one(
 
 def test_a_task_too_large_for_every_node_waits_and_can_be_interrupted(nodes: Nodes, unsearched: Path) -> None:
     process = start(nodes, unsearched, *COMMAND, "--set", "search.workers.gpus=1")
-    waits = "No node of the Ray cluster has 1 CPU and 1 GPU, which each worker needs; its nodes have at most 1 CPU and 0 GPUs."
+    waits = "Each worker needs 1 CPU and 1 GPU, but the Ray cluster's nodes have at most 1 CPU and 0 GPUs."
     wait(process, unsearched, lambda: waits in said(unsearched), "it says that tasks wait")
     assert "press Ctrl-C and lower `workers.cpus` or `workers.gpus`." in said(unsearched)
     time.sleep(3)

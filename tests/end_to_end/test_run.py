@@ -128,7 +128,7 @@ def test_gpus_that_are_not_there_are_refused_before_the_first_stage(tmp_path: Pa
     command = [str(Path(sys.executable).with_name("headhunt")), "run", "--set", "train.workers.gpus=1"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
-    assert "each worker asks for 1 GPU" in done.stderr
+    assert "each worker needs 1 GPU" in done.stderr
     assert not (tmp_path / "runs").exists()
 
 

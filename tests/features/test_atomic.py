@@ -1,4 +1,4 @@
-"""Files are either whole or absent."""
+"""Files are either complete or absent."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_an_unwritable_folder_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file in the way")
-    with pytest.raises(UsageError, match=r"cannot make the folder .*runs/cars: Not a directory\. Choose a `workdir`"):
+    with pytest.raises(
+        UsageError, match=r"cannot create the folder .*runs/cars: Not a directory\. Choose a writable `workdir`"
+    ):
         make_folder(tmp_path / "runs" / "cars")
 
 

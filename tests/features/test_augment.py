@@ -1,4 +1,4 @@
-"""Policies and their views: pure functions of (seed, split, copy, image), whatever the company."""
+"""Policies and their views: pure functions of (seed, split, copy, photo), independent of the batch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SIZES = [{"layer": "Resizing", "height": 30, "width": 40}, {"layer": "RandomCrop
 
 
 def parsed(value: Any) -> Any:
-    """A value as it is read from the configuration file."""
+    """A value as read from the configuration file."""
     return TypeAdapter(Augmentation).validate_python(value)
 
 
@@ -51,7 +51,7 @@ POLICIES_TRIED: dict[str, AugmentationPolicy] = {
 
 @pytest.fixture(scope="module")
 def images() -> npt.NDArray[np.float32]:
-    """(12, 24, 32, 3) float32 in 0…255, no two alike."""
+    """(12, 24, 32, 3) float32 in 0…255, all different."""
     return np.random.default_rng(0).integers(0, 256, (12, 24, 32, 3)).astype(np.float32)
 
 
@@ -61,7 +61,7 @@ def views(policy: AugmentationPolicy, images: Any, identities: Any = IDENTITIES,
 
 @pytest.mark.parametrize("name", POLICIES_TRIED)
 def test_a_view_knows_nothing_of_its_company(name: str, images: npt.NDArray[np.float32]) -> None:
-    """The same bytes in another order, among others, alone, and from an augmenter that has drawn before."""
+    """Same bytes in another order, in another batch, alone, and from an augmenter that was used before."""
     augment = Augmenter(POLICIES_TRIED[name])
     together = np.asarray(augment(images, IDENTITIES, 5, "train", 2))
     assert together.shape == images.shape
@@ -132,7 +132,7 @@ def test_no_policy_leaves_the_image_alone(images: npt.NDArray[np.float32]) -> No
     ],
 )
 def test_the_draws_of_the_named_policies_stay_what_they_are(policy: str, expected: list[float]) -> None:
-    """A cache that was built goes on being the cache of its configuration."""
+    """An existing cache remains the cache of its configuration."""
     layers = POLICIES[policy].layers
     matrices = [
         Step(layer.layer, layer.arguments).matrices([f"5/train/2/{IDENTITIES[0]}"], (48, 64)) for layer in layers
@@ -141,7 +141,7 @@ def test_the_draws_of_the_named_policies_stay_what_they_are(policy: str, expecte
 
 
 def test_consecutive_geometric_layers_are_resampled_once(images: npt.NDArray[np.float32]) -> None:
-    """Two turns there and back lose nothing when they are one resampling; Keras's two layers blur."""
+    """A rotation and its inverse lose nothing when merged into one resampling; two Keras layers blur."""
     layers = [{"layer": "RandomRotation", "factor": [0.1, 0.1]}, {"layer": "RandomRotation", "factor": [-0.1, -0.1]}]
     merged = views(resolve_policy(parsed(layers)), images)
     np.testing.assert_allclose(merged, images, atol=0.05)
@@ -165,7 +165,7 @@ def test_a_list_is_its_layers_one_after_the_other(images: npt.NDArray[np.float32
 
 
 def keras_s_own(view: LayerView, photo: Any, key: str) -> npt.NDArray[np.float32]:
-    """What Keras's layer does when it is called the ordinary way with its generators at the view's states."""
+    """The result of calling Keras's layer normally, with its generators set to the view's states."""
     generators = [variable for variable in view.layer.variables if variable.name == "seed_generator_state"]
     for generator, state in zip(generators, view.states(key), strict=True):
         generator.assign(state)
@@ -266,11 +266,11 @@ def test_the_name_of_a_policy(value: Any, name: str) -> None:
             [{"layer": "RandomCutout"}],
             "key.0.layer: received 'RandomCutout'. Did you mean 'RandomCrop'? Allowed: AutoContrast",
         ),
-        ([LAYERS[0], {"layer": "RandomFlip", "axis": 1}], "key.1.axis: RandomFlip has no such argument"),
+        ([LAYERS[0], {"layer": "RandomFlip", "axis": 1}], "key.1.axis: not an argument of RandomFlip"),
         ({"policy": "mld"}, "key.policy: received 'mld'; allowed: none, mild"),
         ({"layers": [{"layer": "RandomFlp"}]}, "key.layers.0.layer: received 'RandomFlp'. Did you mean 'RandomFlip'?"),
-        ({"layers": LAYERS, "name": "mild"}, "key.name: 'mild' is a policy of that name already"),
-        ([*SIZES[::-1], LAYERS[0]], "key: these layers make photos of 30×40, but features.image_size is 24×32."),
+        ({"layers": LAYERS, "name": "mild"}, "key.name: 'mild' is the name of a built-in policy"),
+        ([*SIZES[::-1], LAYERS[0]], "key: these layers output photos of 30×40, but features.image_size is 24×32."),
     ],
 )
 def test_anything_else_is_refused_with_its_key(value: Any, message: str) -> None:
@@ -281,7 +281,7 @@ def test_anything_else_is_refused_with_its_key(value: Any, message: str) -> None
 
 def test_what_only_keras_can_refuse_is_said_in_one_message() -> None:
     with pytest.raises(
-        UsageError, match=r"Keras refuses the layer RandomRotation with {'factor': 9}: The `factor` arg"
+        UsageError, match=r"Keras rejects the layer RandomRotation with {'factor': 9}: The `factor` arg"
     ):
         LayerView("RandomRotation", {"factor": 9})
 

@@ -173,7 +173,7 @@ SMALL += ("efficientnetv2b0", "convnexttiny", "xception")
 
 @pytest.mark.parametrize("name", SMALL)
 def test_which_networks_are_depthwise(name: str) -> None:
-    """As their layers say, not their names."""
+    """By their layers, not their names."""
     kinds = [
         layer
         for layer in getattr(keras.applications, BACKBONES[name].builder)(
@@ -202,16 +202,18 @@ def test_mistakes_are_refused_with_what_to_do(tiny_backbone: Path) -> None:
     with pytest.raises(UsageError, match=r"received 'resnet101v3'\. Did you mean resnet101"):
         image_size(config("resnet101v3"))
     with pytest.raises(
-        UsageError, match=r"with a \.keras file as backbone, name what it was trained with: one of resnet"
+        UsageError, match=r"with a \.keras file as backbone, give the preprocessing of its training: one of resnet"
     ):
         preprocessing(config(path))
-    with pytest.raises(UsageError, match="name the size"):
+    with pytest.raises(UsageError, match=r"features\.image_size is required"):
         image_size(config(path))
-    with pytest.raises(UsageError, match="a mapping needs `scale` and `offset`, but got scal"):
+    with pytest.raises(UsageError, match="a mapping must have `scale` and `offset`, but got scal"):
         preprocessing(config(path, preprocessing={"scal": 1}))
-    with pytest.raises(UsageError, match="resnet50 has its own; leave the key out"):
+    with pytest.raises(UsageError, match=r"resnet50 has its own preprocessing\. Remove the key"):
         preprocessing(config("resnet50", preprocessing="resnet"))
-    with pytest.raises(UsageError, match=r"takes photos of \(32, 32, 3\), but the configuration gives \(48, 48, 3\)"):
+    with pytest.raises(
+        UsageError, match=r"expects photos of shape \(32, 32, 3\), but the configuration gives \(48, 48, 3\)"
+    ):
         build_extractor(config(path, preprocessing="resnet_v2", image_size=48), "float32")
     with pytest.raises(UsageError, match=r"features.weights: there is no file nowhere\.h5"):
         weights_digest(config("resnet50", weights="nowhere.h5"))

@@ -68,9 +68,7 @@ def test_policies_are_cached_side_by_side_and_share_their_clean_shards(make_run:
     result = build_caches(run)
     assert list(result["others"]) == ["mild"]
     train = [block for block in plan_blocks(load_index(run), 6) if block.split == "train"]
-    assert result["others"]["mild"]["shards_written"] == len(
-        train
-    )  # its augmented copy; the clean shards are taken over
+    assert result["others"]["mild"]["shards_written"] == len(train)  # its augmented copy; the clean shards are reused
     main, mild = cache_for(run), cache_for(run, "mild")
     assert (main.manifest.policy, mild.manifest.policy) == ("flip_rotate_zoom", "mild")
     for split in ("train", "val", "test"):
@@ -162,7 +160,7 @@ def test_a_policy_that_is_given_another_name_keeps_its_shards(make_run: MakeRun)
 def test_a_worker_decodes_with_its_own_cores_which_change_no_byte(
     cached_run: FeaturesRun, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)  # those of the machine that asks
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)  # those of the driver's machine
     for workers, threads in (({"count": 2}, 4), ({"count": 16}, 1), ({"count": 8, "cpus": 6}, 6), ({"cpus": 0.5}, 1)):
         run = make_run("own-cores", workers={"executor": "local", **workers})
         assert build._threads(run) == threads
@@ -175,7 +173,7 @@ def test_a_worker_decodes_with_its_own_cores_which_change_no_byte(
 def test_workers_write_the_same_bytes(
     cached_run: FeaturesRun, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, executor: str
 ) -> None:
-    """With a relative `workdir` and backbone, too: workers start in a folder of their own."""
+    """With a relative `workdir` and backbone, too: workers start in their own folder."""
     monkeypatch.chdir(tmp_path)
     backbone = os.path.relpath(cached_run.features.backbone)
     run = make_run("by-workers", backbone=backbone, workers={"executor": executor, "count": 2, "cpus": 1})

@@ -43,7 +43,7 @@ def test_a_copy_that_is_not_cached_is_refused(cached_run: FeaturesRun) -> None:
     clean, augmented = cache.arrays("train")[0], cache.arrays("train", 1)[0]
     assert (clean != augmented).any()
     for split, copy in (("train", 2), ("val", 1)):
-        with pytest.raises(CacheError, match=f"holds no copy {copy} of {split}; it has 1 augmented copies of train"):
+        with pytest.raises(CacheError, match=f"has no copy {copy} of {split}, only 1 augmented copies of train"):
             cache.arrays(split, copy)
 
 
@@ -94,11 +94,11 @@ def test_a_missing_cache_is_named_with_what_differs(make_run: MakeRun) -> None:
     with pytest.raises(CacheError) as caught:
         cache_for(make_run(copies=0, pooling="max", seed=3))
     assert re.search(
-        r'configuration; the nearest, \w{16}, differs in pooling \(has "avg", wanted "max"\), seed \(has 0, wanted 3\)\. Run',
+        r'configuration; the closest, \w{16}, differs in pooling \(has "avg", wanted "max"\), seed \(has 0, wanted 3\)\. Run',
         str(caught.value),
     )
     with pytest.raises(
-        CacheError, match=r"3 copies of flip_rotate_zoom are configured, but the cache holds 0\..*adds the missing ones"
+        CacheError, match=r"3 copies of flip_rotate_zoom are configured, but the cache has 0\..*to add the missing ones"
     ):
         cache_for(make_run(copies=3))
 
@@ -112,7 +112,7 @@ def test_a_damaged_manifest_is_refused(cached_run: FeaturesRun) -> None:
             FeatureCache.open(folder)
     (folder / MANIFEST).write_text(whole.replace('"format_version": 2', '"format_version": 1'))
     with pytest.raises(
-        CacheError, match=r"of format 1, but this version of Headhunt reads 2\. Run `headhunt features cache`"
+        CacheError, match=r"has format 1, but this version of Headhunt reads 2\. Run `headhunt features cache`"
     ):
         FeatureCache.open(folder)
     (folder / MANIFEST).unlink()
@@ -148,7 +148,7 @@ def test_a_manifest_of_another_cache_is_not_trusted(make_run: MakeRun) -> None:
     build_cache(other)
     shutil.copyfile(cache_for(other).folder / MANIFEST, cache_for(one).folder / MANIFEST)
     with pytest.raises(
-        CacheError, match=r"manifest\.json is that of another cache, \w{16}\. Run `headhunt features repair`"
+        CacheError, match=r"manifest\.json belongs to another cache, \w{16}\. Run `headhunt features repair`"
     ):
         cache_for(one)
 

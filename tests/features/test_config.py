@@ -76,7 +76,7 @@ def test_numbers_without_a_point_before_the_exponent_are_numbers(tmp_path: Path)
         ),
         (TOY + "name: a/b", "name: received 'a/b'"),
         (TOY + "features: {augmentation: flip}", "features.augmentation: received 'flip'; allowed: none, mild,"),
-        (TOY + "features: {augmentation: 3}", "features.augmentation: received 3; it takes a policy's name, a list of"),
+        (TOY + "features: {augmentation: 3}", "features.augmentation: received 3; must be a policy's name, a list of"),
         (TOY + "features: {augmentation: [{mode: x}]}", "features.augmentation.0.layer: this key is required."),
         (TOY + "features: {augmentation: [flip]}", "features.augmentation.0: received 'flip'; allowed: none, mild,"),
         (
@@ -89,11 +89,11 @@ def test_numbers_without_a_point_before_the_exponent_are_numbers(tmp_path: Path)
         ),
         (
             TOY + "features: {augmentation: {clean_probability: 0.1}}",
-            "features.augmentation: it takes either policy (a name) or layers (a list).",
+            "features.augmentation: must have either policy (a name) or layers (a list).",
         ),
         (
             TOY + "features: {augmentation: {policy: mild, name: x}}",
-            "features.augmentation: name goes with layers; a policy has its name already.",
+            "features.augmentation: name is only for layers; a policy already has a name.",
         ),
         (
             TOY + "features: {augmentation: {layers: [{layer: RandomFlp}]}}",
@@ -101,7 +101,7 @@ def test_numbers_without_a_point_before_the_exponent_are_numbers(tmp_path: Path)
         ),
         (
             TOY + "features: {image_size: 64, augmentation: [{layer: RandomCrop, height: 60, width: 64}]}",
-            "features.augmentation: these layers make photos of 60×64, but features.image_size is 64×64.",
+            "features.augmentation: these layers output photos of 60×64, but features.image_size is 64×64.",
         ),
         (
             TOY + "features: {backbone: resnet101v3}",
@@ -111,10 +111,13 @@ def test_numbers_without_a_point_before_the_exponent_are_numbers(tmp_path: Path)
             TOY + "features: {backbone: my.keras, image_size: 64}",
             "features.preprocessing: received None; with a .keras file",
         ),
-        (TOY + "features: {backbone: my.keras, preprocessing: resnet_v2}", "features.image_size: with a .keras file"),
+        (
+            TOY + "features: {backbone: my.keras, preprocessing: resnet_v2}",
+            "features.image_size is required with a .keras file",
+        ),
         (TOY + "features: [", "line 2, column 12: not valid YAML"),
-        (TOY + TOY, "the key 'dataset' is given twice"),
-        ("- a\n", "must hold a mapping with the keys name, workdir, dataset"),
+        (TOY + TOY, "duplicate key 'dataset'"),
+        ("- a\n", "must be a mapping with the keys name, workdir, dataset"),
     ],
 )
 def test_wrong_configurations(tmp_path: Path, text: str, message: str) -> None:
@@ -131,7 +134,7 @@ def test_every_fault_is_listed_at_once(tmp_path: Path) -> None:
 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"there is no configuration file .*none\.yaml\. Write one with `headhunt init`"
+        UsageError, match=r"there is no configuration file .*none\.yaml\. Create one with `headhunt init`"
     ):
         load(FeaturesRun, tmp_path / "none.yaml")
 
@@ -143,5 +146,5 @@ def test_malformed_overrides(tmp_path: Path, override: str) -> None:
 
 
 def test_an_override_below_a_value(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--set name\.x=3: 'name' holds 'a', not a mapping"):
+    with pytest.raises(UsageError, match=r"--set name\.x=3: 'name' is 'a', not a mapping"):
         read(tmp_path, TOY + "name: a", "name.x=3")

@@ -1,4 +1,4 @@
-"""`features info`, and the views that it draws."""
+"""`features info` and its contact sheet."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def draw_sheet(run: FeaturesRun, index: DatasetIndex) -> Path:
 
 @pytest.fixture
 def info(cached_run: FeaturesRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Calls `headhunt features info` on a cached run; gives exit status, JSON object and what was said."""
+    """Calls `headhunt features info` on a cached run; returns exit status, JSON object and standard error."""
     raw = cached_run.model_dump(mode="json", include={"workdir", "dataset", "features"})
     (tmp_path / "headhunt.yaml").write_text(yaml.safe_dump(raw))
     monkeypatch.chdir(tmp_path)
@@ -88,7 +88,7 @@ def test_the_balance_of_the_classes(make_run: MakeRun) -> None:
 
 
 def test_the_sheet_shows_what_the_backbone_saw(cached_run: FeaturesRun) -> None:
-    """The features of a view on the sheet are those in the cache, but for rounding to whole pixels and to float16."""
+    """The features of a view on the sheet equal those in the cache, up to rounding to integer pixels and float16."""
     index, cache = load_index(cached_run), cache_for(cached_run)
     row = int(cache.images("train")[0])
     clean = load_images(index, [row], (32, 32), False)
@@ -100,7 +100,7 @@ def test_the_sheet_shows_what_the_backbone_saw(cached_run: FeaturesRun) -> None:
         np.testing.assert_allclose(extract(pixels)[0], cached, atol=0.02 * float(np.abs(cached).max()))
     with Image.open(write_contact_sheet(sheet_of(cached_run, index, cache.folder, cache.copies), row)) as sheet:
         shown = np.asarray(sheet)
-    side = 4 * 32  # the smallest multiple that is no smaller than SMALL
+    side = 4 * 32  # the smallest multiple that is at least SMALL
     assert shown.shape == (GAP + side + CAPTION + GAP, 2 * (side + GAP) + GAP, 3)
     tiles = [shown[GAP : GAP + side : 4, left : left + side : 4] for left in (GAP, side + 2 * GAP)]
     np.testing.assert_array_equal(tiles[0], clean[0])
@@ -119,7 +119,8 @@ def test_a_row_can_be_chosen_among_the_training_photos(cached_run: FeaturesRun, 
     status, facts, said = info("--image", str(table.index[table["split"] == "val"][0]))
     assert (status, facts) == (2, None)
     assert (
-        "is a photo of val; only training photos have cached views. Allowed: rows of the index whose split is" in said
+        "is a photo of val, but only training photos have cached views. Choose a row of the index whose split is"
+        in said
     )
     for row in ("24", "-1"):
         status, _, said = info("--image", row)

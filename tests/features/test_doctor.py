@@ -23,7 +23,7 @@ def shards(run: FeaturesRun) -> list[Path]:
 
 
 def rewrite(run: FeaturesRun, path: Path, **changes: object) -> None:
-    """Replaces a shard and corrects every checksum, as a wrong computation would have left it."""
+    """Replaces a shard and corrects every checksum, as a wrong computation would leave it."""
     cache = cache_for(run)
     entry = next(entry for entry in cache.manifest.shards if entry.file == path.name)
     shard = Shard(*map(np.array, read_shard(path, entry.records, cache.feature_shape, "float16")))
@@ -33,7 +33,7 @@ def rewrite(run: FeaturesRun, path: Path, **changes: object) -> None:
 
 
 def change_manifest(run: FeaturesRun, **changes: object) -> None:
-    """Makes the manifest say something else, with a digest that fits."""
+    """Changes the manifest, with a matching digest."""
     cache = cache_for(run)
     write_manifest(cache.folder, cache.manifest.model_copy(update=changes))
 
@@ -62,7 +62,7 @@ def test_damage_is_placed_and_mended(cached_run: FeaturesRun) -> None:
         (cut.name, None),
         (lost.name, None),
     ]
-    assert faults[0]["what"] == "the checksum does not fit the data"
+    assert faults[0]["what"] == "the checksum does not match the data"
     assert "bytes, not" in faults[1]["what"]
     assert "is missing" in faults[2]["what"]
     result = repair(cached_run)
@@ -75,11 +75,11 @@ def test_damage_is_placed_and_mended(cached_run: FeaturesRun) -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"labels": np.zeros(6, np.int64)}, "another label than the index says"),
-        ({"images": np.arange(6)}, "another image than the index says"),
+        ({"labels": np.zeros(6, np.int64)}, "the label differs from the index"),
+        ({"images": np.arange(6)}, "the photo differs from the index"),
         ({"features": np.full((6, 6), np.nan, np.float16)}, "NaN or infinity"),
-        ({"features": np.tile(np.arange(6, dtype=np.float16), (6, 1))}, "all records are alike"),
-        ({"features": np.tile(np.arange(6, dtype=np.float16)[:, None], (1, 6))}, "all its features are one value"),
+        ({"features": np.tile(np.arange(6, dtype=np.float16), (6, 1))}, "all records are equal"),
+        ({"features": np.tile(np.arange(6, dtype=np.float16)[:, None], (1, 6))}, "all features are equal"),
     ],
     ids=["labels", "images", "nan", "alike", "constant"],
 )
@@ -110,7 +110,7 @@ def test_an_augmented_copy_outside_train_is_found(cached_run: FeaturesRun) -> No
     wrong = val.model_copy(update={"copy_number": 1})
     change_manifest(cached_run, shards=tuple(wrong if entry == val else entry for entry in entries))
     faults = verify(cached_run)["faults"]
-    assert {"shard": val.file, "record": None, "what": "an augmented copy of val, which is always clean"} in faults
+    assert {"shard": val.file, "record": None, "what": "an augmented copy of val, which must be clean"} in faults
 
 
 def test_every_single_changed_byte_of_the_manifest_is_found(cached_run: FeaturesRun) -> None:
@@ -151,8 +151,8 @@ def test_what_enters_the_backbone_is_judged(make_run: MakeRun) -> None:
     build_cache(run)
     found = verify(run)
     assert found["input"] == {"min": 1, "max": 1, "mean": 1, "std": 0}
-    (fault,) = [fault for fault in found["faults"] if "enters" in fault["what"]]
-    assert "what enters the backbone hardly varies" in fault["what"]
+    (fault,) = [fault for fault in found["faults"] if "input" in fault["what"]]
+    assert "the backbone's input hardly varies" in fault["what"]
     assert "features.preprocessing" in fault["what"]
 
 

@@ -1,4 +1,4 @@
-"""Photos of equal bytes and photos of one group: one split, an error, or left out; and tables as spreadsheets write them."""
+"""Identical photos and photos of one group: one split, an error, or left out; and tables as spreadsheets write them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_copies_are_in_one_split_and_the_others_stay_stratified(root: Path, seed
     table, words = prepared(run_on(root, split=split))
     assert len(table) == 86
     assert splits_of(table, "sha256").max() == 1
-    assert "6 photos are byte-for-byte copies of others; all copies of a photo are in the same split." in words
+    assert "6 photos are identical to others; identical photos stay in the same split." in words
     for label, count in ((0, 46), (1, 40)):
         own = table[table["label"] == label]["split"].value_counts()
         assert all(abs(own[part] - share * count) <= 2 for part, share in (("train", 0.5), ("val", 0.3), ("test", 0.2)))
@@ -77,7 +77,7 @@ def test_copies_are_in_one_split_and_the_others_stay_stratified(root: Path, seed
 
 def test_copies_under_two_labels_are_an_error_that_lists_them(root: Path) -> None:
     copy(root / "a" / "3.png", root / "b" / "again.png")
-    with pytest.raises(DatasetError, match=r"equal bytes under two labels: a/3.png = b/again.png\.") as caught:
+    with pytest.raises(DatasetError, match=r"identical photos with two labels: a/3.png = b/again.png\.") as caught:
         prepare(run_on(root))
     assert "`dataset.on_duplicate`" in str(caught.value)
     kept, _ = prepared(run_on(root, on_duplicate="keep"))
@@ -85,7 +85,7 @@ def test_copies_under_two_labels_are_an_error_that_lists_them(root: Path) -> Non
     left, words = prepared(run_on(root, on_duplicate="drop"))
     assert len(left) == 79
     assert not {"a/3.png", "b/again.png"} & set(left["path"])
-    assert "Left out 2 photos that are byte-for-byte copies" in words
+    assert "Left out 2 photos that are identical" in words
 
 
 def test_copies_across_the_data_sets_own_splits(root: Path) -> None:
@@ -100,10 +100,10 @@ def test_copies_across_the_data_sets_own_splits(root: Path) -> None:
         prepare(run_on(own))
     left, _ = prepared(run_on(own, on_duplicate="drop"))
     assert len(left) == 24
-    assert "test/a/again.png" in set(left["path"])  # what tests stays
+    assert "test/a/again.png" in set(left["path"])  # the test photo stays
     kept, _ = prepared(run_on(own, on_duplicate="keep"))
     both = kept[kept["path"].isin(["train/a/0.png", "test/a/again.png"])]
-    assert both["split"].tolist() == ["train", "train"]  # what is trained on tests nothing
+    assert both["split"].tolist() == ["train", "train"]  # training photos are not tested on
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -128,7 +128,7 @@ def test_a_group_is_in_one_split(root: Path, seed: int) -> None:
 
 
 def grouped(root: Path, groups: int, names: str = "abc", part: str = "") -> Path:
-    """A table of 20 photos a class, in as many groups of a class, all but equal in size."""
+    """A table of 20 photos per class, in this many groups per class, of nearly equal size."""
     lines = ["path,class_name,group" + (",split" if part else "")]
     for name in names:
         for number in range(20):
@@ -148,7 +148,7 @@ def test_three_groups_of_each_class_are_in_three_splits(root: Path) -> None:
 
 
 def test_two_groups_of_each_class_leave_no_split_empty_and_what_is_missing_is_said(root: Path) -> None:
-    """6 groups: each class trains, and the three that are left are for two splits."""
+    """6 groups: each class needs one for training, which leaves three for two splits."""
     found, words = prepared(run_on(grouped(root, 2), "photos.csv"))
     counts = pd.crosstab(found["label"], found["split"]) > 0
     assert counts["train"].all()
@@ -159,13 +159,17 @@ def test_two_groups_of_each_class_leave_no_split_empty_and_what_is_missing_is_sa
 
 
 def test_groups_too_few_for_three_splits(root: Path) -> None:
-    with pytest.raises(DatasetError, match=r"too many belong together, by group or equal bytes, to be in three splits"):
+    with pytest.raises(
+        DatasetError, match=r"too many belong together, as one group or identical photos, to fill three splits"
+    ):
         prepare(run_on(grouped(root, 1), "photos.csv"))
 
 
 def test_a_group_in_two_of_the_tables_own_splits_is_refused(root: Path) -> None:
     run = run_on(grouped(root, 2, part="train val test"), "photos.csv", split={"column": "split"})
-    with pytest.raises(DatasetError, match=r"6 groups of photos lie in several .*, the first of group 'a0'") as caught:
+    with pytest.raises(
+        DatasetError, match=r"6 groups of photos are in several .*\. In the first of group 'a0'"
+    ) as caught:
         prepare(run)
     assert "a/0.png is in train, a/1.png in val." in str(caught.value)
 
@@ -198,7 +202,7 @@ def test_labels_as_pandas_writes_columns_with_gaps(root: Path) -> None:
 def test_every_row_whose_label_is_a_name_is_listed(root: Path) -> None:
     lines = ["path,label", *(f"a/{number}.png,{'cat' if number % 10 == 3 else 0}" for number in range(40))]
     (root / "photos.csv").write_text("\n".join(lines))
-    with pytest.raises(DatasetError, match=r"4 lines \(5, 15, 25, 35\): `label` must be a whole number"):
+    with pytest.raises(DatasetError, match=r"4 lines \(5, 15, 25, 35\): `label` must be an integer"):
         prepare(run_on(root, "photos.csv"))
 
 
@@ -216,8 +220,8 @@ def test_a_column_split_that_is_not_used_is_said(root: Path, name: str) -> None:
     lines += [f"{label}/{number}.png,{label},{parts[number]}" for label in "ab" for number in range(40)]
     (root / "photos.csv").write_text("\n".join(lines))
     _, words = prepared(run_on(root, "photos.csv"))
-    assert f"has a column `{name}`, which is not used" in words
-    assert f"`dataset.split: {{column: {name}}}` takes it." in words
+    assert f"the column `{name}` is not used" in words
+    assert f"To use it, set `dataset.split: {{column: {name}}}`." in words
     found, words = prepared(run_on(root, "photos.csv", split={"column": name}))
     assert words == ""
     assert found["split"].value_counts().to_dict() == {"train": 40, "val": 20, "test": 20}
@@ -226,7 +230,7 @@ def test_a_column_split_that_is_not_used_is_said(root: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["two\nlines", "bell\a", " ", "turned \u202e round"])
 def test_names_that_later_stages_could_not_carry(root: Path, name: str) -> None:
     (root / "b").rename(root / name)
-    with pytest.raises(DatasetError, match=r"cannot be printed"):
+    with pytest.raises(DatasetError, match=r"unprintable"):
         prepare(run_on(root))
 
 
@@ -234,15 +238,15 @@ def test_names_that_later_stages_could_not_carry(root: Path, name: str) -> None:
     ("one", "other"),
     [
         ("Audi", "audi"),
-        ("audi", "audi\u200b"),  # a blank of no width
-        ("\u0160koda", "S\u030ckoda"),  # composed, and a letter with an accent
+        ("audi", "audi\u200b"),  # a zero-width space
+        ("\u0160koda", "S\u030ckoda"),  # precomposed, and a letter with a combining accent
         ("audi a4", "audi  a4"),
     ],
 )
 def test_names_that_nobody_could_tell_apart(root: Path, one: str, other: str) -> None:
     (root / "a").rename(root / one)
     (root / "b").rename(root / other)
-    with pytest.raises(DatasetError, match=r"1 class names are written in two ways that look alike: .* and ") as caught:
+    with pytest.raises(DatasetError, match=r"1 class names are spelled in two ways that look alike: .* and ") as caught:
         prepare(run_on(root))
     assert all(ascii(name)[1:-1] in ascii(str(caught.value)).replace("\\\\", "\\") for name in (one, other))
 

@@ -104,7 +104,7 @@ def process_executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Execu
 
 @pytest.fixture(params=["processes", "ray"])
 def with_workers(request: pytest.FixtureRequest) -> Executor:
-    """An executor whose workers are processes of their own."""
+    """An executor with worker processes."""
     name = "process_executor" if request.param == "processes" else "ray_executor"
     found: Executor = request.getfixturevalue(name)
     return found
@@ -116,7 +116,7 @@ def executor(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
         yield request.getfixturevalue("process_executor" if request.param == "processes" else "ray_executor")
         return
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC", "TF_CPP_MIN_LOG_LEVEL", "PYTHONWARNINGS"):
-        monkeypatch.setenv(name, "1")  # what the local executor sets is undone after the test
+        monkeypatch.setenv(name, "1")  # undo the local executor's changes after the test
     workers = Workers(executor="local", count=2, cpus=1)
     with open_executor(workers, tmp_path, {}, threads=request.param == "threads") as local:
         assert os.environ["NPROC"] == ("2" if request.param == "threads" else "1")
@@ -146,7 +146,7 @@ def test_threads_give_up_when_their_executor_is_left(tmp_path: Path, monkeypatch
 
 
 def test_an_interrupt_that_falls_into_a_callback_is_not_lost() -> None:
-    """Python drops what a handler raises while the garbage collector calls back."""
+    """Python drops exceptions that a handler raises during a garbage-collector callback."""
     body = (
         "import gc, os, signal\n"
         "from features.runtime.workers.executors import LocalExecutor\n"
@@ -187,7 +187,7 @@ def test_workers_have_their_environment_and_an_empty_folder(with_workers: Execut
 @pytest.mark.parametrize("kind", ["auto", "ray"])
 def test_more_cores_than_there_are(ray_executor: Executor, tmp_path: Path, kind: Any) -> None:
     with (
-        pytest.raises(UsageError, match=r"each worker asks for 5000 CPUs, but .* in all\. Lower `workers\.cpus`"),
+        pytest.raises(UsageError, match=r"each worker needs 5000 CPUs, but .* in total\. Lower `workers\.cpus`"),
         open_executor(Workers(executor=kind, cpus=5000), tmp_path, {}),
     ):
         pass
@@ -221,7 +221,7 @@ def test_no_cluster_at_the_address(tmp_path: Path) -> None:
         [sys.executable, "-P", "-c", body], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
     )
     assert "no Ray cluster answers at '127.0.0.1:1'" in done.stderr
-    assert "Correct `workers.address`, or leave it out to use this machine alone." in done.stderr
+    assert "Fix `workers.address`, or remove it to use only this machine." in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_no_cluster_at_the_address_of_the_environment(tmp_path: Path) -> None:
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert "answers at '127.0.0.1:1': " in done.stderr
-    assert "Correct RAY_ADDRESS in the environment, or leave it" in done.stderr
+    assert "Fix RAY_ADDRESS in the environment, or remove it" in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["processes", "ray"])
@@ -275,16 +275,18 @@ def give_up_on_one(executor: Executor) -> None:
 
 
 def test_what_a_dying_worker_said_last_is_told(process_executor: Executor) -> None:
-    said = r"a worker died repeatedly \(ended with status 3; it said last: the device is on fire\)\. Finished work is saved"
+    said = r"a worker died repeatedly \(exited with status 3; its last output: the device is on fire\)\. Finished work is saved"
     with pytest.raises(DeadWorkersError, match=said):
         list(process_executor.map(say_and_leave, [0]))
 
 
 def test_workers_that_do_not_start_say_why(tmp_path: Path) -> None:
-    """Here because the folder of the package is not to be found."""
+    """Here because Python's home folder does not exist."""
     with (
         contextlib.closing(ProcessExecutor([{"PYTHONHOME": "/nowhere"}], tmp_path, retries=1)) as executor,
-        pytest.raises(DeadWorkersError, match=r"(ended with status 1; it said last: \S|workers do not start)"),
+        pytest.raises(
+            DeadWorkersError, match=r"(exited with status 1; its last output: \S|worker processes fail to start)"
+        ),
     ):
         list(executor.map(square, [1]))
 
@@ -298,7 +300,7 @@ def test_a_fault_in_a_task_shows_where_it_was(process_executor: Executor) -> Non
 
 
 def test_tasks_that_nobody_waits_for_are_ended(process_executor: Executor, tmp_path: Path) -> None:
-    """The one that fails ends the others, which would go on for a minute; the executor goes on."""
+    """A failing task ends the others, which would run for a minute; the executor stays usable."""
     with pytest.raises(CacheError, match="the first task is broken"):
         list(process_executor.map(wait_until_left, [1, 0]))
     assert dict(process_executor.map(square, [2, 3])) == {0: 4, 1: 9}
@@ -363,9 +365,11 @@ def test_gpus_are_shared_out(count: int, gpus: float, shares: list[list[str]]) -
 
 @pytest.mark.parametrize("kind", ["auto", "local", "ray"])
 def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")  # also where there is one
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")  # even if there is one
     find_gpus.cache_clear()
-    said = r"each worker asks for 1 GPU \(`workers\.gpus`\), but JAX finds none on this machine\. .*set `workers\.gpus: 0`\."
+    said = (
+        r"each worker needs 1 GPU \(`workers\.gpus`\), but JAX finds none on this machine\. .*set `workers\.gpus: 0`\."
+    )
     with (
         pytest.raises(UsageError, match=said),
         open_executor(Workers(executor=kind, gpus=1), tmp_path, {"KERAS_BACKEND": "jax"}),
@@ -402,10 +406,13 @@ LONG = "x" * 90
     [
         (
             {"HOME": "/dev/null"},
-            "Ray needs a HOME that it can write to, and HOME is /dev/null. Set HOME to another folder.",
+            "Ray needs a writable HOME, but HOME is /dev/null. Set HOME to another folder.",
         ),
         ({"TMPDIR": LONG}, f"{LONG}, is too long for Ray's sockets. Set TMPDIR to a shorter one."),
-        ({"RAY_TMPDIR": "/proc/none"}, "that it can write to. Set TMPDIR to another one than /proc/none."),
+        (
+            {"RAY_TMPDIR": "/proc/none"},
+            "a writable temporary folder with free space. Set TMPDIR to one other than /proc/none.",
+        ),
     ],
 )
 def test_places_that_ray_cannot_use_are_named(tmp_path: Path, variables: dict[str, str], said: str) -> None:

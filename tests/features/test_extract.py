@@ -18,7 +18,7 @@ def photos(count: int) -> np.ndarray:
 
 
 def test_features_do_not_depend_on_the_company(make_run: MakeRun) -> None:
-    """The same bytes whether an image comes alone, in the middle of a batch or in a padded one."""
+    """Same bytes whether a photo comes alone, in the middle of a batch or in a padded one."""
     extract = Extractor(make_run(prepared=False).features)
     images = photos(11)
     together = extract(images)

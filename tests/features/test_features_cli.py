@@ -19,7 +19,7 @@ MakeRun = Callable[..., FeaturesRun]
 
 @pytest.fixture
 def configured(make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with headhunt.yaml, as working directory."""
+    """A folder with headhunt.yaml as the working directory."""
     run = make_run(prepared=False)
     raw = run.model_dump(mode="json", include={"workdir", "dataset", "features"})
     raw["workdir"] = "run"
@@ -36,7 +36,7 @@ def call(*arguments: str, status: int = 0) -> Any:
 
 
 def refusal(*arguments: str, status: int) -> str:
-    """What a command that fails says on standard error, in one line."""
+    """The standard error of a failing command, in one line."""
     result = CliRunner().invoke(app, [*arguments, "--json"])
     assert result.exit_code == status, result.output
     assert result.stdout == ""
@@ -96,7 +96,7 @@ def test_people_get_sentences(configured: Path) -> None:
 
 
 def test_names_are_printed_as_they_are(tmp_path: Path, photos: Path) -> None:
-    """Brackets and colons of paths, classes and commands, on a real terminal's streams and in what a command advises."""
+    """Brackets and colons of paths, classes and commands, on real streams and in advice."""
     for folder, name in (("a", "[old] 2"), ("b", "[old] 10"), ("c", ":car: 3")):
         shutil.copytree(photos / folder, tmp_path / "photos" / name)
     raw = {"workdir": "run [/b]", "dataset": {"kind": "folder", "root": "photos"}}
@@ -104,4 +104,4 @@ def test_names_are_printed_as_they_are(tmp_path: Path, photos: Path) -> None:
     done = run_headhunt(tmp_path, "features", "prepare", "--config", "head[new].yaml")
     said = done.stdout + done.stderr
     assert "Index: run [/b]/dataset/index.csv" in said
-    assert "numeric-aware order (:car: 3, [old] 2, …)" in said
+    assert "natural order (:car: 3, [old] 2, …)" in said

@@ -1,4 +1,4 @@
-"""Class folders and split folders as people have them: what is read, what is said, and what is refused."""
+"""Class folders and split folders as users have them: what is read, logged and rejected."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_split_folders_are_the_splits(tmp_path: Path, val: str, split: dict[str,
     assert result["splits"] == {"train": 12, "val": 12, "test": 12}
     assert splits_by_folder(run) == {"train": {"train"}, val: {"val"}, "test": {"test"}}
     assert load_index(run).class_names == ("a", "b")
-    assert words == ("" if split else f"The splits come from the folders train, {val}, test.")
+    assert words == ("" if split else f"The splits are taken from the folders train, {val}, test.")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_missing_splits_are_drawn_from_the_training_folder_and_said(
     assert result["images"] == 60 * len(parts)
     for part, share in shares.items():
         assert abs(result["splits"][part] - 60 * share) <= 1
-        said = f"The data set has no {part} photos of its own: {share:.0%} of its training photos are drawn for it, by seed 42."
+        said = f"The data set has no {part} split: {share:.0%} of its training photos are drawn for it, with seed 42."
         assert said in words
     assert splits_by_folder(run)["train"] == {"train", *shares}
     table = load_index(run).table
@@ -105,13 +105,15 @@ def test_folders_called_like_splits_are_no_classes(
     run = run_on(fill(tmp_path / "photos", *folders), **({"split": split} if split else {}))
     with pytest.raises(DatasetError, match=r"named like splits \(train(, val|, test|)\)") as caught:
         prepare(run)
-    assert "Write `dataset.split: {column: folder}`" in str(caught.value)
+    assert "write `dataset.split: {column: folder}`" in str(caught.value)
     assert ("beside extra" in str(caught.value)) == ("extra/a" in folders)
 
 
 def test_splits_without_training_photos_are_refused(tmp_path: Path) -> None:
     run = run_on(fill(tmp_path / "photos", "val/a", "val/b", "test/a", "test/b"))
-    with pytest.raises(DatasetError, match=r"has no folder `train` of class folders, but val, test. Add it, or rename"):
+    with pytest.raises(
+        DatasetError, match=r"has no folder `train` of class folders, but has val, test. Add it, or rename"
+    ):
         prepare(run)
 
 
@@ -128,7 +130,7 @@ def test_what_file_managers_leave_is_no_class(tmp_path: Path) -> None:
     run = run_on(fill(tmp_path / "photos", *folders, count=12))
     result, words = prepared(run)
     assert (result["images"], result["classes"]) == (48, 2)
-    assert "The splits come from the folders training, testing." in words
+    assert "The splits are taken from the folders training, testing." in words
 
 
 def test_folders_beside_configured_splits_are_said_with_what_they_hold(tmp_path: Path) -> None:
@@ -145,8 +147,8 @@ def test_photos_beside_the_class_folders_are_said(tmp_path: Path) -> None:
         photo(root / place / "stray.png")
     (root / "labels.csv").write_text("path,label")
     _, words = prepared(run_on(root))
-    assert f"next to the class folders, not in one: 3 photos, the first is {root}/stray.png." in words
-    assert "Left out, not images that Pillow can read: 1 .csv." in words
+    assert f"Left out 3 photos that are next to the class folders, not in one; the first is {root}/stray.png." in words
+    assert "Left out files that cannot be read as photos: 1 .csv." in words
 
 
 def test_a_class_of_which_a_split_has_no_photo_is_named(tmp_path: Path) -> None:
@@ -156,13 +158,13 @@ def test_a_class_of_which_a_split_has_no_photo_is_named(tmp_path: Path) -> None:
 
 def test_a_class_that_the_folders_never_train_is_named(tmp_path: Path) -> None:
     root = fill(tmp_path / "photos", "train/a", "train/b", "test/a", "test/b", "test/c")
-    with pytest.raises(DatasetError, match=r"leaves 1 of 3 classes without training photos, the first is 'c'"):
+    with pytest.raises(DatasetError, match=r"leaves 1 of 3 classes without training photos; the first is 'c'"):
         prepare(run_on(root))
 
 
 def test_a_split_has_one_folder(tmp_path: Path) -> None:
     root = fill(tmp_path / "photos", *(f"{part}/{name}" for part in ("train", "val", "valid") for name in ("a", "b")))
-    with pytest.raises(DatasetError, match=r"holds both val and valid, which are one split. Keep one of them"):
+    with pytest.raises(DatasetError, match=r"has both val and valid, which are the same split. Keep one of them"):
         prepare(run_on(root, split={"column": "folder"}))
 
 
@@ -174,9 +176,9 @@ def test_a_class_may_be_called_like_a_split(tmp_path: Path) -> None:
 
 def test_a_folder_that_holds_one_folder_gets_a_hint(tmp_path: Path) -> None:
     root = fill(tmp_path / "cars", "cars/a", "cars/b")
-    with pytest.raises(DatasetError, match=r"holds one folder, 'cars', and one for each class is needed") as caught:
+    with pytest.raises(DatasetError, match=r"must have one folder per class, but has only 'cars'") as caught:
         prepare(run_on(root))
-    assert f"write `dataset.root: {root}/cars`" in str(caught.value)
+    assert f"set `dataset.root: {root}/cars`" in str(caught.value)
     assert prepared(run_on(root / "cars"))[0]["classes"] == 2
 
 
@@ -185,13 +187,16 @@ def test_a_folder_that_holds_one_folder_gets_a_hint(tmp_path: Path) -> None:
     [
         (
             ("train/train/a", "train/train/b"),
-            "{root}/train holds one folder, 'train', .* `dataset.root: {root}/train/train`",
+            "{root}/train must have one folder per class, but has only 'train'. .* `dataset.root: {root}/train/train`",
         ),
         (
             ("train/cars/a", "train/cars/b", "val/cars/a", "val/cars/b"),
-            "{root}/train holds one folder, 'cars', .* move them up, out of '{root}/train/cars' and '{root}/val/cars'",
+            "{root}/train must have one folder per class, .* move them up, out of '{root}/train/cars' and '{root}/val/cars'",
         ),
-        (("cars/a", "cars/b", "__MACOSX/cars"), "{root} holds one folder, 'cars', .* `dataset.root: {root}/cars`"),
+        (
+            ("cars/a", "cars/b", "__MACOSX/cars"),
+            "{root} must have one folder per class, but has only 'cars'. .* `dataset.root: {root}/cars`",
+        ),
     ],
 )
 def test_class_folders_that_lie_one_deeper_get_a_hint(tmp_path: Path, folders: tuple[str, ...], advice: str) -> None:
@@ -201,7 +206,7 @@ def test_class_folders_that_lie_one_deeper_get_a_hint(tmp_path: Path, folders: t
 
 
 def test_files_that_only_begin_like_photos_are_none(tmp_path: Path) -> None:
-    """Beginnings that Pillow tells apart without decoding them, bytes that pass for a TGA, and raw photos' small previews."""
+    """File headers that Pillow recognises without decoding, bytes that pass for a TGA, and small previews of raw photos."""
     root = fill(tmp_path / "photos", "a", "b", count=4)
     (root / "a" / "x.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))
     (root / "a" / "x.mpg").write_bytes(b"\0\0\1\xb3\x16\x01\x20" + bytes(64))
@@ -211,9 +216,9 @@ def test_files_that_only_begin_like_photos_are_none(tmp_path: Path) -> None:
     photo(root / "a" / "x.dng", "TIFF")
     result, words = prepared(run_on(root))
     assert result["images"] == 8
-    raw = "(raw: develop them first, as rawpy does)"
+    raw = "(raw: develop them first, e.g. with rawpy)"
     assert words == (
-        f"Left out, not images that Pillow can read: 1 .bin, 1 .dng {raw}, 1 .eps, 1 .h5, 1 .mpg, 1 .nef {raw}."
+        f"Left out files that cannot be read as photos: 1 .bin, 1 .dng {raw}, 1 .eps, 1 .h5, 1 .mpg, 1 .nef {raw}."
     )
 
 
@@ -229,12 +234,13 @@ def test_photos_are_known_by_what_they_hold_and_the_rest_is_counted(tmp_path: Pa
     assert result["images"] == 8 + 5
     assert load_notes(run_on(root)) == [words]
     assert words == (
-        "Left out, not images that Pillow can read: 1 without a suffix, 1 .heic (`pip install pillow-heif` reads them), 2 .txt."
+        "Left out files that cannot be read as photos: 1 without a suffix, 1 .heic (`pip install pillow-heif` reads them), "
+        "2 .txt."
     )
 
 
 def test_a_tilde_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The home of the process that runs the command; no folder called `~` is made."""
+    """The home of the user who runs the command; no folder called `~` is created."""
     home = tmp_path / "home"
     fill(home / "photos", "a", "b", count=4)
     shutil.move(home / "photos", home / "cars")

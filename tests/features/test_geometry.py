@@ -1,4 +1,4 @@
-"""Merged geometric layers do what Keras's layers do, within the error of resampling once instead of several times."""
+"""Merged geometric layers match Keras's layers, up to the difference of resampling once instead of several times."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TRANSLATION = {"height_factor": 0.1, "width_factor": [0.2, 0.4]}
 
 
 def smooth_image(height: int = 48, width: int = 64) -> np.ndarray:
-    """(1, height, width, 3) float32 whose neighbouring pixels differ little, so that half-pixel conventions show up small."""
+    """(1, height, width, 3) float32 whose neighbouring pixels differ little, so that half-pixel conventions matter little."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     return np.stack([2 * x, 3 * y, 60 + 60 * np.sin(x / 9) * np.cos(y / 7)], -1)[None]
 
@@ -66,7 +66,7 @@ def test_a_flip_is_one_of_the_two_images_of_keras_exactly(mode: str) -> None:
 
 
 def test_one_resampling_does_all_steps_in_order() -> None:
-    """The whole against one step after the other, in two orders; the difference is that of resampling once or five times."""
+    """The merged transform against its steps one by one, in two orders; they differ by resampling once or five times."""
     steps = [
         flips(np.array([True]), "horizontal", SIZE),
         rotations(one(0.3), SIZE),

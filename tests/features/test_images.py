@@ -1,4 +1,4 @@
-"""Odd photos: what each becomes as pixels, and what is said of those that cannot be one. Every file is real and made here."""
+"""Odd photos: the pixels of each, and the messages for unusable ones. All files are real and made here."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PLAIN = 10**8
 
 
 def stored(upright: Pixels, orientation: int) -> Pixels:
-    """How a camera stores an upright photo: EXIF 2.32, tag 0x0112 says which sides its row 0 and column 0 are."""
+    """How a camera stores a photo: EXIF 2.32, tag 0x0112 says which sides its row 0 and column 0 are."""
     turned = upright.transpose(1, 0, 2)
     return {
         1: upright,  # top, left
@@ -46,7 +46,7 @@ def stored(upright: Pixels, orientation: int) -> Pixels:
 
 @pytest.fixture
 def upright() -> Pixels:
-    """12 × 20 pixels, no two quarters alike."""
+    """12 × 20 pixels, all quarters different."""
     pixels = np.zeros((12, 20, 3), np.uint8)
     pixels[:6, :10], pixels[:6, 10:], pixels[6:, :10] = (250, 20, 20), (20, 250, 20), (20, 20, 250)
     return pixels
@@ -58,7 +58,7 @@ def run_on(root: Path, **dataset: Any) -> FeaturesRun:
 
 
 def said(run: FeaturesRun) -> tuple[dict[str, Any], str]:
-    """What `prepare` gives, and what it says."""
+    """The result of `prepare`, and its log."""
     with log.capture() as captured:
         result = prepare(run)
     return result, " ".join(captured.get().split())
@@ -177,7 +177,7 @@ def test_of_an_animation_the_first_frame_is_the_photo(root: Path, suffix: str) -
         )
     frames[0].save(root / "b" / f"still.{suffix}")
     run = run_on(root)
-    expected = "The first frame is used of 7 photos that hold several frames or pages: a/moving 0"
+    expected = "7 photos have several frames or pages; only the first is used: a/moving 0"
     for _ in ("new", "known"):
         result, words = said(run)
         assert words.startswith(expected)
@@ -250,7 +250,7 @@ def test_twelve_bits_of_sixteen_are_scaled_by_what_they_hold(root: Path) -> None
     for _ in ("new", "known"):
         assert (
             said(run_on(root))[1]
-            == "Read as 12 bits, since their pixels of 16 bits stay below 4096: 1 of 10 photos, a/sensor.png."
+            == "Read as 12-bit, because all their 16-bit values are below 4096: 1 of 10 photos, a/sensor.png."
         )
 
 
@@ -259,7 +259,9 @@ def test_colours_of_twelve_bits_are_refused_as_pillow_would_read_them_black(root
         lines = [b"\0" + np.full((20, 3), 4095 * factor, ">u2").tobytes()] * 12
         write_png(root / "a" / f"{name}.png", (20, 12), 16, 2, lines)
     assert np.asarray(open_photo(root / "a" / "deep.png")).min() == 255
-    with pytest.raises(DatasetError, match=r"a/dark.png \(its colours hold 12 of 16 bits, .* store them with 8 bits\)"):
+    with pytest.raises(
+        DatasetError, match=r"a/dark.png \(12-bit colours in 16-bit channels, .* convert it to 8 bits\)"
+    ):
         prepare(run_on(root))
 
 
@@ -270,7 +272,7 @@ def test_a_huge_photo_is_refused_by_its_header(tmp_path: Path) -> None:
     black_png(huge, 20_000, 20_000)
     refused = Inspected("larger than dataset.max_pixels (20000 × 20000 > 100000000)")
     assert inspect_image(huge, PLAIN, {}) == refused
-    huge.write_bytes(huge.read_bytes()[:1000])  # were it decoded, it would be a truncated photo
+    huge.write_bytes(huge.read_bytes()[:1000])  # if decoded, it would be a truncated photo
     assert inspect_image(huge, PLAIN, {}) == refused
     assert inspect_image(huge, 10**9, {}).fault == "truncated"
 

@@ -1,4 +1,4 @@
-"""A backbone of one's own is as in inference in every stage, laid open, whatever it was saved as; its files are checked early."""
+"""A custom backbone always runs flattened and in inference mode, however it was saved; its files are checked early."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def photos(count: int = 3, size: int = 16) -> Any:
 
 
 def kernels() -> Callable[..., Any]:
-    """Convolutions whose weights depend on their place alone."""
+    """Convolutions whose weights depend only on their position."""
     keras.utils.set_random_seed(5)
     return lambda filters, **rest: keras.layers.Conv2D(filters, 3, padding="same", activation="relu", **rest)
 
 
 @keras.saving.register_keras_serializable("tests")
 class Shaken(keras.layers.Layer):
-    """A layer of one's own that holds a random one, and says nothing to it of training."""
+    """A custom layer that contains a random layer, and does not pass `training` to it."""
 
     def __init__(self, **rest: Any) -> None:
         super().__init__(**rest)
@@ -211,7 +211,7 @@ def nested(tmp_path: Path) -> Path:
 
 
 def by_hand(path: Path, *steps: str) -> Any:
-    """What the layers at these paths give, one after the other, in the network as Keras loads it."""
+    """The composed output of the layers at these paths, in the network as Keras loads it."""
     model = keras.saving.load_model(path)
     x: Any = photos() / 255
     for step in steps:
@@ -245,7 +245,7 @@ def test_several_cuts_at_any_depth_are_joined(tmp_path: Path) -> None:
     [
         ("outer/inner/erly", "no layer 'outer/inner/erly'. Did you mean outer/inner/early"),
         ("erly", "no layer 'erly'. Did you mean outer/inner/early?"),
-        ("late", "'late' is a layer of several networks: outer/inner/late, outer/late. Name one of these."),
+        ("late", "'late' is a layer in several networks. Choose one of outer/inner/late, outer/late."),
         ("conv5_block3", "no layer 'conv5_block3'. Its last layers: "),
         (["first", "outer/lst"], "no layer 'outer/lst'. Did you mean outer/late"),
     ],
@@ -268,9 +268,9 @@ def test_a_classifier_is_cut_at_its_last_map_and_without_a_cut_its_maps_are_list
     keras.Model(inputs, keras.layers.Dense(6)(pooled)).save(tmp_path / "scores.keras")
     given = build_extractor(config(tmp_path / "scores.keras", cut="last_map"), "float32")(photos())
     assert tuple(given.shape) == (3, 16, 16, 4)
-    with pytest.raises(UsageError, match=r"gives \(None, 6\), not a map .* Set `features.cut` .* last_map\."):
+    with pytest.raises(UsageError, match=r"outputs \(None, 6\), not a map .* Set `features.cut` .* last_map\."):
         build_extractor(config(tmp_path / "scores.keras"), "float32")
-    with pytest.raises(UsageError, match="the cut at 'pooled' gives"):
+    with pytest.raises(UsageError, match="the cut at 'pooled' outputs"):
         build_extractor(config(tmp_path / "scores.keras", cut="pooled", pooling="avg"), "float32")
 
 
@@ -287,7 +287,7 @@ def test_a_layer_that_is_used_twice_runs_twice_and_is_no_cut(tmp_path: Path) -> 
 
 
 def refused(backbone: Path, command: str, *overrides: str) -> str:
-    """What a command says, on at most three lines, when it refuses a backbone: exit status 2 and nothing on standard output."""
+    """The error of a command that rejects a backbone: at most three lines, exit status 2, nothing on standard output."""
     pairs = [f"features.backbone={backbone}", "features.image_size=16", *overrides]
     result = CliRunner().invoke(app, [command, "--json", *(word for pair in pairs for word in ("--set", pair))])
     assert result.exit_code == 2, result.output
@@ -306,20 +306,20 @@ def test_files_that_no_stage_could_use_are_refused_when_the_configuration_is_che
 ) -> None:
     path = tmp_path / "made.keras"
     pooled = keras.layers.MaxPooling2D(data_format="channels_first", name="pool")
-    assert "channels first (its layer 'pool')" in refused(network_file(path, pooled), "prepare")
-    assert "takes photos of (8, 8, 3), but the configuration gives (16, 16, 3)" in refused(
+    assert "uses channels_first (layer 'pool')" in refused(network_file(path, pooled), "prepare")
+    assert "expects photos of shape (8, 8, 3), but the configuration gives (16, 16, 3)" in refused(
         network_file(path, keras.layers.Conv2D(2, 3), shape=(8, 8, 3)), "prepare"
     )
     quantised = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Dense(4, name="small")])
     quantised.layers[0].quantize("int8")
     quantised.save(path)
-    assert "is quantised (its layer 'small')" in refused(path, "prepare")
+    assert "is quantised (layer 'small')" in refused(path, "prepare")
     first, second = keras.Input((16, 16, 3)), keras.Input((16, 16, 3))
     keras.Model([first, second], keras.layers.Add()([first, second])).save(path)
     assert "one input and one output, but has 2 inputs" in refused(path, "prepare")
     whole = network_file(path, keras.layers.Conv2D(2, 3)).read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    assert "is not a complete .keras file (it is cut short, or no zip archive)" in refused(path, "prepare")
+    assert "is not a complete .keras file (it is truncated or not a zip archive)" in refused(path, "prepare")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("config.json", "{}")
     assert "is not a complete .keras file" in refused(path, "prepare")
@@ -340,7 +340,7 @@ def test_a_layer_that_keras_does_not_know_is_one_message(configured: Path, tmp_p
 
 def test_a_backbone_with_weights_of_its_own_takes_no_others(configured: Path, tmp_path: Path) -> None:
     path = network_file(tmp_path / "own.keras", keras.layers.Conv2D(2, 3))
-    assert "has its own weights. Leave the key out" in refused(path, "prepare", "features.weights=random")
+    assert "has its own weights. Remove the key" in refused(path, "prepare", "features.weights=random")
 
 
 def test_keras_own_settings_file_changes_no_backbone(tmp_path: Path) -> None:

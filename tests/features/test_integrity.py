@@ -1,4 +1,4 @@
-"""A damaged file of a cache is found when it is first read, whatever of it is damaged; a sound one is looked at once."""
+"""Any damage to a cache's file is found when it is first read; an intact file is checked only once."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def test_a_flipped_bit_is_named_by_whatever_reads_the_shard(cached_run: Features
     for name in ("train-c000-00001-of-00003.tfrecord", "train-c001-00001-of-00003.tfrecord"):
         flip(cache.folder / name, 3 * size - 6)  # the last feature of record 2
     said = (
-        r"the shard .*/train-c00[01]-00001-of-00003\.tfrecord is damaged \(record 2: the checksum does not fit the data\)\. "
-        r"Run `headhunt features repair`, which computes it again\.$"
+        r"the shard .*/train-c00[01]-00001-of-00003\.tfrecord is damaged \(record 2: the checksum does not match the data\)\. "
+        r"Run `headhunt features repair` to recompute it\.$"
     )
     with pytest.raises(CacheError, match=said):
         READS[read](cache)
-    assert cache.arrays("val")[0].shape == (5, 6)  # other shards are sound
+    assert cache.arrays("val")[0].shape == (5, 6)  # other shards are intact
 
 
 def test_every_part_of_a_record_is_looked_at(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_many_damaged_records_are_one_message(tmp_path: Path) -> None:
     write_shard(path, Shard(np.ones((4, 3), np.float16), np.arange(4), np.arange(4)))
     flip(path, 2)
     flip(path, 3 * size - 1)
-    said = r"is damaged \(record 0: the record's length is wrong; so are 1 others of 4\)"
+    said = r"is damaged \(record 0: the record's length is wrong, and 1 more of 4 records\)"
     with pytest.raises(CacheError, match=said):
         check_shards([(path, 4)], (3,), "float16")
 
@@ -86,9 +86,7 @@ def test_a_damaged_or_lost_projection_beside_the_shards_is_named(make_run: MakeR
     path = projection_path(cache.folder, 1)
     sound = path.read_bytes()
     flip(path, len(sound) - 3)
-    with pytest.raises(
-        CacheError, match=r"projection-1\.npy is damaged\. Run `headhunt features repair`, which fits it"
-    ):
+    with pytest.raises(CacheError, match=r"projection-1\.npy is damaged\. Run `headhunt features repair` to refit it"):
         cache.arrays("train")
     path.unlink()
     with pytest.raises(CacheError, match=r"projection-1\.npy is missing\. Run `headhunt features repair`"):
@@ -98,7 +96,7 @@ def test_a_damaged_or_lost_projection_beside_the_shards_is_named(make_run: MakeR
 
 
 def test_a_sound_shard_is_looked_at_once(cached_run: FeaturesRun) -> None:
-    """As long as nobody writes it: the time of its last change is the sign."""
+    """Unless it is written: its modification time tells."""
     cache = cache_for(cached_run)
     before, _ = cache.arrays("train")
     path = cache.folder / "train-c000-00000-of-00003.tfrecord"

@@ -1,4 +1,4 @@
-"""What Headhunt uses of Keras and Ray beyond their public interfaces is still there, and does what it did."""
+"""The private APIs of Keras and Ray that Headhunt uses still exist and still behave the same."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_keras_on_jax_serialises_a_layer_without_tensorflow() -> None:
 
 
 def test_what_is_used_of_ray_is_there() -> None:
-    """What it does is tested on running clusters in tests/end_to_end/test_nodes.py."""
+    """Its behaviour is tested on running clusters in tests/end_to_end/test_nodes.py."""
     from ray._private import worker
     from ray._private.node import Node
     from ray.core.generated import gcs_pb2

@@ -1,4 +1,4 @@
-"""The table of Keras's image layers is that of the installed Keras; what it refuses is said with the key."""
+"""The table of Keras's image layers matches the installed Keras; errors name the key."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ EXAMPLES: list[Any] = [
     ),
     *([0, 255], [0, 1], [0.1, 0.4], [-0.1, 0.4], [3, 3], [2, 8], [0.1], [0.1, 3], {}),
 ]
-"""Values that are tried as every argument of every layer."""
+"""Values to try for every argument of every layer."""
 
 
 def test_the_table_is_that_of_the_installed_keras() -> None:
@@ -63,7 +63,7 @@ def test_the_table_is_that_of_the_installed_keras() -> None:
 
 
 def least(name: str) -> dict[str, Any]:
-    """The required arguments of a layer, with the first value that is allowed."""
+    """The required arguments of a layer, with the first allowed value."""
     required = {argument: what for argument, what in LAYERS[name].items() if what.required}
     return {argument: next(v for v in EXAMPLES if what.accepts(v)) for argument, what in required.items()}
 
@@ -89,16 +89,16 @@ def test_keras_makes_every_layer_with_every_value_that_is_allowed(name: str) -> 
             r"key.layer: received 'RandomContrst'. Did you mean 'RandomContrast'\? Allowed: AutoContr",
         ),
         ("Dense", {"units": 3}, "key.layer: received 'Dense'. Allowed: AutoContrast, CenterCrop"),
-        ("MixUp", {}, "key.layer: MixUp cannot be part of a policy: it mixes the photos of a batch, and a view"),
+        ("MixUp", {}, "key.layer: MixUp cannot be part of a policy: it mixes the photos of a batch, but a view"),
         ("AugMix", {}, "AugMix cannot be part of a policy: it draws from Python's global generator"),
-        ("RandomBrightness", {}, "key: RandomBrightness needs factor: a number from -1 to 1, or"),
+        ("RandomBrightness", {}, "key: RandomBrightness requires factor: a number from -1 to 1, or"),
         (
             "RandomBrightness",
             {"factr": 0.1},
-            r"key.factr: RandomBrightness has no such .* Did you mean 'factor'\? Allow",
+            r"key.factr: not an argument of RandomBrightness. Did you mean 'factor'\? Allow",
         ),
         ("RandomBrightness", {"factor": 2}, "key.factor: received 2; allowed for RandomBrightness: a number from -1"),
-        ("RandomBrightness", {"factor": 0.1, "seed": 1}, "key.seed: RandomBrightness has no such argument here"),
+        ("RandomBrightness", {"factor": 0.1, "seed": 1}, "key.seed: not an argument of RandomBrightness"),
         ("RandAugment", {"value_range": [0, 1]}, r"key.value_range: received \[0, 1\]; .*since photos are in 0…255"),
         ("RandomZoom", {"height_factor": -1}, "key.height_factor: received -1; .* a number above -1 up to 1"),
         ("RandomRotation", {"factor": [-3, 0.5]}, r"key.factor: received \[-3, 0.5\]; allowed for RandomRotation"),

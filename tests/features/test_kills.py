@@ -1,4 +1,4 @@
-"""`kill -9` at random moments: nothing that is finished is lost, and the cache ends with the bytes of an undisturbed build."""
+"""`kill -9` at random moments: no finished work is lost, and the cache has the same bytes as an undisturbed build."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def folder(tmp_path: Path, tiny_backbone: Path) -> Path:
 
 @pytest.fixture
 def undisturbed(folder: Path) -> dict[str, bytes]:
-    """What a build in one go leaves, in another workdir of the same configuration."""
+    """The cache of an uninterrupted build, in another workdir with the same configuration."""
     run_headhunt(folder, "features", "prepare", "--set", "workdir=calm")
     run_headhunt(folder, *COMMAND, "--executor", "local", "--set", "workdir=calm")
     return contents(folder / "calm")
 
 
 def contents(workdir: Path) -> dict[str, bytes]:
-    """Every file of the cache by name, but those that hold times or belong to a process."""
+    """The cache's files by name, except those with times or of a process."""
     (cache,) = (workdir / "cache").iterdir()
     return {
         path.name: path.read_bytes()
@@ -73,7 +73,7 @@ def contents(workdir: Path) -> dict[str, bytes]:
 
 
 def finished(folder: Path) -> set[str]:
-    """The shards that are on disk with their checksum; the projection beside them has one, too."""
+    """The shards on disk that have a checksum file; the projection beside them has one, too."""
     return {path.name[1 : -len(".sha256.json")] for path in folder.glob("run/cache/*/.*.tfrecord.sha256.json")}
 
 
@@ -100,7 +100,7 @@ def test_the_driver_is_killed_again_and_again(folder: Path, undisturbed: dict[st
     chance = random.Random(SEED)
     print(f"HEADHUNT_KILL_SEED={SEED}")
     for kill in range(KILLS):
-        if list(folder.glob("run/cache/*/manifest.json")):  # it was through before it was killed: again from the start
+        if list(folder.glob("run/cache/*/manifest.json")):  # it finished before it was killed: start again
             assert contents(folder / "run") == undisturbed
             shutil.rmtree(folder / "run" / "cache")
         before = finished(folder)

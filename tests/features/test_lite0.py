@@ -27,7 +27,7 @@ def test_random_weights_build_at_any_size() -> None:
 
 @pytest.mark.skipif(not REFERENCE.exists(), reason="the reference network is not on this machine")
 def test_the_features_are_those_of_the_reference_network() -> None:
-    """The reference keeps its weights in float16, so the pooled features agree to about 1 %."""
+    """The reference keeps its weights in float16, so pooled features agree to about 1 %."""
     reference = keras.saving.load_model(REFERENCE)
     penultimate = keras.Model(reference.inputs[0], reference.get_layer("gap").output)
     photos = np.random.default_rng(0).uniform(-1, 1, (2, 224, 224, 3)).astype(np.float32)
@@ -44,7 +44,7 @@ class Evil:
 def test_a_file_that_asks_for_code_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "evil.pth"
     path.write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(HeadhuntError, match=r"not a readable PyTorch file.*posix\.system"):
+    with pytest.raises(HeadhuntError, match=r"not a readable PyTorch weights file.*posix\.system"):
         read_torch_file(path)
     assert capfd.readouterr().out == ""
 
@@ -53,5 +53,5 @@ def test_a_file_that_asks_for_code_is_refused(tmp_path: Path, capfd: pytest.Capt
 def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "other.pth"
     path.write_bytes(content)
-    with pytest.raises(HeadhuntError, match=r"other\.pth is not a readable PyTorch file of weights"):
+    with pytest.raises(HeadhuntError, match=r"other\.pth is not a readable PyTorch weights file"):
         read_torch_file(path)

@@ -1,4 +1,4 @@
-"""A backbone cut at one of its layers, and the rest of the network behind it; ImageNet weights that many workers want at once."""
+"""A backbone cut at one of its layers, and the rest of the network after it; ImageNet weights that many workers need at once."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_parts_before_and_behind_a_cut_are_the_whole(residual: FeaturesConfi
 
 
 def rest(config: FeaturesConfig, layer: str) -> Any:
-    """The network behind a layer, from the layer's map to the last one."""
+    """The network after a layer, from the layer's map to the last one."""
     return suffix_of(build_backbone(cut(config, cut=None), "float32"), layer)
 
 
@@ -119,7 +119,7 @@ WEIGHTS = bytes(range(256)) * 400
 
 
 class _Weights(BaseHTTPRequestHandler):
-    """Gives the weights slowly; counts who asks, and how many at once."""
+    """Serves the weights slowly; counts requests, and how many come at once."""
 
     asked: list[int]
     at_once = 0
@@ -142,7 +142,7 @@ class _Weights(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """MobileNet, which fetches its weights from here by Keras's own get_file, into a KERAS_HOME of its own."""
+    """MobileNet, which downloads its weights from here with Keras's own get_file, into its own KERAS_HOME."""
     counting: Any = type("Counting", (_Weights,), {"asked": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), counting) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -169,12 +169,12 @@ def test_of_many_workers_one_fetches_the_weights(imagenet: Any, tmp_path: Path) 
     with ThreadPoolExecutor(4) as pool:
         found = set(pool.map(networks._from_applications, [PRETRAINED] * 4))
     assert {Path(path).read_bytes() for path in found} == {WEIGHTS}
-    assert imagenet.asked == [1]  # one, and nobody beside it
+    assert imagenet.asked == [1]  # one request, never two at once
     with (tmp_path / FETCHED).open() as other, ThreadPoolExecutor(1) as pool:
         fcntl.flock(other, fcntl.LOCK_EX)
         later = pool.submit(networks._from_applications, PRETRAINED)
         try:
-            later.result(timeout=10)  # waits for nobody
+            later.result(timeout=10)  # does not wait
         finally:
             fcntl.flock(other, fcntl.LOCK_UN)
 

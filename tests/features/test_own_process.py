@@ -1,4 +1,4 @@
-"""A function in a process of its own: it ends with the command that waits for it, however that is ended."""
+"""A function in its own process, which ends with the command that waits for it, however that ends."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if __name__ == "__main__":
 
 
 def stay(file: Path) -> None:
-    """Writes its process's number, then does not end by itself."""
+    """Writes its process ID, then never ends by itself."""
     file.with_suffix(".tmp").write_text(str(os.getpid()))
     file.with_suffix(".tmp").rename(file)
     while True:
@@ -65,7 +65,7 @@ def test_it_ends_with_the_command_that_waits_for_it(tmp_path: Path, by: signal.S
         assert command.poll() is None
         time.sleep(0.05)
     child = int(number.read_text())
-    command.send_signal(by)  # to the command alone, as a scheduler does
+    command.send_signal(by)  # only to the command, as a scheduler does
     assert command.wait(timeout=60) != 0
     ended_by = time.monotonic() + 60
     while is_running(child):

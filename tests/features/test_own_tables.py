@@ -1,4 +1,4 @@
-"""Tables that Headhunt wrote, read back: whole, or not at all."""
+"""Tables that Headhunt wrote are read completely or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_a_table_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
     path.write_bytes(whole)
     assert read_whole_table(path)["number"].tolist() == [0.125, 0.5]
     assert read_whole_table(path, {"keep_default_na": False})["name"].tolist() == ["a", "NA"]
-    for length in range(len(whole) - 1, 22, -1):  # within the last line, whose number stays one: 0.5, 0.
+    for length in range(len(whole) - 1, 22, -1):  # within the last line, where the number stays valid: 0.5, 0.
         path.write_bytes(whole[:length])
         with pytest.raises(ValueError, match="its last line is cut off"):
             read_whole_table(path)

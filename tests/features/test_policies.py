@@ -1,4 +1,4 @@
-"""One augmentation policy or several: how they are written, and their caches."""
+"""One or several augmentation policies: their configuration and their caches."""
 
 from __future__ import annotations
 
@@ -74,15 +74,15 @@ def test_the_default_is_four_copies_of_mild_views() -> None:
         ),
         (
             {"augmentation": [{"layers": FLIPS}, "mild", {"layers": FLIPS}]},
-            "two policies are called 'custom'. Each needs a name of its own: keep one of them, or write {layers: [...], name: ",
+            "two policies are called 'custom', but names must be unique. Keep one of them, or write {layers: [...], name: ",
         ),
         (
             {"augmentation": ["mild", *FLIPS]},
-            "entry 1 is a Keras layer, but the others are policies. Write {layers: [...], name",
+            "entry 1 is a Keras layer, but other entries are policies. For a policy of layers, write {layers: [...], name",
         ),
         (
             {"augmentation": ["mild", 3]},
-            "features.augmentation.1: received 3; a policy is a name, or {policy | layers, name,",
+            "features.augmentation.1: received 3; a policy must be a name, or {policy | layers, name,",
         ),
         (
             {"augmentation": ["mild", {"policy": "flipp"}]},
@@ -98,13 +98,13 @@ def test_the_default_is_four_copies_of_mild_views() -> None:
         ),
         (
             {"augmentation": "mild", "other_policies": ["flip_rotate_zoom"]},
-            "features: other_policies is no longer a key. Write augmentation: [mild, flip_rotate_zoom].",
+            "features: other_policies was removed. Write augmentation: [mild, flip_rotate_zoom].",
         ),
         (
             {"other_policies": ["mild"]},
-            "other_policies is no longer a key. Write augmentation: [flip_rotate_zoom, mild].",
+            "other_policies was removed. Write augmentation: [flip_rotate_zoom, mild].",
         ),
-        ({"other_policies": []}, "other_policies is no longer a key. Delete it: augmentation lists all policies."),
+        ({"other_policies": []}, "other_policies was removed. Remove it; augmentation lists all policies."),
         (
             {"augmentation": FLIPS, "other_policies": ["mild"]},
             "Write augmentation: [{layers: [{layer: RandomFlip, mode: vertical}]}, mild].",
@@ -129,7 +129,7 @@ KEYS = {
     ],
     "d03c5b425e01046aeba5f71e6c43d760e4e9a959efbcf47061ec730a3065f33e": {"layers": FLIPS, "name": "flips"},
 }
-"""Policies by the key that commit 02ad395, which knew one policy in features.augmentation, gave their cache."""
+"""Policies by the cache key at commit 02ad395, when features.augmentation took a single policy."""
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -173,12 +173,13 @@ def test_caches_of_several_policies_with_their_own_copies(make_run: MakeRun) -> 
     np.testing.assert_array_equal(cache_for(alone).arrays("train", 2)[0], caches["flips"].arrays("train", 2)[0])
     assert build_caches(run)["others"]["flips"]["shards_written"] == 0
     with pytest.raises(
-        UsageError, match=r"views.policy: received 'rand_augment'; cached are mild, flips, none. Add it to"
+        UsageError,
+        match=r"views.policy: received 'rand_augment', but only these are cached: mild, flips, none. Add it to",
     ):
         cache_for(run, "rand_augment")
     grown = make_run(augmentation=["mild", {"layers": FLIPS, "name": "flips", "copies": 3}])
     with pytest.raises(
-        CacheError, match=r"3 copies of flips are configured, but the cache holds 2. Run `headhunt features"
+        CacheError, match=r"3 copies of flips are configured, but the cache has 2. Run `headhunt features"
     ):
         cache_for(grown, "flips")
 
@@ -211,7 +212,7 @@ def test_damage_in_the_cache_of_any_policy_is_found_and_repaired(make_run: MakeR
 
 def test_two_policies_of_the_same_layers_are_refused(make_run: MakeRun) -> None:
     run = make_run(augmentation=[{"layers": FLIPS, "name": "flips"}, "mild", {"layers": FLIPS, "name": "mine"}])
-    with pytest.raises(UsageError, match="'flips' and 'mine' are the same layers, and would be one cache"):
+    with pytest.raises(UsageError, match="'flips' and 'mine' have the same layers, so they would share one cache"):
         build_caches(run)
 
 

@@ -1,4 +1,4 @@
-"""Pooling: its parts against what numpy, scipy and scikit-learn say of the same maps."""
+"""Pooling: its parts against numpy, scipy and scikit-learn on the same maps."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MakeRun = Callable[..., FeaturesRun]
 
 
 def maps(*shape: int, seed: int = 0) -> Any:
-    """Correlated channels, so that a covariance has something to say."""
+    """Correlated channels, so that covariances are informative."""
     random = np.random.default_rng(seed)
     mixing = random.normal(size=(shape[-1], shape[-1])) + 2 * np.eye(shape[-1])
     return (random.normal(size=shape) @ mixing + random.normal(size=shape[-1])).astype(np.float32)
@@ -83,7 +83,7 @@ def test_what_is_no_pooling_is_refused_with_what_is(text: str) -> None:
 
 
 def test_a_part_that_comes_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match="a part is given twice"):
+    with pytest.raises(ValueError, match="duplicate part in"):
         parse_pooling("avg+max+avg")
 
 
@@ -190,7 +190,7 @@ def test_the_smaller_of_two_covariances_is_the_beginning_of_the_larger_ones(make
 
 
 def own_layers(make_run: MakeRun) -> dict[str, Any]:
-    """The tiny backbone again, its layers with names of their own."""
+    """The tiny backbone again, with unique layer names."""
     given = Path(make_run(prepared=False).features.backbone)
     path = given.with_name("named.keras")
     if not path.exists():
@@ -292,14 +292,16 @@ def test_a_backbone_of_nan_is_told_before_components_are_fitted(make_run: MakeRu
     model = keras.models.load_model(run.features.backbone)
     model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
     model.save(tmp_path / "nan.keras")
-    with pytest.raises(CacheError, match=r"the backbone gave NaN or infinity for photos of train; check weights"):
+    with pytest.raises(
+        CacheError, match=r"the backbone output NaN or infinity for photos of train\. Check the weights"
+    ):
         build_cache(make_run("nan", pooling=JOINED, backbone=str(tmp_path / "nan.keras")))
 
 
 @pytest.mark.parametrize("pooling", ["gem:0.1", "gem:3", "gem:6", "covariance:4"])
 @pytest.mark.parametrize("shape", [(4, 4, 6), (1, 1, 6)])
 def test_gradients_are_numbers_on_maps_without_anything_on_them(pooling: str, shape: tuple[int, ...]) -> None:
-    """On JAX, which computes the derivative of a root at 0 as infinite; in a process of its own."""
+    """On JAX, where the derivative of a root at 0 is infinite; in its own process."""
     body = f"""
 import jax, numpy as np
 from features.backbones.pooling_layers import build_pooling
@@ -327,7 +329,9 @@ def test_shards_are_never_joined_by_another_projection(make_run: MakeRun) -> Non
     projection_path(folder, 1).unlink()
     checksum = folder / ".projection-1.npy.sha256.json"
     checksum.write_text(checksum.read_text().replace('"sha256": "', '"sha256": "0'))
-    with pytest.raises(CacheError, match="is missing or damaged, and fitted again on this machine it is another one"):
+    with pytest.raises(
+        CacheError, match="is missing or damaged, and refitting it on this machine does not give the projection"
+    ):
         build_cache(make_run(prepared=False, pooling=JOINED, copies=2))
 
 
@@ -345,7 +349,7 @@ def test_parts_that_are_not_cached_are_named() -> None:
     assert columns_of(record, "max+covariance:4", "here") == [slice(6, 22)]
     assert columns_of(record, "covariance:4+avg", "here") == [slice(0, 6), slice(12, 22)]
     with pytest.raises(
-        UsageError, match=r"here: received 'gem:3'; the cache has avg, max, covariance:4. Choose among these"
+        UsageError, match=r"here: received 'gem:3'; the cache has avg, max, covariance:4. Choose from these"
     ):
         columns_of(record, "gem:3", "here")
     with pytest.raises(UsageError, match="unpooled maps, which have no parts"):
@@ -382,10 +386,13 @@ def test_the_smallest_size_with_16_places_is_that_of_the_network(name: str) -> N
 
 
 def test_a_list_of_cuts_is_checked_before_anything_runs() -> None:
-    for cut, message in ((("a",), "two different layers"), (("a", "a"), "two different layers")):
+    for cut, message in (
+        (("a",), "at least two layers, all different"),
+        (("a", "a"), "at least two layers, all different"),
+    ):
         with pytest.raises(ValueError, match=message):
             FeaturesConfig(cut=cut)
-    with pytest.raises(ValueError, match="several maps cannot be joined unpooled"):
+    with pytest.raises(ValueError, match="several maps cannot be joined without pooling"):
         FeaturesConfig(cut=("a", "b"), pooling="none")
 
 

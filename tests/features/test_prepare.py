@@ -63,7 +63,7 @@ def said(call: Any) -> str:
 
 def test_folders_in_numeric_order_with_a_warning(tmp_path: Path, root: Path) -> None:
     run = make(tmp_path, kind="folder", root=str(root))
-    assert "plain alphabetical order, which Keras's" in said(lambda: prepare(run))
+    assert "This differs from the alphabetical order of Keras's" in said(lambda: prepare(run))
     index = load_index(run)
     assert index.class_names == ("class_1", "class_2", "class_10")
     assert tuple(index.table.columns) == COLUMNS
@@ -86,7 +86,7 @@ def test_the_index_is_the_same_to_the_byte_and_depends_on_the_seed(tmp_path: Pat
     prepare(run)
     assert index.read_bytes() == first
     other = make(tmp_path, kind="folder", root=str(root), split={"seed": 7})
-    with pytest.raises(UsageError, match=r"was made from another configuration: dataset.split"):
+    with pytest.raises(UsageError, match=r"was made with another configuration: dataset.split"):
         load_index(other)
     prepare(other)
     assert index.read_bytes() != first
@@ -155,11 +155,11 @@ def test_small_classes_are_named(tmp_path: Path, root: Path) -> None:
         (root / "class_2" / f"{number}.jpg").unlink()
     message = refusal(make(tmp_path, kind="folder", root=str(root)))
     assert message.startswith(
-        "1 class has fewer than three photos, and each split needs one: 'class_2' (2). Add photos"
+        "1 class has fewer than three photos, but each split needs one: 'class_2' (2). Add photos"
     )
     run = make(tmp_path, kind="folder", root=str(root), min_per_class=3)
     told = said(lambda: prepare(run))
-    assert "Left out 1 classes of fewer than 3 photos (dataset.min_per_class): 'class_2' (2)." in told
+    assert "Left out 1 classes with fewer than 3 photos (dataset.min_per_class): 'class_2' (2)." in told
     assert load_index(run).class_names == ("class_1", "class_10")
 
 
@@ -172,24 +172,24 @@ def test_every_photo_that_is_left_out_is_listed_with_its_reason(tmp_path: Path, 
     result = prepare(run)
     copy, *small = (load_skipped(run.workdir) or {}).items()
     assert copy[0] in ("class_1/0.jpg", 'class_1/again, a "copy".jpg')
-    assert copy[1] == "a copy, byte by byte, of another photo (dataset.on_duplicate)"
-    reason = "of a class of fewer than 3 photos (dataset.min_per_class)"
+    assert copy[1] == "identical to another photo (dataset.on_duplicate)"
+    reason = "in a class with fewer than 3 photos (dataset.min_per_class)"
     assert small == [("class_2/5.jpg", reason), ("class_2/6.jpg", reason)]
     assert result["skipped"] == 3
     photo(root / "class_2" / "0.jpg")
     prepare(make(tmp_path, kind="folder", root=str(root)))
     assert load_skipped(run.workdir) == {}
     (run.workdir / "dataset" / "skipped.csv").write_text("path,reason\nonly a path\n")
-    with pytest.raises(DatasetError, match=r"skipped.csv is damaged .* Run `headhunt features prepare` again."):
+    with pytest.raises(DatasetError, match=r"skipped.csv is damaged .* Rerun `headhunt features prepare`."):
         load_skipped(run.workdir)
 
 
 def test_no_photos(tmp_path: Path) -> None:
     (tmp_path / "photos" / "a").mkdir(parents=True)
-    assert "there are no images below" in refusal(make(tmp_path, kind="folder", root=str(tmp_path / "photos")))
+    assert "there are no photos below" in refusal(make(tmp_path, kind="folder", root=str(tmp_path / "photos")))
     assert "there is no folder" in refusal(make(tmp_path, kind="folder", root=str(tmp_path / "none")))
     (tmp_path / "empty").mkdir()
-    assert "holds no class folders" in refusal(make(tmp_path, kind="folder", root=str(tmp_path / "empty")))
+    assert "has no class folders" in refusal(make(tmp_path, kind="folder", root=str(tmp_path / "empty")))
 
 
 def test_grey_cmyk_transparent_and_turned_photos_become_upright_rgb(tmp_path: Path, root: Path) -> None:
@@ -224,7 +224,7 @@ def test_16_bit_and_half_transparent_photos_keep_their_brightness(tmp_path: Path
     for pixels in load_images(index, rows, (30, 40), False):
         assert np.abs(pixels.astype(int) - grey[..., None]).max() <= 1
     Image.fromarray(grey.astype(np.float32)).save(root / "class_1" / "8.tiff")
-    with pytest.raises(DatasetError, match="1 of 32-bit pixels, which have no agreed white"):
+    with pytest.raises(DatasetError, match="1 with 32-bit pixels, which have no defined white level"):
         prepare(run)
 
 
@@ -235,7 +235,9 @@ def test_a_photo_that_goes_bad_after_it_was_indexed_is_named(tmp_path: Path, roo
     prepare(run)
     index = load_index(run)
     (root / index.table["path"][0]).write_bytes(b"gone")
-    with pytest.raises(DatasetError, match=r"cannot read the photo .*class_1/0.jpg: .*Run `headhunt features prepare`"):
+    with pytest.raises(
+        DatasetError, match=r"cannot read the photo .*class_1/0.jpg: .*Rerun `headhunt features prepare`"
+    ):
         load_images(index, [0], (8, 8), False)
 
 
@@ -245,7 +247,7 @@ def test_boxes_that_do_not_fit_their_photo(tmp_path: Path, root: Path) -> None:
         (tmp_path / "cars.csv").write_text("\n".join(["path,class_name,x1,y1,x2,y2", *lines]))
         return make(tmp_path, kind="csv", file=str(tmp_path / "cars.csv"), crop_to_bbox=True)
 
-    assert "6 with the bounding box outside; if the photos are cropped already" in refusal(table(41, 50))
+    assert "6 with the bounding box outside; if the photos are already cropped" in refusal(table(41, 50))
     assert "6 bounding boxes extend past the edge" in said(lambda: prepare(table(30, 41)))
     assert "bounding" not in said(lambda: prepare(table(30, 40)))
 
@@ -280,37 +282,40 @@ def test_class_folders_of_an_earlier_index_are_told(tmp_path: Path, root: Path) 
     prepare(make(tmp_path, kind="folder", root=str(root)), "link")
     assert "class folders" not in said(lambda: prepare(make(tmp_path, kind="folder", root=str(root))))
     other = make(tmp_path, kind="folder", root=str(root), split={"seed": 7})
-    assert "are those of an earlier index. Lay them out anew with `--materialize`" in said(lambda: prepare(other))
+    assert "are from an earlier index. Update them with `--materialize`" in said(lambda: prepare(other))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,label\na.jpg,0\n", "has the columns file, label; needed: `path`, and `label` or `class_name`"),
-        ("x" * 300 + "\n", "has the columns " + "x" * 200 + " … (of 300 characters); needed: `path`"),
-        ("x" * 300 + "\na,b\n", "there are 2 cells, but 1 columns: " + "x" * 200 + " … (of 300 characters)."),
-        ("x" * 300 + ",y,y\n", "names a column twice: " + "x" * 200 + " … (of 306 characters)."),
-        ("path,label\na.jpg," + "x" * 300 + "\n", "a whole number, but got '" + "x" * 199 + " … (of 302 characters)."),
-        ("path,label\na.jpg,zero\n", "cars.csv, line 2: label must be a whole number, but got 'zero'"),
-        ("path,label\na.jpg,0\nb.jpg,2\n", "labels must be 0, 1, 2, … without gaps, but 1 is missing, of 0 to 2"),
-        ("path,label\na.jpg,1\nb.jpg,2\n", "labels start at 0, but these go from 1 to 2. Subtract 1."),
-        ("path,label\na.jpg,audi\nb.jpg,bmw\n", "Class names belong in a column"),
+        ("file,label\na.jpg,0\n", "must have the columns `path`, and `label` or `class_name`, but has file, label."),
+        ("x" * 300 + "\n", "`class_name`, but has " + "x" * 200 + " … (of 300 characters)."),
+        ("x" * 300 + "\na,b\n", "has 2 cells, but the table has 1 columns: " + "x" * 200 + " … (of 300 characters)."),
+        ("x" * 300 + ",y,y\n", "has a duplicate column: " + "x" * 200 + " … (of 306 characters)."),
+        ("path,label\na.jpg," + "x" * 300 + "\n", "an integer, but got '" + "x" * 199 + " … (of 302 characters)."),
+        ("path,label\na.jpg,zero\n", "cars.csv, line 2: label must be an integer, but got 'zero'"),
+        ("path,label\na.jpg,0\nb.jpg,2\n", "labels must be 0, 1, 2, … without gaps, but 1 is missing from 0 to 2"),
+        ("path,label\na.jpg,1\nb.jpg,2\n", "labels must start at 0, but run from 1 to 2. Subtract 1."),
+        ("path,label\na.jpg,audi\nb.jpg,bmw\n", "If these are class names, rename the column"),
         ("path,class_name\na.jpg,\nb.jpg,x\nc.jpg, \n", "cars.csv, 2 lines (2, 4): `class_name` is empty."),
         ("path,class_name\nhttps://x/a.jpg,x\n", "cars.csv, line 2: `path` is a URL; download the photos"),
         (
             "path,label,class_name\na.jpg,0,x\nb.jpg,0,y\n",
-            "cars.csv, line 3: label 0 is called 'y' here and 'x' before",
+            "cars.csv, line 3: label 0 is 'y' here, but was 'x' before",
         ),
         ("path,label\n,0\n", "cars.csv, line 2: `path` is empty"),
         (
             "path,label,x1,y1,x2,y2\na.jpg,0,5,1,2,3\n",
             "line 2: `1 <= x1 <= x2, 1 <= y1 <= y2` must hold, but got 5, 1, 2, 3",
         ),
-        ("path,label\na.jpg,0\na.jpg,0\n", "photos are listed more than once, the first is a.jpg"),
-        ("path,label\n\na.jpg,0\n\nb.jpg,0,1\n", "cars.csv, line 5: there are 3 cells, but 2 columns: path, label"),
-        ("path,label,path\na.jpg,0,b.jpg\n", "names a column twice: path, label, path"),
+        ("path,label\na.jpg,0\na.jpg,0\n", "photos are listed more than once; the first is a.jpg"),
+        (
+            "path,label\n\na.jpg,0\n\nb.jpg,0,1\n",
+            "cars.csv, line 5: has 3 cells, but the table has 2 columns: path, label",
+        ),
+        ("path,label,path\na.jpg,0,b.jpg\n", "has a duplicate column: path, label, path"),
         ('path,label\n"a.jpg,0\n', "is not a readable CSV table"),
-        ("", "cars.csv is empty; needed: a line of column names"),
+        ("", "cars.csv is empty. It must start with a line of column names"),
     ],
 )
 def test_wrong_tables(tmp_path: Path, text: str, message: str) -> None:
@@ -416,15 +421,15 @@ def test_annotation_files_that_are_none(tmp_path: Path) -> None:
     assert "is not a readable .mat file" in refusal(run)
     savemat(tmp_path / "cars_annos.mat", {"boxes": np.zeros((3, 4))})
     message = refusal(run)
-    assert "it holds the variables boxes; needed is `annotations` with relative_im_path, bbox_x1" in message
+    assert "it has the variables boxes, but must have `annotations` with relative_im_path, bbox_x1" in message
     fields = ["relative_im_path", "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "test"]
     rows = np.array([[("a.jpg", 1, 1, 2, 2, np.zeros(0), 0)]], dtype=[(name, "O") for name in fields])
     savemat(tmp_path / "cars_annos.mat", {"annotations": rows})
     assert "annotation 1 cannot be read" in refusal(run)
     savemat(tmp_path / "cars_annos.mat", {"annotations": np.array([[(1, 2)]], dtype=[("a", "O"), ("b", "O")])})
-    assert "it holds `annotations` with the fields a, b" in refusal(run)
+    assert "it has `annotations` with the fields a, b" in refusal(run)
 
 
 def test_an_index_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"there is no index of the images at .*Run `headhunt features prepare`"):
+    with pytest.raises(UsageError, match=r"there is no dataset index at .*Run `headhunt features prepare`"):
         load_index(make(tmp_path, kind="toy_cars"))

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.unit
 
 
 def clusters(photos: int, classes: int, dim: int, noise: float = 1.5, seed: int = 0) -> tuple[Any, Any]:
-    """Overlapping clusters, standardised: features (photos, dim) float32, labels (photos,)."""
+    """Standardised overlapping clusters: features (photos, dim) float32, labels (photos,)."""
     labels = np.arange(photos, dtype=np.int32) % classes
     centres = np.random.default_rng(99).normal(0, 1, (classes, dim))
     features = centres[labels] + np.random.default_rng(seed).normal(0, noise, (photos, dim))
@@ -23,7 +23,7 @@ def clusters(photos: int, classes: int, dim: int, noise: float = 1.5, seed: int 
 
 
 def loss_of(probe: Probe, features: Any, labels: Any) -> float:
-    """The objective of a probe, by the definition."""
+    """The objective of a probe, by definition."""
     right = log_probabilities(probe.kernel, probe.bias, features)[np.arange(len(labels)), labels]
     return float(-right.mean() + probe.l2 / 2 * np.square(probe.kernel.astype(np.float64)).sum())
 
@@ -38,7 +38,7 @@ def test_the_gradient_is_that_of_the_objective() -> None:
         lambda flat: objective(flat.reshape(5, 3), features, labels, 0.1)[0],
         lambda flat: objective(flat.reshape(5, 3), features, labels, 0.1)[1].ravel(),
         weights.ravel(),
-        epsilon=1e-2,  # the loss is of float32 products
+        epsilon=1e-2,  # the loss uses float32 products
     )
     assert wrong < 2e-2 * np.linalg.norm(gradient)
 
@@ -65,7 +65,7 @@ def test_cross_validation_chooses_a_strong_penalty_for_noise_and_a_weak_one_for_
 
 
 def test_the_chosen_penalty_is_near_the_best_of_scikit_learns_cross_validation() -> None:
-    """On held-out photos, in the mean of its own folds, over a grid of its own."""
+    """By the mean loss on held-out photos, over the test's own folds and grid."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_score
 
@@ -82,7 +82,7 @@ def test_the_chosen_penalty_is_near_the_best_of_scikit_learns_cross_validation()
 
 @pytest.mark.parametrize("dim", [3, 40])
 def test_features_that_say_nothing_give_the_classes_frequencies(dim: int) -> None:
-    """Fewer columns than photos, and more: both ways of finding axes meet features without any variance."""
+    """Fewer and more columns than photos: both ways of computing axes handle features without variance."""
     labels = np.repeat(np.arange(3), (10, 6, 4)).astype(np.int32)
     probe = fit_probe(np.zeros((20, dim), np.float32), labels, 3)
     said = np.exp(log_probabilities(probe.kernel, probe.bias, np.zeros((1, dim), np.float32)))[0]
@@ -108,14 +108,14 @@ def test_folds_share_out_every_class_and_a_class_of_one_photo_is_in_one_of_them(
 
 
 def graded(features: int) -> tuple[Any, Any]:
-    """Features that each say a little of two classes; every one has a tenth of the variance of the one before."""
+    """Features that each tell a little about two classes; each has a tenth of the variance of the one before."""
     random, labels = np.random.default_rng(2), np.arange(1200, dtype=np.int32) % 2
     signal = 0.5 * np.where(labels == 1, 1, -1)[:, None] + random.normal(0, 1, (1200, features))
     return (signal * 10 ** (-0.5 * np.arange(features))).astype(np.float32), labels
 
 
 def decades(probe: Probe, features: Any) -> float:
-    """By how many decades the penalty is weaker than the one that cross-validation begins with."""
+    """How many decades the penalty is weaker than the first of cross-validation."""
     return float(np.log10(START * np.square(features.astype(np.float64)).mean(0).sum() / probe.l2))
 
 
@@ -131,7 +131,7 @@ def test_a_best_penalty_beyond_the_grid_is_looked_for_and_the_end_is_said(featur
     assert found.edge == edge and found.converged
     if edge:
         (doubt,) = found.doubts
-        assert "is the weakest of its grid, also after it went 4 decades further; a weaker one may be better" in doubt
+        assert "is the weakest of its grid, even extended by 4 decades; a weaker one may be better" in doubt
         return
     assert not found.doubts
 
@@ -144,7 +144,7 @@ def test_a_best_penalty_beyond_the_grid_is_looked_for_and_the_end_is_said(featur
 
 
 def test_the_strongest_penalty_of_the_grid_is_said_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Labels that say nothing of the features. From a much weaker start: 8 decades beyond the usual one, the penalty leaves
+    """Labels independent of the features. From a much weaker start: 8 decades beyond the usual one, the penalty leaves
     nothing of the features, and a still stronger one could not be better."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_score
@@ -158,7 +158,7 @@ def test_the_strongest_penalty_of_the_grid_is_said_too(monkeypatch: pytest.Monke
     gone = np.log10(found.l2 / (1e-9 * np.square(features.astype(np.float64)).mean(0).sum()))
     assert (found.edge, gone) == ("strongest", pytest.approx(MOST_DECADES + 0.5))
     (doubt,) = found.doubts
-    assert "is the strongest of its grid, also after it went 4 decades further; a stronger one may be better" in doubt
+    assert "is the strongest of its grid, even extended by 4 decades; a stronger one may be better" in doubt
 
     def score(l2: float) -> float:
         model = LogisticRegression(C=1 / (l2 * 40), solver="newton-cholesky", max_iter=500)

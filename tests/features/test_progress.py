@@ -1,4 +1,4 @@
-"""What a long piece of work says of how far it is."""
+"""Progress of long work."""
 
 from __future__ import annotations
 

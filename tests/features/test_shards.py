@@ -60,7 +60,7 @@ def test_a_flipped_bit_is_found_in_its_record(tmp_path: Path) -> None:
     data[5 * length] ^= 1
     path.write_bytes(data)
     assert find_faults(np.fromfile(path, np.uint8), 7, (5,), "float16") == [
-        (3, "the checksum does not fit the data"),
+        (3, "the checksum does not match the data"),
         (5, "the record's length is wrong"),
     ]
 

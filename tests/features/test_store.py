@@ -1,4 +1,4 @@
-"""A cache's folder in a store: one contract for every kind, and what goes wrong with each."""
+"""A cache's folder in a store: one contract for every kind, and the errors of each."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_an_upload_that_fails_leaves_nothing(tmp_path: Path, shard: Path) -> Non
     (tmp_path / "store").write_text("a file where the folder should be")
     broken = Store(f"file://{tmp_path}/store/key")
     with pytest.raises(
-        HeadhuntError, match=r"cannot upload file://.*stay on the local disk; rerun the same command to continue"
+        HeadhuntError, match=r"cannot upload file://.*are kept on the local disk\. Rerun the same command to continue"
     ):
         broken.upload(shard)
     (tmp_path / "store").unlink()
@@ -83,8 +83,8 @@ def test_an_upload_that_fails_leaves_nothing(tmp_path: Path, shard: Path) -> Non
     [
         ("bucket/prefix", r"must be a URL that starts with one of s3://, gs://, file://, memory://"),
         ("ftp://host/x", r"'ftp://host/x', but must be a URL"),
-        ("s3://", r"names no bucket or folder; write s3://NAME"),
-        ("s3://key:hunter22@bucket/x", r"'s3://\*\*\*@bucket/x': keep credentials in the environment"),
+        ("s3://", r"must name a bucket or folder: s3://NAME"),
+        ("s3://key:hunter22@bucket/x", r"'s3://\*\*\*@bucket/x': put credentials in the environment"),
     ],
 )
 def test_a_url_that_cannot_be_meant_is_refused(url: str, message: str) -> None:

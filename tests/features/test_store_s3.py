@@ -1,4 +1,4 @@
-"""A cache's folder in a real S3 server on loopback, as a process of its own: what comes back, and what breaks midway."""
+"""A cache's folder in a real S3 server on loopback, in its own process: round trips, and failures midway."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def start_server(port: int) -> subprocess.Popen[bytes]:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """A server with the bucket `caches`, named by the environment as for any S3 driver."""
+    """A server with the bucket `caches`, configured through the environment, as for any S3 driver."""
     import s3fs
 
     port = free_port()
@@ -111,7 +111,7 @@ def test_a_server_killed_between_two_uploads_and_back(
     process.kill()
     process.wait()
     with pytest.raises(
-        HeadhuntError, match=r"cannot upload s3://caches/cars/.*rerun the same command to continue"
+        HeadhuntError, match=r"cannot upload s3://caches/cars/.*Rerun the same command to continue"
     ) as caught:
         store.upload(make_shard(tmp_path, "test-00000-of-00001.tfrecord"))
     assert "testing-secret" not in str(caught.value)
@@ -140,7 +140,9 @@ def test_a_connection_cut_in_the_middle_of_an_upload_leaves_nothing(
             except OSError:
                 return
             with connection, socket.create_connection(("127.0.0.1", server[1])) as behind:
-                behind.sendall(connection.recv(20_000))  # the request and a part of its body, then both ends hang up
+                behind.sendall(
+                    connection.recv(20_000)
+                )  # forward the request and part of its body, then close both ends
 
     thread = threading.Thread(target=swallow)
     thread.start()
@@ -160,7 +162,7 @@ def test_a_connection_cut_in_the_middle_of_an_upload_leaves_nothing(
 
 
 def files(run: FeaturesRun) -> dict[str, bytes]:
-    """What belongs to the cache itself, by name."""
+    """The cache's own files, by name."""
     (cache,) = (run.workdir / "cache").iterdir()
     others = ("build.json", ".lock", "contact_sheet.png")
     return {path.name: path.read_bytes() for path in cache.iterdir() if path.name not in others}
@@ -218,7 +220,9 @@ def test_a_build_whose_store_goes_away_keeps_its_shards_and_goes_on(
     monkeypatch.setattr("features.building.blocks.push_shard", push_and_kill)
     monkeypatch.setattr("features.cache.store.FIRST_PAUSE_SECONDS", 0.01)
     run = make_run("one", copies=1, store="s3://caches/cars")
-    with pytest.raises(HeadhuntError, match=r"cannot upload s3://caches/cars.*Finished shards stay on the local disk"):
+    with pytest.raises(
+        HeadhuntError, match=r"cannot upload s3://caches/cars.*Finished shards are kept on the local disk"
+    ):
         build_cache(run)
     assert not list(run.workdir.glob("cache/*/manifest.json"))
     monkeypatch.setattr("features.building.blocks.push_shard", push)

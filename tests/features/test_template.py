@@ -1,4 +1,4 @@
-"""The commented configuration reads back as what it was written from."""
+"""The commented configuration reads back as the configuration it was generated from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Features that say nothing are counted once, said in a line each, and when a search starts."""
+"""Uninformative features are counted once, and logged in one line each, also when a search starts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def partly(tmp_path: Path) -> str:
 
 
 def by_hand(cache: FeatureCache) -> tuple[int, int, int]:
-    """Of the clean training features as numpy reads them: how many there are, how many are constant, how many mostly."""
+    """The number of clean training features, of constant and of mostly constant ones, computed with numpy."""
     features = cache.arrays("train", dtype=np.float64)[0].reshape(-1, cache.feature_shape[-1])
     shares = [np.unique(column, return_counts=True)[1].max() / len(column) for column in features.T]
     return len(shares), sum(share == 1 for share in shares), sum(0.99 <= share < 1 for share in shares)
@@ -56,7 +56,7 @@ def test_constant_features_are_counted(make_run: MakeRun, partly: str, pooling: 
 
 
 class Stored:
-    """A cache's clean training features, given, as `measure_variation` reads them."""
+    """A fake cache with these clean training features, as `measure_variation` reads them."""
 
     def __init__(self, features: Any) -> None:
         self._features = features
@@ -90,13 +90,13 @@ def test_mostly_constant_features_and_photos_that_look_alike(monkeypatch: pytest
     features[::2, 3] = np.nextafter(np.float16(8), np.float16(9))  # by the rounding of float16
     photos = [f"photo {number}" for number in range(400)]
     features[[10, 20, 30]] = features[40]
-    photos[40] = photos[30]  # the same file twice: those look alike of course
+    photos[40] = photos[30]  # the same file twice does not count
     found = measured(features, photos, monkeypatch, at_a_time)
     assert found == Variation(5, 1, 1, 400, 4)
     assert found.warnings == [
         "1 of 5 features are constant over the 400 clean training photos.",
-        "1 of 5 features have one value in at least 99 % of the clean training photos.",
-        "4 clean training photos have the features of a photo of different bytes.",
+        "1 of 5 features have the same value in at least 99 % of the clean training photos.",
+        "4 clean training photos have the same features as a different photo.",
     ]
     twins = measured(features[[30, 40, 1, 2]], [photos[place] for place in (30, 40, 1, 2)], monkeypatch, at_a_time)
     assert twins.equal_photos == 0
@@ -105,10 +105,10 @@ def test_mostly_constant_features_and_photos_that_look_alike(monkeypatch: pytest
 def test_where_all_are_constant_one_line_says_what_to_look_at() -> None:
     (line,) = Variation(1280, 1280, 0, 78, 78).warnings
     assert line.startswith(
-        "All 1280 features are constant over the 78 clean training photos: no head can tell these apart."
+        "All 1280 features are constant over the 78 clean training photos, so no head can distinguish them."
     )
     assert "`features.weights`" in line
-    assert not Variation(6, 6, 0, 1, 0).warnings  # one photo varies in nothing
+    assert not Variation(6, 6, 0, 1, 0).warnings  # a single photo cannot vary
 
 
 def test_the_cache_command_says_it_and_a_later_reading_reads_no_shard(configured: Path, partly: str) -> None:
@@ -120,7 +120,7 @@ def test_the_cache_command_says_it_and_a_later_reading_reads_no_shard(configured
     assert json.loads(stored.read_text())["constant"] == 2
     stored.write_text(
         stored.read_text().replace('"constant": 2', '"constant": 4')
-    )  # what is known is not measured again
+    )  # known results are not measured again
     again = run_headhunt(configured, "features", "cache", "--set", f"features.backbone={partly}")
     assert again.stderr.count(line.replace("2 of", "4 of")) == 1
     stored.write_text(stored.read_text().replace('"of": "', '"of": "x'))  # of other shards
@@ -130,7 +130,7 @@ def test_the_cache_command_says_it_and_a_later_reading_reads_no_shard(configured
 def test_photos_of_different_bytes_with_equal_features_are_said(
     configured: Path, tmp_path: Path, make_run: MakeRun
 ) -> None:
-    """Six photos of one colour each, in two files of different bytes."""
+    """Six single-colour photos, each in two files with different bytes."""
     root = tmp_path / "plain"
     for name, shade in (("dark", 40), ("light", 200)):
         (root / name).mkdir(parents=True)
@@ -142,6 +142,4 @@ def test_photos_of_different_bytes_with_equal_features_are_said(
     done = run_headhunt(configured, "features", "cache", *wanted, "--json")
     found = json.loads(done.stdout.splitlines()[-1])["variation"]
     assert found["equal_photos"] > 0
-    assert (
-        f"{found['equal_photos']} clean training photos have the features of a photo of different bytes." in done.stderr
-    )
+    assert f"{found['equal_photos']} clean training photos have the same features as a different photo." in done.stderr

@@ -49,7 +49,7 @@ def peers(train: Any, labels: Any, val: Any, val_labels: Any, penalties: Sequenc
 
 
 def hidden(count: int, seed: int, noise: float = 30) -> tuple[Any, Any]:
-    """Eight classes, far apart, but behind three directions of large noise: weak penalties alone get there."""
+    """Eight well-separated classes, hidden by three directions of large noise: only weak penalties find them."""
     random = np.random.default_rng(5)
     centres, mixing = random.normal(0, 1, (8, 40)), random.normal(0, noise, (3, 40))
     labels = np.arange(count, dtype=np.int32) % 8
@@ -63,7 +63,7 @@ def well_hidden(count: int, seed: int) -> tuple[Any, Any]:
 
 
 def mislabelled(count: int, seed: int) -> tuple[Any, Any]:
-    """Two classes that differ a little in every feature; of the first 80 photos' labels three in ten are wrong."""
+    """Two classes that differ a little in every feature; three in ten of the first 80 labels are wrong."""
     centre, labels = np.random.default_rng(0).normal(0, 0.35, 60), np.arange(count, dtype=np.int32) % 2
     random = np.random.default_rng(seed)
     features = np.where(labels == 1, 1, -1)[:, None] * centre + random.normal(0, 1, (count, 60))
@@ -84,7 +84,7 @@ def test_where_the_best_penalty_ends_the_grid_it_goes_on(make: Any, classes: int
     assert found.accuracy == pytest.approx(theirs[found.l2], abs=0.005)
     assert found.accuracy > max(theirs[l2] for l2 in L2) + 0.01
     assert found.accuracy > max(theirs.values()) - 0.005
-    assert found.doubts == (["is best with the weakest penalty of all that were tried, 0.0003"] if edge else [])
+    assert found.doubts == (["is best with the weakest of all penalties tried, 0.0003"] if edge else [])
 
 
 def test_every_class_keeps_its_share_of_a_large_training_set() -> None:
@@ -108,7 +108,7 @@ def test_maps_are_averaged_over_their_places(make_run: MakeRun, monkeypatch: pyt
 
 
 def test_views_that_hurt_are_seen_before_a_search(make_run: MakeRun) -> None:
-    """Without colour, the tints by which the classes differ are gone."""
+    """Without colour, the tints that distinguish the classes are gone."""
     colourless = [{"layer": "RandomSaturation", "factor": [0.0, 0.0]}]
     run = make_run(augmentation=[{"layers": colourless, "name": "grey"}, "mild", {"policy": "none", "copies": 0}])
     build_caches(run)

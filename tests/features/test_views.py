@@ -45,9 +45,9 @@ def test_fewer_copies_than_cached_may_be_used() -> None:
 
 
 def test_what_the_cache_does_not_hold_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"views\.copies: 9 copies are asked for, but 8 are cached"):
+    with pytest.raises(UsageError, match=r"views\.copies: 9 copies are requested, but 8 are cached"):
         Views(copies=9).checked(8, "mild")
-    with pytest.raises(UsageError, match=r"views\.policy: the cache holds 'mild', but views ask for 'none'"):
+    with pytest.raises(UsageError, match=r"views\.policy: the cache has 'mild', but views ask for 'none'"):
         Views(policy="none").checked(8, "mild")
     with pytest.raises(ValidationError):
         Views(clean_share=1.1)

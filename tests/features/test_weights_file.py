@@ -1,4 +1,4 @@
-"""`features.weights` as a path: files of another network, cut short, or of no weights at all are one short message."""
+"""`features.weights` as a path: files of another network, truncated or without weights give one short message."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ configured = configured_folder
 
 
 def refused(command: str, weights: Path, backbone: str = "mobilenet") -> str:
-    """What a command says on standard error, in three lines at most, when it refuses a file of weights."""
+    """The error of a command that rejects a weights file, in at most three lines."""
     pairs = [f"features.backbone={backbone}", "features.preprocessing=null", f"features.weights={weights}"]
     result = CliRunner().invoke(app, [command, "--json", *(word for pair in pairs for word in ("--set", pair))])
     assert result.exit_code == 2, result.output
@@ -67,9 +67,9 @@ def test_a_file_that_fits_is_used(mobilenet: Path, tmp_path: Path, suffix: str) 
 def test_weights_of_another_network_are_refused(configured: Path, mobilenet: Path, backbone: str) -> None:
     assert CliRunner().invoke(app, ["prepare"]).exit_code == 0
     said = refused("cache", mobilenet, backbone)
-    assert f"its {count_arrays(mobilenet)} arrays are of another network" in said
-    assert f"arrays of {backbone} without its top, as `model.save_weights('NAME.weights.h5')` writes them." in said
-    assert "set features.backbone to the network that the weights are of" in said
+    assert f"its {count_arrays(mobilenet)} arrays belong to another network" in said
+    assert f"arrays of {backbone} without its top, as written by `model.save_weights('NAME.weights.h5')`." in said
+    assert "set features.backbone to the network of these weights" in said
 
 
 def test_weights_of_the_same_family_but_another_size_are_refused(configured: Path, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_weights_of_the_same_family_but_another_size_are_refused(configured: Pat
         model = getattr(keras.applications, made)(include_top=False, weights=None, input_shape=(32, 32, 3))
         path = tmp_path / f"{made}.weights.h5"
         model.save_weights(path)
-        assert "arrays are of another network" in refused("cache", path, wanted)
+        assert "arrays belong to another network" in refused("cache", path, wanted)
 
 
 def test_the_older_format_with_its_top_is_told(configured: Path, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_the_older_format_with_its_top_is_told(configured: Path, tmp_path: Path)
     model = keras.applications.MobileNet(weights=None, input_shape=(32, 32, 3))
     legacy_h5_format.save_model_to_hdf5(model, tmp_path / "whole.h5")
     assert CliRunner().invoke(app, ["prepare"]).exit_code == 0
-    assert "or of one with its top, which this older format cannot leave out." in refused(
+    assert "or to one with its top, which cannot be left out in this older format." in refused(
         "cache", tmp_path / "whole.h5"
     )
 
@@ -97,10 +97,10 @@ def test_files_of_no_weights_are_refused_when_the_configuration_is_checked(
 ) -> None:
     cut = tmp_path / "cut.weights.h5"
     cut.write_bytes(mobilenet.read_bytes()[:-1000])
-    assert "it is cut short" in refused("prepare", cut)
+    assert "it is truncated" in refused("prepare", cut)
     text = tmp_path / "text.weights.h5"
     text.write_text("no weights")
-    assert "it is no whole HDF5 file" in refused("prepare", text)
+    assert "it is not a complete HDF5 file" in refused("prepare", text)
     empty = tmp_path / "empty.keras"
     empty.write_bytes(b"")
     assert "it is not a complete .keras file" in refused("prepare", empty)

@@ -204,7 +204,7 @@ def test_the_data_line_says_what_was_not_read_or_used_and_which_features_say_not
     (root / "b" / "raw.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     run = searched.model_copy(update={"dataset": searched.dataset.model_copy(update={"root": root})})
     prepare(run)
-    left_out = "Left out, not images that Pillow can read: 1 .heic (`pip install pillow-heif` reads them)."
+    left_out = "Left out files that cannot be read as photos: 1 .heic (`pip install pillow-heif` reads them)."
     assert data_line(run).startswith(f"{left_out} 3 classes have fewer than 10 photos")
     (variation,) = (run.workdir / "cache").glob("*/variation.json")
     variation.write_text(json.dumps({**json.loads(variation.read_text()), "constant": 2, "features": 6, "photos": 15}))
@@ -224,7 +224,7 @@ def test_the_data_line_says_what_was_not_read_or_used_and_which_features_say_not
     listed = CsvDataset(kind="csv", file=table)
     run = run.model_copy(update={"dataset": listed.model_copy(update={"root": root})})
     prepare(run)
-    unused = f"{table} has a column `split`, which is not used: splits are drawn by shares."
+    unused = f"{table}: the column `split` is not used, because splits are drawn by shares."
     assert data_line(run).startswith(unused)
 
 

@@ -37,7 +37,7 @@ cli.main()
 """
 
 FAULTS = {
-    "exception": ("raise RuntimeError('never seen before')", 1, "a fault in headhunt itself (RuntimeError)"),
+    "exception": ("raise RuntimeError('never seen before')", 1, "internal error (RuntimeError)"),
     "full disk": ("raise OSError(28, 'No space left on device')", 1, "No space left on device"),
     "storage": (
         "from optuna.exceptions import StorageInternalError; raise StorageInternalError('disk I/O error')",

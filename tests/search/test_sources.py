@@ -89,22 +89,20 @@ def fine_tuned(run: Run, trial: int, augmentation: str | None) -> list[float]:
 
 
 def test_a_policy_that_is_not_cached(searched: Run) -> None:
-    message = (
-        r"views.policy: received 'rand_augment'; cached are flip_rotate_zoom, mild. Add it to `features.augmentation`"
-    )
+    message = r"views.policy: received 'rand_augment', but only these are cached: flip_rotate_zoom, mild. Add it"
     with pytest.raises(UsageError, match=message):
         Caches(with_policies(searched, ["rand_augment"]))
     with pytest.raises(UsageError, match=message):
         Caches(changed(searched, views={"policy": "rand_augment"}))
-    with pytest.raises(UsageError, match=r"views.copies: 9 copies are asked for, but 2 are cached"):
+    with pytest.raises(UsageError, match=r"views.copies: 9 copies are requested, but 2 are cached"):
         Caches(changed(searched, views={"copies": 9}))
 
 
 @pytest.mark.parametrize(
     ("search", "message"),
     [
-        ({"views": {"policy": "flip"}}, "search.views.policy: received 'flip'; cached are mild. Add it to"),
-        ({"space": {"views": {"policy": ["mild", "flip"]}}}, "search.space.views.policy: received 'flip'; cached are mild"),
+        ({"views": {"policy": "flip"}}, "search.views.policy: received 'flip', but only these are cached: mild. Add"),
+        ({"space": {"views": {"policy": ["mild", "flip"]}}}, "search.space.views.policy: received 'flip', but only"),
         (
             {"space": {"features": {"parts": ["avg", "gem:3"]}}},
             "search.space.features.parts: received 'gem:3'; the cache has avg, max",

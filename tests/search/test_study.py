@@ -81,7 +81,7 @@ def test_the_best_leaders_are_the_first_of_all(searched: Run) -> None:
 def test_two_workers_give_the_same_study(fresh: Run, searched_once: Path, executor: str) -> None:
     done = run_headhunt(Path.cwd(), "search", "run", "--executor", executor, "--workers", "2")
     assert (
-        f"Workers: {'2 processes of' if executor == 'auto' else '2 at a time, by Ray on'} this machine." in done.stderr
+        f"Workers: {'2 processes on' if executor == 'auto' else '2 at a time, by Ray on'} this machine." in done.stderr
     )
     assert history("run") == history(str(searched_once / "run"))
     work = load_work(fresh.workdir)
@@ -224,7 +224,7 @@ def test_a_gpu_that_is_not_there_is_refused_before_a_trial_is_asked_for(
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 2, done.stderr
         (said,) = [line for line in done.stderr.splitlines() if line.startswith("headhunt: ")]
-        assert "each worker asks for 1 GPU (`workers.gpus`), but JAX finds none on this machine." in said
+        assert "each worker needs 1 GPU (`workers.gpus`), but JAX finds none on this machine." in said
         assert history("run") == []
 
 

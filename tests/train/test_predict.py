@@ -81,9 +81,9 @@ def mixed(photos: Path, tmp_path: Path) -> Path:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(photos / f"{source}.png", target)
-    (folder / "text.jpg").write_text("no image")
+    (folder / "text.jpg").write_text("plain text")
     (folder / "cut.png").write_bytes((photos / "a" / "2.png").read_bytes()[:200])
-    (folder / "notes.txt").write_text("no image")
+    (folder / "notes.txt").write_text("plain text")
     return folder
 
 
@@ -100,10 +100,10 @@ def test_folders_are_read_and_bad_files_are_named(bundle: Path, photos: Path, mi
     done = predict(mixed.parent, "mixed", single, "none.jpg", "--model", model, "--out", "found.csv", "--json")
     assert done.returncode == 1
     lines = done.stderr.splitlines()
-    assert "mixed/text.jpg: not a readable image (of no format that Pillow knows)" in lines
+    assert "mixed/text.jpg: not a readable image (unknown format)" in lines
     assert "mixed/cut.png: truncated" in lines
     assert "none.jpg: missing" in lines
-    assert "Left out, not images that Pillow can read: 1 .txt." in lines
+    assert "Left out files that cannot be read as photos: 1 .txt." in lines
     assert (
         lines[-1]
         == "headhunt: 3 of 7 photos or folders could not be read; see the reasons above. The others were predicted."

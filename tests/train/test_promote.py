@@ -182,7 +182,7 @@ def test_gpus_that_are_not_there_are_refused_before_the_promotions_have_a_study(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")  # also where there is one
     find_gpus.cache_clear()
     workers = searched.promotion_workers.model_copy(update={"gpus": 1.0})
-    with pytest.raises(UsageError, match=r"each worker asks for 1 GPU"):
+    with pytest.raises(UsageError, match=r"each worker needs 1 GPU"):
         promote(searched.model_copy(update={"train": searched.train.model_copy(update={"workers": workers})}))
     assert optuna.get_all_study_names("sqlite:///run/study.db") == ["tiny"]
 
@@ -190,7 +190,7 @@ def test_gpus_that_are_not_there_are_refused_before_the_promotions_have_a_study(
 def test_a_changed_cache_is_refused(searched: Run) -> None:
     features = searched.features.model_copy(update={"seed": 1})
     with pytest.raises(
-        HeadhuntError, match=r"no feature cache for this configuration; the nearest, \w{16}, differs in seed"
+        HeadhuntError, match=r"no feature cache for this configuration; the closest, \w{16}, differs in seed"
     ):
         promote(searched.model_copy(update={"features": features}))
 

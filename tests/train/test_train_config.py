@@ -61,7 +61,7 @@ def test_the_schedule_that_a_run_follows(finetune: dict[str, Any], followed: Sch
         ),
         (
             {"augmentation": [{"layer": "CenterCrop", "height": 100, "width": 90}]},
-            r"train.finetune.augmentation: these layers make photos of 100×90, but features.image_size is 224×224",
+            r"train.finetune.augmentation: these layers output photos of 100×90, but features.image_size is 224×224",
         ),
         ({"epoch": 3}, r"train.finetune.epoch: unknown key. Did you mean 'epochs'\?"),
         ({"learning_rate": 0}, r"train.finetune.learning_rate: received 0; input should be greater than 0"),

@@ -1,1 +1,1 @@
-"""One reader for each kind of data set."""
+"""One reader per kind of data set."""

@@ -1,4 +1,4 @@
-"""A data set of class sub-folders."""
+"""A data set of class folders."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from features.runtime.errors import DatasetError, some
 from features.runtime.log import log
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
-"""Files that are taken for photos by their names; of others Pillow looks at the beginning."""
+"""Suffixes of photos. For other files, Pillow reads the beginning to decide."""
 
 SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
-"""What folders of a split are called."""
+"""Folder names of each split."""
 
 NO_FOLDERS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
-"""What file managers leave beside photos; hidden folders are no folders of photos either."""
+"""Folders that operating systems and file managers create; ignored, like hidden folders."""
 
 NO_PHOTOS = {"EPS", "MPEG", "TGA"}
-"""Formats of Pillow that a file of any suffix is not taken for: drawings, films, and one that any bytes may pass for."""
+"""Pillow formats that do not make a file a photo: vector graphics, video, and one that arbitrary bytes may match."""
 
 HEIC = "`pip install pillow-heif` reads them"
-RAW = "raw: develop them first, as rawpy does"
+RAW = "raw: develop them first, e.g. with rawpy"
 ADVICE = {
     **dict.fromkeys([".heic", ".heif"], HEIC),
     **dict.fromkeys([".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"], RAW),
 }
-"""How photos of other kinds are read. Pillow would take a raw one for its small preview."""
+"""Advice for other kinds of photos. Pillow would read only the small preview of a raw file."""
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -46,30 +46,30 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 
 
 def read_folders(dataset: FolderDataset) -> Source:
-    """Reads `root/<class>/*`, or `root/<train|val|test>/<class>/*` where the split is taken from folders.
+    """Reads `root/<class>/*`, or `root/<train|val|test>/<class>/*` if the split is taken from folders.
 
-    That is so with a split by column, and where no split is configured and every folder is called like one and holds folders.
-    Classes are numbered in numeric-aware order. A class folder may be a link; links to folders further down, and links that lead
-    back to the data set itself, are left out and said, as files are that are no photos or lie beside the class folders. Raises
-    DatasetError when the folder is missing, cannot be read, holds no class folder, or could be read in two ways.
+    It is with a split by column, or if no split is configured and every folder is named like a split and contains folders.
+    Classes are numbered in natural order (class_2 before class_10). A class folder may be a link. Links to folders further down,
+    links that lead back to the data set, files that are not photos and files beside the class folders are left out with a note.
+    Raises DatasetError when the folder is missing, unreadable, without class folders, or ambiguous.
     """
     try:
         root = dataset.root.resolve()
-    except (OSError, RuntimeError):  # a link that leads to itself
-        raise DatasetError(f"{dataset.root} is a broken link. Correct `dataset.root`.") from None
+    except (OSError, RuntimeError):  # a link to itself
+        raise DatasetError(f"{dataset.root} is a broken link. Fix `dataset.root`.") from None
     if not root.is_dir():
-        raise DatasetError(f"there is no folder {root}. Correct `dataset.root`.")
+        raise DatasetError(f"there is no folder {root}. Fix `dataset.root`.")
     left_out: list[str] = []
     parts = _parts(dataset, root)
     names = sorted({name for part in parts.values() for name in _folders(part, root, left_out)}, key=natural_key)
     if not names:
-        raise DatasetError(f"{root} holds no class folders: one sub-folder of photos for each class is expected.")
+        raise DatasetError(f"{root} has no class folders. Create one subfolder of photos per class.")
     if len(names) == 1:
         _hint_at_one_folder(dataset, parts, names[0])
     if names != sorted(names):
         log.print(
-            f"Classes are numbered in numeric-aware order ({names[0]}, {names[1]}, …); plain alphabetical order, which "
-            "Keras's image_dataset_from_directory uses, would differ.",
+            f"Classes are numbered in natural order ({names[0]}, {names[1]}, …). This differs from the alphabetical order "
+            "of Keras's image_dataset_from_directory.",
             style="yellow",
         )
     photos, others = [], Counter[str]()
@@ -84,23 +84,23 @@ def read_folders(dataset: FolderDataset) -> Source:
 
 
 def _hint_at_one_folder(dataset: FolderDataset, parts: dict[str | None, Path], name: str) -> None:
-    """DatasetError where the one class folder holds folders: the classes are likely in it."""
+    """Raises DatasetError if the only class folder contains folders, which are probably the classes."""
     deeper = [folder / name for folder in parts.values() if (folder / name).is_dir()]
     if not any(_folders(folder, folder, []) for folder in deeper):
         return
     if len(deeper) == 1:
         advice = (
-            f"If these are in it, write `dataset.root: {dataset.root / deeper[0].relative_to(dataset.root.resolve())}`."
+            f"If they are in it, set `dataset.root: {dataset.root / deeper[0].relative_to(dataset.root.resolve())}`."
         )
     else:
-        advice = f"If these are in it, move them up, out of {' and '.join(map(repr, map(str, deeper)))}."
-    raise DatasetError(f"{deeper[0].parent} holds one folder, {name!r}, and one for each class is needed. {advice}")
+        advice = f"If they are in it, move them up, out of {' and '.join(map(repr, map(str, deeper)))}."
+    raise DatasetError(f"{deeper[0].parent} must have one folder per class, but has only {name!r}. {advice}")
 
 
 def find_photos(folder: Path) -> list[Path]:
-    """Every photo below a folder, in numeric-aware order: what `features prepare` would count in a class folder.
+    """Every photo below a folder, in natural order, found as `features prepare` finds them in a class folder.
 
-    Files that are no photos, and links to folders, are left out and said. Raises DatasetError for a folder that cannot be read.
+    Files that are not photos, and links to folders, are left out with a note. Raises DatasetError for an unreadable folder.
     """
     left_out: list[str] = []
     others = Counter[str]()
@@ -124,18 +124,16 @@ def _photos(folder: Path, root: Path, left_out: list[str], others: Counter[str])
 
 
 def _count_beside(folders: Iterable[Path], others: Counter[str]) -> None:
-    """Looks at the files that lie where class folders are expected: photos are said, others counted."""
+    """Handles files beside the class folders: notes photos, counts other files in `others`, by suffix."""
     files = [file for folder in folders for file in sorted(folder.iterdir()) if file.is_file() and file.name[0] != "."]
     photos = [file for file in files if is_photo(file)]
     others.update(file.suffix.lower() for file in files if file not in photos)
     if photos:
-        note(
-            f"Left out, because they are next to the class folders, not in one: {len(photos)} photos, the first is {photos[0]}."
-        )
+        note(f"Left out {len(photos)} photos that are next to the class folders, not in one; the first is {photos[0]}.")
 
 
 def _parts(dataset: FolderDataset, root: Path) -> dict[str | None, Path]:
-    """The folders that hold class folders, by split; the root alone, by None, where splits are drawn."""
+    """The folders that contain class folders, by split; only the root, under None, if splits are drawn."""
     folders = _folders(root, root, [])
     nested = [name for name in folders if _folders(root / name, root, [])]
     called = {part: [name for name in nested if name.lower() in names] for part, names in SPLIT_FOLDERS.items()}
@@ -150,30 +148,32 @@ def _parts(dataset: FolderDataset, root: Path) -> dict[str | None, Path]:
         raise DatasetError(
             f"{root} has no folder `train` of class folders, "
             + (
-                "which `split: {column: …}` reads for a folder data set."
+                "which `split: {column: …}` needs for a folder data set."
                 if by_folder
-                else f"but {shown}. Add it, or rename these if they are classes."
+                else f"but has {shown}. Add it, or rename these if they are classes."
             )
         )
     if not by_folder and ("split" in dataset.model_fields_set or twice or others):
         beside = f", beside {some(others)}" if others else ""
         raise DatasetError(
-            f"{root} holds folders named like splits ({shown}){beside}, and a split by shares would take them for "
-            "classes. Write `dataset.split: {column: folder}` to take the splits from these folders, or name a folder of "
-            "class folders as `dataset.root`; a class with such a name must be renamed."
+            f"{root} has folders named like splits ({shown}){beside}, which a split by shares would treat as "
+            "classes. To take the splits from these folders, write `dataset.split: {column: folder}`; otherwise set "
+            "`dataset.root` to a folder of class folders, and rename any class with such a name."
         )
     if twice:
-        raise DatasetError(f"{root} holds both {' and '.join(sorted(twice))}, which are one split. Keep one of them.")
+        raise DatasetError(
+            f"{root} has both {' and '.join(sorted(twice))}, which are the same split. Keep one of them."
+        )
     if others:
         counts = [f"{name} ({len(_photos(root / name, root, [], Counter()))} photos)" for name in sorted(others)]
         note(f"Ignored, because they are not splits: {', '.join(counts)}.")
     elif not by_folder:
-        log.print(f"The splits come from the folders {shown}.")
+        log.print(f"The splits are taken from the folders {shown}.")
     return {part: root / name for part, name in found.items()}
 
 
 def is_photo(file: Path) -> bool:
-    """Whether a file is called like a photo, or begins like one that Pillow decodes."""
+    """Whether a file has the suffix of a photo, or starts like a format that Pillow decodes."""
     suffix = file.suffix.lower()
     if suffix in SUFFIXES:
         return True
@@ -182,9 +182,9 @@ def is_photo(file: Path) -> bool:
     from PIL import Image, ImageFile
 
     try:
-        with Image.open(file) as image:  # a stub tells the format, and decodes nothing
+        with Image.open(file) as image:  # a stub recognises a format but cannot decode it
             return image.format not in NO_PHOTOS and not isinstance(image, ImageFile.StubImageFile)
-    except Exception:  # whatever a reader raises on what is no photo
+    except Exception:  # readers raise all kinds of exceptions on files that are not photos
         return False
 
 
@@ -195,7 +195,7 @@ def _tell_others(others: Counter[str]) -> None:
     for suffix, count in sorted(others.items()):
         advice = f" ({ADVICE[suffix]})" if suffix in ADVICE else ""
         listed.append(f"{count} {suffix or 'without a suffix'}{advice}")
-    note(f"Left out, not images that Pillow can read: {', '.join(listed)}.")
+    note(f"Left out files that cannot be read as photos: {', '.join(listed)}.")
 
 
 def _tell_links(left_out: list[str], advice: str) -> None:
@@ -204,7 +204,7 @@ def _tell_links(left_out: list[str], advice: str) -> None:
 
 
 def _folders(folder: Path, root: Path, left_out: list[str]) -> list[str]:
-    """Names of the class folders; a link to a folder that holds the data set would show every photo twice."""
+    """Names of the class folders. A link to a folder that contains the data set is left out: it would count every photo twice."""
     try:
         found = [path for path in folder.iterdir() if path.is_dir() and _is_folder_of_photos(path.name)]
     except OSError as error:
@@ -219,12 +219,12 @@ def _is_folder_of_photos(name: str) -> bool:
 
 
 def _files(folder: Path, root: Path, left_out: list[str]) -> Iterator[Path]:
-    """Every file below a class folder. Sub-folders are read but hidden ones; links to folders are not followed."""
+    """Every file below a class folder, including subfolders except hidden ones; links to folders are not followed."""
 
     def refuse(error: OSError) -> None:
         raise DatasetError(f"the folder {error.filename} cannot be read: {error.strerror}. Change its permissions.")
 
-    if not folder.is_dir():  # a class that this part of the split lacks
+    if not folder.is_dir():  # a class that is missing in this split
         return
     for place, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = filter(_is_folder_of_photos, folders)

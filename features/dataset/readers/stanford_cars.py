@@ -1,7 +1,7 @@
 """The Stanford Cars devkit (Krause et al., 3D Object Representations for Fine-Grained Categorization, 2013).
 
 Two forms: the combined `cars_annos.mat`, whose rows name `car_ims/000001.jpg`; and the original devkit, with one file each
-for training and test, whose rows name `00001.jpg` in `cars_train/` or `cars_test/`, and the class names in `cars_meta.mat`.
+for training and test, whose rows name `00001.jpg` in `cars_train/` or `cars_test/`, and class names in `cars_meta.mat`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DEVKIT = ("fname", *BOX_FIELDS, "class")
 def read_stanford_cars(dataset: StanfordCars) -> Source:
     """Reads either form; labels become 0-based.
 
-    Raises DatasetError when a file is missing, is no .mat file, or holds other fields.
+    Raises DatasetError when a file is missing, not a .mat file, or has other fields.
     """
     files = dataset.annotations if isinstance(dataset.annotations, list) else [dataset.annotations]
     photos: list[Photo] = []
@@ -50,10 +50,10 @@ def read_stanford_cars(dataset: StanfordCars) -> Source:
     labels = [photo.label for photo in photos]
     if min(labels) < 0 or max(labels) >= len(names):
         raise DatasetError(
-            f"{dataset.root / files[0]}: classes run from {min(labels) + 1} to {max(labels) + 1}, but there are "
-            f"{len(names)} class names (1-based). Check that the annotations and `dataset.meta` belong together."
+            f"{dataset.root / files[0]}: classes (1-based) run from {min(labels) + 1} to {max(labels) + 1}, but there are "
+            f"{len(names)} class names. Check that the annotations and `dataset.meta` belong together."
         )
-    if isinstance(dataset.split, FractionSplit):  # the devkit's own split, which every photo has, is not asked for
+    if isinstance(dataset.split, FractionSplit):  # ignore the devkit's own split
         photos = [replace(photo, part=None) for photo in photos]
     return Source(photos, names, dataset.root.resolve())
 
@@ -65,7 +65,7 @@ def _read_mat(path: Path) -> dict[str, Any]:
     if not path.is_file():
         there = sorted(file.name for file in path.parent.glob("*.mat")) if path.parent.is_dir() else []
         found = f"; there are {', '.join(there)}" if there else ""
-        raise DatasetError(f"there is no file {path}{found}. Correct `dataset.root`, `annotations` or `meta`.")
+        raise DatasetError(f"there is no file {path}{found}. Fix `dataset.root`, `annotations` or `meta`.")
     try:
         content: dict[str, Any] = loadmat(path, squeeze_me=True)
     except (MatReadError, ValueError, TypeError, KeyError, OSError, NotImplementedError, EOFError) as error:
@@ -86,7 +86,7 @@ def _annotations(path: Path, content: dict[str, Any]) -> Any:
             f"`annotations` with the fields {', '.join(fields)}" if fields else f"the variables {', '.join(variables)}"
         )
         raise DatasetError(
-            f"{path} is not a Stanford Cars annotation file: it holds {found or 'nothing'}; needed is `annotations` with "
+            f"{path} is not a Stanford Cars annotation file: it has {found or 'nothing'}, but must have `annotations` with "
             f"{', '.join(COMBINED)} (combined) or {', '.join(DEVKIT)} (original devkit)."
         )
     return np.atleast_1d(rows)
@@ -99,7 +99,7 @@ def _fields(rows: Any) -> Sequence[str]:
 def _class_names(path: Path, content: dict[str, Any]) -> tuple[str, ...]:
     if "class_names" not in content:
         variables = [name for name in content if not name.startswith("__")]
-        raise DatasetError(f"{path} holds no `class_names`, only {', '.join(variables) or 'nothing'}.")
+        raise DatasetError(f"{path} must have `class_names`, but has {', '.join(variables) or 'nothing'}.")
     return tuple(str(name) for name in np.atleast_1d(content["class_names"]))
 
 
@@ -114,7 +114,7 @@ def _combined(row: Any) -> Photo:
 
 
 def _devkit(path: Path, row: Any, root: Path) -> Photo:
-    """The photo numbers of the devkit start anew in the test file: the folder goes by the annotation file's name."""
+    """Photo numbers start again in the devkit's test file, so the folder is chosen by the annotation file's name."""
     part = "test" if "test" in path.stem else "train"
     folder = f"cars_{part}/" if (root / f"cars_{part}").is_dir() else ""
     return Photo(folder + _text(row["fname"]), int(row["class"]) - 1, _box(row), part)

@@ -18,51 +18,51 @@ from features.runtime.configfile import shortened
 from features.runtime.errors import DatasetError, some
 
 LONGEST_QUOTE = 200
-"""Characters of a file that a message quotes at most: it may be no table."""
+"""Most characters of a file that a message quotes, since it may not be a table."""
 
 SEPARATORS = ",;\t|"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table; `place` is the file and the line, for messages."""
+    """One row of a table; `place` is the file and line, for messages."""
 
     place: str
     line: int
     cells: dict[str, str]
 
     def whole(self, column: str) -> int:
-        """A cell as a whole number, `2` or, as pandas writes columns with gaps, `2.0`; DatasetError when it is none."""
+        """A cell as an integer: `2`, or `2.0` as pandas writes columns with gaps. Raises DatasetError for anything else."""
         cell = self.cells[column]
         if not _is_number(cell):
             got = shortened(repr(cell), LONGEST_QUOTE)
-            raise DatasetError(f"{self.place}: {column} must be a whole number, but got {got}.")
+            raise DatasetError(f"{self.place}: {column} must be an integer, but got {got}.")
         return int(cell.partition(".")[0])
 
 
 def read_table(dataset: CsvDataset) -> Source:
     """Reads the columns path and `class_name` and/or `label` (0-based), optionally group, the split's column and x1, y1, x2, y2.
 
-    Separator and encoding are found from the file; blanks around cells do not count. Without `label`, classes are numbered in
-    numeric-aware order of their names. Raises DatasetError naming file and lines.
+    Separator and encoding are detected; spaces around cells are ignored. Without `label`, classes are numbered in natural order
+    of their names. Raises DatasetError naming file and lines.
     """
     file = dataset.file
     columns, rows = _read(file)
     if "path" not in columns or not {"label", "class_name"} & set(columns):
-        raise DatasetError(f"{file} has the columns {_listed(columns)}; needed: `path`, and `label` or `class_name`.")
+        raise DatasetError(
+            f"{file} must have the columns `path`, and `label` or `class_name`, but has {_listed(columns)}."
+        )
     column = dataset.split.column if isinstance(dataset.split, ColumnSplit) else None
     if column is not None and column not in columns:
-        raise DatasetError(
-            f"{file} has no column {column!r}, which `dataset.split.column` names; it has {_listed(columns)}."
-        )
+        raise DatasetError(f"{file} has no column {column!r} (`dataset.split.column`), only {_listed(columns)}.")
     unused = next((name for name in columns if name.lower() == "split"), None)
     if column is None and unused:
         note(
-            f"{file} has a column `{unused}`, which is not used: splits are drawn by shares. "
-            f"`dataset.split: {{column: {unused}}}` takes it."
+            f"{file}: the column `{unused}` is not used, because splits are drawn by shares. "
+            f"To use it, set `dataset.split: {{column: {unused}}}`."
         )
     _refuse(file, rows, "path", lambda cell: not cell, "`path` is empty")
-    _refuse(file, rows, "path", lambda cell: "://" in cell, "`path` is a URL; download the photos, and name the files")
+    _refuse(file, rows, "path", lambda cell: "://" in cell, "`path` is a URL; download the photos and give file paths")
     labels, names = _classes(file, columns, rows)
     boxed = set(BOX) <= set(columns)
     photos = []
@@ -84,7 +84,7 @@ def _part(row: Row, column: str) -> str:
 
 
 def _refuse(file: Path, rows: list[Row], column: str, is_wrong: Callable[[str], bool], what: str) -> None:
-    """DatasetError with the lines of the rows in which a cell is wrong."""
+    """Raises DatasetError with the lines of the rows whose cell is wrong."""
     lines = [row.line for row in rows if is_wrong(row.cells[column])]
     if len(lines) == 1:
         raise DatasetError(f"{file}, line {lines[0]}: {what}.")
@@ -93,7 +93,7 @@ def _refuse(file: Path, rows: list[Row], column: str, is_wrong: Callable[[str], 
 
 
 def _listed(columns: list[str]) -> str:
-    """Names of columns, as many as a message has room for."""
+    """Column names, shortened for a message."""
     return shortened(", ".join(columns), LONGEST_QUOTE)
 
 
@@ -103,9 +103,7 @@ def _read(file: Path) -> tuple[list[str], list[Row]]:
     try:
         text = _decoded(file.read_bytes())
         first = next((line for line in text.splitlines() if line.strip()), "")
-        separator = max(
-            SEPARATORS, key=lambda mark: (_has_path(first, mark), first.count(mark))
-        )  # a comma where all are equal
+        separator = max(SEPARATORS, key=lambda mark: (_has_path(first, mark), first.count(mark)))  # a comma on a tie
         reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
         for cells in filter(None, reader):
             place, cells = f"{file}, line {reader.line_num}", [cell.strip() for cell in cells]
@@ -113,28 +111,30 @@ def _read(file: Path) -> tuple[list[str], list[Row]]:
                 columns = cells
             elif len(cells) != len(columns):
                 raise DatasetError(
-                    f"{place}: there are {len(cells)} cells, but {len(columns)} columns: {_listed(columns)}."
+                    f"{place}: has {len(cells)} cells, but the table has {len(columns)} columns: {_listed(columns)}."
                 )
             else:
                 rows.append(Row(place, reader.line_num, dict(zip(columns, cells, strict=True))))
     except FileNotFoundError:
-        raise DatasetError(f"there is no file {file}. Correct `dataset.file`.") from None
+        raise DatasetError(f"there is no file {file}. Fix `dataset.file`.") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{file} is not a readable CSV table in UTF-8: {error}.") from None
     if not columns:
-        raise DatasetError(f"{file} is empty; needed: a line of column names, `path` and `label` or `class_name`.")
+        raise DatasetError(
+            f"{file} is empty. It must start with a line of column names: `path`, and `label` or `class_name`."
+        )
     if len(set(columns)) < len(columns):
-        raise DatasetError(f"{file} names a column twice: {_listed(columns)}.")
+        raise DatasetError(f"{file} has a duplicate column: {_listed(columns)}.")
     return columns, rows
 
 
 def _has_path(line: str, separator: str) -> bool:
-    """Whether a line, cut by this separator, has a cell `path`: names of other columns may hold other separators."""
+    """Whether a line split by this separator has a cell `path`; other column names may contain other separators."""
     return "path" in [cell.strip(" \"'") for cell in line.split(separator)]
 
 
 def _decoded(data: bytes) -> str:
-    """UTF-8, or what a byte order mark says, as spreadsheets write it."""
+    """Decodes UTF-8, or the encoding that a byte order mark indicates, as spreadsheets write it."""
     return data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
 
 
@@ -150,29 +150,29 @@ def _classes(file: Path, columns: list[str], rows: list[Row]) -> tuple[list[int]
     named = [row for row in rows if not _is_number(row.cells["label"])]
     if named and len(named) == len(rows) and "class_name" not in columns:
         raise DatasetError(
-            f"{named[0].place}: label must be a whole number, but got "
-            f"{shortened(repr(named[0].cells['label']), LONGEST_QUOTE)}. Class names belong in "
-            "a column `class_name`: rename the column."
+            f"{named[0].place}: label must be an integer, but got "
+            f"{shortened(repr(named[0].cells['label']), LONGEST_QUOTE)}. If these are class names, rename the column to "
+            "`class_name`."
         )
-    _refuse(file, rows, "label", lambda cell: not _is_number(cell), "`label` must be a whole number")
+    _refuse(file, rows, "label", lambda cell: not _is_number(cell), "`label` must be an integer")
     names: dict[int, str] = {}
     labels = []
     for row in rows:
         label = row.whole("label")
         if label < 0:
-            raise DatasetError(f"{row.place}: labels start at 0, but got {label}.")
+            raise DatasetError(f"{row.place}: labels must be at least 0, but got {label}.")
         name = row.cells.get("class_name", f"class_{label}")
         if names.setdefault(label, name) != name:
-            raise DatasetError(f"{row.place}: label {label} is called {name!r} here and {names[label]!r} before.")
+            raise DatasetError(f"{row.place}: label {label} is {name!r} here, but was {names[label]!r} before.")
         labels.append(label)
     gaps = sorted(set(range(max(names, default=0))) - set(names))
     if gaps == [0]:
-        raise DatasetError(f"{file}: labels start at 0, but these go from 1 to {max(names)}. Subtract 1.")
+        raise DatasetError(f"{file}: labels must start at 0, but run from 1 to {max(names)}. Subtract 1.")
     if gaps:
         raise DatasetError(
             f"{file}: labels must be 0, 1, 2, … without gaps, but {some(gaps)} "
-            f"{'is' if len(gaps) == 1 else 'are'} missing, of 0 to {max(names)}. Renumber the classes, or give `class_name` "
-            "alone."
+            f"{'is' if len(gaps) == 1 else 'are'} missing from 0 to {max(names)}. Renumber the classes, or give only "
+            "`class_name`."
         )
     return labels, tuple(names[label] for label in range(len(names)))
 

@@ -1,7 +1,7 @@
-"""Toy cars: a fine-grained data set that is drawn, not downloaded, and written in the Stanford devkit's own format.
+"""Toy cars: a fine-grained data set that is drawn instead of downloaded, in the Stanford devkit's format.
 
 A class is a body type (the silhouette) of a make (grille, lights, wheels, roof line). Photos of one class differ in colour,
-background, pose, light and noise, so that colour tells nothing and details tell all.
+background, pose, light and noise, so that only details identify the class, not colour.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from features.runtime.atomic import atomic_path, write_text
 from features.runtime.workers.threads import in_threads
 
 SCALE = 3
-"""Drawn this many times larger, then shrunk, so that edges are smooth."""
+"""Supersampling factor: drawn this many times larger, then shrunk, for smooth edges."""
 
 DRAWING = 2
-"""Counts the changes to the drawings: pictures of another count are drawn anew."""
+"""Version of the drawings; photos of another version are redrawn."""
 
 Point = tuple[float, float]
 
@@ -58,7 +58,7 @@ MAKES = (
 
 @dataclass(frozen=True)
 class Make:
-    """The details by which a make is told: styles by number, sizes in units of the car's length."""
+    """The details that identify a make: styles by number, sizes in units of the car's length."""
 
     grille: int
     lights: int
@@ -69,7 +69,7 @@ class Make:
 
 
 def make_of(number: int) -> Make:
-    """The make's details; neighbouring makes share some of them, which is what makes the classes fine-grained."""
+    """The make's details. Neighbouring makes share some of them, so classes are fine-grained."""
     grilles, lights, spokes = (0, 1, 2, 3), (0, 1, 2, 3), (5, 0, 8, 3, 6)
     return Make(
         grilles[number % 4],
@@ -89,7 +89,7 @@ def class_name(label: int) -> str:
 def write_toy_cars(dataset: ToyCars, folder: Path) -> None:
     """Draws the photos as `car_ims/000001.jpg`, … and writes `cars_annos.mat` in the devkit's combined form.
 
-    Every photo is a pure function of (seed, class, number, size). What was drawn before with the same parameters is kept.
+    Every photo is a pure function of (seed, class, number, size). Existing photos with the same parameters are kept.
     """
     parameters = dataset.model_dump(mode="json", include={"classes", "per_class", "image_size", "seed"})
     parameters["drawing"] = DRAWING
@@ -131,7 +131,7 @@ def _write_annotations(file: Path, labels: list[int], boxes: list[tuple[int, int
 
 
 def draw_car(label: int, seed: int, number: int, size: int) -> tuple[Image.Image, tuple[int, int, int, int]]:
-    """One photo of `size` × `size` pixels, and the car's box (x1, y1, x2, y2), 1-based, both ends in it."""
+    """One photo of `size` × `size` pixels, and the car's box (x1, y1, x2, y2), 1-based, both ends inclusive."""
     digest = hashlib.sha256(f"{seed}/{label}/{number}".encode()).digest()
     random = np.random.Generator(np.random.Philox(key=np.frombuffer(digest[:16], np.uint64)))
     large = size * SCALE
@@ -164,7 +164,7 @@ def _shade(colour: tuple[int, int, int], factor: float) -> tuple[int, int, int]:
 
 
 def _background(random: np.random.Generator, large: int) -> Image.Image:
-    """Sky, ground and a few blurred shapes: houses, trees, other things."""
+    """Sky, ground and a few blurred shapes (houses, trees)."""
     picture = Image.new("RGB", (large, large), _colour(random, 110, 250))
     draw = ImageDraw.Draw(picture)
     horizon = random.uniform(0.35, 0.65) * large
@@ -182,7 +182,7 @@ def _background(random: np.random.Generator, large: int) -> Image.Image:
 
 
 def _occlude(random: np.random.Generator, picture: Image.Image, large: int) -> None:
-    """Sometimes a post or a bush stands in front."""
+    """Sometimes draws a post in front of the car."""
     if random.random() < 0.35:
         draw = ImageDraw.Draw(picture)
         x, width = random.uniform(0, 1) * large, random.uniform(0.02, 0.07) * large
@@ -237,7 +237,7 @@ def _car(random: np.random.Generator, body: Body, make: Make, large: int) -> Ima
 
 
 def _side_details(draw: ImageDraw.ImageDraw, at: Any, make: Make, body: Body, roof: list[Point], colours: Any) -> None:
-    """Windows with their pillars, door lines, and the crease along the side that the make has."""
+    """Windows with pillars, door lines, the make's crease along the side, the rear light and the sill."""
     paint, glass, dark = colours
     (ax, ay), (bx, by), (cx, cy), (dx, dy) = roof
     draw.polygon(
@@ -258,7 +258,7 @@ def _side_details(draw: ImageDraw.ImageDraw, at: Any, make: Make, body: Body, ro
 
 
 def _front(draw: ImageDraw.ImageDraw, at: Any, make: Make, bonnet: float, dark: tuple[int, int, int]) -> None:
-    """Grille and lights on the front face, whose corners are given by (height, depth)."""
+    """Grille and lights on the front face, in coordinates (height, depth)."""
 
     def face(low: float, high: float, near: float, far: float) -> list[Point]:
         span = bonnet - 0.07
@@ -277,7 +277,7 @@ def _front(draw: ImageDraw.ImageDraw, at: Any, make: Make, bonnet: float, dark: 
         for near in (0.28, 0.52):
             draw.polygon(face(0.3, 0.75, near, near + 0.2), fill=chrome)
             draw.polygon(face(0.36, 0.69, near + 0.03, near + 0.17), fill=dark)
-    else:  # a wide low mouth
+    else:  # a wide, low grille
         draw.polygon(face(0.05, 0.35, 0.12, 0.88), fill=dark)
     lamp = (250, 246, 215)
     for near in (0.03, 0.79):

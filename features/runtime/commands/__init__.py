@@ -1,1 +1,1 @@
-"""The frame of every command, stages as processes, progress, commented YAML."""
+"""Shared by all commands: options and exit status, stages as subprocesses, progress, commented YAML."""

@@ -1,6 +1,6 @@
-"""The frame of every command: its options, its messages, its exit status.
+"""Shared by all commands: options, messages, exit status.
 
-Progress, logs and errors go to standard error; a result goes to standard output, as one JSON line with `--json`.
+Progress, logs and errors go to standard error; the result goes to standard output, as one JSON line with `--json`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ SetOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
 WorkersOption = Annotated[
-    int | None, typer.Option(min=1, help="Workers at a time; default: as the section's `workers` says.", metavar="N")
+    int | None, typer.Option(min=1, help="Workers at a time; default: from the section's `workers`.", metavar="N")
 ]
 ExecutorOption = Annotated[
     Literal["auto", "local", "ray"] | None,
     typer.Option(
-        help="Where they run: processes of this machine (or Ray, where a cluster is named), this process, or Ray; default: as "
-        "the section's `workers` says."
+        help="Where workers run. auto: processes on this machine, or Ray if a cluster is configured; local: this process; "
+        "ray: Ray. Default: from the section's `workers`."
     ),
 ]
 DEFAULT_CONFIG = Path("headhunt.yaml")
@@ -43,33 +43,33 @@ INTERRUPTED = 130
 
 
 class Output:
-    """What a command has to say at its end."""
+    """Prints a command's result."""
 
     def __init__(self, as_json: bool, afterwards: str | None = None) -> None:
         self.as_json = as_json
         self.afterwards = afterwards
-        """What is said when it is interrupted or loses what it stands on; default: that the same command goes on."""
+        """Printed after an interrupt or a LostError; default: how to resume with the same command."""
         self.console = Console(stderr=as_json, **PLAIN)
         if not self.console.is_terminal:
-            self.console.width = max(self.console.width, 200)  # a file or a pipe has no edge to fit tables to
+            self.console.width = max(self.console.width, 200)  # a file or a pipe has no width to fit tables to
 
     def result(self, value: dict[str, Any]) -> None:
-        """Prints the JSON line where it was asked for."""
+        """Prints the JSON line if `--json` was given."""
         if self.as_json:
             sys.stdout.write(json.dumps(value) + "\n")
             sys.stdout.flush()
 
 
 IS_STAGE = "HEADHUNT_IS_STAGE"
-"""Environment variable of a stage that another command runs."""
+"""Environment variable set for a stage that runs under another command."""
 
 
 @contextmanager
 def command(as_json: bool, afterwards: str | None = None) -> Iterator[Output]:
-    """Runs the body of a command and turns what goes wrong into one message and an exit status.
+    """Runs the body of a command and turns exceptions into one message and an exit status.
 
-    0 done; 1 the run failed; 2 the command or the configuration is wrong; 130 interrupted. A fault of our own (any
-    exception that is not a HeadhuntError) keeps its traceback, and a line says so.
+    0 done; 1 the run failed; 2 the command or the configuration is wrong; 130 interrupted. Any exception other than a
+    HeadhuntError is a bug in Headhunt: its traceback is printed, followed by a request to report it.
     """
     output = Output(as_json, afterwards)
     try:
@@ -82,7 +82,7 @@ def command(as_json: bool, afterwards: str | None = None) -> Iterator[Output]:
             _say(_resume() if output.afterwards is None else output.afterwards)
         raise typer.Exit(error.exit_status) from None
     except KeyboardInterrupt:
-        if os.environ.get(IS_STAGE):  # the command that runs all stages says how to go on
+        if os.environ.get(IS_STAGE):  # the command that runs all stages prints how to resume
             pass
         elif output.afterwards is None:
             _say(f"\nheadhunt: interrupted; finished work is saved. {_resume()}")
@@ -95,7 +95,7 @@ def command(as_json: bool, afterwards: str | None = None) -> Iterator[Output]:
     except Exception as error:
         traceback.print_exc()
         log.print(
-            f"headhunt: a fault in headhunt itself ({type(error).__name__}); please report the traceback above.",
+            f"headhunt: internal error ({type(error).__name__}). This is a bug; please report the traceback above.",
             style="red",
         )
         raise typer.Exit(1) from None

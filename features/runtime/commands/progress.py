@@ -1,4 +1,4 @@
-"""How far a long piece of work is: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of long work: a bar on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from features.runtime.log import log
 
 LINE_SECONDS = 10
-"""Elsewhere than on a terminal, progress is said this often, and at the end of what took that long."""
+"""Without a terminal, a line is printed this often, and at the end if any was printed before."""
 
 
 @contextmanager
 def progress(what: str, total: int, unit: str = "") -> Iterator[Callable[[int], None]]:
-    """Gives the function to call with how many more are done, of `total`; `unit` is what the rate counts."""
+    """Yields a function to call with the number of newly completed items, of `total`; `unit` labels the rate."""
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
     bars = Progress(TextColumn(what), *columns, console=log, transient=True, disable=not log.is_terminal)
     done, began = 0, time.monotonic()

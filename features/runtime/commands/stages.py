@@ -1,4 +1,4 @@
-"""One stage of the pipeline as a process of its own: the `headhunt` command that a person would type."""
+"""Runs one stage of the pipeline in its own process, as the `headhunt` command that a user would type."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ from features.runtime.log import log
 
 
 def run_stage(arguments: Sequence[str]) -> Any:
-    """Runs `headhunt ARGUMENTS` and gives its JSON object (the arguments ask for it); its exit status becomes ours when it fails.
+    """Runs `headhunt ARGUMENTS` and returns its JSON object (`arguments` must contain `--json`). If it fails, exits with its
+    status.
 
-    The stage is in a process group of its own, so that Ctrl-C reaches it once, from here, and it can save its state. On Linux it
-    does not outlive this process, however that ends.
-    `-P` keeps a user's own `train.py` or `search.py` in the working directory from shadowing our packages.
+    The stage has its own process group, so that Ctrl-C reaches it once, from here, and it can save its state. On Linux it is
+    killed when this process ends. `-P` keeps a user's `train.py` or `search.py` in the working directory from shadowing our
+    packages.
     """
     command_line = [sys.executable, "-P", "-m", "headhunt", *arguments]
     options: dict[str, Any] = {"preexec_fn": end_with_parent} if sys.platform == "linux" else {}
     environment = {**os.environ, IS_STAGE: "1"}
-    # Python drops an interrupt that comes while it forks, and a stage can handle one only after its imports: held until then.
+    # Python drops a SIGINT that arrives while it forks, so it stays blocked until the stage has started. The stage inherits the
+    # blocked signal and handles it after its imports.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         started = subprocess.Popen(
@@ -51,8 +53,7 @@ def run_stage(arguments: Sequence[str]) -> Any:
     if stage.returncode < 0:
         killed = signal.Signals(-stage.returncode).name
         log.print(
-            f"headhunt: the process of this stage was ended by {killed}, which the system sends, for example, when memory "
-            f"runs out."
+            f"headhunt: the process of this stage was killed by {killed}. The system does this when memory runs out, for example."
         )
     if stage.returncode == INTERRUPTED:
         log.print("headhunt: this stage was interrupted; finished work is saved. Rerun the same command.")
@@ -64,7 +65,7 @@ def run_stage(arguments: Sequence[str]) -> Any:
         raise typer.Exit(stage.returncode if stage.returncode > 0 else 1)
     lines = printed.splitlines()
     if not lines:
-        raise HeadhuntError(f"`headhunt {shlex.join(arguments)}` ended without a result.")
+        raise HeadhuntError(f"`headhunt {shlex.join(arguments)}` printed no result.")
     return json.loads(lines[-1])
 
 
@@ -73,7 +74,7 @@ _SET_PARENT_DEATH_SIGNAL = 1
 
 
 def end_with_parent() -> None:
-    """For a child, before it becomes another program."""
+    """Makes the kernel kill this process when its parent ends (Linux). Called in the child."""
     _prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 

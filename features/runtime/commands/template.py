@@ -1,4 +1,4 @@
-"""A commented configuration file, written from the models, so that its comments and defaults are never stale."""
+"""A commented configuration file, generated from the models so that comments and defaults never go stale."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from pydantic import BaseModel
 from features.runtime.section import Section
 
 WIDTH = 100
-"""Column that comments are wrapped at, and the longest line on which a value and its comment stand together."""
+"""Column at which comments wrap, and the longest line that holds both a value and its comment."""
 
 
 def commented_yaml(section: Section) -> str:
-    """The YAML of a validated section: every key with its value, its description as a comment.
+    """The YAML of a validated section: every key with its value, and its description as a comment.
 
-    A key whose value is None (the default is worked out elsewhere) is written commented out. Reading the text back
-    gives an equal section.
+    A key whose value is None (its default is computed elsewhere) is commented out. Reading the text back gives an equal section.
     """
     return "\n".join(_lines(section, 0)) + "\n"
 
@@ -43,7 +42,7 @@ def _lines(section: BaseModel, indent: int) -> list[str]:
 
 
 def _with_comment(line: str, description: str | None, pad: str, value: Any = None) -> list[str]:
-    """The line with its comment behind or above it; a long mapping gets a line for each key."""
+    """The line with its comment after or above it; a long mapping gets one line per key."""
     name, lines = line.partition(":")[0], [line]
     if len(line) > WIDTH and isinstance(value, dict):
         lines = [f"{name}:", *(f"{pad}  {key}: {_flow(leaf)}" for key, leaf in value.items())]

@@ -1,1 +1,1 @@
-"""Where tasks run: in this process, on processes of this machine, or on Ray."""
+"""Where tasks run: in this process, in processes on this machine, or on Ray."""

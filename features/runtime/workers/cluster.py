@@ -1,7 +1,7 @@
-"""What a driver knows of the Ray cluster under its run: whether it lives, which nodes it lost, whether one can take its tasks.
+"""A driver's view of its Ray cluster: whether it is alive, which nodes it lost, and whether any node can run the tasks.
 
-Left to itself, Ray waits for a scheduler that is gone, and ends the driver's process without a word a minute after the cluster's
-head went away; and a task that no node can take waits without a word for ever. So a driver looks for itself whenever it waits.
+Ray by itself waits forever for a dead scheduler, silently ends the driver a minute after the cluster's head died, and silently
+queues tasks that no node can run. So a driver checks the cluster itself whenever it waits.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from features.runtime.log import log
 from features.runtime.workers.ray_internals import Node, all_nodes, own_node, print_messages_with
 
 PATIENCE = 20.0
-"""Seconds for which the head of a cluster may be away (it may be restarted elsewhere); Ray's own limit is 60."""
+"""Seconds the cluster's head may be unreachable (it may be restarting elsewhere); Ray's own limit is 60."""
 
 LOOK_SECONDS = 5.0
-"""How often the nodes are looked at."""
+"""Seconds between checks of the nodes."""
 
 ANSWER_SECONDS = 5.0
-"""For which the head may take to list them."""
+"""Timeout for the head's list of nodes."""
 
 REMIND_SECONDS = 600.0
-"""How often a person is told that tasks still wait for a node."""
+"""Seconds between reminders that tasks are waiting for a node."""
 
 TOLD_HERE = ("has been marked dead", "node it was running on is dead")
-"""What Ray says at length of nodes that `Cluster.look` tells of."""
+"""Fragments of Ray's own messages about lost nodes, suppressed because `Cluster.look` reports them."""
 
 
 class Cluster:
-    """The cluster that this process has joined; `own` when it was started by this process and for it.
+    """The cluster that this process has joined; `own` if this process started it for itself.
 
-    `cpus` and `gpus` are what a task needs, all of it on one node.
+    `cpus` and `gpus` are what one task needs, all on one node.
     """
 
     def __init__(self, own: bool, cpus: float = 0, gpus: float = 0) -> None:
@@ -46,15 +46,15 @@ class Cluster:
         self._reminded = 0.0
         self.is_lost = False
         self.lost_nodes: frozenset[str] = frozenset()
-        """Nodes that are gone, as far as has been seen."""
+        """Nodes known to be lost."""
 
     def check(self) -> None:
-        """LostError when the cluster is gone."""
+        """Raises LostError when the cluster is gone."""
         node = own_node()
         if node is None:  # a ray:// client, whose calls raise ConnectionError
             return
         if not _answers(socket.AF_UNIX, node.raylet_socket):
-            self._lose("its scheduler on this machine (raylet) has ended")
+            self._lose("its scheduler on this machine (raylet) died")
         host, _, port = node.gcs_address.rpartition(":")
         if _answers(socket.AF_INET6 if ":" in host else socket.AF_INET, (host.strip("[]"), int(port))):
             self._away_since = None
@@ -62,12 +62,12 @@ class Cluster:
         now = time.monotonic()
         self._away_since = self._away_since or now
         if self._own or now - self._away_since > PATIENCE:
-            self._lose(f"its head (gcs_server at {node.gcs_address}) has ended")
+            self._lose(f"its head (gcs_server at {node.gcs_address}) is down")
 
     def look(self, now: bool = False) -> None:
-        """Says which nodes were lost since the last look, and when tasks begin and end to wait for a node that can take them.
+        """Logs nodes lost since the last check, and when tasks start and stop waiting for a node that can run them.
 
-        Every LOOK_SECONDS at most, or `now`.
+        Checks at most every LOOK_SECONDS, unless `now`.
         """
         if self._own or self._away_since is not None:
             return
@@ -97,9 +97,9 @@ class Cluster:
             most = {name: max((node.resources.get(name, 0) for node in nodes), default=0) for name in wanted}
             keys = " or ".join(f"`workers.{name.lower()}s`" for name in wanted)
             log.print(
-                f"No node of the Ray cluster has {_amounts(wanted)}, which each worker needs; its nodes have at most "
+                f"Each worker needs {_amounts(wanted)}, but the Ray cluster's nodes have at most "
                 f"{_amounts(most)}. "
-                f"Tasks wait until such a node joins. If none will, press Ctrl-C and lower {keys}.",
+                f"Tasks wait until a larger node joins. If none will, press Ctrl-C and lower {keys}.",
                 style="yellow",
             )
 
@@ -109,7 +109,7 @@ class Cluster:
 
 
 def shorten_ray() -> None:
-    """Ray's messages to a driver are one line each, on standard error. Left alone they are paragraphs on standard output."""
+    """Shortens Ray's messages to one line each, on standard error. By default they are paragraphs on standard output."""
 
     def say(data: dict[str, Any], ignore_prefix: bool) -> None:
         for text in data["lines"]:
@@ -122,7 +122,7 @@ def shorten_ray() -> None:
 def _tell_lost(nodes: list[Node]) -> None:
     where = ", ".join(sorted({node.address for node in nodes}))
     what = "a node" if len(nodes) == 1 else f"{len(nodes)} nodes"
-    log.print(f"The Ray cluster has lost {what} ({where}); tasks that ran there run again.", style="yellow")
+    log.print(f"The Ray cluster lost {what} ({where}); tasks that ran there will be retried.", style="yellow")
 
 
 def _amounts(resources: Mapping[str, float]) -> str:

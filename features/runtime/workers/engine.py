@@ -14,12 +14,12 @@ from features.runtime.workers.keras_internals import hide_tensorflow
 
 
 def start_keras(backend: str) -> None:
-    """Imports Keras on `backend` (tensorflow or jax); HeadhuntError when this process has it on another one already."""
+    """Imports Keras with `backend` (tensorflow or jax). Raises HeadhuntError if this process already uses another backend."""
     loaded = sys.modules.get("keras")
     if loaded is not None and loaded.backend.backend() != backend:
         raise HeadhuntError(
-            f"this process runs Keras on {loaded.backend.backend()}, but the stage needs {backend}: a process has one backend "
-            "for its life. Run the stage with its own command, or on workers of its own (`workers.executor: auto`)."
+            f"this process already uses Keras on {loaded.backend.backend()}, but the stage needs {backend}, and a process cannot "
+            "switch. Run the stage with its own command, or in worker processes (`workers.executor: auto`)."
         )
     os.environ["KERAS_BACKEND"] = backend
     with quiet():
@@ -32,17 +32,17 @@ def start_keras(backend: str) -> None:
 
 
 def keep_tensorflow_out() -> None:
-    """Where Keras runs on another backend, keeps it from importing TensorFlow to see whether what it serialises is of it: to ask
-    any layer for its configuration would take seconds, and a part of a GPU's memory."""
+    """On other backends, keeps Keras from importing TensorFlow when it serialises a layer's configuration, which would take
+    seconds and part of a GPU's memory."""
     keras = importlib.import_module("keras")
     if keras.backend.backend() != "tensorflow" and "tensorflow" not in sys.modules:
         hide_tensorflow()
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as a compiled program of Keras's backend: traced once for each shape of its arguments.
+    """The function compiled by Keras's backend; traced once per argument shape.
 
-    Without XLA on TensorFlow, where it is slow for convolutions on a CPU.
+    TensorFlow compiles without XLA, whose convolutions are slow on a CPU.
     """
     import keras
 
@@ -59,7 +59,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps what the C++ of TensorFlow and other runtimes says of itself off the terminal; log levels do not cover it all."""
+    """Hides the C++ log output of TensorFlow and other runtimes; log levels do not cover all of it."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)

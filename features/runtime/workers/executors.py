@@ -1,7 +1,7 @@
-"""Where tasks run: in this process, on processes of this machine, or on Ray workers. One interface, so that no stage knows which.
+"""Where tasks run: in this process, in processes on this machine, or on Ray workers, behind one interface.
 
-A task is a module-level function of one picklable argument. It must be idempotent: it runs again when its worker dies. Expensive
-state (a backbone, features in memory) is kept by the function, in an `lru_cache` of its process.
+A task is a module-level function of one picklable argument. It must be idempotent: it is retried when its worker dies. The
+function keeps expensive state (a backbone, features in memory) in an `lru_cache` of its process.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 OnTaskFailure = Callable[[T, str], R]
-"""What stands for the result of a task that cannot be had, and the reason."""
+"""Returns a fallback result for a task that failed permanently, given the task and the reason."""
 
 
 class Executor(Protocol):
-    """Runs tasks and gives their results as they finish."""
+    """Runs tasks and yields their results as they finish."""
 
     def map(
         self, function: Callable[[T], R], tasks: Sequence[T], given_up: OnTaskFailure[T, R] | None = None
     ) -> Iterator[tuple[int, R]]:
         """Yields `(position in tasks, result)` in order of completion.
 
-        An exception of a task is raised here as itself. Leaving the iteration early cancels what has not started. A task that
-        takes one worker process after the other down with it is a LostError, or has the result `given_up(task, reason)`.
+        An exception of a task is raised here unchanged. Leaving the iteration early cancels tasks that have not started. A task
+        that crashes every worker process that runs it gets the result `given_up(task, reason)`, or raises DeadWorkersError.
         """
         ...
 
 
 class LocalExecutor:
-    """Tasks in this process: one after the other, or on a few threads."""
+    """Runs tasks in this process, one after the other or on a few threads."""
 
     def __init__(self, threads: int = 1) -> None:
         self._threads = threads
@@ -75,16 +75,16 @@ class LocalExecutor:
 
 
 def in_own_process(environment: Mapping[str, str], function: Callable[..., R], *arguments: Any) -> R:
-    """What a module-level function gives in a new process with these variables: this one's Keras may be on another backend.
+    """Calls a module-level function in a new process with these environment variables, e.g. for another Keras backend.
 
-    An interrupt ends that process at once. On Linux it does not outlive this one, however that ends.
+    An interrupt kills that process at once. On Linux it is killed when this process ends.
     """
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, spawn, _begin, (dict(environment), os.getpid())) as pool:
         future = pool.submit(function, *arguments)
         try:
             return future.result()
-        except KeyboardInterrupt:  # without this, the pool waits for the function's end
+        except KeyboardInterrupt:  # otherwise the pool would wait for the function to finish
             for process in multiprocessing.active_children():
                 process.kill()
             raise
@@ -102,14 +102,14 @@ Kind = Literal["local", "processes", "ray"]
 
 
 def executor_of(workers: Workers) -> Kind:
-    """What runs the tasks: `auto` is Ray where a cluster is named, by `workers.address` or RAY_ADDRESS, and else processes."""
+    """The executor to use. `auto` is Ray if `workers.address` or RAY_ADDRESS names a cluster, otherwise processes."""
     if workers.executor != "auto":
         return workers.executor
     return "processes" if address_of(workers) == "local" else "ray"
 
 
 def check_devices(workers: Workers) -> None:
-    """UsageError when this machine lacks the GPUs that its workers ask for; a cluster may get a node with some later."""
+    """Raises UsageError when this machine lacks the GPUs that a worker needs. A cluster is not checked: nodes may join later."""
     if workers.gpus and (executor_of(workers) != "ray" or address_of(workers) == "local"):
         check_gpus(workers.gpus)
 
@@ -118,14 +118,14 @@ def check_devices(workers: Workers) -> None:
 def open_executor(
     workers: Workers, workdir: Path, environment: Mapping[str, str], threads: bool = False
 ) -> Iterator[Executor]:
-    """Starts (or joins) what the configuration names and stops it at the end of the block.
+    """Starts (or joins) the configured executor and stops it at the end of the block.
 
-    Where it names no cluster, the one of RAY_ADDRESS is joined, which Ray sets for the processes of a Ray job.
-    `environment` holds the variables that a worker needs before its first import (KERAS_BACKEND, thread counts); for
-    the local executor they are set in this process. Workers start in an empty folder below `workdir`, so that a
+    RAY_ADDRESS, which Ray sets for the processes of a Ray job, is used if the configuration names no cluster.
+    `environment` holds variables that a worker needs before its first import (KERAS_BACKEND, thread counts); the
+    local executor sets them in this process. Workers start in an empty folder below `workdir`, so that a
     `train.py` or `search.py` in the user's working directory does not shadow our packages. With `threads`, the local
-    executor runs `workers.count` tasks at a time: the function must allow it. Raises UsageError when this machine lacks the cores
-    or GPUs that a worker asks for.
+    executor runs `workers.count` tasks at a time; the function must be thread-safe. Raises UsageError when this machine lacks
+    the cores or GPUs that a worker needs.
     """
     kind = executor_of(workers)
     cpus = workers.cpus or max(1, (os.cpu_count() or 1) // workers.count)
@@ -134,7 +134,7 @@ def open_executor(
     shares = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC"), cores)
     if (
         0 < workers.gpus < 1
-    ):  # several processes on one GPU: JAX, left alone, takes three quarters of its memory at once
+    ):  # several processes share a GPU, and JAX by default preallocates three quarters of its memory
         shares["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     variables = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore", **shares, **environment}
     check_devices(workers)
@@ -154,13 +154,13 @@ def open_executor(
 
 @contextmanager
 def _processes(workers: Workers, cpus: float, workdir: Path, variables: Mapping[str, str]) -> Iterator[ProcessExecutor]:
-    """Workers of this machine; no more at a time than its cores and GPUs allow."""
+    """Worker processes on this machine, at most as many as its cores and GPUs allow."""
     cores = os.cpu_count() or 1
     _check_capacity({"CPU": cores, "GPU": math.inf}, cpus, 0, "this machine")
     gpus = gpu_shares(workers.count, workers.gpus, find_gpus() if workers.gpus else ())
     slots = gpus[: max(1, int(cores // cpus))]
     environments = [{**variables, "CUDA_VISIBLE_DEVICES": ",".join(seen) or "-1"} for seen in slots]
-    what = f"{len(slots)} process{'es' if len(slots) > 1 else ''} of this machine"
+    what = f"{len(slots)} process{'es' if len(slots) > 1 else ''} on this machine"
     log.print(f"Workers: {what}{', each with its own GPU' if workers.gpus else ''}.")
     processes = ProcessExecutor(environments, make_folder(workdir.resolve() / ".workers"))
     try:
@@ -170,9 +170,9 @@ def _processes(workers: Workers, cpus: float, workdir: Path, variables: Mapping[
 
 
 def gpu_shares(count: int, gpus: float, found: Sequence[str]) -> list[list[str]]:
-    """The GPUs, of those that were found, that each of at most `count` workers sees; as many workers as there are shares.
+    """The GPUs from `found` that each worker sees, for at most `count` workers; fewer if the GPUs do not suffice.
 
-    `gpus=2` of a, b, c, d: [a, b], [c, d]. `gpus=0.5` of a, b: [a], [a], [b], [b]. `gpus=0`: none for all.
+    `gpus=2` of a, b, c, d: [a, b], [c, d]. `gpus=0.5` of a, b: [a], [a], [b], [b]. `gpus=0`: none for any worker.
     """
     if not gpus:
         return [[] for _ in range(count)]
@@ -188,7 +188,7 @@ def _ray(workers: Workers, cpus: float, workdir: Path, variables: Mapping[str, s
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = (
-        "1"  # a Ray job's own folder and variables would be a conflict with ours
+        "1"  # the folder and variables of a surrounding Ray job would conflict with ours
     )
     import ray
 
@@ -204,13 +204,13 @@ def _ray(workers: Workers, cpus: float, workdir: Path, variables: Mapping[str, s
         yield RayExecutor(workers, cpus, cluster)
     finally:
         if started:
-            ray.shutdown()  # also of a cluster that is lost: it takes seconds, and without it the process ends in a crash
+            ray.shutdown()  # even if the cluster is lost: it takes seconds, but without it the process crashes on exit
 
 
 def _check_capacity(resources: Mapping[str, float], cpus: float, gpus: float, where: str) -> None:
     for name, wanted, key in (("CPU", cpus, "cpus"), ("GPU", gpus, "gpus")):
         if wanted > resources.get(name, 0):
             raise UsageError(
-                f"each worker asks for {wanted:g} {name}s, but {where} has {resources.get(name, 0):g} in all. "
+                f"each worker needs {wanted:g} {name}s, but {where} has only {resources.get(name, 0):g} in total. "
                 f"Lower `workers.{key}`."
             )

@@ -1,4 +1,4 @@
-"""The GPUs of this machine, as JAX finds them: it is JAX that trains on them, and left alone it falls back to the processor."""
+"""The GPUs that JAX finds on this machine. JAX trains on them, and by default silently falls back to the CPU without them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from features.runtime.errors import UsageError
 COUNT = "import jax; print(len(jax.local_devices(backend='gpu')))"
 
 SECONDS = 120
-"""For which JAX may look for GPUs."""
+"""Timeout for JAX to find GPUs."""
 
 
 def check_gpus(wanted: float) -> None:
-    """UsageError when a worker asks for more GPUs than JAX finds here."""
+    """Raises UsageError when a worker needs more GPUs than JAX finds here."""
     found = len(find_gpus())
     if found < math.ceil(wanted):
         raise UsageError(
-            f"each worker asks for {wanted:g} GPU{'' if wanted <= 1 else 's'} (`workers.gpus`), but JAX finds "
+            f"each worker needs {wanted:g} GPU{'' if wanted <= 1 else 's'} (`workers.gpus`), but JAX finds "
             f"{found or 'none'} on this machine. Install JAX for GPUs (`pip install 'headhunt[gpu]'`) and a driver, or set "
             f"`workers.gpus: {found}`."
         )
@@ -29,7 +29,7 @@ def check_gpus(wanted: float) -> None:
 
 @lru_cache(maxsize=1)
 def find_gpus() -> tuple[str, ...]:
-    """The GPUs that JAX finds, as CUDA_VISIBLE_DEVICES names them. A process of its own looks: this one touches none."""
+    """The GPUs that JAX finds, as named in CUDA_VISIBLE_DEVICES. A subprocess looks, so this process touches no GPU."""
     environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     looked = subprocess.run(
         [sys.executable, "-P", "-c", COUNT],

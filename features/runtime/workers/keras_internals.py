@@ -1,6 +1,6 @@
-"""What Headhunt uses of Keras beyond its public interface, all in one place.
+"""All uses of Keras's private API.
 
-`tests/features/test_internals.py` says which of these has changed in another version of Keras.
+`tests/features/test_internals.py` shows which of them changed in a new version of Keras.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Any
 
 
 def parts_of(layer: Any, with_itself: bool = True) -> Iterator[Any]:
-    """The layers in a layer or model, at any depth, and itself."""
+    """All layers inside a layer or model, at any depth, and (`with_itself`) the layer itself."""
     found: Iterator[Any] = layer._flatten_layers(include_self=with_itself)
     return found
 
 
 def hide_tensorflow() -> None:
-    """Keeps Keras on another backend from importing TensorFlow to see whether what it serialises is of it."""
+    """Keeps Keras on other backends from importing TensorFlow to check whether a value it serialises is TensorFlow's."""
     importlib.import_module("keras.src.utils.module_utils").tensorflow._available = False
 
 

@@ -1,4 +1,4 @@
-"""Tasks on processes of this machine, without Ray: what `workers.executor: auto` chooses where no cluster is named."""
+"""Runs tasks in processes on this machine, without Ray: `workers.executor: auto` if no cluster is configured."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 LOOK_SECONDS = 2.0
-"""How often a driver that waits for its workers looks whether it was interrupted."""
+"""Seconds between a waiting driver's checks for an interrupt."""
 
 
 class ProcessExecutor:
-    """Tasks on as many workers as there are `environments`, each started when it is first needed.
+    """Runs tasks on one worker per entry of `environments`, each started on first use.
 
-    A task whose worker dies is given to another one, up to `retries` times.
+    A task whose worker dies is retried on another one, up to `retries` times.
     """
 
     def __init__(self, environments: Sequence[Mapping[str, str]], folder: Path, retries: int = 3) -> None:
@@ -37,7 +37,7 @@ class ProcessExecutor:
         given_up: Callable[[T, str], R] | None = None,
     ) -> Iterator[tuple[int, R]]:
         """See `Executor.map`."""
-        waiting = [(position, 0) for position in range(len(tasks))][::-1]  # with the workers that it took down
+        waiting = [(position, 0) for position in range(len(tasks))][::-1]  # with the number of its workers that died
         running: dict[int, tuple[int, int]] = {}
         try:
             while waiting or running:
@@ -62,16 +62,16 @@ class ProcessExecutor:
                         result = given_up(tasks[position], death.repeated)
                     yield position, result
         finally:
-            for slot in running.keys() & self._workers.keys():  # nobody waits for what they do
+            for slot in running.keys() & self._workers.keys():  # their results are no longer needed
                 self._workers.pop(slot).end()
 
     def close(self) -> None:
-        """Ends the workers."""
+        """Kills the workers."""
         while self._workers:
             self._workers.popitem()[1].end()
 
     def _give(self, slot: int, function: Callable[[T], R], task: T) -> None:
-        """Gives a task to the worker of this slot; one that died while it had nothing to do is replaced."""
+        """Sends a task to the worker of this slot, which is replaced if it died while idle."""
         for _ in range(2):
             if slot not in self._workers:
                 self._workers[slot] = WorkerProcess(self._environments[slot], self._folder)
@@ -80,4 +80,4 @@ class ProcessExecutor:
             except DeadWorkerError as error:
                 death = error
                 self._workers.pop(slot).end()
-        raise DeadWorkersError(f"workers do not start: {death}.")
+        raise DeadWorkersError(f"worker processes fail to start: {death}.")

@@ -1,4 +1,4 @@
-"""Tasks on Ray workers, here or on a cluster, and the start of a Ray on this machine."""
+"""Runs tasks on Ray workers, on this machine or a cluster, and starts Ray on this machine."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 LOOK_SECONDS = 2.0
-"""How often a driver that waits for a Ray worker looks whether there still is a cluster."""
+"""Seconds between a waiting driver's checks that the cluster is still alive."""
 
 ATTEMPTS = 3
-"""How often Ray is started on this machine before a run gives up."""
+"""Number of attempts to start Ray on this machine."""
 
 WITHOUT_RAY = "Or run without Ray: `workers.executor: auto` or `local`."
 
 LEAST_BYTES = 10_000_000
-"""Free space without which Ray does not start."""
+"""Free disk space that Ray needs to start."""
 
 LONGEST = 300
-"""Characters of what Ray says in a message, at most."""
+"""Most characters of a Ray error that a message quotes."""
 
 
 class RayExecutor:
-    """Tasks on Ray workers, at most `count` at a time; a task whose worker dies runs again, up to `retries` times.
+    """Runs tasks on Ray workers, at most `workers.count` at a time; a task whose worker dies is retried up to `retries` times.
 
-    Tasks that are lost with their node run again as often as that happens: a long run on preemptible machines loses many.
+    Tasks lost with their node are retried without limit: a long run on preemptible machines loses many.
     """
 
     def __init__(self, workers: Workers, cpus: float, cluster: Cluster, retries: int = 3) -> None:
@@ -52,7 +52,7 @@ class RayExecutor:
 
         remote = ray.remote(function).options(**self._options)
         waiting = list(enumerate(tasks))[::-1]
-        running: dict[Any, tuple[int, frozenset[str]]] = {}  # with the nodes that were lost before
+        running: dict[Any, tuple[int, frozenset[str]]] = {}  # with the nodes already lost when it started
         try:
             while waiting or running:
                 raise_if_cancelled()
@@ -78,7 +78,7 @@ class RayExecutor:
 
 
 class _LostNodeError(LostError):
-    """A task, or its result, that was lost with the node that it was on."""
+    """A task or its result was lost with its node."""
 
 
 def _result(reference: Any, cluster: Cluster, lost_before: frozenset[str]) -> Any:
@@ -93,7 +93,7 @@ def _result(reference: Any, cluster: Cluster, lost_before: frozenset[str]) -> An
     except RayError as error:
         cluster.check()
         cluster.look(now=True)
-        # A lost node shows in several ways, and Ray counts it among the retries of its tasks.
+        # A lost node shows up as different errors, and Ray counts it as a retry of the task.
         if isinstance(error, NodeDiedError) or cluster.lost_nodes - lost_before:
             raise _LostNodeError(str(error)) from error
         if isinstance(error, OutOfMemoryError | WorkerCrashedError):
@@ -103,11 +103,11 @@ def _result(reference: Any, cluster: Cluster, lost_before: frozenset[str]) -> An
 
 
 def start_ray(workers: Workers, empty: Path, variables: Mapping[str, str]) -> str:
-    """Joins the cluster that is named, or starts Ray on this machine; gives the address (`local` for the latter).
+    """Joins the configured cluster, or starts Ray on this machine; returns the address (`local` for the latter).
 
-    Workers start in the folder `empty` with these variables. A Ray that does not come up in time, as on a busy machine, is
-    started again. Raises UsageError where no cluster answers or Ray cannot use HOME or the temporary folder, LostError when Ray
-    never comes up.
+    Workers start in the folder `empty` with these variables. If Ray does not come up in time, as on a busy machine, it is started
+    again. Raises UsageError when no cluster answers or Ray cannot use HOME or the temporary folder, LostError when Ray never
+    comes up.
     """
     import ray
 
@@ -133,14 +133,14 @@ def start_ray(workers: Workers, empty: Path, variables: Mapping[str, str]) -> st
             if address != "local":
                 raise
             raise _unusable(error) from error
-        except Exception as error:  # of a node that did not come up in time: Ray has no class of its own for that
+        except Exception as error:  # Ray has no exception class for a node that did not come up in time
             if type(error) not in (Exception, RuntimeError):
                 raise
             fault = error
         _end_half_started(fault)
         if _is_full():
             raise UsageError(
-                f"Ray cannot start here: {_temporary()}, which it writes to, is full. Free some space, or set TMPDIR to another "
+                f"Ray cannot start here: its temporary folder {_temporary()} is full. Free some space, or set TMPDIR to another "
                 f"folder. {WITHOUT_RAY}"
             ) from fault
         if attempt < ATTEMPTS:
@@ -151,38 +151,38 @@ def start_ray(workers: Workers, empty: Path, variables: Mapping[str, str]) -> st
 
 
 def address_of(workers: Workers) -> str:
-    """The cluster to join, or `local`: start one. Ray, left without an address, joins any that it finds on this machine."""
+    """The cluster to join, or `local` to start one. Without an address, Ray would join any cluster it finds on this machine."""
     found = os.environ.get("RAY_ADDRESS", "")
-    named = "" if found.startswith(("http:", "https:")) else found  # where `ray job submit` sends jobs
+    named = "" if found.startswith(("http:", "https:")) else found  # http: for `ray job submit`
     return workers.address or named or "local"
 
 
 def _no_cluster(workers: Workers, address: str, error: Exception) -> UsageError:
     named = "`workers.address`" if workers.address else "RAY_ADDRESS in the environment"
     return UsageError(
-        f"no Ray cluster answers at {address!r}: {error}. Correct {named}, or leave it out to use this machine alone."
+        f"no Ray cluster answers at {address!r}: {error}. Fix {named}, or remove it to use only this machine."
     )
 
 
 def _unusable(error: OSError) -> UsageError:
-    """What to say of a place that Ray cannot write to."""
+    """The error for a folder that Ray cannot use."""
     home = os.environ.get("HOME", "")
     if "AF_UNIX" in str(error):
-        what = f"The name of the temporary folder, {_temporary()}, is too long for Ray's sockets. Set TMPDIR to a shorter one"
+        what = f"The path of the temporary folder, {_temporary()}, is too long for Ray's sockets. Set TMPDIR to a shorter one"
     elif home and str(error.filename or "").startswith(home.rstrip("/") + "/"):
-        what = f"Ray needs a HOME that it can write to, and HOME is {home}. Set HOME to another folder"
+        what = f"Ray needs a writable HOME, but HOME is {home}. Set HOME to another folder"
     else:
-        what = f"Ray needs a temporary folder with free space that it can write to. Set TMPDIR to another one than {_temporary()}"
+        what = f"Ray needs a writable temporary folder with free space. Set TMPDIR to one other than {_temporary()}"
     return UsageError(f"Ray cannot start here: {error}. {what}. {WITHOUT_RAY}")
 
 
 def _temporary() -> str:
-    """The folder that Ray puts its own into."""
+    """Ray's temporary folder."""
     return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
 
 
 def _end_half_started(error: Exception) -> None:
-    """Ends the processes of a Ray that did not come up; Ray itself would do so when this process ends."""
+    """Kills the processes of a Ray that did not come up. Ray itself would do so only when this process ends."""
     import ray
 
     kill_half_started(error)
@@ -197,13 +197,13 @@ def _is_full() -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    """What an error says, as one short sentence."""
+    """The first line of an error's message, shortened, ending in a full stop."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)[:LONGEST]
     return line if line.endswith(".") else f"{line}."
 
 
 def _check_address(address: str) -> None:
-    """Connects once to a `host:port`, with or without ray://; Ray itself goes on trying for minutes."""
+    """Connects once to a `host:port`, with or without ray://. Ray itself would retry for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()

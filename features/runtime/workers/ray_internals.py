@@ -1,6 +1,6 @@
-"""What Headhunt uses of Ray beyond its public interface, all in one place.
+"""All uses of Ray's private API.
 
-`tests/features/test_internals.py` says which of these has changed in another version of Ray.
+`tests/features/test_internals.py` shows which of them changed in a new version of Ray.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 IDLE = 4
-"""Why an autoscaler took a node away that had nothing to do (NodeDeathInfo in Ray's gcs.proto)."""
+"""Death reason of a node that an autoscaler removed because it was idle (NodeDeathInfo in Ray's gcs.proto)."""
 
 
 class Node(NamedTuple):
@@ -20,12 +20,12 @@ class Node(NamedTuple):
     address: str
     alive: bool
     idle: bool
-    """Whether an autoscaler took it away because it had nothing to do."""
+    """Whether an autoscaler removed it because it was idle."""
     resources: dict[str, float]
 
 
 class OwnNode(NamedTuple):
-    """Where this driver's part of the cluster answers."""
+    """Addresses of this driver's node: its raylet's socket and the cluster's head (GCS)."""
 
     raylet_socket: str
     gcs_address: str
@@ -40,9 +40,9 @@ def own_node() -> OwnNode | None:
 
 
 def all_nodes(seconds: float) -> list[Node] | None:
-    """All nodes, those that are gone too; None when the head does not say in time.
+    """All nodes, including lost ones; None when the head does not answer in `seconds`.
 
-    `ray.nodes()` would wait for a head without end, deaf to Ctrl-C.
+    `ray.nodes()` would wait for the head forever, ignoring Ctrl-C.
     """
     import ray
     from ray._private import worker
@@ -68,14 +68,14 @@ def all_nodes(seconds: float) -> list[Node] | None:
 
 
 def print_messages_with(say: Callable[[dict[str, Any], bool], None]) -> None:
-    """Gives what Ray prints for a driver to this function instead."""
+    """Routes what Ray prints in a driver to this function instead."""
     from ray._private import worker
 
     worker.print_to_stdstream = say
 
 
 def kill_half_started(error: Exception) -> None:
-    """Ends the processes of a node whose start raised this error; Ray itself would do so when this process ends."""
+    """Kills the processes of a node whose start raised this error. Ray itself would do so only when this process ends."""
     from ray._private.node import Node as RayNode
 
     for frame, _ in traceback.walk_tb(error.__traceback__):

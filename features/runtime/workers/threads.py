@@ -14,9 +14,9 @@ R = TypeVar("R")
 
 
 def in_threads(work: Callable[[T], R], items: Sequence[T], what: str) -> list[R]:
-    """`work` of each item, in their order, on as many threads as there are cores.
+    """Applies `work` to each item on one thread per core; results are in the order of `items`.
 
-    When an item raises, or on Ctrl-C, what has not begun is dropped and the exception goes on.
+    If an item raises, or on Ctrl-C, items that have not started are dropped and the exception propagates.
     """
     results: list[R] = []
     pool = ThreadPoolExecutor(os.cpu_count() or 1)

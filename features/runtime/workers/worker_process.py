@@ -1,7 +1,7 @@
-"""A worker of this machine: a Python of its own that does one task at a time, and the driver's side of it.
+"""A worker process on this machine, which runs one task at a time, and the driver's side of it.
 
-It is started by its own command, not by `multiprocessing`, which would run the user's main script again in every worker. Tasks
-and results go through a pipe. What the worker prints goes to a file without a name, whose last line says why it died.
+It is started with its own command, not by `multiprocessing`, which would rerun the user's main script in every worker. Tasks
+and results go through a pipe. The worker's output goes to an unnamed temporary file, whose last line tells why it died.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ START = (
 )
 
 LONGEST_WORD = 300
-"""Characters of what a worker said last, at most."""
+"""Most characters of a worker's last line that a message quotes."""
 
 
 class DeadWorkerError(Exception):
-    """The worker's process ended in the middle of a task; the message says how."""
+    """The worker process died during a task; the message says how."""
 
     @property
     def repeated(self) -> str:
-        """What to say when one worker after the other ended so."""
+        """The message when one worker after the other died this way."""
         if "SIGKILL" in str(self):
             return f"a worker was killed repeatedly, probably out of memory ({self})"
         return f"a worker died repeatedly ({self})"
 
 
 class WorkerError(Exception):
-    """Where in a worker an exception was raised: the cause of that exception here."""
+    """Traceback from the worker, attached as the cause of the exception raised here."""
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
 
 
 class WorkerProcess:
-    """The driver's side. `environment` is set before the worker's first import; it runs in `folder`.
+    """The driver's side. `environment` is set before the worker's first import; the worker runs in `folder`.
 
-    Ctrl-C does not reach it: whoever started it ends it. On Linux it does not outlive this process, however that ends; elsewhere
-    it ends after its task.
+    Ctrl-C does not reach the worker; the driver kills it. When the driver ends, the worker is killed on Linux; elsewhere it exits
+    after its task.
     """
 
     def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
@@ -69,14 +69,14 @@ class WorkerProcess:
             )  # fmt: skip
 
     def give(self, function: Callable[[Any], Any], task: Any) -> None:
-        """Gives it a task; DeadWorkerError when it has died."""
+        """Sends it a task. Raises DeadWorkerError when it has died."""
         try:
             self.connection.send_bytes(ForkingPickler.dumps((function, task)))
         except OSError as error:
             raise self._death() from error
 
     def result(self) -> Any:
-        """The result of its task, when `connection` is ready; an exception of the task is raised as itself.
+        """The result of its task, once `connection` is ready; an exception of the task is raised unchanged.
 
         Raises DeadWorkerError when the worker has died.
         """
@@ -90,7 +90,7 @@ class WorkerProcess:
         raise fault from WorkerError(where)
 
     def end(self) -> None:
-        """Ends it at once, whatever it does."""
+        """Kills it at once."""
         self.connection.close()
         self._process.kill()
         self._process.wait()
@@ -98,16 +98,16 @@ class WorkerProcess:
 
     def _death(self) -> DeadWorkerError:
         status = self._process.wait()
-        how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
         self._said.seek(0)
         lines = self._said.read().decode(errors="replace").strip().splitlines()
-        return DeadWorkerError(f"{how}; it said last: {lines[-1].strip()[:LONGEST_WORD]}" if lines else how)
+        return DeadWorkerError(f"{how}; its last output: {lines[-1].strip()[:LONGEST_WORD]}" if lines else how)
 
 
 def serve(descriptor: int, driver: int) -> None:
-    """The worker's side: does what comes through the pipe until the driver, the process of that number, closes it."""
+    """The worker's side: runs tasks from the pipe until the driver (process ID `driver`) closes it."""
     if sys.platform == "linux":
-        end_with_parent()  # here, and not before the start: JAX in the driver would warn of a fork
+        end_with_parent()  # not as preexec_fn in the driver, where JAX would warn about the fork
         if os.getppid() != driver:
             return
     connection = Connection(descriptor)
@@ -127,7 +127,7 @@ def serve(descriptor: int, driver: int) -> None:
 def _failure(error: Exception, where: str) -> Any:
     try:
         answer = ForkingPickler.dumps((False, (error, where)))
-        pickle.loads(answer)  # an exception whose arguments are not its constructor's fails here
+        pickle.loads(answer)  # fails for an exception whose `args` do not match its constructor
     except Exception:
         return ForkingPickler.dumps((False, (RuntimeError(f"{type(error).__name__}: {error}"), where)))
     return answer
