@@ -22,12 +22,12 @@ START = 1e-5
 """The first penalty of cross-validation, as a share of the features' mean squared norm; see `choose_l2`."""
 
 DECADES = 4
-"""Half-width of the grid: decades from the first penalty in either direction. Beyond it, see `WORTH`."""
+"""Half-width of the grid: decades from the first penalty in either direction. Beyond it, see `MIN_IMPROVEMENT`."""
 
 MOST_DECADES = 8
 """Half-width of the extended grid, used if the best penalty is at the edge."""
 
-WORTH = 0.01
+MIN_IMPROVEMENT = 0.01
 """A weaker penalty must lower the loss by at least this share, since weaker penalties take longer to solve."""
 
 MOST_COMPARED = 2000
@@ -193,7 +193,7 @@ def choose_l2(basis: _Basis, labels: Labels, classes: int, folds: int) -> Chosen
 
     The loss falls and then rises with the penalty. So the search goes downhill in decades until it stops improving, then tries
     half a decade to either side. Each fold is warm-started from its solution for the previous penalty. Beyond DECADES, where
-    penalties are hardly plausible, each further one must lower the loss by WORTH.
+    penalties are hardly plausible, each further one must lower the loss by MIN_IMPROVEMENT.
     """
     parts = fold_of(labels, folds)
     start = START * float(basis.power.sum())
@@ -216,13 +216,13 @@ def choose_l2(basis: _Basis, labels: Labels, classes: int, folds: int) -> Chosen
         return losses[decade]
 
     best, way = 0.0, 1
-    if loss(1) > loss(0) * (1 - WORTH):
+    if loss(1) > loss(0) * (1 - MIN_IMPROVEMENT):
         way = -1
-    least = 1 - WORTH if way == 1 else 1.0
+    least = 1 - MIN_IMPROVEMENT if way == 1 else 1.0
     while abs(best) < MOST_DECADES and loss(best + way) < loss(best) * least:
         best += way
         if abs(best) >= DECADES:
-            least = 1 - WORTH
+            least = 1 - MIN_IMPROVEMENT
     best = min((best - 0.5, best, best + 0.5), key=loss)
     edge: Edge | None = None
     if abs(best) > MOST_DECADES:

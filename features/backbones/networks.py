@@ -188,7 +188,7 @@ def _named(builder: str, weights: str, shape: tuple[int, int, int]) -> Any:
     build = getattr(keras.applications, builder)
     if weights != "imagenet":
         return build(include_top=False, weights=None, input_shape=shape)
-    with _one_fetches(f"{builder}-{shape[0]}x{shape[1]}"):  # MobileNet has weights per size
+    with _single_downloader(f"{builder}-{shape[0]}x{shape[1]}"):  # MobileNet has weights per size
         return build(include_top=False, weights="imagenet", input_shape=shape)
 
 
@@ -197,7 +197,7 @@ FETCH_SECONDS = 600
 
 
 @contextmanager
-def _one_fetches(what: str) -> Iterator[None]:
+def _single_downloader(what: str) -> Iterator[None]:
     """Lets only one process at a time build a network with ImageNet weights, until the first has downloaded them.
 
     Keras downloads straight to the final file name, where another process would find half a file, and machines often share its

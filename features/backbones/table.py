@@ -187,7 +187,7 @@ def check_backbone(config: FeaturesConfig) -> None:
         path_of(cut, [layer.path for layer in file.layers if layer.kind != "InputLayer"])
 
 
-def differs_from_earlier(config: FeaturesConfig) -> dict[str, str]:
+def correction_key_parts(config: FeaturesConfig) -> dict[str, str]:
     """Extra key parts for backbones whose features earlier versions computed wrongly, so that their caches are not reused.
 
     Those versions left augmentation layers active, and lost the learnt statistics of a Normalization layer in bfloat16.
@@ -216,18 +216,18 @@ def input_range(config: FeaturesConfig) -> tuple[float, float]:
     return float(ends.min()), float(ends.max())
 
 
-JOINED = "avg+max+covariance:64"
+DEFAULT_POOLING = "avg+max+covariance:64"
 """Default pooling of maps with at least 16 positions: far better than the average on fine-grained classes, no worse on others
 (docs/benchmarks.md, "Three backbones, three splits")."""
 
 
 def pooling(config: FeaturesConfig) -> str:
-    """The pooling of the cached maps: the configured one; by default JOINED, or the average for small photos, whose last map has
-    too few positions for a covariance. A `.keras` file is assumed to downsample by 32, like the named networks."""
+    """The pooling of the cached maps: the configured one; by default DEFAULT_POOLING, or the average for small photos, whose last
+    map has too few positions for a covariance. A `.keras` file is assumed to downsample by 32, like the named networks."""
     if config.pooling is not None:
         return config.pooling
     smallest = Backbone.smallest_pooled if is_file(config) else family(config).smallest_pooled
-    return JOINED if min(image_size(config)) >= smallest else "avg"
+    return DEFAULT_POOLING if min(image_size(config)) >= smallest else "avg"
 
 
 def existing_file(path: str, key: str) -> Path:

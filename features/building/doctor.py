@@ -235,7 +235,7 @@ def _check(folder: Path, manifest: Manifest, entry: ShardEntry, rows: Any, label
     faults += [fault("the photo differs from the index", int(n)) for n in np.flatnonzero(shard.images != rows)]
     faults += [fault("the label differs from the index", int(n)) for n in np.flatnonzero(shard.labels != labels[rows])]
     bits = shard.features.reshape(entry.records, -1).view(np.uint16 if dtype == "float16" else np.uint32)
-    odd = sorted(_odd_records(bits))
+    odd = sorted(_invalid_records(bits))
     faults += [fault(what, record) for record, what in odd]
     if not odd and entry.records > 1 and (bits[0] == bits[-1]).all() and (bits == bits[0]).all():
         faults.append(fault("all records are equal"))
@@ -245,7 +245,7 @@ def _check(folder: Path, manifest: Manifest, entry: ShardEntry, rows: Any, label
     return Checked(faults, len(data), (bits[0].copy(), same))
 
 
-def _odd_records(bits: Bits) -> Iterator[tuple[int, str]]:
+def _invalid_records(bits: Bits) -> Iterator[tuple[int, str]]:
     """The records with NaN or infinity, or with a single value throughout, as (record, what).
 
     Works on the bits (records, feature_dim), since numpy compares float16 slowly; all exponent bits set means NaN or infinity.

@@ -12,7 +12,7 @@ from features.augmentation.policies import augmentation_of, section_of
 from features.backbones.projection import fitted_digest, widest_covariance
 from features.backbones.table import (
     compute_dtype,
-    differs_from_earlier,
+    correction_key_parts,
     image_size,
     is_file,
     pooling,
@@ -51,7 +51,7 @@ def key_parts(run: FeaturesRun, index: DatasetIndex) -> dict[str, Any]:
         "cut": config.cut,
         "pooling": pooling(config),
         **projected,
-        **differs_from_earlier(config),
+        **correction_key_parts(config),
         "dtype": config.dtype,
         "compute": compute_dtype(config),
         "batch_size": config.batch_size,

@@ -11,7 +11,9 @@ from features.runtime.errors import DatasetError, some
 from features.runtime.log import log
 
 
-def settle(photos: list[Photo], sha256: Mapping[str, str], rule: Literal["error", "drop", "keep"]) -> list[Photo]:
+def resolve_duplicates(
+    photos: list[Photo], sha256: Mapping[str, str], rule: Literal["error", "drop", "keep"]
+) -> list[Photo]:
     """The photos to keep according to `dataset.on_duplicate`; logs the number of identical ones.
 
     `sha256` are the digests by path. Identical photos with one label, in one split or with splits still to be drawn, are not an

@@ -11,7 +11,7 @@ import pandas as pd
 
 from features.dataset.class_folders import lay_out
 from features.dataset.config import ColumnSplit, CsvDataset, DatasetRun, FolderDataset, StanfordCars, ToyCars
-from features.dataset.duplicates import settle, units
+from features.dataset.duplicates import resolve_duplicates, units
 from features.dataset.images import Inspected, inspect_image
 from features.dataset.index import (
     BOX,
@@ -55,7 +55,7 @@ def prepare(run: DatasetRun, materialize: Literal["link", "copy"] | None = None)
             raise DatasetError(f"there are no photos below {source.root}. Fix the `dataset` section.")
         photos, found, reasons = _inspect(run, source)
         sha256 = {path: inspected.sha256 for path, inspected in found.items()}
-        single = settle(photos, sha256, run.dataset.on_duplicate)
+        single = resolve_duplicates(photos, sha256, run.dataset.on_duplicate)
         reasons |= _gone(photos, single, "identical to another photo (dataset.on_duplicate)")
         photos = _without_small(run, single, source.class_names)
         reasons |= _gone(

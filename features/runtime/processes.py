@@ -36,11 +36,11 @@ def birth(pid: int) -> str:
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return "" if Path("/proc/self/stat").exists() else _by_signal(pid)
+        return "" if Path("/proc/self/stat").exists() else _alive_by_signal(pid)
     return "" if state in "ZX" else fields[18]
 
 
-def _by_signal(pid: int) -> str:
+def _alive_by_signal(pid: int) -> str:
     """`birth` on systems without /proc: "alive" instead of the time."""
     try:
         os.kill(pid, 0)

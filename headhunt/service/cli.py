@@ -142,7 +142,7 @@ def submit_command(
             status = client.resume(resume)
         name, number = status.name, status.jobs[-1].number
         follow_it = _at(context, "logs", name, "--follow")
-        output.afterwards = f"{name} keeps running at {client.url}. To follow it:\n  {follow_it}"
+        output.resume_hint = f"{name} keeps running at {client.url}. To follow it:\n  {follow_it}"
         hint = "" if follow else f" To follow it: {follow_it}"
         output.console.print(f"{name} is {status.state}.{hint}")
         try:
@@ -223,7 +223,7 @@ def stop_command(
         waits = not no_wait and job_of(status, number).state in ACTIVE
         try:
             if waits:
-                output.afterwards = f"{name} is still stopping. To check on it:\n  {_at(context, 'jobs', name)}"
+                output.resume_hint = f"{name} is still stopping. To check on it:\n  {_at(context, 'jobs', name)}"
                 log.print(f"{name} is saving its state …")
                 status = wait_until_ended(client, name, number)
         finally:

@@ -96,10 +96,13 @@ class FeatureObjective(ABC):
         )
 
     def run_tasks(
-        self, executor: Executor, tasks: Sequence[Task], given_up: OnTaskFailure[Task, list[TrialResult]] | None = None
+        self,
+        executor: Executor,
+        tasks: Sequence[Task],
+        on_task_failure: OnTaskFailure[Task, list[TrialResult]] | None = None,
     ) -> Iterator[tuple[int, list[TrialResult]]]:
         """Runs tasks on workers; yields (index of the task, results) in order of completion."""
-        return executor.map(self.trainer, tasks, given_up)
+        return executor.map(self.trainer, tasks, on_task_failure)
 
     @property
     @abstractmethod

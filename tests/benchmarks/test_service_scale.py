@@ -111,7 +111,7 @@ def train(numbered):
 class Simulated:
     def __init__(self):
         self.pool = ThreadPoolExecutor(%WORKERS%)
-    def map(self, function, tasks, given_up=None):
+    def map(self, function, tasks, on_task_failure=None):
         waiting = {self.pool.submit(train, (place, task)): place for place, task in enumerate(tasks)}
         for done in as_completed(waiting):
             yield waiting[done], done.result()

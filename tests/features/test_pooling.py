@@ -210,11 +210,11 @@ def own_layers(make_run: MakeRun) -> dict[str, Any]:
 
 WORKERS = ("--set", "features.workers.count=2", "--set", "features.workers.cpus=1")
 
-JOINED = "avg+max+covariance:4"
+DEFAULT_POOLING = "avg+max+covariance:4"
 
 
 def test_the_cache_holds_what_the_network_gives(make_run: MakeRun) -> None:
-    run = make_run(pooling=JOINED)
+    run = make_run(pooling=DEFAULT_POOLING)
     build_cache(run)
     cache = cache_for(run)
     assert cache.parts == (("avg", 6), ("max", 6), ("covariance:4", 10))
@@ -225,7 +225,7 @@ def test_the_cache_holds_what_the_network_gives(make_run: MakeRun) -> None:
 
 
 def test_the_same_bytes_whatever_the_workers_and_their_order(make_run: MakeRun, tmp_path: Path) -> None:
-    run = make_run("one", pooling=JOINED, images_per_shard=4)
+    run = make_run("one", pooling=DEFAULT_POOLING, images_per_shard=4)
     build_cache(run)
     raw = run.model_copy(update={"workdir": tmp_path / "two"}).model_dump(mode="json", exclude_none=True)
     (tmp_path / "headhunt.yaml").write_text(yaml.safe_dump(raw))
@@ -245,12 +245,12 @@ def test_another_pooling_leaves_the_shards_that_are_there(make_run: MakeRun) -> 
     build_cache(run)
     folder = cache_for(run).folder
     before = {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in folder.iterdir()}
-    build_cache(run.model_copy(update={"features": run.features.model_copy(update={"pooling": JOINED})}))
+    build_cache(run.model_copy(update={"features": run.features.model_copy(update={"pooling": DEFAULT_POOLING})}))
     assert {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in folder.iterdir()} == before
 
 
 def test_another_training_set_is_another_key_and_projection(make_run: MakeRun) -> None:
-    run, other = make_run(pooling=JOINED), make_run("other", pooling=JOINED)
+    run, other = make_run(pooling=DEFAULT_POOLING), make_run("other", pooling=DEFAULT_POOLING)
     index = load_index(run)
     table = index.table.copy()
     table.loc[table["split"] == "train", "split"] = ["val", *["train"] * (int((table["split"] == "train").sum()) - 1)]
@@ -261,7 +261,7 @@ def test_another_training_set_is_another_key_and_projection(make_run: MakeRun) -
 
 
 def test_a_flipped_or_lost_projection_is_found_and_fitted_again(make_run: MakeRun) -> None:
-    run = make_run(pooling=JOINED)
+    run = make_run(pooling=DEFAULT_POOLING)
     build_cache(run)
     folder = cache_for(run).folder
     path = projection_path(folder, 1)
@@ -288,14 +288,14 @@ def test_a_flipped_or_lost_projection_is_found_and_fitted_again(make_run: MakeRu
 
 
 def test_a_backbone_of_nan_is_told_before_components_are_fitted(make_run: MakeRun, tmp_path: Path) -> None:
-    run = make_run(pooling=JOINED)
+    run = make_run(pooling=DEFAULT_POOLING)
     model = keras.models.load_model(run.features.backbone)
     model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
     model.save(tmp_path / "nan.keras")
     with pytest.raises(
         CacheError, match=r"the backbone output NaN or infinity for photos of train\. Check the weights"
     ):
-        build_cache(make_run("nan", pooling=JOINED, backbone=str(tmp_path / "nan.keras")))
+        build_cache(make_run("nan", pooling=DEFAULT_POOLING, backbone=str(tmp_path / "nan.keras")))
 
 
 @pytest.mark.parametrize("pooling", ["gem:0.1", "gem:3", "gem:6", "covariance:4"])
@@ -323,7 +323,7 @@ for value in (0.0, -1.0, 1.5):
 
 
 def test_shards_are_never_joined_by_another_projection(make_run: MakeRun) -> None:
-    run = make_run(pooling=JOINED)
+    run = make_run(pooling=DEFAULT_POOLING)
     build_cache(run)
     folder = cache_for(run).folder
     projection_path(folder, 1).unlink()
@@ -332,12 +332,12 @@ def test_shards_are_never_joined_by_another_projection(make_run: MakeRun) -> Non
     with pytest.raises(
         CacheError, match="is missing or damaged, and refitting it on this machine does not give the projection"
     ):
-        build_cache(make_run(prepared=False, pooling=JOINED, copies=2))
+        build_cache(make_run(prepared=False, pooling=DEFAULT_POOLING, copies=2))
 
 
 def test_other_copies_and_policies_share_the_projection(make_run: MakeRun) -> None:
-    build_cache(make_run(pooling=JOINED))
-    grown, mild = make_run(pooling=JOINED, copies=2), make_run(pooling=JOINED, augmentation="mild")
+    build_cache(make_run(pooling=DEFAULT_POOLING))
+    grown, mild = make_run(pooling=DEFAULT_POOLING, copies=2), make_run(pooling=DEFAULT_POOLING, augmentation="mild")
     build_cache(grown)
     build_cache(mild)
     assert cache_for(grown).projections == cache_for(mild).projections

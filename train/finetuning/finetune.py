@@ -87,7 +87,7 @@ def finetune(
         state = FinetuneState(history=[_measured(measured, data.val, config.batch_size, time.monotonic(), 0, 0)])
         checkpoint.mark_best()
         checkpoint.save(state, None)
-        _say(state, config, journal)
+        _log(state, config, journal)
     write_history(folder, state.history)
     for number in range(state.phase, len(config.plan) + 1):
         if number > state.phase:
@@ -147,7 +147,7 @@ class _Phase:
             self._train_epoch(phase, steps)
             self.checkpoint.save(state, optimizer)
             write_history(self.folder, state.history)
-            _say(state, config, self.journal)
+            _log(state, config, self.journal)
 
     def _train_epoch(self, phase: PhaseConfig, steps: int) -> None:
         state, config = self.state, self.config
@@ -245,7 +245,7 @@ def _seed_dropout(network: Any, seed: int, epoch: int) -> None:
         generator.assign(np.array([(seed * 1000 + number) % 2**32, epoch], np.uint32))
 
 
-def _say(state: FinetuneState, config: FinetuneConfig, journal: Journal) -> None:
+def _log(state: FinetuneState, config: FinetuneConfig, journal: Journal) -> None:
     done = state.history[-1]
     trained = (
         f"loss {done.loss:.3f}, accuracy {done.accuracy:.3f}, rate {done.learning_rate:.1e}; "

@@ -141,7 +141,7 @@ def draw_car(label: int, seed: int, number: int, size: int) -> tuple[Image.Image
     picture.paste(car, (0, 0), mask)
     if random.random() < 0.5:
         picture, mask = (image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for image in (picture, mask))
-    _occlude(random, picture, large)
+    _draw_post(random, picture, large)
     picture = picture.resize((size, size), Image.Resampling.LANCZOS)
     if random.random() < 0.3:
         picture = picture.filter(ImageFilter.GaussianBlur(random.uniform(0.3, 1.0) * size / 128))
@@ -181,7 +181,7 @@ def _background(random: np.random.Generator, large: int) -> Image.Image:
     return picture.reduce(SCALE).filter(blur).resize((large, large), Image.Resampling.BILINEAR)
 
 
-def _occlude(random: np.random.Generator, picture: Image.Image, large: int) -> None:
+def _draw_post(random: np.random.Generator, picture: Image.Image, large: int) -> None:
     """Sometimes draws a post in front of the car."""
     if random.random() < 0.35:
         draw = ImageDraw.Draw(picture)

@@ -45,9 +45,9 @@ INTERRUPTED = 130
 class Output:
     """Prints a command's result."""
 
-    def __init__(self, as_json: bool, afterwards: str | None = None) -> None:
+    def __init__(self, as_json: bool, resume_hint: str | None = None) -> None:
         self.as_json = as_json
-        self.afterwards = afterwards
+        self.resume_hint = resume_hint
         """Printed after an interrupt or a LostError; default: how to resume with the same command."""
         self.console = Console(stderr=as_json, **PLAIN)
         if not self.console.is_terminal:
@@ -65,13 +65,13 @@ IS_STAGE = "HEADHUNT_IS_STAGE"
 
 
 @contextmanager
-def command(as_json: bool, afterwards: str | None = None) -> Iterator[Output]:
+def command(as_json: bool, resume_hint: str | None = None) -> Iterator[Output]:
     """Runs the body of a command and turns exceptions into one message and an exit status.
 
     0 done; 1 the run failed; 2 the command or the configuration is wrong; 130 interrupted. Any exception other than a
     HeadhuntError is a bug in Headhunt: its traceback is printed, followed by a request to report it.
     """
-    output = Output(as_json, afterwards)
+    output = Output(as_json, resume_hint)
     try:
         yield output
     except typer.Exit:
@@ -79,15 +79,15 @@ def command(as_json: bool, afterwards: str | None = None) -> Iterator[Output]:
     except HeadhuntError as error:
         log.print(f"headhunt: {error}", style="red")
         if isinstance(error, LostError):
-            _say(_resume() if output.afterwards is None else output.afterwards)
+            _log(_resume() if output.resume_hint is None else output.resume_hint)
         raise typer.Exit(error.exit_status) from None
     except KeyboardInterrupt:
         if os.environ.get(IS_STAGE):  # the command that runs all stages prints how to resume
             pass
-        elif output.afterwards is None:
-            _say(f"\nheadhunt: interrupted; finished work is saved. {_resume()}")
+        elif output.resume_hint is None:
+            _log(f"\nheadhunt: interrupted; finished work is saved. {_resume()}")
         else:
-            _say(f"\nheadhunt: interrupted. {output.afterwards}".rstrip())
+            _log(f"\nheadhunt: interrupted. {output.resume_hint}".rstrip())
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -105,6 +105,6 @@ def _resume() -> str:
     return f"Resume with:\n  {shown(sys.argv[1:])}"
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     if text:
         log.print(text)

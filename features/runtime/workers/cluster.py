@@ -27,7 +27,7 @@ ANSWER_SECONDS = 5.0
 REMIND_SECONDS = 600.0
 """Seconds between reminders that tasks are waiting for a node."""
 
-TOLD_HERE = ("has been marked dead", "node it was running on is dead")
+SUPPRESSED_MESSAGES = ("has been marked dead", "node it was running on is dead")
 """Fragments of Ray's own messages about lost nodes, suppressed because `Cluster.look` reports them."""
 
 
@@ -79,12 +79,12 @@ class Cluster:
         lost = {node.number: node for node in nodes if not node.alive}
         new = [node for number, node in lost.items() if number not in self.lost_nodes and not node.idle]
         if new and self._looked is not None:
-            _tell_lost(new)
+            _log_lost(new)
         self.lost_nodes |= frozenset(lost)
         self._looked = time.monotonic()
-        self._tell_waiting([node for node in nodes if node.alive])
+        self._log_waiting([node for node in nodes if node.alive])
 
-    def _tell_waiting(self, nodes: list[Node]) -> None:
+    def _log_waiting(self, nodes: list[Node]) -> None:
         now = time.monotonic()
         if any(all(node.resources.get(name, 0) >= need for name, need in self._needs.items()) for node in nodes):
             if self._waits_since is not None:
@@ -113,13 +113,13 @@ def shorten_ray() -> None:
 
     def say(data: dict[str, Any], ignore_prefix: bool) -> None:
         for text in data["lines"]:
-            if not any(known in text for known in TOLD_HERE):
+            if not any(known in text for known in SUPPRESSED_MESSAGES):
                 log.print(f"Ray: {text.strip().splitlines()[0][:300]}")
 
     print_messages_with(say)
 
 
-def _tell_lost(nodes: list[Node]) -> None:
+def _log_lost(nodes: list[Node]) -> None:
     where = ", ".join(sorted({node.address for node in nodes}))
     what = "a node" if len(nodes) == 1 else f"{len(nodes)} nodes"
     log.print(f"The Ray cluster lost {what} ({where}); tasks that ran there will be retried.", style="yellow")

@@ -39,12 +39,13 @@ class Executor(Protocol):
     """Runs tasks and yields their results as they finish."""
 
     def map(
-        self, function: Callable[[T], R], tasks: Sequence[T], given_up: OnTaskFailure[T, R] | None = None
+        self, function: Callable[[T], R], tasks: Sequence[T], on_task_failure: OnTaskFailure[T, R] | None = None
     ) -> Iterator[tuple[int, R]]:
         """Yields `(position in tasks, result)` in order of completion.
 
         An exception of a task is raised here unchanged. Leaving the iteration early cancels tasks that have not started. A task
-        that crashes every worker process that runs it gets the result `given_up(task, reason)`, or raises DeadWorkersError.
+        that crashes every worker process that runs it gets the result `on_task_failure(task, reason)`, or raises
+        DeadWorkersError.
         """
         ...
 
@@ -56,7 +57,7 @@ class LocalExecutor:
         self._threads = threads
 
     def map(
-        self, function: Callable[[T], R], tasks: Sequence[T], given_up: OnTaskFailure[T, R] | None = None
+        self, function: Callable[[T], R], tasks: Sequence[T], on_task_failure: OnTaskFailure[T, R] | None = None
     ) -> Iterator[tuple[int, R]]:
         if self._threads == 1:
             for position, task in enumerate(tasks):

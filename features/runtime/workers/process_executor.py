@@ -34,7 +34,7 @@ class ProcessExecutor:
         self,
         function: Callable[[T], R],
         tasks: Sequence[T],
-        given_up: Callable[[T, str], R] | None = None,
+        on_task_failure: Callable[[T, str], R] | None = None,
     ) -> Iterator[tuple[int, R]]:
         """See `Executor.map`."""
         waiting = [(position, 0) for position in range(len(tasks))][::-1]  # with the number of its workers that died
@@ -57,9 +57,9 @@ class ProcessExecutor:
                         if deaths < self._retries:
                             waiting.append((position, deaths + 1))
                             continue
-                        if given_up is None:
+                        if on_task_failure is None:
                             raise DeadWorkersError(f"{death.repeated}. Finished work is saved.") from None
-                        result = given_up(tasks[position], death.repeated)
+                        result = on_task_failure(tasks[position], death.repeated)
                     yield position, result
         finally:
             for slot in running.keys() & self._workers.keys():  # their results are no longer needed

@@ -46,7 +46,7 @@ class RayExecutor:
         self._options = {"num_cpus": cpus, "num_gpus": workers.gpus, "max_retries": retries}
 
     def map(
-        self, function: Callable[[T], R], tasks: Sequence[T], given_up: Callable[[T, str], R] | None = None
+        self, function: Callable[[T], R], tasks: Sequence[T], on_task_failure: Callable[[T, str], R] | None = None
     ) -> Iterator[tuple[int, R]]:
         import ray
 
@@ -69,9 +69,9 @@ class RayExecutor:
                     except _LostNodeError:
                         waiting.append((position, tasks[position]))
                     except DeadWorkersError as error:
-                        if given_up is None:
+                        if on_task_failure is None:
                             raise
-                        yield position, given_up(tasks[position], str(error))
+                        yield position, on_task_failure(tasks[position], str(error))
         finally:
             for reference in () if self._cluster.is_lost else running:
                 ray.cancel(reference, force=True)

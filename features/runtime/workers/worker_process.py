@@ -59,13 +59,13 @@ class WorkerProcess:
 
     def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
         self.connection, theirs = multiprocessing.Pipe()
-        self._said = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed with the worker
+        self._output = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed with the worker
         with theirs:
             arguments = [str(theirs.fileno()), json.dumps(sys.path), str(os.getpid())]
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", START, *arguments], env={**os.environ, **environment}, cwd=folder,
                 pass_fds=[theirs.fileno()], start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said,
+                stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output,
             )  # fmt: skip
 
     def give(self, function: Callable[[Any], Any], task: Any) -> None:
@@ -94,13 +94,13 @@ class WorkerProcess:
         self.connection.close()
         self._process.kill()
         self._process.wait()
-        self._said.close()
+        self._output.close()
 
     def _death(self) -> DeadWorkerError:
         status = self._process.wait()
         how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
-        self._said.seek(0)
-        lines = self._said.read().decode(errors="replace").strip().splitlines()
+        self._output.seek(0)
+        lines = self._output.read().decode(errors="replace").strip().splitlines()
         return DeadWorkerError(f"{how}; its last output: {lines[-1].strip()[:LONGEST_WORD]}" if lines else how)
 
 
