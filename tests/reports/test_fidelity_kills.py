@@ -20,6 +20,7 @@ from reports.config import Run
 from search.certificate import load_certificate
 from search.leaderboard import load_study
 from tests.conftest import run_headhunt
+from tests.reports.test_fidelity_plan import SMALL
 
 COMMAND = [sys.executable, "-P", "-m", "headhunt", "reports", "fidelity", "--json"]
 
