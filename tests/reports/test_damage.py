@@ -218,4 +218,4 @@ def test_without_a_readable_index_there_is_a_page_that_says_so(
     damage(whole.workdir / file)
     found, words = built(whole)
     assert "dataset" in found
-    assert re.search(rf"Data set : \S*{Path(file).name} .*Run headhunt features prepare", words), words[-3000:]
+    assert re.search(rf"Data set : \S*{Path(file).name} .*Rerun headhunt features prepare", words), words[-3000:]

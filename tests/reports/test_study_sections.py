@@ -153,7 +153,7 @@ def test_a_study_that_is_not_there_is_named(searched: Run) -> None:
     with pytest.raises(UsageError, match=r"reports\.compare: other/headhunt\.yaml: there is no study 'second'"):
         side_by_side.collect(compared(searched, file))
     file.write_text("search: {sampler: tpx}")
-    with pytest.raises(UsageError, match=r"headhunt\.yaml is not valid(.|\n)*received 'tpx'"):
+    with pytest.raises(UsageError, match=r"invalid configuration other/headhunt\.yaml(.|\n)*received 'tpx'"):
         side_by_side.collect(compared(searched, file))
 
 

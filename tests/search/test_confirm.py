@@ -249,7 +249,7 @@ def test_the_leaderboard_and_the_report_show_what_is_confirmed(searched: Run) ->
     failed = made.confirmed[-1].number
     others = [each.number for each in ranked[3:]]
     assert rows == [*(each.number for each in made.confirmed[:-1]), *others, failed]
-    assert "Confirmed leaders come first, by their mean over 2 seeds;" in " ".join(done.stderr.split())
+    assert "Confirmed leaders come first, by their mean over 2 seeds," in " ".join(done.stderr.split())
     page = _confirmed(searched)
     assert [line[0] for line in page.tables[0].rows] == [str(each.number) for each in made.confirmed]
     assert page.tables[0].rows[-1][1:3] == ["failed", "seed 2: the loss is not finite after epoch 3"]

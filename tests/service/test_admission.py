@@ -71,7 +71,7 @@ MERGED = "m0: &m0 {a: 1}\n" + "".join(
         ("a: " + "9" * 5000, "cannot be read"),
         ("name: 0x" + "f" * 5000, "cannot be used"),
         ("name: 2026-99-99", "month must be in 1..12"),
-        ("name: a\nname: b", "given twice"),
+        ("name: a\nname: b", "duplicate key 'name'"),
         ("name: [.nan]", "name: received [nan]"),
         ("\x00", "not valid YAML"),
         ("- a list", "it must be a mapping with the sections"),

@@ -107,7 +107,7 @@ def test_a_search_whose_configuration_is_no_longer_valid_is_told_and_stops_no_ot
     cars, boats = (place.http.get(f"/searches/{name}").json() for name in ("cars", "boats"))
     assert (cars["state"], boats["state"], boats["message"]) == ("running", "queued", None)
     assert "unheard" in cars["message"]
-    assert capfd.readouterr().err.count("cannot check the search 'cars'") == 1
+    assert capfd.readouterr().err.count("cannot read the search 'cars'") == 1
     assert {search["name"] for search in place.http.get("/searches").json()["searches"]} == {"boats", "cars"}
     assert place.http.get("/searches/cars/top").json() == {"trials": []}
     refused = place.http.get("/searches/cars/promotions")

@@ -122,7 +122,7 @@ def test_an_export_is_downloaded_and_runs(service: Service, promoted: str) -> No
     assert bundle.testzip() is None
     assert {"model.onnx", "headhunt.yaml"} <= {Path(name).name for name in bundle.namelist()}
     missing = service.http.get(f"/searches/cars/exports/{trial}/tflite")
-    assert missing.status_code == 404 and "it has keras" in missing.json()["detail"]
+    assert missing.status_code == 404 and "available: keras" in missing.json()["detail"]
 
 
 def test_the_commands_list_the_searches_and_the_jobs_of_one(service: Service, promoted: str) -> None:

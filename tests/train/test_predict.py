@@ -172,7 +172,7 @@ def test_models_that_are_not_there(promoted: Run, photos: Path) -> None:
         format_of(folder / "labels.txt")
     (folder / "labels.txt").write_text("a\nb\n")
     with pytest.raises(
-        HeadhuntError, match=r"names 2 classes, but .*model.keras has 3: they come from different exports"
+        HeadhuntError, match=r"lists 2 classes, but .*model.keras has 3: they come from different exports"
     ):
         predict_images(folder / "model.keras", [photos / "a" / "0.png"])
     (folder / "labels.txt").unlink()

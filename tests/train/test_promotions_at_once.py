@@ -55,7 +55,7 @@ def test_two_promotions_at_once_are_trials_of_a_study_next_to_the_search(searche
         history = pd.read_csv(Path(row["folder"]) / "history.csv")
         assert trial.intermediate_values == dict(zip(history["epoch"], history["val_accuracy"], strict=True))
         assert f"Trial {leader.number}: epoch 3/3: loss" in done.stderr
-        assert f"Trial {leader.number}: validation accuracy" in done.stderr
+        assert f"Trial {leader.number}: frozen validation accuracy" in done.stderr
     again = run_headhunt(Path(), "train", "promote", "--top", "2", *RAY, "--json")
     assert json.loads(again.stdout.splitlines()[-1])["promotions"] == found
     assert len(promotions(searched)) == 2
