@@ -61,8 +61,18 @@ def _serve() -> None:
         said = done.stderr
         if done.exception and not isinstance(done.exception, SystemExit):
             said += "".join(traceback.format_exception(done.exception))
+        _forget(Path(asked["cwd"]))
         answers.write(json.dumps({"status": done.exit_code, "stdout": done.stdout, "stderr": said}) + "\n")
         answers.flush()
+
+
+def _forget(folder: Path) -> None:
+    """Unloads what a command imported from its own folder, as a user's hypermodels are: the next may have others of that name."""
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file and Path(file).is_relative_to(folder):
+            del sys.modules[name]
+    sys.path[:] = [entry for entry in sys.path if not (entry and Path(entry).is_relative_to(folder))]
 
 
 if __name__ == "__main__":

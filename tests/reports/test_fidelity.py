@@ -144,7 +144,9 @@ def test_numbers_that_round_to_nothing_have_no_minus() -> None:
     assert str(agreement) == (
         "Spearman 0.00 (95 % interval -0.20 to 0.00), Kendall 0.00, regret 0.0 points, 9 configurations"
     )
-    assert "Warning: 0.00 is below" in Certificate(date="2026-11-30", seeds=2, frozen=agreement).lines("", 0.5)[1]
+    assert (
+        "Warning: Spearman 0.00 is below" in Certificate(date="2026-11-30", seeds=2, frozen=agreement).lines("", 0.5)[1]
+    )
 
 
 def test_an_interval_of_accuracies_ends_at_0_and_100_percent() -> None:

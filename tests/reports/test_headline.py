@@ -192,7 +192,7 @@ def test_the_data_line_says_what_was_found(searched: Run) -> None:
     older = sound._replace(skipped=None, notes=None, small=[("b", 1)])
     assert older.text == (
         "1 class has fewer than 10 photos; the smallest is b with 1. Whether photos or other files were left out is not "
-        "recorded: run `headhunt features prepare` again."
+        "recorded: rerun `headhunt features prepare`."
     )
 
 
@@ -215,7 +215,7 @@ def test_the_data_line_says_what_was_not_read_or_used_and_which_features_say_not
     kept = json.loads(earlier.read_text())
     del kept["notes"]  # as written by an earlier version
     earlier.write_text(json.dumps(kept))
-    assert "Whether other files were left out is not recorded: run `headhunt features prepare` again." in data_line(run)
+    assert "Whether other files were left out is not recorded: rerun `headhunt features prepare`." in data_line(run)
     assert left_out not in data_line(run)
 
     table = tmp_path / "photos.csv"
