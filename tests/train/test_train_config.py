@@ -54,7 +54,7 @@ def test_the_schedule_that_a_run_follows(finetune: dict[str, Any], followed: Sch
             {"augmentation": "flip_rotat"},
             r"train.finetune.augmentation: received 'flip_rotat'; allowed: none, mild, flip",
         ),
-        ({"augmentation": [{"layer": "RandomHue"}]}, r"train.finetune.augmentation.0: RandomHue needs factor"),
+        ({"augmentation": [{"layer": "RandomHue"}]}, r"train.finetune.augmentation.0: RandomHue requires factor"),
         (
             {"augmentation": {"policy": "mild", "clean_share": 0.1}},
             r"train.finetune.augmentation.clean_share: unknown key. Allowed: policy, name, layers, clean_probability",
