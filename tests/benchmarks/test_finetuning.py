@@ -122,14 +122,16 @@ def test_the_photos_come_faster_than_the_network_takes_them(run: FeaturesRun, mo
         source = PhotoViews(Photos(run, load_index(run), "train"), augment, 0)
         rates = []
         for epoch in range(EPOCHS + 1):
-            batches, started = training_epoch(source, epoch, 32, 8, 0), time.monotonic()
-            for number in range(len(batches)):
-                batches[number]
+            started = time.monotonic()
+            with training_epoch(source, epoch, 32, 8, 0) as batches:
+                for number in range(len(batches)):
+                    batches[number]
             if epoch:
                 rates.append(32 * len(batches) / (time.monotonic() - started))
         network = built(run)
         network.trainable = False
-        waited, whole = _waiting(network, training_epoch(source, 9, 32, 8, 0))
+        with training_epoch(source, 9, 32, 8, 0) as batches:
+            waited, whole = _waiting(network, batches)
         print(
             f"\nphotos from {kept}: {statistics.median(rates):.0f} views/s alone (medians of {EPOCHS}); beside a ResNet101V2 "
             f"that only predicts, {waited / whole:.1%} of {whole:.1f} s was spent waiting for them"

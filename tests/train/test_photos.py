@@ -30,8 +30,8 @@ def epoch(
     policy: AugmentationPolicy = POLICIES["flip_rotate_zoom"],
     batch_size: int = 4,
 ) -> Batches:
-    data = training_epoch(PhotoViews(train, Augmenter(policy), seed, clean_share), number, batch_size, 3, seed)
-    batches = [data[position] for position in range(len(data))]
+    with training_epoch(PhotoViews(train, Augmenter(policy), seed, clean_share), number, batch_size, 3, seed) as data:
+        batches = [data[position] for position in range(len(data))]
     assert [len(pixels) for pixels, _ in batches] == [batch_size] * (len(train) // batch_size)
     return np.concatenate([pixels for pixels, _ in batches]), np.concatenate([labels for _, labels in batches])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -23,6 +24,7 @@ from reports.config import Run
 from search.leaderboard import leaders
 from tests.conftest import run_headhunt
 from tests.kills import SEED, descendants
+from train.finetuning.activations import ActivationViews
 from train.promotion.artifact import find_promotion
 from train.promotion.promote import promote
 
@@ -163,6 +165,9 @@ def test_promotion_from_cached_activations_goes_through_every_stage(searched: Ru
     manifests = [json.loads(path.read_text()) for path in (searched.workdir / "cache").glob("*/manifest.json")]
     assert len({manifest["key_parts"]["cut"] for manifest in manifests} - {None}) == 1
     assert found.finetune.activation_copies == 2
+    gc.collect()
+    held = [one for one in gc.get_objects() if isinstance(one, ActivationViews)]
+    assert held == []  # a worker makes one promotion after another
 
 
 @pytest.mark.slow

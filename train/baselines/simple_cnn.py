@@ -71,8 +71,8 @@ def simple_cnn(run: TrainRun, config: SimpleCnnConfig) -> Measured:
     best_epoch, best_score = 0, Score(math.inf, math.inf)
     best: list[npt.NDArray[np.float32]] = []
     for epoch in range(config.epochs):
-        data = training_epoch(shown, epoch, config.batch_size, classes, config.seed)
-        loss = network.fit(data, epochs=1, verbose=0, shuffle=False).history["loss"][0]
+        with training_epoch(shown, epoch, config.batch_size, classes, config.seed) as data:
+            loss = network.fit(data, epochs=1, verbose=0, shuffle=False).history["loss"][0]
         if not np.isfinite(loss):
             raise HeadhuntError(
                 f"the simple CNN's loss is not finite in epoch {epoch + 1} (learning rate {config.learning_rate:.3g}). Lower "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,12 +35,16 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
     return max(1, images // batch_size)
 
 
-def training_epoch(source: TrainSource, epoch: int, batch_size: int, classes: int, seed: int) -> Any:
+@contextmanager
+def training_epoch(source: TrainSource, epoch: int, batch_size: int, classes: int, seed: int) -> Iterator[Any]:
     """The batches of epoch `epoch` (from 0) as a keras PyDataset: examples and labels (batch, classes) one-hot.
 
     All batches have the same shape, so that programs are compiled once and a batch can be divided among devices. Order and copies
     are pure functions of (seed, epoch). A thread prepares the next batches while the model trains, since Keras prepares nothing
     ahead with one worker and does not keep the order with several.
+
+    Afterwards the dataset releases its thread and the source: TensorFlow keeps every dataset that a model was fitted with, and a
+    process makes many promotions.
     """
     import keras
 
@@ -52,8 +58,9 @@ def training_epoch(source: TrainSource, epoch: int, batch_size: int, classes: in
         return source.shown(chosen, copies[chosen]), one_hot[source.labels[chosen]]
 
     class Epoch(keras.utils.PyDataset):  # type: ignore[misc]
-        def __init__(self) -> None:
+        def __init__(self, prepare: Callable[[int], tuple[Any, Any]]) -> None:
             super().__init__(workers=1, use_multiprocessing=False)
+            self._prepare: Callable[[int], tuple[Any, Any]] | None = prepare
             self._thread = ThreadPoolExecutor(1, "batches")
             self._ahead: dict[int, Future[tuple[Any, Any]]] = {}
 
@@ -63,7 +70,17 @@ def training_epoch(source: TrainSource, epoch: int, batch_size: int, classes: in
         def __getitem__(self, number: int) -> tuple[Any, Any]:
             for coming in range(number, min(number + 1 + AHEAD, steps)):
                 if coming not in self._ahead:
-                    self._ahead[coming] = self._thread.submit(prepare, coming)
+                    assert self._prepare is not None, "the epoch is over"
+                    self._ahead[coming] = self._thread.submit(self._prepare, coming)
             return self._ahead.pop(number).result()
 
-    return Epoch()
+        def close(self) -> None:
+            self._thread.shutdown(cancel_futures=True)
+            self._prepare = None
+            self._ahead.clear()
+
+    batches = Epoch(prepare)
+    try:
+        yield batches
+    finally:
+        batches.close()

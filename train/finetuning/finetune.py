@@ -155,12 +155,12 @@ class _Phase:
         started = time.monotonic()
         _seed_dropout(self.network, config.seed, epoch)
         classes = self.network.output.shape[-1]
-        batches = training_epoch(self.data.train, epoch, config.batch_size, classes, config.seed)
         rates = phase.followed.rates_of_epoch(own, steps, phase.epochs, state.val_losses)
         last_rate = float(str(rates[-1]))  # 1e-05, not 9.999999747378752e-06, its float32 value as float64
         callbacks = keras_callbacks(phase.followed, steps, phase.epochs, state.val_losses)
         begun = Progress(epoch + 1, _total(config), 0, steps, math.nan)
-        loss, accuracy, bad_step = self._fit(batches, own, begun, callbacks)
+        with training_epoch(self.data.train, epoch, config.batch_size, classes, config.seed) as batches:
+            loss, accuracy, bad_step = self._fit(batches, own, begun, callbacks)
         if bad_step:
             where = f"at step {bad_step} of {steps} of epoch {epoch + 1}"
             raise self._not_finite("the loss", where, float(rates[bad_step - 1]))
