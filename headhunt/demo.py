@@ -13,7 +13,7 @@ DEMO: dict[str, Any] = {
         "pruner": "none",  # so that even the worst head trains to the end
     },
     "train": {
-        "workers": {"count": 2, "cpus": 1},
+        "workers": {"count": 1},  # one promotion: all cores are its own
         "finetune": {
             "augmentation": "mild",
             "unfreeze_conv_layers": 12,
