@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +30,7 @@ from features.dataset.index import load_index
 from features.pooling import ALLOWED, columns_of, layout, parse_pooling, pooling_name
 from features.runtime.errors import CacheError, UsageError
 from tests.conftest import run_headhunt
+
 
 MakeRun = Callable[..., FeaturesRun]
 
@@ -297,47 +294,6 @@ def test_a_backbone_of_nan_is_told_before_components_are_fitted(make_run: MakeRu
         CacheError, match=r"the backbone output NaN or infinity for photos of train\. Check the weights"
     ):
         build_cache(make_run("nan", pooling=DEFAULT_POOLING, backbone=str(tmp_path / "nan.keras")))
-
-
-ROOTS = [f"{part} {size}" for part in ("gem:0.1", "gem:3", "gem:6", "covariance:4") for size in (4, 1)]
-"""Poolings with a root in them, each with the size of a map."""
-
-
-@pytest.fixture(scope="module")
-def gradients() -> dict[str, list[bool]]:
-    """Whether the gradients of each of ROOTS are finite, on constant maps and where one of two maps is not; on JAX, where
-    the derivative of a root at 0 is infinite, in a process of its own."""
-    body = f"""
-import json
-import jax, numpy as np
-from features.backbones.pooling_layers import build_pooling
-from features.backbones.projection import MapMoments, fit
-random = np.random.default_rng(0).normal(size=(100, 6))
-fitted = (fit(MapMoments(100, random.sum(0), random.T @ random), 4),)
-
-def finite(pooling, size):
-    shape = (size, size, 6)
-    model = build_pooling(pooling, [shape], fitted)
-    state = ([v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables])
-    loss = lambda maps: (model.stateless_call(*state, maps, training=False)[0] ** 2).sum()
-    for value in (0.0, -1.0, 1.5):
-        maps = np.full((2, *shape), value, "float32")
-        yield bool(np.isfinite(np.asarray(jax.grad(loss)(maps))).all())
-        maps[0] = np.random.default_rng(1).random(shape)
-        yield bool(np.isfinite(np.asarray(jax.grad(loss)(maps))).all())
-
-print(json.dumps({{one: list(finite(one.split()[0], int(one.split()[1]))) for one in {ROOTS}}}))
-"""
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", body], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, list[bool]] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-@pytest.mark.parametrize("pooling", ROOTS)
-def test_gradients_are_numbers_on_maps_without_anything_on_them(gradients: dict[str, list[bool]], pooling: str) -> None:
-    assert gradients[pooling] == [True] * 6
 
 
 def test_shards_are_never_joined_by_another_projection(make_run: MakeRun) -> None:
