@@ -31,7 +31,6 @@ from features.pooling import ALLOWED, columns_of, layout, parse_pooling, pooling
 from features.runtime.errors import CacheError, UsageError
 from tests.conftest import run_headhunt
 
-
 MakeRun = Callable[..., FeaturesRun]
 
 
