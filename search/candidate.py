@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, cast
 
 from search.first_trials import FirstTrial
 from search.metric import Metric
 from search.ranking import VAL_LOSS
-from search.trial import TrialConfig, TrialResult, TrialState
+from search.trial import Configuration, TrialResult, TrialState
 
 if TYPE_CHECKING:
     import optuna
+
+
+C = TypeVar("C", bound=Configuration)
 
 
 class Outcome(NamedTuple):
@@ -46,11 +49,11 @@ class Outcome(NamedTuple):
 
 
 @dataclass
-class Candidate:
+class Candidate(Generic[C]):
     """A trial that is being trained."""
 
     trial: optuna.Trial
-    config: TrialConfig
+    config: C
     first: FirstTrial | None = None
     """The name of a first trial; None if the trial is drawn."""
     result: TrialResult | None = None
@@ -80,5 +83,5 @@ class Candidate:
     def take(self, result: TrialResult) -> None:
         """Stores the result of a task."""
         self.result = result
-        self.config = result.config or self.config
+        self.config = cast(C, result.config or self.config)
         self.seconds += result.seconds

@@ -7,8 +7,7 @@ from pathlib import Path
 from search.config import SearchRun
 from search.hypermodels.objective import HypermodelObjective
 from search.hypermodels.space import HypermodelSpace
-from search.parameters import Space
-from search.population.feature_objective import FeatureObjective
+from search.population.feature_objective import FeatureObjective, TrialSpace
 from search.population.heads_objective import HeadsObjective
 from search.population.sources import Caches
 from search.searched_views import resolved_space
@@ -23,7 +22,7 @@ def open_objective(run: SearchRun, caches: Caches | None = None) -> FeatureObjec
     )
 
 
-def open_space(run: SearchRun) -> Space:
+def open_space(run: SearchRun) -> TrialSpace:
     """The run's search space, or its hypermodel from the working directory or an installed package."""
     function = run.search.hypermodel
     if function is None:

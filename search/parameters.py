@@ -16,9 +16,6 @@ from features.runtime.section import Section
 if TYPE_CHECKING:
     import optuna
 
-    from features.cache.views import Views
-    from search.trial import TrialConfig
-
 Choice = bool | int | float | str | None
 
 
@@ -104,14 +101,10 @@ class Parameter(NamedTuple):
 
 
 class Space(Protocol):
-    """A search space: where trials come from."""
+    """What samplers know of a search space."""
 
     def parameters(self) -> tuple[Parameter, ...]:
         """Every parameter, in drawing order: parents before the parameters that depend on them."""
-        ...
-
-    def suggest(self, trial: optuna.Trial, views: Views, epochs: int, seed: int) -> TrialConfig:
-        """Draws a trial."""
         ...
 
     def size(self) -> float:

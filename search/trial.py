@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,23 @@ from features.runtime.section import Section
 from search.heads import HeadConfig
 from search.optimizers import LBFGS, Adam, TrialOptimizer
 from search.schedules import Constant, Schedule
+
+
+class Configuration(Protocol):
+    """What a study needs to know of a trial's configuration, whatever it trains."""
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs it trains for."""
+        ...
+
+    def model_dump_json(self) -> str:
+        """As JSON, from which `Objective.parse` makes it again."""
+        ...
+
+    def model_copy(self, *, update: Mapping[str, Any]) -> Self:
+        """With other values for some fields, among them `seed` and `epochs`."""
+        ...
 
 
 class HypermodelChoice(Section):
@@ -133,4 +151,4 @@ class TrialResult(NamedTuple):
     doubts: tuple[str, ...] = ()
     state: TrialState | None = None
     span: WorkSpan | None = None
-    config: TrialConfig | None = None
+    config: Configuration | None = None

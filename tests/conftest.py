@@ -29,8 +29,8 @@ from features.building.build import build_cache
 from features.config import FeaturesRun
 from features.dataset.prepare import prepare
 from reports.config import Run
+from tests.forks import run_command
 from tests.search.storages import binaries
-from tests.search_server import search_command
 
 MakeRun = Callable[..., FeaturesRun]
 
@@ -220,13 +220,7 @@ def searched(searched_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def run_headhunt(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs `headhunt` in a folder: a local search in a process shared by many tests, other commands in their own process. Fails
-    with the command's output."""
-    if arguments[0] == "search" and "ray" not in arguments:
-        done = search_command(folder, arguments)
-    else:
-        environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
-        command = [str(Path(sys.executable).with_name("headhunt")), *arguments]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    """Runs `headhunt` in a folder, in a process of its own. Fails with the command's output."""
+    done = run_command(folder, arguments)
     assert done.returncode == 0, done.stderr
     return done

@@ -7,12 +7,11 @@ later ask, is the same with one worker or sixteen, and a killed study resumes as
 
 from __future__ import annotations
 
-import json
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic
 
 import numpy as np
 
@@ -20,31 +19,29 @@ from features.runtime.log import log
 from features.runtime.workers.executors import Executor, open_executor
 from search.candidate import Candidate, Outcome
 from search.config import SearchConfig
-from search.driver.objective import Objective
+from search.driver.objective import C, Objective
 from search.driver.ownership import Ownership
 from search.driver.set_aside import ask, take_up, under_way
 from search.driver.stopping import End, check_failures, reached_end, space_is_used_up
 from search.driver.worklog import Work, WorkLog
-from search.first_trials import ATTRIBUTE, FirstTrial, as_parameters, first_of, fixed_sampler
+from search.first_trials import ATTRIBUTE, FirstTrial, first_of, fixed_sampler
 from search.optuna_internals import storage_of, trial_id, trial_of
 from search.pruners.choice import is_pruned, make_pruner
 from search.ranking import VAL_LOSS, Score, is_from_search, ranking
-from search.review.describe import short
 from search.review.notes import draw_pictures, write_reviews
 from search.review.progress import Best, Progress, Row, SearchSnapshot
 from search.samplers.choice import exhausted, make_sampler, redraw
 from search.samplers.oracles import allotment, hyperband_trials
-from search.trial import TrialConfig
 
 if TYPE_CHECKING:
     import optuna
 
 
-class Driver:
+class Driver(Generic[C]):
     """Runs generations of trials of an objective, from ask to tell."""
 
     def __init__(
-        self, workdir: Path, search: SearchConfig, study: optuna.Study, objective: Objective, ownership: Ownership
+        self, workdir: Path, search: SearchConfig, study: optuna.Study, objective: Objective[C], ownership: Ownership
     ) -> None:
         self._workdir = workdir
         self._search = search
@@ -88,7 +85,7 @@ class Driver:
 
     # Asking
 
-    def _next_generation(self) -> list[Candidate]:
+    def _next_generation(self) -> list[Candidate[C]]:
         """The trials that an earlier driver left under way, filled up with new ones unless their generation was complete. Empty
         when the study has ended; `_end` then holds the reason."""
         check_failures(self._study)
@@ -123,23 +120,23 @@ class Driver:
         search, space, ours = self._search, self._objective.space, self._ours()
         number = len(self._study.get_trials(deepcopy=False)) if number is None else number
         if name := self._first_name(number):
-            parameters = space.parameters()
-            return fixed_sampler(as_parameters(self._objective.first(name), parameters), parameters)
+            _, values = self._objective.first(name)
+            return fixed_sampler(values, space.parameters())
         first = ours[len(self._first)] if len(ours) > len(self._first) else number
         return make_sampler(search.sampler, space, search.seed, number, search.epochs, first)
 
-    def _take_up(self, left: optuna.trial.FrozenTrial) -> Candidate:
+    def _take_up(self, left: optuna.trial.FrozenTrial) -> Candidate[C]:
         self._study.sampler = self._sampler(left.number)
         if "config" not in left.user_attrs:
             return self._configure(redraw(self._study, left))
         trial = trial_of(self._study, left)
-        config = TrialConfig.model_validate(json.loads(left.user_attrs["config"]))
+        config = self._objective.parse(left.user_attrs["config"])
         known = left.user_attrs.get("outcome")
         outcome = None if known is None else Outcome.parse(known)
         first = left.user_attrs.get(ATTRIBUTE)
         return Candidate(trial, config, first, outcome=outcome, reported=len(left.intermediate_values))
 
-    def _configure(self, trial: optuna.Trial) -> Candidate:
+    def _configure(self, trial: optuna.Trial) -> Candidate[C]:
         if name := self._first_name(trial.number):
             return self._configure_first(trial, name)
         config = self._objective.suggest(trial)
@@ -148,16 +145,15 @@ class Driver:
         epochs = given.epochs if given else self._search.epochs
         return self._configured(trial, config.model_copy(update={"seed": seed, "epochs": epochs}))
 
-    def _configure_first(self, trial: optuna.Trial, name: FirstTrial) -> Candidate:
-        config, parameters = self._objective.first(name), self._objective.space.parameters()
-        known = as_parameters(config, parameters)
-        for parameter in parameters:
-            if parameter.name in known:
+    def _configure_first(self, trial: optuna.Trial, name: FirstTrial) -> Candidate[C]:
+        config, values = self._objective.first(name)
+        for parameter in self._objective.space.parameters():
+            if parameter.name in values:
                 parameter.draw(trial)
         trial.set_user_attr(ATTRIBUTE, name)
         return self._configured(trial, config.model_copy(update={"seed": self._seed(trial.number)}), name)
 
-    def _configured(self, trial: optuna.Trial, config: TrialConfig, first: FirstTrial | None = None) -> Candidate:
+    def _configured(self, trial: optuna.Trial, config: C, first: FirstTrial | None = None) -> Candidate[C]:
         """Stores what the trial is trained with, which completes its ask."""
         config, attributes = self._objective.complete(config)
         for name, value in attributes.items():
@@ -170,7 +166,7 @@ class Driver:
 
     # Running, reporting, pruning
 
-    def _train(self, executor: Executor, generation: list[Candidate], progress: Progress) -> None:
+    def _train(self, executor: Executor, generation: list[Candidate[C]], progress: Progress) -> None:
         """Trains a generation rung by rung; sets every candidate's outcome, which is recorded before any trial is told."""
 
         def show() -> None:
@@ -196,7 +192,7 @@ class Driver:
             show()
         self._record([candidate for candidate in generation if candidate.result is not None])
 
-    def _work(self, piece: Sequence[Candidate]) -> Work | None:
+    def _work(self, piece: Sequence[Candidate[C]]) -> Work | None:
         """The work log's row for a judged task; None if no worker completed it."""
         trained = [candidate.trained for candidate in piece]
         spans = [result.span for result in trained if result.span is not None]
@@ -208,7 +204,7 @@ class Driver:
         began = round(spans[0].started, 3)
         return Work(self._log.session, self._log.workers, spans[0].worker, began, seconds, *counts)
 
-    def _report(self, candidate: Candidate) -> None:
+    def _report(self, candidate: Candidate[C]) -> None:
         """Reports the values of new epochs to the storage."""
         curves = candidate.trained.curves
         for metrics in curves[candidate.reported :]:
@@ -216,7 +212,7 @@ class Driver:
             candidate.trial.report(getattr(metrics, self._objective.metric), step)
         candidate.reported = max(candidate.reported, len(curves))
 
-    def _judge(self, candidate: Candidate, until: int, trials: list[optuna.trial.FrozenTrial]) -> None:
+    def _judge(self, candidate: Candidate[C], until: int, trials: list[optuna.trial.FrozenTrial]) -> None:
         """Sets the outcome of a trial that ends at this rung: failed, completed or pruned. Its values must be reported."""
         metric = self._objective.metric
         candidate.outcome = Outcome.of(candidate.trained, candidate.config.epochs, metric)
@@ -228,7 +224,7 @@ class Driver:
 
     # Recording, telling
 
-    def _record(self, candidates: list[Candidate]) -> None:
+    def _record(self, candidates: list[Candidate[C]]) -> None:
         """Writes the trials' files, then their outcomes; weights only for those among the best so far."""
         kept = self._kept(candidates)
         for candidate in candidates:
@@ -239,11 +235,11 @@ class Driver:
             self._objective.write(number, candidate.config, shown)
         draw_pictures(self._workdir, self._study.study_name, self._objective.metric, candidates)
         with self._ownership.transaction():
-            write_reviews(self._study, self._objective.metric, candidates)
+            write_reviews(self._study, self._objective.metric, candidates, self._objective.describe)
             for candidate in candidates:
                 self._write_down(candidate)
 
-    def _write_down(self, candidate: Candidate) -> None:
+    def _write_down(self, candidate: Candidate[C]) -> None:
         """Stores the attributes of a finished trial; the outcome comes last and marks them as complete."""
         assert candidate.outcome is not None
         result, trial = candidate.trained, candidate.trial
@@ -260,7 +256,7 @@ class Driver:
             trial.set_user_attr("doubts", list(result.doubts))
         trial.set_user_attr("outcome", candidate.outcome.plain())
 
-    def _kept(self, candidates: list[Candidate]) -> set[int]:
+    def _kept(self, candidates: list[Candidate[C]]) -> set[int]:
         """The numbers of the trials whose weights stay: the best among told trials and these candidates."""
         metric = self._objective.metric
         told = [(Score.of_trial(metric, trial), trial.number) for trial in ranking(self._study, metric)]
@@ -271,7 +267,7 @@ class Driver:
         ]
         return {number for _, number in sorted(told + ended)[: self._search.keep]}
 
-    def _tell(self, generation: list[Candidate]) -> None:
+    def _tell(self, generation: list[Candidate[C]]) -> None:
         """Tells the outcomes in order of trial number, then deletes the weights of trials that are not among the best."""
         import optuna
 
@@ -292,16 +288,17 @@ class Driver:
         states = [trial.state.name for trial in finished if is_from_search(trial)]
         best = None
         if complete := ranking(self._study, self._objective.metric):
-            leader = TrialConfig.model_validate(json.loads(complete[0].user_attrs["config"]))
+            leader = self._objective.describe(self._objective.parse(complete[0].user_attrs["config"]))
             val_loss = complete[0].user_attrs.get(VAL_LOSS, math.inf)
-            best = Best(complete[0].number, complete[0].value or 0.0, short(leader), val_loss)
+            best = Best(complete[0].number, complete[0].value or 0.0, leader.short, val_loss)
         counts = {state: states.count(state) for state in states}
         name, total = self._study.study_name, self._search.trials
         return Progress(log, SearchSnapshot(name, self._objective.metric, total, counts, best))
 
-    def _row(self, candidate: Candidate) -> Row:
+    def _row(self, candidate: Candidate[C]) -> Row:
         """A trial's row in the progress table."""
-        outcome, number, words = candidate.outcome, candidate.number, short(candidate.config)
+        outcome, number = candidate.outcome, candidate.number
+        words = self._objective.describe(candidate.config).short
         if outcome is None and candidate.result is not None:
             outcome = Outcome.of(candidate.result, candidate.config.epochs, self._objective.metric)
         if outcome is None:

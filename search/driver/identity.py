@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import optuna
 
 
-def check_identity(study: optuna.Study, objective: Objective) -> None:
+def check_identity(study: optuna.Study, objective: Objective[Any]) -> None:
     """Stores the settings that results depend on with a new study; UsageError if an existing study has other settings."""
     known = study.user_attrs.get("identity")
     identity = objective.identity(known)

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from features.runtime.workers.executors import Executor
 from search.first_trials import FirstTrial
 from search.metric import Metric
 from search.parameters import Space
-from search.trial import TrialConfig, TrialResult, TrialState
+from search.review.describe import Description
+from search.trial import Configuration, TrialResult, TrialState
 
 if TYPE_CHECKING:
     import optuna
 
 
-class Objective(Protocol):
-    """A space, how its trials are trained on workers, and which metric counts."""
+C = TypeVar("C", bound=Configuration)
+
+
+class Objective(Protocol[C]):
+    """A space, how its trials are trained on workers, and which metric counts; C is what a trial is trained with."""
 
     metric: Metric
-    space: Space
+
+    @property
+    def space(self) -> Space:
+        """What samplers draw from."""
+        ...
+
     environment: Mapping[str, str]
     """Environment variables that workers need before their first import."""
     threads: bool
@@ -34,19 +43,19 @@ class Objective(Protocol):
         study: where it says the same in an earlier version's terms, those terms are kept."""
         ...
 
-    def first(self, name: FirstTrial) -> TrialConfig:
-        """The configuration of a first trial, except its seed."""
+    def first(self, name: FirstTrial) -> tuple[C, dict[str, Any]]:
+        """The configuration of a first trial, except its seed, and its values for the space's parameters."""
         ...
 
-    def suggest(self, trial: optuna.Trial) -> TrialConfig:
+    def suggest(self, trial: optuna.Trial) -> C:
         """Draws a trial's configuration, except its seed."""
         ...
 
-    def complete(self, config: TrialConfig) -> tuple[TrialConfig, dict[str, str]]:
+    def complete(self, config: C) -> tuple[C, dict[str, str]]:
         """The configuration with everything that training depends on filled in, and attributes to store with the trial."""
         ...
 
-    def pieces(self, configs: Sequence[TrialConfig], until: int | None = None) -> list[list[int]]:
+    def pieces(self, configs: Sequence[C], until: int | None = None) -> list[list[int]]:
         """Splits configurations into tasks: the indices of those that are trained together, up to the same epoch (`until` or
         their last)."""
         ...
@@ -54,18 +63,26 @@ class Objective(Protocol):
     def train(
         self,
         executor: Executor,
-        pieces: Sequence[Sequence[tuple[TrialConfig, TrialState | None]]],
+        pieces: Sequence[Sequence[tuple[C, TrialState | None]]],
         until: int,
     ) -> Iterator[tuple[int, list[TrialResult]]]:
         """Trains each piece from its states (None: from the start) up to an epoch. Yields (index of the piece, results) in order
         of completion; a task whose workers die repeatedly yields failed results."""
         ...
 
-    def step_of(self, config: TrialConfig, epoch: int) -> int:
+    def parse(self, text: str) -> C:
+        """The configuration that was stored as JSON with a trial."""
+        ...
+
+    def describe(self, config: C) -> Description:
+        """The configuration in words, for the terminal and the dashboard."""
+        ...
+
+    def step_of(self, config: C, epoch: int) -> int:
         """The Optuna step at which the value of this epoch is reported."""
         ...
 
-    def write(self, number: int, config: TrialConfig, result: TrialResult) -> None:
+    def write(self, number: int, config: C, result: TrialResult) -> None:
         """Writes the files of a finished trial, including its weights if the result has them."""
         ...
 

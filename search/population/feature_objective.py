@@ -5,22 +5,31 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from features.cache.views import Views
 from features.runtime.atomic import make_folder
 from features.runtime.workers.executors import Executor, OnTaskFailure
 from search.config import SearchRun
 from search.engine import environment, lanes_of
-from search.first_trials import FirstTrial, first_config
+from search.first_trials import FirstTrial, as_parameters, first_config
 from search.parameters import Space
 from search.population.sources import Caches
 from search.population.task import Task, failed_results
 from search.records import keep_weights, write_trial
+from search.review.describe import Description, described
 from search.trial import TrialConfig, TrialResult, TrialState
 
 if TYPE_CHECKING:
     import optuna
+
+
+class TrialSpace(Space, Protocol):
+    """A space from which trials on features are drawn."""
+
+    def suggest(self, trial: optuna.Trial, views: Views, epochs: int, seed: int) -> TrialConfig:
+        """Draws a trial."""
+        ...
 
 
 class FeatureObjective(ABC):
@@ -32,7 +41,7 @@ class FeatureObjective(ABC):
     folder: Path | None = None
     """The folder in which that function's module may be."""
 
-    def __init__(self, run: SearchRun, space: Space, caches: Caches) -> None:
+    def __init__(self, run: SearchRun, space: TrialSpace, caches: Caches) -> None:
         self.run, self.space, self.caches = run, space, caches
         self.metric = run.search.objective
         self.environment: Mapping[str, str] = environment(run)
@@ -51,11 +60,12 @@ class FeatureObjective(ABC):
             "cache": self.caches.key,
         }
 
-    def first(self, name: FirstTrial) -> TrialConfig:
-        """The configuration of a first trial, except its seed."""
+    def first(self, name: FirstTrial) -> tuple[TrialConfig, dict[str, Any]]:
+        """The configuration of a first trial, except its seed, and its values for the space's parameters."""
         views = self.run.search.views or Views(policy=self.caches.augmented)
         config = first_config(name, views, self.run.search.epochs)
-        return config.model_copy(update={"views": self.caches.drawn(config.views)})
+        config = config.model_copy(update={"views": self.caches.drawn(config.views)})
+        return config, as_parameters(config, self.space.parameters())
 
     def suggest(self, trial: optuna.Trial) -> TrialConfig:
         """Draws a trial's configuration, except its seed."""
@@ -115,6 +125,14 @@ class FeatureObjective(ABC):
         """Trains each piece up to an epoch; see `Objective.train`."""
         tasks = [self.task([config for config, _ in piece], [state for _, state in piece], until) for piece in pieces]
         return self.run_tasks(executor, tasks, failed_results)
+
+    def parse(self, text: str) -> TrialConfig:
+        """The configuration in a trial's attribute `config`."""
+        return TrialConfig.model_validate_json(text)
+
+    def describe(self, config: TrialConfig) -> Description:
+        """The parts that apply to the trial; see `search.review.describe.describe`."""
+        return described(config)
 
     def step_of(self, config: TrialConfig, epoch: int) -> int:
         """The epoch; for a probe, which has a single, final value, the study's last epoch: at epoch 1 it would outrank every head

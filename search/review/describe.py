@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from features.backbones.table import pooling
 from features.cache.views import Views
@@ -11,6 +11,25 @@ from search.heads import HeadConfig
 from search.optimizers import LBFGS, OptimizerConfig
 from search.schedules.base import ScheduleConfig
 from search.trial import TrialConfig, values_of
+
+
+class Description(NamedTuple):
+    """A trial's configuration in words: its parts by name, and in one to three lines. `attributes` are the parts that the
+    dashboard shows as the trial's attributes, the others being parameters of every space; `solved` is whether it is solved
+    instead of trained."""
+
+    parts: dict[str, str]
+    short: list[str]
+    attributes: dict[str, str]
+    solved: bool = False
+
+
+def described(config: TrialConfig) -> Description:
+    """A trial on features in words."""
+    parts = describe(config)
+    attributes = {name: text for name, text in parts.items() if name not in ("batch_size", "views")}
+    seed = {} if config.is_probe else {"seed": str(config.seed)}
+    return Description({**parts, **seed}, short(config), attributes, config.is_probe)
 
 
 def describe(config: TrialConfig) -> dict[str, str]:

@@ -9,18 +9,18 @@ from __future__ import annotations
 import io
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.runtime.atomic import make_folder
-from search.candidate import Candidate
+from search.candidate import C, Candidate
 from search.first_trials import TITLES
 from search.metric import Metric
 from search.optuna_internals import storage_of, study_id, trial_id
 from search.review.curves_image import collect, draw
-from search.review.describe import describe, show
+from search.review.describe import Description, show
 
 if TYPE_CHECKING:
     import optuna
@@ -45,7 +45,7 @@ def artifact_id(study: str, number: int) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"headhunt/{study}/{number}"))
 
 
-def draw_pictures(workdir: Path, study: str, objective: Metric, ended: Sequence[Candidate]) -> None:
+def draw_pictures(workdir: Path, study: str, objective: Metric, ended: Sequence[Candidate[C]]) -> None:
     """Writes the pictures of these trials to the store, except for trials without epochs."""
     store = artifact_store(workdir)
     for one in ended:
@@ -54,47 +54,52 @@ def draw_pictures(workdir: Path, study: str, objective: Metric, ended: Sequence[
             store.write(artifact_id(study, one.number), io.BytesIO(picture))
 
 
-def write_reviews(study: optuna.Study, objective: Metric, ended: Sequence[Candidate]) -> None:
+def write_reviews(
+    study: optuna.Study, objective: Metric, ended: Sequence[Candidate[C]], describe: Callable[[C], Description]
+) -> None:
     """Stores the attributes, picture links and notes of trials that are not told yet.
 
     A note that was written in the dashboard in the meantime is kept.
     """
     noted = storage_of(study).get_study_system_attrs(study_id(study))  # read once: it grows with the study
     for one in ended:
-        for name, value in _attributes(one).items():
+        words = describe(one.config)
+        for name, value in _attributes(one, words).items():
             one.trial.set_user_attr(name, value)
         picture = _link_picture(study, one.trial) if one.trained.curves else None
         if _version_key(trial_id(one.trial)) not in noted:
-            _write_note(study, trial_id(one.trial), note(one, objective, picture))
+            _write_note(study, trial_id(one.trial), note(one, words, objective, picture))
 
 
-def note(ended: Candidate, objective: Metric, picture: str | None) -> str:
+def note(ended: Candidate[C], words: Description, objective: Metric, picture: str | None) -> str:
     """A trial's result, curves and configuration in Markdown; `picture` is the URL of the curves."""
     title = [f"First trial: **{TITLES[ended.first]}**.", ""] if ended.first else []
-    lines = [*title, _verdict(ended, objective), "", *(f"Note: {doubt}" for doubt in ended.trained.doubts)]
+    lines = [
+        *title,
+        _verdict(ended, words.solved, objective),
+        "",
+        *(f"Note: {doubt}" for doubt in ended.trained.doubts),
+    ]
     lines += [""] * bool(ended.trained.doubts)
     if picture:
         lines += [f"![Curves of trial {ended.trial.number}]({picture})", ""]
     lines += ["| part | configuration |", "|---|---|"]
-    seed = {} if ended.config.is_probe else {"seed": str(ended.config.seed)}
-    rows = {**describe(ended.config), **seed}
-    lines += [f"| {name.replace('_', ' ')} | {_cell(value)} |" for name, value in rows.items()]
+    lines += [f"| {name.replace('_', ' ')} | {_cell(value)} |" for name, value in words.parts.items()]
     return "\n".join(lines) + "\n"
 
 
-def _attributes(ended: Candidate) -> dict[str, Any]:
+def _attributes(ended: Candidate[C], words: Description) -> dict[str, Any]:
     """Readable attributes that complement the trial's parameters and `config`; each takes a millisecond to write."""
-    words = {name: text for name, text in describe(ended.config).items() if name not in ("batch_size", "views")}
-    return {**words, "epochs": len(ended.trained.curves), "seconds": round(ended.seconds, 3)}
+    return {**words.attributes, "epochs": len(ended.trained.curves), "seconds": round(ended.seconds, 3)}
 
 
-def _verdict(ended: Candidate, objective: Metric) -> str:
+def _verdict(ended: Candidate[C], solved: bool, objective: Metric) -> str:
     """One line: how it ended, and its best epoch."""
     assert ended.outcome is not None
     result, trained = ended.trained, len(ended.trained.curves)
     states = {
         "COMPLETE": f"Solved{'' if result.doubts else ' to convergence'}"
-        if ended.config.is_probe
+        if solved
         else f"Trained for {trained} of {ended.config.epochs} epochs",
         "PRUNED": f"Pruned after {trained} of {ended.config.epochs} epochs",
         "FAIL": f"**Failed** after {trained} of {ended.config.epochs} epochs: {result.failure}",
@@ -104,7 +109,7 @@ def _verdict(ended: Candidate, objective: Metric) -> str:
         return said
     best = result.curves[result.best_epoch - 1]
     top5 = "" if objective == "val_top5_accuracy" else f", top-5 accuracy {best.val_top5_accuracy:.4f}"
-    epoch = "" if ended.config.is_probe else f" at epoch {result.best_epoch}"
+    epoch = "" if solved else f" at epoch {result.best_epoch}"
     return f"**{objective} {getattr(best, objective):.4f}**{epoch}{top5}. {said}"
 
 

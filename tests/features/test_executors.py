@@ -24,6 +24,7 @@ from features.runtime.workers.executors import Executor, executor_of, gpu_shares
 from features.runtime.workers.gpus import find_gpus
 from features.runtime.workers.process_executor import ProcessExecutor
 from features.runtime.workers.ray_executor import RayExecutor, address_of
+from tests.forks import run_command
 
 
 def square(value: int) -> int:
@@ -418,14 +419,12 @@ LONG = "x" * 90
 def test_places_that_ray_cannot_use_are_named(tmp_path: Path, variables: dict[str, str], said: str) -> None:
     (tmp_path / LONG).mkdir()
     values = {name: str(tmp_path / value) for name, value in variables.items()}
-    command = [str(Path(sys.executable).with_name("headhunt")), "features", "cache", "--executor"]
+    cache = ("features", "cache", "--executor")
     text = "workdir: run\ndataset: {kind: toy_cars, classes: 3, per_class: 8, image_size: 32}\n"
     features = "features: {backbone: mobilenetv2, weights: random, image_size: [32, 32], copies: 0, pooling: avg}\n"
     (tmp_path / "headhunt.yaml").write_text(text + features)
-    for arguments, status in ((["features", "prepare"], 0), ([*command[1:], "ray"], 2), ([*command[1:], "auto"], 0)):
-        done = subprocess.run(
-            [command[0], *arguments], cwd=tmp_path, env={**os.environ, **values}, capture_output=True, text=True, check=False
-        )  # fmt: skip
+    for arguments, status in ((("features", "prepare"), 0), ((*cache, "ray"), 2), ((*cache, "auto"), 0)):
+        done = run_command(tmp_path, arguments, values)
         assert done.returncode == status, done.stderr
         if status:
             (line,) = [line for line in done.stderr.splitlines() if line.startswith("headhunt: ")]

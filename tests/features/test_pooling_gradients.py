@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+
+from tests.forks import run_python
 
 ROOTS = [f"{part} {size}" for part in ("gem:0.1", "gem:3", "gem:6", "covariance:4") for size in (4, 1)]
 """Poolings with a root in them, each with the size of a map."""
@@ -38,8 +37,7 @@ def finite(pooling, size):
 
 print(json.dumps({{one: list(finite(one.split()[0], int(one.split()[1]))) for one in {ROOTS}}}))
 """
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", body], env=environment, capture_output=True, text=True, check=False)
+    done = run_python(body)
     assert done.returncode == 0, done.stderr
     found: dict[str, list[bool]] = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -11,7 +11,7 @@ import yaml
 
 from features.runtime.errors import UsageError
 from reports.config import Run
-from tests.search_server import search_command
+from tests.forks import run_command
 
 
 def study_of(run: Run, folder: Path, function: str, **search: Any) -> list[optuna.trial.FrozenTrial]:
@@ -31,7 +31,7 @@ def study_of(run: Run, folder: Path, function: str, **search: Any) -> list[optun
         **search,
     }
     Path("headhunt.yaml").write_text(yaml.safe_dump(config))
-    done = search_command(Path(), ("search", "run"))
+    done = run_command(Path(), ("search", "run"))
     print(done.stderr, file=sys.stderr)
     Path("headhunt.yaml").write_text(raw)
     if done.returncode == 2:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import optuna
@@ -16,10 +13,12 @@ from reports.config import Run
 from search.driver.set_aside import ask, set_aside, take_up, under_way
 from search.driver.storage import open_storage
 from tests.conftest import run_headhunt
+from tests.forks import run_command, run_python
 from tests.search.test_study import history
 
 DRIVER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be ignored
 from search.driver import driver
 
 judge, calls = driver.Driver._judge, []
@@ -67,17 +66,10 @@ def states() -> list[str]:
     return [state for _, state, *_ in history("run")]
 
 
-def run_badly(*command: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
-    # env: under nohup, SIGHUP would be ignored.
-    command = ("env", "--default-signal=HUP", *command)
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-
-
 @pytest.mark.parametrize("fault", FAULTS)
 def test_trials_under_way_wait_for_the_next_run(fresh: Run, searched_once: Path, fault: str) -> None:
     raised, status, message = FAULTS[fault]
-    done = run_badly(sys.executable, "-c", DRIVER.format(fault=raised))
+    done = run_python(DRIVER.format(fault=raised))
     assert (done.returncode, message in done.stderr) == (status, True), done.stderr
     assert states() == ["COMPLETE"] * 3 + ["WAITING"] * 3
     run_headhunt(Path.cwd(), "search", "run")
@@ -95,7 +87,7 @@ def damage(run: Run) -> Path:
 
 def refused(shard: Path, *arguments: str) -> None:
     """The command ends with one message, which names the shard."""
-    done = run_badly(str(Path(sys.executable).with_name("headhunt")), *arguments)
+    done = run_command(Path.cwd(), arguments)
     assert done.returncode == 1
     (said,) = [line for line in done.stderr.splitlines() if line.startswith("headhunt: ")]
     assert f"headhunt: the shard {shard} is damaged" in said

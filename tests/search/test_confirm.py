@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +39,7 @@ from search.confirm.table import confirmation_table, show_confirmed, show_p
 from search.leaderboard import leaders
 from tests.conftest import run_headhunt
 from tests.fabricated import fabricate_confirmation, seed_run
+from tests.forks import run_python
 from train.promotion.promote import _choose
 
 BODY = """
@@ -69,8 +68,7 @@ search.confirm.rerun.confirm(run, 3, 2)
 
 
 def test_a_killed_confirmation_goes_on_and_ends_as_if_it_had_not_been(searched: Run) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
-    killed = subprocess.run([sys.executable, "-c", BODY], env=environment, capture_output=True, text=True, check=False)
+    killed = run_python(BODY)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     undisturbed = json.loads(killed.stdout.splitlines()[0])
     assert (undisturbed["trained"], undisturbed["reused"]) == (6, 0)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +33,7 @@ from search.samplers.history import comparable
 from search.space import SearchSpace
 from search.trial import TrialConfig
 from tests.conftest import run_headhunt
+from tests.forks import run_python
 
 NAMES: tuple[FirstTrial, ...] = ("probe", "known_good", "notebook")
 POOLING, PARTS = "avg+max+covariance:4", ["avg", "avg+max+covariance:4"]
@@ -205,8 +203,7 @@ def test_a_study_that_was_killed_among_them_goes_on_as_if_it_had_not_been(once: 
         f"raw = {['search.trials=9', *WITH[1::2]]}\n"
         "search.study.run_search(load(SearchRun, Path('headhunt.yaml'), raw))\n"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
-    done = subprocess.run([sys.executable, "-c", body], env=environment, capture_output=True, text=True, check=False)
+    done = run_python(body)
     assert done.returncode == -signal.SIGKILL, done.stderr
     run_headhunt(Path.cwd(), *COMMAND)
     assert everything(Path.cwd()) == everything(once)
@@ -399,8 +396,7 @@ features.audit.probe.ITERATIONS = 1
 sys.argv = ["headhunt", "search", "run", "--trials", "1", "--set", "search.first=[probe]"]
 cli.main()
 """
-    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    done = run_python(program)
     assert done.returncode == 0, done.stderr
     said = "Trial 0: the linear probe did not converge in 4 iterations (penalty "
     assert done.stderr.count(said) == 1

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.forks import run_python
 from tests.kills import SEED
 
 DEATHS = 24
@@ -86,8 +84,6 @@ def test_a_driver_may_die_between_any_two_writes(searched_once: Path, tmp_path: 
     folder = tmp_path / "half"
     shutil.copytree(searched_once, folder)
     (folder / "run" / "study.db").unlink()
-    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
-    command = [sys.executable, "-c", BODY, str(SEED), str(DEATHS)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = run_python(BODY, str(SEED), str(DEATHS), folder=folder)
     assert done.returncode == 0, done.stderr
     print(done.stdout)

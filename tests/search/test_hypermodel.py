@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +28,7 @@ from search.records import load_curves, load_weights
 from search.samplers.choice import make_sampler
 from search.samplers.oracles import allotment
 from tests.conftest import run_headhunt
+from tests.forks import run_python
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -230,8 +229,7 @@ def test_a_hypermodels_study_has_curves_weights_and_leaders(study_folder: Path) 
         "print(json.dumps(confirm(load(SearchRun, Path('headhunt.yaml'), options), 2, 2)))\n"
         "assert 'keras' in sys.modules and 'tensorflow' not in sys.modules\n"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
-    done = subprocess.run([sys.executable, "-c", body], env=environment, capture_output=True, text=True, check=False)
+    done = run_python(body)
     assert done.returncode == 0, done.stderr
     run = Run.model_validate(yaml.safe_load(Path("headhunt.yaml").read_text()))
     assert len(leaders(run)) == 6

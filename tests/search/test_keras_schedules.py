@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,7 @@ from search.schedules import (
     WarmupCosine,
 )
 from search.schedules.keras_form import keras_callbacks, keras_rate
+from tests.forks import run_python
 
 PLANNED = [kind for kind, schedule in SCHEDULES.items() if not schedule.follows_loss]
 
@@ -144,9 +142,7 @@ for kind in SCHEDULES:
 def test_a_compiled_model_is_saved_and_goes_on_in_another_process_on_jax(tmp_path: Path) -> None:
     saved_model(tmp_path / "model.keras")
     code = OTHER_PROCESS.format(folder=str(Path(__file__).parent))
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", code, str(tmp_path / "model.keras")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = run_python(code, str(tmp_path / "model.keras"))
     assert done.returncode == 0, done.stderr
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ from features.cache.feature_cache import cache_for
 from reports.config import Run
 from search.population.task import Task, failed_results
 from search.trial import EpochMetrics, TrialConfig, TrialState
+from tests.forks import run_python
 
 BODY = """
 import json, sys
@@ -48,11 +46,7 @@ print(json.dumps({"done": done, "wide": wide, **counted}))
 
 
 def process(cache: Path, compiled: Path, room: int) -> Any:
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", BODY, str(cache), str(compiled), str(room)]
-    done = subprocess.run(
-        command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, check=False
-    )
+    done = run_python(BODY, str(cache), str(compiled), str(room), folder=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from search.optimizers import SGD, Adam, AdamW
 from search.population.sources import zeros_for_cache_lines
 from search.population.structure import chunks, structure_of
 from search.trial import FeatureParts, TrialConfig
+from tests.forks import run_python
 
 BODY = """
 import json, sys
@@ -129,10 +127,7 @@ print(json.dumps(found))
 @pytest.fixture(scope="module")
 def found() -> Any:
     """Results of a process on JAX."""
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-c", BODY], cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True
-    )
+    done = run_python(BODY, folder=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +20,11 @@ from search.candidate import Candidate, Outcome
 from search.heads import HeadConfig
 from search.leaderboard import load_study
 from search.review.curves_image import HEIGHT, WIDTH, collect, draw
+from search.review.describe import described
 from search.review.notes import artifact_id, artifact_store, draw_pictures, note, write_reviews
 from search.trial import EpochMetrics, HypermodelChoice, TrialConfig, TrialResult
 from tests.conftest import run_headhunt
+from tests.forks import run_python
 
 CONFIG = TrialConfig(head=HeadConfig(units=(256,), dropout=0.3, l2=1e-4), epochs=3)
 COMPLETE = Outcome("COMPLETE", 0.5)
@@ -38,7 +37,7 @@ def curves(epochs: int = 3, rate: float = 1e-3) -> tuple[EpochMetrics, ...]:
     )
 
 
-def ended(trial: optuna.Trial, result: TrialResult | None = None, **changed: Any) -> Candidate:
+def ended(trial: optuna.Trial, result: TrialResult | None = None, **changed: Any) -> Candidate[TrialConfig]:
     result = result or TrialResult(curves(), 3, {}, None, 1.0)
     return replace(Candidate(trial, CONFIG, result=result, outcome=COMPLETE, seconds=1.25), **changed)
 
@@ -80,7 +79,7 @@ def test_again_replaces_what_is_there_and_leaves_a_note_that_somebody_wrote(
     for _ in range(2):
         both = [ended(first), ended(second)]
         draw_pictures(tmp_path, "x", "val_accuracy", both)
-        write_reviews(study, "val_accuracy", both)
+        write_reviews(study, "val_accuracy", both, described)
     assert files(tmp_path) == sorted([artifact_id("x", 0), artifact_id("x", 1)])
     assert [len(get_all_artifact_meta(trial, storage=study._storage)) for trial in study.trials] == [1, 1]
     assert get_note(first).startswith("**val_accuracy 0.3000** at epoch 3")
@@ -91,7 +90,7 @@ def test_a_trial_that_failed_before_its_first_epoch_has_no_picture(tmp_path: Pat
     trial, why = study.ask(), "the loss is not finite after epoch 1 (learning rate 10)"
     failed = ended(trial, TrialResult((), 0, {}, why, 1.0), outcome=Outcome("FAIL", reason=why))
     draw_pictures(tmp_path, "x", "val_accuracy", [failed])
-    write_reviews(study, "val_accuracy", [failed])
+    write_reviews(study, "val_accuracy", [failed], described)
     assert files(tmp_path) == []
     assert get_all_artifact_meta(trial) == []
     assert get_note(trial).startswith(f"**Failed** after 0 of 3 epochs: {why}; 1.25 s.\n")
@@ -100,7 +99,7 @@ def test_a_trial_that_failed_before_its_first_epoch_has_no_picture(tmp_path: Pat
 
 def test_a_pruned_trial_says_so(study: optuna.Study) -> None:
     pruned = ended(study.ask(), TrialResult(curves(2), 2, {}, None, 1.0), outcome=Outcome("PRUNED"))
-    assert note(pruned, "val_loss", None).startswith(
+    assert note(pruned, described(CONFIG), "val_loss", None).startswith(
         "**val_loss 1.5000** at epoch 2, top-5 accuracy 0.3000. Pruned after 2 of 3 epochs; 1.25 s.\n"
     )
 
@@ -109,7 +108,7 @@ def test_a_long_note_is_whole_and_no_value_breaks_its_table(study: optuna.Study)
     values = {"kind": "a|b", "text": "x" * 5000}
     config = TrialConfig(hypermodel=HypermodelChoice(function="heads:build", values=values), epochs=3)
     trial = study.ask()
-    write_reviews(study, "val_accuracy", [ended(trial, config=config)])
+    write_reviews(study, "val_accuracy", [ended(trial, config=config)], described)
     assert f"| values | kind a\\|b, text {'x' * 5000} |" in get_note(trial)
     assert trial.user_attrs["hypermodel"] == "heads:build"
 
@@ -144,8 +143,7 @@ def test_a_kill_between_picture_and_outcome_leaves_one_picture_and_one_note(sear
     (Path("run") / "study.db").unlink()
     for file in Path("run/artifacts").iterdir():
         file.unlink()
-    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
-    done = subprocess.run([sys.executable, "-c", body], env=environment, capture_output=True, text=True, check=False)
+    done = run_python(body)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert len(files(Path("run"))) == 6
     run_headhunt(Path.cwd(), "search", "run", "--set", f"search.storage={storage}")

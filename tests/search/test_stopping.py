@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import optuna
@@ -15,6 +12,7 @@ from reports.config import Run
 from search.config import SearchConfig
 from search.driver.stopping import check_failures, reached_end
 from search.leaderboard import load_study
+from tests.forks import run_python
 from tests.search.test_study import fresh, history  # noqa: F401
 
 COMPLETE, FAIL, PRUNED, RUNNING = (optuna.trial.TrialState[name] for name in ("COMPLETE", "FAIL", "PRUNED", "RUNNING"))
@@ -131,8 +129,7 @@ def test_a_search_stops_goes_on_and_gives_up(fresh: Run, searched_once: Path) ->
         "    else:\n"
         "        raise AssertionError('it went on')\n"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
-    done = subprocess.run([sys.executable, "-c", body], env=environment, capture_output=True, text=True, check=False)
+    done = run_python(body)
     assert done.returncode == 0, done.stderr
     assert "ends with 3 trials: trial" in " ".join(done.stderr.split())
     assert history("run") == history(str(searched_once / "run"))

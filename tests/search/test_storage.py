@@ -7,8 +7,6 @@ import os
 import shutil
 import socket
 import sqlite3
-import subprocess
-import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -26,6 +24,7 @@ from reports.config import Run
 from search.driver.ownership import Patience, owned, read_driver
 from search.driver.storage import one_transaction, open_storage, storage_faults, storage_url, truncate_partial_record
 from search.leaderboard import leaders, load_study
+from tests.forks import run_python
 from tests.search.storages import PASSWORD, binaries, free_port, proxy
 
 KINDS = ["sqlite", "journal", "postgresql", "grpc"]
@@ -61,9 +60,7 @@ def studies(
         specs = {"sqlite": "sqlite", "journal": "journal", "grpc": address}
         if binaries() is not None:
             specs["postgresql"] = request.getfixturevalue("postgresql_url")
-        environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
-        command = [sys.executable, "-c", BODY, json.dumps(specs)]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        done = run_python(BODY, json.dumps(specs), folder=folder)
         assert done.returncode == 0, done.stderr
         assert PASSWORD not in done.stdout + done.stderr
         raw = yaml.safe_load((folder / "headhunt.yaml").read_text())

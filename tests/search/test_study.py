@@ -7,8 +7,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from search.leaderboard import leaders, load_study
 from search.records import load_curves, load_weights
 from search.trial import TrialConfig
 from tests.conftest import run_headhunt
+from tests.forks import run_command, run_python
 
 FRESH = ["--set", "workdir=other"]
 
@@ -97,8 +96,7 @@ def test_a_local_search_does_not_import_tensorflow(fresh: Run) -> None:
         "from search.study import run_search\nrun_search(load(SearchRun, Path('headhunt.yaml')))\n"
         "assert 'keras' in sys.modules and 'tensorflow' not in sys.modules\n"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
-    done = subprocess.run([sys.executable, "-c", body], env=environment, capture_output=True, text=True, check=False)
+    done = run_python(body)
     assert done.returncode == 0, done.stderr
 
 
@@ -111,8 +109,7 @@ def test_a_killed_study_goes_on_as_if_it_had_not_been(fresh: Run, searched_once:
         "    calls.append(1)\n    if len(calls) == 5: os.kill(os.getpid(), 9)\n    judge(self, *arguments)\n"
         "search.driver.driver.Driver._judge = kill\nsearch.study.run_search(load(SearchRun, Path('headhunt.yaml')))\n"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
-    done = subprocess.run([sys.executable, "-c", body], env=environment, capture_output=True, text=True, check=False)
+    done = run_python(body)
     assert done.returncode == -signal.SIGKILL, done.stderr
     states = [state for _, state, *_ in history("run")]
     assert states == ["COMPLETE"] * 3 + ["RUNNING"] * 3
@@ -216,12 +213,9 @@ def test_weights_that_were_not_kept_say_how_to_keep_them(searched: Run) -> None:
 def test_a_gpu_that_is_not_there_is_refused_before_a_trial_is_asked_for(
     fresh: Run,
 ) -> None:
-    headhunt = str(Path(sys.executable).with_name("headhunt"))
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}  # also where there is one
-    environment.pop("KERAS_BACKEND")
     for executor in ("auto", "local", "ray"):
-        command = [headhunt, "search", "run", "--executor", executor, "--set", "search.workers.gpus=1"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        arguments = ("search", "run", "--executor", executor, "--set", "search.workers.gpus=1")
+        done = run_command(Path.cwd(), arguments, {"CUDA_VISIBLE_DEVICES": "-1"})  # also where there is one
         assert done.returncode == 2, done.stderr
         (said,) = [line for line in done.stderr.splitlines() if line.startswith("headhunt: ")]
         assert "each worker needs 1 GPU (`workers.gpus`), but JAX finds none on this machine." in said
@@ -253,8 +247,7 @@ def test_neither_workers_nor_the_grouping_of_trials_change_the_study(fresh: Run,
         "    study(f'w{workers}-{size}', workers, size)\n"
         "study('lanes', 1, None, lanes=2)\n"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
-    done = subprocess.run([sys.executable, "-c", body], env=environment, capture_output=True, text=True, check=False)
+    done = run_python(body)
     assert done.returncode == 0, done.stderr
     wanted = history(str(searched_once / "run"))
     for workdir in ("w1-1", "w2-2", "w4-8"):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from reports.config import Run
 from search.heads import HeadConfig
 from search.metric import Metric
 from search.schedules import CosineRestarts, PlateauRule
+from tests.forks import run_python
 from train.config import FinetuneConfig
 from train.finetuning.finetune import Data, Finetuned, finetune
 from train.finetuning.heads import space_head
@@ -130,9 +128,7 @@ def scheduled(run: Run, folder: Path) -> pd.DataFrame:
 def test_a_schedule_is_followed_step_by_step_on_both_backends(searched: Run, tmp_path: Path) -> None:
     here = scheduled(searched, tmp_path / "here")
     code = BACKEND.format(folder=str(Path(__file__).parent))
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", code, str(tmp_path / "jax")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = run_python(code, str(tmp_path / "jax"))
     assert done.returncode == 0, done.stderr
     on_jax = pd.read_csv(tmp_path / "jax" / "history.csv")
     steps = len(load_index(searched).of_split("train")) // 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from PIL import Image
 from features.runtime.errors import HeadhuntError, UsageError
 from reports.config import Run
 from tests.conftest import run_headhunt
+from tests.forks import run_command
 from train.exports.export import export
 from train.exports.predict import Unreadable, exported_model, model_in, predict_images
 from train.exports.runtimes import RUNTIMES, format_of, load_model
@@ -89,9 +89,7 @@ def mixed(photos: Path, tmp_path: Path) -> Path:
 
 def predict(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`headhunt train predict` as a process, however it ends."""
-    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
-    command = [str(Path(sys.executable).with_name("headhunt")), "train", "predict", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return run_command(folder, ("train", "predict", *arguments))
 
 
 def test_folders_are_read_and_bad_files_are_named(bundle: Path, photos: Path, mixed: Path) -> None:
