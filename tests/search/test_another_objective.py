@@ -139,14 +139,22 @@ def test_it_asks_prunes_tells_and_keeps_the_best(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("[0-9].json"))) == 9
 
 
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> list[optuna.trial.FrozenTrial]:
+    """The trials of a study that nothing stopped."""
+    folder = tmp_path_factory.mktemp("calm")
+    drive(folder, Polynomial(folder))
+    return trials(folder)
+
+
 @pytest.mark.parametrize("trained", [0, 3, 6, 9])
-def test_it_resumes_as_if_it_had_not_been_stopped(tmp_path: Path, trained: int) -> None:
+def test_it_resumes_as_if_it_had_not_been_stopped(
+    tmp_path: Path, calm: list[optuna.trial.FrozenTrial], trained: int
+) -> None:
     with pytest.raises(KeyboardInterrupt):
         drive(tmp_path, Polynomial(tmp_path, dies_in=trained))
     drive(tmp_path, Polynomial(tmp_path))
-    (tmp_path / "calm").mkdir()
-    drive(tmp_path / "calm", Polynomial(tmp_path / "calm"))
-    stopped, calm = trials(tmp_path), trials(tmp_path / "calm")
+    stopped = trials(tmp_path)
     assert [trial.state for trial in stopped] == [trial.state for trial in calm]
     assert [trial.params for trial in stopped] == [trial.params for trial in calm]
     assert [trial.intermediate_values for trial in stopped] == [trial.intermediate_values for trial in calm]
