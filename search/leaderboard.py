@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from features.runtime.errors import UsageError
 from search.config import SearchRun
-from search.driver.storage import open_storage, storage_url
+from search.driver.storage import kept_storage, storage_url
 from search.first_trials import FirstTrial, name_of
 from search.ranking import ranking
 from search.trial import TrialConfig
@@ -40,7 +40,7 @@ def load_study(run: SearchRun) -> optuna.Study:
     if run.search.storage in ("sqlite", "journal") and not (run.workdir / url.rpartition("/")[2]).exists():
         raise missing
     try:
-        return optuna.load_study(study_name=run.name, storage=open_storage(run.search.storage, run.workdir))
+        return optuna.load_study(study_name=run.name, storage=kept_storage(run.search.storage, run.workdir))
     except KeyError:
         raise missing from None
 
