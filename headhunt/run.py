@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
@@ -31,14 +31,22 @@ from search.top5 import is_informative
 from train.exports.record import ExportResult
 from train.promotion.artifact import PromoteResult, PromotionSummary
 
+
+class Stage(NamedTuple):
+    """A command of `run`, and what it does."""
+
+    words: tuple[str, str]
+    purpose: str
+
+
 STAGES = {
-    "prepare": ("features", "prepare"),
-    "cache": ("features", "cache"),
-    "search": ("search", "run"),
-    "confirm": ("search", "confirm"),
-    "promote": ("train", "promote"),
-    "export": ("train", "export"),
-    "report": ("reports", "build"),
+    "prepare": Stage(("features", "prepare"), "check the photos and split them into training, validation and test"),
+    "cache": Stage(("features", "cache"), "run the frozen backbone once over every photo and its augmented copies"),
+    "search": Stage(("search", "run"), "train many small classifier heads on the cached features"),
+    "confirm": Stage(("search", "confirm"), "train the best heads again with other seeds"),
+    "promote": Stage(("train", "promote"), "fine-tune the best head and the backbone together, and test the result"),
+    "export": Stage(("train", "export"), "write the model in every format, and check that each predicts the same"),
+    "report": Stage(("reports", "build"), "write everything on one page"),
 }
 """The stages of `run` in order, by their key in the `--json` object."""
 
@@ -48,12 +56,12 @@ def run_stages(checked: Run, file: Path, overrides: Sequence[str], output: Outpu
     results: dict[str, Any] = {}
     seconds: dict[str, float] = {}
     settings_ = ["--config", str(file), *(part for override in overrides for part in ("--set", override))]
-    stages = {key: words for key, words in STAGES.items() if key != "confirm" or checked.search.confirm is not None}
+    stages = {key: stage for key, stage in STAGES.items() if key != "confirm" or checked.search.confirm is not None}
     for workers in (checked.features.workers, checked.search.workers, checked.promotion_workers):
         check_devices(workers)
     check_choices(checked)
-    for position, (key, words) in enumerate(stages.items(), start=1):
-        log.rule(f"{position}/{len(stages)}  {' '.join(words)}", align="left")
+    for position, (key, (words, purpose)) in enumerate(stages.items(), start=1):
+        log.rule(f"{position}/{len(stages)}  {' '.join(words)}: {purpose}", align="left")
         started = time.monotonic()
         results[key] = run_stage([*words, *settings_, "--json"])
         seconds[key] = time.monotonic() - started
