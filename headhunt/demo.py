@@ -6,8 +6,8 @@ from typing import Any
 
 DEMO: dict[str, Any] = {
     "name": "demo",
-    "dataset": {"kind": "toy_cars", "image_size": 224},
-    "features": {"backbone": "efficientnet_lite0", "copies": 2, "workers": {"count": 2, "cpus": 1}},
+    "dataset": {"kind": "toy_cars", "image_size": 160},
+    "features": {"backbone": "efficientnet_lite0", "image_size": 160, "copies": 2, "workers": {"count": 2, "cpus": 1}},
     "search": {
         "trials": 24,
         "pruner": "none",  # so that even the worst head trains to the end

@@ -40,13 +40,13 @@ class Stage(NamedTuple):
 
 
 STAGES = {
-    "prepare": Stage(("features", "prepare"), "check the photos and split them into training, validation and test"),
-    "cache": Stage(("features", "cache"), "run the frozen backbone once over every photo and its augmented copies"),
-    "search": Stage(("search", "run"), "train many small classifier heads on the cached features"),
+    "prepare": Stage(("features", "prepare"), "check the photos and split them"),
+    "cache": Stage(("features", "cache"), "run the frozen backbone once over photos and augmented copies"),
+    "search": Stage(("search", "run"), "train many classifier heads on the cached features"),
     "confirm": Stage(("search", "confirm"), "train the best heads again with other seeds"),
-    "promote": Stage(("train", "promote"), "fine-tune the best head and the backbone together, and test the result"),
-    "export": Stage(("train", "export"), "write the model in every format, and check that each predicts the same"),
-    "report": Stage(("reports", "build"), "write everything on one page"),
+    "promote": Stage(("train", "promote"), "fine-tune the best head together with the backbone"),
+    "export": Stage(("train", "export"), "write the model in every format, and check each"),
+    "report": Stage(("reports", "build"), "show all of it on one page"),
 }
 """The stages of `run` in order, by their key in the `--json` object."""
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import train.exports.export
+import train.exports.record
 from features.dataset.index import load_index
 from features.run_file import load
 from features.runtime.errors import HeadhuntError, UsageError
@@ -176,13 +178,13 @@ def test_a_record_takes_away_what_it_names_and_nothing_else(tmp_path: Path) -> N
     for name in ("model.keras", "model.onnx"):
         (tmp_path / name).write_bytes(name.encode())
     files = BundleFiles(tmp_path, "3-aa", "first")
-    files.add("keras")
+    files.add("keras", 0.0)
     assert files.unrecorded() == [("onnx", tmp_path / "model.onnx")]
     (tmp_path / "model.keras").write_bytes(b"damaged")
     files = BundleFiles(tmp_path, "3-aa", "first")
     assert not (tmp_path / "model.keras").exists() and (tmp_path / "model.onnx").exists()
     (tmp_path / "model.keras").write_bytes(b"again")
-    files.add("keras")
+    files.add("keras", 0.0)
     other = BundleFiles(tmp_path, "3-bb", "second")
     assert not (tmp_path / "model.keras").exists()
     assert other.unrecorded() == [("onnx", tmp_path / "model.onnx")]
@@ -213,7 +215,24 @@ def test_the_configuration_chooses_the_formats(promoted: Run) -> None:
     assert list(export(promoted.model_copy(update={"train": chosen}), None).formats) == ["config"]
 
 
-def test_what_is_exported_is_compared_again_but_converted_again_only_when_damaged(promoted: Run) -> None:
+def test_what_was_compared_is_not_compared_again_in_the_same_runtime(
+    promoted: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = export(promoted, None, ["keras", "onnx"])
+    loaded = []
+    monkeypatch.setattr(
+        train.exports.export, "load_model", lambda path, name: loaded.append(name) or load_model(path, name)
+    )
+    assert export(promoted, None, ["keras", "onnx"]) == first and not loaded
+    versions = train.exports.record.versions
+    monkeypatch.setattr(
+        train.exports.record, "versions", lambda name: versions(name).replace("onnxruntime ", "onnxruntime 9")
+    )
+    export(promoted, None, ["keras", "onnx"])
+    assert loaded == ["onnx"]
+
+
+def test_what_is_exported_is_converted_again_only_when_damaged(promoted: Run) -> None:
     folder = Path(export(promoted, None, ["keras", "onnx"]).folder)
     written = {name: (folder / name).stat().st_mtime_ns for name in ("model.keras", "model.onnx")}
     (folder / "model.keras").write_bytes(b"damaged")

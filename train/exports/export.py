@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from features.runtime.atomic import atomic_folder, atomic_path, file_sha256, mak
 from features.runtime.commands.template import commented_yaml
 from features.runtime.errors import HeadhuntError, UsageError
 from features.runtime.log import log, relative
-from features.runtime.workers.engine import start_keras
 from search.leaderboard import Leader, leaders, load_study
 from search.space import fixed_space
 from search.trial import TrialConfig
@@ -71,8 +70,17 @@ class Bundle:
     source: Path
     folder: Path
     files: BundleFiles
-    originals: Originals
-    on_gpu: bool
+    promotion: Promotion
+
+    @cached_property
+    def originals(self) -> Originals:
+        """What its networks must reproduce."""
+        return _originals(self.run, self.promotion)
+
+    @property
+    def tolerance(self) -> dict[str, float]:
+        """The largest allowed difference in probability, by format."""
+        return dict.fromkeys(TOLERANCE, TOLERANCE_GPU) if self.promotion.backend == "jax" else TOLERANCE
 
 
 def export(
@@ -96,16 +104,14 @@ def export(
     source = promotion.folder / MODEL
     if not source.exists():
         raise HeadhuntError(f"{source} is missing. Delete {source.parent} and rerun `headhunt train promote`.")
-    start_keras("tensorflow")  # required by Keras's exporters; networks trained on JAX load unchanged
     folder = make_folder(run.workdir / "exports" / str(number))
     run = run.model_copy(update={"train": run.train.model_copy(update={"finetune": promotion.finetune})})
-    originals = _originals(run, promotion)
     files = BundleFiles(folder, promotion.folder.name, file_sha256(source))
-    bundle = Bundle(run, leader, source, folder, files, originals, promotion.backend == "jax")
+    bundle = Bundle(run, leader, source, folder, files, promotion)
     written = {}
     for name in chosen:
         written[name] = FORMATS[name](bundle)
-        files.add(name)
+        files.add(name, written[name].max_abs_difference)
     for name, path in files.unrecorded():
         log.print(
             f"Kept {relative(path)}: there is no record of the promotion it belongs to. To export it from this promotion, run "
@@ -120,7 +126,7 @@ def export(
         trial=number,
         recipe=promotion.recipe or None,
         folder=relative(folder),
-        photos=len(originals.pixels),
+        photos=len(_compared(run)),
         formats=written,
     )
 
@@ -163,19 +169,27 @@ def _choose(run: TrainRun, trial: int | None, recipe: str | None) -> Promotion:
 
 def _originals(run: TrainRun, promotion: Promotion) -> Originals:
     index = load_index(run)
-    rows = index.of_split("val").index.to_numpy()
+    rows, places = index.of_split("val").index.to_numpy(), _compared(run)
     predictions = read_predictions(run, promotion, "val")
-    places = np.unique(np.linspace(0, len(rows) - 1, min(PHOTOS, len(rows))).astype(np.int64))
     crop = bool(getattr(run.dataset, "crop_to_bbox", False))
     pixels = load_images(index, rows[places].tolist(), image_size(run.features), crop, os.cpu_count() or 1)
     return Originals(pixels, predictions.predicted[places], predictions.probabilities[places])
 
 
+def _compared(run: TrainRun) -> npt.NDArray[np.int64]:
+    """The positions of the compared photos among those of validation."""
+    count = len(load_index(run).of_split("val"))
+    return np.unique(np.linspace(0, count - 1, min(PHOTOS, count)).astype(np.int64))
+
+
 def _export_model(name: str, bundle: Bundle) -> ExportedFormat:
-    """Writes the network in one format, reloads it with the stock runtime and compares; a file that differs is not kept."""
-    target = bundle.folder / RUNTIMES[name].file
-    tolerance = TOLERANCE_GPU if bundle.on_gpu else TOLERANCE[name]
+    """Writes the network in one format, reloads it with the stock runtime and compares; a file that differs is not kept. Does
+    nothing for a file that was compared and is unchanged."""
+    target, tolerance = bundle.folder / RUNTIMES[name].file, bundle.tolerance[name]
     exported = partial(ExportedFormat, path=relative(target), tolerance=tolerance)
+    known = bundle.files.difference(name)
+    if known is not None and known <= tolerance:
+        return exported(max_abs_difference=known)
     if bundle.files.is_current(name):  # compare again, but convert again only if that fails
         with suppress(HeadhuntError):
             difference = _difference(target, name, bundle.originals)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from features.runtime.atomic import file_sha256, write_text
 from features.runtime.log import log, relative
-from train.exports.runtimes import RUNTIMES
+from train.exports.runtimes import RUNTIMES, versions
 from train.verdict import Verdict
 
 PARTS: dict[str, tuple[str, ...]] = {
@@ -24,12 +24,21 @@ PARTS: dict[str, tuple[str, ...]] = {
 """The files or folders of each format."""
 
 
+class Comparison(BaseModel):
+    """The largest difference of a format's probabilities from the promotion's, and the `versions` of its runtime."""
+
+    difference: float
+    versions: str
+
+
 class BundleRecord(BaseModel):
-    """The name of the promotion's folder, the sha256 (hex) of its network, and the sha256 of every file by name."""
+    """The name of the promotion's folder, the sha256 (hex) of its network, the sha256 of every file by name, and how each format
+    compared."""
 
     promotion: str = ""
     model: str = ""
     files: dict[str, str] = {}
+    compared: dict[str, Comparison] = {}
 
 
 class ExportedFormat(BaseModel):
@@ -94,9 +103,16 @@ class BundleFiles:
         paths = [self._folder / part for part in PARTS[format_]]
         return all(path.exists() and self._record.files.get(path.name) == digest(path) for path in paths)
 
-    def add(self, format_: str) -> None:
-        """Records that a format was written."""
+    def difference(self, format_: str) -> float | None:
+        """How far a current format's probabilities are from the promotion's; None if not compared in the installed runtime."""
+        known = self._record.compared.get(format_)
+        return known.difference if known and known.versions == versions(format_) and self.is_current(format_) else None
+
+    def add(self, format_: str, difference: float | None) -> None:
+        """Records that a format was written and, unless it has no network, compared."""
         self._record.files.update({part: digest(self._folder / part) for part in PARTS[format_]})
+        if difference is not None:
+            self._record.compared[format_] = Comparison(difference=difference, versions=versions(format_))
         write_text(_path(self._folder), self._record.model_dump_json(indent=1) + "\n")
 
     def paths(self) -> dict[str, str]:

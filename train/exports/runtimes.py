@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +54,8 @@ class Runtime(NamedTuple):
     file: str
     name: str
     load: Callable[[Path], Loaded]
+    packages: tuple[str, ...]
+    """The packages whose versions decide what the format predicts."""
     modules: tuple[str, ...] = ()
     """Modules to run it, beyond the plain installation."""
     writers: tuple[str, ...] = ()
@@ -64,6 +67,11 @@ def missing(format_: str, writing: bool = False) -> list[str]:
     runtime = RUNTIMES[format_]
     wanted = (*runtime.writers, *runtime.modules) if writing else runtime.modules
     return [module for module in wanted if importlib.util.find_spec(module) is None]
+
+
+def versions(format_: str) -> str:
+    """The packages that run a format and their versions, e.g. `keras 3.15.1, tensorflow 2.21.0`."""
+    return ", ".join(f"{name} {metadata.version(name)}" for name in RUNTIMES[format_].packages)
 
 
 def packages(modules: list[str]) -> str:
@@ -173,9 +181,9 @@ def _litert(path: Path) -> Loaded:
 
 
 RUNTIMES: dict[str, Runtime] = {
-    "keras": Runtime("model.keras", "Keras", _keras),
-    "savedmodel": Runtime("savedmodel", "TensorFlow", _savedmodel),
-    "onnx": Runtime("model.onnx", "onnxruntime", _onnx, ("onnxruntime",), ("tf2onnx", "onnx")),
-    "litert": Runtime("model.tflite", "LiteRT", _litert, ("ai_edge_litert",)),
+    "keras": Runtime("model.keras", "Keras", _keras, ("keras", "tensorflow")),
+    "savedmodel": Runtime("savedmodel", "TensorFlow", _savedmodel, ("tensorflow",)),
+    "onnx": Runtime("model.onnx", "onnxruntime", _onnx, ("onnxruntime",), ("onnxruntime",), ("tf2onnx", "onnx")),
+    "litert": Runtime("model.tflite", "LiteRT", _litert, ("ai-edge-litert",), ("ai_edge_litert",)),
 }
 """Every model format by its name in `--format`; `predict` uses the first one in a bundle."""
