@@ -85,28 +85,31 @@ def test_batch_normalisation_stays_to_the_bit_through_every_phase_and_the_head_a
     assert (history["phase"] == 2).any()
 
 
-@pytest.mark.parametrize("interrupted_after", [1, 2, 3, 5])
 def test_a_run_of_phases_goes_on_with_the_same_history_wherever_it_was_interrupted(
-    searched: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted_after: int
+    searched: Run, tmp_path: Path
 ) -> None:
     import train.finetuning.finetune
 
     phases = [{**phase, "early_stopping_epochs": None} for phase in PHASES]
     _, _, undisturbed = tune(searched, tmp_path / "undisturbed", phases=phases)
-    fit, calls = train.finetuning.finetune._Phase._fit, []
+    fit = train.finetuning.finetune._Phase._fit
+    for interrupted_after in (1, 2, 3, 5):
+        calls = []
 
-    def interrupted(*arguments: Any) -> Any:
-        calls.append(arguments)
-        if len(calls) == interrupted_after + 1:
-            raise KeyboardInterrupt
-        return fit(*arguments)
+        def interrupted(*arguments: Any, end: int = interrupted_after, calls: list[Any] = calls) -> Any:
+            calls.append(arguments)
+            if len(calls) == end + 1:
+                raise KeyboardInterrupt
+            return fit(*arguments)
 
-    monkeypatch.setattr(train.finetuning.finetune._Phase, "_fit", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        tune(searched, tmp_path / "interrupted", phases=phases)
-    _, _, resumed = tune(searched, tmp_path / "interrupted", phases=phases)
-    assert len(calls) == 7
-    pd.testing.assert_frame_equal(resumed[[*MEASURED, "phase"]], undisturbed[[*MEASURED, "phase"]], rtol=1e-5)
+        folder = tmp_path / str(interrupted_after)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(train.finetuning.finetune._Phase, "_fit", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                tune(searched, folder, phases=phases)
+            _, _, resumed = tune(searched, folder, phases=phases)
+        assert len(calls) == 7
+        pd.testing.assert_frame_equal(resumed[[*MEASURED, "phase"]], undisturbed[[*MEASURED, "phase"]], rtol=1e-5)
 
 
 def test_rates_fall_with_the_depth_and_decay_follows_them(tiny_backbone: Path) -> None:
