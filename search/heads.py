@@ -80,11 +80,6 @@ def build_head(
     return keras.Model(inputs, dense(classes, "classifier", 0)(x), name="head")
 
 
-def head_weights(model: Any) -> dict[str, npt.NDArray[np.float32]]:
-    """The weights of a head, by `<layer>.<weight>`."""
-    return {f"{layer.name}.{weight.name}": np.asarray(weight) for layer in model.layers for weight in layer.weights}
-
-
 def set_head_weights(model: Any, weights: Weights) -> None:
     """Loads weights into a head; HeadhuntError if they belong to another head."""
     wanted = {f"{layer.name}.{weight.name}": weight for layer in model.layers for weight in layer.weights}

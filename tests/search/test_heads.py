@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from features.audit.moments import feature_moments
 from features.runtime.errors import HeadhuntError
-from search.heads import HeadConfig, build_head, head_weights, set_head_weights
+from search.heads import HeadConfig, build_head, set_head_weights
 
 MOMENTS = (np.zeros(6, np.float32), np.ones(6, np.float32))
 
@@ -49,6 +50,10 @@ def test_standardising_gives_mean_0_and_deviation_1_also_for_a_constant_feature(
     other = features.copy()
     other[:, 2] += 1
     assert np.abs(np.asarray(keras.Model(model.input, model.get_layer("standardize").output)(other))).max() < 100
+
+
+def head_weights(model: Any) -> dict[str, Any]:
+    return {f"{layer.name}.{weight.name}": np.asarray(weight) for layer in model.layers for weight in layer.weights}
 
 
 def test_weights_go_by_name_and_another_heads_are_refused() -> None:

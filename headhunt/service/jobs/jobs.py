@@ -102,11 +102,6 @@ class Jobs:
             for number in job_numbers(root, name):
                 self._remember(job_files(root, name, number).job())
 
-    @property
-    def ray_address(self) -> str:
-        """The address of Ray's job server."""
-        return self._ray.address
-
     def submission_id(self, job: Job) -> str:
         """The job's submission id in Ray's own job list."""
         return self._ray.submission_id(job.ray_id)
