@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from features.audit.moments import standardised
 from features.audit.probe import fit_probe, log_probabilities
 from search.heads import Weights
 from search.population.sources import Features
+from search.top5 import TOP
 from search.trial import EpochMetrics, TrialConfig
 
 
@@ -41,10 +41,10 @@ def solve_probe(config: TrialConfig, data: Features) -> Solved:
     metrics = EpochMetrics(
         1,
         -float(seen[np.arange(len(seen)), labels].mean()),
-        _share(seen.argmax(-1) == labels),
+        float((seen.argmax(-1) == labels).mean()),
         -float(held[np.arange(len(held)), val_labels].mean()),
-        _share(held.argmax(-1) == val_labels),
-        _share(better < 5),
+        float((held.argmax(-1) == val_labels).mean()),
+        float((better < TOP).mean()),
         0.0,
     )
     solved = config.model_copy(
@@ -55,8 +55,3 @@ def solve_probe(config: TrialConfig, data: Features) -> Solved:
     )
     weights = {"classifier.kernel": probe.kernel, "classifier.bias": probe.bias}
     return Solved(solved, metrics, weights, probe.doubts)
-
-
-def _share(right: npt.NDArray[np.bool_]) -> float:
-    """The share in single precision, as for every other head, so that equal shares compare equal."""
-    return float(np.float32(right.mean()))

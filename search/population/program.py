@@ -26,7 +26,7 @@ from features.cache.views import order_of_epoch
 from features.runtime.interrupts import raise_if_cancelled
 from features.runtime.workers.keras_internals import learning_rate_variable
 from search.heads import build_head
-from search.metric import Metric, sign
+from search.metric import Metric, is_share, sign
 from search.population.carry import Carry, Data, Epoch, LaneInputs, SharedInputs
 from search.population.dropout import dropout_layer
 from search.population.sources import Features, zeros_for_cache_lines
@@ -127,10 +127,12 @@ class Program:
             )
             arguments = (carry, each, shared, data)
             carry, numbers = self._epoch(objective, *arguments)(*arguments)
-            measured = np.asarray(numbers)
-            for n, lane in enumerate(lanes):
-                last_rate = float(each.rates[n, -1])
-                _note(lane, EpochMetrics._make([epoch + 1, *measured[n].tolist(), last_rate]), objective)
+            photos = len(self._data.val_labels)
+            for n, measured in enumerate(np.asarray(numbers)[: len(lanes)].tolist()):
+                *shown, right, right_in_five = measured
+                shares = (right / photos, right_in_five / photos)
+                metrics = EpochMetrics._make([epoch + 1, *shown, *shares, float(each.rates[n, -1])])
+                _note(lanes[n], metrics, objective)
             if all(lane.failure for lane in lanes):
                 break
         carry = jax.device_get(carry)
@@ -187,7 +189,7 @@ class Program:
             l2=np.array([config.head.l2 for config in configs], np.float32),
             smoothing=np.array([config.head.label_smoothing for config in configs], np.float32),
             decay=np.array([config.optimizer.decay for config in configs], np.float32),
-            best=np.array([_best_so_far(state, objective) for state in states], np.float32),
+            best=np.array([_best_so_far(state, objective, len(self._data.val_labels)) for state in states], np.float32),
         )
         rows = [self._data.rows_of_epoch(view, epoch, seed) for view, seed in pad_to_power_of_two(views)]
         batches = [
@@ -209,7 +211,8 @@ class Program:
     def _train_and_measure(
         self, objective: Metric, carry: Carry, each: LaneInputs, shared: SharedInputs, data: Data
     ) -> tuple[Carry, Array]:
-        """One epoch of every lane: the next carry, and (lanes, 5) float32, the measured fields of EpochMetrics in order."""
+        """One epoch of every lane: the next carry, and (lanes, 5) float32, the measured fields of EpochMetrics in order, but the
+        numbers of photos instead of their shares: numbers are exact, so that ties are ties."""
         import jax
         import jax.numpy as jnp
 
@@ -286,7 +289,7 @@ class Program:
     def _measure(
         self, trainable: list[Array], non_trainable: list[Array], features: Array, labels: Array
     ) -> tuple[Array, Array, Array]:
-        """Validation loss, accuracy and top-5 accuracy of one lane."""
+        """Validation loss of one lane, and how many photos are right, also among the first five, each float32."""
         import jax
         import jax.numpy as jnp
 
@@ -294,7 +297,8 @@ class Program:
         rows = jnp.arange(len(labels))
         loss = -jax.nn.log_softmax(logits)[rows, labels].mean()
         better = (logits > logits[rows, labels][:, None]).sum(-1)
-        return loss, (logits.argmax(-1) == labels).mean(), (better < TOP).mean()
+        right = [hits.sum().astype(jnp.float32) for hits in (logits.argmax(-1) == labels, better < TOP)]
+        return loss, right[0], right[1]
 
 
 def _are_largest(logits: Array, labels: Array) -> Array:
@@ -317,11 +321,13 @@ def _note(lane: TrialState, metrics: EpochMetrics, objective: Metric) -> None:
         lane.best_epoch = metrics.epoch
 
 
-def _best_so_far(lane: TrialState, objective: Metric) -> Score:
-    """The score of the best epoch; the worst possible score before the first."""
+def _best_so_far(lane: TrialState, objective: Metric, photos: int) -> Score:
+    """The score of the best epoch, with a number of photos instead of a share; the worst possible score before the first."""
     if lane.best_epoch == 0:
         return Score(np.inf, np.inf)
-    return Score.of_epoch(objective, lane.curves[lane.best_epoch - 1])
+    best = lane.curves[lane.best_epoch - 1]
+    value = getattr(best, objective)
+    return Score(-sign(objective) * (round(value * photos) if is_share(objective) else value), best.val_loss)
 
 
 def _rates(config: TrialConfig, lane: TrialState, epoch: int, steps_per_epoch: int) -> npt.NDArray[np.float32]:
