@@ -32,7 +32,7 @@ class Leader:
 
 
 def load_study(run: SearchRun) -> optuna.Study:
-    """The configuration's study, for reading; UsageError if it does not exist."""
+    """The configuration's study, for reading; UsageError if it does not exist, or was searched by another objective."""
     import optuna
 
     url = storage_url(run.search.storage, run.workdir)
@@ -40,9 +40,16 @@ def load_study(run: SearchRun) -> optuna.Study:
     if run.search.storage in ("sqlite", "journal") and not (run.workdir / url.rpartition("/")[2]).exists():
         raise missing
     try:
-        return optuna.load_study(study_name=run.name, storage=kept_storage(run.search.storage, run.workdir))
+        study = optuna.load_study(study_name=run.name, storage=kept_storage(run.search.storage, run.workdir))
     except KeyError:
         raise missing from None
+    wanted, own = run.search.objective, study.user_attrs.get("identity", {}).get("objective")
+    if own not in (None, wanted):
+        raise UsageError(
+            f"search.objective: received {wanted}, but the study {run.name!r} searches by {own}. Restore it, or use another "
+            "`name` and `workdir` for a new study."
+        )
+    return study
 
 
 def leaders(run: SearchRun, top: int | None = None) -> list[Leader]:

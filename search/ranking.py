@@ -72,16 +72,17 @@ def is_from_search(trial: optuna.trial.FrozenTrial) -> bool:
 
 
 def is_external(trial: optuna.trial.FrozenTrial) -> bool:
-    """Whether this trial was added from outside; false for unfinished trials, which may be a search's own."""
-    return trial.state.is_finished() and not is_from_search(trial)
+    """Whether this trial, or its value, came from outside; false for unfinished trials, which may be a search's own."""
+    told = trial.state.name == "COMPLETE" and ASKED in trial.user_attrs and "best_epoch" not in trial.user_attrs
+    return trial.state.is_finished() and (told or not is_from_search(trial))
 
 
 def ranking(study: optuna.Study, objective: Metric) -> list[optuna.trial.FrozenTrial]:
-    """The completed trials of a study, best first, without those added from outside."""
-    return ranked(filter(is_from_search, study.get_trials(deepcopy=False)), objective)
+    """The completed trials of a study, best first; see `ranked`."""
+    return ranked(study.get_trials(deepcopy=False), objective)
 
 
 def ranked(trials: Iterable[optuna.trial.FrozenTrial], objective: Metric) -> list[optuna.trial.FrozenTrial]:
-    """The completed ones of these trials, best first."""
-    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    """The completed ones of these trials, best first, without those added from outside."""
+    complete = [trial for trial in trials if trial.state.name == "COMPLETE" and not is_external(trial)]
     return sorted(complete, key=lambda trial: (Score.of_trial(objective, trial), trial.number))

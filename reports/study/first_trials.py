@@ -68,9 +68,9 @@ def verdict(found: FirstTrials, objective: Metric) -> str:
     if found.winner.number == probe.number:
         return " The linear probe wins: no head in the search beats logistic regression on the same features."
     ours, its, how = found.winner.value, probe.value, ""
-    own, other = found.winner.confirmed, probe.confirmed
-    if own is not None and own.mean is not None and other is not None and other.mean is not None:
-        ours, its, how = own.mean, other.mean, f", on average over {len(own.seeds)} seeds"
+    own = found.winner.confirmed
+    if own is not None and own.mean is not None:  # the probe's value is its mean: it is the same with every seed
+        ours, how = own.mean, f", on average over {len(own.seeds)} seeds"
     if not is_share(objective):
         return f" The winner's loss is {its - ours:z.4f} below the linear probe's{how}."
     above = round(100 * (ours - its), 1)

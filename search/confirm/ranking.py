@@ -64,7 +64,8 @@ class Confirmed(Section):
 class Confirmation(Section):
     """The confirmed trials, best mean first; those that failed with some seed come last.
 
-    `leaders` are the digests of the configurations by trial number, in the order of the search; `identity` is the study's;
+    `leaders` are the digests of the configurations by trial number, in the order of the search, with the probe last if it was
+    not among them; `identity` is the study's;
     `comparison` names the tests behind the p-values (absent in files of earlier versions).
     """
 
@@ -191,16 +192,27 @@ def _stale(run: SearchRun, found: Confirmation, study: optuna.Study, leaders: Se
     """Why a confirmation does not match the study as it is now; None if it does."""
     if found.study != run.name:
         return f"it belongs to the study {found.study!r}"
+    if found.objective != run.search.objective:
+        return f"it ranks by {found.objective}, not by {run.search.objective}"
     identity = study.user_attrs.get("identity", {})
     changed = sorted(name for name in {*identity, *found.identity} if identity.get(name) != found.identity.get(name))
     if changed:
         return f"it belongs to a study with other settings ({', '.join(changed)})"
-    now = digests(leaders[: len(found.leaders)])
+    count = len(found.leaders)
+    now = digests(to_confirm(leaders, count - 1))  # the probe, if it was not among the leaders, is the last
+    if list(now) != list(found.leaders):
+        now = digests(leaders[:count])
     if list(now.items()) != list(found.leaders.items()):
         joined = [number for number, digest in now.items() if found.leaders.get(number) != digest]
         who = f"trial {joined[0]} is new among them" if joined else "their order is different"
         return f"the study's leaders have changed since they were confirmed ({who})"
     return None
+
+
+def to_confirm(leaders: Sequence[Leader], top: int) -> list[Leader]:
+    """The first `top` leaders, and the linear probe if it is behind them: solved, it costs nothing, and a leader that was only
+    lucky must not end before it."""
+    return [*leaders[:top], *(leader for leader in leaders[top:] if leader.first == "probe")]
 
 
 def digests(leaders: Sequence[Leader]) -> dict[int, str]:

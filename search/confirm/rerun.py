@@ -18,7 +18,15 @@ from features.runtime.atomic import make_folder, only_process
 from features.runtime.errors import HeadhuntError, UsageError
 from features.runtime.log import log, relative
 from search.config import ConfirmConfig, SearchRun
-from search.confirm.ranking import Confirmation, Confirmed, confirmation_file, digests, rank, write_confirmation
+from search.confirm.ranking import (
+    Confirmation,
+    Confirmed,
+    confirmation_file,
+    digests,
+    rank,
+    to_confirm,
+    write_confirmation,
+)
 from search.confirm.seed_runs import SeedRun, load_runs
 from search.confirm.trainings import train_all, training
 from search.driver.identity import check_identity
@@ -32,8 +40,8 @@ if TYPE_CHECKING:
 
 
 def confirm(run: SearchRun, top: int | None = None, seeds: int | None = None) -> dict[str, Any]:
-    """Confirms the `top` leaders over this many seeds (default: `search.confirm`); returns the `--json` object of
-    `search confirm`.
+    """Confirms the `top` leaders and the linear probe over this many seeds (default: `search.confirm`); returns the `--json`
+    object of `search confirm`.
 
     Trainings on disk are reused, whether from a confirmation that was killed or from one with fewer leaders or seeds. Raises
     UsageError for too few leaders or seeds, if there is no study, if its settings differ, or while a search is running.
@@ -52,9 +60,10 @@ def confirm(run: SearchRun, top: int | None = None, seeds: int | None = None) ->
     lock = make_folder(run.workdir) / ".search.lock"
     with only_process(lock, f"a search or a confirmation is running in {run.workdir}"):
         check_identity(study, objective)
-        best = leaders(run, top)
-        if len(best) < top:
-            log.print(f"Only {len(best)} trials of the study {run.name!r} are completed, not {top}. Confirming these.")
+        every = leaders(run)
+        if len(every) < top:
+            log.print(f"Only {len(every)} trials of the study {run.name!r} are completed, not {top}. Confirming these.")
+        best = to_confirm(every, top)
         drawn = confirmation_seeds(run.search.seed, seeds)
         wanted = {
             leader.number: [
@@ -62,9 +71,9 @@ def confirm(run: SearchRun, top: int | None = None, seeds: int | None = None) ->
             ]
             for leader in best
         }
-        every = [each for trainings in wanted.values() for each in trainings]
+        trainings = [each for own in wanted.values() for each in own]
         before = load_runs(run.workdir)
-        known = train_all(objective, every)
+        known = train_all(objective, trainings)
         found = [[known[each.key] for each in wanted[leader.number]] for leader in best]
         confirmed = _rank(run, best, drawn, found)
         _write(run, study, best, confirmed)
@@ -72,8 +81,8 @@ def confirm(run: SearchRun, top: int | None = None, seeds: int | None = None) ->
         "confirmed": [each.model_dump(mode="json") for each in confirmed],
         "study": run.name,
         "record": relative(confirmation_file(run.workdir)),
-        "trained": len({each.key for each in every} - set(before)),
-        "reused": sum(each.key in before for each in every),
+        "trained": len({each.key for each in trainings} - set(before)),
+        "reused": sum(each.key in before for each in trainings),
         "seconds": round(time.monotonic() - started, 3),
     }
 

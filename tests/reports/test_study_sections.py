@@ -126,6 +126,8 @@ def test_studies_lanes_of(searched: Run) -> None:
 
 def test_other_objectives_and_other_photos_are_said_and_not_drawn_together(searched: Run) -> None:
     file = other_run(searched, "other", "tiny", objective="val_loss")
+    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{file.parent}/run/study.db")
+    study.set_user_attr("identity", study.user_attrs["identity"] | {"objective": "val_loss"})
     index = file.parent / "run" / "dataset" / "index.csv"
     index.write_text(index.read_text().replace(",val,", ",test,"))
     section = side_by_side.section(compared(searched, file))

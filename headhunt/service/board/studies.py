@@ -16,7 +16,7 @@ from headhunt.service.jobs.jobs import JobSnapshot
 from reports.config import Run
 from search.metric import Metric, best_of
 from search.optuna_internals import study_id
-from search.ranking import is_external, is_from_search, ranked
+from search.ranking import is_external, ranked
 from search.review.progress import STATES
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Studies:
             per_minute=_pace(trials, last.begun) if last.state == "running" and last.stage == "search" else None,
             settled=settled,
         )
-        complete = ranked(filter(is_from_search, trials), run.search.objective)
+        complete = ranked(trials, run.search.objective)
         if before.id == found.id and len(before.complete) == len(complete):
             return found  # completed trials never change
         rows = [
