@@ -54,7 +54,11 @@ def _promoted(run: Run, best: Promotion) -> list[Tile]:
         return [(share(best.tuned.val.accuracy), what)]
     accuracy, found = test.accuracy, verdict_of(run, best)
     of = "" if found.missing else f" of {found.photos:,} photos"
-    tiles = [(share(accuracy), f"test, {best.title}, {best.stage}{_measured(accuracy, found)}{of}"), _probe(found)]
+    title = found.title or f"{best.title}, {best.stage}"
+    tiles = [(share(accuracy), f"test, {title}{_measured(accuracy, found)}{of}")]
+    if found.is_probe:
+        return tiles
+    tiles.append(_probe(found))
     if not best.is_frozen and frozen is not None:
         before = frozen.accuracy
         gained = f"fine-tuning changed it by {100 * (accuracy - before):+z.1f} points"

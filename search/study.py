@@ -65,8 +65,8 @@ def run_search(run: SearchRun) -> dict[str, Any]:
         if made is not run:
             run, objective = made, open_objective(made)
         with owned(study, lambda: open_storage(*storage), url) as ownership:
-            check_identity(study, objective)
             objective.check()
+            check_identity(study, objective)
             log_left_out(search.first, study, search.hypermodel is not None)
             end = Driver(run.workdir, run.search, study, objective, ownership).drive()
         log.print(end.why)

@@ -46,9 +46,11 @@ def promote_command(
         chosen = [] if top is None else [f"train.top={top}"]
         run = settings(context, TrainRun, config, [*set_, *chosen]).with_workers(workers, executor)
         promotions = promote(run, trial)
-        baselines = measure_baselines(run)
-        verdict = best_verdict(run)
+        baselines = measure_baselines(run, command="train promote")
+        verdict, first = best_verdict(run, [each.folder for each in promotions]), best_verdict(run)
         output.console.print(verdict.text)
+        if first.title != verdict.title:
+            output.console.print(f"`headhunt train export` still exports {first.title}, which ranks first.")
         output.console.print(comparison_table(run, baselines, promotions))
         output.result(
             {

@@ -95,7 +95,11 @@ class FinetuneConfig(Recipe):
         description="a policy's name, Keras layers or {policy | layers, clean_probability}; default: that of the trial's views",
     )
     clean_share: float | None = Field(
-        None, ge=0, le=1, description="share of an epoch's photos left as they are; default: the trial's views"
+        None,
+        ge=0,
+        le=1,
+        description="share of an epoch's photos left as they are; default: that of the trial's views, or 0 if it was trained on "
+        "clean photos alone: a whole network would learn those by heart",
     )
     unfreeze_conv_layers: int = Field(
         5, ge=0, description="the last convolutional layers to train; batch normalisation stays frozen"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, computed_field
 
 from features.cache.feature_cache import cache_for
 from features.runtime.errors import HeadhuntError
+from search.first_trials import TITLES, FirstTrial
+from search.leaderboard import leaders
 from search.ranking import OPTIMISTIC
 from train.baselines.measure import BASELINES, baseline_test_labels
 from train.config import TrainRun
@@ -19,6 +23,7 @@ from train.promotion.artifact import Promotion, damaged_promotions, find_promoti
 from train.promotion.predictions import read_predictions
 
 COMPARED = ("linear_probe", "nearest_neighbours")
+"""The baselines of a verdict, the linear probe first."""
 
 
 class Difference(BaseModel):
@@ -45,12 +50,19 @@ class Verdict(BaseModel):
 
     title: str = ""
     trial: int | None = None
+    is_probe: bool = False
+    """Whether the network is the linear probe itself, on the frozen backbone."""
     photos: int = 0
     accuracy: float | None = None
     low: float | None = None
     high: float | None = None
     against: dict[str, Difference] | None = None
     missing: str = ""
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The baselines that the network is compared with: the probe not with itself."""
+        return COMPARED[1:] if self.is_probe else COMPARED
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -63,17 +75,19 @@ class Verdict(BaseModel):
             f"{_share(self.low)} to {_share(self.high)})."
         ]
         found = self.against or {}
-        for name in COMPARED:
+        if self.is_probe:
+            told.append("It is the linear probe itself: no head that was trained is better.")
+        for name in self.compared:
             if name in found:
                 told.append(f"{_compared(found[name], BASELINES[name].title)}.")
-        probe = found.get("linear_probe")
+        probe = None if self.is_probe else found.get("linear_probe")
         if probe is not None and probe.high < 0:
             told.append("Use the probe, or search more widely.")
         elif probe is not None and probe.low <= 0:
             told.append(
                 "These photos do not show that search and fine-tuning gained anything over the probe, the simpler model."
             )
-        if lacking := [f"the {BASELINES[name].title}" for name in COMPARED if name not in found]:
+        if lacking := [f"the {BASELINES[name].title}" for name in self.compared if name not in found]:
             told.append(f"It was not compared with {' and '.join(lacking)}: run `headhunt train baselines`.")
         return " ".join(told)
 
@@ -87,9 +101,9 @@ class Counts(NamedTuple):
     neither: int
 
 
-def best_verdict(run: TrainRun) -> Verdict:
-    """The verdict on the best promotion, which `train export` exports by default."""
-    found = find_promotions(run)
+def best_verdict(run: TrainRun, among: Collection[Path] | None = None) -> Verdict:
+    """The verdict on the best promotion, which `train export` exports by default, or on the best of those in these folders."""
+    found = [each for each in find_promotions(run) if among is None or each.folder in among]
     if found:
         return verdict_of(run, found[0])
     return Verdict(missing=" ".join(damaged_promotions(run)) or "nothing is promoted yet.")
@@ -98,20 +112,22 @@ def best_verdict(run: TrainRun) -> Verdict:
 def verdict_of(run: TrainRun, promotion: Promotion) -> Verdict:
     """The verdict on a promotion, from the stored predictions of it and the baselines."""
     alike = [each for each in find_promotions(run) if each.trial == promotion.trial]
-    title = f"{promotion.title if len(alike) > 1 else f'trial {promotion.trial}'}, {promotion.stage}"
+    own, first = promotion.title if len(alike) > 1 else f"trial {promotion.trial}", _first_name(run, promotion.trial)
+    title = f"{own}{f' ({TITLES[first]})' if first else ''}, {promotion.stage}"
+    is_probe = first == "probe" and promotion.is_frozen
     if promotion.tuned.test is None:
         accuracy = promotion.tuned.val.accuracy
         missing = (
             "the test photos were not evaluated because `train.evaluate_test` is false. "
             f"{title[:1].upper()}{title[1:]}: {_share(accuracy)} of the validation photos, {OPTIMISTIC}."
         )
-        return Verdict(title=title, trial=promotion.trial, missing=missing)
+        return Verdict(title=title, trial=promotion.trial, is_probe=is_probe, missing=missing)
     try:
         predictions = read_predictions(run, promotion, "test")
         cache = cache_for(run)
         others = {name: baseline_test_labels(run, cache, name) for name in COMPARED}
     except HeadhuntError as error:
-        return Verdict(title=title, trial=promotion.trial, missing=str(error))
+        return Verdict(title=title, trial=promotion.trial, is_probe=is_probe, missing=str(error))
     labels, right = predictions.labels, predictions.right
     against = {}
     for name, named in others.items():
@@ -122,8 +138,23 @@ def verdict_of(run: TrainRun, promotion: Promotion) -> Verdict:
     accuracy = float(right.mean())
     low, high = wilson_interval(accuracy, len(labels))
     return Verdict(
-        title=title, trial=promotion.trial, photos=len(labels), accuracy=accuracy, low=low, high=high, against=against
+        title=title,
+        trial=promotion.trial,
+        is_probe=is_probe,
+        photos=len(labels),
+        accuracy=accuracy,
+        low=low,
+        high=high,
+        against=against,
     )
+
+
+def _first_name(run: TrainRun, trial: int) -> FirstTrial | None:
+    """The trial's name if it is a first trial; None for another, or without a study."""
+    try:
+        return next((leader.first for leader in leaders(run) if leader.number == trial), None)
+    except HeadhuntError:
+        return None
 
 
 def paired_interval(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> tuple[float, float, float]:

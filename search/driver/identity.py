@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 
 def check_identity(study: optuna.Study, objective: Objective[Any]) -> None:
-    """Stores the settings that results depend on with a new study; UsageError if an existing study has other settings."""
-    known = study.user_attrs.get("identity")
+    """Stores the settings that results depend on with a study that has no trials yet; UsageError if one with trials has other
+    settings."""
+    known = study.user_attrs.get("identity") if study.get_trials(deepcopy=False) else None
     identity = objective.identity(known)
     if known is None:
         study.set_user_attr("identity", identity)

@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 import pytest
 
+from features.runtime.errors import UsageError
 from features.runtime.section import Section
 from features.runtime.workers.executors import Executor
 from search.config import SearchConfig
@@ -59,6 +60,7 @@ class Polynomial:
     space: Rates = field(default_factory=Rates)
     environment: Mapping[str, str] = field(default_factory=dict)
     threads: bool = False
+    name: str = "polynomial"
     dies_in: int | None = None
     """Ends this process's work like a kill when so many trials were trained."""
 
@@ -66,7 +68,7 @@ class Polynomial:
         pass
 
     def identity(self, known: Mapping[str, Any] | None) -> dict[str, Any]:
-        return {"of": "polynomial"}
+        return {"of": self.name}
 
     def first(self, name: str) -> tuple[Recipe, dict[str, Any]]:
         raise AssertionError(name)
@@ -158,3 +160,13 @@ def test_it_resumes_as_if_it_had_not_been_stopped(
     assert [trial.state for trial in stopped] == [trial.state for trial in calm]
     assert [trial.params for trial in stopped] == [trial.params for trial in calm]
     assert [trial.intermediate_values for trial in stopped] == [trial.intermediate_values for trial in calm]
+
+
+def test_settings_bind_from_the_first_trial_on(tmp_path: Path) -> None:
+    """A first start that was refused before its first trial leaves the study open to a mended configuration."""
+    study = optuna.create_study(storage=open_storage("sqlite", tmp_path), study_name="x", direction="maximize")
+    check_identity(study, Polynomial(tmp_path, name="refused"))
+    check_identity(study, Polynomial(tmp_path))
+    drive(tmp_path, Polynomial(tmp_path))
+    with pytest.raises(UsageError, match=r'was started with other settings: of \(was "polynomial", is "another"\)'):
+        check_identity(study, Polynomial(tmp_path, name="another"))

@@ -221,8 +221,14 @@ def test_an_older_study_goes_on_without_them(searched: Run) -> None:
 def test_a_promoted_probe_is_exported_and_its_configuration_solves_it_again(run: Run) -> None:
     here = Path.cwd()
     done = run_headhunt(here, "train", "promote", "--trial", "0", *WITH, "--json")
-    (promotion,) = json.loads(done.stdout.splitlines()[-1])["promotions"]
+    result = json.loads(done.stdout.splitlines()[-1])
+    (promotion,) = result["promotions"]
     assert promotion["frozen"]["val_accuracy"] == pytest.approx(load_study(run).trials[0].value)
+    said = result["verdict"]["text"]
+    assert said.startswith("Trial 0 (linear probe), ")
+    if promotion["stage"] == "frozen":
+        assert "It is the linear probe itself: no head that was trained is better." in said
+        assert "linear probe (" not in said.removeprefix("Trial 0 (linear probe)") and "gained anything" not in said
     done = run_headhunt(here, "train", "export", "--trial", "0", "--format", "keras,config", *WITH, "--json")
     exported = json.loads(done.stdout.splitlines()[-1])
     assert exported["formats"]["keras"]["max_abs_difference"] < 1e-3

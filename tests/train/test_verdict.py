@@ -13,6 +13,7 @@ import pytest
 from scipy.stats import bootstrap
 
 from reports.config import Run
+from search.leaderboard import leaders
 from tests.conftest import run_headhunt
 from tests.fabricated import fabricate_promotion
 from train.baselines.measure import measure_baselines
@@ -100,6 +101,12 @@ def verdict_against(**found: Difference) -> Verdict:
     return Verdict(title="trial 3, frozen", trial=3, photos=313, accuracy=0.8, low=0.752, high=0.841, against=found)
 
 
+def test_the_probe_is_not_compared_with_itself() -> None:
+    found = {"linear_probe": difference(0.8, 0.0, -0.05, 0.05), **NEIGHBOURS}
+    text = verdict_against(**found).model_copy(update={"is_probe": True}).text
+    assert text == f"{START}It is the linear probe itself: no head that was trained is better. {THAN_NEIGHBOURS}"
+
+
 def test_it_says_what_it_was_not_compared_with() -> None:
     run = "run `headhunt train baselines`."
     assert verdict_against().text == (
@@ -161,11 +168,16 @@ def test_promote_begins_with_it_and_the_ledger_counts_the_test_photos(searched: 
     assert [(line["command"], line["model"], line["photos"]) for line in lines] == [
         ("train promote", f"frozen head of {folder}", str(len(table))),
         ("train promote", f"exported network of {folder}", str(len(table))),
-        *(("train baselines", each["title"], str(len(table))) for each in result["baselines"]),
+        *(("train promote", each["title"], str(len(table))) for each in result["baselines"]),
     ]
     again = run_headhunt(Path(), "train", "promote", "--json")
     assert json.loads(again.stdout.splitlines()[-1]) == result
     assert len((searched.workdir / "test_ledger.csv").read_text().splitlines()) == 1 + len(lines)
+    last = leaders(searched)[-1].number
+    other = run_headhunt(Path(), "train", "promote", "--trial", str(last), "--json")
+    assert json.loads(other.stdout.splitlines()[-1])["verdict"]["trial"] == last
+    told = " ".join(other.stderr.split())
+    assert f"`headhunt train export` still exports trial {row['trial']}, {row['stage']}, which ranks first." in told
 
 
 def test_the_test_photos_are_left_alone_until_they_are_asked_for(searched: Run) -> None:

@@ -126,8 +126,10 @@ def baseline_test_labels(run: TrainRun, cache: FeatureCache, name: str) -> list[
     return found.test_labels if found and found.made_from == _identity(run, cache, name) else None
 
 
-def measure_baselines(run: TrainRun, only: str | None = None) -> dict[str, BaselineResult]:
-    """Measures the configured baselines, or only the named one; returns them by name.
+def measure_baselines(
+    run: TrainRun, only: str | None = None, command: str = "train baselines"
+) -> dict[str, BaselineResult]:
+    """Measures the configured baselines, or only the named one, for this command; returns them by name.
 
     Baselines already measured are reused, and each new one is written as soon as it is done. Raises UsageError for an unknown
     name, or for the simple CNN if it is not configured; CacheError if there is no feature cache.
@@ -150,7 +152,7 @@ def measure_baselines(run: TrainRun, only: str | None = None) -> dict[str, Basel
         log.print(f"Baseline: {BASELINES[name].title}")
         started = time.monotonic()
         if run.train.evaluate_test:
-            record_test_evaluation(run.workdir, "train baselines", BASELINES[name].title, len(cache.labels("test")))
+            record_test_evaluation(run.workdir, command, BASELINES[name].title, len(cache.labels("test")))
         found = BASELINES[name].compute(run, cache)
         result = BaselineResult(
             chosen=found.chosen,

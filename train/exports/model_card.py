@@ -75,7 +75,7 @@ def model_card(
             "",
             "## Model",
             "",
-            f"- backbone: `{run.features.backbone}`, weights `{cache.manifest.key_parts['weights']}`",
+            f"- backbone: `{run.features.backbone}`, weights `{cache.manifest.key_parts['weights']}`{_cut(run)}",
             f"- pooling: `{leader.config.features.parts or cache.manifest.key_parts['pooling']}`",
             *_head_lines(leader.config, len(cache.class_names)),
             f"- fine-tuning: {_tuned(promotion)} {_shown(promotion, leader.config, cache)}",
@@ -107,6 +107,12 @@ def model_card(
             "",
         ]
     )
+
+
+def _cut(run: TrainRun) -> str:
+    """The layers at which the backbone was cut; empty for its own last map."""
+    layers = " and ".join(f"`{name}`" for name in run.features.cuts)
+    return f", up to {layers}, each pooled" if len(run.features.cuts) > 1 else f", up to {layers}" if layers else ""
 
 
 def _views(config: TrialConfig, cache: FeatureCache) -> Views:
