@@ -23,6 +23,7 @@ from search.objectives import open_objective
 from search.population.sources import Caches
 from search.ranking import is_external, ranking
 from search.records import claim_trials
+from search.review.study_note import write_study_note
 from search.samplers.choice import make_sampler
 from search.searched_views import with_stored_views
 
@@ -69,6 +70,7 @@ def run_search(run: SearchRun) -> dict[str, Any]:
             check_identity(study, objective)
             log_left_out(search.first, study, search.hypermodel is not None)
             end = Driver(run.workdir, run.search, study, objective, ownership).drive()
+            write_study_note(run, study)
         log.print(end.why)
         return _result(run, study, end, time.monotonic() - started)
 

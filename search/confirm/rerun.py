@@ -33,6 +33,7 @@ from search.driver.identity import check_identity
 from search.engine import environment
 from search.leaderboard import Leader, leaders, load_study
 from search.objectives import open_objective
+from search.review.study_note import write_study_note
 from search.searched_views import with_stored_views
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def _write(run: SearchRun, study: optuna.Study, best: Sequence[Leader], confirme
     )
     write_confirmation(run.workdir, confirmation)
     study.set_user_attr("confirmed", {str(each.number): _short(each) for each in confirmed})
+    write_study_note(run, study)
 
 
 def _short(confirmed: Confirmed) -> dict[str, Any]:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 PICTURE = "curves.png"
 """The artifact's name in the dashboard."""
 
+VERSION = "dashboard:note_ver"
+"""The version of the study's note."""
+
 NOTE_PART = 2045
 """Maximum number of characters of a note that the dashboard keeps in one attribute."""
 
@@ -68,7 +71,7 @@ def write_reviews(
             one.trial.set_user_attr(name, value)
         picture = _link_picture(study, one.trial) if one.trained.curves else None
         if _version_key(trial_id(one.trial)) not in noted:
-            _write_note(study, trial_id(one.trial), note(one, words, objective, picture))
+            write_note(study, trial_id(one.trial), note(one, words, objective, picture))
 
 
 def note(ended: Candidate[C], words: Description, objective: Metric, picture: str | None) -> str:
@@ -128,13 +131,15 @@ def _link_picture(study: optuna.Study, trial: optuna.Trial) -> str:
     return f"/artifacts/{study_id(study)}/{trial_id(trial)}/{name}"
 
 
-def _write_note(study: optuna.Study, trial: int, body: str) -> None:
-    """Writes a note in the format of `optuna_dashboard.save_note`, which would read all notes of the study twice per note, and
-    whose package takes a second to import. The version is written last and marks the note as complete."""
+def write_note(study: optuna.Study, trial: int | None, body: str, version: int = 1) -> None:
+    """Writes a note on a trial (by its id) or on the study, in the format of `optuna_dashboard.save_note`, which would read all
+    notes of the study twice per note, and whose package takes a second to import. The version is written last and marks the note
+    as complete."""
+    prefix = "dashboard:note_str" if trial is None else f"dashboard:{trial}:note_str"
     for part, start in enumerate(range(0, len(body), NOTE_PART)):
         text = body[start : start + NOTE_PART]
-        storage_of(study).set_study_system_attr(study_id(study), f"dashboard:{trial}:note_str:{part}", text)
-    storage_of(study).set_study_system_attr(study_id(study), _version_key(trial), 1)
+        storage_of(study).set_study_system_attr(study_id(study), f"{prefix}:{part}", text)
+    storage_of(study).set_study_system_attr(study_id(study), VERSION if trial is None else _version_key(trial), version)
 
 
 def _version_key(trial: int) -> str:
