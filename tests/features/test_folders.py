@@ -172,6 +172,20 @@ def test_a_class_may_be_called_like_a_split(tmp_path: Path) -> None:
     run = run_on(fill(tmp_path / "photos", "bus", "train", "tram"))
     assert prepared(run)[0]["classes"] == 3
     assert load_index(run).class_names == ("bus", "train", "tram")
+    run = run_on(fill(tmp_path / "states", "dev", "staging", "test"))
+    assert prepared(run)[0]["classes"] == 3
+
+
+@pytest.mark.parametrize("folders", ["train val test", "train test", "Training dev", "val test", "train test extra"])
+@pytest.mark.parametrize("split", [None, {"train": 0.6, "val": 0.2, "test": 0.2}])
+def test_folders_of_photos_called_like_splits_are_no_classes(
+    tmp_path: Path, folders: str, split: dict[str, float] | None
+) -> None:
+    run = run_on(fill(tmp_path / "photos", *folders.split()), **({"split": split} if split else {}))
+    called = ", ".join(sorted(name for name in folders.split() if name != "extra"))
+    with pytest.raises(DatasetError, match=rf"photos in folders named like splits \({called}\), which") as caught:
+        prepare(run)
+    assert "into class folders below each (train/<class>/…), or list them in a table" in str(caught.value)
 
 
 def test_a_folder_that_holds_one_folder_gets_a_hint(tmp_path: Path) -> None:

@@ -136,13 +136,14 @@ def _parts(dataset: FolderDataset, root: Path) -> dict[str | None, Path]:
     """The folders that contain class folders, by split; only the root, under None, if splits are drawn."""
     folders = _folders(root, root, [])
     nested = [name for name in folders if _folders(root / name, root, [])]
-    called = {part: [name for name in nested if name.lower() in names] for part, names in SPLIT_FOLDERS.items()}
+    called = {part: [name for name in nested if split_called(name) == part] for part in SPLIT_FOLDERS}
     twice = next((names for names in called.values() if len(names) > 1), None)
     found: dict[str | None, str] = {part: names[0] for part, names in called.items() if names}
     others = [name for name in folders if name not in found.values()]
     shown = ", ".join(found.values())
     by_folder = isinstance(dataset.split, ColumnSplit)
     if not found and not by_folder:
+        _refuse_photos_by_split(root, folders)
         return {None: root}
     if "train" not in found:
         raise DatasetError(
@@ -170,6 +171,25 @@ def _parts(dataset: FolderDataset, root: Path) -> dict[str | None, Path]:
     elif not by_folder:
         log.print(f"The splits are taken from the folders {shown}.")
     return {part: root / name for part, name in found.items()}
+
+
+def _refuse_photos_by_split(root: Path, folders: list[str]) -> None:
+    """Raises DatasetError if folders of photos without class folders are splits, not classes: if all are called like splits, or
+    both train and another one are. A class may be called like a split beside other classes."""
+    called = [name for name in folders if split_called(name)]
+    parts = {split_called(name) for name in called}
+    if len(called) > 1 and (len(called) == len(folders) or ("train" in parts and len(parts) > 1)):
+        raise DatasetError(
+            f"{root} has photos in folders named like splits ({', '.join(sorted(called))}), which a split by shares would treat "
+            "as classes. Put the photos into class folders below each (train/<class>/…), or list them in a table with the "
+            "columns path, class_name and split, and write `dataset: {kind: csv, file: …, split: {column: split}}`. If these "
+            "are classes, rename them."
+        )
+
+
+def split_called(name: str) -> str | None:
+    """The split that a name of a folder or in a table stands for, or None."""
+    return next((part for part, names in SPLIT_FOLDERS.items() if name.lower() in names), None)
 
 
 def is_photo(file: Path) -> bool:

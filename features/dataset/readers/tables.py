@@ -13,7 +13,7 @@ from pathlib import Path
 from features.dataset.config import ColumnSplit, CsvDataset
 from features.dataset.index import BOX, SPLITS, Photo, Source
 from features.dataset.notes import note
-from features.dataset.readers.folders import SPLIT_FOLDERS, natural_key
+from features.dataset.readers.folders import natural_key, split_called
 from features.runtime.configfile import shortened
 from features.runtime.errors import DatasetError, some
 
@@ -77,7 +77,7 @@ def read_table(dataset: CsvDataset) -> Source:
 
 def _part(row: Row, column: str) -> str:
     cell = row.cells[column]
-    part = next((part for part, names in SPLIT_FOLDERS.items() if cell.lower() in names), None)
+    part = split_called(cell)
     if part is None:
         raise DatasetError(f"{row.place}: {column} is {cell!r}; allowed: {', '.join(SPLITS)}.")
     return part
