@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import stat
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -46,16 +47,29 @@ SIDEWAYS = {5, 6, 7, 8}
 LONGEST_REASON = 120
 """Most characters of a decoder's message that are quoted."""
 
-TWELVE_BITS = 1 << 12
-"""Many sensors store 12 bits in 16-bit pixels: all values of such photos are below this."""
+WHITE = (1 << 16) - 1
+"""The largest value of 16-bit pixels."""
+
+HELD_BITS = (8, 10, 12, 14)
+"""Sensors and programs store so many bits in 16-bit pixels: all values of such photos are below 2 ** bits."""
+
+LOW_BYTES = {
+    **{
+        f"{bands};16{order}": f"{bands};16{other}" for bands in ("RGB", "RGBA", "RGBX") for order, other in ("BL", "LB")
+    },
+    **{f"{bands};16N": f"{bands};16{'BL'[sys.byteorder == 'big']}" for bands in ("RGB", "RGBA", "RGBX")},
+    "LA;16B": "RGBA",
+}
+"""For Pillow's raw modes of 16-bit colours, of which it keeps the high bytes: the raw mode that keeps the low ones (of grey with
+alpha: both)."""
 
 
 @dataclass(frozen=True)
 class Inspected:
     """Result of checking one file. `fault` describes what is wrong, or is None; `width` and `height` are of the upright photo.
 
-    `animated`: the file has several frames or pages, of which only the first is used. `twelve_bits`: its 16-bit pixels hold
-    12-bit values.
+    `animated`: the file has several frames or pages, of which only the first is used. `held_bits`: its 16-bit pixels hold
+    values of so many bits, by which they are scaled.
     """
 
     fault: str | None
@@ -63,7 +77,7 @@ class Inspected:
     height: int = 0
     sha256: str = ""
     animated: bool = False
-    twelve_bits: bool = False
+    held_bits: int | None = None
 
 
 def inspect_image(path: Path, max_pixels: int, known: dict[str, tuple[int, int]]) -> Inspected:
@@ -89,7 +103,7 @@ def inspect_image(path: Path, max_pixels: int, known: dict[str, tuple[int, int]]
             return Inspected(None, *known[sha256], sha256)
         with Image.open(io.BytesIO(data)) as image:
             animated = not jpeg and bool(getattr(image, "is_animated", False))
-            if sha256 in known and not image.mode.startswith("I;16"):
+            if sha256 in known and not image.mode.startswith("I;16") and _layout(image) is None:
                 return Inspected(None, *known[sha256], sha256, animated)
             width, height = image.size
             if width * height > max_pixels:
@@ -97,13 +111,13 @@ def inspect_image(path: Path, max_pixels: int, known: dict[str, tuple[int, int]]
             if image.mode in ("I", "F"):
                 return Inspected("with 32-bit pixels, which have no defined white level; convert them to 8 or 16 bits")
             image.draft("RGB", (64, 64))  # reads a JPEG to its end, but decodes it at reduced scale
-            decoded = _decoded(image)
+            decoded = _decoded(image, data)
             sideways = _orientation(image) in SIDEWAYS
     except Exception as error:  # decoders raise all kinds of exceptions on damaged files
         fault = "truncated" if "truncated" in str(error).lower() else f"not a readable image ({_reason(error)})"
         return Inspected(fault)
     upright = (height, width) if sideways else (width, height)
-    return Inspected(None, *upright, sha256, animated, decoded.twelve_bits)
+    return Inspected(None, *upright, sha256, animated, decoded.held_bits)
 
 
 def load_images(
@@ -151,8 +165,9 @@ def open_photo(path: Path, box: tuple[int, int, int, int] | None = None) -> Imag
     file that cannot be read, or a box outside the photo.
     """
     try:
-        with Image.open(path) as opened:
-            image = _decoded(opened).photo
+        data = path.read_bytes()  # of a file, Pillow 13 maps turned TIFFs into memory with width and height swapped
+        with Image.open(io.BytesIO(data)) as opened:
+            image = _decoded(opened, data).photo
     except Exception as error:  # the file changed after `inspect_image` accepted it
         raise DatasetError(
             f"cannot read the photo {path}: {_reason(error)}. Rerun `headhunt features prepare`; with "
@@ -176,29 +191,72 @@ def _missing(value: object) -> bool:
 
 class _Decoded(NamedTuple):
     photo: Image.Image
-    twelve_bits: bool
+    held_bits: int | None
 
 
-def _decoded(image: Image.Image) -> _Decoded:
-    """The first frame of an opened file, upright, as 8-bit RGB.
+def _decoded(image: Image.Image, data: bytes) -> _Decoded:
+    """The first frame of an opened file with this content, upright, as 8-bit RGB.
 
     Grey, CMYK, palette and 16-bit photos are converted; transparency is dropped.
     """
-    deep_colours = image.mode.startswith("RGB") and any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
+    layout, format_ = _layout(image), image.format
+    image = _upright(image)
+    if image.mode.startswith("I;16"):  # Pillow's own conversion clips values above 255 to white
+        return _scaled(np.asarray(image))
+    if layout:
+        brightest = np.asarray(image)[..., :3].max()
+        if brightest < 1 << HELD_BITS[-1] - 8 and format_ in ("PNG", "TIFF") and layout in LOW_BYTES:
+            return _scaled(_colours(data, layout))
+        if brightest <= 1 << 12 - 8:
+            raise ValueError("12-bit colours in 16-bit channels, which Pillow reads as black; convert it to 8 bits")
+    if "transparency" in image.info and image.mode != "RGB":
+        image = image.convert("RGBA")
+    return _Decoded(image.convert("RGB"), None)
+
+
+def _scaled(values: npt.NDArray[np.uint16]) -> _Decoded:
+    """16-bit values, (height, width) or (height, width, 3), as a photo, scaled by the fewest bits that hold them."""
+    brightest = int(values.max())
+    held_bits = next((bits for bits in HELD_BITS if 0 < brightest < 1 << bits), None)
+    return _Decoded(Image.fromarray((values >> (held_bits or 16) - 8).astype(np.uint8)).convert("RGB"), held_bits)
+
+
+def _layout(image: Image.Image) -> str | None:
+    """The raw mode of an opened file's 16-bit colours, such as `RGB;16B`, or their decoder; None for other photos.
+
+    Pillow keeps 8 bits of such colours.
+    """
+    if not (tiles := getattr(image, "tile", ())) or not image.mode.startswith("RGB"):
+        return None
+    decoder, args = tiles[0].codec_name, tiles[0].args
+    if decoder == "SGI16" or (decoder == "ppm" and args[-1] == WHITE):
+        return str(decoder)
+    layout = str(args if isinstance(args, str) else args[0])
+    return layout if ";16" in layout else None
+
+
+def _colours(data: bytes, layout: str) -> npt.NDArray[np.uint16]:
+    """The 16-bit values of a file with this layout, upright, without alpha: (height, width, 3), or (height, width) if grey."""
+
+    def read(raw_mode: str) -> npt.NDArray[np.uint16]:
+        with Image.open(io.BytesIO(data)) as image:
+            image.tile = [
+                tile._replace(args=raw_mode if isinstance(tile.args, str) else (raw_mode, *tile.args[1:]))
+                for tile in getattr(image, "tile", ())
+            ]
+            return np.asarray(_upright(image)).astype(np.uint16)
+
+    byte, low = np.uint16(8), read(LOW_BYTES[layout])
+    if layout == "LA;16B":  # two bytes of grey, two of alpha
+        return low[..., 0] << byte | low[..., 1]
+    return (read(layout) << byte | low)[..., :3]
+
+
+def _upright(image: Image.Image) -> Image.Image:
     image.load()  # for a TIFF, this already turns it upright
     turn = TURNS.get(_orientation(image))
     # ImageOps.exif_transpose rewrites all other tags, and fails on tags that Pillow can read but not write.
-    image = image if turn is None else image.transpose(turn)
-    twelve_bits = False
-    if image.mode.startswith("I;16"):  # Pillow's own conversion clips values above 255 to white
-        values = np.asarray(image)
-        twelve_bits = bool(values.max() < TWELVE_BITS)
-        image = Image.fromarray((values >> (4 if twelve_bits else 8)).astype(np.uint8))
-    elif deep_colours and np.asarray(image).max() < TWELVE_BITS >> 8:
-        raise ValueError("12-bit colours in 16-bit channels, which Pillow reads as black; convert it to 8 bits")
-    if "transparency" in image.info and image.mode != "RGB":
-        image = image.convert("RGBA")
-    return _Decoded(image.convert("RGB"), twelve_bits)
+    return image if turn is None else image.transpose(turn)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -12,7 +12,7 @@ import pandas as pd
 from features.dataset.class_folders import lay_out
 from features.dataset.config import ColumnSplit, CsvDataset, DatasetRun, FolderDataset, StanfordCars, ToyCars
 from features.dataset.duplicates import resolve_duplicates, units
-from features.dataset.images import Inspected, inspect_image
+from features.dataset.images import HELD_BITS, Inspected, inspect_image
 from features.dataset.index import (
     BOX,
     COLUMNS,
@@ -155,10 +155,11 @@ def _inspect(run: DatasetRun, source: Source) -> tuple[list[Photo], dict[str, In
     animated = [path for path, inspected in found.items() if inspected.animated and path not in faults]
     if animated:
         note(f"{len(animated)} photos have several frames or pages; only the first is used: {some(animated)}.")
-    dark = [path for path, inspected in found.items() if inspected.twelve_bits and path not in faults]
-    if dark:
-        counted = f"{len(dark)} of {len(paths)} photos"
-        note(f"Read as 12-bit, because all their 16-bit values are below 4096: {counted}, {some(dark)}.")
+    for bits in HELD_BITS:
+        dark = [path for path, inspected in found.items() if inspected.held_bits == bits and path not in faults]
+        if dark:
+            counted = f"{len(dark)} of {len(paths)} photos"
+            note(f"Read as {bits}-bit, because all their 16-bit values are below {1 << bits}: {counted}, {some(dark)}.")
     reasons = {_printable(path): fault for path, fault in faults.items()}
     return [photo for photo in source.photos if photo.path not in faults], found, reasons
 

@@ -254,17 +254,6 @@ def test_twelve_bits_of_sixteen_are_scaled_by_what_they_hold(root: Path) -> None
         )
 
 
-def test_colours_of_twelve_bits_are_refused_as_pillow_would_read_them_black(root: Path) -> None:
-    for name, factor in (("dark", 1), ("deep", 16)):
-        lines = [b"\0" + np.full((20, 3), 4095 * factor, ">u2").tobytes()] * 12
-        write_png(root / "a" / f"{name}.png", (20, 12), 16, 2, lines)
-    assert np.asarray(open_photo(root / "a" / "deep.png")).min() == 255
-    with pytest.raises(
-        DatasetError, match=r"a/dark.png \(12-bit colours in 16-bit channels, .* convert it to 8 bits\)"
-    ):
-        prepare(run_on(root))
-
-
 def test_a_huge_photo_is_refused_by_its_header(tmp_path: Path) -> None:
     black_png(tmp_path / "small.png", 20, 10)
     assert inspect_image(tmp_path / "small.png", PLAIN, {}).fault is None
