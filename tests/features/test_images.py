@@ -95,6 +95,27 @@ def test_a_turned_photo_is_upright(
     assert difference.mean() < (4 if suffix == "jpg" else 0.001)  # a JPEG blurs the edges between the quarters
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "I;16"])
+def test_a_turned_tiff_is_the_same_uncompressed(tmp_path: Path, upright: Pixels, mode: str, orientation: int) -> None:
+    """Pillow maps an uncompressed file into memory as it is, and decodes a compressed one."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = Image.fromarray(np.ascontiguousarray(stored(upright, orientation)))
+    image = Image.fromarray(np.asarray(turned.convert("L")).astype(np.uint16) * 257) if mode == "I;16" else turned
+    photos = []
+    for compression in ("raw", "tiff_lzw"):
+        path = tmp_path / f"{compression}.tif"
+        (image if mode == "I;16" else image.convert(mode)).save(path, exif=exif, compression=compression)
+        found = inspect_image(path, PLAIN, {})
+        photos.append(open_photo(path))
+        assert (found.fault, found.width, found.height) == (None, 20, 12)
+        assert photos[-1].size == (20, 12)
+    grey = np.asarray(Image.fromarray(upright).convert("L"))
+    assert np.array_equal(*map(np.asarray, photos))
+    assert mode in ("CMYK", "RGBA") or np.abs(np.asarray(photos[0])[..., 0].astype(int) - grey).max() <= 1
+
+
 def test_a_box_is_in_pixels_of_the_upright_photo(tmp_path: Path, upright: Pixels) -> None:
     exif = Image.Exif()
     for orientation in range(1, 9):
