@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -39,9 +40,9 @@ def split_photos(
         )
         for position, part in zip(inner, drawn, strict=True):
             parts[position] = part
+    own = any(photo.part for photo in photos)
     for part in SPLITS:
         if part not in parts:
-            own = any(photo.part for photo in photos)
             raise DatasetError(
                 f"the data set's own split has no {part} photos. Use a split by shares instead: "
                 "`dataset.split: {train: 0.65, val: 0.20, test: 0.15}`."
@@ -54,7 +55,12 @@ def split_photos(
     if untrained:
         raise DatasetError(
             f"the split leaves {len(untrained)} of {len(names)} classes without training photos; the "
-            f"first is {untrained[0]!r}. Add photos, or use a split by shares."
+            f"first is {untrained[0]!r}. "
+            + (
+                "Add photos, or use a split by shares."
+                if own
+                else "Too many photos belong together, as one group or identical photos. Add photos or groups."
+            )
         )
     return parts
 
@@ -90,7 +96,54 @@ def _stratify(
         drawn = np.repeat(list(shares), counts)
         for place, part in zip(order, drawn, strict=True):
             result[rows[place]] = str(part)
+    _fill_splits(photos, units, result, list(shares))
     return result
+
+
+def _fill_splits(
+    photos: Sequence[Photo], units: Sequence[Sequence[int]], result: list[str], splits: Sequence[str]
+) -> None:
+    """Moves photos if a class has no training photos or a split is empty, and neither has to be; changes `result` in place.
+
+    One unit or photo goes to each split except train, so that the others hold every class; of these, the smallest that hold the
+    classes that train lacks go there. Where several may go, those that are already there, then the smallest, then the first.
+    """
+
+    def untrained() -> set[int]:
+        return set(holders) - {photo.label for photo, part in zip(photos, result, strict=True) if part == "train"}
+
+    def place(number: int, part: str) -> None:
+        for position in items[number]:
+            result[position] = part
+
+    together = {position for unit in units for position in unit}
+    items = sorted([*units, *([position] for position in range(len(photos)) if position not in together)], key=len)
+    classes = [{photos[position].label for position in item} for item in items]
+    holders = Counter(label for own in classes for label in own)
+    if set(result) == set(splits) and not untrained():
+        return
+
+    def chosen(parts: Sequence[str], left: Counter[int], taken: Sequence[int]) -> list[int] | None:
+        """An item for each of these splits, if the others then still hold every class; `left` counts the holders of each."""
+        if not parts:
+            return list(taken)
+        for number in sorted(range(len(items)), key=lambda number: result[items[number][0]] != parts[0]):
+            if number not in taken and all(left[label] > 1 for label in classes[number]):
+                found = chosen(parts[1:], left - Counter(classes[number]), [*taken, number])
+                if found:
+                    return found
+        return None
+
+    stay = chosen(splits[1:], holders, [])
+    if stay is None:
+        return
+    for number, part in zip(stay, splits[1:], strict=True):
+        place(number, part)
+    missing = untrained()
+    for number, own in enumerate(classes):
+        if own & missing and number not in stay:
+            place(number, "train")
+            missing -= own
 
 
 def _refuse_divided(photos: Sequence[Photo], units: Sequence[Sequence[int]]) -> None:
