@@ -227,6 +227,31 @@ def test_a_column_split_that_is_not_used_is_said(root: Path, name: str) -> None:
     assert found["split"].value_counts().to_dict() == {"train": 40, "val": 20, "test": 20}
 
 
+@pytest.mark.parametrize("name", ["group", "Group", "GROUP"])
+def test_the_column_group_is_known_in_any_case(root: Path, name: str) -> None:
+    table = (grouped(root, 4) / "photos.csv").read_text()
+    (root / "photos.csv").write_text(table.replace("group", name, 1))
+    found, _ = prepared(run_on(root, "photos.csv"))
+    assert (
+        found["split"]
+        .groupby(found["path"].str[0] + (found["path"].str[2:-4].astype(int) // 5).astype(str))
+        .nunique()
+        .eq(1)
+        .all()
+    )
+
+
+def test_other_columns_are_known_in_any_case_if_no_other_has_the_name(root: Path) -> None:
+    lines = [f"{name}/{number}.png,{name},1,1,4,2" for name in "ab" for number in range(40)]
+    (root / "photos.csv").write_text("\n".join(["Path,Class_Name,X1,Y1,X2,Y2", *lines]))
+    found, _ = prepared(run_on(root, "photos.csv"))
+    assert found["x2"].eq(4).all()
+    assert found["class_name"].value_counts().to_dict() == {"a": 40, "b": 40}
+    lines = [f"{name}/{number}.png,{name},{number},car {number // 5}" for name in "ab" for number in range(40)]
+    (root / "photos.csv").write_text("\n".join(["path,class_name,Label,Class", *lines]))
+    assert prepared(run_on(root, "photos.csv"))[0]["label"].nunique() == 2
+
+
 @pytest.mark.parametrize("name", ["two\nlines", "bell\a", " ", "turned \u202e round"])
 def test_names_that_later_stages_could_not_carry(root: Path, name: str) -> None:
     (root / "b").rename(root / name)

@@ -6,7 +6,7 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,8 +43,9 @@ class Row:
 def read_table(dataset: CsvDataset) -> Source:
     """Reads the columns path and `class_name` and/or `label` (0-based), optionally group, the split's column and x1, y1, x2, y2.
 
-    Separator and encoding are detected; spaces around cells are ignored. Without `label`, classes are numbered in natural order
-    of their names. Raises DatasetError naming file and lines.
+    Columns may be named in upper case, unless another one has the name in lower case. Separator and encoding are detected;
+    spaces around cells are ignored. Without `label`, classes are numbered in natural order of their names. Raises DatasetError
+    naming file and lines.
     """
     file = dataset.file
     columns, rows = _read(file)
@@ -108,7 +109,9 @@ def _read(file: Path) -> tuple[list[str], list[Row]]:
         for cells in filter(None, reader):
             place, cells = f"{file}, line {reader.line_num}", [cell.strip() for cell in cells]
             if not columns:
-                columns = cells
+                columns = _in_lower_case(cells, ("path", "group", *BOX))
+                if not {"label", "class_name"} & set(columns):
+                    columns = _in_lower_case(columns, ("label", "class_name"))
             elif len(cells) != len(columns):
                 raise DatasetError(
                     f"{place}: has {len(cells)} cells, but the table has {len(columns)} columns: {_listed(columns)}."
@@ -128,9 +131,14 @@ def _read(file: Path) -> tuple[list[str], list[Row]]:
     return columns, rows
 
 
+def _in_lower_case(columns: list[str], names: Sequence[str]) -> list[str]:
+    """The columns, those in lower case that are then one of these `names` and no other column."""
+    return [name.lower() if name.lower() in names and name.lower() not in columns else name for name in columns]
+
+
 def _has_path(line: str, separator: str) -> bool:
     """Whether a line split by this separator has a cell `path`; other column names may contain other separators."""
-    return "path" in [cell.strip(" \"'") for cell in line.split(separator)]
+    return "path" in [cell.strip(" \"'").lower() for cell in line.split(separator)]
 
 
 def _decoded(data: bytes) -> str:
