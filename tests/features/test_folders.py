@@ -253,6 +253,20 @@ def test_photos_are_known_by_what_they_hold_and_the_rest_is_counted(tmp_path: Pa
     )
 
 
+def test_class_folders_that_are_links_to_nowhere_are_said(tmp_path: Path) -> None:
+    root = fill(tmp_path / "photos", "a", "b")
+    for name in ("d", "c", ".hidden"):
+        (root / name).symlink_to(tmp_path / "gone" / name)
+    result, words = prepared(run_on(root))
+    said = "2 links in {} lead nowhere and are left out: c, d. Fix or remove them."
+    assert (result["classes"], words) == (2, said.format(root))
+    assert load_notes(run_on(root)) == [said.format(root)]
+    root = fill(tmp_path / "splits", *(f"{part}/{name}" for part in ("train", "val", "test") for name in ("a", "b")))
+    for name in ("c", "d"):
+        (root / "val" / name).symlink_to(tmp_path / "gone" / name)
+    assert said.format(root / "val") in prepared(run_on(root))[1]
+
+
 def test_a_tilde_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The home of the user who runs the command; no folder called `~` is created."""
     home = tmp_path / "home"

@@ -60,7 +60,11 @@ def read_folders(dataset: FolderDataset) -> Source:
     if not root.is_dir():
         raise DatasetError(f"there is no folder {root}. Fix `dataset.root`.")
     left_out: list[str] = []
+    _tell_broken_links(root)
     parts = _parts(dataset, root)
+    for part, folder in parts.items():
+        if part:
+            _tell_broken_links(folder)
     names = sorted({name for part in parts.values() for name in _folders(part, root, left_out)}, key=natural_key)
     if not names:
         raise DatasetError(f"{root} has no class folders. Create one subfolder of photos per class.")
@@ -81,6 +85,17 @@ def read_folders(dataset: FolderDataset) -> Source:
     _tell_others(others)
     _tell_links(left_out, " A class folder may be a link, unless it leads back to the data set.")
     return Source(photos, tuple(names), root)
+
+
+def _tell_broken_links(folder: Path) -> None:
+    """Notes links among the class folders that lead nowhere: nothing tells whether they were to be classes."""
+    try:
+        broken = [path for path in _listed(folder) if path.is_symlink() and not path.exists()]
+    except OSError as error:  # the link's target is in a folder that cannot be read
+        raise _unreadable(folder, error) from None
+    if broken:
+        names = [path.name for path in sorted(broken)]
+        note(f"{len(names)} links in {folder} lead nowhere and are left out: {some(names)}. Fix or remove them.")
 
 
 def _hint_at_one_folder(dataset: FolderDataset, parts: dict[str | None, Path], name: str) -> None:
@@ -125,7 +140,7 @@ def _photos(folder: Path, root: Path, left_out: list[str], others: Counter[str])
 
 def _count_beside(folders: Iterable[Path], others: Counter[str]) -> None:
     """Handles files beside the class folders: notes photos, counts other files in `others`, by suffix."""
-    files = [file for folder in folders for file in sorted(folder.iterdir()) if file.is_file() and file.name[0] != "."]
+    files = [file for folder in folders for file in sorted(_listed(folder)) if file.is_file()]
     photos = [file for file in files if is_photo(file)]
     others.update(file.suffix.lower() for file in files if file not in photos)
     if photos:
@@ -226,12 +241,24 @@ def _tell_links(left_out: list[str], advice: str) -> None:
 def _folders(folder: Path, root: Path, left_out: list[str]) -> list[str]:
     """Names of the class folders. A link to a folder that contains the data set is left out: it would count every photo twice."""
     try:
-        found = [path for path in folder.iterdir() if path.is_dir() and _is_folder_of_photos(path.name)]
-    except OSError as error:
-        raise DatasetError(f"the folder {folder} cannot be read: {error.strerror}. Change its permissions.") from None
+        found = [path for path in _listed(folder) if path.is_dir()]
+    except OSError as error:  # the same
+        raise _unreadable(folder, error) from None
     loops = [path for path in found if path.is_symlink() and root.is_relative_to(path.resolve())]
     left_out += [path.relative_to(root).as_posix() for path in loops]
     return [path.name for path in found if path not in loops]
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What is in a folder, except what is hidden or created by operating systems."""
+    try:
+        return [path for path in folder.iterdir() if _is_folder_of_photos(path.name)]
+    except OSError as error:
+        raise _unreadable(folder, error) from None
+
+
+def _unreadable(folder: Path | str, error: OSError) -> DatasetError:
+    return DatasetError(f"the folder {folder} cannot be read: {error.strerror}. Change its permissions.")
 
 
 def _is_folder_of_photos(name: str) -> bool:
@@ -242,7 +269,7 @@ def _files(folder: Path, root: Path, left_out: list[str]) -> Iterator[Path]:
     """Every file below a class folder, including subfolders except hidden ones; links to folders are not followed."""
 
     def refuse(error: OSError) -> None:
-        raise DatasetError(f"the folder {error.filename} cannot be read: {error.strerror}. Change its permissions.")
+        raise _unreadable(error.filename, error)
 
     if not folder.is_dir():  # a class that is missing in this split
         return
