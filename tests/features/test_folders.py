@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 from features.config import FeaturesRun
 from features.dataset.index import load_index, load_notes
 from features.dataset.prepare import prepare
+from features.dataset.readers.folders import find_photos
 from features.runtime.errors import DatasetError
 from features.runtime.log import log
 from tests.conftest import run_headhunt
@@ -265,6 +267,18 @@ def test_class_folders_that_are_links_to_nowhere_are_said(tmp_path: Path) -> Non
     for name in ("c", "d"):
         (root / "val" / name).symlink_to(tmp_path / "gone" / name)
     assert said.format(root / "val") in prepared(run_on(root))[1]
+
+
+def test_a_named_pipe_is_no_photo_and_is_not_opened(tmp_path: Path) -> None:
+    root = fill(tmp_path / "photos", "a", "b")
+    os.mkfifo(root / "a" / "pipe")
+    os.mkfifo(root / "pipe.x")
+    result, words = prepared(run_on(root))
+    assert result["images"] == 12
+    assert words == "Left out files that cannot be read as photos: 1 without a suffix, 1 .x."
+    with log.capture() as captured:
+        assert len(find_photos(root)) == 12
+    assert " ".join(captured.get().split()) == words
 
 
 def test_a_tilde_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

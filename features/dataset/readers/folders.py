@@ -140,7 +140,7 @@ def _photos(folder: Path, root: Path, left_out: list[str], others: Counter[str])
 
 def _count_beside(folders: Iterable[Path], others: Counter[str]) -> None:
     """Handles files beside the class folders: notes photos, counts other files in `others`, by suffix."""
-    files = [file for folder in folders for file in sorted(_listed(folder)) if file.is_file()]
+    files = [file for folder in folders for file in sorted(_listed(folder)) if file.exists() and not file.is_dir()]
     photos = [file for file in files if is_photo(file)]
     others.update(file.suffix.lower() for file in files if file not in photos)
     if photos:
@@ -217,6 +217,8 @@ def is_photo(file: Path) -> bool:
     from PIL import Image, ImageFile
 
     try:
+        if not file.is_file():  # opening a named pipe would block forever
+            return False
         with Image.open(file) as image:  # a stub recognises a format but cannot decode it
             return image.format not in NO_PHOTOS and not isinstance(image, ImageFile.StubImageFile)
     except Exception:  # readers raise all kinds of exceptions on files that are not photos
