@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
@@ -125,12 +126,12 @@ def _inspect(run: DatasetRun, source: Source) -> tuple[list[Photo], dict[str, In
     within = run.dataset.within.resolve() if run.dataset.within else None
 
     def inspect(path: str) -> Inspected:
-        if within and not (source.root / path).resolve().is_relative_to(within):
-            return Inspected(f"outside the folder {within} (dataset.within)")
         if _printable(path) != path:
             return Inspected("with a name that is not UTF-8; rename it")
         if not is_one_line(path):
             return Inspected("with a line break or another unprintable character in its name; rename it")
+        if within and _is_outside(source.root / path, within):
+            return Inspected(f"outside the folder {within} (dataset.within)")
         return inspect_image(source.root / path, run.dataset.max_pixels, known)
 
     found = dict(zip(paths, in_threads(inspect, paths, "checking photos"), strict=True))
@@ -162,6 +163,13 @@ def _inspect(run: DatasetRun, source: Source) -> tuple[list[Photo], dict[str, In
             note(f"Read as {bits}-bit, because all their 16-bit values are below {1 << bits}: {counted}, {some(dark)}.")
     reasons = {_printable(path): fault for path, fault in faults.items()}
     return [photo for photo in source.photos if photo.path not in faults], found, reasons
+
+
+def _is_outside(path: Path, folder: Path) -> bool:
+    try:
+        return not path.resolve().is_relative_to(folder)
+    except (OSError, RuntimeError):  # a link to itself, which `inspect_image` names
+        return False
 
 
 def _gone(before: Sequence[Photo], after: Sequence[Photo], reason: str) -> dict[str, str]:

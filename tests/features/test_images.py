@@ -382,3 +382,15 @@ def test_a_table_that_names_a_folder(root: Path) -> None:
     )
     with pytest.raises(DatasetError, match=r"a folder, not a file: photos/a/0.png"):
         prepare(run)
+
+
+def test_paths_that_cannot_be_resolved_are_named_with_within(root: Path) -> None:
+    (root / "a" / "itself.png").symlink_to("itself.png")
+    lines = [f"photos/{name}/{n}.png,{name}" for name in ("a", "b") for n in range(4)]
+    lines += ["photos/a/\0.png,a", "photos/a/itself.png,a", "../other/0.png,b"]
+    (root.parent / "photos.csv").write_text("\n".join(["path,class_name", *lines]))
+    section = {"kind": "csv", "file": str(root.parent / "photos.csv"), "within": str(root.parent)}
+    with pytest.raises(
+        DatasetError, match=r"3 of 11 photos .* cannot be used \(1 with a line break .*1 unreadable, 1 outside"
+    ):
+        prepare(FeaturesRun.model_validate({"workdir": str(root.parent / "run"), "dataset": section}))

@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from features.dataset.config import ColumnSplit, CsvDataset
@@ -19,6 +20,9 @@ from features.runtime.errors import DatasetError, some
 
 LONGEST_QUOTE = 200
 """Most characters of a file that a message quotes, since it may not be a table."""
+
+MOST_DIGITS = 15
+"""Most digits of an integer in a table, with its sign."""
 
 SEPARATORS = ",;\t|"
 
@@ -37,7 +41,13 @@ class Row:
         if not _is_number(cell):
             got = shortened(repr(cell), LONGEST_QUOTE)
             raise DatasetError(f"{self.place}: {column} must be an integer, but got {got}.")
-        return int(cell.partition(".")[0])
+        digits = cell.partition(".")[0]
+        if len(digits) > MOST_DIGITS:
+            got = shortened(repr(cell), LONGEST_QUOTE)
+            raise DatasetError(
+                f"{self.place}: {column} must have at most {MOST_DIGITS} digits, but got {got}. Correct the table."
+            )
+        return int(digits)
 
 
 def read_table(dataset: CsvDataset) -> Source:
@@ -173,13 +183,16 @@ def _classes(file: Path, columns: list[str], rows: list[Row]) -> tuple[list[int]
         if names.setdefault(label, name) != name:
             raise DatasetError(f"{row.place}: label {label} is {name!r} here, but was {names[label]!r} before.")
         labels.append(label)
-    gaps = sorted(set(range(max(names, default=0))) - set(names))
-    if gaps == [0]:
-        raise DatasetError(f"{file}: labels must start at 0, but run from 1 to {max(names)}. Subtract 1.")
-    if gaps:
+    largest = max(names, default=-1)
+    gaps = largest + 1 - len(names)
+    if gaps == 1 and 0 not in names:
+        raise DatasetError(f"{file}: labels must start at 0, but run from 1 to {largest}. Subtract 1.")
+    if gaps:  # maybe billions, if the label is an id
+        first = list(islice((label for label in range(largest) if label not in names), 5))
+        more = f" and {gaps - len(first)} more" if gaps > len(first) else ""
         raise DatasetError(
-            f"{file}: labels must be 0, 1, 2, … without gaps, but {some(gaps)} "
-            f"{'is' if len(gaps) == 1 else 'are'} missing from 0 to {max(names)}. Renumber the classes, or give only "
+            f"{file}: labels must be 0, 1, 2, … without gaps, but {some(first)}{more} "
+            f"{'is' if gaps == 1 else 'are'} missing from 0 to {largest}. Renumber the classes, or give only "
             "`class_name`."
         )
     return labels, tuple(names[label] for label in range(len(names)))
