@@ -42,3 +42,17 @@ def _seen_as(name: str) -> str:
 def is_one_line(name: str) -> bool:
     """Whether a name is free of control characters, Unicode line breaks and direction-changing characters."""
     return not any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") or letter in TURNING for letter in name)
+
+
+def path_fault(path: str) -> str | None:
+    """Why the tables of a run cannot name a photo with this path; None if they can."""
+    if printable(path) != path:
+        return "with a name that is not UTF-8; rename it"
+    if not is_one_line(path):
+        return "with a line break or another unprintable character in its name; rename it"
+    return None
+
+
+def printable(path: str) -> str:
+    """A path as valid UTF-8: undecodable bytes of the file name become question marks."""
+    return path.encode("utf-8", "replace").decode()

@@ -26,7 +26,7 @@ from features.dataset.index import (
     load_index,
     write_index,
 )
-from features.dataset.names import check_names, is_one_line
+from features.dataset.names import check_names, path_fault, printable
 from features.dataset.notes import collect_notes, note
 from features.dataset.readers.folders import read_folders
 from features.dataset.readers.stanford_cars import read_stanford_cars
@@ -126,10 +126,8 @@ def _inspect(run: DatasetRun, source: Source) -> tuple[list[Photo], dict[str, In
     within = run.dataset.within.resolve() if run.dataset.within else None
 
     def inspect(path: str) -> Inspected:
-        if _printable(path) != path:
-            return Inspected("with a name that is not UTF-8; rename it")
-        if not is_one_line(path):
-            return Inspected("with a line break or another unprintable character in its name; rename it")
+        if fault := path_fault(path):
+            return Inspected(fault)
         if within and _is_outside(source.root / path, within):
             return Inspected(f"outside the folder {within} (dataset.within)")
         return inspect_image(source.root / path, run.dataset.max_pixels, known)
@@ -142,7 +140,7 @@ def _inspect(run: DatasetRun, source: Source) -> tuple[list[Photo], dict[str, In
         by_kind: dict[str, list[str]] = {}
         for path, fault in faults.items():
             kind, opening, detail = fault.partition(" (")
-            by_kind.setdefault(kind, []).append(_printable(path) + opening + detail)
+            by_kind.setdefault(kind, []).append(printable(path) + opening + detail)
         counts = ", ".join(f"{len(paths)} {kind}" for kind, paths in by_kind.items())
         if run.dataset.on_missing == "error":
             lines = [f"  {kind}: {some(paths)}" for kind, paths in by_kind.items()]
@@ -161,7 +159,7 @@ def _inspect(run: DatasetRun, source: Source) -> tuple[list[Photo], dict[str, In
         if dark:
             counted = f"{len(dark)} of {len(paths)} photos"
             note(f"Read as {bits}-bit, because all their 16-bit values are below {1 << bits}: {counted}, {some(dark)}.")
-    reasons = {_printable(path): fault for path, fault in faults.items()}
+    reasons = {printable(path): fault for path, fault in faults.items()}
     return [photo for photo in source.photos if photo.path not in faults], found, reasons
 
 
@@ -196,11 +194,6 @@ def _boxes_outside(photos: Sequence[Photo], found: dict[str, Inspected]) -> dict
             "are already cropped, set `dataset.crop_to_bbox: false`."
         )
     return outside
-
-
-def _printable(path: str) -> str:
-    """A path as valid UTF-8: undecodable bytes of the file name become question marks."""
-    return path.encode("utf-8", "replace").decode()
 
 
 def _known_sizes(run: DatasetRun) -> dict[str, tuple[int, int]]:

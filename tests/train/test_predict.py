@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -129,6 +130,26 @@ def test_when_all_can_be_read_the_command_succeeds(bundle: Path, photos: Path, t
     table = pd.read_csv(tmp_path / "all.csv", index_col=["path", "rank"])
     assert table.xs(1, level="rank").index.tolist() == [str(photos / "a" / f"{number}.png") for number in range(8)]
     assert not list(tmp_path.glob(".*"))
+
+
+def test_photos_that_a_table_cannot_name_are_named_and_the_others_written(
+    bundle: Path, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "odd").mkdir()
+    for name in (b"good.png", b"not utf-8 \xff.png", b"two\nlines.png"):
+        shutil.copyfile(photos / "a" / "0.png", os.fsdecode(bytes(tmp_path / "odd") + b"/" + name))
+    os.mkfifo(tmp_path / "odd" / "pipe")
+    done = predict(tmp_path, "odd", "--model", str(bundle.resolve()), "--out", "found.csv", "--json")
+    assert done.returncode == 1
+    assert "headhunt: 2 of 3 photos or folders could not be read" in done.stderr
+    assert "odd/not utf-8 ?.png: with a name that is not UTF-8; rename it" in done.stderr
+    assert "Left out files that cannot be read as photos: 1 without a suffix." in done.stderr
+    failed = json.loads(done.stdout.splitlines()[-1])["failed"]
+    assert [(row["image"], row["reason"].partition("; ")[0]) for row in failed] == [
+        ("odd/not utf-8 ?.png", "with a name that is not UTF-8"),
+        ("odd/two\nlines.png", "with a line break or another unprintable character in its name"),
+    ]
+    assert pd.read_csv(tmp_path / "found.csv")["path"].unique().tolist() == ["odd/good.png"]
 
 
 def test_nothing_is_predicted_where_nothing_can_be_written(bundle: Path, photos: Path, tmp_path: Path) -> None:

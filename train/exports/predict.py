@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from features.dataset.images import inspect_image, open_photo, resized
+from features.dataset.names import path_fault, printable
 from features.dataset.readers.folders import find_photos
 from features.runtime.atomic import atomic_path
 from features.runtime.commands.progress import progress
@@ -108,7 +109,7 @@ def predict_images(model_file: Path, paths: Sequence[Path]) -> PredictResult:
 
     `paths` are photos and folders, in which photos are found as by `features prepare`. A photo is read like those of the data set
     (first frame, turned upright, RGB) and resized to the model's input. Class names come from labels.txt next to the model. What
-    cannot be read is logged and listed in `failed` with the reason; the others are still predicted.
+    cannot be read, or not be named in a table, is logged and listed in `failed` with the reason; the others are still predicted.
     """
     labels_file = model_file.with_name("labels.txt")
     try:
@@ -120,8 +121,8 @@ def predict_images(model_file: Path, paths: Sequence[Path]) -> PredictResult:
     failed: list[Unreadable] = []
 
     def leave_out(path: Path, reason: str) -> None:
-        failed.append(Unreadable(str(path), reason))
-        log.print(f"{path}: {reason}", style="yellow")
+        failed.append(Unreadable(printable(str(path)), reason))
+        log.print(f"{printable(str(path))}: {reason}", style="yellow")
 
     images = _images(paths, leave_out)
     format_ = format_of(model_file)
@@ -131,7 +132,7 @@ def predict_images(model_file: Path, paths: Sequence[Path]) -> PredictResult:
     with progress("predictions", len(images), "images") as advance:
         for image in images:
             advance(1)
-            fault = inspect_image(image, MAX_PIXELS, {}).fault
+            fault = path_fault(str(image)) or inspect_image(image, MAX_PIXELS, {}).fault
             if fault:
                 leave_out(image, fault)
                 continue
