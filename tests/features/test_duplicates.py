@@ -185,6 +185,19 @@ def test_tables_as_spreadsheets_write_them(root: Path, separator: str, encoding:
     assert load_index(run).class_names == ("Škoda a", "Škoda b")
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|", "^"])
+@pytest.mark.parametrize("line", ["sep={}\r\n", '"sep={}"\n', "SEP={} \r"])
+def test_the_first_line_may_state_the_separator(root: Path, separator: str, line: str) -> None:
+    lines = [separator.join((f"{name}/{number}.png", name)) for name in "ab" for number in range(40)]
+    table = "\r\n".join([separator.join(("path", "class_name")), *lines])
+    (root / "photos.csv").write_text(line.format(separator) + table, encoding="utf-8-sig", newline="")
+    assert len(prepared(run_on(root, "photos.csv"))[0]) == 80
+    wrong = line.format(separator) + table.replace("a/1.png", "")
+    (root / "photos.csv").write_text(wrong, encoding="utf-8-sig", newline="")
+    with pytest.raises(DatasetError, match="line 4: `path` is empty"):
+        prepare(run_on(root, "photos.csv"))
+
+
 def test_the_separator_is_the_one_that_gives_a_path(root: Path) -> None:
     lines = ["path;class_name;a, b, c, d"]
     lines += [f"{name}/{number}.png;{name};1, 2" for name in "ab" for number in range(40)]

@@ -26,6 +26,9 @@ MOST_DIGITS = 15
 
 SEPARATORS = ",;\t|"
 
+STATED_SEPARATOR = re.compile(r'"?sep=(\t|[^"\s])"?[ \t]*(\r\n|\r|\n)', re.IGNORECASE)
+"""A first line that tells Excel the separator."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -113,8 +116,13 @@ def _read(file: Path) -> tuple[list[str], list[Row]]:
     columns: list[str] = []
     try:
         text = _decoded(file.read_bytes())
-        first = next((line for line in text.splitlines() if line.strip()), "")
-        separator = max(SEPARATORS, key=lambda mark: (_has_path(first, mark), first.count(mark)))  # a comma on a tie
+        if stated := STATED_SEPARATOR.match(text):
+            separator, text = stated[1], stated[2] + text[stated.end() :]  # an empty line in its place
+        else:
+            first = next((line for line in text.splitlines() if line.strip()), "")
+            separator = max(
+                SEPARATORS, key=lambda mark: (_has_path(first, mark), first.count(mark))
+            )  # a comma on a tie
         reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
         for cells in filter(None, reader):
             place, cells = f"{file}, line {reader.line_num}", [cell.strip() for cell in cells]
