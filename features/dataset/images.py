@@ -103,12 +103,12 @@ def inspect_image(path: Path, max_pixels: int, known: dict[str, tuple[int, int]]
             return Inspected(None, *known[sha256], sha256)
         with Image.open(io.BytesIO(data)) as image:
             animated = not jpeg and bool(getattr(image, "is_animated", False))
-            if sha256 in known and not image.mode.startswith("I;16") and _layout(image) is None:
+            if sha256 in known and not image.mode.startswith("I") and _layout(image) is None:
                 return Inspected(None, *known[sha256], sha256, animated)
             width, height = image.size
             if width * height > max_pixels:
                 return Inspected(f"larger than dataset.max_pixels ({width} × {height} > {max_pixels})")
-            if image.mode in ("I", "F"):
+            if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
                 return Inspected("with 32-bit pixels, which have no defined white level; convert them to 8 or 16 bits")
             image.draft("RGB", (64, 64))  # reads a JPEG to its end, but decodes it at reduced scale
             decoded = _decoded(image, data)
@@ -199,10 +199,11 @@ def _decoded(image: Image.Image, data: bytes) -> _Decoded:
 
     Grey, CMYK, palette and 16-bit photos are converted; transparency is dropped.
     """
-    layout, format_ = _layout(image), image.format
+    layout, format_, states_white = _layout(image), image.format, _states_white(image)
     image = _upright(image)
-    if image.mode.startswith("I;16"):  # Pillow's own conversion clips values above 255 to white
-        return _scaled(np.asarray(image))
+    if image.mode.startswith("I;16") or (image.mode == "I" and format_ == "PPM"):
+        values = np.asarray(image).astype(np.uint16)  # Pillow's own conversion clips values above 255 to white
+        return _Decoded(_bright(values, 16), None) if states_white else _scaled(values)
     if layout:
         brightest = np.asarray(image)[..., :3].max()
         if brightest < 1 << HELD_BITS[-1] - 8 and format_ in ("PNG", "TIFF") and layout in LOW_BYTES:
@@ -218,7 +219,19 @@ def _scaled(values: npt.NDArray[np.uint16]) -> _Decoded:
     """16-bit values, (height, width) or (height, width, 3), as a photo, scaled by the fewest bits that hold them."""
     brightest = int(values.max())
     held_bits = next((bits for bits in HELD_BITS if 0 < brightest < 1 << bits), None)
-    return _Decoded(Image.fromarray((values >> (held_bits or 16) - 8).astype(np.uint8)).convert("RGB"), held_bits)
+    return _Decoded(_bright(values, held_bits or 16), held_bits)
+
+
+def _bright(values: npt.NDArray[np.uint16], bits: int) -> Image.Image:
+    """Values of this many bits as an RGB photo of 8 bits."""
+    return Image.fromarray((values >> bits - 8).astype(np.uint8)).convert("RGB")
+
+
+def _states_white(image: Image.Image) -> bool:
+    """Whether an opened file is a PGM that states its white level, by which Pillow scales the values to 16 bits."""
+    if not (tiles := getattr(image, "tile", ())):
+        return False
+    return tiles[0].codec_name in ("ppm", "ppm_plain") and tiles[0].args[-1] != WHITE
 
 
 def _layout(image: Image.Image) -> str | None:
@@ -229,7 +242,7 @@ def _layout(image: Image.Image) -> str | None:
     if not (tiles := getattr(image, "tile", ())) or not image.mode.startswith("RGB"):
         return None
     decoder, args = tiles[0].codec_name, tiles[0].args
-    if decoder == "SGI16" or (decoder == "ppm" and args[-1] == WHITE):
+    if decoder == "SGI16" or (decoder in ("ppm", "ppm_plain") and args[-1] == WHITE):
         return str(decoder)
     layout = str(args if isinstance(args, str) else args[0])
     return layout if ";16" in layout else None

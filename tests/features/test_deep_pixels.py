@@ -143,3 +143,24 @@ def test_dark_colours_of_formats_whose_low_bytes_cannot_be_read_are_refused(
         assert found == fault if fault is None else (found or "").startswith(fault)
     with pytest.raises(DatasetError, match="convert it to 8 bits"):
         open_photo(path)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize(
+    ("bits", "white", "told"),
+    [(10, 1023, None), (12, 4095, None), (9, 4095, None), (16, 65535, None), (12, 65535, 12), (16, 40000, None)],
+)
+def test_a_pgm_is_scaled_by_the_white_that_it_states_or_by_its_bits(
+    tmp_path: Path, bits: int, white: int, told: int | None, plain: bool
+) -> None:
+    """netpbm's pgm(5): P5 has two bytes for each value, the high one first; P2 has text."""
+    colours = np.minimum(ramp(bits), np.uint16(white))
+    header = f"{'P2' if plain else 'P5'} 20 12 {white}\n".encode()
+    path = tmp_path / "photo.pgm"
+    values = " ".join(map(str, colours.ravel())).encode() if plain else colours.astype(">u2").tobytes()
+    path.write_bytes(header + values)
+    found = inspect_image(path, 10**8, {})
+    assert (found.fault, found.width, found.height, found.held_bits) == (None, 20, 12, told)
+    assert difference(path, colours, 4095 if told else white) <= 1
+    again = inspect_image(path, 10**8, {found.sha256: (20, 12)})
+    assert again == found
