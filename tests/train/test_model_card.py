@@ -83,3 +83,18 @@ def test_what_a_trial_was_trained_on_is_said(searched: Run) -> None:
         card = model_card(searched, one, cache, made, verdict, {})
         assert f"- feature cache: `{cache.key[:16]}`; the head was trained on: {said}\n" in card
         assert f" Its photos were {tuned}\n" in card
+
+
+def test_the_layers_at_which_the_backbone_is_cut_are_said(searched: Run) -> None:
+    promotion, leader = find_promotion(searched, fabricate_promotion(searched)), leaders(searched)[0]
+    cache, verdict = cache_for(searched), verdict_of(searched, promotion)
+    for cut, said in (
+        (None, ""),
+        ("early", ", up to `early`"),
+        (("early", "late"), ", up to `early` and `late`, each pooled"),
+    ):
+        run = searched.model_copy(update={"features": searched.features.model_copy(update={"cut": cut})})
+        (line,) = [
+            one for one in model_card(run, leader, cache, promotion, verdict, {}).splitlines() if "backbone:" in one
+        ]
+        assert line.endswith(f", weights `{cache.manifest.key_parts['weights']}`{said}")
