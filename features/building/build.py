@@ -51,6 +51,12 @@ def build_caches(run: FeaturesRun) -> dict[str, Any]:
     """
     own, *names = policy_sections(run.features)
     _check_policies_differ(run)
+    for name, section in policy_sections(run.features).items():
+        if section.copies and not augmentation_parts(section)["layers"]:
+            log.print(
+                f"The policy {name} changes nothing: its copies repeat the clean photos. Set its `copies: 0`, or choose another.",
+                style="yellow",
+            )
     result, others = build_cache(of_policy(run, own)), {}
     for name in names:
         log.print(f"Policy {name}:")

@@ -216,6 +216,15 @@ def test_two_policies_of_the_same_layers_are_refused(make_run: MakeRun) -> None:
         build_caches(run)
 
 
+@pytest.mark.parametrize(("copies", "said"), [(1, True), (0, False)])
+def test_copies_that_repeat_the_clean_photos_are_said(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str], copies: int, said: bool
+) -> None:
+    build_caches(make_run(augmentation="none", copies=copies))
+    told = " ".join(capsys.readouterr().err.split())
+    assert ("The policy none changes nothing: its copies repeat the clean photos. Set its `copies: 0`" in told) == said
+
+
 def test_what_differs_is_shown_from_where_it_begins(make_run: MakeRun) -> None:
     build_caches(make_run(augmentation="flip_rotate_zoom"))
     run = make_run(augmentation="mild")
