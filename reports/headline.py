@@ -54,7 +54,7 @@ def _promoted(run: Run, best: Promotion) -> list[Tile]:
         return [(share(best.tuned.val.accuracy), what)]
     accuracy, found = test.accuracy, verdict_of(run, best)
     of = "" if found.missing else f" of {found.photos:,} photos"
-    title = found.title or f"{best.title}, {best.stage}"
+    title = found.title if found.is_probe else f"{best.title}, {best.stage}"
     tiles = [(share(accuracy), f"test, {title}{_measured(accuracy, found)}{of}")]
     if found.is_probe:
         return tiles

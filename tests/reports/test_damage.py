@@ -159,7 +159,7 @@ OTHER = r"Mistakes : \S*predictions.csv is damaged or does not match the index: 
             [*ERRORS, "cache"],
             [
                 r"No verdict: \S*predictions.csv is damaged \(its last line is cut off\)",
-                r"33.3 % test, trial \d, fine-tuned, when it was promoted – test, linear probe: unknown",
+                r"33.3 % test, trial \d, recipe 0a1b2c3d, fine-tuned, when it was promoted – test, linear probe: unknown",
                 r"Mistakes : \S*predictions.csv is damaged \(its last line is cut off\)",
                 r"Fidelity : \S*results.json cannot be read: it is not a JSON object",
                 f"{CURVES_SAID}No columns",

@@ -19,7 +19,7 @@ from features.cache.shards import Shard, read_shard, write_shard
 from features.runtime.errors import CacheError, HeadhuntError, UsageError
 from features.runtime.workers.gpus import find_gpus
 from reports.config import Run
-from search.leaderboard import leaders
+from search.leaderboard import leaders, load_study
 from search.records import load_weights
 from search.retrain import trial_weights
 from train.photos import Photos
@@ -218,6 +218,8 @@ def test_a_network_that_no_epoch_made_better_is_called_frozen(
     monkeypatch.setattr(train.promotion.worker, "finetune", finetune)
     still = change(searched, epochs=1, learning_rate=1e-30)  # too small to move a weight
     by_loss = still.model_copy(update={"search": still.search.model_copy(update={"objective": "val_loss"})})
+    study = load_study(searched)
+    study.set_user_attr("identity", study.user_attrs["identity"] | {"objective": "val_loss"})
     (promotion,) = promote(by_loss)
     assert (promotion.stage, promotion.is_head_alone, promotion.unfrozen) == ("frozen", False, [])
     told = " ".join(capsys.readouterr().err.split())
