@@ -1,9 +1,10 @@
-"""Reads a `.keras` file without Keras, to check a backbone before anything is computed."""
+"""Reads a `.keras` file without Keras: checks it for damage, and a backbone before anything is computed."""
 
 from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +47,20 @@ class KerasFile(NamedTuple):
             or (layer.kind == "Conv2D" and 1 < layer.config.get("groups", 1) == layer.config.get("filters"))
             for layer in self.layers
         )
+
+
+def keras_file_damage(path: Path) -> str | None:
+    """How a `.keras` file is damaged, by the checksums of its zip archive; None if it is not."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            part = archive.testzip()
+    except IsADirectoryError:
+        return "it is a folder"
+    except (zipfile.BadZipFile, EOFError):
+        return "it is truncated or not a zip archive"
+    except (OSError, RuntimeError, ValueError, zlib.error) as error:  # what zipfile raises for wrong headers
+        return str(error)
+    return part and f"the checksum of its {part} is wrong"
 
 
 def read_keras_file(path: Path) -> KerasFile:

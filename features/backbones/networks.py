@@ -12,6 +12,7 @@ from textwrap import shorten
 from typing import IO, Any, Literal
 
 from features.backbones.inference import InferenceNetwork
+from features.backbones.keras_file import keras_file_damage
 from features.backbones.lite0 import build_lite0
 from features.backbones.pooling_layers import build_pooling
 from features.backbones.projection import Projection
@@ -131,6 +132,8 @@ def _from_file(config: FeaturesConfig) -> Any:
 
     path = existing_file(config.backbone, "features.backbone")
     check_backbone(config)
+    if damage := keras_file_damage(path):
+        raise UsageError(f"features.backbone: {path} is damaged ({damage}). Save the network again, or restore a copy.")
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises all kinds of exceptions on unsuitable files

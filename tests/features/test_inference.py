@@ -325,7 +325,7 @@ def test_files_that_no_stage_could_use_are_refused_when_the_configuration_is_che
     assert "is not a complete .keras file" in refused(path, "prepare")
 
 
-def test_a_layer_that_keras_does_not_know_is_one_message(configured: Path, tmp_path: Path) -> None:
+def test_a_file_that_keras_cannot_load_is_one_message(configured: Path, tmp_path: Path) -> None:
     path = network_file(tmp_path / "unknown.keras", keras.layers.Conv2D(2, 3, name="known"))
     with zipfile.ZipFile(path) as archive:
         content = {name: archive.read(name) for name in archive.namelist()}
@@ -335,6 +335,12 @@ def test_a_layer_that_keras_does_not_know_is_one_message(configured: Path, tmp_p
             archive.writestr(name, data)
     assert CliRunner().invoke(app, ["prepare"]).exit_code == 0
     said = refused(path, "cache")
+    flipped = bytearray(network_file(path, keras.layers.Conv2D(2, 3)).read_bytes())
+    flipped[flipped.index(b"\x89HDF") + 2000] ^= 1
+    path.write_bytes(flipped)
+    assert "is damaged (the checksum of its model.weights.h5 is wrong). Save the network again" in refused(
+        path, "cache"
+    )
     assert "Keras cannot load" in said and "Conv9D" in said and "stock Keras layers" in said
 
 

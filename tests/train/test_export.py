@@ -18,6 +18,7 @@ from features.run_file import load
 from features.runtime.errors import HeadhuntError, UsageError
 from reports.config import Run
 from search.leaderboard import leaders
+from train.exports.convert import CONVERTERS
 from train.exports.export import FORMATS, export
 from train.exports.record import BundleFiles
 from train.exports.runtimes import RUNTIMES, load_model
@@ -139,6 +140,47 @@ def test_a_model_that_is_not_the_promoted_one_is_refused(promoted: Run) -> None:
     folder = Path("run") / "exports" / str(number)
     names = {path.name for path in folder.iterdir()}
     assert names == set()  # neither the differing file nor a partial one
+
+
+@pytest.mark.parametrize("damage", ["truncated", "one bit", "a folder", "another network"])
+def test_a_damaged_promotion_does_not_cost_its_exports(promoted: Run, damage: str) -> None:
+    folder = Path(export(promoted, None, ["keras", "config"]).folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (promotion,) = find_promotions(promoted)
+    file = promotion.folder / "model.keras"
+    content = bytearray(file.read_bytes())
+    match damage:
+        case "truncated":
+            file.write_bytes(content[:3000])
+            reason = "is damaged (it is truncated or not a zip archive)"
+        case "one bit":
+            content[content.index(b"\x89HDF") + 5000] ^= 1  # within the weights
+            file.write_bytes(content)
+            reason = "is damaged (the checksum of its model.weights.h5 is wrong)"
+        case "a folder":
+            file.unlink()
+            file.mkdir()
+            reason = "is damaged (it is a folder)"
+        case _:
+            import keras
+
+            model = keras.saving.load_model(file)
+            model.get_layer("head").get_layer("classifier").bias.assign([3.0, 0.0, -3.0])
+            model.save(file)
+            reason = "is not the promoted network: its predictions differ from the promotion's: probabilities differ by"
+    with pytest.raises(HeadhuntError, match=re.escape(f"{file} {reason}")) as error:
+        export(promoted, None, ["onnx"])
+    again = f"Delete {promotion.folder}, then rerun `headhunt train promote --trial {promotion.trial}`."
+    assert str(error.value).endswith(again)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_an_export_that_cannot_be_loaded_is_named(promoted: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CONVERTERS, "onnx", lambda source, target: target.write_bytes(b"no network"))
+    number = find_promotions(promoted)[0].trial
+    with pytest.raises(HeadhuntError, match=rf"onnxruntime cannot load run/exports/{number}/model\.onnx: ") as error:
+        export(promoted, None, ["onnx"])
+    assert ".tmp" not in str(error.value)
 
 
 def test_the_formats_of_a_promotion_stay_whatever_their_times_of_writing(promoted: Run) -> None:

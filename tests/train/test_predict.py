@@ -211,6 +211,23 @@ def test_a_damaged_model_is_one_message(name: str, tmp_path: Path) -> None:
         load_model(path, format_of(path))
 
 
+def test_a_damaged_keras_file_is_not_called_missing(tmp_path: Path) -> None:
+    import keras
+
+    path = tmp_path / "model.keras"
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(9)]).save(path)
+    content = bytearray(path.read_bytes())
+    damaged = {
+        len(content) // 2: "it is truncated or not a zip archive",
+        len(content): "the checksum of its model.weights",
+    }
+    content[content.index(b"\x89HDF") + 2000] ^= 1
+    for size, reason in damaged.items():
+        path.write_bytes(content[:size])
+        with pytest.raises(HeadhuntError, match=f"Keras cannot load {path}: it is damaged .{reason}.*Restore a copy"):
+            load_model(path, "keras")
+
+
 def test_a_model_of_other_inputs_is_refused(tmp_path: Path) -> None:
     import keras
 

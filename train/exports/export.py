@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.augmentation.policies import configured, section_of
+from features.backbones.keras_file import keras_file_damage
 from features.backbones.table import image_size
 from features.cache.feature_cache import cache_for
 from features.dataset.images import load_images
@@ -31,7 +32,7 @@ from train.config import TrainRun
 from train.exports.convert import convert
 from train.exports.hyperparameters import keras_tuner_config, optuna_trial
 from train.exports.model_card import model_card
-from train.exports.record import BundleFiles, ExportedConfig, ExportedFormat, ExportResult
+from train.exports.record import BundleFiles, ExportedConfig, ExportedFormat, ExportResult, holds_another
 from train.exports.runtimes import EXTRA, RUNTIMES, Pixels, load_model, missing, packages
 from train.promotion.artifact import MODEL, Promotion, damaged_promotions, find_promotion, find_promotions
 from train.promotion.predictions import read_predictions
@@ -80,7 +81,7 @@ class Bundle:
     @property
     def tolerance(self) -> dict[str, float]:
         """The largest allowed difference in probability, by format."""
-        return dict.fromkeys(TOLERANCE, TOLERANCE_GPU) if self.promotion.backend == "jax" else TOLERANCE
+        return _tolerance(self.promotion)
 
 
 def export(
@@ -101,12 +102,10 @@ def export(
         raise UsageError(f"trial {number} is not in the study {run.name!r}; its promotion belongs to another study.")
     check_cache(run, leader)
     cache = cache_for(run, configured(run.features, leader.config.views.policy))
-    source = promotion.folder / MODEL
-    if not source.exists():
-        raise HeadhuntError(f"{source} is missing. Delete {source.parent} and rerun `headhunt train promote`.")
-    folder = make_folder(run.workdir / "exports" / str(number))
+    source, folder = promotion.folder / MODEL, run.workdir / "exports" / str(number)
+    sha256 = _check_source(run, promotion, source, folder)
     run = run.model_copy(update={"train": run.train.model_copy(update={"finetune": promotion.finetune})})
-    files = BundleFiles(folder, promotion.folder.name, file_sha256(source))
+    files = BundleFiles(make_folder(folder), promotion.folder.name, sha256)
     bundle = Bundle(run, leader, source, folder, files, promotion)
     written = {}
     for name in chosen:
@@ -167,6 +166,39 @@ def _choose(run: TrainRun, trial: int | None, recipe: str | None) -> Promotion:
     raise UsageError(f"{what} in {run.workdir}. Run `headhunt train promote`.")
 
 
+def _check_source(run: TrainRun, promotion: Promotion, source: Path, folder: Path) -> str:
+    """The sha256 (hex) of the promotion's network.
+
+    Raises HeadhuntError if the network is missing or damaged, or if it would replace exports of another network in `folder`
+    although its predictions differ from the promotion's.
+    """
+    again = f"Delete {relative(source.parent)}, then rerun `headhunt train promote --trial {promotion.trial}`."
+    if not source.exists():
+        raise HeadhuntError(f"{relative(source)} is missing. {again}")
+    if damage := keras_file_damage(source):
+        raise HeadhuntError(f"{relative(source)} is damaged ({damage}). {again}")
+    sha256 = file_sha256(source)
+    if holds_another(folder, sha256):
+        originals, tolerance = _originals(run, promotion), _tolerance(promotion)["keras"]
+        difference = _difference(source, "keras", originals)
+        if not difference <= tolerance:
+            raise HeadhuntError(
+                f"{relative(source)} is not the promoted network: {_differ(difference, tolerance, originals)}. {again}"
+            )
+    return sha256
+
+
+def _tolerance(promotion: Promotion) -> dict[str, float]:
+    return dict.fromkeys(TOLERANCE, TOLERANCE_GPU) if promotion.backend == "jax" else TOLERANCE
+
+
+def _differ(difference: float, tolerance: float, originals: Originals) -> str:
+    return (
+        f"its predictions differ from the promotion's: probabilities differ by {difference:.2e}, but at most {tolerance:g} is "
+        f"allowed ({len(originals.pixels)} validation photos)"
+    )
+
+
 def _originals(run: TrainRun, promotion: Promotion) -> Originals:
     index = load_index(run)
     rows, places = index.of_split("val").index.to_numpy(), _compared(run)
@@ -198,12 +230,14 @@ def _export_model(name: str, bundle: Bundle) -> ExportedFormat:
     atomic = atomic_path if target.suffix else atomic_folder
     with atomic(target) as temporary:
         convert(bundle.source, temporary, name)
-        difference = _difference(temporary, name, bundle.originals)
+        try:
+            difference = _difference(temporary, name, bundle.originals)
+        except HeadhuntError as error:
+            raise HeadhuntError(str(error).replace(str(temporary), relative(target))) from error
         if not difference <= tolerance:
             raise HeadhuntError(
-                f"{relative(target)} was not written: in {RUNTIMES[name].name} its predictions differ from the promotion's: "
-                f"probabilities differ by {difference:.2e}, but at most {tolerance:g} is allowed "
-                f"({len(bundle.originals.pixels)} validation photos). Promote the trial again, or leave {name} out of --format."
+                f"{relative(target)} was not written: in {RUNTIMES[name].name} "
+                f"{_differ(difference, tolerance, bundle.originals)}. Promote the trial again, or leave {name} out of --format."
             )
     return exported(max_abs_difference=difference)
 

@@ -120,6 +120,12 @@ class BundleFiles:
         return {name: relative(self._folder / parts[0]) for name, parts in PARTS.items() if self.is_current(name)}
 
 
+def holds_another(folder: Path, model: str) -> bool:
+    """Whether a bundle's folder has recorded files of another network than the one with this sha256 (hex)."""
+    recorded = _read(folder)
+    return recorded.model != model and any((folder / name).exists() for name in recorded.files)
+
+
 def digest(path: Path) -> str:
     """The sha256 (hex) of a file's bytes; for a folder, of its files' names and digests."""
     if not path.is_dir():

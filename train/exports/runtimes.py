@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from features.backbones.keras_file import keras_file_damage
 from features.runtime.errors import HeadhuntError, UsageError
 from features.runtime.workers.engine import quiet, start_keras
 
@@ -108,12 +109,15 @@ def load_model(path: Path, format_: str) -> Loaded:
             f"{', '.join(name for name in RUNTIMES if not missing(name))}."
         )
     try:
+        if format_ == "keras" and (damage := keras_file_damage(path)):
+            raise ValueError(f"it is damaged ({damage})")
         return runtime.load(path)
     except HeadhuntError:
         raise
     except Exception as error:  # runtimes raise anything for a damaged or foreign file
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise HeadhuntError(f"{runtime.name} cannot load {path}: {reason[0]}") from error
+        again = "Restore a copy of it, or export it again with `headhunt train export`."
+        raise HeadhuntError(f"{runtime.name} cannot load {path}: {reason[0].rstrip('.')}. {again}") from error
 
 
 def _keras(path: Path) -> Loaded:
