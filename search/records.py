@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import yaml
 
-from features.runtime.atomic import atomic_path, write_text
+from features.runtime.atomic import atomic_path, read_text, write_text
 from features.runtime.errors import HeadhuntError, UsageError
 from features.runtime.log import relative
 from features.runtime.own_tables import read_whole_table
@@ -28,7 +28,11 @@ def claim_trials(workdir: Path, study: str) -> None:
     path = workdir / "trials" / "study.txt"
     if not path.exists():
         write_text(path, study + "\n")
-    owner = path.read_text(encoding="utf-8").strip()
+    advice = (
+        f"If the trials in {path.parent} belong to {study!r}, delete this file and rerun the same command; otherwise use another "
+        "`workdir`."
+    )
+    owner = read_text(path, advice).strip()
     if owner != study:
         raise UsageError(
             f"{path.parent} holds the trials of the study {owner!r}, and {study!r} would overwrite them. "

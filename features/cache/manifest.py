@@ -79,6 +79,10 @@ def read_manifest(folder: Path) -> Manifest:
         return parse_manifest(path.read_bytes(), path)
     except FileNotFoundError:
         raise CacheError(f"there is no finished feature cache in {folder}. Run `headhunt features cache`.") from None
+    except IsADirectoryError:
+        raise CacheError(
+            f"{path} is damaged (it is a folder). Delete it, then run `headhunt features repair`, which keeps intact shards."
+        ) from None
 
 
 def parse_manifest(data: bytes, source: Path | str) -> Manifest:

@@ -1,4 +1,4 @@
-"""Atomic file writes: a temporary name, a flush, a rename."""
+"""Files: atomic writes (a temporary name, a flush, a rename), reads of text, locks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from pathlib import Path
 from uuid import uuid4
 
 from features.runtime.errors import HeadhuntError, UsageError
+from features.runtime.log import relative
+
+DELETE_FOLDER = "Headhunt needs a file of this name: delete or rename the folder, then rerun the same command."
+"""What to do about a folder where a file should be."""
 
 
 @contextmanager
@@ -30,9 +34,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise HeadhuntError(
-            f"cannot write {path}: {error.strerror or error}. Free space or choose another `workdir`."
-        ) from error
+        raise _cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
     _flush(path.parent)
@@ -56,9 +58,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             path.rename(old)
         temporary.rename(path)
     except OSError as error:
-        raise HeadhuntError(
-            f"cannot write {path}: {error.strerror or error}. Free space or choose another `workdir`."
-        ) from error
+        raise _cannot_write(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
@@ -82,6 +82,22 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def read_text(path: Path, advice: str) -> str:
+    """The content of a UTF-8 file. Raises FileNotFoundError when it is missing, HeadhuntError, with `advice` on what to do, when
+    it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise
+    except IsADirectoryError:
+        reason = "it is a folder"
+    except UnicodeDecodeError:
+        reason = "it is not UTF-8 text"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    raise HeadhuntError(f"{relative(path)} is damaged ({reason}). {advice}")
+
+
 def file_sha256(path: Path) -> str:
     """The sha256 (hex) of a file's bytes."""
     with path.open("rb") as file:
@@ -94,7 +110,7 @@ def only_process(lock: Path, refusal: str) -> Iterator[None]:
 
     The operating system releases the lock when the process ends, however it ends.
     """
-    with lock.open("a+", encoding="utf-8") as file:
+    with lock.open("a+", encoding="utf-8", errors="replace") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -106,6 +122,12 @@ def only_process(lock: Path, refusal: str) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def _cannot_write(path: Path, error: OSError) -> HeadhuntError:
+    if path.is_dir() and isinstance(error, IsADirectoryError):
+        return HeadhuntError(f"cannot write {relative(path)}: it is a folder. {DELETE_FOLDER}")
+    return HeadhuntError(f"cannot write {path}: {error.strerror or error}. Free space or choose another `workdir`.")
 
 
 def _flush(path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from features.dataset.images import inspect_image, open_photo, resized
 from features.dataset.names import path_fault, printable
 from features.dataset.readers.folders import find_photos
-from features.runtime.atomic import atomic_path
+from features.runtime.atomic import atomic_path, read_text
 from features.runtime.commands.progress import progress
 from features.runtime.errors import DatasetError, HeadhuntError, UsageError
 from features.runtime.log import log, relative
@@ -113,7 +113,9 @@ def predict_images(model_file: Path, paths: Sequence[Path]) -> PredictResult:
     """
     labels_file = model_file.with_name("labels.txt")
     try:
-        names = labels_file.read_text(encoding="utf-8").splitlines()
+        names = read_text(
+            labels_file, "Export the model again; it must list the class names, one per line."
+        ).splitlines()
     except FileNotFoundError:
         raise UsageError(
             f"{labels_file} is missing; it must list the class names, one per line. Put it next to the model."

@@ -10,7 +10,7 @@ import json
 import shutil
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from features.runtime.atomic import file_sha256, write_text
 from features.runtime.log import log, relative
@@ -142,5 +142,5 @@ def _path(folder: Path) -> Path:
 def _read(folder: Path) -> BundleRecord:
     try:
         return BundleRecord.model_validate_json(_path(folder).read_text(encoding="utf-8"))
-    except (OSError, ValidationError):
+    except (OSError, ValueError):
         return BundleRecord()

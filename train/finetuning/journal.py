@@ -91,6 +91,6 @@ class Reader:
 
     def _text(self) -> str:
         try:
-            return (self._folder / LOG).read_text(encoding="utf-8")
+            return (self._folder / LOG).read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return ""

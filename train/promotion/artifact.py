@@ -187,7 +187,7 @@ def promotion_folder(run: TrainRun, trial: int, recipe: str, made_from: str) -> 
     try:
         if (earlier / MARK).read_text(encoding="utf-8").strip() == made_from:
             return earlier
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         pass
     return earlier.with_name(f"{trial}-{recipe}")
 

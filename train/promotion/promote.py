@@ -15,7 +15,7 @@ from features.cache.feature_cache import FeatureCache, cache_for
 from features.cache.keys import for_workers
 from features.config import Augmentation, FeaturesConfig
 from features.dataset.index import DatasetIndex, load_index
-from features.runtime.atomic import make_folder, only_process, write_text
+from features.runtime.atomic import make_folder, only_process, read_text, write_text
 from features.runtime.errors import CacheError, HeadhuntError, LostError, UsageError
 from features.runtime.log import log, relative
 from features.runtime.workers.executors import check_devices, in_own_process, open_executor
@@ -153,7 +153,8 @@ def _clear(task: Task) -> None:
     """Deletes files of another configuration, and the progress file of a killed process."""
     (task.folder / PROGRESS).unlink(missing_ok=True)
     mark = task.folder / MARK
-    if not mark.exists() or mark.read_text(encoding="utf-8").strip() != task.made_from:
+    advice = f"Delete {relative(task.folder)}, then rerun `headhunt train promote`."
+    if not mark.exists() or read_text(mark, advice).strip() != task.made_from:
         (task.folder / HISTORY).unlink(missing_ok=True)
         write_text(mark, task.made_from + "\n")
 

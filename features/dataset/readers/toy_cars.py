@@ -17,7 +17,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from features.dataset.config import ToyCars
-from features.runtime.atomic import atomic_path, write_text
+from features.runtime.atomic import atomic_path, read_text, write_text
+from features.runtime.errors import DatasetError
+from features.runtime.log import relative
 from features.runtime.workers.threads import in_threads
 
 SCALE = 3
@@ -99,7 +101,7 @@ def write_toy_cars(dataset: ToyCars, folder: Path) -> None:
         for number in range(dataset.per_class)
     ]
     done, annotations = folder / "drawn.json", folder / "cars_annos.mat"
-    drawn = json.loads(done.read_text(encoding="utf-8")) if done.exists() else None
+    drawn = _drawn(done)
     if drawn == parameters and annotations.exists() and all(file.exists() for *_, file in tasks):
         return
     done.unlink(missing_ok=True)
@@ -114,6 +116,15 @@ def write_toy_cars(dataset: ToyCars, folder: Path) -> None:
     boxes = in_threads(draw, tasks, "drawing toy cars")
     _write_annotations(annotations, [label for label, *_ in tasks], boxes, dataset.classes)
     write_text(done, json.dumps(parameters))
+
+
+def _drawn(file: Path) -> Any:
+    """The parameters of the photos on disk; None if there are none."""
+    advice = "Delete it; the photos will be drawn again."
+    try:
+        return json.loads(read_text(file, advice)) if file.exists() else None
+    except ValueError as error:
+        raise DatasetError(f"{relative(file)} is damaged ({error}). {advice}") from None
 
 
 def _write_annotations(file: Path, labels: list[int], boxes: list[tuple[int, int, int, int]], classes: int) -> None:

@@ -17,8 +17,9 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from features.runtime.atomic import DELETE_FOLDER
 from features.runtime.errors import HeadhuntError, LostError
-from features.runtime.log import PLAIN, log, shown
+from features.runtime.log import PLAIN, log, relative, shown
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.", metavar="FILE")]
 SetOption = Annotated[
@@ -69,7 +70,8 @@ def command(as_json: bool, resume_hint: str | None = None) -> Iterator[Output]:
     """Runs the body of a command and turns exceptions into one message and an exit status.
 
     0 done; 1 the run failed; 2 the command or the configuration is wrong; 130 interrupted. Any exception other than a
-    HeadhuntError is a bug in Headhunt: its traceback is printed, followed by a request to report it.
+    HeadhuntError, or a folder in place of a file, is a bug in Headhunt: its traceback is printed, followed by a request to report
+    it.
     """
     output = Output(as_json, resume_hint)
     try:
@@ -93,6 +95,9 @@ def command(as_json: bool, resume_hint: str | None = None) -> Iterator[Output]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from None
     except Exception as error:
+        if isinstance(error, IsADirectoryError) and isinstance(error.filename, str):
+            log.print(f"headhunt: {relative(Path(error.filename))} is a folder. {DELETE_FOLDER}", style="red")
+            raise typer.Exit(1) from None
         traceback.print_exc()
         log.print(
             f"headhunt: internal error ({type(error).__name__}). This is a bug; please report the traceback above.",
