@@ -92,7 +92,7 @@ def draw(found: ConfusionMatrix) -> go.Figure:
             xgap=1,
             ygap=1,
             hovertemplate="true: %{y}<br>predicted: %{x}<br>%{customdata} photos, %{z:.1%} of the class<extra></extra>",
-            text=found.counts.tolist() if classes <= COUNTED else None,
+            text=np.where(np.isnan(cells), "", found.counts.astype(str)).tolist() if classes <= COUNTED else None,
             texttemplate="%{text}" if classes <= COUNTED else None,
         )
     cut = [text(name) for name in shortened(found.names, LABEL)]

@@ -53,6 +53,13 @@ def test_the_counts_are_scikit_learns_in_another_order(classes: int) -> None:
     assert hovered >= {
         (int(row), int(column), int(made.counts[row, column])) for row, column in np.argwhere(made.counts)
     }
+    written = [np.array(trace.text) for trace in drawn.data if trace.text is not None]
+    if classes <= 12:  # each count once, on its own colour; the diagonal even where it is 0
+        filled = (made.counts > 0) | np.eye(classes, dtype=bool)
+        assert (sum((texts != "").astype(int) for texts in written) == filled).all()
+        assert sum(int(text) for texts in written for text in texts[texts != ""]) == 600
+    else:
+        assert not written
     for axis in (drawn.layout.yaxis, drawn.layout.xaxis):
         assert list(axis.ticktext) == made.names  # these fit without shortening
         assert axis.tickfont.size == 10
