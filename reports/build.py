@@ -108,13 +108,22 @@ def _page(
     )
 
 
+BUTTONS = {
+    "displaylogo": False,
+    "responsive": True,
+    "showSendToCloud": False,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
+}
+"""Plotly's options of a figure. Its buttons are those that are needed: PNG, zoom, pan, reset; page.html places them."""
+
+
 def _html(figure: go.Figure, name: str) -> str:
     """A figure as HTML; `name` must be unique on the page."""
     rendered: str = figure.to_html(
         full_html=False,
         include_plotlyjs=False,
         div_id=f"figure-{name}",
-        config={"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["select2d", "lasso2d"]},
+        config=BUTTONS,
     )
     return rendered
 

@@ -76,6 +76,19 @@ def titles_among_ticks(page: Page) -> list[str]:
     return found
 
 
+def covered_legends(page: Page) -> list[str]:
+    """The figures whose buttons overlap their legend or their drawing."""
+    found: list[str] = page.evaluate(
+        """[...document.querySelectorAll('.js-plotly-plot')].filter(plot => {
+            const buttons = plot.querySelector('.modebar-group').getBoundingClientRect();
+            return [...plot.querySelectorAll('.legend, .bglayer rect')].map(part => part.getBoundingClientRect()).some(
+                part => part.left < buttons.right && buttons.left < part.right && part.top < buttons.bottom
+                    && buttons.top < part.bottom);
+        }).map(plot => plot.id)"""
+    )
+    return found
+
+
 def test_a_title_that_lies_among_ticks_is_found(browser: Browser) -> None:
     page = browser.new_page()
     page.set_content(
@@ -120,8 +133,12 @@ def test_every_section_is_drawn_without_a_complaint_or_the_network(
     assert noise == []
     assert page.locator(".js-plotly-plot").count() == 15
     assert titles_among_ticks(page) == []
+    assert covered_legends(page) == []
     for name in result["sections"]:
         assert page.locator(f"section#{name} h2").count() == 1
+        page.evaluate(f"document.querySelector('nav a[href=\"#{name}\"]').click()")
+        menu, heading = (page.locator(each).bounding_box() for each in ("nav", f"section#{name} h2"))
+        assert menu and heading and heading["y"] >= menu["y"] + menu["height"] > 40
     assert page.locator("#left-out").inner_text().startswith("Left out")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     rows = page.locator("#promotions tbody tr")
