@@ -18,7 +18,7 @@ from features.runtime.commands.frame import (
     Output,
 )
 from features.runtime.commands.stages import run_stage
-from features.runtime.log import log
+from features.runtime.log import counted, log
 from features.runtime.workers.executors import check_devices
 from reports.config import Run
 from reports.dataset.section import collect as dataset_facts
@@ -103,7 +103,9 @@ def _summary(checked: Run, results: dict[str, Any], seconds: dict[str, float]) -
 
 def _cached(built: Sequence[dict[str, Any]], images: int) -> str:
     """One line about the caches of all policies, which share the records of the clean photos."""
-    copies = ", ".join(f"{one['copies']} augmented copies of {one['policy']}" for one in built)
+    copies = ", ".join(
+        f"{counted(one['copies'], 'augmented copy', 'augmented copies')} of {one['policy']}" for one in built
+    )
     records = images + sum(one["records"] - images for one in built)
     size = records * built[0]["bytes"] / built[0]["records"]
     return f"{records} feature vectors, {copies}, {size / 1e6:.1f} MB"

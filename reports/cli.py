@@ -8,6 +8,7 @@ import typer
 
 from features.runtime.commands.frame import DEFAULT_CONFIG, ConfigOption, JsonOption, SetOption, command
 from features.runtime.errors import UsageError
+from features.runtime.log import counted
 from reports.formats import Format
 
 app = typer.Typer(no_args_is_help=True, help="Stage 4: any artifact in, figures and HTML out.")
@@ -70,11 +71,7 @@ def fidelity_command(
         for line in certificate.lines(certificate.finetune, run.train.fidelity_floor):
             output.console.print(line)
         even = result["cost"]["break_even_trials"]
-        pays = (
-            f"from {even} trial{'s' if even > 1 else ''} on"
-            if even
-            else "never: a trial through the network takes no longer"
-        )
+        pays = f"from {counted(even, 'trial')} on" if even else "never: a trial through the network takes no longer"
         output.console.print(f"The cache pays off {pays}.")
         output.console.print(f"Page: {result['page']}#fidelity")
         output.result(result)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from features.runtime.atomic import make_folder
 from features.runtime.errors import HeadhuntError
-from features.runtime.log import relative
+from features.runtime.log import counted, relative
 
 COLUMNS = ("time", "command", "model", "photos")
 
@@ -70,15 +70,15 @@ def ledger_sentence(workdir: Path, tested: Set[str]) -> str:
         evaluations = load_ledger(workdir)
     except HeadhuntError as error:
         return f"It is unknown how often the test photos were used: {error}"
-    counted, name = {each.model for each in evaluations}, ledger_file(workdir).name
-    uncounted, models = len(tested - counted), len(tested | counted)
+    known, name = {each.model for each in evaluations}, ledger_file(workdir).name
+    uncounted, models = len(tested - known), len(tested | known)
     times = len(evaluations) + uncounted
     if not times:
         return "The test photos were not used."
     if not uncounted and times == 1:
         return "The test photos were used once."
-    often = f"{'at least ' if uncounted else ''}{times} time{'s' if times > 1 else ''}"
-    told = f"The test photos were evaluated {often}, on {models} model{'s' if models > 1 else ''}; {name}"
+    often = f"{'at least ' if uncounted else ''}{counted(times, 'time')}"
+    told = f"The test photos were evaluated {often}, on {counted(models, 'model')}; {name}"
     if uncounted:
         return f"{told} has no line for {uncounted} of the models, because earlier versions wrote none."
     return f"{told} lists when and by which command."

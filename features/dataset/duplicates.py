@@ -8,7 +8,7 @@ from typing import Literal
 
 from features.dataset.index import SPLITS, Photo
 from features.runtime.errors import DatasetError, some
-from features.runtime.log import log
+from features.runtime.log import counted, log
 
 
 def resolve_duplicates(
@@ -39,13 +39,13 @@ def resolve_duplicates(
     count = sum(len(same) - 1 for same in copies)
     if rule != "drop":
         log.print(
-            f"{count} photos are identical to others; identical photos stay in the same split.",
+            f"{counted(count, 'photo is', 'photos are')} identical to others; identical photos stay in the same split.",
             style="yellow",
         )
         return _in_one_split(photos, across + mixed)
     gone = {photo.path for same in mixed for photo in same}
     gone |= {photo.path for same in alike for photo in sorted(same, key=_last_split_first)[1:]}
-    log.print(f"Left out {len(gone)} photos that are identical to others.", style="yellow")
+    log.print(f"Left out {counted(len(gone), 'photo that is', 'photos that are')} identical to others.", style="yellow")
     return [photo for photo in photos if photo.path not in gone]
 
 

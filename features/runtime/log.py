@@ -31,3 +31,8 @@ def without_password(url: str) -> str:
 def shown(words: Sequence[str]) -> str:
     """The `headhunt` command with these words, quoted for a shell, passwords masked."""
     return without_password(shlex.join(["headhunt", *words]))
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: `1 photo`, `2,000 photos`; `plural` if it does not end in s alone."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

@@ -12,6 +12,7 @@ from features.cache.feature_cache import cache_for
 from features.dataset.index import SPLITS, DatasetIndex, load_index, load_notes
 from features.dataset.skipped import load_skipped
 from features.runtime.errors import HeadhuntError
+from features.runtime.log import counted
 from reports.config import Run
 from reports.section import Block, Table
 
@@ -140,17 +141,19 @@ def block(run: Run) -> Block:
     tables = []
     if found.skipped:
         rows = [[path, reason] for path, reason in found.skipped.items()]
-        tables.append(_table(["photo", "reason"], rows, "photos that were left out"))
+        tables.append(_table(["photo", "reason"], rows, "photo that was left out", "photos that were left out"))
     if found.copies:
         split = dict(zip(load_index(run).table["path"], load_index(run).table["split"], strict=True))
         rows = [
             [" = ".join(same), ", ".join(sorted({split[path] for path in same}, key=SPLITS.index))]
             for same in found.copies
         ]
-        tables.append(_table(["identical photos", "split"], rows, "photos with exact duplicates"))
+        tables.append(
+            _table(["identical photos", "split"], rows, "photo with exact duplicates", "photos with exact duplicates")
+        )
     return Block("What may be wrong", found.text, tables=tables)
 
 
-def _table(columns: list[str], rows: list[list[str]], what: str) -> Table:
-    some = f"The first {LISTED} of the {len(rows):,} {what}" if len(rows) > LISTED else f"The {len(rows)} {what}"
+def _table(columns: list[str], rows: list[list[str]], one: str, many: str) -> Table:
+    some = f"The {f'first {LISTED} of the ' if len(rows) > LISTED else ''}{counted(len(rows), one, many)}"
     return Table(columns, rows[:LISTED], summary=some)

@@ -85,11 +85,13 @@ def section(run: Run) -> PageSection:
     mistakes, ranks = collect(found), truth_ranks.collect(found)
     wrong, photos = len(mistakes), len(found.labels)
     text = f"The {found.stage} trial {found.trial} misclassifies {wrong:,} of the {photos:,} test photos"
-    if wrong and len(ranks.counts) > 1:
+    several = len(ranks.counts) > 2  # of two classes, the wrong one is always the second choice
+    if wrong and several:
         second = ranks.counts[1]
         text += f"; for {second:,} of them ({share(second / wrong)}) the true class was its second choice"
     blocks = [_shown(run, found, mistakes)] if wrong else []
-    return PageSection("mistakes", "Mistakes", f"{text}.", {"truth-ranks": truth_ranks.draw(ranks)}, blocks=blocks)
+    figures = {"truth-ranks": truth_ranks.draw(ranks)} if several else {}
+    return PageSection("mistakes", "Mistakes", f"{text}.", figures, blocks=blocks)
 
 
 def _shown(run: Run, found: Predictions, mistakes: list[Mistake]) -> Block:

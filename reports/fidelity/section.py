@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from features.runtime.log import counted
 from reports.config import Run
 from reports.fidelity.artifact import Against, Among, FidelityResults, Interval, RankingRow, Way, What, load_results
 from reports.fidelity.figures import DRAWS, WAYS, draw_agreement, draw_cost, draw_lines
@@ -46,7 +47,7 @@ def _failed(found: FidelityResults) -> str:
     if not found.failed:
         return ""
     first, many = found.failed[0], len(found.failed)
-    which = f"{many} configuration{'s' if many > 1 else ''} failed, trial {first.trial} {first.reason}"
+    which = f"{counted(many, 'configuration')} failed, trial {first.trial} {first.reason}"
     return f"{which}; their failed results are left out. "
 
 
@@ -168,7 +169,7 @@ def _cost(found: FidelityResults) -> Block:
         f"Time for a number of trials of {cost.epochs} epochs, including building the cache with {cost.copies} "
         "augmented copies. "
         + (
-            f"The cache pays off from {even} trial{'s' if even > 1 else ''} on. "
+            f"The cache pays off from {counted(even, 'trial')} on. "
             if even
             else "The cache does not pay off here: a trial through the network takes no longer. "
         )
@@ -222,7 +223,7 @@ def _everything(found: FidelityResults) -> Block:
 def _way(way: Way) -> str:
     if not way.copies:
         return "clean photos only"
-    copies = f"{way.copies} cached view{'s' if way.copies > 1 else ''} of {way.policy}"
+    copies = f"{counted(way.copies, 'cached view')} of {way.policy}"
     return f"{copies}, {DRAWS[way.draw]}, {way.clean_share:.0%} of them clean"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from features.runtime.log import counted
 from reports.models.learning import MEASURES, LearningCurve, draw
 from reports.section import Block
 from reports.style import share
@@ -63,7 +64,7 @@ def describe(curve: LearningCurve, plan: tuple[PhaseConfig, ...]) -> str:
         ran = table[(table["part"] == number) & (table["epoch"] > 0)]
         if ran.empty:
             continue
-        epochs = f"{len(ran)} epoch{'s' if len(ran) > 1 else ''}"
+        epochs = counted(len(ran), "epoch")
         if len(plan) == 1:
             said.append(f"It trained {phase.title}, {epochs}.")
             continue

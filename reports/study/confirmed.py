@@ -100,12 +100,15 @@ def section(run: Run) -> PageSection:
         [label_of(row.number, row.first), "failed", f"{row.failure}", show(row.searched), ""] for row in found.failed
     ]
     columns = ["trial", "mean", "95 % interval", "as searched", "p against the best"]
+    compared = (
+        "p: the probability of the best being this far ahead if the trials did not differ, the larger of Tukey's test and a "
+        "paired t-test, corrected for choosing the best and for the number of comparisons. A large p does not mean that two trials are "
+        "equal: few seeds show only large differences. "
+    )
     text = (
         f"The leaders, each retrained with {found.seeds} seeds. As searched: the single-seed value that each was chosen by, "
-        "which favours lucky seeds. p: the probability of the best being this far ahead if the trials did not differ, the larger "
-        "of Tukey's test and a paired t-test, corrected for choosing the best and for the number of comparisons. A large p does "
-        "not mean that two trials are equal: three seeds can only reveal differences of many standard deviations. "
-        "Intervals are over seeds, not over other photos; a linear probe does not depend on the seed."
+        f"which favours lucky seeds. {compared if len(found.ranked) > 1 else ''}Intervals are over seeds, not over other photos; "
+        "a linear probe does not depend on the seed."
     )
     figures = {"confirmed": draw(found, run.search.objective)}
     return PageSection("confirmed", "Confirmed leaders", text, figures, [Table(columns, rows, {0, 1, 2, 3, 4})])

@@ -142,6 +142,8 @@ def section(run: Run) -> PageSection:
         text = f"No trial was pruned (search.pruner is {run.search.pruner}): "
     shown = thinned(found.trials)
     text += "the values of every trial, epoch by epoch."
+    if any(trial.is_solved for trial in shown):
+        text += " The linear probe, which is solved, has one value, drawn at the last epoch."
     if len(shown) < len(found.trials):
         text = text.replace(
             "every trial", f"{len(shown)} of the {len(found.trials)} trials, evenly spaced over the search"

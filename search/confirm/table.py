@@ -17,11 +17,15 @@ def confirmation_table(run: SearchRun, result: dict[str, Any]) -> Table:
     rows = [Confirmed.model_validate(row) for row in result["confirmed"]]
     table = Table("trial", f"mean {run.search.objective}", "95 % interval", "as searched", "p against best")
     table.title = f"{run.name}: {len(rows[0].seeds)} seeds"
-    table.caption = (
+    compared = (
         "p: how often the best would be this far ahead if the trials did not differ, corrected for choosing the best of these "
-        "and for the number of comparisons. A large p does not mean that two trials are equal: three seeds can only show "
-        "differences of many standard deviations. As searched: the single-seed value each trial was chosen by, which favours "
-        "lucky seeds. Intervals are over seeds, not over other photos; a linear probe depends on no seed."
+        "and for the number of comparisons. A large p does not mean that two trials are equal: few seeds show only large "
+        "differences. "
+    )
+    is_compared = any(row.p_value is not None for row in rows)
+    table.caption = (
+        f"{compared if is_compared else ''}As searched: the single-seed value each trial was chosen by, which favours lucky "
+        "seeds. Intervals are over seeds, not over other photos; a linear probe depends on no seed."
     )
     for row in rows:
         searched = f"{row.searched:.4f}"

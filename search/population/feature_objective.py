@@ -132,7 +132,7 @@ class FeatureObjective(ABC):
 
     def describe(self, config: TrialConfig) -> Description:
         """The parts that apply to the trial; see `search.review.describe.describe`."""
-        return described(config)
+        return described(config, len(self.caches.own.class_names))
 
     def step_of(self, config: TrialConfig, epoch: int) -> int:
         """The epoch; for a probe, which has a single, final value, the study's last epoch: at epoch 1 it would outrank every head

@@ -10,26 +10,28 @@ from features.config import FeaturesConfig
 from search.heads import HeadConfig
 from search.optimizers import LBFGS, OptimizerConfig
 from search.schedules.base import ScheduleConfig
+from search.top5 import is_informative
 from search.trial import TrialConfig, values_of
 
 
 class Description(NamedTuple):
     """A trial's configuration in words: its parts by name, and in one to three lines. `attributes` are the parts that the
     dashboard shows as the trial's attributes, the others being parameters of every space; `solved` is whether it is solved
-    instead of trained."""
+    instead of trained; `top5` whether its top-5 accuracy can be below 100 %."""
 
     parts: dict[str, str]
     short: list[str]
     attributes: dict[str, str]
     solved: bool = False
+    top5: bool = True
 
 
-def described(config: TrialConfig) -> Description:
-    """A trial on features in words."""
+def described(config: TrialConfig, classes: int) -> Description:
+    """A trial on features of so many classes in words."""
     parts = describe(config)
     attributes = {name: text for name, text in parts.items() if name not in ("batch_size", "views")}
     seed = {} if config.is_probe else {"seed": str(config.seed)}
-    return Description({**parts, **seed}, short(config), attributes, config.is_probe)
+    return Description({**parts, **seed}, short(config), attributes, config.is_probe, is_informative(classes))
 
 
 def describe(config: TrialConfig) -> dict[str, str]:

@@ -79,7 +79,7 @@ def note(ended: Candidate[C], words: Description, objective: Metric, picture: st
     title = [f"First trial: **{TITLES[ended.first]}**.", ""] if ended.first else []
     lines = [
         *title,
-        _verdict(ended, words.solved, objective),
+        _verdict(ended, words, objective),
         "",
         *(f"Note: {doubt}" for doubt in ended.trained.doubts),
     ]
@@ -96,13 +96,13 @@ def _attributes(ended: Candidate[C], words: Description) -> dict[str, Any]:
     return {**words.attributes, "epochs": len(ended.trained.curves), "seconds": round(ended.seconds, 3)}
 
 
-def _verdict(ended: Candidate[C], solved: bool, objective: Metric) -> str:
+def _verdict(ended: Candidate[C], words: Description, objective: Metric) -> str:
     """One line: how it ended, and its best epoch."""
     assert ended.outcome is not None
     result, trained = ended.trained, len(ended.trained.curves)
     states = {
         "COMPLETE": f"Solved{'' if result.doubts else ' to convergence'}"
-        if solved
+        if words.solved
         else f"Trained for {trained} of {ended.config.epochs} epochs",
         "PRUNED": f"Pruned after {trained} of {ended.config.epochs} epochs",
         "FAIL": f"**Failed** after {trained} of {ended.config.epochs} epochs: {result.failure}",
@@ -111,8 +111,9 @@ def _verdict(ended: Candidate[C], solved: bool, objective: Metric) -> str:
     if not result.best_epoch:
         return said
     best = result.curves[result.best_epoch - 1]
-    top5 = "" if objective == "val_top5_accuracy" else f", top-5 accuracy {best.val_top5_accuracy:.4f}"
-    epoch = "" if solved else f" at epoch {result.best_epoch}"
+    is_shown = words.top5 and objective != "val_top5_accuracy"
+    top5 = f", top-5 accuracy {best.val_top5_accuracy:.4f}" if is_shown else ""
+    epoch = "" if words.solved else f" at epoch {result.best_epoch}"
     return f"**{objective} {getattr(best, objective):.4f}**{epoch}{top5}. {said}"
 
 

@@ -236,7 +236,7 @@ def test_skipped_photos_and_copies_are_listed(searched: Run) -> None:
     (searched.workdir / "dataset" / "skipped.csv").write_text("path,reason\nx.jpg,truncated\n")
     block = findings.block(searched)
     skipped, copies = block.tables
-    assert (skipped.summary, skipped.rows) == ("The 1 photos that were left out", [["x.jpg", "truncated"]])
+    assert (skipped.summary, skipped.rows) == ("The 1 photo that was left out", [["x.jpg", "truncated"]])
     same = table[table["sha256"] == table["sha256"][0]]
     assert copies.rows[0][0] == " = ".join(same["path"])
     assert copies.rows[0][1] == ", ".join(split for split in ("train", "val", "test") if split in set(same["split"]))

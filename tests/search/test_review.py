@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from tests.forks import run_python
 
 CONFIG = TrialConfig(head=HeadConfig(units=(256,), dropout=0.3, l2=1e-4), epochs=3)
 COMPLETE = Outcome("COMPLETE", 0.5)
+DESCRIBE = partial(described, classes=50)
 
 
 def curves(epochs: int = 3, rate: float = 1e-3) -> tuple[EpochMetrics, ...]:
@@ -60,7 +62,7 @@ def test_every_trial_of_a_study_has_them(searched: Run) -> None:
             assert picture.size == (WIDTH, HEIGHT)
         facts = trial.user_attrs
         body = get_note(optuna.trial.Trial(study, trial._trial_id))
-        assert body.startswith(f"**val_accuracy {trial.value:.4f}** at epoch {facts['best_epoch']}, top-5 accuracy ")
+        assert body.startswith(f"**val_accuracy {trial.value:.4f}** at epoch {facts['best_epoch']}. ")
         assert f"/artifacts/{study._study_id}/{trial._trial_id}/{linked.artifact_id})" in body
         assert f"| head | {facts['head']} |" in body
         assert f"| schedule | {facts['schedule']} |" in body
@@ -79,7 +81,7 @@ def test_again_replaces_what_is_there_and_leaves_a_note_that_somebody_wrote(
     for _ in range(2):
         both = [ended(first), ended(second)]
         draw_pictures(tmp_path, "x", "val_accuracy", both)
-        write_reviews(study, "val_accuracy", both, described)
+        write_reviews(study, "val_accuracy", both, DESCRIBE)
     assert files(tmp_path) == sorted([artifact_id("x", 0), artifact_id("x", 1)])
     assert [len(get_all_artifact_meta(trial, storage=study._storage)) for trial in study.trials] == [1, 1]
     assert get_note(first).startswith("**val_accuracy 0.3000** at epoch 3")
@@ -90,7 +92,7 @@ def test_a_trial_that_failed_before_its_first_epoch_has_no_picture(tmp_path: Pat
     trial, why = study.ask(), "the loss is not finite after epoch 1 (learning rate 10)"
     failed = ended(trial, TrialResult((), 0, {}, why, 1.0), outcome=Outcome("FAIL", reason=why))
     draw_pictures(tmp_path, "x", "val_accuracy", [failed])
-    write_reviews(study, "val_accuracy", [failed], described)
+    write_reviews(study, "val_accuracy", [failed], DESCRIBE)
     assert files(tmp_path) == []
     assert get_all_artifact_meta(trial) == []
     assert get_note(trial).startswith(f"**Failed** after 0 of 3 epochs: {why}; 1.25 s.\n")
@@ -99,16 +101,22 @@ def test_a_trial_that_failed_before_its_first_epoch_has_no_picture(tmp_path: Pat
 
 def test_a_pruned_trial_says_so(study: optuna.Study) -> None:
     pruned = ended(study.ask(), TrialResult(curves(2), 2, {}, None, 1.0), outcome=Outcome("PRUNED"))
-    assert note(pruned, described(CONFIG), "val_loss", None).startswith(
+    assert note(pruned, DESCRIBE(CONFIG), "val_loss", None).startswith(
         "**val_loss 1.5000** at epoch 2, top-5 accuracy 0.3000. Pruned after 2 of 3 epochs; 1.25 s.\n"
     )
+
+
+def test_top5_is_left_out_of_few_classes(study: optuna.Study) -> None:
+    done = ended(study.ask())
+    assert ", top-5 accuracy 0.3000. " in note(done, described(CONFIG, 6), "val_accuracy", None)
+    assert "top-5" not in note(done, described(CONFIG, 5), "val_accuracy", None)
 
 
 def test_a_long_note_is_whole_and_no_value_breaks_its_table(study: optuna.Study) -> None:
     values = {"kind": "a|b", "text": "x" * 5000}
     config = TrialConfig(hypermodel=HypermodelChoice(function="heads:build", values=values), epochs=3)
     trial = study.ask()
-    write_reviews(study, "val_accuracy", [ended(trial, config=config)], described)
+    write_reviews(study, "val_accuracy", [ended(trial, config=config)], DESCRIBE)
     assert f"| values | kind a\\|b, text {'x' * 5000} |" in get_note(trial)
     assert trial.user_attrs["hypermodel"] == "heads:build"
 

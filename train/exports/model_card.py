@@ -9,6 +9,7 @@ from features.backbones.table import image_size
 from features.cache.feature_cache import FeatureCache
 from features.cache.views import Views
 from features.config import augmentation_name
+from features.runtime.log import counted
 from search.leaderboard import Leader
 from search.ranking import OPTIMISTIC
 from search.review.describe import show, views_line
@@ -80,7 +81,7 @@ def model_card(
             *_head_lines(leader.config, len(cache.class_names)),
             f"- fine-tuning: {_tuned(promotion)} {_shown(promotion, leader.config, cache)}",
             *(
-                f"  - {phase.title}: up to {phase.epochs} epochs with {phase.optimizer.kind}, "
+                f"  - {phase.title}: up to {counted(phase.epochs, 'epoch')} with {phase.optimizer.kind}, "
                 f"`{type(phase.followed).__name__}` schedule, learning rate {phase.followed.learning_rate:.3g}"
                 for phase in phases
             ),
@@ -142,10 +143,11 @@ def _tuned(promotion: Promotion) -> str:
     """What fine-tuning changed, and how long it took."""
     layers = len(promotion.unfrozen)
     if promotion.is_frozen:
-        said = f"{promotion.epochs} epochs. No epoch was better than the frozen network, which is kept. {promotion.rounding}"
+        epochs = counted(promotion.epochs, "epoch")
+        said = f"{epochs}. No epoch was better than the frozen network, which is kept. {promotion.rounding}"
         return said.rstrip()
-    what = f"the head and {layers} layer{'s' if layers > 1 else ''} of the backbone" if layers else "the head alone"
-    return f"{what}, {promotion.epochs} epochs. The best was epoch {promotion.best_epoch}."
+    what = f"the head and {counted(layers, 'layer')} of the backbone" if layers else "the head alone"
+    return f"{what}, {counted(promotion.epochs, 'epoch')}. The best was epoch {promotion.best_epoch}."
 
 
 def _head_lines(config: TrialConfig, classes: int) -> list[str]:

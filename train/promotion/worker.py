@@ -23,6 +23,7 @@ from features.config import Augmentation
 from features.dataset.index import DatasetIndex
 from features.runtime.atomic import atomic_path, make_folder
 from features.runtime.errors import CacheError, HeadhuntError
+from features.runtime.log import counted
 from search.leaderboard import Leader
 from search.records import load_weights
 from train.config import TrainRun
@@ -123,10 +124,10 @@ def _promote(task: Task, journal: Journal) -> None:
     head = trial_head(leader.config, task.code, sample, len(cache.class_names), moments, weights)
     network, alone = build_network(features, head, policy, projections), head.build(cache.shape_of(parts))
     accuracy, parity = _check_head(inputs, leader, network, alone)
+    plan = "; then ".join(f"{phase.title}, {counted(phase.epochs, 'epoch')}" for phase in tuning.plan)
     journal.log(
         f"frozen validation accuracy {accuracy:.4f}; network and head agree on {parity.images} cached photos within "
-        f"{parity.max_abs_difference:.1e}. Fine-tuning{f' on {devices} devices' if devices > 1 else ''}: "
-        f"{'; then '.join(f'{phase.title}, {phase.epochs} epochs' for phase in tuning.plan)}."
+        f"{parity.max_abs_difference:.1e}. Fine-tuning{f' on {devices} devices' if devices > 1 else ''}: {plan}."
     )
     data, objective = _data(task, inputs), run.search.objective
     done = finetune(network, features, head, tuning, data, folder, task.made_from, journal, objective)

@@ -20,7 +20,7 @@ from features.runtime.atomic import make_folder
 from features.runtime.commands.stages import end_with_parent
 from features.runtime.errors import UsageError
 from features.runtime.interrupts import LEFT, raise_if_cancelled
-from features.runtime.log import log
+from features.runtime.log import counted, log
 from features.runtime.workers.cluster import Cluster
 from features.runtime.workers.config import Workers
 from features.runtime.workers.engine import start_keras
@@ -161,7 +161,7 @@ def _processes(workers: Workers, cpus: float, workdir: Path, variables: Mapping[
     gpus = gpu_shares(workers.count, workers.gpus, find_gpus() if workers.gpus else ())
     slots = gpus[: max(1, int(cores // cpus))]
     environments = [{**variables, "CUDA_VISIBLE_DEVICES": ",".join(seen) or "-1"} for seen in slots]
-    what = f"{len(slots)} process{'es' if len(slots) > 1 else ''} on this machine"
+    what = f"{counted(len(slots), 'process', 'processes')} on this machine"
     log.print(f"Workers: {what}{', each with its own GPU' if workers.gpus else ''}.")
     processes = ProcessExecutor(environments, make_folder(workdir.resolve() / ".workers"))
     try:
