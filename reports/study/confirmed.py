@@ -102,8 +102,8 @@ def section(run: Run) -> PageSection:
     columns = ["trial", "mean", "95 % interval", "as searched", "p against the best"]
     compared = (
         "p: the probability of the best being this far ahead if the trials did not differ, the larger of Tukey's test and a "
-        "paired t-test, corrected for choosing the best and for the number of comparisons. A large p does not mean that two trials are "
-        "equal: few seeds show only large differences. "
+        "paired t-test, corrected for choosing the best and for the number of comparisons. A large p does not mean that two "
+        "trials are equal: few seeds show only large differences. "
     )
     text = (
         f"The leaders, each retrained with {found.seeds} seeds. As searched: the single-seed value that each was chosen by, "
