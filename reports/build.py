@@ -94,6 +94,7 @@ def _page(
         undefined=jinja2.StrictUndefined,
     )
     environment.globals["drawing"] = _html
+    environment.filters["unbroken"] = unbroken
     return environment.get_template("page.html").render(
         run=run,
         backbone=Path(run.features.backbone).stem if run.features.preprocessing else run.features.backbone,
@@ -106,6 +107,11 @@ def _page(
         version=metadata.version("headhunt"),
         built=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
     )
+
+
+def unbroken(text: object) -> str:
+    """A text in which no line breaks between a number and its percent sign."""
+    return str(text).replace(" %", "\u00a0%")
 
 
 BUTTONS = {

@@ -53,7 +53,7 @@ def section(run: Run) -> PageSection:
     each = f"{facts.smallest} to {facts.largest}" if facts.smallest < facts.largest else f"{facts.smallest}"
     text = (
         f"{sum(facts.splits.values()):,} photos of {facts.classes} classes, {each} per class. Always predicting the most "
-        f"frequent class is right for {100 * facts.most_frequent:.1f}\u00a0% of the test photos."
+        f"frequent class is right for {100 * facts.most_frequent:.1f} % of the test photos."
     )
     crop = bool(getattr(run.dataset, "crop_to_bbox", False))
     blocks = [

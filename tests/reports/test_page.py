@@ -134,6 +134,9 @@ def test_every_section_is_drawn_without_a_complaint_or_the_network(
     assert page.locator(".js-plotly-plot").count() == 15
     assert titles_among_ticks(page) == []
     assert covered_legends(page) == []
+    prose = page.locator("p, dt, dd, th, figcaption, summary, li").all_text_contents()
+    assert [text for text in prose if " %" in text] == []  # no line breaks between a number and its percent sign
+    assert [text for text in prose if "95\u00a0% interval" in text]
     for name in result["sections"]:
         assert page.locator(f"section#{name} h2").count() == 1
         page.evaluate(f"document.querySelector('nav a[href=\"#{name}\"]').click()")
