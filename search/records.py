@@ -74,15 +74,18 @@ def load_weights(workdir: Path, number: int) -> dict[str, npt.NDArray[np.float32
     """The weights of a trial's best epoch, by `<layer>.<weight>`; HeadhuntError if they were not kept or cannot be read."""
     path = trial_folder(workdir, number) / "weights.npz"
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return dict(stored)
     except FileNotFoundError:
         raise HeadhuntError(
             f"the weights of trial {number} are not in {path.parent}: only the best `search.keep` trials keep their weights. "
             "Choose another trial, or raise `search.keep` before the next search."
         ) from None
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
-        raise HeadhuntError(f"{path} cannot be read: {error}.") from error
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
+        reason = "it is a folder" if path.is_dir() else str(error).rstrip(".")
+        raise HeadhuntError(
+            f"{relative(path)} is damaged ({reason}). `headhunt train promote` retrains trial {number} from its seed."
+        ) from error
 
 
 def load_curves(workdir: Path, number: int) -> pd.DataFrame:

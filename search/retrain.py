@@ -19,27 +19,31 @@ from search.trial import TrialConfig, TrialResult
 
 
 def trial_weights(run: SearchRun, leader: Leader) -> Weights:
-    """The weights of a trial's best epoch, by `<layer>.<weight>`; if they were not kept, retrains the trial and keeps them.
+    """The weights of a trial's best epoch, by `<layer>.<weight>`; if they were not kept, or (logged) are damaged, retrains the
+    trial and keeps them.
 
     Raises HeadhuntError if the training fails, or if its value differs from the trial's by more than 0.005 of the objective (half
     a point of accuracy): then the cache, the versions or the machine have changed.
     """
+    lost = "were not kept"
     if are_kept(run.workdir, leader.number):
-        return load_weights(run.workdir, leader.number)
+        try:
+            return load_weights(run.workdir, leader.number)
+        except HeadhuntError as error:
+            log.print(str(error), style="yellow")
+            lost = "were damaged"
     result = _retrain(run, leader)
     if result.failure:
-        raise HeadhuntError(
-            f"the weights of trial {leader.number} were not kept, and retraining it failed: {result.failure}."
-        )
+        raise HeadhuntError(f"the weights of trial {leader.number} {lost}, and retraining it failed: {result.failure}.")
     value = float(getattr(result.curves[result.best_epoch - 1], run.search.objective))
     if abs(value - leader.value) > 0.005:
         raise HeadhuntError(
-            f"the weights of trial {leader.number} were not kept, and after retraining it reaches {run.search.objective} "
+            f"the weights of trial {leader.number} {lost}, and after retraining it reaches {run.search.objective} "
             f"{value:.4f} instead of {leader.value:.4f}. Rerun on the machine of the search, with its versions of JAX and Keras, "
             "or choose a trial whose weights were kept."
         )
     log.print(
-        f"The weights of trial {leader.number} were not kept; retrained from its seed, it reaches {run.search.objective} "
+        f"The weights of trial {leader.number} {lost}; retrained from its seed, it reaches {run.search.objective} "
         f"{value:.4f} (search: {leader.value:.4f})."
     )
     write_weights(run.workdir, leader.number, result.weights)

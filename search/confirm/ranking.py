@@ -118,7 +118,8 @@ def _summed_up(objective: Metric, leader: Leader, seeds: Sequence[int], runs: Se
     )
     mean = low = high = val_loss = None
     if not failure:
-        mean, low, high = interval([value for value in values if value is not None], is_share=is_share(objective))
+        known = [value for value in values if value is not None]
+        mean, low, high = interval(known, is_share(objective), is_loss=not is_share(objective))
         low, high = (None, None) if _are_equal(values) else (low, high)
         val_loss = float(np.mean([each.val_loss for each in runs]))
     return Confirmed(

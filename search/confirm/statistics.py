@@ -24,10 +24,10 @@ class Interval(NamedTuple):
     high: float
 
 
-def interval(values: Sequence[float], is_share: bool = False) -> Interval:
+def interval(values: Sequence[float], is_share: bool = False, is_loss: bool = False) -> Interval:
     """The mean of at least two values with its 95 % interval: mean ± t · s / √n, t with n - 1 degrees of freedom (Student 1908).
 
-    For shares, such as accuracies, the interval is clipped to 0 and 1.
+    For shares, such as accuracies, the interval is clipped to 0 and 1, for losses (cross-entropies) to 0 below.
     """
     from scipy import stats
 
@@ -35,8 +35,8 @@ def interval(values: Sequence[float], is_share: bool = False) -> Interval:
         raise ValueError(f"an interval needs at least 2 values, but got {len(values)}")
     mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
-    low, high = mean - half, mean + half
-    return Interval(mean, max(low, 0.0), min(high, 1.0)) if is_share else Interval(mean, low, high)
+    low = max(mean - half, 0.0) if is_share or is_loss else mean - half
+    return Interval(mean, low, min(mean + half, 1.0) if is_share else mean + half)
 
 
 def compared_with_best(values: Sequence[Sequence[float]]) -> list[float]:

@@ -30,6 +30,12 @@ def test_an_interval_of_shares_ends_at_0_and_1() -> None:
     assert interval([0.0, 0.1], is_share=True).low == 0.0
 
 
+def test_an_interval_of_losses_begins_at_0() -> None:
+    """0.5 and 0.8: mean 0.65, standard error 0.15, so that the upper end is 0.65 + 12.7062 · 0.15 = 2.5559, above 1."""
+    assert interval([0.5, 0.8], is_loss=True) == pytest.approx((0.65, 0.0, 2.55593), abs=1e-5)
+    assert interval([3.0, 3.1], is_loss=True).low == pytest.approx(3.05 - 12.7062 * 0.05, abs=1e-5)
+
+
 def test_two_trials_are_compared_as_scipy_does() -> None:
     """For two trials it is the two-sided paired t-test, since either could have been the best."""
     from scipy.stats import ttest_rel

@@ -154,15 +154,24 @@ def test_a_damaged_shard_ends_the_command_and_fails_no_promotion(searched: Run) 
     assert [trial.state.name for trial in study.trials if trial.state.name == "FAIL"] == []
 
 
-def test_weights_that_were_not_kept_are_trained_again_from_the_trials_seed(searched: Run) -> None:
+def test_weights_that_were_not_kept_are_trained_again_from_the_trials_seed(
+    searched: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     leader = leaders(searched, 1)[0]
     kept = load_weights(searched.workdir, leader.number)
     file = searched.workdir / "trials" / str(leader.number) / "weights.npz"
-    file.unlink()
-    again = trial_weights(searched, leader)
-    assert file.exists()
-    assert again.keys() == kept.keys()
-    assert all(np.array_equal(again[name], kept[name]) for name in kept)
+    whole = file.read_bytes()
+    for lost in ("were not kept", "were damaged"):
+        file.unlink()
+        if lost == "were damaged":
+            file.write_bytes(whole[:200])
+        again = trial_weights(searched, leader)
+        assert again.keys() == kept.keys()
+        assert all(np.array_equal(again[name], kept[name]) for name in kept)
+        assert file.read_bytes() == whole
+        told = capsys.readouterr().err
+        assert f"The weights of trial {leader.number} {lost}; retrained from its seed, it reaches val_accuracy" in told
+        assert ("weights.npz is damaged (" in told) == (lost == "were damaged")
     file.unlink()
     with pytest.raises(HeadhuntError, match=r"after retraining it reaches val_accuracy [01]\.\d{4} instead of 9\.0000"):
         trial_weights(searched, replace(leader, value=9.0))
