@@ -122,6 +122,22 @@ def test_folders_are_read_and_bad_files_are_named(bundle: Path, photos: Path, mi
         assert rows[["class", "label", "probability"]].to_dict("records") == row["predictions"]
 
 
+def test_a_model_that_changed_since_its_export_is_refused(bundle: Path, photos: Path) -> None:
+    photo, model = photos / "a" / "0.png", bundle / "model.onnx"
+    whole = model.read_bytes()
+    changed = bytearray(whole)
+    changed[len(whole) // 2] ^= 1
+    model.write_bytes(changed)
+    with pytest.raises(
+        HeadhuntError, match=r"model\.onnx is damaged or was replaced: .* \.bundle\.json .*export it again"
+    ):
+        predict_images(model, [photo])
+    model.write_bytes(whole)
+    assert predict_images(model, [photo]).failed == []
+    (bundle / ".bundle.json").unlink()  # as in a bundle of an earlier version
+    assert predict_images(model, [photo]).failed == []
+
+
 def test_when_all_can_be_read_the_command_succeeds(bundle: Path, photos: Path, tmp_path: Path) -> None:
     model = str(bundle.resolve())
     done = predict(tmp_path, str(photos / "a"), str(photos / "a" / "0.png"), "--model", model, "--out", "all.csv")

@@ -18,6 +18,7 @@ from features.runtime.errors import DatasetError, HeadhuntError, UsageError
 from features.runtime.log import log, relative
 from train.config import TrainRun
 from train.evaluate import TOP
+from train.exports.record import check_unchanged
 from train.exports.runtimes import RUNTIMES, format_of, load_model
 from train.promotion.artifact import find_promotions
 
@@ -128,6 +129,7 @@ def predict_images(model_file: Path, paths: Sequence[Path]) -> PredictResult:
 
     images = _images(paths, leave_out)
     format_ = format_of(model_file)
+    check_unchanged(model_file)
     model = load_model(model_file, format_)
     size = model.image_size
     rows = []

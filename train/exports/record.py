@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from features.runtime.atomic import file_sha256, write_text
+from features.runtime.errors import HeadhuntError
 from features.runtime.log import log, relative
 from train.exports.runtimes import RUNTIMES, versions
 from train.verdict import Verdict
@@ -124,6 +125,16 @@ def holds_another(folder: Path, model: str) -> bool:
     """Whether a bundle's folder has recorded files of another network than the one with this sha256 (hex)."""
     recorded = _read(folder)
     return recorded.model != model and any((folder / name).exists() for name in recorded.files)
+
+
+def check_unchanged(model_file: Path) -> None:
+    """Raises HeadhuntError if a model is not the one that the record beside it names; does nothing if there is no record."""
+    recorded = _read(model_file.parent).files.get(model_file.name)
+    if recorded is not None and recorded != digest(model_file):
+        raise HeadhuntError(
+            f"{relative(model_file)} is damaged or was replaced: it is not the model recorded in .bundle.json beside it. Restore "
+            "a copy of it, or export it again with `headhunt train export`."
+        )
 
 
 def digest(path: Path) -> str:
