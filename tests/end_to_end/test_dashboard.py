@@ -44,7 +44,7 @@ def test_the_dashboard_shows_the_study_and_the_review_of_a_trial(searched: Run, 
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.goto(f"http://127.0.0.1:{port}/dashboard/studies/1/trials?numbers=5")
         expect(page.get_by_text("Trial 5 (trial_id=6)")).to_be_visible()
-        expect(page.get_by_text(f"at epoch {facts['best_epoch']}, top-5 accuracy")).to_be_visible()
+        expect(page.get_by_text(f"at epoch {facts['best_epoch']}. ")).to_be_visible()
         expect(page.get_by_role("cell", name=facts["head"])).to_be_visible()
         expect(page.get_by_text(f"head {facts['head']}", exact=True)).to_be_attached()
         expect(page.get_by_text(f"schedule {facts['schedule']}", exact=True)).to_be_attached()
