@@ -17,7 +17,7 @@ from features.runtime.commands.frame import (
     command,
 )
 from features.runtime.errors import HeadhuntError, UsageError
-from features.runtime.log import log, relative
+from features.runtime.log import counted, log, relative
 from train.names import BASELINES, FORMATS, MODEL_FORMATS
 
 app = typer.Typer(no_args_is_help=True, help="Stage 3: study in, fine-tuned and exported models out.")
@@ -101,7 +101,7 @@ def export_command(
                 compared = (f"{row.max_abs_difference:.1e}", f"{row.tolerance:g}")
             table.add_row(name, row.path, *compared)
         table.caption = (
-            f"Differences in probability from the promotion's predictions for {result.photos} validation photos. "
+            f"Differences in probability from the promotion's predictions for {counted(result.photos, 'validation photo')}. "
             f"Labels and a model card are in {result.folder}."
         )
         output.console.print(table)
@@ -151,7 +151,7 @@ def predict_command(
         result = predict_images(chosen, images)
         if out is not None:
             write_predictions(out, result.images)
-            output.console.print(f"Wrote the predictions for {len(result.images)} photos to {relative(out)}")
+            output.console.print(f"Wrote the predictions for {counted(len(result.images), 'photo')} to {relative(out)}")
         for row in result.images if out is None else ():
             table = Table("class", "probability", title=row.image, title_justify="left")
             for found in row.predictions:

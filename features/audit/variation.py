@@ -13,7 +13,7 @@ from features.cache.feature_cache import FeatureCache
 from features.dataset.index import DatasetIndex
 from features.runtime.atomic import write_text
 from features.runtime.errors import HeadhuntError
-from features.runtime.log import log
+from features.runtime.log import counted, log
 
 VARIATION = "variation.json"
 """File in a cache's folder with the Variation of its clean training shards; `of` is the digest of these."""
@@ -57,13 +57,16 @@ class Variation(NamedTuple):
             ]
         found = []
         if self.constant:
-            found.append(f"{self.constant} {of} are constant over the {self.photos} clean training photos.")
+            are = "is" if self.constant == 1 else "are"
+            found.append(f"{self.constant} {of} {are} constant over the {self.photos} clean training photos.")
         if self.mostly_constant:
+            have = "has" if self.mostly_constant == 1 else "have"
             found.append(
-                f"{self.mostly_constant} {of} have the same value in at least 99 % of the clean training photos."
+                f"{self.mostly_constant} {of} {have} the same value in at least 99 % of the clean training photos."
             )
         if self.equal_photos:
-            found.append(f"{self.equal_photos} clean training photos have the same features as a different photo.")
+            have = counted(self.equal_photos, "clean training photo has", "clean training photos have")
+            found.append(f"{have} the same features as a different photo.")
         return found
 
 

@@ -39,7 +39,7 @@ from features.dataset.index import SPLITS, DatasetIndex, load_index
 from features.runtime.atomic import make_folder, only_process, write_text
 from features.runtime.commands.progress import progress
 from features.runtime.errors import CacheError, UsageError
-from features.runtime.log import log, relative
+from features.runtime.log import counted, log, relative
 from features.runtime.workers.executors import open_executor
 
 
@@ -185,13 +185,13 @@ def _compute(
     """Runs the tasks with progress, adds their shards to `kept` and draws the sheet. Returns the number of computed views."""
     total = sum(len(task.copies) * len(task.block.rows) for task in tasks)
     if not tasks and are_fitted(run, folder, store):
-        log.print(f"All {len(kept)} shards are already cached.")
+        log.print(f"{'The shard is' if len(kept) == 1 else f'All {len(kept)} shards are'} already cached.")
         return 0
     backend = "jax" if run.features.workers.gpus else "tensorflow"
     done = 0
     with open_executor(run.features.workers, run.workdir, {"KERAS_BACKEND": backend}) as executor:
         projected = projections(run, index, folder, executor, _threads(run), store)
-        log.print(f"Computing features of {total} views in {relative(folder)} …")
+        log.print(f"Computing features of {counted(total, 'view')} in {relative(folder)} …")
         with progress("features", total, "images") as advance:
             for _, result in executor.map(write_block, [replace(task, projections=projected) for task in tasks]):
                 kept.update(result.shards)

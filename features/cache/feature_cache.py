@@ -25,6 +25,7 @@ from features.config import FeaturesRun
 from features.dataset.index import SPLITS, load_index
 from features.pooling import Layout, columns_of, layout, parse_pooling
 from features.runtime.errors import CacheError
+from features.runtime.log import counted
 
 
 class FeatureCache:
@@ -168,7 +169,8 @@ class FeatureCache:
         entries = [entry for entry in self.manifest.shards if (entry.split, entry.copy_number) == (split, copy)]
         if not entries:
             raise CacheError(
-                f"the cache {self.folder} has no copy {copy} of {split}, only {self.copies} augmented copies of train."
+                f"the cache {self.folder} has no copy {copy} of {split}, only "
+                f"{counted(self.copies, 'augmented copy', 'augmented copies')} of train."
             )
         return entries
 

@@ -14,7 +14,7 @@ from features.cache.shards import shard_bytes
 from features.cache.store import Store
 from features.runtime.atomic import make_folder, write_text
 from features.runtime.errors import CacheError
-from features.runtime.log import log, relative
+from features.runtime.log import counted, log, relative
 
 TRANSFERS = 16
 """Number of parallel transfers: they are bound by the network, not by cores."""
@@ -42,7 +42,7 @@ def exchange(store: Store, folder: Path, shards: dict[str, int], dtype: str) -> 
     here = {name: known for name in shards if (known := read_checksum(folder / name))}
     missing = [name for name in here if checksum_path(Path(name)).name not in there or not whole(name, here[name])]
     if missing:
-        log.print(f"Uploading {len(missing)} finished shards to {store.url} …")
+        log.print(f"Uploading {counted(len(missing), 'finished shard')} to {store.url} …")
         _at_once(lambda name: push_shard(store, folder / name), missing)
     names = [name for name in shards if name not in here and name in there and checksum_path(Path(name)).name in there]
     texts = _at_once(lambda name: store.read_text(checksum_path(Path(name)).name), names)
@@ -91,7 +91,7 @@ def pull(store: Store, folder: Path, copies: int) -> None:
     lacking = _lacking(make_folder(folder), manifest)
     sha256 = {entry.file: entry.sha256 for entry in manifest.shards}
     if lacking:
-        log.print(f"Downloading {len(lacking)} shards from {store.url} to {relative(folder)} …")
+        log.print(f"Downloading {counted(len(lacking), 'shard')} from {store.url} to {relative(folder)} …")
 
     def fetch(name: str) -> None:
         store.download(name, folder / name, sha256[name])

@@ -36,7 +36,7 @@ from features.dataset.skipped import write_skipped
 from features.dataset.splits import drawn_shares, split_photos
 from features.runtime.atomic import make_folder
 from features.runtime.errors import DatasetError, HeadhuntError, UsageError, some
-from features.runtime.log import log, relative
+from features.runtime.log import counted, log, relative
 from features.runtime.workers.threads import in_threads
 
 MINIMUM = 3
@@ -120,7 +120,8 @@ def _inspect(run: DatasetRun, source: Source) -> tuple[list[Photo], dict[str, In
     twice = [path for path, count in Counter(paths).items() if count > 1]
     if twice:
         raise DatasetError(
-            f"{len(twice)} photos are listed more than once; the first is {twice[0]}. List each photo once."
+            f"{counted(len(twice), 'photo is', 'photos are')} listed more than once; the first is {twice[0]}. "
+            "List each photo once."
         )
 
     within = run.dataset.within.resolve() if run.dataset.within else None
@@ -157,8 +158,10 @@ def _inspect(run: DatasetRun, source: Source) -> tuple[list[Photo], dict[str, In
     for bits in HELD_BITS:
         dark = [path for path, inspected in found.items() if inspected.held_bits == bits and path not in faults]
         if dark:
-            counted = f"{len(dark)} of {len(paths)} photos"
-            note(f"Read as {bits}-bit, because all their 16-bit values are below {1 << bits}: {counted}, {some(dark)}.")
+            how_many = f"{len(dark)} of {len(paths)} photos"
+            note(
+                f"Read as {bits}-bit, because all their 16-bit values are below {1 << bits}: {how_many}, {some(dark)}."
+            )
     reasons = {printable(path): fault for path, fault in faults.items()}
     return [photo for photo in source.photos if photo.path not in faults], found, reasons
 
@@ -223,8 +226,8 @@ def _without_small(run: DatasetRun, photos: list[Photo], names: tuple[str, ...])
     if small:
         listed = some([f"{names[label]!r} ({counts[label]})" for label in small])
         log.print(
-            f"Left out {len(small)} classes with fewer than {run.dataset.min_per_class} photos (dataset.min_per_class): "
-            f"{listed}.",
+            f"Left out {counted(len(small), 'class', 'classes')} with fewer than {run.dataset.min_per_class} photos "
+            f"(dataset.min_per_class): {listed}.",
             style="yellow",
         )
     return [photo for photo in photos if photo.label not in small]

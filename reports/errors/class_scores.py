@@ -151,7 +151,8 @@ def section(run: Run) -> PageSection:
     if perfect := sum(score.right == score.photos for score in scores):
         said += f" {perfect} of the {len(scores)} classes {'has' if perfect == 1 else 'have'} no misclassified photos."
     if without := len(found.class_names) - len(scores):
-        said += f" {without} of the {len(found.class_names)} classes have no test photos and are left out."
+        have, are = ("has", "is") if without == 1 else ("have", "are")
+        said += f" {without} of the {len(found.class_names)} classes {have} no test photos and {are} left out."
     worst, best = worst_and_best(scores)
     rows = [
         [

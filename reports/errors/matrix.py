@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from features.runtime.log import counted
 from reports.style import figure, shortened, text
 from train.promotion.predictions import Predictions
 
@@ -83,7 +84,7 @@ def draw(found: ConfusionMatrix) -> go.Figure:
             x=names,
             y=names,
             z=[[None if np.isnan(cell) else round(float(cell), 4) for cell in row] for row in cells],
-            customdata=found.counts.tolist(),
+            customdata=[[counted(int(count), "photo") for count in row] for row in found.counts],
             colorscale=[[0, colours[0]], [1, colours[1]]],
             zmin=0,
             zmax=top or max(float(np.nanmax(cells)), 1e-9),
@@ -91,7 +92,7 @@ def draw(found: ConfusionMatrix) -> go.Figure:
             hoverongaps=False,
             xgap=1,
             ygap=1,
-            hovertemplate="true: %{y}<br>predicted: %{x}<br>%{customdata} photos, %{z:.1%} of the class<extra></extra>",
+            hovertemplate="true: %{y}<br>predicted: %{x}<br>%{customdata}, %{z:.1%} of the class<extra></extra>",
             text=np.where(np.isnan(cells), "", found.counts.astype(str)).tolist() if classes <= COUNTED else None,
             texttemplate="%{text}" if classes <= COUNTED else None,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from features.runtime.log import counted
 from reports.config import Run
 from reports.section import PageSection
 from reports.style import SHARES, figure, whole_ticks
@@ -76,5 +77,5 @@ def section(run: Run) -> PageSection:
     """The search, trial by trial; UsageError if there is no study."""
     found = collect(load_study(run), run.search.objective)
     counts = ", ".join(f"{count} {state}" for state, count in found.counts.items())
-    text = f"{sum(found.counts.values())} trials: {counts}."
+    text = f"{counted(sum(found.counts.values()), 'trial')}: {counts}."
     return PageSection("history", "Search history", text, {"history": draw(found)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from features.runtime.log import counted
 from reports.config import Run
 from reports.section import LeftOutError, PageSection
 from reports.style import SHARES, figure, text
@@ -34,7 +35,7 @@ def collect(study: optuna.Study) -> Importance | str:
     complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
     drawn = [trial for trial in complete if name_of(trial) is None]  # a linear probe has hardly any parameters
     if len(drawn) < NEEDED:
-        return f"{len(drawn)} sampled trials have completed; importances need at least {NEEDED}."
+        return f"{counted(len(drawn), 'sampled trial has', 'sampled trials have')} completed; importances need at least {NEEDED}."
     shared = set.intersection(*(set(trial.params) for trial in drawn))
     if len(shared) < 2:
         return "the completed trials have fewer than two parameters in common."

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from features.runtime.log import counted
 from reports.config import Run
 from reports.section import Block, LeftOutError, PageSection
 from reports.study import importance, parameter_plots
@@ -70,7 +71,7 @@ def collect(study: optuna.Study) -> Shown | str:
     found = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
     complete = [_as_used(trial) for trial in found if trial.value is not None and math.isfinite(trial.value)]
     if len(complete) < FEWEST:
-        return f"{len(complete)} completed trials; figures of parameters need at least {FEWEST}."
+        return f"{counted(len(complete), 'completed trial')}; figures of parameters need at least {FEWEST}."
     sign = 1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1
     complete.sort(key=lambda trial: (sign * (trial.value or 0.0), -trial.number))
     varied = [name for name in _by_frequency(complete) if _is_varied(complete, name)]

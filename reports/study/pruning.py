@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from features.runtime.log import counted
 from reports.config import Run
 from reports.section import LeftOutError, PageSection
 from reports.style import COLOURS, SHARES, figure, share, whole_ticks
@@ -78,7 +79,8 @@ def draw_pruned(pruning: Pruning) -> go.Figure:
         texttemplate="%{y}",
         textposition="outside",
         cliponaxis=False,
-        hovertemplate="%{y} trials pruned after epoch %{x}<extra></extra>",
+        customdata=[counted(count, "trial") for count in pruning.after.values()],
+        hovertemplate="%{customdata} pruned after epoch %{x}<extra></extra>",
         marker={"color": STATES["pruned"]},
         width=0.5,
     )

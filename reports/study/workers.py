@@ -7,6 +7,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+from features.runtime.log import counted
 from reports.config import Run
 from reports.section import LeftOutError, PageSection, Table
 from reports.style import COLOURS, figure, share, text
@@ -171,7 +172,8 @@ def draw(found: Utilisation) -> go.Figure:
 def _told(bar: Bar) -> str:
     began = datetime.fromtimestamp(bar.clock).strftime("%Y-%m-%d %H:%M:%S")
     tasks = "" if bar.tasks == 1 else f"{bar.tasks} tasks, "
-    return f"{text(bar.worker)}<br>{began}, {bar.seconds:.1f} s<br>{tasks}{bar.trials} trials, {bar.epochs} epochs"
+    done = f"{counted(bar.trials, 'trial')}, {counted(bar.epochs, 'epoch')}"
+    return f"{text(bar.worker)}<br>{began}, {bar.seconds:.1f} s<br>{tasks}{done}"
 
 
 def section(run: Run) -> PageSection:
@@ -184,8 +186,9 @@ def section(run: Run) -> PageSection:
     epochs = sum(each.epochs for each in found.sessions)
     told = (
         f"The workers were busy for {share(found.busy)} of the time, and {found.trials_per_minute:.1f} trials ended per minute. "
-        f"A bar is a task: trials of one structure up to the next rung; {len(found.bars):,} tasks trained {epochs:,} epochs. "
-        "Tasks include compilation; between tasks a worker waits for the rest of its generation and for the driver."
+        f"A bar is a task: trials of one structure up to the next rung; {counted(len(found.bars), 'task')} trained "
+        f"{counted(epochs, 'epoch')}. Tasks include compilation; between tasks a worker "
+        "waits for the rest of its generation and for the driver."
     )
     if len(found.bars) > BARS:
         told += f" Neighbouring bars with the smallest gaps are joined, to show at most {BARS:,}."

@@ -43,7 +43,7 @@ def test_a_copy_that_is_not_cached_is_refused(cached_run: FeaturesRun) -> None:
     clean, augmented = cache.arrays("train")[0], cache.arrays("train", 1)[0]
     assert (clean != augmented).any()
     for split, copy in (("train", 2), ("val", 1)):
-        with pytest.raises(CacheError, match=f"has no copy {copy} of {split}, only 1 augmented copies of train"):
+        with pytest.raises(CacheError, match=f"has no copy {copy} of {split}, only 1 augmented copy of train"):
             cache.arrays(split, copy)
 
 

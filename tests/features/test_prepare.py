@@ -159,7 +159,7 @@ def test_small_classes_are_named(tmp_path: Path, root: Path) -> None:
     )
     run = make(tmp_path, kind="folder", root=str(root), min_per_class=3)
     told = said(lambda: prepare(run))
-    assert "Left out 1 classes with fewer than 3 photos (dataset.min_per_class): 'class_2' (2)." in told
+    assert "Left out 1 class with fewer than 3 photos (dataset.min_per_class): 'class_2' (2)." in told
     assert load_index(run).class_names == ("class_1", "class_10")
 
 

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.unit
             "path,label,x1,y1,x2,y2\na.jpg,0,5,1,2,3\n",
             "line 2: `1 <= x1 <= x2, 1 <= y1 <= y2` must hold, but got 5, 1, 2, 3",
         ),
-        ("path,label\na.jpg,0\na.jpg,0\n", "photos are listed more than once; the first is a.jpg"),
+        ("path,label\na.jpg,0\na.jpg,0\n", "1 photo is listed more than once; the first is a.jpg"),
         (
             "path,label\n\na.jpg,0\n\nb.jpg,0,1\n",
             "cars.csv, line 5: has 3 cells, but the table has 2 columns: path, label",

@@ -94,8 +94,8 @@ def test_mostly_constant_features_and_photos_that_look_alike(monkeypatch: pytest
     found = measured(features, photos, monkeypatch, at_a_time)
     assert found == Variation(5, 1, 1, 400, 4)
     assert found.warnings == [
-        "1 of 5 features are constant over the 400 clean training photos.",
-        "1 of 5 features have the same value in at least 99 % of the clean training photos.",
+        "1 of 5 features is constant over the 400 clean training photos.",
+        "1 of 5 features has the same value in at least 99 % of the clean training photos.",
         "4 clean training photos have the same features as a different photo.",
     ]
     twins = measured(features[[30, 40, 1, 2]], [photos[place] for place in (30, 40, 1, 2)], monkeypatch, at_a_time)

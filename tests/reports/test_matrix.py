@@ -51,7 +51,8 @@ def test_the_counts_are_scikit_learns_in_another_order(classes: int) -> None:
         if drawn.data[trace].z[row][column] is not None
     }
     assert hovered >= {
-        (int(row), int(column), int(made.counts[row, column])) for row, column in np.argwhere(made.counts)
+        (int(row), int(column), f"{made.counts[row, column]} photo{'s' if made.counts[row, column] > 1 else ''}")
+        for row, column in np.argwhere(made.counts)
     }
     written = [np.array(trace.text) for trace in drawn.data if trace.text is not None]
     if classes <= 12:  # each count once, on its own colour; the diagonal even where it is 0

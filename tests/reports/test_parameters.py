@@ -127,7 +127,9 @@ def test_what_did_not_vary_and_trials_that_were_not_drawn_are_told_apart(
 
 @pytest.mark.parametrize("trials", [0, 1, 3])
 def test_too_few_trials_have_no_figures_of_parameters(trials: int) -> None:
-    assert parameters.collect(study_of(trials)) == f"{trials} completed trials; figures of parameters need at least 4."
+    assert parameters.collect(study_of(trials)) == (
+        f"{trials} completed trial{'' if trials == 1 else 's'}; figures of parameters need at least 4."
+    )
 
 
 def test_a_study_in_which_nothing_varies_says_so() -> None:

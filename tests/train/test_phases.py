@@ -59,7 +59,7 @@ def test_each_phase_has_its_own_layers_rates_and_end(searched: Run, tmp_path: Pa
         assert history["val_accuracy"][5] <= history["val_accuracy"][:5].max()
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "Phase 1 of 3: the head (0 layers of the backbone)." in log
-    assert "Phase 2 of 3: the head and the last 1 convolutional layer (1 layers of the backbone)." in log
+    assert "Phase 2 of 3: the head and the last 1 convolutional layer (1 layer of the backbone)." in log
     assert "Phase 3 of 3: the head and the whole backbone (2 layers of the backbone)." in log
 
 

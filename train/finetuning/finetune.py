@@ -13,6 +13,7 @@ import numpy as np
 
 from features.config import FeaturesConfig
 from features.runtime.errors import HeadhuntError
+from features.runtime.log import counted
 from search.metric import Metric
 from search.schedules.keras_form import keras_callbacks
 from train.config import FinetuneConfig, PhaseConfig
@@ -141,7 +142,7 @@ class _Phase:
         self.checkpoint.load_optimizer(optimizer)
         if len(config.plan) > 1:
             self.journal.log(
-                f"Phase {state.phase} of {len(config.plan)}: {phase.title} ({len(names)} layers of the backbone)."
+                f"Phase {state.phase} of {len(config.plan)}: {phase.title} ({counted(len(names), 'layer')} of the backbone)."
             )
         while not state.is_over(phase):
             self._train_epoch(phase, steps)

@@ -17,7 +17,7 @@ from features.config import Augmentation, FeaturesConfig
 from features.dataset.index import DatasetIndex, load_index
 from features.runtime.atomic import make_folder, only_process, read_text, write_text
 from features.runtime.errors import CacheError, HeadhuntError, LostError, UsageError
-from features.runtime.log import log, relative
+from features.runtime.log import counted, log, relative
 from features.runtime.workers.executors import check_devices, in_own_process, open_executor
 from search.certificate import load_certificate
 from search.confirm.ranking import by_confirmation, load_confirmation
@@ -170,7 +170,9 @@ def _activations(run: TrainRun, leader: Leader) -> Path:
     variables = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     features = in_own_process(variables, activation_features, own, tuning.plan, tuning.activation_copies)
     behind = " and ".join(features.cuts) or "the pooling"
-    log.print(f"Computing the frozen layers once, up to {behind}, for {tuning.activation_copies} copies:")
+    log.print(
+        f"Computing the frozen layers once, up to {behind}, for {counted(tuning.activation_copies, 'copy', 'copies')}:"
+    )
     built = build_cache(run.model_copy(update={"features": features}))
     return Path(built["cache"]).resolve()
 

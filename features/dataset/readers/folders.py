@@ -144,7 +144,8 @@ def _count_beside(folders: Iterable[Path], others: Counter[str]) -> None:
     photos = [file for file in files if is_photo(file)]
     others.update(file.suffix.lower() for file in files if file not in photos)
     if photos:
-        note(f"Left out {len(photos)} photos that are next to the class folders, not in one; the first is {photos[0]}.")
+        are = "photo that is" if len(photos) == 1 else "photos that are"
+        note(f"Left out {len(photos)} {are} next to the class folders, not in one; the first is {photos[0]}.")
 
 
 def _parts(dataset: FolderDataset, root: Path) -> dict[str | None, Path]:
@@ -237,7 +238,8 @@ def _tell_others(others: Counter[str]) -> None:
 
 def _tell_links(left_out: list[str], advice: str) -> None:
     if left_out:
-        note(f"{len(left_out)} links to folders are not followed: {some(left_out)}.{advice}")
+        are = "link to a folder is" if len(left_out) == 1 else "links to folders are"
+        note(f"{len(left_out)} {are} not followed: {some(left_out)}.{advice}")
 
 
 def _folders(folder: Path, root: Path, left_out: list[str]) -> list[str]:
