@@ -26,6 +26,7 @@ from reports.study import (
     side_by_side,
 )
 from search.leaderboard import leaders, load_study
+from search.optimizers import LBFGS
 from search.schedules.decay import StepDecay
 from search.trial import HypermodelChoice, TrialConfig
 from tests.fabricated import fabricate_confirmation
@@ -52,6 +53,20 @@ def test_prunings_are_counted_by_epoch_and_what_they_saved() -> None:
     study.add_trial(optuna.trial.create_trial(value=1.0, intermediate_values={10: 0.5}, user_attrs={"first": "probe"}))
     with_probe = pruning.collect(study, 10)  # which is solved, so it trains for no epochs
     assert (with_probe.saved, with_probe.trials[-1].is_solved) == (found.saved, True)
+
+
+def test_the_dots_of_a_linear_probe_are_explained(searched: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for made in (pruning.section(searched), leader_curves.curves_section(searched)):
+        assert "linear probe" not in made.text
+    study, best = load_study(searched), leader_curves.ranked(searched)
+    study.add_trial(optuna.trial.create_trial(value=0.5, intermediate_values={4: 0.5}, user_attrs={"first": "probe"}))
+    text = pruning.section(searched).text
+    assert text.endswith("The linear probe, which is solved, has one value, drawn at the last epoch.")
+    probe = best.leaders[0].config.model_copy(update={"optimizer": LBFGS(folds=0)})
+    with_probe = best._replace(leaders=[replace(best.leaders[0], config=probe), *best.leaders[1:]])
+    monkeypatch.setattr(leader_curves, "ranked", lambda run: with_probe)
+    made = leader_curves.curves_section(searched)
+    assert made.text.endswith("The linear probe, which is solved, has one value, drawn at epoch 1.")
 
 
 def test_the_gap_at_the_best_epoch(searched: Run) -> None:
