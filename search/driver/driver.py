@@ -17,9 +17,9 @@ import numpy as np
 
 from features.runtime.log import log
 from features.runtime.workers.executors import Executor, open_executor
-from search.candidate import Candidate, Outcome
+from search.candidate import C, Candidate, Outcome
 from search.config import SearchConfig
-from search.driver.objective import C, Objective
+from search.driver.objective import Objective
 from search.driver.ownership import Ownership
 from search.driver.set_aside import ask, take_up, under_way
 from search.driver.stopping import End, check_failures, reached_end, space_is_used_up

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from features.runtime.workers.executors import Executor
+from search.candidate import C
 from search.first_trials import FirstTrial
 from search.metric import Metric
 from search.parameters import Space
 from search.review.describe import Description
-from search.trial import Configuration, TrialResult, TrialState
+from search.trial import TrialResult, TrialState
 
 if TYPE_CHECKING:
     import optuna
-
-
-C = TypeVar("C", bound=Configuration)
 
 
 class Objective(Protocol[C]):
