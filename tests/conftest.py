@@ -3,10 +3,12 @@ and study, made by the real code."""
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,16 @@ os.environ.setdefault(
 )  # in tests, internal errors are raised instead of becoming a line of the report
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+if "benchmark" not in sys.argv and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # Tests compile more than they compute: half as long without optimisation (but see test_population.py), and each program once.
+    programs = tempfile.mkdtemp(prefix="headhunt-programs-")
+    atexit.register(shutil.rmtree, programs, ignore_errors=True)
+    os.environ |= {
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", "--xla_backend_optimization_level=0"),
+        "JAX_COMPILATION_CACHE_DIR": programs,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
 
 import numpy as np
 import pytest

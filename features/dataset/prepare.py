@@ -180,8 +180,14 @@ def _gone(before: Sequence[Photo], after: Sequence[Photo], reason: str) -> dict[
 
 
 def _boxes_outside(photos: Sequence[Photo], found: dict[str, Inspected]) -> dict[str, str]:
-    """Faults by path of photos whose bounding box is wholly outside; notes boxes that extend past the edge."""
+    """Faults by path of photos whose bounding box is wholly outside; notes missing boxes and boxes that extend past the edge."""
     outside, over = {}, []
+    whole = [photo.path for photo in photos if not photo.box]
+    if whole:
+        note(
+            f"`dataset.crop_to_bbox` is set, but {len(whole)} of {counted(len(photos), 'photo')} have no bounding box and are "
+            f"used whole: {some(whole)}."
+        )
     for photo in photos:
         if photo.box:
             (x1, y1, x2, y2), size = photo.box, found[photo.path]

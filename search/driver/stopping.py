@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from features.runtime.errors import HeadhuntError
+from features.runtime.log import counted
 from search.config import SearchConfig
 from search.first_trials import name_of
 from search.metric import is_at_least
@@ -34,15 +35,15 @@ def reached_end(study: optuna.Study, search: SearchConfig, seconds: float) -> En
         best = complete[0]
         return End(
             "target",
-            f"The study {name!r} ends with {total} trials: trial {best.number} has reached {search.objective} {best.value:.4f}, "
+            f"The study {name!r} ends with {counted(total, 'trial')}: trial {best.number} has reached {search.objective} {best.value:.4f}, "
             f"and `search.target` is {search.target:g}. To continue, change or remove the target.",
         )
     if total >= search.trials:
-        return End("trials", f"The study {name!r} has its {search.trials} trials.")
+        return End("trials", f"The study {name!r} has its {counted(search.trials, 'trial')}.")
     if search.hours is not None and seconds >= 3600 * search.hours:
         return End(
             "hours",
-            f"The study {name!r} ends with {total} trials: it has searched for {seconds / 3600:.4g} hours, and `search.hours` is "
+            f"The study {name!r} ends with {counted(total, 'trial')}: it has searched for {seconds / 3600:.4g} hours, and `search.hours` is "
             f"{search.hours:g}. To continue, raise or remove `search.hours`.",
         )
     return None
@@ -50,7 +51,7 @@ def reached_end(study: optuna.Study, search: SearchConfig, seconds: float) -> En
 
 def space_is_used_up(study: optuna.Study, total: int, reason: str) -> End:
     """The end of a study whose sampler has nothing left to suggest."""
-    return End("space", f"The study {study.study_name!r} ends with {total} trials: {reason}.")
+    return End("space", f"The study {study.study_name!r} ends with {counted(total, 'trial')}: {reason}.")
 
 
 def check_failures(study: optuna.Study) -> None:
@@ -62,8 +63,13 @@ def check_failures(study: optuna.Study) -> None:
     if not trials or any(trial.state.name != "FAIL" for trial in trials):
         return
     reasons = [str(trial.user_attrs.get("reason", "unknown")) for trial in trials]
+    failed = (
+        "its only trial so far has failed: "
+        if len(trials) == 1
+        else f"all {len(trials)} trials so far have failed; the first: "
+    )
     raise HeadhuntError(
-        f"all {len(trials)} trials so far have failed; the first: {reasons[0]}. {_advice(reasons[0])} Changed settings "
+        f"{failed}{reasons[0]}. {_advice(reasons[0])} Changed settings "
         "need a new study: give it another `name` and `workdir`."
     )
 

@@ -132,10 +132,12 @@ def _data(sources: tuple[Source, ...], train_share: float) -> Features:
 
 @lru_cache(maxsize=1)
 def _keep_programs(folder: Path) -> None:
-    """Keeps compiled programs on disk, for other workers and the next run."""
+    """Keeps compiled programs on disk, for other workers and the next run: in `folder`, unless JAX_COMPILATION_CACHE_DIR names
+    another."""
     import jax
 
     os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "true")
-    jax.config.update("jax_compilation_cache_dir", str(folder.resolve()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(folder.resolve()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_threefry_partitionable", True)

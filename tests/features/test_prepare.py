@@ -250,6 +250,14 @@ def test_boxes_that_do_not_fit_their_photo(tmp_path: Path, root: Path) -> None:
     assert "6 with the bounding box outside; if the photos are already cropped" in refusal(table(41, 50))
     assert "6 bounding boxes extend past the edge" in said(lambda: prepare(table(30, 41)))
     assert "bounding" not in said(lambda: prepare(table(30, 40)))
+    without = tmp_path / "without.csv"
+    without.write_text(
+        "\n".join(
+            ["path,class_name", *(f"photos/{name}/{n}.jpg,{name}" for name in ("class_1", "class_2") for n in range(3))]
+        )
+    )
+    run = make(tmp_path, kind="csv", file=str(without), crop_to_bbox=True)
+    assert "set, but 6 of 6 photos have no bounding box and are used whole" in said(lambda: prepare(run))
 
 
 def test_a_table_with_boxes_and_its_own_split(tmp_path: Path, root: Path) -> None:

@@ -25,6 +25,7 @@ from search.population.sources import Source
 from search.trial import TrialConfig
 
 cache, compiled, room = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+jax.config.update("jax_compilation_cache_dir", None)  # the tests share one
 counted, wide = {"cache_hits": 0, "cache_misses": 0}, []
 jax.monitoring.register_event_listener(
     lambda event, **_: counted.update({event.rpartition("/")[2]: counted.get(event.rpartition("/")[2], 0) + 1}))

@@ -127,7 +127,8 @@ print(json.dumps(found))
 @pytest.fixture(scope="module")
 def found() -> Any:
     """Results of a process on JAX."""
-    done = run_python(BODY, folder=Path(__file__).parents[2])
+    as_users_compile = {"XLA_FLAGS": ""}
+    done = run_python(BODY, folder=Path(__file__).parents[2], environment=as_users_compile)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -38,7 +38,7 @@ def test_hours_count() -> None:
     assert reached_end(study_of(0.5), search, 7199) is None
     end = reached_end(study_of(0.5), search, 9000)
     assert end is not None and end.by == "hours"
-    assert "ends with 1 trials: it has searched for 2.5 hours, and `search.hours` is 2." in end.why
+    assert "ends with 1 trial: it has searched for 2.5 hours, and `search.hours` is 2." in end.why
 
 
 def test_a_target_is_reached_by_the_best_trial_in_the_objectives_direction() -> None:
@@ -103,7 +103,7 @@ def test_trials_that_others_added_do_not_hide_that_everything_fails() -> None:
     check_failures(study)  # not the search's
     study.add_trial(optuna.trial.create_trial(value=1.0))
     study.add_trial(optuna.trial.create_trial(state=FAIL, user_attrs={"config": "{}", "reason": "out of memory: 3 GB"}))
-    with pytest.raises(HeadhuntError, match="all 1 trials so far have failed; the first: out of memory"):
+    with pytest.raises(HeadhuntError, match="its only trial so far has failed: out of memory"):
         check_failures(study)
 
 
