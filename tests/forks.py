@@ -28,9 +28,16 @@ from typing import Literal
 HEADHUNT = str(Path(sys.executable).with_name("headhunt"))
 Backend = Literal["jax", "tensorflow"]
 
+STORAGE = ("optuna.artifacts", "alembic.command", "sqlalchemy.dialects.sqlite")
 IMPORTS = {
-    "jax": ("jax", "optuna", "search.study", "search.confirm.rerun", "search.population.program"),
-    "tensorflow": ("tensorflow", "sklearn.linear_model", "features.building.build", "train.promotion.promote"),
+    "jax": (
+        *("keras", "search.study", "search.confirm.rerun", "search.population.program", *STORAGE),
+        *("matplotlib.figure", "matplotlib.backends.backend_agg", "scipy.optimize", "scipy.stats"),
+    ),
+    "tensorflow": (
+        *("keras", "features.building.build", "train.promotion.promote", "train.exports.export", *STORAGE),
+        *("sklearn.linear_model", "plotly.io", "plotly.express"),
+    ),
 }
 AT_IMPORT = {"jax": {"JAX_PLATFORMS": "cpu", "JAX_THREEFRY_PARTITIONABLE": "1"}, "tensorflow": {}}
 """Variables that a backend reads when it is imported, as `search.engine.environment` sets them."""

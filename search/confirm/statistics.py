@@ -29,12 +29,12 @@ def interval(values: Sequence[float], is_share: bool = False, is_loss: bool = Fa
 
     For shares, such as accuracies, the interval is clipped to 0 and 1, for losses (cross-entropies) to 0 below.
     """
-    from scipy import stats
+    from scipy.special import stdtrit
 
     if len(values) < 2:
         raise ValueError(f"an interval needs at least 2 values, but got {len(values)}")
     mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
+    half = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * deviation / math.sqrt(len(values))
     low = max(mean - half, 0.0) if is_share or is_loss else mean - half
     return Interval(mean, low, min(mean + half, 1.0) if is_share else mean + half)
 

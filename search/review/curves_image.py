@@ -76,7 +76,6 @@ class _Axes:
 
     def __init__(self, scales: Scales) -> None:
         import matplotlib as mpl
-        import matplotlib.ticker
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -90,7 +89,7 @@ class _Axes:
             self._lines = self._measured(left, scales)
             self._lines += right.plot([], [], color=COLOURS[1], markersize=4)
             right.set(yscale="log", ylim=(10.0**scales.low, 10.0**scales.high), title="learning rate, after the epoch")
-            right.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())  # else `6 × 10⁻³` overlaps the other panel
+            right.minorticks_off()  # their labels would overlap the other panel
             for panel in (left, right):
                 panel.set(xlim=(0, scales.epochs), xlabel="epoch")
                 panel.xaxis.get_major_locator().set_params(integer=True)
@@ -136,14 +135,12 @@ _axes = lru_cache(maxsize=24)(_Axes)
 
 
 def _decades(rates: npt.NDArray[np.float64]) -> tuple[int, int]:
-    """Powers of ten around the rates, at most six decades; rates of 0 are ignored."""
+    """Even powers of ten around the rates, at most six decades; rates of 0 are ignored."""
     positive = rates[rates > 0]
     if not len(positive):
         return -6, 0
-    low, high = math.floor(math.log10(positive.min())), math.ceil(math.log10(positive.max()))
-    if low == high:
-        return low - 1, high + 1
-    return max(low, high - 6), high
+    low, high = 2 * math.floor(math.log10(positive.min()) / 2), 2 * math.ceil(math.log10(positive.max()) / 2)
+    return min(max(low, high - 6), high - 2), high
 
 
 def _round_up(value: float) -> float:

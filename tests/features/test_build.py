@@ -169,14 +169,13 @@ def test_a_worker_decodes_with_its_own_cores_which_change_no_byte(
     assert contents(cache_for(run).folder) == contents(cache_for(cached_run).folder)
 
 
-@pytest.mark.parametrize("executor", ["auto", "ray"])
 def test_workers_write_the_same_bytes(
-    cached_run: FeaturesRun, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, executor: str
+    cached_run: FeaturesRun, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """With a relative `workdir` and backbone, too: workers start in their own folder."""
+    """With a relative `workdir` and backbone, too: workers start in their own folder. By Ray: tests/features/test_pooling.py."""
     monkeypatch.chdir(tmp_path)
     backbone = os.path.relpath(cached_run.features.backbone)
-    run = make_run("by-workers", backbone=backbone, workers={"executor": executor, "count": 2, "cpus": 1})
+    run = make_run("by-workers", backbone=backbone, workers={"executor": "auto", "count": 2, "cpus": 1})
     run = run.model_copy(update={"workdir": Path("by-workers")})
     build_cache(run)
     assert contents(cache_for(run).folder) == contents(cache_for(cached_run).folder)

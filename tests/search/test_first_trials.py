@@ -20,6 +20,7 @@ from reports.section import LeftOutError
 from reports.study import first_trials as section
 from reports.study import leaders_table
 from search.config import SearchConfig
+from search.driver.worklog import load_work
 from search.first_trials import TITLES, FirstTrial, as_parameters, first_config, fixed_sampler, name_of
 from search.leaderboard import leaders, load_study
 from search.optimizers import LBFGS
@@ -180,7 +181,9 @@ def test_any_number_of_workers_gives_the_same_study(once: Path, run: Run, worker
 
 def test_two_ray_workers_give_the_same_study(once: Path, run: Run) -> None:
     forget(Path.cwd())
-    run_headhunt(Path.cwd(), *COMMAND, "--executor", "ray", "--workers", "2")
+    done = run_headhunt(Path.cwd(), *COMMAND, "--executor", "ray", "--workers", "2")
+    assert "Workers: 2 at a time, by Ray on this machine." in done.stderr
+    assert {row.workers for row in load_work(run.workdir)} == {2}
     assert everything(Path.cwd()) == everything(once)
 
 

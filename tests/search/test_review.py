@@ -123,7 +123,7 @@ def test_a_long_note_is_whole_and_no_value_breaks_its_table(study: optuna.Study)
 
 def test_scales_are_few() -> None:
     assert collect(curves(), 3, 30, "val_accuracy").scales == ("val_accuracy", 30, 1.0, -4, -2)
-    assert collect(curves(rate=3e-3), 3, 30, "val_loss").scales == ("val_loss", 30, 5.0, -3, -2)
+    assert collect(curves(rate=3e-3), 3, 30, "val_loss").scales == ("val_loss", 30, 5.0, -4, -2)
     assert collect(curves(rate=0.0), 3, 3, "val_accuracy").scales[3:] == (-6, 0)
 
 

@@ -76,12 +76,10 @@ def test_the_best_leaders_are_the_first_of_all(searched: Run) -> None:
     assert isinstance(ranked[0].config.head, HeadConfig)
 
 
-@pytest.mark.parametrize("executor", ["auto", "ray"])
-def test_two_workers_give_the_same_study(fresh: Run, searched_once: Path, executor: str) -> None:
-    done = run_headhunt(Path.cwd(), "search", "run", "--executor", executor, "--workers", "2")
-    assert (
-        f"Workers: {'2 processes on' if executor == 'auto' else '2 at a time, by Ray on'} this machine." in done.stderr
-    )
+def test_two_workers_give_the_same_study(fresh: Run, searched_once: Path) -> None:
+    """Processes of this machine; by Ray: tests/search/test_first_trials.py."""
+    done = run_headhunt(Path.cwd(), "search", "run", "--executor", "auto", "--workers", "2")
+    assert "Workers: 2 processes on this machine." in done.stderr
     assert history("run") == history(str(searched_once / "run"))
     work = load_work(fresh.workdir)
     assert (sum(row.ended for row in work), {row.workers for row in work}) == (6, {2})

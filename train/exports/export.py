@@ -254,7 +254,7 @@ def _difference(model_file: Path, format_: str, originals: Originals) -> float:
 def _export_config(bundle: Bundle) -> ExportedConfig:
     """Writes the run's configuration with the search space narrowed to the winner, for `headhunt run -c` to retrain it, and the
     winner's hyperparameters for Optuna and KerasTuner."""
-    run, leader, folder = bundle.run, bundle.leader, bundle.folder
+    run, leader, folder, is_current = bundle.run, bundle.leader, bundle.folder, bundle.files.is_current("config")
     name = f"{run.name}-trial-{leader.number}"
     features = section_of(run.features, configured(run.features, leader.config.views.policy))
     search = run.search.model_copy(
@@ -283,11 +283,13 @@ def _export_config(bundle: Bundle) -> ExportedConfig:
     )
     write_text(folder / "headhunt.yaml", head + commented_yaml(winner))
     trial = load_study(run).get_trials(deepcopy=False)[leader.number]
-    others = {"optuna": optuna_trial(trial, run.name), "keras_tuner": keras_tuner_config(trial)}
-    for tool, values in others.items():
-        write_text(folder / f"{tool}.json", json.dumps(values, indent=1) + "\n")
+    optuna_file, tuner_file = folder / "optuna.json", folder / "keras_tuner.json"
+    drawn = json.dumps(optuna_trial(trial, run.name), indent=1) + "\n"
+    if not (is_current and optuna_file.read_text(encoding="utf-8") == drawn):  # importing KerasTuner takes seconds
+        write_text(optuna_file, drawn)
+        write_text(tuner_file, json.dumps(keras_tuner_config(trial), indent=1) + "\n")
     return ExportedConfig(
-        path=relative(folder / "headhunt.yaml"), **{tool: relative(folder / f"{tool}.json") for tool in others}
+        path=relative(folder / "headhunt.yaml"), optuna=relative(optuna_file), keras_tuner=relative(tuner_file)
     )
 
 
