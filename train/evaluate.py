@@ -136,7 +136,7 @@ def confidence_bins(confidence: npt.NDArray[np.floating]) -> npt.NDArray[np.int6
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
     """The 95 % interval of a share of `count` photos, which stays within 0 and 1 and is valid for few photos: Wilson 1927,
-    "Probable inference, the law of succession, and statistical inference", without importing scipy.stats, which takes a second."""
+    "Probable inference, the law of succession, and statistical inference". Importing scipy.stats for it takes a second."""
     z, share = NormalDist().inv_cdf(0.975), round(share * count) / count  # exact, if the share was rounded
     scale = 1 + z**2 / count
     middle, half = share + z**2 / (2 * count), z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)

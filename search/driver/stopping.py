@@ -30,12 +30,13 @@ class End(NamedTuple):
 def reached_end(study: optuna.Study, search: SearchConfig, seconds: float) -> End | None:
     """Why the study ends after `seconds` of search, summed over its runs; None while it should continue."""
     name, total = study.study_name, sum(map(is_from_search, study.get_trials(deepcopy=False)))
+    ends = f"The study {name!r} ends with {counted(total, 'trial')}"
     complete = ranking(study, search.objective)
     if search.target is not None and complete and _is_reached(search, complete[0].value or 0.0):
         best = complete[0]
         return End(
             "target",
-            f"The study {name!r} ends with {counted(total, 'trial')}: trial {best.number} has reached {search.objective} {best.value:.4f}, "
+            f"{ends}: trial {best.number} has reached {search.objective} {best.value:.4f}, "
             f"and `search.target` is {search.target:g}. To continue, change or remove the target.",
         )
     if total >= search.trials:
@@ -43,7 +44,7 @@ def reached_end(study: optuna.Study, search: SearchConfig, seconds: float) -> En
     if search.hours is not None and seconds >= 3600 * search.hours:
         return End(
             "hours",
-            f"The study {name!r} ends with {counted(total, 'trial')}: it has searched for {seconds / 3600:.4g} hours, and `search.hours` is "
+            f"{ends}: it has searched for {seconds / 3600:.4g} hours, and `search.hours` is "
             f"{search.hours:g}. To continue, raise or remove `search.hours`.",
         )
     return None
