@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,7 +42,7 @@ def _keras(source: Path, target: Path) -> None:
 
 
 def _savedmodel(source: Path, target: Path) -> None:
-    _export(source, target, format="tf_saved_model")
+    shutil.copytree(_saved(source), target)
 
 
 def _onnx(source: Path, target: Path) -> None:
@@ -79,15 +80,28 @@ def _erfc(graph: Any, node: Any, name: str, arguments: Any) -> None:
 
 
 def _litert(source: Path, target: Path) -> None:
-    """Uses built-in operations only: the stock runtime has no others, and a network that needs more must fail here."""
+    """Converts the SavedModel, as Keras's exporter does, but to built-in operations only: the stock runtime has no others, and a
+    network that needs more must fail here."""
     import tensorflow as tf
 
-    _export(source, target, format="litert", target_spec={"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]})
+    converter = tf.lite.TFLiteConverter.from_saved_model(_saved(source))
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    converter.experimental_enable_resource_variables = True
+    target.write_bytes(converter.convert())
 
 
-def _export(source: Path, target: Path, **options: Any) -> None:
+def _saved(source: Path) -> str:
+    """The network as a SavedModel, in a temporary folder."""
+    return _exported(source, source.stat().st_mtime_ns).name
+
+
+@lru_cache(maxsize=1)
+def _exported(source: Path, changed_ns: int) -> tempfile.TemporaryDirectory[str]:
+    """Writes the SavedModel once for all formats that need it; see `_loaded`."""
+    folder = tempfile.TemporaryDirectory(prefix="headhunt-savedmodel-")
     model, photos = _load(source)
-    model.export(target, verbose=False, input_signature=[photos], **options)
+    model.export(folder.name, verbose=False, input_signature=[photos], format="tf_saved_model")
+    return folder
 
 
 def _load(source: Path) -> tuple[Any, Any]:

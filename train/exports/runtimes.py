@@ -6,6 +6,7 @@ Export checks its files with it, and `train predict` uses it: no Headhunt code l
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -167,7 +168,7 @@ def _litert(path: Path) -> Loaded:
     from ai_edge_litert.interpreter import Interpreter
 
     with quiet():
-        interpreter = Interpreter(model_path=str(path))
+        interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
         interpreter.allocate_tensors()
     (inputs,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()
 
