@@ -16,15 +16,16 @@ DEMO: dict[str, Any] = {
     "search": {
         "trials": 16,
         "pruner": "none",  # so that even the worst head trains to the end
+        "confirm": {"top": 3},
     },
     "train": {
         "workers": {"count": 1},  # one promotion: all cores are its own
         "finetune": {
             "augmentation": "mild",
-            "unfreeze_conv_layers": 12,
-            "epochs": 5,
+            "unfreeze_conv_layers": 20,
+            "epochs": 4,
             "batch_size": 16,
-            "schedule": {"kind": "warmup_cosine", "learning_rate": 3e-4, "warmup_epochs": 1},
+            "schedule": {"kind": "warmup_cosine", "learning_rate": 6e-4, "warmup_epochs": 1},
         },
     },
     "reports": {
