@@ -202,6 +202,8 @@ def _check_projections(folder: Path, manifest: Manifest) -> list[Fault]:
         path = projection_path(folder, number)
         if not path.exists():
             faults.append({"shard": path.name, "record": None, "what": "the file is missing"})
+        elif path.is_dir():
+            faults.append({"shard": path.name, "record": None, "what": "a folder has its name: delete or rename it"})
         elif file_sha256(path) != sha256 or checksum_of(path) != sha256:
             faults.append({"shard": path.name, "record": None, "what": "the file differs from the manifest"})
     return faults
@@ -220,6 +222,8 @@ def _check(folder: Path, manifest: Manifest, entry: ShardEntry, rows: Any, label
         )  # slicing a memmap is slow
     except FileNotFoundError:
         return Checked([fault("the file is missing")], 0)
+    except IsADirectoryError:
+        return Checked([fault("a folder has its name: delete or rename it")], 0)
     except ValueError:
         return Checked([fault(f"the file has 0 bytes, not {expected}")], 0)
     if len(rows) != entry.records:

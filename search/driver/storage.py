@@ -162,9 +162,10 @@ def storage_faults(spec: str, workdir: Path) -> Iterator[None]:
     except (optuna.exceptions.StorageInternalError, SQLAlchemyError, grpc.RpcError) as error:
         cause: BaseException = error.__cause__ or error
         said = cause.details() if isinstance(cause, grpc.Call) else str(cause).splitlines()[0]
+        is_full = any(words in str(said) for words in ("is full", "No space left"))  # SQLite, PostgreSQL
         raise LostError(
             f"the storage {storage_url(spec, workdir)} has failed: {without_password(str(said))}. What was written is "
-            "safe. Once the storage is back:"
+            f"safe. {'Free some space on its disk.' if is_full else 'Wait until it is back.'}"
         ) from error
 
 

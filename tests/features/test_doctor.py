@@ -48,6 +48,19 @@ def test_a_sound_cache_has_no_faults(cached_run: FeaturesRun) -> None:
     assert 0 <= found["constant_features"] < 6
 
 
+def test_a_folder_in_place_of_a_shard_is_a_fault_among_others(cached_run: FeaturesRun) -> None:
+    replaced, lost, *_ = shards(cached_run)
+    replaced.unlink()
+    replaced.mkdir()
+    lost.unlink()
+    faults = {fault["shard"]: fault["what"] for fault in verify(cached_run)["faults"]}
+    assert faults == {replaced.name: "a folder has its name: delete or rename it", lost.name: "the file is missing"}
+    with pytest.raises(IsADirectoryError):  # a user's folder is not deleted; the command says so
+        repair(cached_run)
+    replaced.rmdir()
+    assert repair(cached_run)["shards_written"] == 2
+
+
 def test_damage_is_placed_and_mended(cached_run: FeaturesRun) -> None:
     flipped, cut, lost = (path for path in shards(cached_run) if "train-c001" in path.name)
     before = {path: path.read_bytes() for path in shards(cached_run)}

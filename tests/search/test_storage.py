@@ -16,6 +16,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import optuna
 import pytest
+import sqlalchemy
 import yaml
 from optuna_dashboard import wsgi
 
@@ -243,10 +244,29 @@ def test_a_storage_that_goes_away_in_the_middle_is_told(tmp_path: Path) -> None:
         database.execute("drop table trials")
     database.close()
     with (
-        pytest.raises(LostError, match=r"the storage sqlite:///.*study\.db has failed: .*no such table"),
+        pytest.raises(
+            LostError, match=r"the storage sqlite:///.*study\.db has failed: .*no such table.* Wait until it is back"
+        ),
         storage_faults("sqlite", tmp_path),
     ):
         study.ask()
+
+
+def test_a_full_disk_is_told_with_what_to_do(tmp_path: Path) -> None:
+    storage = open_storage("sqlite", tmp_path)
+    study = optuna.create_study(storage=storage, study_name="x")
+    assert isinstance(storage, optuna.storages.RDBStorage)
+    sqlalchemy.event.listen(
+        storage.engine, "connect", lambda database, _: database.execute("pragma max_page_count = 1")
+    )
+    storage.engine.dispose()  # from the next connection on, the file may not grow
+    with (
+        pytest.raises(
+            LostError, match=r"has failed: .* is full\. What was written is safe\. Free some space on its disk\."
+        ),
+        storage_faults("sqlite", tmp_path),
+    ):
+        study.set_user_attr("long", "x" * 100_000)
 
 
 def test_a_grpc_server_that_stops_is_told(tmp_path: Path) -> None:

@@ -25,7 +25,10 @@ def test_it_follows_search_and_confirmation_until_somebody_edits_it(searched: Ru
     assert len(confirmed) == 2
     for row in confirmed:
         one, other = row["values"]
-        mean, half = (one + other) / 2, t.ppf(0.975, 1) * abs(one - other) / 2  # s / √2 of two values is half their distance
+        mean, half = (
+            (one + other) / 2,
+            t.ppf(0.975, 1) * abs(one - other) / 2,
+        )  # s / √2 of two values is half their distance
         spread = f"{max(mean - half, 0):.4f} to {min(mean + half, 1):.4f}" if half else "the same with every seed"
         assert f"| {row['number']} | {row['searched']:.4f} | {mean:.4f} ({spread}) |" in note
     save_note(load_study(searched), "mine")

@@ -50,9 +50,11 @@ def by_level(trials: pd.DataFrame) -> pd.DataFrame:
 
 def importances(trials: pd.DataFrame, seed: int = 0) -> dict[str, float]:
     """fANOVA's share of each factor in the variance of the better half's range: what is below the median counts as the median,
-    so that how badly a training fails explains nothing."""
+    so that how badly a training fails explains nothing. Empty if the better half are all equally good."""
     import optuna
 
+    if trials["value"].median() == trials["value"].max():
+        return {}
     study = optuna.create_study(direction="maximize")
     factors = [name for name in FACTORS if trials[name].nunique() > 1]
     floor = trials["value"].median()
