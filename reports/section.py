@@ -78,7 +78,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class PageSection:
-    """One section: a heading, a text, tables and figures, and then its blocks.
+    """One section: a heading, a text, tables, notes (how to read them, collapsed) and figures, and then its blocks.
 
     The names of figures are unique on the page: `reports build --only NAME` writes a single one. A figure with its own width
     scrolls in a box as wide as the page.
@@ -91,6 +91,7 @@ class PageSection:
     tables: list[Table] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
     listings: list[Listing] = field(default_factory=list)
+    notes: str = ""
 
     def every_figure(self) -> Iterator[tuple[str, go.Figure]]:
         """The section's own figures with their names, then those of its blocks."""

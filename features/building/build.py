@@ -36,7 +36,7 @@ from features.cache.store import Store, open_store
 from features.cache.takeover import take_over
 from features.config import FeaturesRun
 from features.dataset.index import SPLITS, DatasetIndex, load_index
-from features.runtime.atomic import make_folder, only_process, write_text
+from features.runtime.atomic import make_folder, only_process, remove_leftovers, write_text
 from features.runtime.commands.progress import progress
 from features.runtime.errors import CacheError, UsageError
 from features.runtime.log import counted, log, relative
@@ -94,7 +94,7 @@ def build_cache(run: FeaturesRun, copies: int = 0) -> dict[str, Any]:
     parts = key_parts(run, index)
     folder = make_folder(cache_folder(run, cache_key(parts)))
     with only_process(folder / ".lock", f"another build is writing to {relative(folder)}"):
-        _sweep(folder)
+        remove_leftovers(folder)
         blocks = plan_blocks(index, run.features.images_per_shard)
         wanted = split_copies(max(run.features.copies, copies, _cached_copies(folder)))
         _take_over(run, parts, folder)
@@ -106,7 +106,7 @@ def build_cache(run: FeaturesRun, copies: int = 0) -> dict[str, Any]:
         fitted = are_fitted(run, folder, store)
         sheet = sheet_of(for_workers(run), index, folder.resolve(), max(copy for _, copy in wanted))
         computed = _compute(run, index, tasks, folder, kept, sheet, store)
-        _sweep(folder)
+        remove_leftovers(folder)
         named = policy_name(run.features)  # an earlier configuration may have named the same layers differently
         if (
             tasks
@@ -137,12 +137,6 @@ def build_cache(run: FeaturesRun, copies: int = 0) -> dict[str, Any]:
         if tasks:
             write_text(folder / "build.json", json.dumps(result, indent=1) + "\n")
     return result
-
-
-def _sweep(folder: Path) -> None:
-    """Deletes temporary files of killed processes."""
-    for left in folder.glob(".*.tmp*"):
-        left.unlink(missing_ok=True)
 
 
 def _tasks(

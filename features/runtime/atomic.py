@@ -104,6 +104,12 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Deletes the temporary files and folders that killed processes left in a folder to which no other process is writing."""
+    for left in [*folder.glob(".*.tmp*"), *folder.glob(".*.old")]:
+        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+
+
 @contextmanager
 def only_process(lock: Path, refusal: str) -> Iterator[None]:
     """Holds the lock file for this process. Raises UsageError (`refusal`, and the process ID) when another process holds it.

@@ -99,16 +99,16 @@ def section(run: Run) -> PageSection:
     table += [_cells(row.title, row.stage, row.metrics, row.head, row.dropout, row.schedule) for row in rows]
     columns = ["model", *SHOWN, "backbone", *(f"{split} {TOP5}" for split in SHOWN), "test ECE"]
     columns += ["hidden units", "dropout", "schedule"]
-    text = (
+    text = f"Accuracy on the validation photos is {OPTIMISTIC}. {usage_of_test_photos(run)}"
+    notes = (
         "Frozen: the head on the cached features of clean photos, or the exported network if no epoch of fine-tuning was "
         "better. Fine-tuned: the exported network, backbone and head together, or only the head if the table says so. "
-        f"Accuracy on the validation photos is {OPTIMISTIC}. "
-        f"{usage_of_test_photos(run)} ECE is the expected calibration error: how far confidence is from accuracy."
+        "ECE is the expected calibration error: how far confidence is from accuracy."
     )
     text += "".join(f" Left out: {fault}" for fault in faults)
     if baselines:
         columns[columns.index("backbone")] = "backbone, or chosen"
-        text += (
+        notes += (
             " The baselines' probes use the same clean features. The number of neighbours was chosen on validation photos, the "
             "linear probe's L2 by cross-validation on training photos. In the nearest neighbours' training accuracy, a photo is "
             "not its own neighbour."
@@ -123,7 +123,7 @@ def section(run: Run) -> PageSection:
     figures = {"finetuning": learning.draw_together(curves)} if len(curves) > 1 else {}
     blocks = phases.blocks(drawn, curves)
     if blocks:
-        text += (
+        notes += (
             " In the curves, training is measured on augmented photos with dropout, and its loss includes the head's L2 penalty "
             "and label smoothing. Because of rounding, their validation accuracy may differ by a few photos from that of the "
             "exported network in the table. A star marks the best epoch."
@@ -135,6 +135,7 @@ def section(run: Run) -> PageSection:
         figures,
         [Table(columns, table, {*range(1, 4), *range(5, 9), 10})],
         blocks,
+        notes=notes,
     )
 
 

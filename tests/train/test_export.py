@@ -15,6 +15,7 @@ import train.exports.export
 import train.exports.record
 from features.dataset.index import load_index
 from features.run_file import load
+from features.runtime.atomic import only_process
 from features.runtime.errors import HeadhuntError, UsageError
 from reports.config import Run
 from search.leaderboard import leaders
@@ -282,3 +283,15 @@ def test_what_is_exported_is_converted_again_only_when_damaged(promoted: Run) ->
     assert (folder / "model.onnx").stat().st_mtime_ns == written["model.onnx"]
     assert (folder / "model.keras").stat().st_size > 1000
     assert max(row.max_abs_difference for row in again.values()) < 1e-5
+
+
+def test_one_process_exports_at_a_time_and_removes_what_a_killed_one_left(promoted: Run) -> None:
+    exports = promoted.workdir / "exports"
+    folder = exports / str(find_promotions(promoted)[0].trial)
+    for left in (".savedmodel.1f.tmp", ".savedmodel.1f.old"):
+        (folder / left / "variables").mkdir(parents=True)
+    (folder / ".model.1f.tmp.keras").write_bytes(b"half")
+    with only_process(exports / ".lock", ""), pytest.raises(UsageError, match="another process is exporting models of"):
+        export(promoted, None, ["config"])
+    export(promoted, None, ["config"])
+    assert sorted(path.name for path in folder.glob(".*")) == [".bundle.json"]

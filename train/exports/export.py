@@ -21,7 +21,15 @@ from features.backbones.table import image_size
 from features.cache.feature_cache import cache_for
 from features.dataset.images import load_images
 from features.dataset.index import load_index
-from features.runtime.atomic import atomic_folder, atomic_path, file_sha256, make_folder, write_text
+from features.runtime.atomic import (
+    atomic_folder,
+    atomic_path,
+    file_sha256,
+    make_folder,
+    only_process,
+    remove_leftovers,
+    write_text,
+)
 from features.runtime.commands.template import commented_yaml
 from features.runtime.errors import HeadhuntError, UsageError
 from features.runtime.log import log, relative
@@ -92,10 +100,16 @@ def export(
     `formats` defaults to `train.formats`, or else to all formats whose packages are installed; skipped formats are logged. If a
     trial is promoted with several recipes, the best is taken, or the one given. labels.txt and model_card.md are always written.
     Raises UsageError for an unknown format, one whose packages are not installed, or a trial that is not promoted; HeadhuntError
-    if an export's predictions differ from the promotion's.
+    if an export's predictions differ from the promotion's. One process at a time exports from a run.
     """
     chosen = _formats(run.train.formats if formats is None else formats)
     promotion = _choose(run, trial, recipe)
+    lock = make_folder(run.workdir / "exports") / ".lock"
+    with only_process(lock, f"another process is exporting models of {run.name!r}"):
+        return _export(run, promotion, chosen)
+
+
+def _export(run: TrainRun, promotion: Promotion, chosen: Sequence[str]) -> ExportResult:
     number = promotion.trial
     leader = next((leader for leader in leaders(run) if leader.number == number), None)
     if leader is None:
@@ -105,7 +119,8 @@ def export(
     source, folder = promotion.folder / MODEL, run.workdir / "exports" / str(number)
     sha256 = _check_source(run, promotion, source, folder)
     run = run.model_copy(update={"train": run.train.model_copy(update={"finetune": promotion.finetune})})
-    files = BundleFiles(make_folder(folder), promotion.folder.name, sha256)
+    remove_leftovers(make_folder(folder))
+    files = BundleFiles(folder, promotion.folder.name, sha256)
     bundle = Bundle(run, leader, source, folder, files, promotion)
     written = {}
     for name in chosen:

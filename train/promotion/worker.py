@@ -21,7 +21,7 @@ from features.cache.feature_cache import FeatureCache
 from features.cache.views import Views
 from features.config import Augmentation
 from features.dataset.index import DatasetIndex
-from features.runtime.atomic import atomic_path, make_folder
+from features.runtime.atomic import atomic_path, make_folder, remove_leftovers
 from features.runtime.errors import CacheError, HeadhuntError
 from features.runtime.log import counted
 from search.leaderboard import Leader
@@ -88,8 +88,7 @@ class Inputs:
 def promote_trial(task: Task) -> PromotionOutcome:
     """Makes a promotion, or resumes an interrupted one after its last epoch; metrics.json is written last."""
     journal = Journal(make_folder(task.folder))
-    for left in task.folder.glob(".*.tmp*"):  # left by a process killed while writing
-        left.unlink(missing_ok=True)
+    remove_leftovers(task.folder)
     try:
         _promote(task, journal)
     except (CancelledError, CacheError):  # a damaged cache affects all promotions, not just this one
