@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from statistics import NormalDist
 from typing import Any, Protocol
 
 import numpy as np
@@ -135,12 +134,11 @@ def confidence_bins(confidence: npt.NDArray[np.floating]) -> npt.NDArray[np.int6
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share of `count` photos, which stays within 0 and 1 and is valid for few photos: Wilson 1927,
-    "Probable inference, the law of succession, and statistical inference". Importing scipy.stats for it takes a second."""
-    z, share = NormalDist().inv_cdf(0.975), round(share * count) / count  # exact, if the share was rounded
-    scale = 1 + z**2 / count
-    middle, half = share + z**2 / (2 * count), z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    """The 95 % interval of a share of `count` photos (Wilson, 1927), which stays within 0 and 1 and is valid for few photos."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(round(share * count), count).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def class_table(predicted: Iterable[tuple[Photos, Probabilities]], class_names: tuple[str, ...]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import optuna
@@ -78,6 +79,18 @@ def test_the_default_space_expresses_the_known_good_head() -> None:
     assert {one.name for one in parameters} - {*notebook} == {"schedule.kind", "schedule.learning_rate"}
 
 
+def first_trials(study: optuna.Study, space: SearchSpace) -> Iterator[optuna.Trial]:
+    """Asks for the first trials in turn, with those of their values that the space has."""
+    for name in NAMES:
+        found = as_parameters(first_config(name, Views(), 9), space.parameters())
+        study.sampler = fixed_sampler(found, space.parameters())
+        trial = study.ask()
+        for parameter in space.parameters():
+            if parameter.name in found:
+                parameter.draw(trial)
+        yield trial
+
+
 @pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "gp"])
 def test_every_sampler_goes_on_after_them(sampler: str) -> None:
     """First trials with all parameters and with few; then enough trials for every sampler's model."""
@@ -87,13 +100,7 @@ def test_every_sampler_goes_on_after_them(sampler: str) -> None:
         schedule={"learning_rate": {"low": 0.0005, "high": 0.0105, "step": 0.0005}},
     )
     study = optuna.create_study(direction="maximize", pruner=optuna.pruners.NopPruner())
-    for name in NAMES:
-        found = as_parameters(first_config(name, Views(), 9), space.parameters())
-        study.sampler = fixed_sampler(found, space.parameters())
-        trial = study.ask()
-        for parameter in space.parameters():
-            if parameter.name in found:
-                parameter.draw(trial)
+    for trial in first_trials(study, space):
         study.tell(trial, 0.5)
     for number in range(3, 20):
         study.sampler = make_sampler(sampler, space, 0, number, 9, first=3)
@@ -130,12 +137,6 @@ def test_samplers_see_a_first_trial_that_has_every_parameter() -> None:
     wide = SearchSpace(
         head={"layers": [0, 1], "units": [256]}, schedule={"learning_rate": {"low": 1e-3, "high": 1e-2, "log": True}}
     )
-    for name in NAMES:
-        found = as_parameters(first_config(name, Views(), 9), wide.parameters())
-        study.sampler = fixed_sampler(found, wide.parameters())
-        trial = study.ask()
-        for parameter in wide.parameters():
-            if parameter.name in found:
-                parameter.draw(trial)
+    assert [trial.number for trial in first_trials(study, wide)] == [0, 1, 2]
     seen = comparable(study, AskContext(wide.parameters(), 0, 3, 9, first=3)).trials()
     assert [trial.number for trial in seen] == [1]  # the probe has no schedule; the notebooks' rate is not in the range
