@@ -137,7 +137,7 @@ def _keep_programs(folder: Path) -> None:
     import jax
 
     os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "true")
-    if not jax.config.jax_compilation_cache_dir:
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(folder.resolve()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_threefry_partitionable", True)

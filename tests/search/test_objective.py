@@ -13,7 +13,7 @@ from search.trial import EpochMetrics, TrialConfig, TrialState
 from tests.forks import run_python
 
 BODY = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 import jax
 from features.cache.views import Views
@@ -25,7 +25,7 @@ from search.population.sources import Source
 from search.trial import TrialConfig
 
 cache, compiled, room = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-jax.config.update("jax_compilation_cache_dir", None)  # the tests share one
+os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)  # the tests share one
 counted, wide = {"cache_hits": 0, "cache_misses": 0}, []
 jax.monitoring.register_event_listener(
     lambda event, **_: counted.update({event.rpartition("/")[2]: counted.get(event.rpartition("/")[2], 0) + 1}))
@@ -68,6 +68,23 @@ def test_tasks_find_programs_again_and_fit_into_memory(searched: Run, tmp_path: 
         "out of memory: RESOURCE_EXHAUSTED: Out of memory allocating 1 lanes"
     }
     assert not any(weights for *_, weights in none_fits["done"])
+
+
+FOLDERS = """
+from pathlib import Path
+import jax
+from search.population.task import _keep_programs
+for name in ("one", "two"):
+    _keep_programs(Path(name))
+    print(Path(jax.config.jax_compilation_cache_dir).name)
+"""
+
+
+def test_programs_are_kept_with_the_study_unless_jax_is_told_where(tmp_path: Path) -> None:
+    """A worker may serve one study after another."""
+    for given, kept in (("", ["one", "two"]), (str(tmp_path / "shared"), ["shared", "shared"])):
+        done = run_python(FOLDERS, environment={"JAX_COMPILATION_CACHE_DIR": given})
+        assert done.stdout.split() == kept, done.stderr
 
 
 def test_trials_that_are_given_up_are_failures_after_the_epochs_that_they_had(tmp_path: Path) -> None:
