@@ -3,7 +3,7 @@
 python -m tests.benchmarks.evidence trials --trials 80          random trials of the wide space on every data set
 python -m tests.benchmarks.evidence factors                     what won in them, and fANOVA's importances
 python -m tests.benchmarks.evidence replay                      those studies under every pruner
-python -m tests.benchmarks.evidence compare --trials 40         searches: the default space against that of before
+python -m tests.benchmarks.evidence compare --trials 40         searches: the default space against others
 python -m tests.benchmarks.evidence splits --sets cars_lite0    probe, whole defaults of before and now, over several splits
 """
 
@@ -22,7 +22,7 @@ from tests.benchmarks.evidence.datasets import DATA_SETS
 from tests.benchmarks.evidence.factors import factors_table, importances, load_trials
 from tests.benchmarks.evidence.pruning import table
 from tests.benchmarks.evidence.splits import SEARCHES, run_split, summed_up
-from tests.benchmarks.evidence.trials import SPACES, TODAYS, names, run_trials
+from tests.benchmarks.evidence.trials import SPACES, names, run_trials
 
 
 def main() -> None:
@@ -31,7 +31,12 @@ def main() -> None:
     parser.add_argument("step", choices=["trials", "factors", "replay", "compare", "splits"])
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
     parser.add_argument("--sets", help=f"comma-separated; default: all of {', '.join(DATA_SETS)}")
-    parser.add_argument("--space", choices=SPACES, action="append", help="may be given several times; default: wide")
+    parser.add_argument(
+        "--space",
+        choices=SPACES,
+        action="append",
+        help="may be given several times; default: wide, for compare: before",
+    )
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seeds", type=int, default=3)
@@ -57,12 +62,11 @@ def main() -> None:
         print(summed_up(answers).round(3).to_string(index=False))
         return
     if given.step == "compare":
-        pairs = [("default", None), ("before", TODAYS)]
         rows = [
-            compare(given.out, name, label, space, seed, given.trials)
+            compare(given.out, name, space, SPACES[space], seed, given.trials)
             for name in names(given.sets)
             for seed in range(1, given.seeds + 1)
-            for label, space in pairs
+            for space in ["default", *(given.space or ["before"])]
         ]
         found = pd.DataFrame(rows)
         print(found.round(4).to_string(index=False))

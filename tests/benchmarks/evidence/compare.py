@@ -16,8 +16,8 @@ from search.leaderboard import leaders
 from tests.benchmarks.evidence.trials import run_study
 
 
-def compare(out: Path, name: str, label: str, space: dict[str, Any] | None, seed: int, trials: int) -> dict[str, Any]:
-    """A search by the defaults but for its space (None: the default one) and local threads; what it found and took.
+def compare(out: Path, name: str, label: str, space: dict[str, Any], seed: int, trials: int) -> dict[str, Any]:
+    """A search by the defaults but for its space (`{}`: the default one) and local threads; what it found and took.
 
     `drawn` are the accuracies of the best trial that a sampler drew. A search that was run before is read.
     """
@@ -25,8 +25,7 @@ def compare(out: Path, name: str, label: str, space: dict[str, Any] | None, seed
     took = workdir / "took.json"
     if not took.exists():
         before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-        section: dict[str, Any] = {"trials": trials, "keep": trials, "seed": seed}
-        run_study(out, name, workdir.name, section if space is None else {**section, "space": space})
+        run_study(out, name, workdir.name, {"trials": trials, "keep": trials, "seed": seed, "space": space})
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         took.write_text(json.dumps({"seconds": time.monotonic() - started, "cpu_seconds": cpu}))

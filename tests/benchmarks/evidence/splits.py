@@ -21,9 +21,9 @@ from search.confirm.statistics import interval
 from search.leaderboard import Leader, leaders
 from tests.benchmarks.evidence.compare import accuracy_on_test
 from tests.benchmarks.evidence.datasets import configuration
-from tests.benchmarks.evidence.trials import TODAYS, headhunt, make_cache, write_study
+from tests.benchmarks.evidence.trials import SPACES, headhunt, make_cache, write_study
 
-BEFORE: dict[str, Any] = {"space": TODAYS, "first": [], "views": {}, "pruner": "hyperband"}
+BEFORE: dict[str, Any] = {"space": SPACES["before"], "first": [], "views": {}, "pruner": "hyperband"}
 """The defaults of 02ad395: its space, its pruner, nothing tried first, every copy in rotation without clean photos."""
 
 SEARCHES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

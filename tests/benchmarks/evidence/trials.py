@@ -19,6 +19,7 @@ import yaml
 
 from search.population.structure import structure_of
 from search.records import load_curves, trial_folder
+from search.space import SearchSpace
 from search.trial import TrialConfig
 from tests.benchmarks.evidence.datasets import DATA_SETS, configuration
 
@@ -44,7 +45,7 @@ WIDE: dict[str, Any] = {
 """Every depth, regulariser and schedule, with rates from too low to too high; few shapes, since each is a program to compile.
 The least weight decay is as good as none: AdamW is Adam there."""
 
-TODAYS: dict[str, Any] = {
+BEFORE: dict[str, Any] = {
     "head": {
         "layers": [0, 1, 2],
         "units": [128, 256, 512],
@@ -76,11 +77,20 @@ NESTEROV: dict[str, Any] = {
 }
 """The same under stochastic gradient descent, which needs other rates; and features that are not standardised."""
 
+STEP_DECAY: dict[str, Any] = {
+    "schedule": {
+        **SearchSpace().schedule,
+        "kind": ["step_decay" if kind == "triangular2" else kind for kind in SearchSpace().schedule["kind"]],
+    }
+}
+"""The default space with decay by steps in place of halved triangles."""
+
 SPACES: dict[str, dict[str, Any]] = {
     "default": {},
+    "before": BEFORE,
     "wide": WIDE,
     "nesterov": NESTEROV,
-    "todays": TODAYS,
+    "step_decay": STEP_DECAY,
     "few_programs": FEW_PROGRAMS,
 }
 
