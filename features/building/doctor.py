@@ -47,6 +47,9 @@ NARROW = 0.02
 """The backbone's input is a fault (nearly one colour) if its standard deviation is at most this share of its range."""
 
 
+IS_FOLDER = "a folder has its name: delete or rename it"
+
+
 class Checked(NamedTuple):
     """Result for one shard: its faults and its bytes; for a clean training shard also the bits of its first record, and which
     features are equal in all its records, (feature_dim,) each."""
@@ -203,7 +206,7 @@ def _check_projections(folder: Path, manifest: Manifest) -> list[Fault]:
         if not path.exists():
             faults.append({"shard": path.name, "record": None, "what": "the file is missing"})
         elif path.is_dir():
-            faults.append({"shard": path.name, "record": None, "what": "a folder has its name: delete or rename it"})
+            faults.append({"shard": path.name, "record": None, "what": IS_FOLDER})
         elif file_sha256(path) != sha256 or checksum_of(path) != sha256:
             faults.append({"shard": path.name, "record": None, "what": "the file differs from the manifest"})
     return faults
@@ -223,7 +226,7 @@ def _check(folder: Path, manifest: Manifest, entry: ShardEntry, rows: Any, label
     except FileNotFoundError:
         return Checked([fault("the file is missing")], 0)
     except IsADirectoryError:
-        return Checked([fault("a folder has its name: delete or rename it")], 0)
+        return Checked([fault(IS_FOLDER)], 0)
     except ValueError:
         return Checked([fault(f"the file has 0 bytes, not {expected}")], 0)
     if len(rows) != entry.records:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -76,9 +77,9 @@ def make_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot create the folder {path}: {error.strerror}. Choose a writable `workdir`.") from error
+        raise UsageError(f"cannot create the folder {path}: {error.strerror}. {_advice(error.errno)}") from error
     if not os.access(path, os.W_OK):
-        raise UsageError(f"the folder {path} is not writable. Choose another `workdir` or change its permissions.")
+        raise UsageError(f"the folder {path} is not writable. {_advice(errno.EACCES)}")
     return path
 
 
@@ -133,7 +134,16 @@ def only_process(lock: Path, refusal: str) -> Iterator[None]:
 def _cannot_write(path: Path, error: OSError) -> HeadhuntError:
     if path.is_dir() and isinstance(error, IsADirectoryError):
         return HeadhuntError(f"cannot write {relative(path)}: it is a folder. {DELETE_FOLDER}")
-    return HeadhuntError(f"cannot write {path}: {error.strerror or error}. Free space or choose another `workdir`.")
+    return HeadhuntError(f"cannot write {path}: {error.strerror or error}. {_advice(error.errno)}")
+
+
+def _advice(number: int | None) -> str:
+    """What to do after an error of the operating system with this number."""
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return "Free some space, or choose another `workdir`."
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "Change its permissions, or choose another `workdir`."
+    return "Choose another `workdir`."
 
 
 def _flush(path: Path) -> None:

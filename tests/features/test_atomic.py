@@ -46,7 +46,7 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
 def test_an_unwritable_folder_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file in the way")
     with pytest.raises(
-        UsageError, match=r"cannot create the folder .*runs/cars: Not a directory\. Choose a writable `workdir`"
+        UsageError, match=r"cannot create the folder .*runs/cars: Not a directory\. Choose another `workdir`"
     ):
         make_folder(tmp_path / "runs" / "cars")
 
@@ -54,7 +54,10 @@ def test_an_unwritable_folder_says_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
 def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
     with (
-        pytest.raises(HeadhuntError, match=r"cannot write .*No space left on device.*Free space"),
+        pytest.raises(
+            HeadhuntError,
+            match=r"cannot write .*No space left on device\. Free some space, or choose another `workdir`",
+        ),
         atomic_path(tmp_path / "x.csv"),
     ):
         Path("/dev/full").write_text("x")

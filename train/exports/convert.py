@@ -20,7 +20,7 @@ OPSET = 18
 
 
 def convert(source: Path, target: Path, format_: str) -> None:
-    """Writes the `.keras` file `source` to `target` in another format, with a free batch size.
+    """Writes the `.keras` file `source` to `target` in another format, with a free batch size. LiteRT takes a SavedModel, too.
 
     Raises HeadhuntError if the network has a layer that the format cannot express.
     """
@@ -42,7 +42,8 @@ def _keras(source: Path, target: Path) -> None:
 
 
 def _savedmodel(source: Path, target: Path) -> None:
-    shutil.copytree(_saved(source), target)
+    model, photos = _load(source)
+    model.export(target, verbose=False, input_signature=[photos], format="tf_saved_model")
 
 
 def _onnx(source: Path, target: Path) -> None:
@@ -84,24 +85,13 @@ def _litert(source: Path, target: Path) -> None:
     network that needs more must fail here."""
     import tensorflow as tf
 
-    converter = tf.lite.TFLiteConverter.from_saved_model(_saved(source))
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    converter.experimental_enable_resource_variables = True
-    target.write_bytes(converter.convert())
-
-
-def _saved(source: Path) -> str:
-    """The network as a SavedModel, in a temporary folder."""
-    return _exported(source, source.stat().st_mtime_ns).name
-
-
-@lru_cache(maxsize=1)
-def _exported(source: Path, changed_ns: int) -> tempfile.TemporaryDirectory[str]:
-    """Writes the SavedModel once for all formats that need it; see `_loaded`."""
-    folder = tempfile.TemporaryDirectory(prefix="headhunt-savedmodel-")
-    model, photos = _load(source)
-    model.export(folder.name, verbose=False, input_signature=[photos], format="tf_saved_model")
-    return folder
+    with tempfile.TemporaryDirectory(prefix=".savedmodel.", suffix=".tmp", dir=target.parent) as folder:
+        if not source.is_dir():
+            _savedmodel(source, Path(folder))
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(source if source.is_dir() else folder))
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        converter.experimental_enable_resource_variables = True
+        target.write_bytes(converter.convert())
 
 
 def _load(source: Path) -> tuple[Any, Any]:

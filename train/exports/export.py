@@ -76,10 +76,23 @@ class Bundle:
 
     run: TrainRun
     leader: Leader
-    source: Path
     folder: Path
-    files: BundleFiles
     promotion: Promotion
+
+    @property
+    def network(self) -> Path:
+        """The promotion's `.keras` file."""
+        return self.promotion.folder / MODEL
+
+    @cached_property
+    def sha256(self) -> str:
+        """The sha256 (hex) of the network's bytes."""
+        return file_sha256(self.network)
+
+    @cached_property
+    def files(self) -> BundleFiles:
+        """The files in `folder`; deletes those of another network when first used."""
+        return BundleFiles(self.folder, self.promotion.folder.name, self.sha256)
 
     @cached_property
     def originals(self) -> Originals:
@@ -89,7 +102,7 @@ class Bundle:
     @property
     def tolerance(self) -> dict[str, float]:
         """The largest allowed difference in probability, by format."""
-        return _tolerance(self.promotion)
+        return dict.fromkeys(TOLERANCE, TOLERANCE_GPU) if self.promotion.backend == "jax" else TOLERANCE
 
 
 def export(
@@ -116,13 +129,12 @@ def _export(run: TrainRun, promotion: Promotion, chosen: Sequence[str]) -> Expor
         raise UsageError(f"trial {number} is not in the study {run.name!r}; its promotion belongs to another study.")
     check_cache(run, leader)
     cache = cache_for(run, configured(run.features, leader.config.views.policy))
-    source, folder = promotion.folder / MODEL, run.workdir / "exports" / str(number)
-    sha256 = _check_source(run, promotion, source, folder)
+    folder = run.workdir / "exports" / str(number)
     run = run.model_copy(update={"train": run.train.model_copy(update={"finetune": promotion.finetune})})
+    bundle = Bundle(run, leader, folder, promotion)
+    _check_network(bundle)
     remove_leftovers(make_folder(folder))
-    files = BundleFiles(folder, promotion.folder.name, sha256)
-    bundle = Bundle(run, leader, source, folder, files, promotion)
-    written = {}
+    files, written = bundle.files, {}
     for name in chosen:
         written[name] = FORMATS[name](bundle)
         files.add(name, written[name].max_abs_difference)
@@ -181,30 +193,22 @@ def _choose(run: TrainRun, trial: int | None, recipe: str | None) -> Promotion:
     raise UsageError(f"{what} in {run.workdir}. Run `headhunt train promote`.")
 
 
-def _check_source(run: TrainRun, promotion: Promotion, source: Path, folder: Path) -> str:
-    """The sha256 (hex) of the promotion's network.
-
-    Raises HeadhuntError if the network is missing or damaged, or if it would replace exports of another network in `folder`
-    although its predictions differ from the promotion's.
-    """
-    again = f"Delete {relative(source.parent)}, then rerun `headhunt train promote --trial {promotion.trial}`."
-    if not source.exists():
-        raise HeadhuntError(f"{relative(source)} is missing. {again}")
-    if damage := keras_file_damage(source):
-        raise HeadhuntError(f"{relative(source)} is damaged ({damage}). {again}")
-    sha256 = file_sha256(source)
-    if holds_another(folder, sha256):
-        originals, tolerance = _originals(run, promotion), _tolerance(promotion)["keras"]
-        difference = _difference(source, "keras", originals)
+def _check_network(bundle: Bundle) -> None:
+    """Raises HeadhuntError if the promotion's network is missing or damaged, or if it would replace exports of another network
+    although its predictions differ from the promotion's."""
+    network = bundle.network
+    again = f"Delete {relative(network.parent)}, then rerun `headhunt train promote --trial {bundle.promotion.trial}`."
+    if not network.exists():
+        raise HeadhuntError(f"{relative(network)} is missing. {again}")
+    if damage := keras_file_damage(network):
+        raise HeadhuntError(f"{relative(network)} is damaged ({damage}). {again}")
+    if holds_another(bundle.folder, bundle.sha256):
+        originals, tolerance = bundle.originals, bundle.tolerance["keras"]
+        difference = _difference(network, "keras", originals)
         if not difference <= tolerance:
             raise HeadhuntError(
-                f"{relative(source)} is not the promoted network: {_differ(difference, tolerance, originals)}. {again}"
+                f"{relative(network)} is not the promoted network: {_differ(difference, tolerance, originals)}. {again}"
             )
-    return sha256
-
-
-def _tolerance(promotion: Promotion) -> dict[str, float]:
-    return dict.fromkeys(TOLERANCE, TOLERANCE_GPU) if promotion.backend == "jax" else TOLERANCE
 
 
 def _differ(difference: float, tolerance: float, originals: Originals) -> str:
@@ -244,7 +248,7 @@ def _export_model(name: str, bundle: Bundle) -> ExportedFormat:
                 return exported(max_abs_difference=difference)
     atomic = atomic_path if target.suffix else atomic_folder
     with atomic(target) as temporary:
-        convert(bundle.source, temporary, name)
+        convert(_converted_from(bundle, name), temporary, name)
         try:
             difference = _difference(temporary, name, bundle.originals)
         except HeadhuntError as error:
@@ -255,6 +259,12 @@ def _export_model(name: str, bundle: Bundle) -> ExportedFormat:
                 f"{_differ(difference, tolerance, bundle.originals)}. Promote the trial again, or leave {name} out of --format."
             )
     return exported(max_abs_difference=difference)
+
+
+def _converted_from(bundle: Bundle, name: str) -> Path:
+    """The network, or for LiteRT the SavedModel that was exported from it, so that none is written twice."""
+    has_saved = name == "litert" and bundle.files.is_current("savedmodel")
+    return bundle.folder / RUNTIMES["savedmodel"].file if has_saved else bundle.network
 
 
 def _difference(model_file: Path, format_: str, originals: Originals) -> float:
