@@ -8,11 +8,12 @@ trials half asked, reported or told, computes the same values again, and writes 
 from __future__ import annotations
 
 import os
+import tempfile
 import traceback
 import warnings
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,11 +163,18 @@ def storage_faults(spec: str, workdir: Path) -> Iterator[None]:
     except (optuna.exceptions.StorageInternalError, SQLAlchemyError, grpc.RpcError) as error:
         cause: BaseException = error.__cause__ or error
         said = cause.details() if isinstance(cause, grpc.Call) else str(cause).splitlines()[0]
-        is_full = any(words in str(said) for words in ("is full", "No space left"))  # SQLite, PostgreSQL
         raise LostError(
             f"the storage {storage_url(spec, workdir)} has failed: {without_password(str(said))}. What was written is "
-            f"safe. {'Free some space on its disk.' if is_full else 'Wait until it is back.'}"
+            f"safe. {FREE_SPACE if _is_full(str(said)) else 'Wait until it is back.'}"
         ) from error
+
+
+FREE_SPACE = "Free some space on its disk."
+
+
+def _is_full(said: str) -> bool:
+    """Whether a database's error is that of a full disk."""
+    return any(words in said for words in ("is full", "No space left"))  # SQLite, PostgreSQL
 
 
 def truncate_partial_record(spec: str, workdir: Path) -> None:
@@ -233,6 +241,7 @@ def _open_database(url: str) -> optuna.storages.BaseStorage:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
+        _create_file(url)
         database = optuna.storages.RDBStorage(url, engine_kwargs=_options(url))
     except ImportError as error:
         if url.startswith("postgresql"):
@@ -242,17 +251,36 @@ def _open_database(url: str) -> optuna.storages.BaseStorage:
         raise UsageError(
             f"search.storage: the database at {without_password(url)} needs a driver that is not installed ({error}). {advice}."
         ) from error
-    except (SQLAlchemyError, RuntimeError, ValueError) as error:
+    except (SQLAlchemyError, RuntimeError, ValueError, OSError) as error:
         said = without_password(" ".join(str(error.__cause__ or error).split("\n(Background")[0].split()))
+        advice = "Check the URL, and that the server is running and has this database and user."
         raise UsageError(
-            f"search.storage: the database at {without_password(url)} cannot be used: {said}. Check the URL, and that the "
-            "server is running and has this database and user."
+            f"search.storage: the database at {without_password(url)} cannot be used: {said}. "
+            f"{FREE_SPACE if _is_full(said) else advice}"
         ) from error
     weakref.finalize(database, database.engine.dispose)  # close connections with their storage
     # An interrupt inside a transaction would leave the database locked, and saving the state would wait for that lock.
     event.listen(database.engine, "checkout", lambda *_: hold())
     event.listen(database.engine, "checkin", lambda *_: release())
     return database
+
+
+def _create_file(url: str) -> None:
+    """Creates a missing SQLite file whole or not at all. Optuna writes tables and indexes one by one: in a file in which a full
+    disk or a kill stopped it, some would be missing for ever, among them the one by which a study's name is unique."""
+    import optuna
+    from sqlalchemy import make_url
+
+    parsed = make_url(url)
+    name = parsed.database or ":memory:"
+    path = Path(name)
+    if parsed.get_backend_name() != "sqlite" or name == ":memory:" or name.startswith("file:") or path.exists():
+        return
+    with suppress(FileNotFoundError), tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        whole = Path(folder) / "study.db"
+        optuna.storages.RDBStorage(sqlite_url(whole)).engine.dispose()
+        with suppress(OSError):  # another process was faster, or the file system has no links
+            path.hardlink_to(whole)
 
 
 def _options(url: str) -> dict[str, Any]:

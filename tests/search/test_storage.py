@@ -269,6 +269,31 @@ def test_a_full_disk_is_told_with_what_to_do(tmp_path: Path) -> None:
         study.set_user_attr("long", "x" * 100_000)
 
 
+@pytest.mark.parametrize("pages", [2, 8, 14, 20])
+def test_a_disk_that_is_full_at_first_leaves_no_half_of_a_database(pages: int, tmp_path: Path) -> None:
+    def limit(database: Any, _: Any) -> None:
+        database.execute(f"pragma max_page_count = {pages}")
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", limit)
+    try:
+        with pytest.raises(UsageError, match=r"cannot be used: .* is full\. Free some space on its disk\."):
+            open_storage("sqlite", tmp_path)
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "connect", limit)
+    storage = open_storage("sqlite", tmp_path)
+    optuna.create_study(storage=storage, study_name="x")
+    with pytest.raises(optuna.exceptions.DuplicatedStudyError):
+        optuna.create_study(storage=storage, study_name="x")
+    optuna.storages.RDBStorage(f"sqlite:///{tmp_path}/whole.db")
+    names = []
+    for file in ("study.db", "whole.db"):
+        with sqlite3.connect(tmp_path / file) as database:
+            names.append(sorted(database.execute("select name from sqlite_master")))
+        database.close()
+    assert names[0] == names[1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["study.db", "whole.db"]
+
+
 def test_a_grpc_server_that_stops_is_told(tmp_path: Path) -> None:
     from optuna.storages._grpc.server import make_server as serve_storage
 
