@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import shutil
 import tempfile
 import warnings
@@ -22,7 +24,7 @@ OPSET = 18
 def convert(source: Path, target: Path, format_: str) -> None:
     """Writes the `.keras` file `source` to `target` in another format, with a free batch size. LiteRT takes a SavedModel, too.
 
-    Raises HeadhuntError if the network has a layer that the format cannot express.
+    Raises HeadhuntError if the network has a layer that the format cannot express, OSError if the file cannot be written.
     """
     try:
         with _calm():
@@ -30,6 +32,8 @@ def convert(source: Path, target: Path, format_: str) -> None:
     except (HeadhuntError, OSError):
         raise
     except Exception as error:  # converters raise whatever their libraries raise
+        if (full := os.strerror(errno.ENOSPC)) in str(error):  # TensorFlow's error of a full disk
+            raise OSError(errno.ENOSPC, full) from error
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise HeadhuntError(
             f"{source} cannot be exported as {format_}: {reason[0].rstrip('.')}. Leave this format out of --format, or choose a "
