@@ -47,6 +47,11 @@ from tests.search.storages import binaries
 MakeRun = Callable[..., FeaturesRun]
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than cores: tests that wait (for Ray, a browser, a signal) leave a core free."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Runs whole pipelines first: they take longest, and would otherwise keep a single core busy at the end."""

@@ -312,7 +312,7 @@ tune(run, Path(sys.argv[1]), HEAD.model_copy(update={"dropout": 0.0}), epochs=2)
 def test_two_devices_train_as_one_does(searched: Run, tmp_path: Path) -> None:
     histories = []
     for devices in (1, 2):
-        flags = f"--xla_force_host_platform_device_count={devices}"
+        flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
         root = str(Path(__file__).parents[2])
         environment = {
             **os.environ,
