@@ -41,14 +41,14 @@ class Stage(NamedTuple):
 
 STAGES = {
     "prepare": Stage(("features", "prepare"), "check the photos and split them"),
-    "cache": Stage(("features", "cache"), "run the frozen backbone once over photos and augmented copies"),
+    "cache": Stage(("features", "cache"), "run the backbone once on photos and augmented copies"),
     "search": Stage(("search", "run"), "train many classifier heads on the cached features"),
     "confirm": Stage(("search", "confirm"), "train the best heads again with other seeds"),
     "promote": Stage(("train", "promote"), "fine-tune the best head together with the backbone"),
     "export": Stage(("train", "export"), "write the model in every format, and check each"),
     "report": Stage(("reports", "build"), "show all of it on one page"),
 }
-"""The stages of `run` in order, by their key in the `--json` object."""
+"""The stages of `run` in order, by their key in the `--json` object. A title fits into 80 columns."""
 
 
 def run_stages(checked: Run, file: Path, overrides: Sequence[str], output: Output) -> None:

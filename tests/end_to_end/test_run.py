@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -169,6 +170,8 @@ def test_running_again_does_nothing_twice(
     assert again["promote"] == result["promote"]
     assert "is already promoted" in said
     assert "has its 5 trials" in said
+    titles = [line for line in said.splitlines() if re.match(r"\d/7  ", line)]
+    assert len(titles) == 7 and not any("…" in title for title in titles), "cut at 80 columns"
 
 
 def test_the_export_predicts_the_same_in_plain_keras(folder: Path, result: dict[str, Any], tmp_path: Path) -> None:
