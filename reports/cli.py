@@ -45,7 +45,8 @@ def build_command(
             output.result(result)
             return
         result = build(run)
-        output.console.print(result["verdict"]["text"])
+        if not output.is_stage:
+            output.console.print(result["verdict"]["text"])
         left_out = f"; left out: {', '.join(result['left_out'])}" if result["left_out"] else ""
         output.console.print(f"Report: {result['report']} ({', '.join(result['sections']) or 'empty'}{left_out})")
         output.result(result)

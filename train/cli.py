@@ -93,7 +93,8 @@ def export_command(
                 f"{unused} The promotion that is best on the validation photos is exported instead.", style="yellow"
             )
         result = export(run, trial, formats, recipe)
-        output.console.print(result.verdict.text)
+        if not output.is_stage:
+            output.console.print(result.verdict.text)
         table = Table("format", "path", "largest difference", "allowed")
         for name, row in result.formats.items():
             compared = ("", "")

@@ -170,6 +170,7 @@ def test_running_again_does_nothing_twice(
     assert again["promote"] == result["promote"]
     assert "is already promoted" in said
     assert "has its 5 trials" in said
+    assert said.count(again["verdict"]["text"]) == 2, "once by promote, once at the end"
     titles = [line for line in said.splitlines() if re.match(r"\d/7  ", line)]
     assert len(titles) == 7 and not any("…" in title for title in titles), "cut at 80 columns"
 

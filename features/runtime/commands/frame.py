@@ -48,6 +48,8 @@ class Output:
 
     def __init__(self, as_json: bool, resume_hint: str | None = None) -> None:
         self.as_json = as_json
+        self.is_stage = bool(os.environ.get(IS_STAGE))
+        """Whether another command runs this one, and prints what concerns the whole."""
         self.resume_hint = resume_hint
         """Printed after an interrupt or a LostError; default: how to resume with the same command."""
         self.console = Console(stderr=as_json, **PLAIN)
@@ -84,7 +86,7 @@ def command(as_json: bool, resume_hint: str | None = None) -> Iterator[Output]:
             _log(_resume() if output.resume_hint is None else output.resume_hint)
         raise typer.Exit(error.exit_status) from None
     except KeyboardInterrupt:
-        if os.environ.get(IS_STAGE):  # the command that runs all stages prints how to resume
+        if output.is_stage:  # the command that runs all stages prints how to resume
             pass
         elif output.resume_hint is None:
             _log(f"\nheadhunt: interrupted; finished work is saved. {_resume()}")
