@@ -162,7 +162,8 @@ def predict_command(
         if failed := len(result.failed):
             total = failed + len(result.images)
             raise HeadhuntError(
-                f"{failed} of {total} photos or folders could not be read; see the reasons above. The others were predicted."
+                f"{failed} of {total} photos or folders could not be read; see the reasons above."
+                + (" The others were predicted." if result.images else "")
             )
 
 

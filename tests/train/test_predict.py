@@ -179,6 +179,25 @@ def test_nothing_is_predicted_where_nothing_can_be_written(bundle: Path, photos:
         assert (done.returncode, done.stderr.splitlines()[-1]) == (2, said)
 
 
+def test_a_photo_given_as_out_is_kept_and_a_table_is_replaced(bundle: Path, photos: Path, tmp_path: Path) -> None:
+    photo, model = tmp_path / "photo.png", str(bundle.resolve())
+    shutil.copyfile(photos / "a" / "0.png", photo)
+    before = photo.read_bytes()
+    done = predict(tmp_path, "photo.png", "--model", model, "--out", "photo.png")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        2,
+        "headhunt: --out: photo.png exists and is not a table of predictions. Delete it, or give another file.",
+    )
+    assert photo.read_bytes() == before
+    (tmp_path / "found.csv").touch()  # as made by mktemp
+    for _ in range(2):
+        assert predict(tmp_path, "photo.png", "--model", model, "--out", "found.csv").returncode == 0
+    done = predict(tmp_path, "missing.png", "--model", model)
+    assert done.stderr.splitlines()[-1] == (
+        "headhunt: 1 of 1 photos or folders could not be read; see the reasons above."
+    )
+
+
 def test_a_folder_without_photos_is_said(bundle: Path, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     found = predict_images(bundle / "model.keras", [tmp_path / "empty", photos / "b" / "0.png"])

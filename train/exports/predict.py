@@ -25,6 +25,9 @@ from train.promotion.artifact import find_promotions
 MAX_PIXELS = 100_000_000
 """Largest accepted photo, width × height."""
 
+HEADER = ("path", "rank", "class", "label", "probability")
+"""The columns of a table of predictions."""
+
 
 class PredictedClass(NamedTuple):
     """A class, its label (from 0) and its probability."""
@@ -153,11 +156,20 @@ def predict_images(model_file: Path, paths: Sequence[Path]) -> PredictResult:
 
 
 def check_out(path: Path) -> None:
-    """UsageError if a table cannot be written to this path; called before anything is predicted."""
+    """UsageError if a table cannot be written to this path or would replace another file; called before anything is predicted."""
     if path.is_dir():
         raise UsageError(f"--out: {path} is a folder. Give a file, such as {path / 'predictions.csv'}.")
     if not path.parent.is_dir():
         raise UsageError(f"--out: the folder {path.parent} does not exist. Create it, or give another file.")
+    if path.is_file() and not _may_be_replaced(path):
+        raise UsageError(f"--out: {path} exists and is not a table of predictions. Delete it, or give another file.")
+
+
+def _may_be_replaced(path: Path) -> bool:
+    """Whether a file is empty or begins like a table of predictions: a photo or a model given by mistake must not be lost."""
+    header = ",".join(HEADER).encode()
+    with path.open("rb") as file:
+        return file.read(len(header)) in (b"", header)
 
 
 def write_predictions(path: Path, images: Sequence[PredictedImage]) -> None:
@@ -165,7 +177,7 @@ def write_predictions(path: Path, images: Sequence[PredictedImage]) -> None:
     probability."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["path", "rank", "class", "label", "probability"])
+        writer.writerow(HEADER)
         for row in images:
             for rank, found in enumerate(row.predictions, start=1):
                 writer.writerow([row.image, rank, found.name, found.label, repr(found.probability)])
