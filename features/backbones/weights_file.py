@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ def load_weights(model: Any, path: Path, backbone: str) -> None:
     """
     check_weights_file(path)
     try:
-        model.load_weights(path)
+        with warnings.catch_warnings(record=True) as told:  # a hundred lines, if it is another's file
+            warnings.simplefilter("always")
+            model.load_weights(path)
     except Exception as error:  # another network's file may fail anywhere
         found = count_arrays(path)
         given = f"its {found} arrays belong to another network"
@@ -41,6 +44,8 @@ def load_weights(model: Any, path: Path, backbone: str) -> None:
             given += ", or to one with its top, which cannot be left out in this older format"
         expected = f"the {len(model.weights)} arrays of {backbone} without its top"
         raise UsageError(_message(path, given, expected)) from error
+    for each in told:
+        warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
 def count_arrays(path: Path) -> int:

@@ -58,9 +58,8 @@ def run_stage(arguments: Sequence[str]) -> Any:
     if stage.returncode == INTERRUPTED:
         log.print("headhunt: this stage was interrupted; finished work is saved. Rerun the same command.")
     elif stage.returncode:
-        log.print(
-            f"Fix this, then rerun the same command. To rerun only this stage:\n  headhunt {shlex.join(arguments)}"
-        )
+        asked = [word for word in arguments if word != "--json"]  # which the caller added
+        log.print(f"Fix this, then rerun the same command. To rerun only this stage:\n  headhunt {shlex.join(asked)}")
     if stage.returncode:
         raise typer.Exit(stage.returncode if stage.returncode > 0 else 1)
     lines = printed.splitlines()
