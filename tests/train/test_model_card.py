@@ -61,6 +61,15 @@ def test_what_was_fine_tuned(searched: Run, made: dict[str, Any], sentence: str,
     assert [row.stage for row in promotions.collect(searched, [promotion])] == stages
 
 
+def test_a_frozen_networks_results_are_those_of_the_exported_network(searched: Run) -> None:
+    """Not those of its head on the cached features, which are less precise: the report and the console show the network's."""
+    made = fabricate_promotion(searched, best_epoch=0, unfrozen=[], tuned={"accuracy": 0.125})
+    promotion = find_promotion(searched, made)
+    verdict = verdict_of(searched, promotion)
+    card = model_card(searched, leaders(searched)[0], cache_for(searched), promotion, verdict, {})
+    assert card.count("| frozen backbone | val |") == card.count("| frozen backbone | val | 12.50% |") == 1
+
+
 def test_what_a_trial_was_trained_on_is_said(searched: Run) -> None:
     """Not everything in its cache; fine-tuning uses the policy of the trial's views, unless its section sets another."""
     promotion, leader = find_promotion(searched, fabricate_promotion(searched)), leaders(searched)[0]

@@ -33,9 +33,8 @@ def model_card(
     """The model card as Markdown; `files` are the bundle's files by format."""
     height, width = image_size(run.features)
     phases, top5 = run.train.finetune.plan, is_informative(len(cache.class_names))
-    stages = [("frozen backbone", promotion.frozen)] + (
-        [] if promotion.is_frozen else [("fine-tuned", promotion.tuned)]
-    )
+    kept = ("frozen backbone", promotion.tuned)  # the exported network itself, not its head on the cached features
+    stages = [kept] if promotion.is_frozen else [("frozen backbone", promotion.frozen), ("fine-tuned", promotion.tuned)]
     rows = [
         f"| {stage} | {split} | {_accuracy(numbers.accuracy, split, cache)} | "
         f"{_accuracy(numbers.top5_accuracy, split, cache) + ' | ' if top5 else ''}{numbers.loss:.4f} | "
