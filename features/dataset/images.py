@@ -126,7 +126,7 @@ def load_images(
     """Decodes the photos of `rows` with `open_photo` and resizes them to `image_size` (height, width), bilinear, ignoring the
     aspect ratio.
 
-    Returns (len(rows), height, width, 3) uint8. Raises DatasetError naming a file that cannot be read.
+    Returns (len(rows), height, width, 3) uint8. Raises DatasetError naming a file that cannot be read or has changed.
     """
     pixels = np.empty((len(rows), *image_size, 3), np.uint8)
 
@@ -148,26 +148,33 @@ def resized(photo: Image.Image, image_size: tuple[int, int]) -> npt.NDArray[np.u
 
 def locate(
     index: DatasetIndex, rows: Sequence[int], crop_to_bbox: bool
-) -> list[tuple[Path, tuple[int, int, int, int] | None]]:
-    """The file and the crop box (or None) of each row position in the index's table: the arguments of `open_photo`."""
+) -> list[tuple[Path, tuple[int, int, int, int] | None, str]]:
+    """The file, the crop box (or None) and the sha256 of each row position in the index's table, for `open_photo`."""
     chosen = index.table.iloc[list(rows)]
     boxes = [
         (int(box[0]), int(box[1]), int(box[2]), int(box[3])) if crop_to_bbox and not any(map(_missing, box)) else None
         for box in chosen[BOX].itertuples(index=False)
     ]
-    return list(zip([index.root / path for path in chosen["path"]], boxes, strict=True))
+    return list(zip([index.root / path for path in chosen["path"]], boxes, chosen["sha256"], strict=True))
 
 
-def open_photo(path: Path, box: tuple[int, int, int, int] | None = None) -> Image.Image:
+def open_photo(path: Path, box: tuple[int, int, int, int] | None = None, sha256: str | None = None) -> Image.Image:
     """One photo at its original size: the first frame, turned upright, as RGB, then cropped to `box` if given.
 
     `box` is in pixels of the upright photo, as drawn on a screen; see `features.dataset.index.Photo`. Raises DatasetError for a
-    file that cannot be read, or a box outside the photo.
+    file that cannot be read, one whose bytes do not have this `sha256` (hex), or a box outside the photo.
     """
     try:
         data = path.read_bytes()  # of a file, Pillow 13 maps turned TIFFs into memory with width and height swapped
+        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+            raise DatasetError(
+                f"the photo {path} has changed since `headhunt features prepare`: features and results of the old one would be "
+                "mixed with the new one. Restore it, or rerun `headhunt features prepare`."
+            )
         with Image.open(io.BytesIO(data)) as opened:
             image = _decoded(opened, data).photo
+    except DatasetError:
+        raise
     except Exception as error:  # the file changed after `inspect_image` accepted it
         raise DatasetError(
             f"cannot read the photo {path}: {_reason(error)}. Rerun `headhunt features prepare`; with "
