@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from features.augmentation.policies import configured
+from features.cache.feature_cache import cache_for
 from features.runtime.errors import UsageError
 from search.config import SearchRun
 from search.driver.storage import kept_storage, storage_url
@@ -31,8 +33,13 @@ class Leader:
     """The name of a first trial; None if the trial is drawn."""
 
 
+class OtherObjectiveError(UsageError):
+    """The configuration ranks by another objective than the study."""
+
+
 def load_study(run: SearchRun) -> optuna.Study:
-    """The configuration's study, for reading; UsageError if it does not exist, or was searched by another objective."""
+    """The configuration's study, for reading; UsageError if it does not exist, OtherObjectiveError if it was searched by another
+    objective."""
     import optuna
 
     url = storage_url(run.search.storage, run.workdir)
@@ -45,7 +52,7 @@ def load_study(run: SearchRun) -> optuna.Study:
         raise missing from None
     wanted, own = run.search.objective, study.user_attrs.get("identity", {}).get("objective")
     if own not in (None, wanted):
-        raise UsageError(
+        raise OtherObjectiveError(
             f"search.objective: received {wanted}, but the study {run.name!r} searches by {own}. Restore it, or use another "
             "`name` and `workdir` for a new study."
         )
@@ -58,6 +65,17 @@ def leaders(run: SearchRun, top: int | None = None) -> list[Leader]:
     if not best_first:
         raise UsageError(f"the study {run.name!r} has no completed trials. Run `headhunt search run`.")
     return [_leader(trial) for trial in best_first[:top]]
+
+
+def check_cache(run: SearchRun, leader: Leader) -> None:
+    """Raises UsageError if a trial was trained on a different cache than the configuration's for its policy."""
+    cache = cache_for(run, configured(run.features, leader.config.views.policy))
+    if leader.cache_key != cache.key:
+        raise UsageError(
+            f"trial {leader.number} was trained on the cache {leader.cache_key[:16]}, but the configuration now refers to "
+            f"{cache.key[:16]}. Restore the photos and the sections `dataset` and `features`, or search again with another "
+            "`name` and `workdir`."
+        )
 
 
 def _leader(trial: optuna.trial.FrozenTrial) -> Leader:

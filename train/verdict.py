@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, computed_field
 
 from features.cache.feature_cache import cache_for
 from features.runtime.errors import HeadhuntError
-from search.first_trials import TITLES, FirstTrial
-from search.leaderboard import leaders
+from search.confirm.ranking import confirmed_first
+from search.first_trials import TITLES
+from search.leaderboard import Leader, OtherObjectiveError, check_cache
 from search.ranking import OPTIMISTIC
 from train.baselines.measure import BASELINES, baseline_test_labels
 from train.config import TrainRun
@@ -52,6 +53,8 @@ class Verdict(BaseModel):
     trial: int | None = None
     is_probe: bool = False
     """Whether the network is the linear probe itself, on the frozen backbone."""
+    is_first: bool = False
+    """Whether its trial ranks before others of the study."""
     photos: int = 0
     accuracy: float | None = None
     low: float | None = None
@@ -76,7 +79,11 @@ class Verdict(BaseModel):
         ]
         found = self.against or {}
         if self.is_probe:
-            told.append("It is the linear probe itself: no head that was trained is better.")
+            told.append(
+                "It is the linear probe itself: no head that was trained is better."
+                if self.is_first
+                else "It is the linear probe itself."
+            )
         for name in self.compared:
             if name in found:
                 told.append(f"{_compared(found[name], BASELINES[name].title)}.")
@@ -110,9 +117,19 @@ def best_verdict(run: TrainRun, among: Collection[Path] | None = None) -> Verdic
 
 
 def verdict_of(run: TrainRun, promotion: Promotion) -> Verdict:
-    """The verdict on a promotion, from the stored predictions of it and the baselines."""
+    """The verdict on a promotion, from the stored predictions of it and the baselines.
+
+    There is none if the study was searched by another objective, or its trial was trained on another cache than the
+    configuration's: the baselines would be those of other photos or features.
+    """
+    try:
+        ranked = _ranked(run)
+    except OtherObjectiveError as error:
+        return Verdict(title=promotion.title, trial=promotion.trial, missing=str(error))
+    leader = next((each for each in ranked if each.number == promotion.trial), None)
+    first = leader and leader.first
     alike = [each for each in find_promotions(run) if each.trial == promotion.trial]
-    own, first = promotion.title if len(alike) > 1 else f"trial {promotion.trial}", _first_name(run, promotion.trial)
+    own = promotion.title if len(alike) > 1 else f"trial {promotion.trial}"
     title = f"{own}{f' ({TITLES[first]})' if first else ''}, {promotion.stage}"
     is_probe = first == "probe" and promotion.is_frozen
     if promotion.tuned.test is None:
@@ -124,6 +141,8 @@ def verdict_of(run: TrainRun, promotion: Promotion) -> Verdict:
         return Verdict(title=title, trial=promotion.trial, is_probe=is_probe, missing=missing)
     try:
         predictions = read_predictions(run, promotion, "test")
+        if leader is not None:
+            check_cache(run, leader)
         cache = cache_for(run)
         others = {name: baseline_test_labels(run, cache, name) for name in COMPARED}
     except HeadhuntError as error:
@@ -141,6 +160,7 @@ def verdict_of(run: TrainRun, promotion: Promotion) -> Verdict:
         title=title,
         trial=promotion.trial,
         is_probe=is_probe,
+        is_first=len(ranked) > 1 and ranked[0] is leader,
         photos=len(labels),
         accuracy=accuracy,
         low=low,
@@ -149,12 +169,14 @@ def verdict_of(run: TrainRun, promotion: Promotion) -> Verdict:
     )
 
 
-def _first_name(run: TrainRun, trial: int) -> FirstTrial | None:
-    """The trial's name if it is a first trial; None for another, or without a study."""
+def _ranked(run: TrainRun) -> list[Leader]:
+    """The study's trials, best first; none if it cannot be read."""
     try:
-        return next((leader.first for leader in leaders(run) if leader.number == trial), None)
+        return confirmed_first(run)[0]
+    except OtherObjectiveError:
+        raise
     except HeadhuntError:
-        return None
+        return []
 
 
 def paired_interval(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> tuple[float, float, float]:

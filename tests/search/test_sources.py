@@ -17,10 +17,10 @@ from features.cache.views import Views
 from features.runtime.errors import UsageError
 from headhunt import cli
 from reports.config import Run
-from search.leaderboard import leaders
+from search.leaderboard import check_cache, leaders
 from search.population.sources import Caches, load_features
 from tests.conftest import run_headhunt
-from train.promotion.promote import check_cache, promote
+from train.promotion.promote import promote
 
 
 def changed(run: Run, **search: object) -> Run:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from scipy.stats import bootstrap
 
+from features.building.build import build_cache
 from reports.config import Run
 from search.leaderboard import leaders
 from tests.conftest import run_headhunt
@@ -103,7 +104,9 @@ def verdict_against(**found: Difference) -> Verdict:
 
 def test_the_probe_is_not_compared_with_itself() -> None:
     found = {"linear_probe": difference(0.8, 0.0, -0.05, 0.05), **NEIGHBOURS}
-    text = verdict_against(**found).model_copy(update={"is_probe": True}).text
+    itself = verdict_against(**found).model_copy(update={"is_probe": True})
+    assert itself.text == f"{START}It is the linear probe itself. {THAN_NEIGHBOURS}"
+    text = itself.model_copy(update={"is_first": True}).text
     assert text == f"{START}It is the linear probe itself: no head that was trained is better. {THAN_NEIGHBOURS}"
 
 
@@ -136,6 +139,30 @@ def test_only_the_same_photos_are_compared_one_by_one(searched: Run) -> None:
         f"No verdict: {file} is damaged or does not match the index: its test photos are different or in another order. "
         "Delete its folder, then rerun `headhunt train promote`."
     )
+
+
+def test_there_is_none_between_results_of_two_caches_or_objectives(searched: Run) -> None:
+    fabricate_promotion(searched)
+    (promotion,) = find_promotions(searched)
+    other = searched.model_copy(update={"features": searched.features.model_copy(update={"seed": 1})})
+    build_cache(other)
+    measure_baselines(other, "linear_probe")
+    text = verdict_of(other, promotion).text
+    assert re.match(
+        r"No verdict: trial \d was trained on the cache \w{16}, but the configuration now refers to \w{16}", text
+    )
+    search = searched.search.model_copy(update={"objective": "val_loss"})
+    text = verdict_of(searched.model_copy(update={"search": search}), promotion).text
+    assert text.startswith(
+        "No verdict: search.objective: received val_loss, but the study 'tiny' searches by val_accuracy."
+    )
+
+
+def test_a_trial_is_first_if_it_ranks_before_others(searched: Run) -> None:
+    for place in (0, 1):
+        trial = fabricate_promotion(searched, place)
+        (promotion,) = (each for each in find_promotions(searched) if each.trial == trial)
+        assert verdict_of(searched, promotion).is_first == (place == 0)
 
 
 def test_where_the_only_promotion_is_damaged_it_says_so(searched: Run) -> None:

@@ -33,7 +33,7 @@ from features.runtime.atomic import (
 from features.runtime.commands.template import commented_yaml
 from features.runtime.errors import HeadhuntError, UsageError
 from features.runtime.log import log, relative
-from search.leaderboard import Leader, leaders, load_study
+from search.leaderboard import Leader, check_cache, leaders, load_study
 from search.space import fixed_space
 from search.trial import TrialConfig
 from train.config import TrainRun
@@ -44,7 +44,6 @@ from train.exports.record import BundleFiles, ExportedConfig, ExportedFormat, Ex
 from train.exports.runtimes import EXTRA, RUNTIMES, Pixels, load_model, missing, packages
 from train.promotion.artifact import MODEL, Promotion, damaged_promotions, find_promotion, find_promotions
 from train.promotion.predictions import read_predictions
-from train.promotion.promote import check_cache
 from train.verdict import verdict_of
 
 TOLERANCE = {"keras": 1e-4, "savedmodel": 1e-4, "onnx": 1e-4, "litert": 1e-4}

@@ -23,7 +23,7 @@ from search.certificate import load_certificate
 from search.confirm.ranking import by_confirmation, load_confirmation
 from search.driver.storage import storage_faults
 from search.first_trials import label_of
-from search.leaderboard import Leader, leaders, load_study
+from search.leaderboard import Leader, check_cache, leaders, load_study
 from search.retrain import trial_weights
 from train.config import TrainRun
 from train.finetuning.activations import activation_features
@@ -209,17 +209,6 @@ def _winners(run: TrainRun, ranked: Sequence[Leader]) -> list[Leader]:
     shown = ", ".join(label_of(leader.number, leader.first) for leader in chosen)
     log.print(f"Promoting by the ranking of `headhunt search confirm` (mean of {seeds} seeds): trial {shown}.")
     return chosen
-
-
-def check_cache(run: TrainRun, leader: Leader) -> None:
-    """Raises UsageError if a trial was trained on a different cache than the configuration's for its policy."""
-    cache = cache_for(run, configured(run.features, leader.config.views.policy))
-    if leader.cache_key != cache.key:
-        raise UsageError(
-            f"trial {leader.number} was trained on the cache {leader.cache_key[:16]}, but the configuration now refers to "
-            f"{cache.key[:16]}. Restore the `features` and `dataset` sections, or search again with another `name` "
-            "and `workdir`."
-        )
 
 
 def _identity(run: TrainRun, cache: FeatureCache, leader: Leader) -> str:
