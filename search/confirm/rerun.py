@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from features.dataset.index import load_index
 from features.runtime.atomic import make_folder, only_process
 from features.runtime.errors import HeadhuntError, UsageError
 from features.runtime.log import log, relative
@@ -32,6 +33,7 @@ from search.confirm.trainings import train_all, training
 from search.driver.identity import check_identity
 from search.engine import environment
 from search.leaderboard import Leader, leaders, load_study
+from search.metric import is_share
 from search.objectives import open_objective
 from search.review.study_note import write_study_note
 from search.searched_views import with_stored_views
@@ -109,7 +111,8 @@ def _rank(
     run: SearchRun, best: Sequence[Leader], seeds: Sequence[int], found: Sequence[Sequence[SeedRun]]
 ) -> tuple[Confirmed, ...]:
     """The ranking; HeadhuntError if no leader completed all of its seeds."""
-    ranked = rank(run.search.objective, best, seeds, found)
+    step = 1 / len(load_index(run).of_split("val")) if is_share(run.search.objective) else 0.0
+    ranked = rank(run.search.objective, best, seeds, found, step)
     if ranked[0].failure:
         raise HeadhuntError(
             f"none of the {len(best)} leaders completed all {len(seeds)} seeds; trial {best[0].number} failed with "

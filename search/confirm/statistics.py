@@ -39,7 +39,7 @@ def interval(values: Sequence[float], is_share: bool = False, is_loss: bool = Fa
     return Interval(mean, low, min(mean + half, 1.0) if is_share else mean + half)
 
 
-def compared_with_best(values: Sequence[Sequence[float]]) -> list[float]:
+def compared_with_best(values: Sequence[Sequence[float]], step: float = 0.0) -> list[float]:
     """The p-value of "the best is no better than this one" for each row of `values` (trials, seeds) except the first, which has
     the best mean.
 
@@ -50,14 +50,15 @@ def compared_with_best(values: Sequence[Sequence[float]]) -> list[float]:
       trial is far behind it. But it assumes that all trials vary equally; if one varies more, or (a linear probe) not at all, a
       nominal 5 % may become 30 %.
     - The paired t-test of these two trials alone, times the number of comparisons (Bonferroni), as Maxwell 1980 advises for
-      unequal variances ("Pairwise Multiple Comparisons in Repeated Measures Designs"). But it ignores that the best was chosen,
-      and that accuracies move in steps of one photo, so that a few differences may be equal by chance.
+      unequal variances ("Pairwise Multiple Comparisons in Repeated Measures Designs"). But it ignores that the best was chosen.
 
-    In simulations without true differences, the smallest p-value is below 5 % in at most 5 % of studies: 2 to 20 trials, 3 or
-    more seeds, some trials varying 20 times as much as others or not at all, including discrete steps and skewed noise. With 2
-    seeds, 2 trials and steps as large as the noise it is 12 %. Among 5 trials, one that is worse by 4 standard deviations of a
-    seed is found in 34 % of studies with 3 seeds and in 96 % with 5; by 2 standard deviations in 9 %, 46 %, and with 8 seeds in
-    88 %.
+    Values that move in steps, as accuracies do by one photo, may be equal by chance. Their spread counts as at least that of
+    rounding to steps of `step`: a variance of step² / 12 (Sheppard 1898).
+
+    In simulations without true differences, the smallest p-value is below 5 % in at most 5 % of studies: 2 to 20 trials, 2 or
+    more seeds, some trials varying 20 times as much as others or not at all, including discrete steps and skewed noise. Among 5
+    trials, one that is worse by 4 standard deviations of a seed is found in 34 % of studies with 3 seeds and in 96 % with 5; by 2
+    standard deviations in 9 %, 46 %, and with 8 seeds in 88 %.
     """
     from scipy import stats
 
@@ -68,8 +69,9 @@ def compared_with_best(values: Sequence[Sequence[float]]) -> list[float]:
     differences = table[0] - table[1:]
     rest = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
     pooled = np.sqrt((rest**2).sum() / (others * freedom))
-    least = 1e-9 * max(1.0, float(np.abs(table).max()))  # rounding errors do not count as spread
+    rounding = 1e-9 * max(1.0, float(np.abs(table).max()))  # of floating-point numbers, which is no spread
+    least = max(rounding, step / math.sqrt(12))
     distances = np.abs(differences.mean(1)) * math.sqrt(freedom + 1)
     tukey = stats.studentized_range.sf(distances / max(pooled, least), others + 1, others * freedom)
-    paired = 2 * others * stats.t.sf(distances / np.maximum(differences.std(1, ddof=1), least), freedom)
+    paired = 2 * others * stats.t.sf(distances / np.maximum(differences.std(1, ddof=1), math.sqrt(2) * least), freedom)
     return [float(p_value) for p_value in np.maximum(tukey, paired).clip(0, 1)]

@@ -51,6 +51,10 @@ def test_equal_trials_and_constant_ones() -> None:
     assert compared_with_best([[0.5, 0.6, 0.7]] * 3) == [1.0, 1.0]
     assert compared_with_best([[0.0, 0.0]] * 2) == [1.0]
     assert compared_with_best([[0.6, 0.6, 0.6], [0.5, 0.5, 0.5]]) == pytest.approx([0])  # neither depends on the seed
+    # A photo of 18 apart with both seeds: half a step's variance of 2 / 12 per difference, t = √12 with 1 degree of freedom, for
+    # which P(|t| > x) = 1 - 2 atan(x) / π.
+    one_photo = compared_with_best([[10 / 18] * 2, [9 / 18] * 2], 1 / 18)
+    assert one_photo == pytest.approx([1 - 2 * math.atan(math.sqrt(12)) / math.pi])
 
 
 def test_the_larger_of_tukeys_test_and_the_paired_one_counts() -> None:
@@ -66,6 +70,8 @@ def test_the_larger_of_tukeys_test_and_the_paired_one_counts() -> None:
 
 SPREADS = {
     "two": ([1, 1], 6),
+    "two of two seeds": ([1, 1], 2),
+    "a probe, two seeds": ([0, 1], 2),
     "equal": ([1] * 5, 3),
     "unequal": ([0.5, 0.7, 1, 1.4, 2], 3),
     "a noisy one": ([1, 1, 1, 10], 3),
@@ -94,7 +100,7 @@ def test_where_no_trial_is_better_few_studies_say_that_one_is(
     drawn = drawn.round() if rounded else drawn
     wrong = 0
     for values in drawn:
-        wrong += min(compared_with_best(values[np.argsort(-values.mean(1))].tolist())) < 0.05
+        wrong += min(compared_with_best(values[np.argsort(-values.mean(1))].tolist(), float(rounded))) < 0.05
     assert wrong / studies < 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / studies)
 
 
