@@ -56,7 +56,8 @@ def test_what_was_fine_tuned(searched: Run, made: dict[str, Any], sentence: str,
     cache = cache_for(searched)
     lines = model_card(searched, leaders(searched)[0], cache, promotion, verdict, {}).splitlines()
     assert lines[4].endswith(sentence)
-    assert f"- fine-tuning: {tuned} Its photos were augmented (`{cache.manifest.policy}`)." in lines
+    (line,) = (line for line in lines if line.startswith(f"- fine-tuning: {tuned}"))
+    assert line.endswith(f" Its photos were augmented (`{cache.manifest.policy}`).")
     assert ("fine-tuned" in lines[2]) == ("fine-tuned" in stages[-1])
     assert [row.stage for row in promotions.collect(searched, [promotion])] == stages
 

@@ -146,7 +146,10 @@ def _tuned(promotion: Promotion) -> str:
         said = f"{epochs}. No epoch was better than the frozen network, which is kept. {promotion.rounding}"
         return said.rstrip()
     what = f"the head and {counted(layers, 'layer')} of the backbone" if layers else "the head alone"
-    return f"{what}, {counted(promotion.epochs, 'epoch')}. The best was epoch {promotion.best_epoch}."
+    said = (
+        f"{what}, {counted(promotion.epochs, 'epoch')}. The best was epoch {promotion.best_epoch}. {promotion.rounding}"
+    )
+    return said.rstrip()
 
 
 def _head_lines(config: TrialConfig, classes: int) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,14 +132,22 @@ class Promotion(BaseModel):
 
     @property
     def rounding(self) -> str:
-        """One sentence if a frozen network, exported in float32, has a different validation accuracy than its head on the cached
-        features, which were computed or stored with less precision; else empty."""
-        cached, exported = self.frozen.val.accuracy, self.tuned.val.accuracy
-        if not self.is_frozen or cached == exported:
+        """One sentence if the network, exported in float32, has a different validation accuracy than when it was chosen: on the
+        cached features, or in the best epoch of training, both of less precision; else empty."""
+        frozen, exported = self.frozen.val.accuracy, self.tuned.val.accuracy
+        chosen, where = frozen, "on the cached features, which are less precise"
+        if not self.is_frozen:
+            try:
+                chosen = next(each.val_accuracy for each in self.history if each.epoch == self.best_epoch)
+            except (HeadhuntError, StopIteration):  # a damaged history.csv is said elsewhere
+                return ""
+            where = "in its best epoch, in the less precise numbers of training"
+            where += f", and {100 * frozen:.1f} % of the frozen network" if exported <= frozen else ""
+        if math.isclose(chosen, exported, abs_tol=1e-6):
             return ""
         return (
             f"Exported in float32, it classifies {100 * exported:.1f} % of the validation photos correctly, compared with "
-            f"{100 * cached:.1f} % on the cached features, which are less precise."
+            f"{100 * chosen:.1f} % {where}."
         )
 
     @property

@@ -114,7 +114,7 @@ def _run(run: TrainRun, cache: FeatureCache, waiting: Sequence[_PromotionRequest
             if ended.error is None:
                 found = _promotion(task.folder)
                 record.finish(task.leader, found, Reader(task.folder).accuracies())
-                log.print(f"Trial {task.leader.number} promoted: {relative(task.folder)}{_frozen_note(found)}")
+                log.print(f"Trial {task.leader.number} promoted: {relative(task.folder)}{_note(found)}")
             else:
                 failed(task, ended.error)
     if errors:
@@ -253,8 +253,6 @@ def _finished(run: TrainRun, wanted: _PromotionRequest) -> Promotion | None:
     return found
 
 
-def _frozen_note(promotion: Promotion) -> str:
-    if not promotion.is_frozen:
-        return ""
-    rounding = f". {promotion.rounding.removesuffix('.')}" if promotion.rounding else ""
-    return f". No epoch of fine-tuning was better than the frozen network, which is kept{rounding}"
+def _note(promotion: Promotion) -> str:
+    frozen = "No epoch of fine-tuning was better than the frozen network, which is kept." if promotion.is_frozen else ""
+    return "".join(f". {said.removesuffix('.')}" for said in (frozen, promotion.rounding) if said)
