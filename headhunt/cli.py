@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -18,10 +20,11 @@ from features.runtime.commands.frame import (
     JsonOption,
     SetOption,
     command,
+    discard_output,
 )
 from features.runtime.errors import UsageError
 from features.runtime.interrupts import interrupt
-from features.runtime.log import relative
+from features.runtime.log import log, relative
 from headhunt.demo import DEMO
 from headhunt.service.cli import add_commands
 from reports.cli import app as reports_app
@@ -59,7 +62,20 @@ def main() -> None:
         )  # stages start with SIGINT blocked, see features.runtime.commands.stages
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    app(prog_name="headhunt")
+    if sys.stdout is None:  # closed by the caller
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+    try:
+        app(prog_name="headhunt")
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        discard_output()
+        where = f" {relative(Path(error.filename))}" if isinstance(error.filename, str) else " the output"
+        log.print(
+            f"headhunt: cannot write{where}: {error.strerror}. Free some space, then rerun the same command.",
+            style="red",
+        )
+        sys.exit(1)
 
 
 def _version(wanted: bool) -> None:

@@ -60,6 +60,8 @@ def run_command(
     with command(json_) as output:
         from features.run_file import settings
         from search.config import SearchRun
+        from search.confirm.ranking import confirmed_first
+        from search.first_trials import label_of
         from search.ranking import OPTIMISTIC
         from search.study import run_search
 
@@ -77,6 +79,12 @@ def run_command(
             output.console.print(
                 f"Best: trial {best['number']}, {run.search.objective} {best['value']:.4f}, which is {OPTIMISTIC}."
             )
+            (first, *_), confirmation = confirmed_first(run)
+            if confirmation is not None and first.number != best["number"]:
+                named = label_of(first.number, first.first)
+                output.console.print(
+                    f"By `headhunt search confirm`, trial {named} ranks first: promotion follows that."
+                )
         output.result(result)
 
 

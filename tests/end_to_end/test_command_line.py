@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,6 +81,25 @@ def test_wrong_input_is_one_short_message(
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) < 8
     assert [path.name for path in tmp_path.iterdir()] == ["toys.yaml"]
+
+
+@pytest.mark.parametrize("command", ["--version", "features --help", "init new --json"])
+def test_an_output_that_cannot_be_written_is_one_short_message(tmp_path: Path, command: str) -> None:
+    headhunt = Path(sys.executable).with_name("headhunt")
+
+    def run(redirected: str) -> subprocess.CompletedProcess[str]:
+        shell = ["sh", "-c", f"{headhunt} {command} {redirected}"]
+        return subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    full = run(">/dev/full")
+    assert full.returncode == 1
+    assert full.stderr.splitlines()[-1].startswith(
+        "headhunt: cannot write the output: No space left on device. Free some space"
+    )
+    assert "Traceback" not in full.stderr
+    shutil.rmtree(tmp_path / "new", ignore_errors=True)
+    closed = run(">&-")
+    assert (closed.returncode, "Traceback" in closed.stderr) == (0, False), closed.stderr
 
 
 def test_an_unknown_command_is_answered_by_status_2(headhunt: Headhunt) -> None:

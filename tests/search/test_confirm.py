@@ -260,6 +260,15 @@ def test_the_leaderboard_and_the_report_show_what_is_confirmed(searched: Run) ->
     assert next(iter(shown.columns[3].cells)) == f"{made.confirmed[0].searched:.4f}"
 
 
+def test_a_search_that_has_been_confirmed_says_who_ranks_first(searched: Run) -> None:
+    made = fabricate_confirmation(searched, 2)
+    best, second = made.confirmed
+    write_confirmation(searched.workdir, made.model_copy(update={"confirmed": (second, best)}))
+    said = " ".join(run_headhunt(Path(), "search", "run", "--json").stderr.split())
+    assert f"Best: trial {best.number}, " in said
+    assert said.endswith(f"By `headhunt search confirm`, trial {second.number} ranks first: promotion follows that.")
+
+
 def test_an_interval_that_ends_at_100_percent_is_shown_with_both_ends() -> None:
     """For 1, 1 and 0.97: mean 0.99, standard error sqrt(0.0003 / 3) = 0.01, and t with two degrees of freedom 4.3027."""
     half = float(stats.t.ppf(0.975, 2)) * 0.01

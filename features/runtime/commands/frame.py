@@ -5,6 +5,7 @@ Progress, logs and errors go to standard error; the result goes to standard outp
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -63,6 +64,11 @@ class Output:
             sys.stdout.flush()
 
 
+def discard_output() -> None:
+    """Sends the rest of standard output, which cannot be written, to nowhere: Python would fail once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 IS_STAGE = "HEADHUNT_IS_STAGE"
 """Environment variable set for a stage that runs under another command."""
 
@@ -94,9 +100,11 @@ def command(as_json: bool, resume_hint: str | None = None) -> Iterator[Output]:
             _log(f"\nheadhunt: interrupted. {output.resume_hint}".rstrip())
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         raise typer.Exit(1) from None
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise  # headhunt.cli.main prints it
         if isinstance(error, IsADirectoryError) and isinstance(error.filename, str):
             log.print(f"headhunt: {relative(Path(error.filename))} is a folder. {DELETE_FOLDER}", style="red")
             raise typer.Exit(1) from None
