@@ -30,6 +30,7 @@ from search.confirm.ranking import (
     confirmation_file,
     load_confirmation,
     rank,
+    write_confirmation,
 )
 from search.confirm.rerun import confirm, confirmation_seeds
 from search.confirm.seed_runs import SeedRun, load_runs, write_runs

@@ -20,7 +20,7 @@ from features.runtime.errors import CacheError, HeadhuntError, LostError, UsageE
 from features.runtime.log import counted, log, relative
 from features.runtime.workers.executors import check_devices, in_own_process, open_executor
 from search.certificate import load_certificate
-from search.confirm.ranking import by_confirmation, load_confirmation
+from search.confirm.ranking import by_confirmation, confirmed_first, load_confirmation
 from search.driver.storage import storage_faults
 from search.first_trials import label_of
 from search.leaderboard import Leader, check_cache, leaders, load_study
@@ -182,7 +182,7 @@ def _choose(run: TrainRun, cache: FeatureCache, numbers: Sequence[int]) -> list[
     by_number = {leader.number: leader for leader in ranked}
     unknown = [number for number in numbers if number not in by_number]
     if unknown:
-        shown = ", ".join(str(leader.number) for leader in ranked[:10])
+        shown = ", ".join(str(leader.number) for leader in confirmed_first(run, 10)[0])
         raise UsageError(
             f"trial {unknown[0]} is not a completed trial of the study {run.name!r}. The best completed trials: {shown}."
         )
