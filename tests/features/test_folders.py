@@ -1,10 +1,9 @@
-"""Class folders and split folders as users have them: what is read, logged and rejected."""
+"""Class folders as users have them: what is read, logged and rejected."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from PIL import Image
 
 from features.config import FeaturesRun
-from features.dataset.index import load_index, load_notes
+from features.dataset.index import load_notes
 from features.dataset.prepare import prepare
 from features.dataset.readers.folders import find_photos
 from features.runtime.errors import DatasetError
@@ -46,79 +45,6 @@ def prepared(run: FeaturesRun) -> tuple[dict[str, Any], str]:
     return result, " ".join(captured.get().split())
 
 
-def splits_by_folder(run: FeaturesRun) -> dict[str, set[str]]:
-    """The splits that the photos of each folder of the root are in."""
-    table = load_index(run).table
-    return {str(name): set(own) for name, own in table["split"].groupby(table["path"].str.split("/").str[0])}
-
-
-@pytest.mark.parametrize("val", ["val", "valid", "validation", "dev", "Valid"])
-@pytest.mark.parametrize("split", [None, {"column": "folder"}])
-def test_split_folders_are_the_splits(tmp_path: Path, val: str, split: dict[str, str] | None) -> None:
-    root = fill(tmp_path / "photos", *(f"{part}/{name}" for part in ("train", val, "test") for name in ("a", "b")))
-    run = run_on(root, **({"split": split} if split else {}))
-    result, words = prepared(run)
-    assert (result["images"], result["classes"]) == (36, 2)
-    assert result["splits"] == {"train": 12, "val": 12, "test": 12}
-    assert splits_by_folder(run) == {"train": {"train"}, val: {"val"}, "test": {"test"}}
-    assert load_index(run).class_names == ("a", "b")
-    assert words == ("" if split else f"The splits are taken from the folders train, {val}, test.")
-
-
-@pytest.mark.parametrize(
-    ("parts", "shares"),
-    [
-        (("train", "valid"), {"test": 0.15 / 0.80}),
-        (("train", "test"), {"val": 0.20 / 0.85}),
-        (("train",), {"val": 0.20, "test": 0.15}),
-    ],
-)
-def test_missing_splits_are_drawn_from_the_training_folder_and_said(
-    tmp_path: Path, parts: tuple[str, ...], shares: dict[str, float]
-) -> None:
-    root = fill(tmp_path / "photos", *(f"{part}/{name}" for part in parts for name in ("a", "b", "c")), count=20)
-    run = run_on(root)
-    result, words = prepared(run)
-    assert result["images"] == 60 * len(parts)
-    for part, share in shares.items():
-        assert abs(result["splits"][part] - 60 * share) <= 1
-        said = f"The data set has no {part} split: {share:.0%} of its training photos are drawn for it, with seed 42."
-        assert said in words
-    assert splits_by_folder(run)["train"] == {"train", *shares}
-    table = load_index(run).table
-    counts = Counter(zip(table["label"], table["split"], strict=True))
-    assert all(counts[label, part] >= 1 for label in range(3) for part in ("train", "val", "test"))
-    before = table["split"].tolist()
-    prepare(run)
-    assert load_index(run).table["split"].tolist() == before
-
-
-@pytest.mark.parametrize(
-    ("folders", "split"),
-    [
-        (("train/a", "train/b", "val/a", "val/b"), {"train": 0.6, "val": 0.2, "test": 0.2}),
-        (("train/a", "train/b", "test/a", "test/b", "extra/a"), None),
-        (("train/a", "train/b", "extra/a"), None),
-    ],
-)
-def test_folders_called_like_splits_are_no_classes(
-    tmp_path: Path, folders: tuple[str, ...], split: dict[str, float] | None
-) -> None:
-    run = run_on(fill(tmp_path / "photos", *folders), **({"split": split} if split else {}))
-    with pytest.raises(DatasetError, match=r"named like splits \(train(, val|, test|)\)") as caught:
-        prepare(run)
-    assert "write `dataset.split: {column: folder}`" in str(caught.value)
-    assert ("beside extra" in str(caught.value)) == ("extra/a" in folders)
-
-
-def test_splits_without_training_photos_are_refused(tmp_path: Path) -> None:
-    run = run_on(fill(tmp_path / "photos", "val/a", "val/b", "test/a", "test/b"))
-    with pytest.raises(
-        DatasetError, match=r"has no folder `train` of class folders, but has val, test. Add it, or rename"
-    ):
-        prepare(run)
-
-
 def test_what_file_managers_leave_is_no_class(tmp_path: Path) -> None:
     folders = (
         "training/a",
@@ -135,14 +61,6 @@ def test_what_file_managers_leave_is_no_class(tmp_path: Path) -> None:
     assert "The splits are taken from the folders training, testing." in words
 
 
-def test_folders_beside_configured_splits_are_said_with_what_they_hold(tmp_path: Path) -> None:
-    parts = [f"{part}/{name}" for part in ("train", "val", "test") for name in ("a", "b")]
-    run = run_on(fill(tmp_path / "photos", *parts, "extra/a", "extra/b"), split={"column": "folder"})
-    result, words = prepared(run)
-    assert result["images"] == 36
-    assert words == "Ignored, because they are not splits: extra (12 photos)."
-
-
 def test_photos_beside_the_class_folders_are_said(tmp_path: Path) -> None:
     root = fill(tmp_path / "photos", *(f"{part}/{name}" for part in ("train", "val", "test") for name in ("a", "b")))
     for place in ("", "train", "val"):
@@ -151,43 +69,6 @@ def test_photos_beside_the_class_folders_are_said(tmp_path: Path) -> None:
     _, words = prepared(run_on(root))
     assert f"Left out 3 photos that are next to the class folders, not in one; the first is {root}/stray.png." in words
     assert "Left out files that cannot be read as photos: 1 .csv." in words
-
-
-def test_a_class_of_which_a_split_has_no_photo_is_named(tmp_path: Path) -> None:
-    root = fill(tmp_path / "photos", "train/a", "train/b", "train/c", "val/a", "val/b", "val/c", "test/a", "test/b")
-    assert "1 of 3 classes have no test photos: 'c'." in prepared(run_on(root))[1]
-
-
-def test_a_class_that_the_folders_never_train_is_named(tmp_path: Path) -> None:
-    root = fill(tmp_path / "photos", "train/a", "train/b", "test/a", "test/b", "test/c")
-    with pytest.raises(DatasetError, match=r"leaves 1 of 3 classes without training photos; the first is 'c'"):
-        prepare(run_on(root))
-
-
-def test_a_split_has_one_folder(tmp_path: Path) -> None:
-    root = fill(tmp_path / "photos", *(f"{part}/{name}" for part in ("train", "val", "valid") for name in ("a", "b")))
-    with pytest.raises(DatasetError, match=r"has both val and valid, which are the same split. Keep one of them"):
-        prepare(run_on(root, split={"column": "folder"}))
-
-
-def test_a_class_may_be_called_like_a_split(tmp_path: Path) -> None:
-    run = run_on(fill(tmp_path / "photos", "bus", "train", "tram"))
-    assert prepared(run)[0]["classes"] == 3
-    assert load_index(run).class_names == ("bus", "train", "tram")
-    run = run_on(fill(tmp_path / "states", "dev", "staging", "test"))
-    assert prepared(run)[0]["classes"] == 3
-
-
-@pytest.mark.parametrize("folders", ["train val test", "train test", "Training dev", "val test", "train test extra"])
-@pytest.mark.parametrize("split", [None, {"train": 0.6, "val": 0.2, "test": 0.2}])
-def test_folders_of_photos_called_like_splits_are_no_classes(
-    tmp_path: Path, folders: str, split: dict[str, float] | None
-) -> None:
-    run = run_on(fill(tmp_path / "photos", *folders.split()), **({"split": split} if split else {}))
-    called = ", ".join(sorted(name for name in folders.split() if name != "extra"))
-    with pytest.raises(DatasetError, match=rf"photos in folders named like splits \({called}\), which") as caught:
-        prepare(run)
-    assert "into class folders below each (train/<class>/…), or list them in a table" in str(caught.value)
 
 
 def test_a_folder_that_holds_one_folder_gets_a_hint(tmp_path: Path) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 from features.dataset.config import ColumnSplit, FolderDataset
 from features.dataset.index import Photo, Source
 from features.dataset.notes import note
 from features.runtime.errors import DatasetError, some
-from features.runtime.log import log
+from features.runtime.log import counted, log
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 """Suffixes of photos. For other files, Pillow reads the beginning to decide."""
@@ -151,56 +151,73 @@ def _count_beside(folders: Iterable[Path], others: Counter[str]) -> None:
 def _parts(dataset: FolderDataset, root: Path) -> dict[str | None, Path]:
     """The folders that contain class folders, by split; only the root, under None, if splits are drawn."""
     folders = _folders(root, root, [])
-    nested = [name for name in folders if _folders(root / name, root, [])]
-    called = {part: [name for name in nested if split_called(name) == part] for part in SPLIT_FOLDERS}
-    twice = next((names for names in called.values() if len(names) > 1), None)
-    found: dict[str | None, str] = {part: names[0] for part, names in called.items() if names}
-    others = [name for name in folders if name not in found.values()]
-    shown = ", ".join(found.values())
+    called = {part: sorted(name for name in folders if split_called(name) == part) for part in SPLIT_FOLDERS}
+    found: dict[str | None, str] = {
+        part: name for part, names in called.items() for name in names if _folders(root / name, root, [])
+    }
+    flat = [name for names in called.values() for name in names if name not in found.values()]
     by_folder = isinstance(dataset.split, ColumnSplit)
     if not found and not by_folder:
-        _refuse_photos_by_split(root, folders)
+        if flat and not _may_be_classes(folders, flat):
+            raise _flat_splits(root, flat, found, "rename them")
         return {None: root}
+    if twice := next((names for names in called.values() if len(names) > 1), None):
+        raise DatasetError(
+            f"{root} has both {' and '.join(twice)}, which are the same split. Keep one of them: merge them, or move one "
+            f"out of {root}."
+        )
+    if flat:
+        raise _flat_splits(root, flat, found, "rename it" if len(flat) == 1 else "rename them")
+    shown = ", ".join(found.values())
     if "train" not in found:
         raise DatasetError(
             f"{root} has no folder `train` of class folders, "
             + (
-                "which `split: {column: …}` needs for a folder data set."
-                if by_folder
-                else f"but has {shown}. Add it, or rename these if they are classes."
+                f"but has {shown}. Add it, or rename these if they are classes."
+                if found
+                else "which `split: {column: …}` needs for a folder data set. Add it, or remove `dataset.split`; then the "
+                "splits are drawn."
             )
         )
-    if not by_folder and ("split" in dataset.model_fields_set or twice or others):
-        beside = f", beside {some(others)}" if others else ""
+    others = sorted(name for name in folders if name not in found.values())
+    if not by_folder and ("split" in dataset.model_fields_set or others):
+        beside, ignored = (f", beside {some(others)}", f"; {some(others)} will be ignored") if others else ("", "")
         raise DatasetError(
             f"{root} has folders named like splits ({shown}){beside}, which a split by shares would treat as "
-            "classes. To take the splits from these folders, write `dataset.split: {column: folder}`; otherwise set "
-            "`dataset.root` to a folder of class folders, and rename any class with such a name."
-        )
-    if twice:
-        raise DatasetError(
-            f"{root} has both {' and '.join(sorted(twice))}, which are the same split. Keep one of them."
+            f"classes. To take the splits from these folders, write `dataset.split: {{column: folder}}`{ignored}. Otherwise "
+            "set `dataset.root` to a folder of class folders, and rename any class with such a name."
         )
     if others:
-        counts = [f"{name} ({len(_photos(root / name, root, [], Counter()))} photos)" for name in sorted(others)]
-        note(f"Ignored, because they are not splits: {', '.join(counts)}.")
+        note(f"Ignored, because they are not splits: {', '.join(_with_counts(root, others))}.")
     elif not by_folder:
         log.print(f"The splits are taken from the folders {shown}.")
     return {part: root / name for part, name in found.items()}
 
 
-def _refuse_photos_by_split(root: Path, folders: list[str]) -> None:
-    """Raises DatasetError if folders of photos without class folders are splits, not classes: if all are called like splits, or
-    both train and another one are. A class may be called like a split beside other classes."""
-    called = [name for name in folders if split_called(name)]
-    parts = {split_called(name) for name in called}
-    if len(called) > 1 and (len(called) == len(folders) or ("train" in parts and len(parts) > 1)):
-        raise DatasetError(
-            f"{root} has photos in folders named like splits ({', '.join(sorted(called))}), which a split by shares would treat "
-            "as classes. Put the photos into class folders below each (train/<class>/…), or list them in a table with the "
-            "columns path, class_name and split, and write `dataset: {kind: csv, file: …, split: {column: split}}`. If these "
-            "are classes, rename them."
-        )
+def _may_be_classes(folders: list[str], flat: list[str]) -> bool:
+    """Whether folders of photos that are called like splits may be classes beside others, such as a train among cars and planes:
+    not if all are called so, nor if both train and another one are."""
+    parts = {split_called(name) for name in flat}
+    return len(flat) < len(folders) and not ("train" in parts and len(parts) > 1)
+
+
+def _flat_splits(root: Path, flat: list[str], found: Container[str | None], if_classes: str) -> DatasetError:
+    """The error about folders that are called like splits but have no class folders, unlike those `found`."""
+    if "train" in found:
+        otherwise = f"If the classes of these photos are unknown, move {' and '.join(flat)} out of {root}."
+    else:
+        otherwise = f"If {'this is a class' if len(flat) == 1 else 'these are classes'}, {if_classes}."
+    return DatasetError(
+        f"{root} has folders named like splits, but without class folders in them: {', '.join(_with_counts(root, flat))}. "
+        f"A split has one folder per class: put its photos into {flat[0]}/<class>/…, or list all photos in a table with the "
+        "columns path, class_name and split, and write `dataset: {kind: csv, file: …, split: {column: split}}`. "
+        + otherwise
+    )
+
+
+def _with_counts(root: Path, names: list[str]) -> list[str]:
+    """Names of folders, each with the number of its photos."""
+    return [f"{name} ({counted(len(_photos(root / name, root, [], Counter())), 'photo')})" for name in names]
 
 
 def split_called(name: str) -> str | None:
