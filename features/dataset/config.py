@@ -97,7 +97,7 @@ class FolderDataset(DatasetSection):
     """One subfolder per class, in natural order (class_2 before class_10).
 
     Folders called train, val (valid, validation, dev) and test that contain class folders are splits, unless `split` is given;
-    `split: {column: folder}` requests them.
+    `split: {column: folder}` requests them. A class called like a split needs a `split` by shares in the configuration.
     """
 
     kind: Literal["folder"] = "folder"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from features.config import FeaturesRun
-from features.dataset.index import load_index
+from features.dataset.index import load_index, load_notes
 from features.dataset.prepare import prepare
 from features.runtime.errors import DatasetError
 from tests.features.test_folders import fill, prepared, run_on
@@ -109,12 +111,23 @@ def test_a_class_that_the_folders_never_train_is_named(tmp_path: Path) -> None:
         prepare(run_on(root))
 
 
-def test_a_class_may_be_called_like_a_split(tmp_path: Path) -> None:
-    run = run_on(fill(tmp_path / "photos", "bus", "train", "tram"))
-    assert prepared(run)[0]["classes"] == 3
-    assert load_index(run).class_names == ("bus", "train", "tram")
-    run = run_on(fill(tmp_path / "states", "dev", "staging", "test"))
-    assert prepared(run)[0]["classes"] == 3
+@pytest.mark.parametrize("folders", ["bus train tram", "train car", "val car", "dev staging test"])
+def test_a_class_may_be_called_like_a_split_if_a_split_by_shares_is_asked_for(tmp_path: Path, folders: str) -> None:
+    root = fill(tmp_path / "photos", *folders.split())
+    called = [name for name in ("train", "val", "dev", "test") if name in folders.split()]
+    photos = ", ".join(f"{name} (6 photos)" for name in called)
+    for split in ({}, {"split": {"column": "folder"}}):
+        with pytest.raises(DatasetError, match=re.escape(f"without class folders in them: {photos}. ")) as caught:
+            prepare(run_on(root, **split))
+        assert "class, write" in str(caught.value) or "classes, write" in str(caught.value)
+    run = run_on(
+        root, split=yaml.safe_load(str(caught.value).split("write `dataset.split: ")[1].split("`, or rename")[0])
+    )
+    result, words = prepared(run)
+    assert result["classes"] == len(folders.split())
+    assert load_index(run).class_names == tuple(sorted(folders.split()))
+    assert words == f"Read as classes, although named like splits: {photos}."
+    assert load_notes(run) == [words]
 
 
 @pytest.mark.parametrize("folders", ["train val test", "train test", "Training dev", "val test", "train test extra"])

@@ -149,7 +149,10 @@ def _count_beside(folders: Iterable[Path], others: Counter[str]) -> None:
 
 
 def _parts(dataset: FolderDataset, root: Path) -> dict[str | None, Path]:
-    """The folders that contain class folders, by split; only the root, under None, if splits are drawn."""
+    """The folders that contain class folders, by split; only the root, under None, if splits are drawn.
+
+    A class may be called like a split only beside other classes, and if the configuration asks for a split by shares.
+    """
     folders = _folders(root, root, [])
     called = {part: sorted(name for name in folders if split_called(name) == part) for part in SPLIT_FOLDERS}
     found: dict[str | None, str] = {
@@ -158,8 +161,10 @@ def _parts(dataset: FolderDataset, root: Path) -> dict[str | None, Path]:
     flat = [name for names in called.values() for name in names if name not in found.values()]
     by_folder = isinstance(dataset.split, ColumnSplit)
     if not found and not by_folder:
-        if flat and not _may_be_classes(folders, flat):
-            raise _flat_splits(root, flat, found, "rename them")
+        if flat and not ("split" in dataset.model_fields_set and _may_be_classes(folders, flat)):
+            raise _flat_splits(root, flat, folders)
+        if flat:
+            note(f"Read as classes, although named like splits: {', '.join(_with_counts(root, flat))}.")
         return {None: root}
     if twice := next((names for names in called.values() if len(names) > 1), None):
         raise DatasetError(
@@ -167,7 +172,7 @@ def _parts(dataset: FolderDataset, root: Path) -> dict[str | None, Path]:
             f"out of {root}."
         )
     if flat:
-        raise _flat_splits(root, flat, found, "rename it" if len(flat) == 1 else "rename them")
+        raise _flat_splits(root, flat, folders, found)
     shown = ", ".join(found.values())
     if "train" not in found:
         raise DatasetError(
@@ -201,12 +206,14 @@ def _may_be_classes(folders: list[str], flat: list[str]) -> bool:
     return len(flat) < len(folders) and not ("train" in parts and len(parts) > 1)
 
 
-def _flat_splits(root: Path, flat: list[str], found: Container[str | None], if_classes: str) -> DatasetError:
+def _flat_splits(root: Path, flat: list[str], folders: list[str], found: Container[str | None] = ()) -> DatasetError:
     """The error about folders that are called like splits but have no class folders, unlike those `found`."""
     if "train" in found:
         otherwise = f"If the classes of these photos are unknown, move {' and '.join(flat)} out of {root}."
     else:
-        otherwise = f"If {'this is a class' if len(flat) == 1 else 'these are classes'}, {if_classes}."
+        permit = "write `dataset.split: {train: 0.65, val: 0.20, test: 0.15}`, or "
+        rename = f"{permit if not found and _may_be_classes(folders, flat) else ''}rename"
+        otherwise = f"If this is a class, {rename} it." if len(flat) == 1 else f"If these are classes, {rename} them."
     return DatasetError(
         f"{root} has folders named like splits, but without class folders in them: {', '.join(_with_counts(root, flat))}. "
         f"A split has one folder per class: put its photos into {flat[0]}/<class>/…, or list all photos in a table with the "
