@@ -257,7 +257,7 @@ def _table(
     run: DatasetRun, photos: Sequence[Photo], names: tuple[str, ...], found: dict[str, Inspected]
 ) -> pd.DataFrame:
     together = units(photos, {path: inspected.sha256 for path, inspected in found.items()})
-    splits = split_photos(run.dataset.split, photos, names, together)
+    splits = split_photos(run.dataset.split, photos, names, together, isinstance(run.dataset, FolderDataset))
     parts = {photo.part for photo in photos}
     if parts != {None}:
         drawn = drawn_shares(run.dataset.split, parts)

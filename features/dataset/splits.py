@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from features.dataset.config import ColumnSplit, FractionSplit
 from features.dataset.index import SPLITS, Photo
-from features.runtime.errors import DatasetError
+from features.runtime.errors import DatasetError, some
 
 
 def split_photos(
@@ -19,6 +19,7 @@ def split_photos(
     photos: Sequence[Photo],
     names: Sequence[str],
     units: Sequence[Sequence[int]] = (),
+    in_folders: bool = False,
 ) -> list[str]:
     """The split of each photo: stratified by class, a pure function of the split's seed and each class's photos in order.
 
@@ -26,7 +27,7 @@ def split_photos(
 
     The data set's own split (`Photo.part`) is used if there is one; val or test, if it lacks them, are drawn from its training
     photos, see `drawn_shares`. Raises DatasetError when a split is empty, a class has no training photos, or a unit is in
-    several of the data set's own splits.
+    several of the data set's own splits; if these are folders (`in_folders`), a split by shares cannot replace them.
     """
     _refuse_divided(photos, units)
     shares = drawn_shares(split, {photo.part for photo in photos})
@@ -41,26 +42,24 @@ def split_photos(
         for position, part in zip(inner, drawn, strict=True):
             parts[position] = part
     own = any(photo.part for photo in photos)
+    if not own:
+        advice = "Too many photos belong together, as one group or identical photos. Add photos or groups."
+    elif in_folders:
+        advice = (
+            "Put photos of every class into the folder `train`, or move the folders of classes without training photos out of "
+            "the data set."
+        )
+    else:
+        advice = "Add photos, or use a split by shares: `dataset.split: {train: 0.65, val: 0.20, test: 0.15}`."
     for part in SPLITS:
         if part not in parts:
-            raise DatasetError(
-                f"the data set's own split has no {part} photos. Use a split by shares instead: "
-                "`dataset.split: {train: 0.65, val: 0.20, test: 0.15}`."
-                if own
-                else f"the split has no {part} photos: too many belong together, as one group or identical photos, to fill "
-                "three splits. Add photos or groups."
-            )
+            whose = "data set's own split" if own else "split"
+            raise DatasetError(f"the {whose} has no {part} photos, but each split needs some. {advice}")
     trained = {photo.label for photo, part in zip(photos, parts, strict=True) if part == "train"}
-    untrained = [name for label, name in enumerate(names) if label not in trained]
+    untrained = [repr(name) for label, name in enumerate(names) if label not in trained]
     if untrained:
         raise DatasetError(
-            f"the split leaves {len(untrained)} of {len(names)} classes without training photos; the "
-            f"first is {untrained[0]!r}. "
-            + (
-                "Add photos, or use a split by shares."
-                if own
-                else "Too many photos belong together, as one group or identical photos. Add photos or groups."
-            )
+            f"the split leaves {len(untrained)} of {len(names)} classes without training photos: {some(untrained)}. {advice}"
         )
     return parts
 
@@ -166,7 +165,7 @@ def _place_units(photos: Sequence[Photo], units: Sequence[Sequence[int]], sizes:
 
     Reduces `sizes` (classes, splits) by the placed photos, below 0 if a unit is larger than wanted.
     """
-    labels = np.array([photo.label for photo in photos])
+    labels = np.array([photo.label for photo in photos], np.int64)  # maybe empty
     own = np.array([np.bincount(labels[list(unit)], minlength=len(sizes)) for unit in units], np.int64)
     own = own.reshape(len(units), len(sizes))
     chosen = np.zeros(len(units), np.int64)

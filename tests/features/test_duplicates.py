@@ -160,7 +160,7 @@ def test_two_groups_of_each_class_leave_no_split_empty_and_what_is_missing_is_sa
 
 def test_groups_too_few_for_three_splits(root: Path) -> None:
     with pytest.raises(
-        DatasetError, match=r"too many belong together, as one group or identical photos, to fill three splits"
+        DatasetError, match=r"each split needs some\. Too many photos belong together, as one group or identical photos"
     ):
         prepare(run_on(grouped(root, 1), "photos.csv"))
 

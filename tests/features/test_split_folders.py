@@ -106,9 +106,31 @@ def test_a_class_of_which_a_split_has_no_photo_is_named(tmp_path: Path) -> None:
 
 
 def test_a_class_that_the_folders_never_train_is_named(tmp_path: Path) -> None:
+    """The advice was a split by shares, which is refused for these folders."""
     root = fill(tmp_path / "photos", "train/a", "train/b", "test/a", "test/b", "test/c")
-    with pytest.raises(DatasetError, match=r"leaves 1 of 3 classes without training photos; the first is 'c'"):
+    with pytest.raises(DatasetError) as caught:
         prepare(run_on(root))
+    assert str(caught.value) == (
+        "the split leaves 1 of 3 classes without training photos: 'c'. Put photos of every class into the folder `train`, or "
+        "move the folders of classes without training photos out of the data set."
+    )
+    fill(root, "train/c", count=3)
+    assert prepared(run_on(root))[0]["classes"] == 3
+    shutil.move(root / "test" / "c", tmp_path / "c")
+    shutil.move(root / "train" / "c", tmp_path / "trained")
+    assert prepared(run_on(root))[0]["classes"] == 2
+
+
+def test_folders_of_training_photos_that_are_empty(tmp_path: Path) -> None:
+    root = fill(tmp_path / "photos", "test/a", "test/b")
+    for name in ("a", "b"):
+        (root / "train" / name).mkdir(parents=True)
+    with pytest.raises(
+        DatasetError, match=r"has no train photos, but each split needs some\. Put photos of every class"
+    ):
+        prepare(run_on(root))
+    fill(root, "train/a", "train/b")
+    assert prepared(run_on(root))[0]["images"] == 24
 
 
 @pytest.mark.parametrize("folders", ["bus train tram", "train car", "val car", "dev staging test"])
