@@ -61,6 +61,32 @@ def test_what_file_managers_leave_is_no_class(tmp_path: Path) -> None:
     assert "The splits are taken from the folders training, testing." in words
 
 
+def test_photos_in_hidden_folders_are_counted(tmp_path: Path) -> None:
+    """A class folder .hidden vanished without a word; what programs create still does."""
+    programs = (
+        ".git/a",
+        ".Trash-1000/files",
+        ".thumbnails",
+        "a/.@__thumb",
+        "b/.ipynb_checkpoints",
+        "__MACOSX/.a",
+        "@eaDir",
+    )
+    root = fill(tmp_path / "photos", "a", "b", ".hidden/deeper", "a/.b", *programs, count=8)
+    (root / ".notes").mkdir()
+    (root / ".notes" / "notes.txt").write_text("no photo")
+    (root / ".link").symlink_to(root / "a")
+    result, words = prepared(run_on(root))
+    said = "Left out 16 photos in hidden folders: .hidden (8), a/.b (8). Rename a folder to use it."
+    assert (result["images"], words) == (16, said)
+    assert load_notes(run_on(root)) == [said]
+    with log.capture() as captured:
+        assert len(find_photos(root / "a")) == 8
+    assert "Left out 8 photos in hidden folders: .b (8)." in " ".join(captured.get().split())
+    (root / ".hidden").rename(root / "hidden")
+    assert prepared(run_on(root))[0]["classes"] == 3
+
+
 def test_photos_beside_the_class_folders_are_said(tmp_path: Path) -> None:
     root = fill(tmp_path / "photos", *(f"{part}/{name}" for part in ("train", "val", "test") for name in ("a", "b")))
     for place in ("", "train", "val"):

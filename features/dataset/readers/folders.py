@@ -27,6 +27,9 @@ SPLIT_FOLDERS = {
 NO_FOLDERS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
 """Folders that operating systems and file managers create; ignored, like hidden folders."""
 
+HIDDEN = re.compile(r"\.(?!(git|hg|svn|ipynb_checkpoints|thumbnails|@__thumb|AppleDouble|Trash.*|Spotlight.*|Temp.*)$)")
+"""Beginnings of hidden folders' names, except of those that programs create."""
+
 NO_PHOTOS = {"EPS", "MPEG", "TGA"}
 """Pillow formats that do not make a file a photo: vector graphics, video, and one that arbitrary bytes may match."""
 
@@ -83,6 +86,7 @@ def read_folders(dataset: FolderDataset) -> Source:
             found = _photos(folder / name, root, left_out, others)
             photos += [Photo(file.relative_to(root).as_posix(), label, None, part) for file in found]
     _tell_others(others)
+    _tell_hidden(root)
     _tell_links(left_out, " A class folder may be a link, unless it leads back to the data set.")
     return Source(photos, tuple(names), root)
 
@@ -121,6 +125,7 @@ def find_photos(folder: Path) -> list[Path]:
     others = Counter[str]()
     photos = _photos(folder, folder, left_out, others)
     _tell_others(others)
+    _tell_hidden(folder)
     _tell_links(left_out, "")
     return photos
 
@@ -146,6 +151,21 @@ def _count_beside(folders: Iterable[Path], others: Counter[str]) -> None:
     if photos:
         are = "photo that is" if len(photos) == 1 else "photos that are"
         note(f"Left out {len(photos)} {are} next to the class folders, not in one; the first is {photos[0]}.")
+
+
+def _tell_hidden(root: Path) -> None:
+    """Notes hidden folders below `root` that have photos, by their suffixes; but not those that programs create."""
+    counts: dict[str, int] = {}
+    for place, folders, _ in os.walk(root):
+        for path in (Path(place) / name for name in folders if HIDDEN.match(name)):
+            files = () if path.is_symlink() else (file for _, _, files in os.walk(path) for file in files)
+            if count := sum(Path(file).suffix.lower() in SUFFIXES for file in files):
+                counts[path.relative_to(root).as_posix()] = count
+        folders[:] = filter(_is_folder_of_photos, folders)
+    if counts:
+        listed = some([f"{name} ({count})" for name, count in sorted(counts.items())])
+        total = counted(sum(counts.values()), "photo")
+        note(f"Left out {total} in hidden folders: {listed}. Rename a folder to use it.")
 
 
 def _parts(dataset: FolderDataset, root: Path) -> dict[str | None, Path]:
