@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import PurePath
 
 from features.dataset.index import Photo
 from features.runtime.errors import DatasetError, some
+from features.runtime.log import counted
 
 TURNING = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that change the writing direction of the following text, so that a name would look like another one."""
+
+RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[1-9¹²³]) *(\..*)?", re.IGNORECASE)
+"""File names that Windows reserves for devices."""
 
 
 def check_names(names: Sequence[str], photos: Sequence[Photo]) -> None:
@@ -22,6 +28,15 @@ def check_names(names: Sequence[str], photos: Sequence[Photo]) -> None:
         raise DatasetError(
             f"{len(odd)} class names are empty or contain line breaks or other unprintable characters: "
             f"{some(odd)}. Rename them."
+        )
+    folders = [
+        f"{place}, which {fault}"
+        for label, (name, place) in enumerate(zip(names, placed, strict=True))
+        if name in PurePath(first.get(label, "")).parts and (fault := _unportable(name))
+    ]
+    if folders:
+        raise DatasetError(
+            f"{counted(len(folders), 'class folder')} cannot be held by every file system: {some(folders)}. Rename each."
         )
     alike: dict[str, list[str]] = {}
     for name, place in zip(names, placed, strict=True):
@@ -42,6 +57,25 @@ def _seen_as(name: str) -> str:
 def is_one_line(name: str) -> bool:
     """Whether a name is free of control characters, Unicode line breaks and direction-changing characters."""
     return not any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") or letter in TURNING for letter in name)
+
+
+def portable_fault(path: str, class_names: Collection[str]) -> str | None:
+    """Why other file systems could not hold a photo with this path; None if they could. `check_names` checks the class folders.
+
+    Of an absolute path, only the file's own name counts.
+    """
+    parts = PurePath(path).parts[-1:] if PurePath(path).is_absolute() else PurePath(path).parts
+    fault = next((fault for part in parts if part not in class_names and (fault := _unportable(part))), None)
+    return fault and f"with a name that not every file system can hold; rename it (it {fault})"
+
+
+def _unportable(name: str) -> str | None:
+    """Why some file systems cannot hold a file or folder of this name. Characters do not count: labels may have any."""
+    if name != name.strip():
+        return "begins or ends with a blank"
+    if name.endswith(".") and name != "..":
+        return "ends with a dot"
+    return "is reserved by Windows" if RESERVED.fullmatch(name) else None
 
 
 def path_fault(path: str) -> str | None:

@@ -26,7 +26,7 @@ from features.dataset.index import (
     load_index,
     write_index,
 )
-from features.dataset.names import check_names, path_fault, printable
+from features.dataset.names import check_names, path_fault, portable_fault, printable
 from features.dataset.notes import collect_notes, note
 from features.dataset.readers.folders import read_folders
 from features.dataset.readers.stanford_cars import read_stanford_cars
@@ -115,7 +115,7 @@ def _read(run: DatasetRun) -> Source:
 def _inspect(run: DatasetRun, source: Source) -> tuple[list[Photo], dict[str, Inspected], dict[str, str]]:
     """Checks every photo. Returns the usable ones, the results by path, and the reasons of the others by path; these are skipped,
     or an error, as `dataset.on_missing` says."""
-    known = _known_sizes(run)
+    known, class_names = _known_sizes(run), frozenset(source.class_names)
     paths = [photo.path for photo in source.photos]
     twice = [path for path, count in Counter(paths).items() if count > 1]
     if twice:
@@ -127,7 +127,7 @@ def _inspect(run: DatasetRun, source: Source) -> tuple[list[Photo], dict[str, In
     within = run.dataset.within.resolve() if run.dataset.within else None
 
     def inspect(path: str) -> Inspected:
-        if fault := path_fault(path):
+        if fault := path_fault(path) or portable_fault(path, class_names):
             return Inspected(fault)
         if within and _is_outside(source.root / path, within):
             return Inspected(f"outside the folder {within} (dataset.within)")
