@@ -45,10 +45,55 @@ pytestmark = pytest.mark.unit
             "cars.csv, line 5: has 3 cells, but the table has 2 columns: path, label",
         ),
         ("path,label,path\na.jpg,0,b.jpg\n", "has a duplicate column: path, label, path"),
-        ('path,label\n"a.jpg,0\n', "is not a readable CSV table"),
+        (
+            'path,label\n"a.jpg,0\nb.jpg,1\n',
+            "cars.csv, line 2: a quote opens here, but none closes it. Close it, or write",
+        ),
+        ('path,label\n\na.jpg,"0\nb.jpg,1', "cars.csv, line 3: a quote opens here, but none closes it."),
+        (
+            'path,label\n"a\r\n.jpg","0"\n"b\n\n.jpg","1\n"c.jpg",1\n',
+            "cars.csv, line 4: a quote opens in this row, but",
+        ),
+        (
+            'path,label\n"a\n.jpg","0"\n"b\n\n.jpg","1\nc.jpg,1\n',
+            "cars.csv, line 6: a quote opens here, but none closes",
+        ),
+        ('path,label\na.jpg,0\nb.jpg,"', "cars.csv, line 3: a quote opens here, but none closes it."),
+        (
+            'path,label\n"a.jpg,0\n' + "b.jpg,1\n" * 20000,
+            "cars.csv, line 2: a quote opens in this row, but none closes it",
+        ),
+        (
+            'path,label\na.jpg,0\n"b"b.jpg,0\n',
+            "cars.csv, line 3: not a row of a CSV table (',' expected after '\"'). Quote",
+        ),
         ("", "cars.csv is empty. It must start with a line of column names"),
     ],
 )
 def test_wrong_tables(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "cars.csv").write_text(text)
     assert message in refusal(make(tmp_path, kind="csv", file=str(tmp_path / "cars.csv")))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            "path,class_name\na.jpg,x\nb.jpg,Citroën\n".encode("latin-1"),
+            "line 3: byte 0xeb is not UTF-8. A table must be",
+        ),
+        ("path,class_name\r\n\r\na.jpg,x\r\n€.jpg,x\r\n".encode("cp1252"), "line 4: byte 0x80 is not UTF-8."),
+        ("päth".encode("latin-1"), "line 1: byte 0xe4 is not UTF-8."),
+        ("path,class_name\na.jpg,x\n".encode("utf-16") + b"x", "line 3: byte 0x78 is not UTF-16-LE."),
+    ],
+)
+def test_tables_in_other_encodings(tmp_path: Path, data: bytes, message: str) -> None:
+    (tmp_path / "cars.csv").write_bytes(data)
+    said = refusal(make(tmp_path, kind="csv", file=str(tmp_path / "cars.csv")))
+    assert f"{tmp_path}/cars.csv, {message}" in said
+    assert said.endswith("Save it as UTF-8 (in Excel: CSV UTF-8).")
+
+
+def test_a_folder_is_no_table(tmp_path: Path) -> None:
+    said = refusal(make(tmp_path, kind="csv", file=str(tmp_path)))
+    assert said == f"the file {tmp_path} cannot be read: Is a directory. Fix `dataset.file` or its permissions."

@@ -6,7 +6,7 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -114,32 +114,18 @@ def _listed(columns: list[str]) -> str:
 def _read(file: Path) -> tuple[list[str], list[Row]]:
     rows: list[Row] = []
     columns: list[str] = []
-    try:
-        text = _decoded(file.read_bytes())
-        if stated := STATED_SEPARATOR.match(text):
-            separator, text = stated[1], stated[2] + text[stated.end() :]  # an empty line in its place
+    for line, cells in _cells(file):
+        place = f"{file}, line {line}"
+        if not columns:
+            columns = _in_lower_case(cells, ("path", "group", *BOX))
+            if not {"label", "class_name"} & set(columns):
+                columns = _in_lower_case(columns, ("label", "class_name"))
+        elif len(cells) != len(columns):
+            raise DatasetError(
+                f"{place}: has {len(cells)} cells, but the table has {len(columns)} columns: {_listed(columns)}."
+            )
         else:
-            first = next((line for line in text.splitlines() if line.strip()), "")
-            separator = max(
-                SEPARATORS, key=lambda mark: (_has_path(first, mark), first.count(mark))
-            )  # a comma on a tie
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
-        for cells in filter(None, reader):
-            place, cells = f"{file}, line {reader.line_num}", [cell.strip() for cell in cells]
-            if not columns:
-                columns = _in_lower_case(cells, ("path", "group", *BOX))
-                if not {"label", "class_name"} & set(columns):
-                    columns = _in_lower_case(columns, ("label", "class_name"))
-            elif len(cells) != len(columns):
-                raise DatasetError(
-                    f"{place}: has {len(cells)} cells, but the table has {len(columns)} columns: {_listed(columns)}."
-                )
-            else:
-                rows.append(Row(place, reader.line_num, dict(zip(columns, cells, strict=True))))
-    except FileNotFoundError:
-        raise DatasetError(f"there is no file {file}. Fix `dataset.file`.") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{file} is not a readable CSV table in UTF-8: {error}.") from None
+            rows.append(Row(place, line, dict(zip(columns, cells, strict=True))))
     if not columns:
         raise DatasetError(
             f"{file} is empty. It must start with a line of column names: `path`, and `label` or `class_name`."
@@ -147,6 +133,61 @@ def _read(file: Path) -> tuple[list[str], list[Row]]:
     if len(set(columns)) < len(columns):
         raise DatasetError(f"{file} has a duplicate column: {_listed(columns)}.")
     return columns, rows
+
+
+def _cells(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not empty: the line on which each ends, and its cells without the blanks around them."""
+    text = _text(file)
+    if stated := STATED_SEPARATOR.match(text):
+        separator, text = stated[1], stated[2] + text[stated.end() :]  # an empty line in its place
+    else:
+        first = next((line for line in text.splitlines() if line.strip()), "")
+        separator = max(SEPARATORS, key=lambda mark: (_has_path(first, mark), first.count(mark)))  # a comma on a tie
+    lines = list(io.StringIO(text, newline=""))
+    reader, end = csv.reader(lines, strict=True, delimiter=separator), 0
+    try:
+        for cells in reader:
+            end = reader.line_num
+            if cells:
+                yield end, [cell.strip() for cell in cells]
+    except csv.Error as error:
+        raise _broken_row(file, lines[end : reader.line_num], end, separator, error) from None
+
+
+def _broken_row(file: Path, lines: list[str], before: int, separator: str, error: csv.Error) -> DatasetError:
+    """The error about a row that `csv` cannot read: `lines` up to the fault, of a file that has as many lines `before`."""
+    end, advice = before + len(lines), "Close it, or write a quote that belongs to a cell twice."
+    if "unexpected end" in str(error):
+        last = next(csv.reader(lines, delimiter=separator))[-1]  # not strict: all after the quote that opens
+        begin = end + 1 - max(1, len(list(io.StringIO(last, newline=""))))
+        return DatasetError(f"{file}, line {begin}: a quote opens here, but none closes it. {advice}")
+    if len(lines) > 1:
+        return DatasetError(
+            f"{file}, line {before + 1}: a quote opens in this row, but none closes it up to line {end} ({error}). {advice}"
+        )
+    return DatasetError(
+        f"{file}, line {end}: not a row of a CSV table ({error}). Quote the cell whole, its quotes twice."
+    )
+
+
+def _text(file: Path) -> str:
+    """The text of a file in UTF-8, or in the encoding that a byte order mark indicates, as spreadsheets write it."""
+    try:
+        data = file.read_bytes()
+        return data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
+    except FileNotFoundError:
+        raise DatasetError(f"there is no file {file}. Fix `dataset.file`.") from None
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start].decode(error.encoding) + "."
+        raise DatasetError(
+            f"{file}, line {len(before.encode().splitlines())}: byte 0x{error.object[error.start]:02x} is not "
+            f"{error.encoding.upper()}. A table must be in UTF-8, or in UTF-16 with a byte order mark. Save it as UTF-8 "
+            "(in Excel: CSV UTF-8)."
+        ) from None
+    except OSError as error:
+        raise DatasetError(
+            f"the file {file} cannot be read: {error.strerror}. Fix `dataset.file` or its permissions."
+        ) from None
 
 
 def _in_lower_case(columns: list[str], names: Sequence[str]) -> list[str]:
@@ -157,11 +198,6 @@ def _in_lower_case(columns: list[str], names: Sequence[str]) -> list[str]:
 def _has_path(line: str, separator: str) -> bool:
     """Whether a line split by this separator has a cell `path`; other column names may contain other separators."""
     return "path" in [cell.strip(" \"'").lower() for cell in line.split(separator)]
-
-
-def _decoded(data: bytes) -> str:
-    """Decodes UTF-8, or the encoding that a byte order mark indicates, as spreadsheets write it."""
-    return data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
 
 
 def _classes(file: Path, columns: list[str], rows: list[Row]) -> tuple[list[int], tuple[str, ...]]:
