@@ -117,13 +117,7 @@ def _inspect(run: DatasetRun, source: Source) -> tuple[list[Photo], dict[str, In
     or an error, as `dataset.on_missing` says."""
     known, class_names = _known_sizes(run), frozenset(source.class_names)
     paths = [photo.path for photo in source.photos]
-    twice = [path for path, count in Counter(paths).items() if count > 1]
-    if twice:
-        raise DatasetError(
-            f"{counted(len(twice), 'photo is', 'photos are')} listed more than once; the first is {twice[0]}. "
-            "List each photo once."
-        )
-
+    _refuse_twice(source)
     within = run.dataset.within.resolve() if run.dataset.within else None
 
     def inspect(path: str) -> Inspected:
@@ -131,7 +125,11 @@ def _inspect(run: DatasetRun, source: Source) -> tuple[list[Photo], dict[str, In
             return Inspected(fault)
         if within and _is_outside(source.root / path, within):
             return Inspected(f"outside the folder {within} (dataset.within)")
-        return inspect_image(source.root / path, run.dataset.max_pixels, known)
+        inspected = inspect_image(source.root / path, run.dataset.max_pixels, known)
+        other = source.root / path.replace("\\", "/")
+        if inspected.fault == "missing" and other.is_file() and not (within and _is_outside(other, within)):
+            return Inspected("listed with \\ between folders, but there with /; write / in the table")
+        return inspected
 
     found = dict(zip(paths, in_threads(inspect, paths, "checking photos"), strict=True))
     faults = {path: inspected.fault for path, inspected in found.items() if inspected.fault}
@@ -164,6 +162,22 @@ def _inspect(run: DatasetRun, source: Source) -> tuple[list[Photo], dict[str, In
             )
     reasons = {printable(path): fault for path, fault in faults.items()}
     return [photo for photo in source.photos if photo.path not in faults], found, reasons
+
+
+def _refuse_twice(source: Source) -> None:
+    """Raises DatasetError if a path is listed more than once, with the labels if they differ."""
+    listed: dict[str, list[str]] = {}
+    for photo in source.photos:
+        listed.setdefault(photo.path, []).append(source.class_names[photo.label])
+    twice = {path: sorted(set(names)) for path, names in listed.items() if len(names) > 1}
+    if differing := [f"{path} ({' and '.join(map(repr, names))})" for path, names in twice.items() if len(names) > 1]:
+        are = counted(len(differing), "photo is", "photos are")
+        raise DatasetError(
+            f"{are} listed under different labels: {some(differing)}. List each photo once, with one label."
+        )
+    if twice:
+        are = counted(len(twice), "photo is", "photos are")
+        raise DatasetError(f"{are} listed more than once: {some(list(twice))}. List each photo once.")
 
 
 def _is_outside(path: Path, folder: Path) -> bool:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from features.dataset.prepare import prepare
+from tests.features.test_folders import fill
 from tests.features.test_prepare import make, refusal
 
 pytestmark = pytest.mark.unit
@@ -39,7 +41,11 @@ pytestmark = pytest.mark.unit
             "path,label,x1,y1,x2,y2\na.jpg,0,5,1,2,3\n",
             "line 2: `1 <= x1 <= x2, 1 <= y1 <= y2` must hold, but got 5, 1, 2, 3",
         ),
-        ("path,label\na.jpg,0\na.jpg,0\n", "1 photo is listed more than once; the first is a.jpg"),
+        ("path,label\na.jpg,0\na.jpg,0\n", "1 photo is listed more than once: a.jpg. List each photo once."),
+        (
+            "path,class_name\na.jpg,x\nb.jpg,x\nb.jpg,x\na.jpg,y\n",
+            "1 photo is listed under different labels: a.jpg ('x' and 'y'). List each photo once, with one label.",
+        ),
         (
             "path,label\n\na.jpg,0\n\nb.jpg,0,1\n",
             "cars.csv, line 5: has 3 cells, but the table has 2 columns: path, label",
@@ -97,3 +103,16 @@ def test_tables_in_other_encodings(tmp_path: Path, data: bytes, message: str) ->
 def test_a_folder_is_no_table(tmp_path: Path) -> None:
     said = refusal(make(tmp_path, kind="csv", file=str(tmp_path)))
     assert said == f"the file {tmp_path} cannot be read: Is a directory. Fix `dataset.file` or its permissions."
+
+
+def test_paths_with_backslashes_are_told_from_missing_ones(tmp_path: Path) -> None:
+    fill(tmp_path, "a", "b")
+    lines = ["path,class_name", *(f"{name}\\{number}.png,{name}" for name in "ab" for number in range(7))]
+    (tmp_path / "cars.csv").write_text("\n".join(lines))
+    said = refusal(make(tmp_path, kind="csv", file=str(tmp_path / "cars.csv")))
+    assert "  listed with \\ between folders, but there with /; write / in the table: a\\0.png, a\\1.png, " in said
+    assert "  missing: a\\6.png, b\\6.png\n" in said
+    inner = refusal(make(tmp_path, kind="csv", file=str(tmp_path / "cars.csv"), within=str(tmp_path / "a")))
+    assert "b\\0.png" not in inner.split("  missing: ")[0]  # what lies outside is not told
+    (tmp_path / "cars.csv").write_text("\n".join(line.replace("\\", "/") for line in lines if "6.png" not in line))
+    assert prepare(make(tmp_path, kind="csv", file=str(tmp_path / "cars.csv")))["images"] == 12
