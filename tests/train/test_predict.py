@@ -168,6 +168,19 @@ def test_photos_that_a_table_cannot_name_are_named_and_the_others_written(
     assert pd.read_csv(tmp_path / "found.csv")["path"].unique().tolist() == ["odd/good.png"]
 
 
+def test_a_url_is_to_be_downloaded_first(bundle: Path, photos: Path, tmp_path: Path) -> None:
+    """It was printed with one slash, as missing."""
+    shutil.copytree(photos / "a", tmp_path / "s3:" / "a")  # a folder that is there is no URL
+    urls = ["https://a.b/c.jpg", "s3://cars/a"]
+    done = predict(tmp_path, *urls, "s3:/a/0.png", "--model", str(bundle.resolve()), "--json")
+    assert done.returncode == 1
+    reason = "a URL; download the photo first, and give the file's path"
+    assert [f"{url}: {reason}" in done.stderr for url in urls] == [True, True]
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["failed"] == [{"image": url, "reason": reason} for url in urls]
+    assert [row["image"] for row in result["images"]] == ["s3:/a/0.png"]
+
+
 def test_nothing_is_predicted_where_nothing_can_be_written(bundle: Path, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     image, model = str(photos / "a" / "0.png"), str(bundle.resolve())

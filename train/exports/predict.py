@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,9 @@ from train.promotion.artifact import find_promotions
 
 MAX_PIXELS = 100_000_000
 """Largest accepted photo, width × height."""
+
+URL = re.compile(r"(https?|ftp|s3|gs):/+")
+"""Beginnings of URLs; a path has merged their slashes."""
 
 HEADER = ("path", "rank", "class", "label", "probability")
 """The columns of a table of predictions."""
@@ -126,7 +130,7 @@ def predict_images(model_file: Path, paths: Sequence[Path]) -> PredictResult:
         ) from None
     failed: list[Unreadable] = []
 
-    def leave_out(path: Path, reason: str) -> None:
+    def leave_out(path: Path | str, reason: str) -> None:
         failed.append(Unreadable(printable(str(path)), reason))
         log.print(f"{printable(str(path))}: {reason}", style="yellow")
 
@@ -183,10 +187,15 @@ def write_predictions(path: Path, images: Sequence[PredictedImage]) -> None:
                 writer.writerow([row.image, rank, found.name, found.label, repr(found.probability)])
 
 
-def _images(paths: Sequence[Path], leave_out: Callable[[Path, str], None]) -> list[Path]:
+def _images(paths: Sequence[Path], leave_out: Callable[[Path | str, str], None]) -> list[Path]:
     """The photos at these paths, without duplicates; a folder is replaced by its photos."""
     images: list[Path] = []
     for path in paths:
+        if URL.match(str(path)) and not path.exists():
+            leave_out(
+                URL.sub(r"\1://", str(path), count=1), "a URL; download the photo first, and give the file's path"
+            )
+            continue
         if not path.is_dir():
             images.append(path)
             continue
