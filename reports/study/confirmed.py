@@ -91,15 +91,15 @@ def section(run: Run) -> PageSection:
             label_of(row.number, row.first),
             show(row.mean or 0.0),
             show_interval(row, show),
-            show(row.searched),
             show_p(row.p_value),
+            show(row.searched),
         ]
         for row in found.ranked
     ]
     rows += [
-        [label_of(row.number, row.first), "failed", f"{row.failure}", show(row.searched), ""] for row in found.failed
+        [label_of(row.number, row.first), "failed", f"{row.failure}", "", show(row.searched)] for row in found.failed
     ]
-    columns = ["trial", "mean", "95 % interval", "as searched", "p against the best"]
+    columns = ["trial", "mean", "95 % interval", "p", "as searched"]
     compared = (
         "p: the probability of the best being this far ahead if the trials did not differ, the larger of Tukey's test and a "
         "paired t-test, corrected for choosing the best and for the number of comparisons. A large p does not mean that two "
@@ -111,4 +111,4 @@ def section(run: Run) -> PageSection:
         "a linear probe does not depend on the seed."
     )
     figures = {"confirmed": draw(found, run.search.objective)}
-    return PageSection("confirmed", "Confirmed leaders", text, figures, [Table(columns, rows, {0, 1, 2, 3, 4})])
+    return PageSection("confirmed", "Confirmed leaders", text, figures, [Table(columns, rows, {1, 3, 4})])

@@ -13,7 +13,7 @@ from search.metric import is_share
 from search.ranking import OPTIMISTIC
 from search.review.describe import head_line, parts_line, show, views_line
 
-WORDS = {"features", "head", "schedule, peak rate", "optimiser, batch", "views"}
+WORDS = {"trial", "features", "head", "schedule, peak rate", "optimiser, batch", "views"}
 """Columns of text."""
 
 

@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Browser, Page
 
-from reports.build import build
+from reports.build import _page, build
 from reports.config import Run
 from reports.dataset import section as dataset_section
 from reports.errors import calibration, confusions
 from reports.errors.predictions import load_predictions
 from reports.models import phases, promotions
+from reports.section import PageSection, Table
 from reports.study import history, importance, leader_curves
 from search.leaderboard import leaders, load_study
 from search.records import load_curves
@@ -114,6 +115,27 @@ def test_a_page_of_two_classes_has_their_curves_and_no_top5(searched: Run, brows
     drawn = {"roc": 2, "precision-recall": 2}  # the curve, and that of random guessing
     assert {name: page.locator(f"#figure-{name} .scatterlayer .trace").count() for name in drawn} == drawn
     assert titles_among_ticks(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
+
+
+def test_long_text_in_a_wide_table_is_not_squeezed_into_a_narrow_column(tmp_path: Path, browser: Browser) -> None:
+    long = "256-relu, dropout 0.4, batch normalisation, adam, warmup_cosine, learning rate 0.003, warmup 2 epochs, down to 0"
+    columns = ["trial", "validation", "training", "epochs", "seconds", "views", "head"]
+    table = Table(columns, [["0", "50.0 %", "50.0 %", "4", "0.8", "1 copy, 50 % clean, mild", long]], set(range(5)))
+    run = Run.model_validate({"workdir": str(tmp_path), "dataset": {"kind": "toy_cars"}})
+    file = tmp_path / "page.html"
+    file.write_text(_page(run, [PageSection("first", "First trials", "", tables=[table])], [], []))
+    page, _ = open_page(browser, file, 390)
+    lines = page.evaluate(
+        """[...document.querySelectorAll("td")].map(cell => {
+            const text = document.createRange(); text.selectNodeContents(cell);
+            return Math.round(text.getBoundingClientRect().height / 22);
+        })"""
+    )
+    assert max(lines) <= 4
+    width = page.locator("td").last.bounding_box()
+    assert width and width["width"] <= 390 - 2 * 20  # a column is read without scrolling
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.close()
 
