@@ -194,7 +194,8 @@ def curves_section(run: Run) -> PageSection:
         "epoch's views of the training photos. The gap is training minus validation: it grows when a head overfits, and is "
         f"negative when dropout and augmentation make training the harder task.{best.order}{faults}"
     )
-    if any(leader.config.is_probe for leader in best.leaders):
+    drawn = {curve.name for curve in curves}
+    if any(leader.config.is_probe and _name(leader) in drawn for leader in best.leaders):
         text += " The linear probe, which is solved, has one value, drawn at epoch 1."
     figures = {"curves": draw_curves(curves)}
     return PageSection("curves", "Learning curves", text, figures, [gap_table(curves)])

@@ -67,6 +67,10 @@ def test_the_dots_of_a_linear_probe_are_explained(searched: Run, monkeypatch: py
     monkeypatch.setattr(leader_curves, "ranked", lambda run: with_probe)
     made = leader_curves.curves_section(searched)
     assert made.text.endswith("The linear probe, which is solved, has one value, drawn at epoch 1.")
+    (searched.workdir / "trials" / str(best.leaders[0].number) / "curves.csv").write_text("epoch\nx")
+    damaged = leader_curves.curves_section(searched).text
+    assert "Left out: " in damaged
+    assert "has one value" not in damaged  # it is not drawn
 
 
 def test_the_gap_at_the_best_epoch(searched: Run) -> None:
