@@ -95,9 +95,11 @@ def section(run: Run) -> PageSection:
         raise LeftOutError(
             " ".join(faults) or "Nothing has been promoted yet: `headhunt train promote` fine-tunes the best trials."
         )
-    table = [_cells(row.title, row.chosen, row.metrics, "", "", "") for row in baselines]
-    table += [_cells(row.title, row.stage, row.metrics, row.head, row.dropout, row.schedule) for row in rows]
-    columns = ["model", *SHOWN, "backbone", *(f"{split} {TOP5}" for split in SHOWN), "test ECE"]
+    table = [
+        _cells(f"{row.title} ({row.chosen})" if row.chosen else row.title, row.metrics, "", "", "") for row in baselines
+    ]
+    table += [_cells(f"{row.title}, {row.stage}", row.metrics, row.head, row.dropout, row.schedule) for row in rows]
+    columns = ["model", *SHOWN, *(f"{split} {TOP5}" for split in SHOWN), "test ECE"]
     columns += ["hidden units", "dropout", "schedule"]
     text = f"Accuracy on the validation photos is {OPTIMISTIC}. {usage_of_test_photos(run)}"
     notes = (
@@ -107,9 +109,8 @@ def section(run: Run) -> PageSection:
     )
     text += "".join(f" Left out: {fault}" for fault in faults)
     if baselines:
-        columns[columns.index("backbone")] = "backbone, or chosen"
         notes += (
-            " The baselines' probes use the same clean features. The number of neighbours was chosen on validation photos, the "
+            " The baselines' probes use the same clean features. The number of neighbours k was chosen on validation photos, the "
             "linear probe's L2 by cross-validation on training photos. In the nearest neighbours' training accuracy, a photo is "
             "not its own neighbour."
         )
@@ -126,23 +127,23 @@ def section(run: Run) -> PageSection:
         notes += (
             " In the curves, training is measured on augmented photos with dropout, and its loss includes the head's L2 penalty "
             "and label smoothing. Because of rounding, their validation accuracy may differ by a few photos from that of the "
-            "exported network in the table. A star marks the best epoch."
+            "exported network in the table. A star marks the best epoch. Each promotion's figure has its own scales."
         )
     return PageSection(
         "promotions",
         "Promoted models",
         text,
         figures,
-        [Table(columns, table, {*range(1, 4), *range(5, 9), 10})],
+        [Table(columns, table, {*range(1, 8), 9})],
         blocks,
         notes=notes,
     )
 
 
-def _cells(title: str, kind: str, metrics: SplitMetrics, *described: str) -> list[str]:
+def _cells(title: str, metrics: SplitMetrics, *described: str) -> list[str]:
     """A row of the table; cells that were not measured are empty."""
     splits = [metrics.evaluated().get(split) for split in SHOWN]
     top1 = ["" if found is None else share(found.accuracy) for found in splits]
     top5 = ["" if found is None else share(found.top5_accuracy) for found in splits]
     ece = None if metrics.test is None else metrics.test.ece
-    return [title, *top1, kind, *top5, "" if ece is None else share(ece), *described]
+    return [title, *top1, *top5, "" if ece is None else share(ece), *described]

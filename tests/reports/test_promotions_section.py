@@ -18,7 +18,9 @@ def test_two_recipes_of_a_trial_have_two_titles_and_two_curves(searched: Run) ->
     titles = [f"trial {number}, recipe {recipe}" for recipe in ("ffb2c3d4", "0a1b2c3d")]  # the best first
     section = promotions.section(searched)
     (table,) = section.tables
-    assert [row[0] for row in table.rows] == [title for title in titles for _ in ("frozen", "fine-tuned")]
+    assert [row[0] for row in table.rows] == [
+        f"{title}, {stage}" for title in titles for stage in ("frozen", "fine-tuned")
+    ]
     assert [block.title for block in section.blocks] == [f"How {title} was fine-tuned" for title in titles]
     assert [name for name, _ in section.every_figure()] == [
         "finetuning",
