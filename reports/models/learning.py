@@ -67,13 +67,12 @@ class LearningCurve(NamedTuple):
         return self.table.groupby("part")["epoch"].min().astype(int).tolist()
 
 
-def draw(curve: LearningCurve, part: str, beside: Sequence[LearningCurve] = ()) -> go.Figure:
+def draw(curve: LearningCurve, part: str) -> go.Figure:
     """Accuracy, loss and learning rate over the same epochs, stacked; `part` is the word for a part.
 
-    The axes also cover the curves in `beside`, so that figures of several models can be compared. Discarded epochs are faint.
-    The axis of the learning rate is left out if there are no rates.
+    Discarded epochs are faint. The axis of the learning rate is left out if there are no rates.
     """
-    whole = pd.concat([other.table for other in (curve, *beside)])
+    whole = curve.table
     rated = bool(whole["learning_rate"].notna().any())
     accuracy, loss = ([0.58, 1], [0.25, 0.51]) if rated else ([0.42, 1], [0, 0.34])
     drawn = figure("epoch", "accuracy", **SHARES, domain=accuracy)

@@ -45,12 +45,12 @@ def _resumed_from(history: pd.DataFrame, start: int, objective: Metric) -> int:
 
 
 def blocks(promotions: Sequence[Promotion], curves: Sequence[LearningCurve]) -> list[Block]:
-    """A figure for each promotion, all on the same scales."""
+    """A figure for each promotion, on scales of its own: one with a very high loss would flatten the others."""
     return [
         Block(
-            f"{curve.name}: what fine-tuning tried" if each.is_frozen else f"How {curve.name} was fine-tuned",
+            f"What fine-tuning tried: {curve.name}" if each.is_frozen else f"How {curve.name} was fine-tuned",
             f"{describe(curve, each.finetune.plan)} {each.rounding}".rstrip(),
-            {f"finetuning-{each.folder.name}": draw(curve, "phase", curves)},
+            {f"finetuning-{each.folder.name}": draw(curve, "phase")},
         )
         for each, curve in zip(promotions, curves, strict=True)
     ]

@@ -93,7 +93,7 @@ def test_what_is_not_measured_is_said(searched: Run) -> None:
     (promotion,) = find_promotions(searched)
     curve = phases.stitch(promotion.title, pd.read_csv(promotion.folder / "history.csv"))
     (block,) = phases.blocks([promotion], [curve])
-    assert block.title == f"trial {number}, recipe 0a1b2c3d: what fine-tuning tried"
+    assert block.title == f"What fine-tuning tried: trial {number}, recipe 0a1b2c3d"
     metrics = json.loads((promotion.folder / "metrics.json").read_text())
     for stage in ("frozen", "tuned"):
         del metrics[stage]["test"]

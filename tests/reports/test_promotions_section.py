@@ -31,6 +31,21 @@ def test_two_recipes_of_a_trial_have_two_titles_and_two_curves(searched: Run) ->
     assert [line.name for line in drawn.data if line.mode == "lines"] == titles
 
 
+def test_a_frozen_promotion_is_titled_like_the_others_and_has_scales_of_its_own(searched: Run) -> None:
+    number = fabricate_promotion(searched, best_epoch=0, unfrozen=[])
+    fabricate_promotion(searched, recipe="ffb2c3d4", tuned={"accuracy": 0.1})
+    other, frozen = find_promotions(searched)[::-1]
+    assert frozen.is_frozen
+    losses = history_table([0, 1], [0.9, 0.8]).assign(loss=[np.nan, 40.0], val_loss=[0.3, 50.0])
+    losses.to_csv(other.folder / "history.csv", index=False)
+    history_table([0, 1], [0.9, 0.8]).to_csv(frozen.folder / "history.csv", index=False)  # losses 0.1, 0.2 and 1.2
+    frozen_block, other_block = promotions.section(searched).blocks
+    assert frozen_block.title == f"What fine-tuning tried: trial {number}, recipe 0a1b2c3d"
+    (figure,), (beside,) = frozen_block.figures.values(), other_block.figures.values()
+    assert 1.2 < figure.layout.yaxis2.range[1] < 2
+    assert beside.layout.yaxis2.range[1] > 50
+
+
 def test_the_curve_goes_by_the_objective_that_chose_the_epochs() -> None:
     history = history_table([0, 1, 1, 2], [0.5, 0.9, 0.6, 0.7]).assign(
         val_loss=[1.0, 2.0, 0.1, 0.5], val_top5_accuracy=[0.5, 0.6, 0.7, 0.9]
