@@ -13,7 +13,7 @@ from reports.section import Block
 from reports.style import share
 from search.metric import Metric
 from search.ranking import best_place
-from train.config import PhaseConfig
+from train.exports.model_card import trained
 from train.finetuning.history import unreadable
 from train.promotion.artifact import Promotion
 
@@ -49,24 +49,24 @@ def blocks(promotions: Sequence[Promotion], curves: Sequence[LearningCurve]) -> 
     return [
         Block(
             f"What fine-tuning tried: {curve.name}" if each.is_frozen else f"How {curve.name} was fine-tuned",
-            f"{describe(curve, each.finetune.plan)} {each.rounding}".rstrip(),
+            f"{describe(curve, trained(each))} {each.rounding}".rstrip(),
             {f"finetuning-{each.folder.name}": draw(curve, "phase")},
         )
         for each, curve in zip(promotions, curves, strict=True)
     ]
 
 
-def describe(curve: LearningCurve, plan: tuple[PhaseConfig, ...]) -> str:
-    """Sentences on what was trained and for how long, where each phase started, and the result."""
+def describe(curve: LearningCurve, layers: Sequence[str]) -> str:
+    """Sentences on what was trained (`layers`: one text per phase) and for how long, where each phase started, and the result."""
     table = curve.table
     said = []
-    for number, phase in enumerate(plan, 1):
+    for number, phase in enumerate(layers, 1):
         ran = table[(table["part"] == number) & (table["epoch"] > 0)]
         if ran.empty:
             continue
         epochs = counted(len(ran), "epoch")
-        if len(plan) == 1:
-            said.append(f"It trained {phase.title}, {epochs}.")
+        if len(layers) == 1:
+            said.append(f"It trained {phase}, {epochs}.")
             continue
         first = int(ran["epoch"].min())
         begun = (
@@ -74,7 +74,7 @@ def describe(curve: LearningCurve, plan: tuple[PhaseConfig, ...]) -> str:
             if number > 1
             else ""
         )
-        said.append(f"Phase {number}{begun} trained {phase.title}, {epochs}.")
+        said.append(f"Phase {number}{begun} trained {phase}, {epochs}.")
     best, frozen = curve.best, table["val_accuracy"].iloc[0]
     if best["epoch"] == 0:
         said.append(f"No epoch was better than the frozen network, {share(frozen)} on the validation photos.")

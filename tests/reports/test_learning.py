@@ -25,14 +25,14 @@ def test_epochs_after_the_one_that_a_phase_begins_with_are_thrown_away() -> None
 def test_a_last_phase_that_gained_nothing_leaves_the_best_epoch_where_it_was() -> None:
     curve = phases.stitch("trial 3", THREE.iloc[:6])
     assert curve.best["epoch"] == 2
-    told = phases.describe(curve, PHASES)
+    told = phases.describe(curve, [phase.title for phase in PHASES])
     assert told == (
         "Phase 1 trained the head, 3 epochs. Phase 2 started from the weights of epoch 2 and trained the head and the last 5 "
         "convolutional layers, 2 epochs. The best was epoch 2: 80.0 % on the validation photos, against 50.0 % for the "
         "frozen network (epoch 0). Faint epochs were discarded: the next phase started from an earlier one."
     )
     nothing = phases.stitch("trial 3", history_table([0, 1], [0.5, 0.4]))
-    assert "No epoch was better than the frozen network, 50.0 %" in phases.describe(nothing, PHASES[:1])
+    assert "No epoch was better than the frozen network, 50.0 %" in phases.describe(nothing, ["the head"])
 
 
 def test_the_figure_has_three_axes_two_marks_and_a_line_for_each_later_phase() -> None:

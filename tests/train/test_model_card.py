@@ -13,7 +13,8 @@ from reports.config import Run
 from reports.models import promotions
 from search.leaderboard import leaders
 from tests.fabricated import fabricate_promotion
-from train.exports.model_card import model_card
+from train.config import FinetuneConfig, PhaseConfig
+from train.exports.model_card import model_card, trained
 from train.promotion.artifact import find_promotion
 from train.verdict import verdict_of
 
@@ -60,6 +61,38 @@ def test_what_was_fine_tuned(searched: Run, made: dict[str, Any], sentence: str,
     assert line.endswith(f" Its photos were augmented (`{cache.manifest.policy}`).")
     assert ("fine-tuned" in lines[2]) == ("fine-tuned" in stages[-1])
     assert [row.stage for row in promotions.collect(searched, [promotion])] == stages
+
+
+@pytest.mark.parametrize(
+    ("unfreeze", "unfrozen", "said"),
+    [
+        ([5], 5, ["the head and the last 5 convolutional layers"]),
+        ([5], 2, ["the head and the last 2 convolutional layers (the backbone has no more)"]),
+        (["head", 3], 1, ["the head", "the head and the last 1 convolutional layer (the backbone has no more)"]),
+        ([5], 0, ["the head and at most the last 5 convolutional layers"]),  # frozen: how many it has is not recorded
+        (
+            [2, 5],
+            2,
+            ["the head and the last 2 convolutional layers", "the head and at most the last 5 convolutional layers"],
+        ),
+        (
+            ["late", 5],
+            3,
+            ["the head and the backbone from late on", "the head and at most the last 5 convolutional layers"],
+        ),
+        (["all"], 9, ["the head and the whole backbone"]),
+    ],
+)
+def test_no_more_layers_are_named_than_the_backbone_has(
+    searched: Run, unfreeze: list[int | str], unfrozen: int, said: list[str]
+) -> None:
+    """The number in the configuration is a limit. What changed is recorded only for the phases that led to the best epoch."""
+    made = find_promotion(searched, fabricate_promotion(searched, unfrozen=[f"conv_{n}" for n in range(unfrozen)]))
+    plan = FinetuneConfig(phases=tuple(PhaseConfig(unfreeze=what) for what in unfreeze))
+    made = made.model_copy(update={"finetune": plan})
+    assert trained(made) == said
+    card = model_card(searched, leaders(searched)[0], cache_for(searched), made, verdict_of(searched, made), {})
+    assert [line[4:].split(": up to")[0] for line in card.splitlines() if line.startswith("  - ")] == said
 
 
 def test_a_frozen_networks_results_are_those_of_the_exported_network(searched: Run) -> None:

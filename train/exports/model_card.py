@@ -32,7 +32,7 @@ def model_card(
 ) -> str:
     """The model card as Markdown; `files` are the bundle's files by format."""
     height, width = image_size(run.features)
-    phases, top5 = run.train.finetune.plan, is_informative(len(cache.class_names))
+    phases, top5 = promotion.finetune.plan, is_informative(len(cache.class_names))
     kept = ("frozen backbone", promotion.tuned)  # the exported network itself, not its head on the cached features
     stages = [kept] if promotion.is_frozen else [("frozen backbone", promotion.frozen), ("fine-tuned", promotion.tuned)]
     rows = [
@@ -80,9 +80,9 @@ def model_card(
             *_head_lines(leader.config, len(cache.class_names)),
             f"- fine-tuning: {_tuned(promotion)} {_shown(promotion, leader.config, cache)}",
             *(
-                f"  - {phase.title}: up to {counted(phase.epochs, 'epoch')} with {phase.optimizer.kind}, "
+                f"  - {layers}: up to {counted(phase.epochs, 'epoch')} with {phase.optimizer.kind}, "
                 f"`{type(phase.followed).__name__}` schedule, learning rate {phase.followed.learning_rate:.3g}"
-                for phase in phases
+                for phase, layers in zip(phases, trained(promotion), strict=True)
             ),
             "",
             "## Results",
@@ -107,6 +107,21 @@ def model_card(
             "",
         ]
     )
+
+
+def trained(promotion: Promotion) -> list[str]:
+    """What each phase of fine-tuning trained, as text. A number of convolutional layers is a limit: the backbone may have fewer.
+    A promotion records how many were trained only if fine-tuning changed the backbone."""
+    phases, layers, texts = promotion.finetune.plan, len(promotion.unfrozen), []
+    counts = [phase.unfreeze for phase in phases if phase.unfreeze not in ("head", 0)]
+    fewer = layers > 0 and all(isinstance(count, int) and count > layers for count in counts)
+    for phase in phases:
+        text, count = phase.title, phase.unfreeze
+        if isinstance(count, int) and count > layers:
+            known = phase.model_copy(update={"unfreeze": layers}).title
+            text = f"{known} (the backbone has no more)" if fewer else text.replace("the last", "at most the last")
+        texts.append(text)
+    return texts
 
 
 def _cut(run: TrainRun) -> str:
