@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -27,7 +28,8 @@ CELL = 14
 """Minimum side of a cell in pixels: the height of a name."""
 
 LABEL = 16
-"""Maximum letters of a class name beside the matrix; the hover text has the full name."""
+"""Letters of a line of a class name beside the matrix, which has as many lines as its cell on a phone; the rest is cut off. The
+hover text has the full name."""
 
 
 class ConfusionMatrix(NamedTuple):
@@ -70,6 +72,12 @@ def near_the_diagonal(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return order if order[0] < order[-1] else order[::-1]
 
 
+def _lines(name: str, most: int) -> list[str]:
+    """A name in at most `most` lines of LABEL letters, or as many more as it needs."""
+    tried = (wrap(name, letters) for letters in range(LABEL, LABEL + len(name) + 1))
+    return next(lines for lines in tried if len(lines) <= most)
+
+
 def draw(found: ConfusionMatrix) -> go.Figure:
     """A heat map of shares of each true class, with names and counts on hover; correct predictions are blue, wrong ones red."""
     classes, names = len(found.names), [text(name) for name in found.names]
@@ -96,12 +104,13 @@ def draw(found: ConfusionMatrix) -> go.Figure:
             text=np.where(np.isnan(cells), "", found.counts.astype(str)).tolist() if classes <= COUNTED else None,
             texttemplate="%{text}" if classes <= COUNTED else None,
         )
-    cut = [text(name) for name in shortened(found.names, LABEL)]
+    lines = max(1, COUNTED // classes)
+    cut = ["<br>".join(map(text, _lines(name, lines))) for name in shortened(found.names, LABEL * lines)]
     labels = {"tickvals": names, "ticktext": cut, "tickfont": {"size": 10}}
     drawn.update_yaxes(**labels)
-    drawn.update_xaxes(type="category", showgrid=False, **labels, tickangle=-90 if classes > 3 else 0)
+    drawn.update_xaxes(type="category", showgrid=False, **labels, autotickangles=[0, -90])  # -90 if they would overlap
     if classes <= COUNTED:
-        drawn.update_layout(height=max(260, 150 + 30 * classes))
+        drawn.update_layout(height=150 + max(CELL * COUNTED, 30 * classes))
     else:
         side = 150 + max(SIDE, CELL * classes)
         drawn.update_layout(height=side, width=side)

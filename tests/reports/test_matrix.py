@@ -95,6 +95,35 @@ def test_the_names_of_196_classes_can_be_read_in_a_box_that_scrolls(
     page.close()
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("classes", [2, 3, 4, 5, 6, 8, 12])
+def test_long_names_of_a_few_classes_are_wrapped_and_do_not_overlap(
+    browser: Browser, tmp_path: Path, classes: int, width: int
+) -> None:
+    found, _ = random_predictions(classes, 60, classes)
+    names = tuple(f"coupe {number} with a very long name <of> many words" for number in range(classes))
+    drawn = matrix.draw(matrix.collect(found._replace(class_names=names)))
+    run = Run.model_validate({"workdir": str(tmp_path), "dataset": {"kind": "toy_cars"}})
+    file = tmp_path / "page.html"
+    file.write_text(_page(run, [PageSection("confusions", "Confusions", "", {"confusion-matrix": drawn})], [], []))
+    page, noise = open_page(browser, file, width)
+    for ticks, start, end in ((".ytick", "top", "bottom"), (".xtick", "left", "right")):
+        labels = page.evaluate(
+            "([ticks, start, end]) => [...document.querySelectorAll(`${ticks} text`)].map(label => {"
+            "const box = label.getBoundingClientRect(); return [box[start], box[end]]; }).sort((a, b) => a[0] - b[0])",
+            [ticks, start, end],
+        )
+        assert len(labels) == classes
+        assert all(before[1] <= after[0] + 1 for before, after in pairwise(labels))
+    shown = page.locator(".ytick text").all_text_contents()
+    assert any("…" in label for label in shown) == (classes > 4)  # of up to four classes, the whole name is shown
+    page.locator(".nsewdrag").first.hover(position={"x": 8, "y": 8})
+    told = page.locator(".hoverlayer text").first.text_content() or ""
+    assert "a very long name <of> many words" in told
+    assert noise == []
+    page.close()
+
+
 def test_classes_that_are_taken_for_each_other_are_neighbours() -> None:
     """Six classes in three pairs that are far apart in label order: (0, 3), (1, 4), (2, 5)."""
     counts = np.diag([10] * 6)
