@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -74,7 +75,7 @@ def neighbours(near: list[Nearest], index: DatasetIndex, crop_to_bbox: bool) -> 
     pictures = []
     for row, cosine in near:
         of_class = index.class_names[int(index.table["label"].iloc[row])]
-        caption = f"nearest training photo: {of_class}, {_whole(f'cosine {cosine:z.2f}')}"
+        caption = f"nearest training photo: {of_class}, {_whole(f'cosine {_cosine(cosine)}')}"
         pictures.append(Picture(caption, thumbnail(index, row, crop_to_bbox)))
     return pictures
 
@@ -125,6 +126,11 @@ def _shown(run: Run, found: Predictions, mistakes: list[Mistake]) -> Block:
 
 def _probability(value: float | None) -> str:
     return "not in the top five" if value is None else share(value)
+
+
+def _cosine(value: float) -> str:
+    """A cosine, with two digits of its distance from 1: 0.52, 0.9987. Nothing below 1 is rounded to 1."""
+    return f"{value:z.{max(2, 1 - math.floor(math.log10(1 - value))) if value < 1 else 2}f}"
 
 
 def _whole(words: str) -> str:

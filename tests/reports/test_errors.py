@@ -167,6 +167,24 @@ def test_the_new_sections_in_a_browser_with_a_hostile_class_and_a_photo_gone(
     page.close()
 
 
+@pytest.mark.parametrize(
+    ("cosine", "shown"),
+    [
+        (-0.001, "0.00"),
+        (0.523, "0.52"),
+        (0.987, "0.987"),
+        (0.99724, "0.9972"),
+        (0.999936, "0.999936"),
+        (0.9999996, "0.99999960"),
+        (1.0, "1.00"),
+        (1.0000001, "1.00"),
+    ],
+)
+def test_cosines_near_1_keep_the_digits_that_tell_them_apart(searched: Run, cosine: float, shown: str) -> None:
+    (picture,) = mistakes.neighbours([nearest.Nearest(0, cosine)], load_index(searched), False)
+    assert picture.caption.endswith(f", cosine\u00a0{shown}")
+
+
 def test_a_mistake_stands_beside_the_training_photo_with_the_most_similar_features(searched: Run) -> None:
     """The nearest training photos by scikit-learn's cosine of their features."""
     from sklearn.metrics.pairwise import cosine_similarity
@@ -189,7 +207,9 @@ def test_a_mistake_stands_beside_the_training_photo_with_the_most_similar_featur
         assert row == index.of_split("train").index[int(own.argmax())]
         (caption,) = [picture.caption for picture in mistakes.neighbours([near[mistaken.index(mistake)]], index, False)]
         name = index.table["class_name"][row]
-        assert caption.replace("\u00a0", " ") == f"nearest training photo: {name}, cosine {own.max():.2f}"
+        said, _, shown = caption.replace("\u00a0", " ").rpartition(" ")
+        assert said == f"nearest training photo: {name}, cosine"
+        assert 1 - float(shown) == pytest.approx(1 - own.max(), rel=0.06, abs=0.005 if own.max() < 0.9 else 0)
     (block,) = mistakes.section(searched).blocks
     assert len(block.pairs) == len(mistaken) > 0
     other = found._replace(labels=found.labels[::-1].copy())
