@@ -10,6 +10,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -194,8 +195,10 @@ def _through_the_network(run: Run, leader: Leader, sample: Photos) -> tuple[floa
     clean = sample.inputs(np.arange(len(sample)))
 
     def train(passes: int) -> None:
-        batches = [training_epoch(views, n, batch, len(cache.class_names), 0) for n in range(passes)]
-        model.fit(_joined(batches), verbose=0, shuffle=False)
+        with ExitStack() as epochs:
+            classes = len(cache.class_names)
+            batches = [epochs.enter_context(training_epoch(views, n, batch, classes, 0)) for n in range(passes)]
+            model.fit(_joined(batches), verbose=0, shuffle=False)
 
     def validate(passes: int) -> None:
         model.predict(np.concatenate([clean] * passes), batch_size=batch, verbose=0)
