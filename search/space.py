@@ -63,13 +63,14 @@ class SearchSpace(Section):
     )
     optimizer: Domains = Field(
         default_factory=lambda: {"kind": "adamw", "weight_decay": 0.2},
-        description="kind: adam | adamw | sgd | rmsprop, and weight_decay, momentum",
+        description="kind: adam | adamw | sgd | rmsprop, and weight_decay, momentum; sgd needs learning rates of 0.03 to 1, its "
+        "default",
     )
     batch_size: Any = 64
     schedule: Domains = Field(
-        default_factory=lambda: {
+        default_factory=lambda known: {
             "kind": ["triangular2", "cosine_restarts", "warmup_cosine", "one_cycle"],
-            "learning_rate": {"low": 1e-3, "high": 3e-2, "log": True},
+            "learning_rate": _default_rates(known["optimizer"]),
         },
         description=f"kind: {' | '.join(SCHEDULES)}; learning_rate, warmup_epochs, and the settings of these kinds",
     )
@@ -210,6 +211,16 @@ class SearchSpace(Section):
 
     def _plain_head(self) -> Domains:
         return {name: domain for name, domain in self.head.items() if name != "layers" and name not in UNITS}
+
+
+ADAMS_RATES, SGDS_RATES = (1e-3, 3e-2), (3e-2, 1.0)
+"""Where the best of random trials have their learning rates, with stochastic gradient descent and with other optimisers."""
+
+
+def _default_rates(optimizer: Domains) -> dict[str, Any]:
+    """The learning rates for all kinds of optimisers that may be drawn."""
+    ranges = [SGDS_RATES if kind == "sgd" else ADAMS_RATES for kind in _kinds(optimizer, "adam")]
+    return {"low": min(low for low, _ in ranges), "high": max(high for _, high in ranges), "log": True}
 
 
 def fixed_space(config: TrialConfig) -> SearchSpace:

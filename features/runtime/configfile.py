@@ -61,7 +61,9 @@ def validate(
         return model.model_validate(raw)
     except ValidationError as error:
         lines = [
-            shortened(_explain(detail, raw if given is None else given, model, decided)) for detail in error.errors()
+            shortened(_explain(detail, raw if given is None else given, model, decided))
+            for detail in error.errors()
+            if detail["type"] != "default_factory_not_called"  # follows from another error
         ]
         raise UsageError("\n  ".join([f"invalid configuration {source}:", *dict.fromkeys(lines)])) from None
 

@@ -188,6 +188,27 @@ def test_a_wrong_space_is_refused_when_it_is_read(tmp_path: Path, space: str, me
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("kind", "low", "high"),
+    [("adamw", 1e-3, 3e-2), ("rmsprop", 1e-3, 3e-2), ("sgd", 3e-2, 1), (["adam", "sgd"], 1e-3, 1)],
+)
+def test_the_default_rates_are_those_of_the_optimisers(kind: Any, low: float, high: float) -> None:
+    space = SearchSpace.model_validate({"optimizer": {"kind": kind}})
+    assert space.schedule["learning_rate"] == {"low": low, "high": high, "log": True}
+    own = SearchSpace.model_validate(
+        {"optimizer": {"kind": kind}, "schedule": {"kind": "cosine", "learning_rate": 1e-2}}
+    )
+    assert own.schedule["learning_rate"] == 1e-2
+
+
+def test_an_optimiser_that_cannot_be_read_is_one_error(tmp_path: Path) -> None:
+    file = tmp_path / "headhunt.yaml"
+    file.write_text("dataset: {kind: toy_cars}\nsearch: {space: {optimizer: 3}}\n")
+    with pytest.raises(UsageError) as caught:
+        load(SearchRun, file)
+    assert len(str(caught.value).splitlines()) == 2 and "search.space.optimizer: received 3" in str(caught.value)
+
+
 def test_parts_in_another_order_are_no_other_choice() -> None:
     with pytest.raises(
         ValueError, match=r"features.parts: avg\+max and max\+avg are the same parts. Remove one of them"

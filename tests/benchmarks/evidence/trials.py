@@ -85,12 +85,17 @@ STEP_DECAY: dict[str, Any] = {
 }
 """The default space with decay by steps in place of halved triangles."""
 
+SGD: dict[str, Any] = {"optimizer": {"kind": "sgd", "momentum": 0.9}}
+"""The default space with stochastic gradient descent, and with rates for Adam."""
+
 SPACES: dict[str, dict[str, Any]] = {
     "default": {},
     "before": BEFORE,
     "wide": WIDE,
     "nesterov": NESTEROV,
     "step_decay": STEP_DECAY,
+    "sgd": SGD,
+    "sgd_with_adams_rates": {**SGD, "schedule": SearchSpace().schedule},
     "few_programs": FEW_PROGRAMS,
 }
 
