@@ -291,7 +291,9 @@ def test_one_process_exports_at_a_time_and_removes_what_a_killed_one_left(promot
     for left in (".savedmodel.1f.tmp", ".savedmodel.1f.old"):
         (folder / left / "variables").mkdir(parents=True)
     (folder / ".model.1f.tmp.keras").write_bytes(b"half")
-    with only_process(exports / ".lock", ""), pytest.raises(UsageError, match="another process is exporting models of"):
+    lock = promoted.workdir / ".export.lock"
+    with only_process(lock, ""), pytest.raises(UsageError, match="another process is exporting models of"):
         export(promoted, None, ["config"])
     export(promoted, None, ["config"])
+    assert list(exports.iterdir()) == [folder], "users go through the bundles there"
     assert sorted(path.name for path in folder.glob(".*")) == [".bundle.json"]

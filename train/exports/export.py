@@ -116,7 +116,7 @@ def export(
     """
     chosen = _formats(run.train.formats if formats is None else formats)
     promotion = _choose(run, trial, recipe)
-    lock = make_folder(run.workdir / "exports") / ".lock"
+    lock = make_folder(run.workdir) / ".export.lock"
     with only_process(lock, f"another process is exporting models of {run.name!r}"):
         return _export(run, promotion, chosen)
 
