@@ -230,7 +230,13 @@ def test_a_photo_that_goes_bad_after_it_was_indexed_is_named(tmp_path: Path, roo
     run = make(tmp_path, kind="folder", root=str(root))
     prepare(run)
     index = load_index(run)
-    (root / index.table["path"][0]).write_bytes(b"gone")
+    file = root / index.table["path"][0]
+    file.write_bytes(b"gone")
+    with pytest.raises(
+        DatasetError, match=r"the photo .*class_1/0.jpg has changed .*rerun `headhunt features prepare`"
+    ):
+        load_images(index, [0], (8, 8), False)
+    file.unlink()
     with pytest.raises(
         DatasetError, match=r"cannot read the photo .*class_1/0.jpg: .*Rerun `headhunt features prepare`"
     ):
