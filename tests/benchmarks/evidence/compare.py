@@ -16,16 +16,25 @@ from search.leaderboard import leaders
 from tests.benchmarks.evidence.trials import run_study
 
 
-def compare(out: Path, name: str, label: str, space: dict[str, Any], seed: int, trials: int) -> dict[str, Any]:
+def compare(
+    out: Path, name: str, label: str, space: dict[str, Any], seed: int, trials: int, epochs: int | None = None
+) -> dict[str, Any]:
     """A search by the defaults but for its space (`{}`: the default one) and local threads; what it found and took.
 
     `drawn` are the accuracies of the best trial that a sampler drew. A search that was run before is read.
     """
-    workdir = out / name / f"{label}_{trials}_{seed}"
+    workdir = out / name / f"{label}_{trials}_{seed}{f'_{epochs}_epochs' if epochs else ''}"
     took = workdir / "took.json"
     if not took.exists():
         before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-        run_study(out, name, workdir.name, {"trials": trials, "keep": trials, "seed": seed, "space": space})
+        section = {
+            "trials": trials,
+            "keep": trials,
+            "seed": seed,
+            "space": space,
+            **({"epochs": epochs} if epochs else {}),
+        }
+        run_study(out, name, workdir.name, section)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         took.write_text(json.dumps({"seconds": time.monotonic() - started, "cpu_seconds": cpu}))
@@ -33,7 +42,7 @@ def compare(out: Path, name: str, label: str, space: dict[str, Any], seed: int, 
     found = leaders(run)
     best, drawn = found[0], next(leader for leader in found if leader.first is None)
     return {
-        "set": name, "space": label, "seed": seed, "best": best.first or "drawn",
+        "set": name, "space": label, "epochs": run.search.epochs, "seed": seed, "best": best.first or "drawn",
         "val": best.value, "test": accuracy_on_test(run, best),
         "drawn_val": drawn.value, "drawn_test": accuracy_on_test(run, drawn),
         **json.loads(took.read_text()),

@@ -94,6 +94,7 @@ SPACES: dict[str, dict[str, Any]] = {
     "wide": WIDE,
     "nesterov": NESTEROV,
     "step_decay": STEP_DECAY,
+    "not_standardised": {"head": {**SearchSpace().head, "standardize": False}},
     "sgd": SGD,
     "sgd_with_adams_rates": {**SGD, "schedule": SearchSpace().schedule},
     "few_programs": FEW_PROGRAMS,
