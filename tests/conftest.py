@@ -48,8 +48,8 @@ MakeRun = Callable[..., FeaturesRun]
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two processes more than cores: tests that wait (for Ray, a browser, a signal) leave a core free."""
-    return (os.cpu_count() or 1) + 2
+    """One process more than cores: tests that wait (for Ray, a browser, a signal) leave a core free."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(trylast=True)
