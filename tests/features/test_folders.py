@@ -14,7 +14,7 @@ from PIL import Image
 from features.config import FeaturesRun
 from features.dataset.index import load_notes
 from features.dataset.prepare import prepare
-from features.dataset.readers.folders import find_photos
+from features.dataset.readers.photo_files import find_photos
 from features.runtime.errors import DatasetError
 from features.runtime.log import log
 from tests.conftest import run_headhunt

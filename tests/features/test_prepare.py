@@ -17,7 +17,7 @@ from PIL import Image
 from features.config import FeaturesRun
 from features.dataset.index import COLUMNS, SPLITS, load_index
 from features.dataset.prepare import prepare
-from features.dataset.readers.folders import natural_key
+from features.dataset.readers.photo_files import natural_key
 from features.dataset.skipped import load_skipped
 from features.dataset.splits import split_sizes
 from features.runtime.errors import DatasetError, UsageError

@@ -12,7 +12,7 @@ import numpy as np
 
 from features.dataset.images import inspect_image, open_photo, resized
 from features.dataset.names import path_fault, printable
-from features.dataset.readers.folders import find_photos
+from features.dataset.readers.photo_files import find_photos
 from features.runtime.atomic import atomic_path, read_text
 from features.runtime.commands.progress import progress
 from features.runtime.errors import DatasetError, HeadhuntError, UsageError

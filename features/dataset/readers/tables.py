@@ -14,7 +14,8 @@ from pathlib import Path
 from features.dataset.config import ColumnSplit, CsvDataset
 from features.dataset.index import BOX, SPLITS, Photo, Source
 from features.dataset.notes import note
-from features.dataset.readers.folders import natural_key, split_called
+from features.dataset.readers.photo_files import natural_key
+from features.dataset.readers.split_folders import split_called
 from features.runtime.configfile import shortened
 from features.runtime.errors import DatasetError, some
 
