@@ -277,7 +277,7 @@ def _table(
         drawn = drawn_shares(run.dataset.split, parts)
         for part in [part for part in drawn if part != "train"]:
             log.print(
-                f"The data set has no {part} split: {drawn[part]:.0%} of its training photos are drawn for it, with "
+                f"The data set has no {part} split: {100 * drawn[part]:.0f} % of its training photos are drawn for it, with "
                 f"seed {run.dataset.split.seed}."
             )
     for part in SPLITS[1:]:

@@ -92,7 +92,7 @@ def draw_lines(results: FidelityResults, policy: str, value: str) -> go.Figure:
                 x=line.copies,
                 y=line.values,
                 mode="lines+markers",
-                name=f"{line.clean_share:.0%} clean, {DRAWS[line.draw]}",
+                name=f"{100 * line.clean_share:.0f} % clean, {DRAWS[line.draw]}",
                 line={"color": COLOURS[shares.index(line.clean_share)], "dash": DASHES[line.draw]},
                 error_y={"type": "data", "array": line.above, "arrayminus": line.below, "thickness": 1, "width": 3},
             )

@@ -105,7 +105,9 @@ def _ranking(found: FidelityResults) -> Block:
 
 
 def _worth(found: FidelityResults) -> Block:
-    rows = [[row.policy, f"{row.clean_share:.0%}", _shown(row.points, 1, plus=True)] for row in found.augmentation]
+    rows = [
+        [row.policy, f"{100 * row.clean_share:.0f} %", _shown(row.points, 1, plus=True)] for row in found.augmentation
+    ]
     text = (
         "Fresh views every epoch minus clean photos only, in points of accuracy, averaged over configurations. A low value is no "
         "argument against augmentation in fine-tuning: there the network can adapt to the views, and train.finetune sets its own "
@@ -122,7 +124,7 @@ def _views(found: FidelityResults, policy: str) -> Block:
     }
     rows = [
         [
-            f"{row.clean_share:.0%}",
+            f"{100 * row.clean_share:.0f} %",
             DRAWS[row.draw],
             _copies(row.copies),
             f"{_copies(row.low)} to {_copies(row.high)}",
@@ -198,7 +200,7 @@ def _everything(found: FidelityResults) -> Block:
                 row.policy or "none",
                 "fresh" if row.fresh else str(row.copies),
                 DRAWS[row.draw] if row.copies > 1 and not row.fresh else "",
-                f"{row.clean_share:.0%}" if row.copies else "100%",
+                f"{100 * row.clean_share:.0f} %" if row.copies else "100 %",
                 share(row.mean_accuracy),
                 share(row.best_accuracy),
                 _shown(row.gap_points, 1, plus=True),
@@ -224,7 +226,7 @@ def _way(way: Way) -> str:
     if not way.copies:
         return "clean photos only"
     copies = f"{counted(way.copies, 'cached view')} of {way.policy}"
-    return f"{copies}, {DRAWS[way.draw]}, {way.clean_share:.0%} of them clean"
+    return f"{copies}, {DRAWS[way.draw]}, {100 * way.clean_share:.0f} % of them clean"
 
 
 def _points(row: RankingRow) -> str:

@@ -54,7 +54,7 @@ def test_missing_splits_are_drawn_from_the_training_folder_and_said(
     assert result["images"] == 60 * len(parts)
     for part, share in shares.items():
         assert abs(result["splits"][part] - 60 * share) <= 1
-        said = f"The data set has no {part} split: {share:.0%} of its training photos are drawn for it, with seed 42."
+        said = f"The data set has no {part} split: {100 * share:.0f} % of its training photos are drawn for it, with seed 42."
         assert said in words
     assert splits_by_folder(run)["train"] == {"train", *shares}
     table = load_index(run).table

@@ -101,7 +101,7 @@ def test_a_frozen_networks_results_are_those_of_the_exported_network(searched: R
     promotion = find_promotion(searched, made)
     verdict = verdict_of(searched, promotion)
     card = model_card(searched, leaders(searched)[0], cache_for(searched), promotion, verdict, {})
-    assert card.count("| frozen backbone | val |") == card.count("| frozen backbone | val | 12.50% |") == 1
+    assert card.count("| frozen backbone | val |") == card.count("| frozen backbone | val | 12.5 % |") == 1
 
 
 def test_what_a_trial_was_trained_on_is_said(searched: Run) -> None:

@@ -193,6 +193,6 @@ def _accuracy(share: float, split: str, cache: FeatureCache) -> str:
     """The accuracy, on test with its interval; on the other splits an interval would mean nothing, since the model was chosen or
     trained on those photos."""
     if split != "test":
-        return f"{share:.2%}"
+        return f"{100 * share:.1f} %"
     low, high = wilson_interval(share, cache.manifest.splits[split])
-    return f"{share:.2%} ({low:.1%} to {high:.1%})"
+    return f"{100 * share:.1f} % ({100 * low:.1f} % to {100 * high:.1f} %)"
