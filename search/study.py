@@ -10,6 +10,7 @@ from features.audit.variation import warn_of_constant_features
 from features.dataset.index import load_index
 from features.runtime.atomic import make_folder, only_process
 from features.runtime.log import log
+from features.runtime.workers.executors import check_devices
 from search.config import SearchRun
 from search.driver.driver import Driver
 from search.driver.identity import check_identity
@@ -40,6 +41,7 @@ def run_search(run: SearchRun) -> dict[str, Any]:
 
     started = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    check_devices(run.search.workers)
     caches = Caches(run)
     warn_of_constant_features(caches.own, load_index(run))
     os.environ.update(environment(run))  # before anything here imports Keras: hypermodels and KerasTuner's oracles do

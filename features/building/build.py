@@ -40,7 +40,7 @@ from features.runtime.atomic import make_folder, only_process, remove_leftovers,
 from features.runtime.commands.progress import progress
 from features.runtime.errors import CacheError, UsageError
 from features.runtime.log import counted, log, relative
-from features.runtime.workers.executors import open_executor
+from features.runtime.workers.executors import check_devices, open_executor
 
 
 def build_caches(run: FeaturesRun) -> dict[str, Any]:
@@ -49,6 +49,7 @@ def build_caches(run: FeaturesRun) -> dict[str, Any]:
     The object is that of the first policy, with the others in `others`, by policy. `variation` (see Variation) tells how much the
     clean features vary; all policies share these. Raises like `build_cache`.
     """
+    check_devices(run.features.workers)
     own, *names = policy_sections(run.features)
     _check_policies_differ(run)
     for name, section in policy_sections(run.features).items():

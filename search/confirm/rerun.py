@@ -18,6 +18,7 @@ from features.dataset.index import load_index
 from features.runtime.atomic import make_folder, only_process
 from features.runtime.errors import HeadhuntError, UsageError
 from features.runtime.log import log, relative
+from features.runtime.workers.executors import check_devices
 from search.config import ConfirmConfig, SearchRun
 from search.confirm.ranking import (
     Confirmation,
@@ -59,6 +60,7 @@ def confirm(run: SearchRun, top: int | None = None, seeds: int | None = None) ->
     study = load_study(run)
     run = with_stored_views(run, study)
     os.environ.update(environment(run))  # before anything here imports Keras: a hypermodel does
+    check_devices(run.search.workers)
     objective = open_objective(run)
     lock = make_folder(run.workdir) / ".search.lock"
     with only_process(lock, f"a search or a confirmation is running in {run.workdir}"):

@@ -217,7 +217,17 @@ def test_a_gpu_that_is_not_there_is_refused_before_a_trial_is_asked_for(
         assert done.returncode == 2, done.stderr
         (said,) = [line for line in done.stderr.splitlines() if line.startswith("headhunt: ")]
         assert "each worker needs 1 GPU (`workers.gpus`), but JAX finds none on this machine." in said
-        assert history("run") == []
+        assert not Path("run/study.db").exists()
+
+
+@pytest.mark.parametrize(
+    "stage", [("features", "cache"), ("search", "run"), ("search", "confirm"), ("train", "promote")]
+)
+def test_a_gpu_that_is_not_there_is_refused_where_all_is_done_too(searched: Run, stage: tuple[str, str]) -> None:
+    asked = f"{stage[0]}.workers.gpus=1"
+    done = run_command(Path.cwd(), (*stage, "--set", asked), {"CUDA_VISIBLE_DEVICES": "-1"})
+    assert done.returncode == 2, done.stderr
+    assert "each worker needs 1 GPU (`workers.gpus`)" in done.stderr
 
 
 def test_no_study(fresh: Run) -> None:

@@ -51,6 +51,7 @@ def promote(run: TrainRun, numbers: Sequence[int] = ()) -> list[Promotion]:
     Raises UsageError for a trial that does not exist, CacheError for a damaged cache, HeadhuntError if a network's outputs differ
     from those of its head on the cached features.
     """
+    check_devices(run.promotion_workers)
     cache = cache_for(run)
     wanted = [_wanted(run, cache, leader) for leader in _choose(run, cache, numbers)]
     _log_fidelity(run)
@@ -61,8 +62,6 @@ def promote(run: TrainRun, numbers: Sequence[int] = ()) -> list[Promotion]:
     ):
         done = {each.leader.number: _finished(run, each) for each in wanted}
         waiting = [each for each in wanted if done[each.leader.number] is None]
-        if waiting:
-            check_devices(run.promotion_workers)
         record = PromotionStudy(run)
         for each in wanted:
             if finished := done[each.leader.number]:
