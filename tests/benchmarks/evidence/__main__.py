@@ -75,7 +75,7 @@ def main() -> None:
             compare(given.out, name, space, SPACES[space], seed, given.trials, given.epochs)
             for name in names(given.sets)
             for seed in range(1, given.seeds + 1)
-            for space in ["default", *(given.space or ["before"])]
+            for space in dict.fromkeys(["default", *(given.space or ["before"])])
         ]
         found = pd.DataFrame(rows)
         print(found.round(4).to_string(index=False))
