@@ -52,12 +52,12 @@ def test_a_bundle(promoted: Run) -> None:
     assert (folder / "labels.txt").read_text() == "a\nb\nc\n"
     card = (folder / "model_card.md").read_text()
     (tested,) = [line for line in card.splitlines() if line.startswith("| fine-tuned | test |")]
-    assert re.search(r"\| \d+\.\d\d% \(\d+\.\d% to \d+\.\d%\) \|", tested)
+    assert re.search(r"\| \d+\.\d % \(\d+\.\d % to \d+\.\d %\) \|", tested)
     assert "| stage | split | top-1 | loss | ECE |\n|---|---|---|---|---|\n" in card  # no top-5 for three classes
     assert card.splitlines()[2] == result.verdict.text
     assert "The test photos were evaluated 2 times, on 2 models; test_ledger.csv lists" in card
     (chose,) = [line for line in card.splitlines() if line.startswith("| fine-tuned | val |")]
-    assert re.search(r"\| \d+\.\d\d% \| ", chose)  # no interval: validation chose it
+    assert re.search(r"\| \d+\.\d % \| ", chose)  # no interval: validation chose it
     again = load(Run, folder / "headhunt.yaml")
     leader = leaders(promoted, 1)[0]
     assert again.search.trials == 1
